@@ -1,0 +1,126 @@
+"""One stage as a worker receives it, and its key.
+
+A :class:`StageSpec` is everything a stage needs and nothing of the trial that it does not: it is what ``config.yaml`` of a
+run directory holds. Its key is the hash of what can change its result. What cannot (threads, checkpoint spacing, a label)
+is left out, and so is a field that the corner makes idle: the noise schedule when every image is clean, the clean mask
+ratio when none is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Any
+
+from pydantic import Field
+
+from umd_bench.config.trial import (
+    DataConfig,
+    Frozen,
+    GenerateStage,
+    ModelConfig,
+    NoiseConfig,
+    ProbeStage,
+    Resources,
+    Stage,
+    TrainStage,
+    TrialConfig,
+)
+
+# Bumped by hand when code changes what a component computes; part of every key that depends on it.
+COMPONENT_VERSIONS = {"data": 1, "engine": 1, "probe": 1, "generate": 1}
+
+NOISED_PROBE_T = 51  # schedule index 50: where the official code probes models that never saw a clean image (SPEC 5)
+
+
+class StageSpec(Frozen):
+    """A stage with its model, data, noise process and seed; ``parent_key`` chains it to the weights it starts from."""
+
+    stage: Stage
+    model: ModelConfig
+    data: DataConfig
+    noise: NoiseConfig
+    seed: int
+    parent_key: str | None = None
+    parent_nimg: int | None = Field(default=None, description="which of the parent's snapshots, in images seen")
+    parent_labels: bool = Field(default=False, description="whether the parent's weights know classes")
+    parent_ema: bool = Field(default=False, description="whether the parent keeps an average of its weights")
+    resources: Resources = Resources()
+
+    @property
+    def kind(self) -> str:
+        """``pretrain``, ``finetune``, ``probe`` or ``generate``."""
+        return self.stage.kind
+
+    @cached_property
+    def key(self) -> str:
+        """Sixteen hex digits of the SHA-256 of :meth:`identity`."""
+        text = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that can change the result, as plain values: what the key hashes and what ``plan`` compares."""
+        stage = self.stage.model_dump(mode="json", exclude={"parent", "snapshot"})
+        identity: dict[str, Any] = {
+            "stage": stage,
+            "data": self.data.model_dump(mode="json"),
+            "seed": self.seed,
+            "parent": self.parent_key,
+            "parent_nimg": self.parent_nimg,
+        }
+        match self.stage:
+            case TrainStage() as train:
+                identity["model"] = self.model.model_dump(mode="json")
+                identity["noise"] = self.noise.model_dump(mode="json")
+                identity["versions"] = {name: COMPONENT_VERSIONS[name] for name in ("data", "engine")}
+                for idle in ("snapshots", "checkpoint_every_nimg"):
+                    stage.pop(idle)
+                if train.n_clean == train.batch:
+                    identity.pop("noise")
+                    stage["corruption"].pop("mask_ratio")
+                if train.n_clean == 0:
+                    stage["corruption"].pop("mask_ratio_t0")
+            case ProbeStage() as probe:
+                identity["versions"] = {name: COMPONENT_VERSIONS[name] for name in ("data", "probe")}
+                if probe.t:
+                    identity["noise"] = self.noise.model_dump(mode="json")
+            case GenerateStage() as generate:
+                identity["noise"] = self.noise.model_dump(mode="json")
+                identity["versions"] = {name: COMPONENT_VERSIONS[name] for name in ("data", "generate")}
+                stage.pop("batch")
+                stage["ema"] = generate.ema and self.parent_ema
+        return identity
+
+
+def stage_specs(trial: TrialConfig) -> dict[str, StageSpec]:
+    """The trial's stages by name, parents before children, with every default that depends on the parent filled in."""
+    specs: dict[str, StageSpec] = {}
+    for name in sorted(trial.stages, key=lambda n: (len(trial.lineage(n)), list(trial.stages).index(n))):
+        stage = trial.stages[name]
+        parent = specs[stage.parent] if stage.parent is not None else None
+        if isinstance(stage, ProbeStage) and stage.t is None:
+            assert parent is not None and isinstance(parent.stage, TrainStage)
+            stage = stage.model_copy(update={"t": 0 if parent.stage.n_clean else NOISED_PROBE_T})
+        specs[name] = StageSpec(
+            stage=stage,
+            model=trial.model,
+            data=trial.data,
+            noise=trial.noise,
+            seed=trial.seed,
+            resources=trial.resources,
+            **_inherited(parent, stage.snapshot),
+        )
+    return specs
+
+
+def _inherited(parent: StageSpec | None, snapshot: int | None) -> dict[str, Any]:
+    if parent is None:
+        return {}
+    assert isinstance(parent.stage, TrainStage)
+    return {
+        "parent_key": parent.key,
+        "parent_nimg": snapshot or parent.stage.nimg,
+        "parent_labels": parent.stage.labels,
+        "parent_ema": parent.stage.optim.ema,
+    }
