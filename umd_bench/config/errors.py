@@ -21,6 +21,14 @@ class FieldError(UserError):
         super().__init__(f"{where + ': ' if where else ''}{path} = {value!r} is not accepted: {accepted}")
 
 
+class InvalidField(ValueError):
+    """Raised by a model's own rule: ``field`` is the dotted path, below the model, of the field to name."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        self.field = field
+        super().__init__(reason)
+
+
 def one_of(names: Iterable[str]) -> str:
     """The sentence part that lists the valid names."""
     return "expected one of " + ", ".join(sorted(names))

@@ -1,9 +1,9 @@
 """One stage as a worker receives it, and its key.
 
 A :class:`StageSpec` is everything a stage needs and nothing of the trial that it does not: it is what ``config.yaml`` of a
-run directory holds. Its key is the hash of what can change its result. What cannot (threads, checkpoint spacing, a label)
-is left out, and so is a field that the corner makes idle: the noise schedule when every image is clean, the clean mask
-ratio when none is.
+run directory holds. Its key is the hash of what can change its result. What cannot (checkpoint spacing, a label) is left
+out, and so is a field that a corner makes idle: the noise schedule when every image is clean, the clean mask ratio when
+none is. Device kind, library versions and threads change the last bits only; they are recorded with the result, not hashed.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def stage_specs(trial: TrialConfig) -> dict[str, StageSpec]:
         stage = trial.stages[name]
         parent = specs[stage.parent] if stage.parent is not None else None
         if isinstance(stage, ProbeStage) and stage.t is None:
-            assert parent is not None and isinstance(parent.stage, TrainStage)
-            stage = stage.model_copy(update={"t": 0 if parent.stage.n_clean else NOISED_PROBE_T})
+            trained = trial.stages[stage.parent]
+            stage = stage.model_copy(update={"t": 0 if isinstance(trained, TrainStage) and trained.n_clean else NOISED_PROBE_T})
         specs[name] = StageSpec(
             stage=stage,
             model=trial.model,

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from umd_bench.config.errors import InvalidField
+
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.:-]*$", max_length=80)]
@@ -36,9 +38,9 @@ class ModelConfig(Frozen):
     @model_validator(mode="after")
     def _shape(self) -> ModelConfig:
         if self.width % self.heads:
-            raise ValueError(f"width {self.width} must be a multiple of heads {self.heads}")
+            raise InvalidField("width", f"{self.width} must be a multiple of heads = {self.heads}")
         if self.width % 2:
-            raise ValueError(f"width {self.width} must be even (sine and cosine halves of the time embedding)")
+            raise InvalidField("width", f"{self.width} must be even (sine and cosine halves of the time embedding)")
         return self
 
 
@@ -65,9 +67,9 @@ class CorruptionConfig(Frozen):
     @model_validator(mode="after")
     def _clean_group_needs_a_mask(self) -> CorruptionConfig:
         if self.r_t0 > 0 and self.mask_ratio_t0 == 0:
-            raise ValueError(
-                f"mask_ratio_t0 = 0 with r_t0 = {self.r_t0} leaves the clean group nothing to predict; "
-                "give mask_ratio_t0 in (0, 1) or r_t0 = 0"
+            raise InvalidField(
+                "mask_ratio_t0",
+                f"0 with r_t0 = {self.r_t0} leaves the clean group nothing to predict; give mask_ratio_t0 in (0, 1) or r_t0 = 0",
             )
         return self
 
@@ -112,16 +114,17 @@ class TrainStage(Frozen):
     @model_validator(mode="after")
     def _batch(self) -> TrainStage:
         if (self.kind == "finetune") != (self.parent is not None):
-            raise ValueError("a finetune stage names its parent, a pretrain stage has none")
+            raise InvalidField("parent", "a finetune stage names its parent, a pretrain stage has none")
         if self.nimg % self.batch:
-            raise ValueError(f"nimg {self.nimg} must be a multiple of batch {self.batch}")
+            raise InvalidField("nimg", f"{self.nimg} must be a multiple of batch = {self.batch}")
         for snapshot in self.snapshots:
             if not 0 < snapshot <= self.nimg or snapshot % self.batch:
-                raise ValueError(f"snapshots: {snapshot} must be a multiple of batch {self.batch} within 1..{self.nimg}")
+                raise InvalidField("snapshots", f"{snapshot} must be a multiple of batch = {self.batch} in 1..{self.nimg}")
         if self.corruption.r_t0 > 0 and self.n_clean == 0:
-            raise ValueError(
-                f"corruption.r_t0 = {self.corruption.r_t0} gives no clean image in a batch of {self.batch}; "
-                f"accepted: 0, or at least {math.ceil(1e4 / self.batch) / 1e4}"
+            raise InvalidField(
+                "corruption.r_t0",
+                f"{self.corruption.r_t0} gives no clean image in a batch of {self.batch}; "
+                f"expected 0, or at least {math.ceil(1e4 / self.batch) / 1e4}",
             )
         return self
 
@@ -208,21 +211,21 @@ class TrialConfig(Frozen):
             parent = self.stages.get(stage.parent)
             if not isinstance(parent, TrainStage):
                 trained = sorted(k for k, v in self.stages.items() if isinstance(v, TrainStage) and k != name)
-                raise ValueError(f"stages.{name}.parent = {stage.parent!r} is not a training stage; expected one of {trained}")
+                raise InvalidField(f"stages.{name}.parent", f"{stage.parent!r} is no training stage: expected one of {trained}")
             if stage.snapshot is not None and stage.snapshot not in (*parent.snapshots, parent.nimg):
-                raise ValueError(
-                    f"stages.{name}.snapshot = {stage.snapshot} is not kept by {stage.parent}: "
-                    f"expected one of {[*parent.snapshots, parent.nimg]}"
+                raise InvalidField(
+                    f"stages.{name}.snapshot",
+                    f"{stage.snapshot} is not kept by {stage.parent}: expected one of {[*parent.snapshots, parent.nimg]}",
                 )
         for name in self.stages:
             self.lineage(name)
         return self
 
     def lineage(self, name: str) -> tuple[str, ...]:
-        """The stage's ancestors and itself, oldest first; a cycle raises ``ValueError``."""
+        """The stage's ancestors and itself, oldest first; a cycle raises :class:`InvalidField`."""
         line = [name]
         while (parent := self.stages[line[0]].parent) is not None:
             if parent in line:
-                raise ValueError(f"stages.{name} descends from itself: {' -> '.join([parent, *line])}")
+                raise InvalidField(f"stages.{name}.parent", f"the stage descends from itself: {' -> '.join([parent, *line])}")
             line.insert(0, parent)
         return tuple(line)

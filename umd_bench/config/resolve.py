@@ -1,0 +1,154 @@
+"""From files to trials: presets, tiers, ``extends``, ``--set`` and axes become fully specified :class:`TrialConfig` objects.
+
+A trial's fields, later ones winning: ``presets/base.yaml``, the method's preset, the tier, the tier's own words about that
+method, the file's ``trial`` (or the trial file itself), ``--set``, the axis values.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from umd_bench.config.documents import Document, Place, parse_set, read_document
+from umd_bench.config.errors import FieldError, UserError, one_of
+from umd_bench.config.stage import StageSpec, stage_specs
+from umd_bench.config.sweep import SweepConfig
+from umd_bench.config.trial import TrialConfig
+from umd_bench.config.validation import located, validate
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A resolved trial of a sweep: its config, its axis values, its stages by name (parents first) and its sources."""
+
+    config: TrialConfig
+    axes: dict[str, Any]
+    specs: dict[str, StageSpec]
+    document: Document
+
+    @property
+    def id(self) -> str:
+        """``mask_ratio=0.375,seed=0``: unique in its sweep."""
+        short = axis_names(list(self.axes))
+        return ",".join([*(f"{short[path]}={_plain(value)}" for path, value in self.axes.items()), f"seed={self.config.seed}"])
+
+    def located(self, error: FieldError) -> UserError:
+        """The error with the file and line its field was read from."""
+        return located(error, self.document)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A resolved sweep: what its file says, and its trials in the order of the axes."""
+
+    config: SweepConfig
+    trials: tuple[Trial, ...]
+
+
+def axis_names(paths: Sequence[str]) -> dict[str, str]:
+    """Short name of each axis: the path's last part, or the whole path where two would be alike."""
+    last = [path.rsplit(".", 1)[-1] for path in paths]
+    return {path: name if last.count(name) == 1 else path for path, name in zip(paths, last, strict=True)}
+
+
+def method_names() -> list[str]:
+    """The method presets there are."""
+    return sorted(path.stem for path in (PRESETS / "methods").glob("*.yaml"))
+
+
+def tier_names() -> list[str]:
+    """The tiers there are."""
+    return sorted(path.stem for path in (PRESETS / "tiers").glob("*.yaml"))
+
+
+def load_sweep(path: Path, *, tier: str | None = None, sets: Sequence[str] = ()) -> Sweep:
+    """Read a sweep file and expand it to its trials. Raises :class:`UserError` for the first mistake found."""
+    document = read_document(path)
+    if tier is not None:
+        document = document.patched(("tier",), tier, Place("--tier"))
+    for option in sets:
+        at, value, place = parse_set(option)
+        if at[0] == "axes" and len(at) > 1:  # an axis is named by a path with dots of its own
+            at = ("axes", option.partition("=")[0].removeprefix("axes."))
+        document = document.patched(at, value, place)
+    config = validate(SweepConfig, document)
+    return Sweep(config, tuple(_expand(config, document)))
+
+
+def load_trial(path: Path, *, tier: str | None = None, sets: Sequence[str] = ()) -> Trial:
+    """Read a trial file: fields of a trial, and ``tier`` where they build on one."""
+    document = read_document(path)
+    for option in sets:
+        document = document.patched(*parse_set(option))
+    if tier is not None:
+        document = document.patched(("tier",), tier, Place("--tier"))
+    name = document.value.get("tier")
+    return _trial(document.without("tier"), name, document.place(("tier",)), {})
+
+
+def _expand(config: SweepConfig, document: Document) -> list[Trial]:
+    trials = []
+    paths = list(config.axes)
+    for indices in itertools.product(*(range(len(values)) for values in config.axes.values())):
+        for seed in config.seeds:
+            patch = document.part("trial")
+            for path, index in zip(paths, indices, strict=True):
+                place = document.place(("axes", path, index)) or Place("axes")
+                patch = patch.patched(tuple(path.split(".")), config.axes[path][index], place)
+            patch = patch.patched(("seed",), seed, document.place(("seeds",)) or Place("seeds"))
+            axes = {path: config.axes[path][index] for path, index in zip(paths, indices, strict=True)}
+            trial = _trial(patch, config.tier, document.place(("tier",)), axes)
+            trials.append(_only(trial, config.stages, document))
+    return trials
+
+
+def _trial(patch: Document, tier: Any, tier_place: Place | None, axes: dict[str, Any]) -> Trial:
+    method = patch.value.get("method", "umd")
+    if method not in method_names():
+        raise located(FieldError("method", method, one_of(method_names())), patch)
+    document = _preset(f"methods/{method}.yaml").over(_preset("base.yaml"))
+    if tier is not None:
+        scale = _tier(tier, tier_place)
+        document = scale.part("methods", method).over(scale.part("trial").over(document))
+    document = patch.patched(("method",), method, patch.place(("method",)) or Place("method")).over(document)
+    config = validate(TrialConfig, document)
+    axes = {path: _field(config, path) for path in axes}
+    return Trial(config, axes, stage_specs(config), document)
+
+
+def _tier(name: Any, place: Place | None) -> Document:
+    if isinstance(name, str) and name.endswith((".yaml", ".yml")):
+        return read_document(Path(name))
+    if name not in tier_names():
+        raise UserError(f"{place}: tier = {name!r} is not accepted: {one_of(tier_names())}, or the path of a YAML file")
+    return _preset(f"tiers/{name}.yaml")
+
+
+def _preset(name: str) -> Document:
+    return read_document(PRESETS / name, name=f"presets/{name}")
+
+
+def _only(trial: Trial, stages: tuple[str, ...] | None, document: Document) -> Trial:
+    if stages is None:
+        return trial
+    for name in stages:
+        if name not in trial.specs:
+            raise located(FieldError("stages", name, one_of(trial.specs)), document)
+    wanted = {ancestor for name in stages for ancestor in trial.config.lineage(name)}
+    return Trial(trial.config, trial.axes, {k: v for k, v in trial.specs.items() if k in wanted}, trial.document)
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _field(config: TrialConfig, path: str) -> Any:
+    value: Any = config
+    for name in path.split("."):
+        value = value[name] if isinstance(value, dict) else getattr(value, name)
+    return value

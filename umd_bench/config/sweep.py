@@ -1,0 +1,49 @@
+"""What a sweep is: a question (axes, seeds) over a tier (scale), and what to report of it."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from umd_bench.config.errors import InvalidField
+from umd_bench.config.trial import Frozen, Name
+
+# What an axis may vary. The rest of a trial is the sweep's own (the seeds) or says nothing about a question (resources).
+AXIS_ROOTS = ("method", "model", "noise", "stages")
+_PATH = re.compile(r"^[a-z_][a-z0-9_]*(\.[a-z_0-9]+)*$")
+
+
+class ReportConfig(Frozen):
+    """What the table and the figure show."""
+
+    x: str | None = Field(default=None, description="the axis on the figure's x; the first one when left out")
+    metrics: tuple[str, ...] = Field(default=(), description="stage.metric names to show; empty: the standard ones")
+
+
+class SweepConfig(Frozen):
+    """A sweep file. Its trials are every combination of the axes' values, each with every seed."""
+
+    name: Name
+    question: str = Field(default="", description="one sentence: what the sweep asks")
+    tier: Name = Field(default="digits", description="a scale: a name of config/presets/tiers, or a YAML file")
+    trial: dict[str, Any] = Field(default_factory=dict, description="fields of the trial over the method's and the tier's")
+    axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(description="dotted path in the trial -> values")
+    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(default=[0, 1, 2], min_length=1)
+    stages: tuple[Name, ...] | None = Field(default=None, description="run these stages and their parents only")
+    report: ReportConfig = ReportConfig()
+
+    @model_validator(mode="after")
+    def _axes(self) -> SweepConfig:
+        for path, values in self.axes.items():
+            if not _PATH.match(path) or path.split(".")[0] not in AXIS_ROOTS:
+                raise InvalidField("axes", f"{path!r} is no field of a trial that can vary: expected a path below {AXIS_ROOTS}")
+            repeated = [value for i, value in enumerate(values) if value in values[:i]]
+            if repeated:
+                raise InvalidField("axes", f"{path} lists {repeated[0]!r} twice")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise InvalidField("seeds", f"{self.seeds} lists one twice")
+        if self.report.x is not None and self.report.x not in self.axes:
+            raise InvalidField("report.x", f"{self.report.x!r} is not an axis: expected one of {list(self.axes)}")
+        return self

@@ -1,0 +1,179 @@
+"""One run directory, ``results/stages/<key>/``: the truth about one stage.
+
+    config.yaml              the StageSpec, written before the first attempt
+    attempt-<n>/             everything one process wrote while it owned the stage
+        environment.json     versions, device, threads, host
+        events.jsonl         append-only, one JSON object a line
+        checkpoints/         training state to resume from
+        result.json          its result, if it got that far
+        failure.json         why it ended, if it failed
+    snapshots/               weights kept at a stated nimg   \\
+    artifacts/               sample grids                     > linked from the attempt that made them, first one wins
+    result.json              the accepted result             /
+    lease.lock               held by the process that owns the stage now
+
+An attempt writes only into its own folder; what others may read is linked into place without replacing, so that a late
+twin (a requeued job whose first life went on) can neither damage nor replace what was accepted.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+import filelock
+import yaml
+
+from umd_bench.config.errors import UserError
+from umd_bench.config.stage import StageSpec
+from umd_bench.config.trial import Frozen
+from umd_bench.store.files import link_new, read_json, write_atomic, write_json
+
+
+class StageBusy(Exception):  # noqa: N818 - a state, not a fault
+    """Another process owns the stage."""
+
+
+class Failure(Frozen):
+    """Why an attempt ended without a result.
+
+    ``state`` decides whether trying again can help (``nan``, ``error`` and ``user`` are deterministic); ``fingerprint``
+    is equal for failures of one cause, so that a sweep can group them.
+    """
+
+    state: str
+    message: str
+    fingerprint: str
+    traceback: str = ""
+
+
+class RunDir:
+    """The run directory of ``key`` below the results folder ``root``. Making the object touches no file."""
+
+    def __init__(self, root: Path, key: str) -> None:
+        self.root, self.key = root, key
+        self.path = root / "stages" / key
+        self.artifacts = self.path / "artifacts"
+
+    def prepare(self, spec: StageSpec) -> None:
+        """Write ``config.yaml`` unless it is there."""
+        path = self.path / "config.yaml"
+        if not path.exists():
+            write_atomic(path, yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False).encode())
+
+    def config(self) -> StageSpec:
+        """The stage as it was asked for. Raises :class:`UserError` where the folder or its config is missing."""
+        path = self.path / "config.yaml"
+        try:
+            return StageSpec.model_validate(yaml.safe_load(path.read_text()))
+        except FileNotFoundError:
+            raise UserError(f"there is no run {self.key!r}: {path} does not exist") from None
+
+    def result(self) -> dict[str, Any] | None:
+        """The accepted result, or None."""
+        return read_json(self.path / "result.json")
+
+    def snapshot(self, nimg: int) -> Path:
+        """Where the weights after ``nimg`` images are kept; the file may not exist."""
+        return self.path / "snapshots" / f"nimg-{nimg:012d}.safetensors"
+
+    def attempts(self) -> list[int]:
+        """Numbers of the attempts so far, oldest first."""
+        return sorted(int(p.name.removeprefix("attempt-")) for p in self.path.glob("attempt-*"))
+
+    def attempt_path(self, number: int) -> Path:
+        """The folder of one attempt."""
+        return self.path / f"attempt-{number}"
+
+    def checkpoint_dirs(self) -> list[Path]:
+        """Every attempt's ``checkpoints/``, newest attempt first."""
+        return [self.attempt_path(n) / "checkpoints" for n in reversed(self.attempts())]
+
+    def failure(self) -> Failure | None:
+        """Why the newest attempt ended, or None if it has not failed."""
+        attempts = self.attempts()
+        record = read_json(self.attempt_path(attempts[-1]) / "failure.json") if attempts else None
+        return None if record is None else Failure.model_validate(record)
+
+    def events(self, attempt: int | None = None) -> Iterator[dict[str, Any]]:
+        """Events of one attempt or of all, in order; a torn last line of a killed process is left out."""
+        for number in self.attempts() if attempt is None else [attempt]:
+            path = self.attempt_path(number) / "events.jsonl"
+            if not path.exists():
+                continue
+            for line in path.read_text().splitlines():
+                try:
+                    yield {"attempt": number, **json.loads(line)}
+                except json.JSONDecodeError:
+                    continue
+
+    def lease(self) -> filelock.BaseFileLock:
+        """The lock that the owning process holds; it falls with the process."""
+        return filelock.FileLock(self.path / "lease.lock", thread_local=False)
+
+    def is_owned(self) -> bool:
+        """Whether a living process owns the stage now."""
+        if not (self.path / "lease.lock").exists():
+            return False
+        lock = self.lease()
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            return True
+        lock.release()
+        return False
+
+    def begin(self) -> Attempt:
+        """Own the stage and open a new attempt; raises :class:`StageBusy` while another process owns it."""
+        lock = self.lease()
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            raise StageBusy(self.key) from None
+        number = max(self.attempts(), default=0) + 1
+        self.attempt_path(number).mkdir()
+        return Attempt(self, number, lock)
+
+
+class Attempt:
+    """One process's try at a stage; a context manager that gives the stage back at the end."""
+
+    def __init__(self, run: RunDir, number: int, lock: filelock.BaseFileLock) -> None:
+        self.run, self.number, self._lock = run, number, lock
+        self.path = run.attempt_path(number)
+        self.checkpoints = self.path / "checkpoints"
+        self._events: TextIO | None = None
+
+    def __enter__(self) -> Attempt:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._events is not None:
+            self._events.close()
+        self._lock.release()
+
+    def event(self, event: str, **fields: object) -> None:
+        """Append one line to ``events.jsonl``; a number that is not finite raises ``ValueError``."""
+        if self._events is None:
+            self._events = (self.path / "events.jsonl").open("a", buffering=1)
+        self._events.write(json.dumps({"event": event, "time": round(time.time(), 3), **fields}, allow_nan=False) + "\n")
+
+    def publish(self, source: Path, target: Path) -> bool:
+        """Link a finished file into the run directory; False when another attempt was first."""
+        return link_new(source, target)
+
+    def finish(self, result: dict[str, Any]) -> bool:
+        """Record the result and offer it as the stage's; False when another attempt's was accepted before."""
+        write_json(self.path / "result.json", result)
+        accepted = self.publish(self.path / "result.json", self.run.path / "result.json")
+        self.event("state", state="done" if accepted else "superseded")
+        return accepted
+
+    def fail(self, failure: Failure) -> None:
+        """Record why this attempt ended."""
+        write_json(self.path / "failure.json", failure.model_dump())
+        self.event("state", state="failed", failure=failure.state, message=failure.message)

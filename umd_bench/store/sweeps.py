@@ -1,0 +1,68 @@
+"""A sweep's record, ``results/sweeps/<name>/sweep.yaml``: which trials it stands for and which stages they use.
+
+Tables, tracking and status read it beside the run directories; it is written when a sweep starts and can be written
+again from the sweep's YAML at any time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from umd_bench.config.errors import UserError
+from umd_bench.config.sweep import ReportConfig
+from umd_bench.config.trial import Frozen, Name
+from umd_bench.store.files import write_atomic
+
+
+class TrialRecord(Frozen):
+    """One arm with one seed: ``stages`` maps the stage's name in the trial to its key."""
+
+    id: str
+    method: str
+    axes: dict[str, Any]
+    seed: int
+    stages: dict[str, str]
+
+
+class SweepRecord(Frozen):
+    """The resolved sweep."""
+
+    name: Name
+    question: str
+    tier: str
+    axes: dict[str, list[Any]]
+    seeds: list[int]
+    report: ReportConfig
+    trials: list[TrialRecord] = Field(min_length=1)
+
+
+def sweep_dir(root: Path, name: str) -> Path:
+    """The folder of a sweep's record, tables and figures."""
+    return root / "sweeps" / name
+
+
+def write_sweep(root: Path, record: SweepRecord) -> None:
+    """Write the record in place of an older one."""
+    text = yaml.safe_dump(record.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_atomic(sweep_dir(root, record.name) / "sweep.yaml", text.encode())
+
+
+def list_sweeps(root: Path) -> list[str]:
+    """Names of the sweeps recorded below ``root``."""
+    return sorted(path.parent.name for path in (root / "sweeps").glob("*/sweep.yaml"))
+
+
+def read_sweep(root: Path, name: str) -> SweepRecord:
+    """The record of one sweep; an unknown name raises :class:`UserError` listing those there are."""
+    path = sweep_dir(root, name) / "sweep.yaml"
+    if not path.is_file():
+        known = ", ".join(list_sweeps(root)) or "none yet; `umd-bench sweep FILE` makes one"
+        raise UserError(f"there is no sweep {name!r} in {root}; sweeps there: {known}")
+    try:
+        return SweepRecord.model_validate(yaml.safe_load(path.read_text()))
+    except (yaml.YAMLError, ValidationError) as error:
+        raise UserError(f"{path} cannot be read ({error.__class__.__name__}); run the sweep again to write it anew") from None
