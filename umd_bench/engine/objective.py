@@ -1,0 +1,79 @@
+"""The objective: ``L_UMD = r_t0 L_{t=0} + (1 - r_t0) L_{t>=1}`` (UMD paper, section 3.2), with MAE and DiT as its corners.
+
+M is the mask, 0 keep and 1 removed, spread over the pixels of a patch; ``mean`` runs over batch, pixels and channels.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from umd_bench.config.trial import CorruptionConfig
+from umd_bench.engine.corruption import Noise, corrupt
+from umd_bench.engine.model import AutoEncoder
+from umd_bench.engine.schedules import NoiseSchedule
+
+
+class Losses(NamedTuple):
+    """Scalars of one batch; a group without images has loss 0."""
+
+    loss: Tensor
+    loss_t0: Tensor
+    loss_t: Tensor
+
+
+def clean_loss(x_hat: Tensor, x_0: Tensor, mask: Tensor) -> Tensor:
+    """``L_0 = mean((x_hat - x_0)^2 M) / mean(M)``: the MAE loss, no pixel normalisation. Images [B, C, H, W], mask [B, L]."""
+    return (_patch_error(x_hat, x_0, mask) * mask).mean() / mask.mean()
+
+
+def noised_loss(x_hat: Tensor, x_0: Tensor, eps_hat: Tensor, eps: Tensor, mask: Tensor, *, masked: bool) -> Tensor:
+    """``L_t = 1/2 [mean((eps_hat - eps)^2 (1 - M)) / mean(1 - M) + mean((x_hat - x_0)^2 M) / mean(M)]``.
+
+    With nothing ``masked`` both means run over everything (the DiT loss with two heads). Images [B, C, H, W], mask [B, L].
+    """
+    eps_error, x_0_error = _patch_error(eps_hat, eps, mask), _patch_error(x_hat, x_0, mask)
+    if not masked:
+        return (eps_error.mean() + x_0_error.mean()) / 2
+    return ((eps_error * (1 - mask)).mean() / (1 - mask).mean() + (x_0_error * mask).mean() / mask.mean()) / 2
+
+
+def umd_loss(
+    model: AutoEncoder,
+    x_0: Tensor,
+    noise: Noise,
+    config: CorruptionConfig,
+    n_clean: int,
+    schedule: NoiseSchedule,
+    label: Tensor | None = None,
+) -> Losses:
+    """The loss of a batch whose last ``n_clean`` rows are clean.
+
+    ``x_0`` [B, C, H, W] in [-1, 1]; ``label`` [B] int64 or None. The groups have different numbers of visible tokens, so
+    they are two passes. The clean group is given no labels; of the noised group's, ``noise.drop_label`` become null.
+    """
+    x_t, t = corrupt(x_0, noise, n_clean, schedule)
+    B, n_noised = len(x_0), len(x_0) - n_clean
+    noised, clean = slice(None, n_noised), slice(n_noised, None)
+    loss_t0 = loss_t = x_0.new_zeros(())
+    if n_noised:
+        if label is not None:
+            assert model.label_embed is not None
+            label = torch.where(noise.drop_label, model.label_embed.null, label)[noised]
+        out = model(x_t[noised], t[noised], mask_noise=noise.mask_noise[noised], mask_ratio=config.mask_ratio, label=label)
+        masked = config.mask_ratio > 0
+        loss_t = noised_loss(out.x_0, x_0[noised], out.eps, noise.eps[noised], out.mask, masked=masked)
+    if n_clean:
+        out = model(x_t[clean], t[-1:], mask_noise=noise.mask_noise[clean], mask_ratio=config.mask_ratio_t0)
+        loss_t0 = clean_loss(out.x_0, x_0[clean], out.mask)
+    return Losses(loss_t * (1 - n_clean / B) + loss_t0 * (n_clean / B), loss_t0, loss_t)
+
+
+def _patch_error(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared error of each patch. [B, C, H, W] twice -> [B, L]."""
+    B, C, H, W = target.shape
+    side = int(mask.shape[1] ** 0.5)
+    error = (prediction - target).square().view(B, C, side, H // side, side, W // side)
+    return error.mean(dim=(1, 3, 5)).flatten(1)
