@@ -96,7 +96,8 @@ def _paths_below(value: Any, path: Path_) -> Iterator[Path_]:
 def read_document(path: Path, *, name: str | None = None, _seen: tuple[Path, ...] = ()) -> Document:
     """Read a YAML mapping and, where it says ``extends: OTHER.yaml`` (relative to itself), put it on top of that one.
 
-    ``name`` is what errors call the file, its path when left out. Raises :class:`UserError` for a missing file, broken YAML, a repeated field, a file that extends itself.
+    ``name`` is what errors call the file, its path when left out. Raises :class:`UserError` for a missing file, broken YAML,
+    a repeated field, a file that extends itself.
     """
     resolved = path.resolve()
     if resolved in _seen:

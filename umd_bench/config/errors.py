@@ -21,7 +21,7 @@ class FieldError(UserError):
         super().__init__(f"{where + ': ' if where else ''}{path} = {value!r} is not accepted: {accepted}")
 
 
-class InvalidField(ValueError):
+class FieldRuleError(ValueError):
     """Raised by a model's own rule: ``field`` is the dotted path, below the model, of the field to name."""
 
     def __init__(self, field: str, reason: str) -> None:

@@ -7,6 +7,7 @@ method, the file's ``trial`` (or the trial file itself), ``--set``, the axis val
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,14 @@ class Sweep:
     trials: tuple[Trial, ...]
 
 
+def json_schema(what: str) -> str:
+    """The JSON Schema of a sweep or trial file, as text; :class:`UserError` for another word."""
+    models: dict[str, type[SweepConfig | TrialConfig]] = {"sweep": SweepConfig, "trial": TrialConfig}
+    if what not in models:
+        raise UserError(f"{what!r} is not accepted: {one_of(models)}")
+    return json.dumps(models[what].model_json_schema(), indent=2) + "\n"
+
+
 def axis_names(paths: Sequence[str]) -> dict[str, str]:
     """Short name of each axis: the path's last part, or the whole path where two would be alike."""
     last = [path.rsplit(".", 1)[-1] for path in paths]
@@ -80,9 +89,9 @@ def load_sweep(path: Path, *, tier: str | None = None, sets: Sequence[str] = ())
     return Sweep(config, tuple(_expand(config, document)))
 
 
-def load_trial(path: Path, *, tier: str | None = None, sets: Sequence[str] = ()) -> Trial:
-    """Read a trial file: fields of a trial, and ``tier`` where they build on one."""
-    document = read_document(path)
+def load_trial(what: str, *, tier: str | None = None, sets: Sequence[str] = ()) -> Trial:
+    """A trial from the name of a method, or from a file: fields of a trial, and ``tier`` where they build on one."""
+    document = Document({"method": what, "tier": "digits"}) if what in method_names() else read_document(Path(what))
     for option in sets:
         document = document.patched(*parse_set(option))
     if tier is not None:

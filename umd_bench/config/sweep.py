@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from umd_bench.config.errors import InvalidField
+from umd_bench.config.errors import FieldRuleError
 from umd_bench.config.trial import Frozen, Name
 
 # What an axis may vary. The rest of a trial is the sweep's own (the seeds) or says nothing about a question (resources).
@@ -38,12 +38,14 @@ class SweepConfig(Frozen):
     def _axes(self) -> SweepConfig:
         for path, values in self.axes.items():
             if not _PATH.match(path) or path.split(".")[0] not in AXIS_ROOTS:
-                raise InvalidField("axes", f"{path!r} is no field of a trial that can vary: expected a path below {AXIS_ROOTS}")
+                raise FieldRuleError(
+                    "axes", f"{path!r} is no field of a trial that can vary: expected a path below {AXIS_ROOTS}"
+                )
             repeated = [value for i, value in enumerate(values) if value in values[:i]]
             if repeated:
-                raise InvalidField("axes", f"{path} lists {repeated[0]!r} twice")
+                raise FieldRuleError("axes", f"{path} lists {repeated[0]!r} twice")
         if len(set(self.seeds)) != len(self.seeds):
-            raise InvalidField("seeds", f"{self.seeds} lists one twice")
+            raise FieldRuleError("seeds", f"{self.seeds} lists one twice")
         if self.report.x is not None and self.report.x not in self.axes:
-            raise InvalidField("report.x", f"{self.report.x!r} is not an axis: expected one of {list(self.axes)}")
+            raise FieldRuleError("report.x", f"{self.report.x!r} is not an axis: expected one of {list(self.axes)}")
         return self

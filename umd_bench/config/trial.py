@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from umd_bench.config.errors import InvalidField
+from umd_bench.config.errors import FieldRuleError
 
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -38,9 +38,9 @@ class ModelConfig(Frozen):
     @model_validator(mode="after")
     def _shape(self) -> ModelConfig:
         if self.width % self.heads:
-            raise InvalidField("width", f"{self.width} must be a multiple of heads = {self.heads}")
+            raise FieldRuleError("width", f"{self.width} must be a multiple of heads = {self.heads}")
         if self.width % 2:
-            raise InvalidField("width", f"{self.width} must be even (sine and cosine halves of the time embedding)")
+            raise FieldRuleError("width", f"{self.width} must be even (sine and cosine halves of the time embedding)")
         return self
 
 
@@ -67,9 +67,9 @@ class CorruptionConfig(Frozen):
     @model_validator(mode="after")
     def _clean_group_needs_a_mask(self) -> CorruptionConfig:
         if self.r_t0 > 0 and self.mask_ratio_t0 == 0:
-            raise InvalidField(
+            raise FieldRuleError(
                 "mask_ratio_t0",
-                f"0 with r_t0 = {self.r_t0} leaves the clean group nothing to predict; give mask_ratio_t0 in (0, 1) or r_t0 = 0",
+                f"0 with r_t0 = {self.r_t0} leaves the clean group nothing to predict: expected a ratio in (0, 1), or r_t0 = 0",
             )
         return self
 
@@ -114,14 +114,14 @@ class TrainStage(Frozen):
     @model_validator(mode="after")
     def _batch(self) -> TrainStage:
         if (self.kind == "finetune") != (self.parent is not None):
-            raise InvalidField("parent", "a finetune stage names its parent, a pretrain stage has none")
+            raise FieldRuleError("parent", "a finetune stage names its parent, a pretrain stage has none")
         if self.nimg % self.batch:
-            raise InvalidField("nimg", f"{self.nimg} must be a multiple of batch = {self.batch}")
+            raise FieldRuleError("nimg", f"{self.nimg} must be a multiple of batch = {self.batch}")
         for snapshot in self.snapshots:
             if not 0 < snapshot <= self.nimg or snapshot % self.batch:
-                raise InvalidField("snapshots", f"{snapshot} must be a multiple of batch = {self.batch} in 1..{self.nimg}")
+                raise FieldRuleError("snapshots", f"{snapshot} must be a multiple of batch = {self.batch} in 1..{self.nimg}")
         if self.corruption.r_t0 > 0 and self.n_clean == 0:
-            raise InvalidField(
+            raise FieldRuleError(
                 "corruption.r_t0",
                 f"{self.corruption.r_t0} gives no clean image in a batch of {self.batch}; "
                 f"expected 0, or at least {math.ceil(1e4 / self.batch) / 1e4}",
@@ -211,9 +211,11 @@ class TrialConfig(Frozen):
             parent = self.stages.get(stage.parent)
             if not isinstance(parent, TrainStage):
                 trained = sorted(k for k, v in self.stages.items() if isinstance(v, TrainStage) and k != name)
-                raise InvalidField(f"stages.{name}.parent", f"{stage.parent!r} is no training stage: expected one of {trained}")
+                raise FieldRuleError(
+                    f"stages.{name}.parent", f"{stage.parent!r} is no training stage: expected one of {trained}"
+                )
             if stage.snapshot is not None and stage.snapshot not in (*parent.snapshots, parent.nimg):
-                raise InvalidField(
+                raise FieldRuleError(
                     f"stages.{name}.snapshot",
                     f"{stage.snapshot} is not kept by {stage.parent}: expected one of {[*parent.snapshots, parent.nimg]}",
                 )
@@ -222,10 +224,10 @@ class TrialConfig(Frozen):
         return self
 
     def lineage(self, name: str) -> tuple[str, ...]:
-        """The stage's ancestors and itself, oldest first; a cycle raises :class:`InvalidField`."""
+        """The stage's ancestors and itself, oldest first; a cycle raises :class:`FieldRuleError`."""
         line = [name]
         while (parent := self.stages[line[0]].parent) is not None:
             if parent in line:
-                raise InvalidField(f"stages.{name}.parent", f"the stage descends from itself: {' -> '.join([parent, *line])}")
+                raise FieldRuleError(f"stages.{name}.parent", f"the stage descends from itself: {' -> '.join([parent, *line])}")
             line.insert(0, parent)
         return tuple(line)

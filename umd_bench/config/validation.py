@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from umd_bench.config.documents import Document, Path_
-from umd_bench.config.errors import FieldError, InvalidField, UserError
+from umd_bench.config.errors import FieldError, FieldRuleError, UserError
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -23,7 +23,8 @@ def validate(model: type[M], document: Document, prefix: str = "") -> M:
     try:
         return model.model_validate(document.value)
     except ValidationError as error:
-        errors = error.errors()
+        # an unknown field first: a misspelt name also shows as a missing one
+        errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         raise UserError(_sentence(model, document, typing.cast(dict[str, Any], errors[0]), prefix) + more) from None
 
@@ -37,7 +38,7 @@ def located(error: FieldError, document: Document) -> UserError:
 def _sentence(model: type[BaseModel], document: Document, error: dict[str, Any], prefix: str) -> str:
     path = _path_in(document.value, error["loc"], missing=error["type"] == "missing")
     reason = error.get("ctx", {}).get("error")
-    if isinstance(reason, InvalidField):
+    if isinstance(reason, FieldRuleError):
         path = (*path, *reason.field.split("."))
     name = prefix + ".".join(map(str, path))
     place = document.place(path)
@@ -66,7 +67,9 @@ def _path_in(value: Any, loc: tuple[str | int, ...], *, missing: bool) -> Path_:
     """The error's location less the tags that pydantic inserts for the members of a union."""
     path: list[str | int] = []
     for index, name in enumerate(loc):
-        if (isinstance(value, dict) and name in value) or (isinstance(value, list | tuple) and isinstance(name, int)):
+        if isinstance(value, dict) and name in value:
+            value = value[name]
+        elif isinstance(name, int) and isinstance(value, list | tuple):
             value = value[name]
         elif not (missing and index == len(loc) - 1):
             continue

@@ -1,0 +1,172 @@
+"""Sweep files become trials; every mistake becomes one sentence with file, line, field, value and what is accepted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from umd_bench.config.errors import UserError
+from umd_bench.config.resolve import axis_names, json_schema, load_sweep, load_trial, method_names, tier_names
+
+SWEEPS = Path(__file__).parents[2] / "sweeps"
+
+SWEEP = """\
+name: small
+tier: digits
+trial:
+  method: umd
+  stages:
+    pretrain: {nimg: 1280}
+axes:
+  stages.pretrain.corruption.mask_ratio: [0.25, 0.5]
+  noise.schedule: [linear, cosine]
+seeds: [0, 1]
+"""
+
+
+def write(folder: Path, text: str, name: str = "sweep.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def message(folder: Path, text: str, *sets: str, tier: str | None = None) -> str:
+    with pytest.raises(UserError) as caught:
+        load_sweep(write(folder, text), sets=sets, tier=tier)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_sweep_is_every_combination_of_its_axes_with_every_seed(tmp_path: Path) -> None:
+    sweep = load_sweep(write(tmp_path, SWEEP))
+    assert [trial.id for trial in sweep.trials] == [
+        f"mask_ratio={ratio},schedule={schedule},seed={seed}"
+        for ratio in ("0.25", "0.5")
+        for schedule in ("linear", "cosine")
+        for seed in (0, 1)
+    ]
+    first = sweep.trials[0].config
+    assert first.noise.schedule == "linear"
+    assert first.stages["pretrain"].nimg == 1280
+    assert first.stages["pretrain"].corruption.mask_ratio == 0.25
+
+
+def test_adding_a_value_keeps_the_other_trials_keys(tmp_path: Path) -> None:
+    before = {t.id: t.specs["generate"].key for t in load_sweep(write(tmp_path, SWEEP)).trials}
+    wider = SWEEP.replace("[0.25, 0.5]", "[0.75, 0.5, 0.25]  # a comment")
+    after = {t.id: t.specs["generate"].key for t in load_sweep(write(tmp_path, wider)).trials}
+    assert before.items() <= after.items()
+    assert len(after) == len(before) + 4
+
+
+def test_extends_puts_a_file_on_top_of_another(tmp_path: Path) -> None:
+    write(tmp_path, SWEEP, "base.yaml")
+    path = write(
+        tmp_path, "extends: base.yaml\nname: wider\nseeds: [7]\ntrial: {stages: {pretrain: {batch: 64}}}\n", "top.yaml"
+    )
+    sweep = load_sweep(path)
+    assert sweep.config.name == "wider"
+    assert sweep.config.seeds == [7]
+    assert sweep.trials[0].config.stages["pretrain"].batch == 64
+    assert sweep.trials[0].config.stages["pretrain"].nimg == 1280
+
+
+def test_set_and_tier_win_over_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, SWEEP)
+    sweep = load_sweep(
+        path, tier="fashion", sets=["trial.stages.pretrain.nimg=2560", "axes.noise.schedule=[cosine]", "seeds=[3]"]
+    )
+    assert len(sweep.trials) == 2
+    assert sweep.trials[0].config.data.name == "fashion_mnist"
+    assert sweep.trials[0].config.stages["pretrain"].nimg == 2560
+
+
+def test_stages_keeps_those_named_and_their_parents(tmp_path: Path) -> None:
+    sweep = load_sweep(write(tmp_path, SWEEP + "stages: [generate]\n"))
+    assert list(sweep.trials[0].specs) == ["pretrain", "finetune", "generate"]
+
+
+@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("tier", tier_names())
+def test_every_shipped_sweep_resolves_at_every_tier(path: Path, tier: str) -> None:
+    sweep = load_sweep(path, tier=tier)
+    assert len(sweep.config.seeds) >= 3
+    assert sweep.config.name == path.stem
+    assert len({trial.id for trial in sweep.trials}) == len(sweep.trials)
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_every_method_is_a_trial_by_name(method: str) -> None:
+    assert load_trial(method).config.method == method
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        ("name: small", "nam: small", ["sweep.yaml:1", "unknown field nam", "'name'"]),
+        ("nimg: 1280", "ningm: 1280", ["sweep.yaml:6", "stages.pretrain.ningm", "expected one of kind, parent"]),
+        ("[0.25, 0.5]", "[0.25, 1.5]", ["sweep.yaml:8", "stages.pretrain.corruption.mask_ratio = 1.5", "less than 1"]),
+        ("nimg: 1280", "nimg: 1000", ["sweep.yaml:6", "stages.pretrain.nimg", "multiple of batch = 128"]),
+        ("method: umd", "method: gan", ["sweep.yaml:4", "'gan'", "dit, mae, maskdit, umd"]),
+        ("tier: digits", "tier: mnist", ["sweep.yaml:2", "'mnist'", "digits, emoji64, fashion"]),
+        ("seeds: [0, 1]", "seeds: [0, 0]", ["sweep.yaml:10", "lists one twice"]),
+        ("noise.schedule: [", "colour: [", ["colour", "noise"]),
+        ("nimg: 1280", "nimg: 1280, kind: walk", ["sweep.yaml:6", "stages.pretrain.kind = 'walk'", "pretrain, finetune"]),
+        (
+            "nimg: 1280",
+            "corruption: {mask_ratio_t0: 0}",
+            ["sweep.yaml:6", "stages.pretrain.corruption.mask_ratio_t0", "clean group nothing to predict"],
+        ),
+        ("seeds: [0, 1]", "seeds: [0, 1", ["broken YAML", "sweep.yaml:"]),
+        ("seeds: [0, 1]", "name: twice", ["sweep.yaml:10", "given twice"]),
+        ("name: small", "name: ../x", ["sweep.yaml:1", "'../x'"]),
+    ],
+)
+def test_a_mistake_is_one_sentence_that_names_place_field_and_accepted(
+    tmp_path: Path, old: str, new: str, parts: list[str]
+) -> None:
+    assert old in SWEEP
+    text = message(tmp_path, SWEEP.replace(old, new))
+    for part in parts:
+        assert part in text
+
+
+def test_a_mistake_in_set_names_the_option(tmp_path: Path) -> None:
+    assert "--set trial.model.widht" in message(tmp_path, SWEEP, "trial.model.widht=3")
+    assert "expected key.path=value" in message(tmp_path, SWEEP, "seeds")
+
+
+def test_a_missing_file_and_a_cycle_of_extends_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere\.yaml cannot be read"):
+        load_sweep(tmp_path / "nowhere.yaml")
+    path = write(tmp_path, "extends: sweep.yaml\n")
+    with pytest.raises(UserError, match="extends itself"):
+        load_sweep(path)
+
+
+def test_a_clean_share_that_gives_no_clean_image_is_refused() -> None:
+    with pytest.raises(UserError, match=r"gives no clean image in a batch of 128; expected 0, or at least 0\.0079"):
+        load_trial("umd", sets=["stages.pretrain.corruption.r_t0=0.001"])
+    assert load_trial("umd", sets=["stages.pretrain.corruption.r_t0=0.0079"]).specs["pretrain"].stage.n_clean == 1
+
+
+def test_a_probe_of_a_snapshot_that_is_not_kept_is_refused() -> None:
+    with pytest.raises(UserError, match=r"640 is not kept by pretrain: expected one of \[40960\]"):
+        load_trial("umd", sets=["stages.probe.snapshot=640"])
+    kept = load_trial("umd", sets=["stages.probe.snapshot=640", "stages.pretrain.snapshots=[640]"])
+    assert kept.specs["probe"].parent_nimg == 640
+
+
+def test_axis_names_are_short_unless_two_are_alike() -> None:
+    assert axis_names(["noise.schedule", "method"]) == {"noise.schedule": "schedule", "method": "method"}
+    same = ["stages.pretrain.nimg", "stages.finetune.nimg"]
+    assert axis_names(same) == {path: path for path in same}
+
+
+def test_the_schema_describes_sweeps_and_trials() -> None:
+    assert "axes" in yaml.safe_load(json_schema("sweep"))["properties"]
+    assert "stages" in yaml.safe_load(json_schema("trial"))["properties"]
+    with pytest.raises(UserError, match="expected one of sweep, trial"):
+        json_schema("stage")

@@ -1,0 +1,1 @@
+"""From a resolved sweep to results: checks, the worker that runs one stage, the runner, the executors."""

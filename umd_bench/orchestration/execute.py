@@ -1,0 +1,117 @@
+"""From resolved trials to finished stages: check everything, then start an executor and run, stoppable at any time."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from umd_bench.config.errors import UserError
+from umd_bench.config.resolve import Trial
+from umd_bench.orchestration.checks import check_trials, prepare_data
+from umd_bench.orchestration.display import Display
+from umd_bench.orchestration.executors import start_executor
+from umd_bench.orchestration.plan import Node, build_graph
+from umd_bench.orchestration.runner import Progress, Runner
+from umd_bench.store import RunDir, StageState
+from umd_bench.store.files import require_writable
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where things are and run; ``workers`` None divides all cores by the threads of a stage."""
+
+    results: Path
+    data: Path
+    executor: str = "ray"
+    workers: int | None = None
+
+
+def prepare(trials: Sequence[Trial], site: Site) -> dict[str, Node]:
+    """Prove that every trial can run, make the folders, pack the data; the graph of stages. Starts nothing.
+
+    Raises :class:`UserError` for the first thing that is wrong.
+    """
+    check_trials(trials)
+    require_writable(site.results, "the results folder")
+    require_writable(site.data, "the data folder")
+    digests = prepare_data(trials, site.data)
+    nodes = build_graph(site.results, trials)
+    for node in nodes.values():
+        _refuse_other_data(site.results, node, digests)
+    return nodes
+
+
+def execute(
+    nodes: dict[str, Node],
+    trials: Sequence[Trial],
+    site: Site,
+    console: Console,
+    *,
+    on_change: Callable[[Progress], None] = lambda progress: None,
+) -> Progress:
+    """Run what has no result yet and show it; with nothing to run no executor is started.
+
+    The first Ctrl-C (or SIGTERM) lets running stages save their state, a second one ends at once.
+    """
+    missing = [node for node in nodes.values() if node.state is not StageState.DONE]
+    if not missing:
+        return Progress(nodes, reused=len(nodes))
+    threads = max(node.spec.resources.threads for node in missing)
+    workers = site.workers or max(1, _cores() // threads)
+    executor = start_executor(site.executor, site.results, site.data, workers=min(workers, len(missing)), threads=threads)
+    try:
+        keys = {trial.id: [spec.key for spec in trial.specs.values()] for trial in trials}
+        with Display(console, site.results, keys, executor.slots) as display:
+
+            def changed(progress: Progress) -> None:
+                display.show(progress)
+                on_change(progress)
+
+            runner = Runner(site.results, nodes, executor, on_change=changed)
+            with _stopping_by_signal(runner.stop, console):
+                return runner.run()
+    finally:
+        executor.close()
+
+
+def _refuse_other_data(root: Path, node: Node, digests: dict[str, str]) -> None:
+    """A result made from other bytes of a data set of that name is not the result that is asked for."""
+    if node.state is not StageState.DONE:
+        return
+    result = RunDir(root, node.key).result()
+    name = node.spec.data.name
+    if result is not None and result["data"]["digest"] != digests[name]:
+        theirs, ours = result["data"]["digest"][:12], digests[name][:12]
+        raise UserError(
+            f"results in {root} were made from another {name!r} (digest {theirs}, here {ours}): "
+            "give another results folder, or the data folder they were made with"
+        )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _stopping_by_signal(stop: Callable[[], None], console: Console) -> Iterator[None]:
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        for name, handler in previous.items():
+            signal.signal(name, handler)
+        console.print("stopping: running stages save their state (once more to end at once)")
+        stop()
+
+    previous = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
+    for name in previous:
+        signal.signal(name, on_signal)
+    try:
+        yield
+    finally:
+        for name, handler in previous.items():
+            signal.signal(name, handler)

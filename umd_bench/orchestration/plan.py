@@ -1,0 +1,122 @@
+"""A sweep's stages as a graph: each key once, however many trials share it, and what is known about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from umd_bench.config.resolve import Sweep, Trial
+from umd_bench.config.stage import StageSpec
+from umd_bench.store import RunDir, StageState, SweepRecord, TrialRecord, stage_state
+
+
+@dataclass
+class Node:
+    """One stage to be done; ``trials`` are the ids of those that share it, ``name`` its name in the first of them."""
+
+    spec: StageSpec
+    name: str
+    state: StageState
+    trials: list[str] = field(default_factory=list)
+    children: list[str] = field(default_factory=list)
+
+    @property
+    def key(self) -> str:
+        """The stage's key."""
+        return self.spec.key
+
+
+def build_graph(root: Path, trials: Iterable[Trial]) -> dict[str, Node]:
+    """Nodes by key, parents before children, in the order of the trials; nothing is written."""
+    nodes: dict[str, Node] = {}
+    for trial in trials:
+        for name, spec in trial.specs.items():
+            node = nodes.get(spec.key)
+            if node is None:
+                node = nodes[spec.key] = Node(spec, name, stage_state(RunDir(root, spec.key)))
+                if spec.parent_key in nodes:
+                    nodes[spec.parent_key].children.append(spec.key)
+            node.trials.append(trial.id)
+    return nodes
+
+
+def sweep_record(sweep: Sweep) -> SweepRecord:
+    """The record that tables and tracking read."""
+    return SweepRecord(
+        name=sweep.config.name,
+        question=sweep.config.question,
+        tier=sweep.config.tier,
+        axes={path: _distinct(trial.axes[path] for trial in sweep.trials) for path in sweep.config.axes},
+        seeds=sweep.config.seeds,
+        report=sweep.config.report,
+        trials=[
+            TrialRecord(
+                id=trial.id,
+                method=trial.config.method,
+                axes=trial.axes,
+                seed=trial.config.seed,
+                stages={name: spec.key for name, spec in trial.specs.items()},
+            )
+            for trial in sweep.trials
+        ],
+    )
+
+
+def plan_table(root: Path, nodes: dict[str, Node]) -> Table:
+    """One row a stage: reused, resumed or new, and for what is not reused the field in which the nearest result differs.
+
+    A stage below a new one is new by descent; its row says so instead of repeating the parent's difference.
+    """
+    table = Table("stage", "key", "trials", "what", "why", box=None, pad_edge=False)
+    words = {StageState.DONE: "reused", StageState.INTERRUPTED: "resumed", StageState.RUNNING: "running now"}
+    finished = _finished(root) if any(node.state is not StageState.DONE for node in nodes.values()) else []
+    for node in nodes.values():
+        what = words.get(node.state, "new")
+        parent = nodes.get(node.spec.parent_key or "")
+        if node.state is StageState.DONE:
+            why = ""
+        elif parent is not None and parent.state is not StageState.DONE:
+            why = f"its {parent.name} is {words.get(parent.state, 'new')}"
+        else:
+            why = _difference(node.spec, finished)
+        first = node.trials[0] + (f" and {len(node.trials) - 1} more" if len(node.trials) > 1 else "")
+        table.add_row(node.name, node.key, first, what, why)
+    counts = Counter(words.get(node.state, "new") for node in nodes.values())
+    table.caption = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
+    return table
+
+
+def _finished(root: Path) -> list[StageSpec]:
+    return [RunDir(root, path.parent.name).config() for path in sorted((root / "stages").glob("*/result.json"))]
+
+
+def _difference(spec: StageSpec, finished: list[StageSpec]) -> str:
+    """How ``spec`` differs from the most similar finished stage of its kind: ``stage.corruption.mask_ratio 0.375 -> 0.5``."""
+    wanted = _flat(spec.identity())
+    best: list[str] | None = None
+    for other in finished:
+        if other.kind != spec.kind:
+            continue
+        found = _flat(other.identity())
+        names = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        differing = [f"{name} {found.get(name, '-')} -> {wanted.get(name, '-')}" for name in names if name != "parent"]
+        if best is None or len(differing) < len(best):
+            best = differing
+    if best is None:
+        return f"no {spec.kind} stage has finished"
+    return "; ".join(best[:3]) + (f"; {len(best) - 3} more" if len(best) > 3 else "") if best else "another parent"
+
+
+def _distinct(values: Iterable[Any]) -> list[Any]:
+    return list(dict.fromkeys(values))
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {k: v for name, child in value.items() for k, v in _flat(child, f"{prefix}.{name}" if prefix else name).items()}

@@ -1,0 +1,159 @@
+"""The only scheduler loop: submits stages whose parents are done, reads what became of them, decides what is tried again."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from umd_bench.orchestration.executors.contract import Ended, Executor
+from umd_bench.orchestration.plan import Node
+from umd_bench.store import Failure, RunDir, StageState, stage_state
+
+# How often a stage whose process vanished is tried again in one sitting. What fails by itself (NaN, an error, a wrong
+# request) would fail again and is not.
+TRIES_AFTER_DEATH = 3
+# The sweep stops when this many stages have failed, all alike, and none has succeeded.
+SAME_FAILURES_TO_STOP = 3
+
+
+@dataclass
+class Progress:
+    """Where a sweep stands; the same object is updated throughout and handed to ``on_change``."""
+
+    nodes: dict[str, Node]
+    reused: int
+    blocked: set[str] = field(default_factory=set)
+    failures: dict[str, Failure] = field(default_factory=dict)
+    finished: int = 0
+    stopped_because: str | None = None
+
+    def count(self, state: StageState) -> int:
+        """How many stages are in a state."""
+        return sum(node.state is state for node in self.nodes.values())
+
+    @property
+    def complete(self) -> bool:
+        """Whether every stage has its result."""
+        return all(node.state is StageState.DONE for node in self.nodes.values())
+
+
+class Runner:
+    """Runs a graph of stages on an executor. ``on_change`` is called after every look at the executor."""
+
+    def __init__(
+        self,
+        root: Path,
+        nodes: dict[str, Node],
+        executor: Executor,
+        *,
+        on_change: Callable[[Progress], None] = lambda progress: None,
+        poll_seconds: float = 0.5,
+    ) -> None:
+        self._root, self._nodes, self._executor = root, nodes, executor
+        self._on_change, self._poll_seconds = on_change, poll_seconds
+        self._submitted: set[str] = set()
+        self._deaths: Counter[str] = Counter()
+        self._stopping = False
+        self.progress = Progress(nodes, reused=sum(node.state is StageState.DONE for node in nodes.values()))
+
+    def run(self) -> Progress:
+        """Work until nothing more can be done; failures are in the result, not raised."""
+        while True:
+            self._submit_ready()
+            if not self._submitted and not self._waiting_elsewhere():
+                break
+            for ended in self._executor.poll(self._poll_seconds) if self._submitted else self._wait():
+                self._settle(ended)
+            self._on_change(self.progress)
+        self._on_change(self.progress)
+        return self.progress
+
+    def stop(self) -> None:
+        """Submit nothing more and ask what runs to save its state; :meth:`run` returns when it has."""
+        self._stopping = True
+        self.progress.stopped_because = "interrupted"
+        self._executor.stop()
+
+    def _submit_ready(self) -> None:
+        if self._stopping:
+            return
+        for node in self._nodes.values():
+            if len(self._submitted) >= self._executor.slots:
+                return
+            if node.key in self._submitted or node.key in self.progress.blocked or node.key in self.progress.failures:
+                continue
+            if node.state is StageState.RUNNING:  # another command's; its result will be ours too
+                node.state = stage_state(RunDir(self._root, node.key))
+            if node.state in (StageState.DONE, StageState.RUNNING) or not self._parent_done(node):
+                continue
+            RunDir(self._root, node.key).prepare(node.spec)
+            node.state = StageState.RUNNING
+            self._submitted.add(node.key)
+            self._executor.submit(node.key)
+
+    def _parent_done(self, node: Node) -> bool:
+        """A parent that is not part of the graph was done before: the graph begins below it."""
+        parent = self._nodes.get(node.spec.parent_key or "")
+        return parent is None or parent.state is StageState.DONE
+
+    def _waiting_elsewhere(self) -> bool:
+        """Whether another command owns a stage that this sweep needs."""
+        if self._stopping:
+            return False
+        return any(n.state is StageState.RUNNING and n.key not in self._submitted for n in self._nodes.values())
+
+    def _wait(self) -> list[Ended]:
+        time.sleep(self._poll_seconds)
+        return []
+
+    def _settle(self, ended: Ended) -> None:
+        node = self._nodes[ended.key]
+        self._submitted.discard(ended.key)
+        run = RunDir(self._root, ended.key)
+        node.state = stage_state(run)
+        if node.state is StageState.DONE:
+            self.progress.finished += 1
+        elif ended.died is not None:
+            self._deaths[ended.key] += 1
+            if self._deaths[ended.key] >= TRIES_AFTER_DEATH:
+                self._fail(node, Failure(state="died", message=f"{ended.died} ({TRIES_AFTER_DEATH} times)", fingerprint="died"))
+        elif node.state is StageState.FAILED:
+            failure = run.failure()
+            assert failure is not None
+            self._fail(node, failure)
+
+    def _fail(self, node: Node, failure: Failure) -> None:
+        node.state = StageState.FAILED
+        self.progress.failures[node.key] = failure
+        self._block_descendants(node)
+        prints = [f.fingerprint for f in self.progress.failures.values()]
+        if self.progress.finished == 0 and len(prints) >= SAME_FAILURES_TO_STOP and len(set(prints)) == 1:
+            self.stop()
+            self.progress.stopped_because = f"the first {len(prints)} stages failed alike: {failure.message}"
+
+    def _block_descendants(self, node: Node) -> None:
+        for key in node.children:
+            self.progress.blocked.add(key)
+            self._block_descendants(self._nodes[key])
+
+
+def explain(progress: Progress, again: str) -> tuple[list[str], int]:
+    """Why a sweep is not complete, in lines, and the exit code: 130 when it was interrupted, else 1.
+
+    ``again`` is the command that goes on from here.
+    """
+    lines = []
+    groups: dict[str, list[str]] = {}
+    for key, failure in progress.failures.items():
+        groups.setdefault(failure.fingerprint, []).append(key)
+    for keys in groups.values():
+        failure, node = progress.failures[keys[0]], progress.nodes[keys[0]]
+        more = f" and {len(keys) - 1} alike" if len(keys) > 1 else ""
+        lines.append(f"failed ({failure.state}): {node.trials[0]} {node.name} [{node.key}]{more}: {failure.message}")
+    left = sum(node.state is not StageState.DONE for node in progress.nodes.values())
+    reason = progress.stopped_because or "some stages failed"
+    lines.append(f"{left} of {len(progress.nodes)} stages have no result ({reason}); `{again}` goes on from here")
+    return lines, 130 if progress.stopped_because == "interrupted" else 1

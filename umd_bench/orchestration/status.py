@@ -1,0 +1,57 @@
+"""Where sweeps and trials stand, as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from rich.table import Table
+
+from umd_bench.orchestration.plan import Node
+from umd_bench.store import RunDir, StageState, list_sweeps, read_sweep, stage_state
+
+
+def status_table(root: Path, name: str | None) -> Table:
+    """One row a sweep, or with ``name`` one row a trial of that sweep with the state of each stage.
+
+    Raises :class:`UserError` for an unknown sweep.
+    """
+    if name is not None:
+        return _trials_table(root, name)
+    table = Table("sweep", "tier", "trials", *(state.value for state in StageState), box=None, pad_edge=False)
+    for sweep in list_sweeps(root):
+        record = read_sweep(root, sweep)
+        keys = {key for trial in record.trials for key in trial.stages.values()}
+        counts = Counter(stage_state(RunDir(root, key)) for key in keys)
+        table.add_row(sweep, record.tier, str(len(record.trials)), *(str(counts[state] or "") for state in StageState))
+    if not table.rows:
+        table.caption = f"no sweep in {root} yet: `umd-bench sweep FILE` makes one"
+    return table
+
+
+def _trials_table(root: Path, name: str) -> Table:
+    record = read_sweep(root, name)
+    stages = list(dict.fromkeys(stage for trial in record.trials for stage in trial.stages))
+    table = Table("trial", *stages, box=None, pad_edge=False)
+    for trial in record.trials:
+        states = {stage: stage_state(RunDir(root, key)) for stage, key in trial.stages.items()}
+        table.add_row(trial.id, *(_coloured(states[stage]) if stage in states else "" for stage in stages))
+    return table
+
+
+def metrics_table(root: Path, nodes: dict[str, Node]) -> Table:
+    """The metrics of some stages, one row each, with the key of the run they stand in."""
+    table = Table("stage", "run", "metric", "value", box=None, pad_edge=False)
+    for node in nodes.values():
+        result = RunDir(root, node.key).result()
+        if result is None:
+            table.add_row(node.name, node.key, _coloured(node.state), "")
+            continue
+        for i, (metric, value) in enumerate(sorted(result["metrics"].items())):
+            table.add_row(*((node.name, node.key) if i == 0 else ("", "")), metric, f"{value:.4g}")
+    return table
+
+
+def _coloured(state: StageState) -> str:
+    colour = {StageState.DONE: "green", StageState.FAILED: "red", StageState.RUNNING: "cyan"}.get(state, "dim")
+    return f"[{colour}]{state.value}[/]"

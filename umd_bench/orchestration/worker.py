@@ -1,0 +1,167 @@
+"""Runs one stage: the only door from orchestration to the engine and the evaluation.
+
+:func:`run_stage` owns the run directory while it works, writes what happened into it, and never raises for a stage's own
+failure, so that it can be called from any process in any way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import resource
+import subprocess
+import time
+import traceback
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import umd_bench
+from umd_bench.config.errors import UserError
+from umd_bench.config.stage import StageSpec
+from umd_bench.config.trial import GenerateStage, ProbeStage, TrainStage
+from umd_bench.data.pack import Pack, open_pack
+from umd_bench.engine.loop import NonFiniteError, Stopped, pick_device, train
+from umd_bench.evaluation import run_generate, run_probe
+from umd_bench.store.files import write_json
+from umd_bench.store.run import Attempt, Failure, RunDir, StageBusy
+
+
+def run_stage(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool] = lambda: False) -> None:
+    """Run the stage of ``root/stages/<key>`` unless it has a result, or an owner at work.
+
+    ``stop`` is asked between steps; a stage that is stopped has its state saved and goes on from there next time.
+    """
+    run = RunDir(root, key)
+    if run.result() is not None:
+        return
+    try:
+        attempt = run.begin()
+    except StageBusy:
+        return
+    with attempt:
+        attempt.event("state", state="running", pid=os.getpid())
+        try:
+            result = _result(run, attempt, data_root, stop)
+        except Stopped:
+            attempt.event("state", state="stopped")
+        except Exception as error:  # whatever a stage does, it fails alone and says so
+            attempt.fail(_failure(error))
+        else:
+            attempt.finish(result)
+
+
+def _result(run: RunDir, attempt: Attempt, data_root: Path, stop: Callable[[], bool]) -> dict[str, Any]:
+    spec = run.config()
+    torch.set_num_threads(spec.resources.threads)
+    here = environment(spec)
+    write_json(attempt.path / "environment.json", here)
+    pack = open_pack(spec.data.name, data_root)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    started = time.perf_counter()
+    metrics, facts, cost, exact = _work(run, spec, pack, attempt, stop)
+    return {
+        "key": run.key,
+        "kind": spec.kind,
+        "metrics": metrics,
+        "facts": facts,
+        "cost": {"seconds": time.perf_counter() - started, **cost, "peak_memory_bytes": _peak_memory()},
+        "environment": here,
+        "data": {"name": pack.manifest.name, "digest": pack.manifest.digest},
+        "exact": exact,
+        "attempts": attempt.number,
+    }
+
+
+def _work(
+    run: RunDir, spec: StageSpec, pack: Pack, attempt: Attempt, stop: Callable[[], bool]
+) -> tuple[dict[str, float], dict[str, Any], dict[str, float], bool]:
+    """The stage's metrics, facts and cost, and whether it is exact (nothing was resumed elsewhere)."""
+    match spec.stage:
+        case TrainStage():
+            trained = train(spec, pack, attempt, stop=stop)
+            facts = {"nimg": trained.nimg, "flops_per_image": trained.flops_per_image}
+            cost = {"images_per_second": trained.images_per_second}
+            return trained.metrics, facts, cost, trained.exact
+        case ProbeStage():
+            scored = run_probe(spec, _parent(run, spec), pack, attempt)
+        case GenerateStage():
+            scored = run_generate(spec, _parent(run, spec), pack, attempt)
+    return scored.metrics, scored.facts, scored.cost, True
+
+
+def _parent(run: RunDir, spec: StageSpec) -> RunDir:
+    if spec.parent_key is None:
+        raise UserError(f"stage {run.key} names no parent to evaluate")
+    return RunDir(run.root, spec.parent_key)
+
+
+def environment(spec: StageSpec) -> dict[str, Any]:
+    """Where and with what the stage runs: everything that may change its last bits, and the host."""
+    device = pick_device(spec.resources.device)
+    return {
+        "umd_bench": umd_bench.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+        "threads": spec.resources.threads,
+        "world_size": 1,
+        "host": platform.node(),
+    }
+
+
+def _failure(error: Exception) -> Failure:
+    """Classify an error; the fingerprint leaves out numbers and addresses, which differ between failures of one cause."""
+    if isinstance(error, NonFiniteError):
+        state = "nan"
+    elif isinstance(error, MemoryError | torch.OutOfMemoryError):
+        state = "oom"
+    elif isinstance(error, UserError):
+        state = "user"
+    else:
+        state = "error"
+    message = f"{error}" if isinstance(error, UserError | NonFiniteError) else f"{type(error).__name__}: {error}"
+    frames = [f"{frame.filename.rsplit('/', 1)[-1]}:{frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
+    cause = "|".join([state, type(error).__name__, re.sub(r"0x[0-9a-f]+|[0-9a-f]{16}|\d+", "#", str(error)), *frames[-3:]])
+    return Failure(
+        state=state,
+        message=message,
+        fingerprint=hashlib.sha256(cause.encode()).hexdigest()[:12],
+        traceback="".join(traceback.format_exception(error)),
+    )
+
+
+@cache
+def _commit() -> str | None:
+    """The checkout's commit, with ``-dirty`` where it has changes; None for an installed package."""
+    folder = Path(umd_bench.__file__).parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None
+
+
+@cache
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _peak_memory() -> int:
+    """Bytes of device memory at the stage's peak, or of this process's resident memory at its own."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
