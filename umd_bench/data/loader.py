@@ -1,0 +1,95 @@
+"""Batches: what a training step sees, as a pure function of (seed, purpose, images seen so far).
+
+Every epoch visits each image once in an order of its own; a batch may end one epoch and begin the next. Nothing depends on
+what was asked for before, so a resumed run, or another arm of a sweep with the same seed, gets the same batch. Small splits
+stay on the device as uint8; larger ones are gathered from the memory map.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from umd_bench.config.errors import UserError
+from umd_bench.config.randomness import derive_seed
+from umd_bench.config.trial import AugmentConfig
+from umd_bench.data.augment import draw_crops, draw_flips, resized_crop
+from umd_bench.data.pack import Split
+
+_RESIDENT_BYTES = 1 << 30  # a split up to this size is copied to the device
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """``x/127.5 - 1``: uint8 of any shape, 0..255, to float32 in [-1, 1]."""
+    return images.to(torch.float32).div_(127.5).sub_(1)
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """The inverse of :func:`to_unit`: floats to the nearest of 0..255 as uint8; what lies outside [-1, 1] is clipped."""
+    return x.to(torch.float32).add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+class Batches:
+    """The batches of one split for one purpose ("pretrain", "finetune", ...).
+
+    Raises :class:`UserError` for a split without images.
+    """
+
+    def __init__(
+        self, split: Split, *, batch: int, seed: int, purpose: str, augment: AugmentConfig, device: torch.device
+    ) -> None:
+        if not len(split):
+            raise UserError("the split holds no images: nothing can be trained on it")
+        self._images = split.images
+        self._batch, self._seed, self._purpose, self._augment, self._device = batch, seed, purpose, augment, device
+        self._labels = torch.tensor(split.labels, device=device)
+        resident = split.images.nbytes <= _RESIDENT_BYTES
+        self._resident = torch.tensor(np.asarray(split.images), device=device) if resident else None
+        self._order = (0, self._permutation(0))
+
+    def at(self, nimg: int) -> tuple[Tensor, Tensor]:
+        """The batch after ``nimg`` >= 0 images: x_0 float32 [B, C, H, W] in [-1, 1] and labels int64 [B], on the device."""
+        index = self._index(nimg)
+        if self._resident is not None:
+            images = self._resident.index_select(0, index)
+        else:
+            images = torch.from_numpy(self._images[index.cpu().numpy()]).to(self._device)
+        return self._augmented(to_unit(images), nimg), self._labels.index_select(0, index)
+
+    def _augmented(self, x_0: Tensor, nimg: int) -> Tensor:
+        """Crop and flip with parameters drawn for the whole batch; with nothing to do, x_0 itself."""
+        config = self._augment
+        if config.crop_area_min == 1 and not config.flip:
+            return x_0
+        B, _, H, W = x_0.shape
+        rng = np.random.default_rng(derive_seed(self._seed, self._purpose + "/augment", nimg))
+        # Both are always drawn, crops first, so that arms with and without flips see the same crops.
+        crops, flips = draw_crops(rng, B, H, W, config.crop_area_min), draw_flips(rng, B)
+        if config.crop_area_min < 1:
+            x_0 = resized_crop(x_0, crops)
+        if config.flip:
+            flipped = torch.from_numpy(flips).to(self._device).view(B, 1, 1, 1)
+            x_0 = torch.where(flipped, x_0.flip(-1), x_0)
+        return x_0
+
+    def _index(self, nimg: int) -> Tensor:
+        """Which images these are: int64 [B], on the device."""
+        epoch, start = divmod(nimg, len(self._images))
+        parts, missing = [], self._batch
+        while missing:
+            part = self._epoch_order(epoch)[start : start + missing]
+            parts.append(part)
+            missing -= len(part)
+            epoch, start = epoch + 1, 0
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _epoch_order(self, epoch: int) -> Tensor:
+        """The epoch's order; the last one is kept, since hundreds of batches in a row ask for it."""
+        if self._order[0] != epoch:
+            self._order = (epoch, self._permutation(epoch))
+        return self._order[1]
+
+    def _permutation(self, epoch: int) -> Tensor:
+        rng = np.random.default_rng(derive_seed(self._seed, self._purpose + "/order", epoch))
+        return torch.from_numpy(rng.permutation(len(self._images))).to(self._device)
