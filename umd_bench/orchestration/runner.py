@@ -130,7 +130,8 @@ class Runner:
         self.progress.failures[node.key] = failure
         self._block_descendants(node)
         prints = [f.fingerprint for f in self.progress.failures.values()]
-        if self.progress.finished == 0 and len(prints) >= SAME_FAILURES_TO_STOP and len(set(prints)) == 1:
+        alike = len(prints) >= SAME_FAILURES_TO_STOP and len(set(prints)) == 1
+        if alike and self.progress.finished == 0 and not self._stopping:
             self.stop()
             self.progress.stopped_because = f"the first {len(prints)} stages failed alike: {failure.message}"
 
