@@ -1,0 +1,98 @@
+"""Training state on disk: written whole, with a checksum beside it, and read back only if the checksum holds.
+
+checkpoints/nimg-<n>.safetensors    tensors, and what they are as metadata (nimg, exact, fingerprint)
+checkpoints/nimg-<n>.sha256         of that file; written first, so a file without one was never finished
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from umd_bench.store.files import write_atomic
+
+_KEPT = 2
+_HEADER_LENGTH_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything training goes on from. ``exact``: nothing before it was computed under another fingerprint."""
+
+    nimg: int
+    tensors: dict[str, Tensor]
+    fingerprint: dict[str, str]
+    exact: bool
+
+
+def fingerprint(device: torch.device) -> dict[str, str]:
+    """What must be the same for the same bits: device kind, torch version, threads, world size."""
+    if device.type == "cuda":
+        kind = torch.cuda.get_device_name(device)
+    else:
+        kind = f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
+    return {"device": kind, "torch": torch.__version__, "threads": str(torch.get_num_threads()), "world_size": "1"}
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write it into ``folder`` and remove all but the two newest there."""
+    about = {"nimg": str(checkpoint.nimg), "exact": json.dumps(checkpoint.exact)}
+    data = safetensors.torch.save(checkpoint.tensors, {**about, "fingerprint": json.dumps(checkpoint.fingerprint)})
+    path = folder / f"nimg-{checkpoint.nimg:012d}.safetensors"
+    write_atomic(path.with_suffix(".sha256"), hashlib.sha256(data).hexdigest().encode())
+    write_atomic(path, data)
+    for old in sorted(folder.glob("nimg-*.safetensors"))[:-_KEPT]:
+        _remove(old)
+
+
+def newest_checkpoint(folders: Iterable[Path], *, at_most: int, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The sound checkpoint of the largest nimg <= ``at_most`` in any of ``folders``; of equals, that of the first folder.
+
+    One that is damaged or cannot be read is skipped for the one before, after ``warn`` was told.
+    """
+    paths = [path for folder in folders for path in folder.glob("nimg-*.safetensors") if _nimg(path) <= at_most]
+    for path in sorted(paths, key=_nimg, reverse=True):
+        try:
+            return _load(path)
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            warn(f"checkpoint {path} is skipped: {error}")
+    return None
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove every checkpoint of ``folder``."""
+    for path in folder.glob("nimg-*.safetensors"):
+        _remove(path)
+
+
+def safetensors_metadata(data: bytes) -> Mapping[str, str]:
+    """The string metadata in the header of a safetensors file; ``ValueError`` where there is no such header."""
+    length = int.from_bytes(data[:_HEADER_LENGTH_BYTES], "little")
+    header: dict[str, dict[str, str]] = json.loads(data[_HEADER_LENGTH_BYTES : _HEADER_LENGTH_BYTES + length])
+    return header.get("__metadata__", {})
+
+
+def _load(path: Path) -> Checkpoint:
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != path.with_suffix(".sha256").read_text():
+        raise ValueError("its checksum is wrong")
+    about = safetensors_metadata(data)
+    tensors = safetensors.torch.load(data)
+    return Checkpoint(int(about["nimg"]), tensors, json.loads(about["fingerprint"]), json.loads(about["exact"]))
+
+
+def _nimg(path: Path) -> int:
+    return int(path.stem.removeprefix("nimg-"))
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.with_suffix(".sha256").unlink(missing_ok=True)

@@ -1,0 +1,25 @@
+"""The average of the weights that samples are drawn with (fine-tuning only; UMD paper, appendix)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class WeightAverage:
+    """``w_ema = d w_ema + (1 - d) w`` after every step, starting as a copy; no bias correction.
+
+    ``weights`` maps parameter names to float32 tensors: an average to go on from instead of a copy.
+    """
+
+    def __init__(self, model: nn.Module, decay: float, weights: Mapping[str, Tensor] | None = None) -> None:
+        self._model, self._decay = model, decay
+        start = dict(model.named_parameters()) if weights is None else weights
+        self.weights = {name: start[name].detach().to(p.device, copy=True) for name, p in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the average towards the model's present weights."""
+        torch._foreach_lerp_(list(self.weights.values()), list(self._model.parameters()), 1 - self._decay)

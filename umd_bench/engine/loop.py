@@ -1,0 +1,189 @@
+"""Training: one readable loop, exact under interruption.
+
+Every step's data and randomness are functions of (seed, images seen), and a checkpoint holds all that is carried from step to
+step, so a run that was killed anywhere goes on to the same bits on the same kind of device.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from umd_bench.config.errors import FieldError, UserError
+from umd_bench.config.randomness import derive_seed
+from umd_bench.config.stage import StageSpec
+from umd_bench.config.trial import TrainStage
+from umd_bench.data.loader import Batches
+from umd_bench.data.pack import Pack
+from umd_bench.engine.checkpoint import fingerprint, newest_checkpoint, remove_checkpoints
+from umd_bench.engine.corruption import draw_noise
+from umd_bench.engine.flops import flops_per_image
+from umd_bench.engine.objective import umd_loss
+from umd_bench.engine.optim import clip_grad_norm, learning_rate, set_learning_rate
+from umd_bench.engine.schedules import NoiseSchedule
+from umd_bench.engine.snapshot import publish_snapshot, snapshot_outcome
+from umd_bench.engine.state import NonFiniteError, TrainingState
+from umd_bench.store.run import Attempt
+
+__all__ = ["NonFiniteError", "Stopped", "TrainResult", "pick_device", "train"]
+
+_RECORDS = 100  # metrics events a stage
+_CHECKPOINTS = 10  # a stage, unless its config says how often
+
+
+class Stopped(Exception):  # noqa: N818 - a state, not a fault
+    """Training was asked to stop; its state is saved."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training stage reports. ``metrics`` are means over the last tenth of the stage."""
+
+    metrics: dict[str, float]
+    nimg: int
+    flops_per_image: float  # forward and backward
+    seconds: float  # of training in this attempt
+    images_per_second: float
+    resumed_from: int | None  # nimg of the checkpoint, None for a start from the beginning
+    exact: bool  # nothing was resumed under another device kind, torch version or number of threads
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is cuda where there is one; ``cuda`` without one raises :class:`FieldError`."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise FieldError("resources.device", name, "expected auto or cpu, since no CUDA device is to be seen here")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def train(spec: StageSpec, pack: Pack, attempt: Attempt, *, stop: Callable[[], bool] = lambda: False) -> TrainResult:
+    """Run a training stage to its end, from the newest sound checkpoint of any attempt, and publish its snapshots.
+
+    ``stop`` is asked before each step. Only what is missing is trained: up to the last snapshot that is not there yet, from
+    a checkpoint not later than the first. Raises :class:`Stopped` after saving the state, :class:`NonFiniteError` where loss,
+    gradient or weights are no numbers, :class:`UserError` where the parent's weights are missing.
+    """
+    stage = spec.stage
+    if not isinstance(stage, TrainStage):
+        raise UserError(f"a {spec.kind} stage trains nothing: expected a pretrain or finetune stage")
+    facts = pack.manifest
+    classes = len(facts.class_names) if stage.labels else 0
+    flops = flops_per_image(spec.model, stage, size=facts.size, channels=facts.channels, classes=classes)
+    missing = [n for n in sorted({*stage.snapshots, stage.nimg}) if not attempt.run.snapshot(n).exists()]
+    resumed_from, seconds, trained = None, 0.0, 0
+    if missing:
+        device = pick_device(spec.resources.device)
+        with _same_bits_every_time(device):
+            state = TrainingState(spec, stage, facts, attempt.run, device)
+            resumed_from = _resume(state, attempt, at_most=missing[0])
+            begun, started = state.nimg, time.perf_counter()
+            _train(state, spec, stage, pack, attempt, missing, stop)
+            seconds, trained = time.perf_counter() - started, state.nimg - begun
+        remove_checkpoints(attempt.checkpoints)
+    outcome = snapshot_outcome(attempt.run, stage.nimg)
+    return TrainResult(
+        metrics=outcome["metrics"],
+        nimg=stage.nimg,
+        flops_per_image=flops,
+        seconds=seconds,
+        images_per_second=trained / seconds if trained else outcome["images_per_second"],
+        resumed_from=resumed_from,
+        exact=outcome["exact"],
+    )
+
+
+def _train(
+    state: TrainingState,
+    spec: StageSpec,
+    stage: TrainStage,
+    pack: Pack,
+    attempt: Attempt,
+    missing: list[int],
+    stop: Callable[[], bool],
+) -> None:
+    """Steps from ``state.nimg`` to the last of ``missing``, with records, checkpoints and snapshots on the way."""
+    device, model = state.device, state.model
+    batches = Batches(
+        pack.split("train"), batch=stage.batch, seed=spec.seed, purpose=stage.kind, augment=stage.augment, device=device
+    )
+    schedule = NoiseSchedule(spec.noise, device)
+    generator = torch.Generator(device)
+    record_every = max(1, stage.n_steps // _RECORDS) * stage.batch
+    checkpoint_every = stage.checkpoint_every_nimg or max(1, stage.nimg // _CHECKPOINTS)
+    saved = clocked = begun = state.nimg
+    started = clock = time.perf_counter()
+
+    while True:
+        nimg = state.nimg
+        if nimg in missing:
+            state.require_finite()
+            speed = (nimg - begun) / (time.perf_counter() - started)
+            outcome = {"metrics": state.final_metrics(), "exact": state.exact, "images_per_second": speed}
+            publish_snapshot(attempt, nimg, dict(model.named_parameters()), state.average_weights(), outcome)
+        if nimg >= missing[-1]:
+            return
+        if stop():
+            if saved < nimg:
+                state.save(attempt.checkpoints)
+            raise Stopped(f"stopped after {nimg} of {stage.nimg} images")
+
+        x_0, label = batches.at(nimg)
+        generator.manual_seed(derive_seed(spec.seed, f"{stage.kind}/noise", nimg))
+        noise = draw_noise(x_0, model.n_patches, schedule.timesteps, generator)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=stage.precision == "bf16"):
+            losses = umd_loss(model, x_0, noise, stage.corruption, stage.n_clean, schedule, label if stage.labels else None)
+        state.optimizer.zero_grad()
+        torch.autograd.backward(losses.loss)
+        grad_norm = clip_grad_norm(model, stage.optim.clip_norm)
+        lr = learning_rate(nimg, stage)
+        set_learning_rate(state.optimizer, lr)
+        state.optimizer.step()
+        if state.average is not None:
+            state.average.update()
+        state.count(losses, grad_norm)
+        nimg = state.nimg
+
+        if nimg % record_every == 0 or nimg == stage.nimg:
+            metrics = state.take_metrics()
+            now = time.perf_counter()
+            attempt.event("metrics", nimg=nimg, **metrics, lr=lr, images_per_second=round((nimg - clocked) / (now - clock), 1))
+            clock, clocked = now, nimg
+        if nimg // checkpoint_every > (nimg - stage.batch) // checkpoint_every and nimg < missing[-1]:
+            state.save(attempt.checkpoints)
+            saved = nimg
+
+
+def _resume(state: TrainingState, attempt: Attempt, *, at_most: int) -> int | None:
+    """Put the newest sound checkpoint into ``state``; its nimg, or None where there is none."""
+    checkpoint = newest_checkpoint(
+        attempt.run.checkpoint_dirs(), at_most=at_most, warn=lambda message: attempt.event("warning", message=message)
+    )
+    if checkpoint is None:
+        return None
+    state.restore(checkpoint)
+    here = fingerprint(state.device)
+    changed = [f"{k} {checkpoint.fingerprint.get(k)} -> {v}" for k, v in here.items() if checkpoint.fingerprint.get(k) != v]
+    if changed:
+        state.exact = False
+        message = f"resumed at nimg = {checkpoint.nimg} in another environment ({', '.join(changed)}): the result is not exact"
+        attempt.event("warning", message=message)
+    attempt.event("resumed", nimg=checkpoint.nimg, exact=state.exact)
+    return checkpoint.nimg
+
+
+@contextmanager
+def _same_bits_every_time(device: torch.device) -> Iterator[None]:
+    """On CUDA, take deterministic kernels where there are any (the fused attention's backward pass, above all)."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(mode=before)

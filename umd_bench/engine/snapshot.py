@@ -1,0 +1,85 @@
+"""Snapshots: weights kept at a stated nimg, which later stages start from or evaluate.
+
+A snapshot is one safetensors file: ``model/<parameter>``, ``ema/<parameter>`` where an average is kept, and the training's
+outcome so far as metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from umd_bench.config.errors import UserError
+from umd_bench.config.trial import TrainStage
+from umd_bench.data.sources import DataSource
+from umd_bench.engine.checkpoint import safetensors_metadata
+from umd_bench.engine.model import AutoEncoder
+from umd_bench.store.files import write_atomic
+from umd_bench.store.run import Attempt, RunDir
+
+
+def publish_snapshot(
+    attempt: Attempt, nimg: int, weights: Mapping[str, Tensor], average: Mapping[str, Tensor] | None, outcome: dict[str, Any]
+) -> None:
+    """Write the weights into the attempt's own folder and link them into the run directory, unless another was first."""
+    tensors = {f"model/{name}": value.detach() for name, value in weights.items()}
+    tensors |= {f"ema/{name}": value for name, value in (average or {}).items()}
+    target = attempt.run.snapshot(nimg)
+    written = attempt.path / "snapshots" / target.name
+    write_atomic(written, safetensors.torch.save(tensors, {"nimg": str(nimg), "outcome": json.dumps(outcome)}))
+    attempt.publish(written, target)
+
+
+def snapshot_outcome(run: RunDir, nimg: int) -> dict[str, Any]:
+    """What the training that made the snapshot had to report. Raises as :func:`load_snapshot`."""
+    outcome: dict[str, Any] = json.loads(safetensors_metadata(_read(run, nimg))["outcome"])
+    return outcome
+
+
+def load_snapshot(run: RunDir, nimg: int, *, ema: bool = False) -> dict[str, Tensor]:
+    """The weights (or their average) after ``nimg`` images by parameter name, float32 on the CPU.
+
+    Raises :class:`UserError` where the snapshot is missing or damaged, or keeps no average.
+    """
+    prefix = "ema/" if ema else "model/"
+    try:
+        tensors = safetensors.torch.load(_read(run, nimg))
+    except SafetensorError as error:
+        raise UserError(f"{run.snapshot(nimg)} is damaged ({error}): remove it to have it trained again") from None
+    weights = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    if not weights:
+        raise UserError(
+            f"{run.snapshot(nimg)} keeps no average of the weights: train with optim.ema, or evaluate with ema = false"
+        )
+    return weights
+
+
+def restore_model(
+    run: RunDir, nimg: int, *, source: DataSource, ema: bool = False, device: torch.device | str = "cpu"
+) -> AutoEncoder:
+    """The trained model of ``run`` after ``nimg`` images, on ``device``, in eval mode and without gradients.
+
+    Raises :class:`UserError` as :func:`load_snapshot` does, and where the run trains nothing.
+    """
+    spec = run.config()
+    if not isinstance(spec.stage, TrainStage):
+        raise UserError(f"run {run.key} is a {spec.kind} stage and has no weights: name a pretrain or finetune stage")
+    classes = len(source.class_names) if spec.stage.labels else 0
+    with torch.device("meta"):
+        model = AutoEncoder(spec.model, size=source.size, channels=source.channels, classes=classes)
+    model.load_state_dict(load_snapshot(run, nimg, ema=ema), assign=True)
+    return model.to(device).eval().requires_grad_(requires_grad=False)
+
+
+def _read(run: RunDir, nimg: int) -> bytes:
+    try:
+        return run.snapshot(nimg).read_bytes()
+    except FileNotFoundError:
+        kept = sorted(int(path.stem.removeprefix("nimg-")) for path in run.snapshot(nimg).parent.glob("nimg-*.safetensors"))
+        raise UserError(f"run {run.key} keeps no weights at nimg = {nimg}: expected one of {kept}") from None
