@@ -1,0 +1,201 @@
+"""From the long frame to the table a person reads: one row per arm, one column per (stage, metric), intervals over seeds.
+
+An interval is Student's t at 95% over training seeds; one seed gives none. Numbers that are not comparable (another n,
+extractor or reference set) never share a column: the column is split and says by what.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from scipy import stats
+
+from umd_bench.config.errors import UserError
+from umd_bench.reporting.frames import REFERENCES, axis_columns, long_table
+from umd_bench.reporting.naming import REPORTED_KINDS, family, header, is_percent, rank, title
+from umd_bench.reporting.notes import sweep_notes
+from umd_bench.store import SweepRecord, read_sweep
+
+CONFIDENCE = 0.95
+# Where two numbers of one metric differ in these, their difference says nothing about the arms.
+COMPARABLE = ("n", "extractor", "extractor_hash", "reference", "reference_n", "data", "data_digest")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric of one stage; ``variant`` names what sets it apart from others of that metric (``n=500``)."""
+
+    stage: str
+    metric: str
+    variant: str = ""
+
+    @property
+    def header(self) -> str:
+        """For people, with the direction."""
+        return header(self.stage, self.metric) + (f" ({self.variant})" if self.variant else "")
+
+    @property
+    def title(self) -> str:
+        """For people, without the direction."""
+        return title(self.stage, self.metric) + (f" ({self.variant})" if self.variant else "")
+
+    @property
+    def percent(self) -> bool:
+        """Whether the values are fractions shown times 100."""
+        return is_percent(self.metric)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean over ``n`` seeds and half the width of its interval (None for one seed), in the metric's own unit."""
+
+    mean: float
+    half: float | None
+    n: int
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm (``axes``: column -> value) or one reference (``name``), and its estimates."""
+
+    axes: dict[str, Any]
+    estimates: dict[Column, Estimate]
+    name: str = "arm"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A sweep's result. ``x`` is the axis a figure runs along; ``notes`` say what the numbers are and which are missing."""
+
+    sweep: SweepRecord
+    axes: tuple[str, ...]
+    x: str
+    columns: tuple[Column, ...]
+    arms: tuple[Row, ...]
+    references: tuple[Row, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    def frame(self) -> pd.DataFrame:
+        """Full precision, one row per arm and reference: ``row``, the axes, and ``<stage>.<metric>.mean|half95|n`` each."""
+        rows = []
+        for row in (*self.arms, *self.references):
+            cells: dict[str, Any] = {"row": row.name, **{axis: row.axes.get(axis) for axis in self.axes}}
+            for column in self.columns:
+                name = f"{column.stage}.{column.metric}" + (f"[{column.variant}]" if column.variant else "")
+                estimate = row.estimates.get(column)
+                cells[f"{name}.mean"] = None if estimate is None else estimate.mean
+                cells[f"{name}.half95"] = None if estimate is None else estimate.half
+                cells[f"{name}.n"] = 0 if estimate is None else estimate.n
+            rows.append(cells)
+        frame = pd.DataFrame(rows, dtype=object)
+        dtypes = {"mean": "Float64", "half95": "Float64", "n": "Int64"}
+        numeric = [name for name in map(str, frame) if name not in ("row", *self.axes)]
+        return frame.astype({name: dtypes[name.rpartition(".")[2]] for name in numeric})
+
+
+def summarize(root: Path, sweep: str, *, x: str | None = None, metrics: Sequence[str] = ()) -> Summary:
+    """Summarize the sweep ``sweep`` recorded below ``root``.
+
+    ``x`` (an axis's path) and ``metrics`` (``stage.metric``, ``*`` matches any part) override what the sweep's own report asks
+    for. Raises :class:`UserError` for an unknown sweep, axis or metric.
+    """
+    record = read_sweep(root, sweep)
+    frame = long_table(root, sweep)
+    axes = axis_columns(list(record.axes)) or {"method": "method"}
+    chosen = x or record.report.x or next(iter(axes))
+    if chosen not in axes:
+        raise UserError(f"sweep {sweep}: x = {chosen!r} is not an axis: expected one of {', '.join(axes)}")
+    frame["variant"] = _variants(frame)
+    columns = _columns(frame, metrics or record.report.metrics, sweep)
+    arms = tuple(_arms(frame, tuple(axes.values()), columns))
+    references, clashes = _references(frame, columns)
+    notes = sweep_notes(frame, record, list(dict.fromkeys(column.stage for column in columns)), list(axes.values()))
+    return Summary(record, tuple(axes.values()), axes[chosen], columns, arms, references, (*notes, *clashes))
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean and the half-width ``t_{n-1} s / sqrt(n)`` of the 95% interval; values must not be empty."""
+    n = len(values)
+    half = None
+    if n > 1:
+        half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * statistics.stdev(values) / math.sqrt(n)
+    return Estimate(statistics.fmean(values), half, n, tuple(values))
+
+
+def _variants(frame: pd.DataFrame) -> list[str]:
+    """For each row, the comparability fields in which its (stage, metric) is not the same everywhere, or nothing."""
+    variants = [""] * len(frame)
+    for _, rows in frame[frame["value"].notna()].groupby(["stage", "metric"], sort=False):
+        varying = [name for name in COMPARABLE if rows[name].nunique(dropna=False) > 1]
+        for place, (_, row) in zip(frame.index.get_indexer(rows.index), rows[varying].iterrows(), strict=True):
+            variants[place] = ", ".join(f"{name}={str(row[name])[:12]}" for name in varying)
+    return variants
+
+
+def _columns(frame: pd.DataFrame, patterns: Sequence[str], sweep: str) -> tuple[Column, ...]:
+    """The columns to show: those asked for in their order, or the standard ones by stage and family."""
+    measured = frame[frame["value"].notna()]
+    there = [Column(*key) for key in measured[["stage", "metric", "variant"]].drop_duplicates().itertuples(index=False)]
+    stages = list(dict.fromkeys(frame["stage"]))
+    there.sort(key=lambda c: (stages.index(c.stage), rank(c.metric)))
+    if not patterns:
+        kinds = dict(zip(measured["stage"], measured["kind"], strict=True))
+        return tuple(c for c in there if kinds[c.stage] in REPORTED_KINDS and family(c.metric) is not None)
+    chosen: dict[Column, None] = {}
+    for pattern in patterns:
+        found = [c for c in there if fnmatch.fnmatchcase(f"{c.stage}.{c.metric}", pattern) and not _is_reference(c.metric)]
+        pending = pattern.partition(".")[0] in stages and pattern.partition(".")[0] not in set(measured["stage"])
+        if not found and not pending:
+            names = ", ".join(dict.fromkeys(f"{c.stage}.{c.metric}" for c in there)) or "none yet"
+            raise UserError(f"sweep {sweep}: metric {pattern!r} is not there; metrics with a value: {names}")
+        if "*" in pattern:
+            found = [c for c in found if family(c.metric) is not None]
+        chosen |= dict.fromkeys(found)
+    return tuple(chosen)
+
+
+def _arms(frame: pd.DataFrame, axes: tuple[str, ...], columns: Sequence[Column]) -> list[Row]:
+    arms = []
+    for key, rows in frame.groupby(list(axes), sort=False, dropna=False):
+        estimates = {}
+        for column in columns:
+            values = _values(rows, column)
+            if len(values):
+                estimates[column] = estimate(values.tolist())
+        arms.append(Row(dict(zip(axes, key, strict=True)), estimates))
+    return arms
+
+
+def _references(frame: pd.DataFrame, columns: Sequence[Column]) -> tuple[tuple[Row, ...], list[str]]:
+    """One row per kind of reference, and a note for each that the arms do not agree on."""
+    rows, clashes = [], []
+    for prefix, name in REFERENCES.items():
+        estimates = {}
+        for column in columns:
+            values = _values(frame, Column(column.stage, prefix + column.metric, column.variant))
+            by_seed = values.groupby(frame.loc[values.index, "seed"])
+            if (by_seed.max() - by_seed.min() > 1e-9 * by_seed.max().abs()).any():
+                clashes.append(f"{name}: {column.title} differs between arms of one seed, so it has no row; see long.csv")
+            elif len(values):
+                per_seed = by_seed.first().tolist()
+                estimates[column] = estimate(per_seed if len(set(per_seed)) > 1 else per_seed[:1])
+        if estimates:
+            rows.append(Row({}, estimates, name))
+    return tuple(rows), clashes
+
+
+def _values(frame: pd.DataFrame, column: Column) -> pd.Series[float]:
+    same = (frame["stage"] == column.stage) & (frame["metric"] == column.metric) & (frame["variant"] == column.variant)
+    return frame.loc[same.fillna(False), "value"].astype("float64")
+
+
+def _is_reference(metric: str) -> bool:
+    return metric.startswith(tuple(REFERENCES))

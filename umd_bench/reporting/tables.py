@@ -1,0 +1,118 @@
+"""A summary as Markdown, CSV, LaTeX, HTML and on the terminal: the same cells everywhere.
+
+A cell is ``mean ± half-width``; one seed gives ``(n=1)`` and no interval, fewer seeds than the sweep has say how many.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+import pandas as pd
+import rich.box
+import rich.table
+from great_tables import GT
+
+from umd_bench.reporting.naming import axis_value, number
+from umd_bench.reporting.summary import Column, Row, Summary
+
+MISSING = "–"
+# LaTeX has these characters under other names.
+_LATEX = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$", "–": "--", "é": r"\'e"}
+
+
+def cells(summary: Summary) -> pd.DataFrame:
+    """The table as text, headers as column names: arms in the sweep's order, then the reference rows."""
+    rows = [_cells(summary, row) for row in (*summary.arms, *summary.references)]
+    return pd.DataFrame(rows, columns=[*summary.axes, *(column.header for column in summary.columns)], dtype="string")
+
+
+def markdown(summary: Summary, title: str) -> str:
+    """A Markdown page: title, question, table, notes."""
+    lines = [
+        f"# {title}",
+        "",
+        *([summary.sweep.question, ""] if summary.sweep.question else []),
+        *markdown_rows(cells(summary)),
+    ]
+    lines += ["", *(f"- {_escape(note)}" for note in summary.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def markdown_rows(frame: pd.DataFrame) -> list[str]:
+    """A frame of text as the lines of a Markdown table, first column left, the others right."""
+    widths = [max(len(str(name)), *(len(text) for text in frame[name]), 3) for name in frame]
+    rule = [":" + "-" * (w - 1) if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    rows = [list(map(str, frame)), rule, *(list(map(str, row)) for row in frame.itertuples(index=False))]
+    return [
+        "| " + " | ".join(_pad(text, w, i) for i, (text, w) in enumerate(zip(row, widths, strict=True))) + " |" for row in rows
+    ]
+
+
+def csv(frame: pd.DataFrame) -> str:
+    """Full precision, ``\\n`` line ends, empty cells for what is missing."""
+    return frame.to_csv(index=False, lineterminator="\n")
+
+
+def latex(summary: Summary, title: str) -> str:
+    """A table for a document that uses the packages booktabs and caption."""
+    body = str(_great_table(summary, title).as_latex())
+    for sign, command in _LATEX.items():
+        body = body.replace(sign, command)
+    return "% needs \\usepackage{booktabs} and \\usepackage{caption}\n" + body.strip() + "\n"
+
+
+def page(summary: Summary, title: str, figure: str | None) -> str:
+    """A whole HTML page: the table with its notes, and the picture at the address ``figure`` below it."""
+    table = str(_great_table(summary, title).as_raw_html())
+    picture = "" if figure is None else f'<p><img src="{html.escape(figure)}" alt="{html.escape(title)}" width="900"></p>\n'
+    head = f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
+    style = "<style>body { font-family: system-ui, sans-serif; max-width: 1100px; margin: 2em auto; }</style>\n"
+    return f"{head}{style}<body>\n{table.strip()}\n{picture}</body>\n</html>\n"
+
+
+def terminal(summary: Summary, title: str) -> rich.table.Table:
+    """A table for the terminal: what does not fit its width is wrapped, nothing is cut off."""
+    table = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for place, name in enumerate(cells(summary)):
+        broken = re.sub(r"(\w{8,}?_)(?=\w{8,})", r"\1\n", str(name))  # accuracy_ over digits_cnn
+        table.add_column(broken, justify="right" if place else "left", overflow="fold")
+    for row in (*summary.arms, *summary.references):
+        table.add_row(*_cells(summary, row), style=None if row.name == "arm" else "dim", end_section=row is summary.arms[-1])
+    return table
+
+
+def _cells(summary: Summary, row: Row) -> list[str]:
+    if row.name == "arm":
+        labels = [axis_value(row.axes[axis]) for axis in summary.axes]
+    else:
+        labels = [row.name, *[""] * (len(summary.axes) - 1)]
+    return labels + [_cell(summary, row, column) for column in summary.columns]
+
+
+def _cell(summary: Summary, row: Row, column: Column) -> str:
+    estimate = row.estimates.get(column)
+    if estimate is None:
+        return MISSING
+    text = number(estimate.mean, estimate.half, percent=column.percent)
+    complete = estimate.n == len(summary.sweep.seeds) and estimate.n > 1
+    return text if complete or row.name != "arm" else f"{text} (n={estimate.n})"
+
+
+def _great_table(summary: Summary, title: str) -> Any:
+    frame = cells(summary)
+    table = GT(frame, id=f"umd-bench-{summary.sweep.name}").tab_header(title, summary.sweep.question or None)
+    table = table.cols_align("right", columns=list(map(str, frame))[len(summary.axes) :])
+    for note in summary.notes:
+        table = table.tab_source_note(note)
+    return table.tab_options(table_font_size="14px")
+
+
+def _pad(text: str, width: int, place: int) -> str:
+    text = _escape(text)
+    return text.ljust(width) if place == 0 else text.rjust(width)
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|")
