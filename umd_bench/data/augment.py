@@ -18,25 +18,25 @@ _ASPECT_MIN, _ASPECT_MAX = 3 / 4, 4 / 3  # width / height
 _TRIES = 10
 
 
-def draw_crops(rng: np.random.Generator, B: int, H: int, W: int, area_min: float) -> NDArray[np.int64]:
-    """B crop boxes (top, left, height, width) in pixels, int64 [B, 4], inside an H x W image.
+def draw_crops(rng: np.random.Generator, B: int, size: int, area_min: float) -> NDArray[np.int64]:
+    """B crop boxes (top, left, height, width) in pixels, int64 [B, 4], inside a square image.
 
     The area is uniform in [area_min, 1] of the image's, the aspect log-uniform in [3/4, 4/3]; of ten tries the first that
     fits is taken, and where none fits the whole image. Source: Szegedy et al., "Going deeper with convolutions", 2015, with
     the rounding and the tries of torchvision's ``RandomResizedCrop``.
     """
-    area = H * W * rng.uniform(area_min, 1, (B, _TRIES))
+    area = size**2 * rng.uniform(area_min, 1, (B, _TRIES))
     aspect = np.exp(rng.uniform(math.log(_ASPECT_MIN), math.log(_ASPECT_MAX), (B, _TRIES)))
     position = rng.random((2, B))
     heights = np.rint(np.sqrt(area / aspect)).astype(np.int64)
     widths = np.rint(np.sqrt(area * aspect)).astype(np.int64)
-    fits = (heights > 0) & (heights <= H) & (widths > 0) & (widths <= W)
+    fits = (heights > 0) & (heights <= size) & (widths > 0) & (widths <= size)
     first = fits.argmax(axis=1)
     rows = np.arange(B)
-    height = np.where(fits.any(axis=1), heights[rows, first], H)
-    width = np.where(fits.any(axis=1), widths[rows, first], W)
-    top = np.floor(position[0] * (H - height + 1)).astype(np.int64)
-    left = np.floor(position[1] * (W - width + 1)).astype(np.int64)
+    height = np.where(fits.any(axis=1), heights[rows, first], size)
+    width = np.where(fits.any(axis=1), widths[rows, first], size)
+    top = np.floor(position[0] * (size - height + 1)).astype(np.int64)
+    left = np.floor(position[1] * (size - width + 1)).astype(np.int64)
     return np.stack([top, left, height, width], axis=1)
 
 

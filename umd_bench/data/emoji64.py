@@ -7,6 +7,7 @@ versions of both (3,641 with font 2.042 and Unicode 15.0). `describe` states whi
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,8 @@ FONT_FILE, LIST_FILE = "NotoColorEmoji.ttf", "emoji-test.txt"
 DEBIAN_FOLDERS = {FONT_FILE: Path("/usr/share/fonts/truetype/noto"), LIST_FILE: Path("/usr/share/unicode/emoji")}
 SIZE = 64
 TEST_SHARE = 0.2
+# What no font has: a noncharacter shows how it draws a missing glyph, the flag of no country how a missing flag.
+_MISSING = ("\U0010ffff", "\U0001f1fd\U0001f1fd")
 _BITMAP_SIZE = 109  # the only size, in pixels an em, that the font's bitmaps have
 _LINE = re.compile(r"(?P<points>[0-9A-F ]+);\s*fully-qualified\s*#\s*\S+\s+E\d+\.\d+\s+(?P<name>.+)")
 
@@ -82,7 +85,7 @@ def read(folder: Path | None) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.i
     listed = parse_list(_read_list(list_path), str(list_path))
     kept: list[Emoji] = []
     images: list[NDArray[np.uint8]] = []
-    seen = {_render(font, "\U0010ffff").tobytes()}  # a code point that no font has: the box for a missing glyph
+    seen = {_render(font, text).tobytes() for text in _MISSING}
     for emoji, text in _drawable(font, listed):
         image = _render(font, text)
         if image.tobytes() not in seen:
@@ -187,7 +190,8 @@ def _open_font(path: Path) -> FreeTypeFont:
     if not features.check("raqm"):
         raise UserError("emoji64 needs a Pillow with Raqm, which joins the parts of an emoji; install Pillow's own wheel")
     try:
-        return ImageFont.truetype(path, _BITMAP_SIZE, layout_engine=ImageFont.Layout.RAQM)
+        # By content: given a path that it cannot open, Pillow takes a system font of the same name.
+        return ImageFont.truetype(io.BytesIO(path.read_bytes()), _BITMAP_SIZE, layout_engine=ImageFont.Layout.RAQM)
     except OSError as error:
         raise UserError(
             f"{path} cannot be opened at {_BITMAP_SIZE} pixels ({error}): give the bitmap (CBDT) build of {FONT_FILE}"

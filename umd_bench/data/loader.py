@@ -62,10 +62,10 @@ class Batches:
         config = self._augment
         if config.crop_area_min == 1 and not config.flip:
             return x_0
-        B, _, H, W = x_0.shape
+        B, _, size, _ = x_0.shape
         rng = np.random.default_rng(derive_seed(self._seed, self._purpose + "/augment", nimg))
         # Both are always drawn, crops first, so that arms with and without flips see the same crops.
-        crops, flips = draw_crops(rng, B, H, W, config.crop_area_min), draw_flips(rng, B)
+        crops, flips = draw_crops(rng, B, size, config.crop_area_min), draw_flips(rng, B)
         if config.crop_area_min < 1:
             x_0 = resized_crop(x_0, crops)
         if config.flip:

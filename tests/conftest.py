@@ -1,0 +1,23 @@
+"""What every test runs under: one thread, and packs in a folder of the session's own that its workers share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+
+import pytest
+import torch
+
+_FOLDER = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(1)
+    if not hasattr(config, "workerinput"):  # an xdist worker inherits the variable from the process that started it
+        config.stash[_FOLDER] = os.environ["UMD_BENCH_DATA"] = tempfile.mkdtemp(prefix="umd-bench-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _FOLDER in config.stash:
+        shutil.rmtree(config.stash[_FOLDER], ignore_errors=True)
