@@ -74,9 +74,9 @@ def page(summary: Summary, title: str, figure: str | None) -> str:
 
 def terminal(summary: Summary, title: str) -> rich.table.Table:
     """A table for the terminal: what does not fit its width is wrapped, nothing is cut off."""
-    table = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
     for place, name in enumerate(cells(summary)):
-        broken = re.sub(r"(\w{8,}?_)(?=\w{8,})", r"\1\n", str(name))  # accuracy_ over digits_cnn
+        broken = re.sub(r"(\w{8,}?_)(?=\w{8,})|(?<=[a-z]) (?=\d|probe)", r"\1\n", str(name))  # accuracy_ over digits_cnn
         table.add_column(broken, justify="right" if place else "left", overflow="fold")
     for row in (*summary.arms, *summary.references):
         table.add_row(*_cells(summary, row), style=None if row.name == "arm" else "dim", end_section=row is summary.arms[-1])

@@ -1,0 +1,129 @@
+"""A sweep's report: its tables and its figure as files, and on the terminal. Writing it twice writes the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from umd_bench.reporting import figures, tables
+from umd_bench.reporting.frames import cost_table, long_table
+from umd_bench.reporting.summary import Summary, summarize
+from umd_bench.store import sweep_dir
+from umd_bench.store.files import write_atomic
+
+
+@dataclass(frozen=True)
+class ReportPaths:
+    """The files of a report; the figures are None where there is nothing to draw yet."""
+
+    long_csv: Path
+    table_csv: Path
+    table_md: Path
+    table_tex: Path
+    table_html: Path
+    cost_csv: Path
+    cost_md: Path
+    figure_png: Path | None
+    figure_pdf: Path | None
+
+
+def write_report(
+    root: Path,
+    sweep: str,
+    *,
+    out: Path | None = None,
+    title: str | None = None,
+    x: str | None = None,
+    metrics: Sequence[str] = (),
+) -> ReportPaths:
+    """Write the report of the sweep ``sweep`` recorded below ``root`` into ``out`` (the sweep's own folder when left out).
+
+    ``x`` and ``metrics`` are :func:`summarize`'s. Raises :class:`UserError` for an unknown sweep, axis or metric.
+    """
+    return _write(summarize(root, sweep, x=x, metrics=metrics), root, out or sweep_dir(root, sweep), title or sweep)
+
+
+def print_report(root: Path, sweep: str, console: Console) -> None:
+    """Write the report into the sweep's folder, print its table and notes and say where the files are."""
+    summary = summarize(root, sweep)
+    paths = _write(summary, root, sweep_dir(root, sweep), sweep)
+    console.print(tables.terminal(summary, summary.sweep.question or sweep))
+    for note in summary.notes:
+        console.print(note, style="dim", highlight=False, markup=False)
+    shown = [path.name for path in (paths.table_md, paths.table_csv, paths.table_html, paths.figure_png, paths.cost_md) if path]
+    console.print(f"\n{paths.table_md.parent}: {', '.join(shown)}", highlight=False, markup=False, soft_wrap=True)
+
+
+def cost_summary(costs: pd.DataFrame) -> pd.DataFrame:
+    """What each stage of the sweep took, over its distinct keys, as text: a stage that trials share is counted once."""
+    rows = []
+    for stage, all_rows in costs.groupby("stage", sort=False):
+        runs = all_rows.drop_duplicates("key")
+        memory = runs["peak_memory_bytes"].max()
+        rows.append(
+            {
+                "stage": stage,
+                "runs": str(len(runs)),
+                "total seconds": f"{runs['seconds'].sum():.1f}",
+                "median seconds": f"{runs['seconds'].median():.1f}",
+                "median images/s": _number(runs["images_per_second"].median()),
+                "peak memory MiB": _number(None if memory is pd.NA else memory / 2**20),
+                "attempts": str(runs["attempts"].sum()),
+                "device": " or ".join(sorted(runs["device_name"].dropna().unique())),
+                "host": " or ".join(sorted(runs["host"].dropna().unique())),
+            }
+        )
+    names = (
+        "stage",
+        "runs",
+        "total seconds",
+        "median seconds",
+        "median images/s",
+        "peak memory MiB",
+        "attempts",
+        "device",
+        "host",
+    )
+    return pd.DataFrame(rows, columns=list(names), dtype="string")
+
+
+def _write(summary: Summary, root: Path, out: Path, title: str) -> ReportPaths:
+    costs = cost_table(root, summary.sweep.name)
+    drawn = figures.figure(summary)
+    paths = ReportPaths(
+        long_csv=out / "long.csv",
+        table_csv=out / "table.csv",
+        table_md=out / "table.md",
+        table_tex=out / "table.tex",
+        table_html=out / "table.html",
+        cost_csv=out / "cost.csv",
+        cost_md=out / "cost.md",
+        figure_png=None if drawn is None else out / "figure.png",
+        figure_pdf=None if drawn is None else out / "figure.pdf",
+    )
+    cost_lines = [f"# What {title} cost", "", *tables.markdown_rows(cost_summary(costs))]
+    texts = {
+        paths.long_csv: tables.csv(long_table(root, summary.sweep.name)),
+        paths.table_csv: tables.csv(summary.frame()),
+        paths.table_md: tables.markdown(summary, title),
+        paths.table_tex: tables.latex(summary, title),
+        paths.table_html: tables.page(summary, title, None if drawn is None else "figure.png"),
+        paths.cost_csv: tables.csv(costs),
+        paths.cost_md: "\n".join(cost_lines) + "\n",
+    }
+    for path, text in texts.items():
+        write_atomic(path, text.encode())
+    for name in ("png", "pdf"):
+        if drawn is not None:
+            write_atomic(out / f"figure.{name}", figures.render(drawn, name))
+        else:
+            (out / f"figure.{name}").unlink(missing_ok=True)
+    return paths
+
+
+def _number(value: float | None) -> str:
+    return tables.MISSING if value is None or pd.isna(value) else f"{value:,.0f}"
