@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from umd_bench.config.resolve import Trial, load_sweep
 from umd_bench.config.stage import StageSpec
 from umd_bench.config.trial import GenerateStage, ProbeStage, TrainStage
@@ -22,6 +24,8 @@ from umd_bench.store.files import write_json
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 LEVEL = {"umd": 0.80, "mae": 0.86, "dit": 0.62, "maskdit": 0.66}
 FRECHET = {"umd": 9.0, "mae": 15.0, "dit": 7.5, "maskdit": 8.0}
+# Two arms instead of six, where a test builds a sweep of its own.
+TWO_ARMS: dict[str, list[Any]] = {"stages.pretrain.corruption.mask_ratio": [0.25, 0.5]}
 # A one-pixel PNG: what stands in for a sample grid.
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63606060000000040001f61738550000"
@@ -36,16 +40,23 @@ def build_sweep(
     question: str = "mask_ratio",
     *,
     sets: tuple[str, ...] = (),
+    axes: Mapping[str, list[Any]] | None = None,
     failed: Mapping[tuple[str, str], str] = {},
     skipped: Mapping[str, tuple[str, ...]] = {},
     edit: Callable[[Trial, str, dict[str, Any]], None] = lambda trial, stage, result: None,
 ) -> SweepRecord:
-    """Write the run directories and the record of ``sweeps/<question>.yaml`` below ``root``.
+    """Write the run directories and the record of ``sweeps/<question>.yaml`` below ``root``, with other ``axes`` if given.
 
     ``failed`` maps (trial id, stage) to the state it failed with; ``skipped`` maps a trial id to the stages that were never
     begun; ``edit`` may change a result before it is written.
     """
-    sweep = load_sweep(SWEEPS / f"{question}.yaml", sets=sets)
+    file = SWEEPS / f"{question}.yaml"
+    if axes is not None:
+        changed = yaml.safe_load(file.read_text()) | {"axes": dict(axes)}
+        file = root / f"{question}.yaml"
+        root.mkdir(parents=True, exist_ok=True)
+        file.write_text(yaml.safe_dump(changed, sort_keys=False))
+    sweep = load_sweep(file, sets=sets)
     for trial in sweep.trials:
         for stage, spec in trial.specs.items():
             run = RunDir(root, spec.key)
@@ -146,7 +157,12 @@ def _scores(trial: Trial, stage: str, spec: StageSpec) -> tuple[dict[str, float]
                 metrics[f"acc_{shots}shot"] = level + gain + scatter.gauss(0, 0.008) - 0.02 * (stage != "probe")
                 metrics[f"acc_{shots}shot_sd"] = 0.01
                 metrics[f"pixel_acc_{shots}shot"] = 0.70 + gain + random.Random(seed + shots).gauss(0, 0.003)
-            facts = {"shots": list(probe.shots), "draws": probe.draws, "probe_t": probe.t, "probe_position": "class tokens, mean"}
+            facts = {
+                "shots": list(probe.shots),
+                "draws": probe.draws,
+                "probe_t": probe.t,
+                "probe_position": "class tokens, mean",
+            }
             return metrics, facts
         case GenerateStage() as generate:
             name = generate.extractor

@@ -111,7 +111,7 @@ def _identity(sweep: SweepRecord, stage: StageRecord) -> dict[str, Any]:
 
 
 def _metric_rows(sweep: SweepRecord, stage: StageRecord) -> Iterable[dict[str, Any]]:
-    row = _identity(sweep, stage) | {"kind": stage.kind, "state": stage.state, "key": stage.key}
+    row = _identity(sweep, stage) | _asked(stage) | {"kind": stage.kind, "state": stage.state, "key": stage.key}
     row |= {"nimg": stage.nimg, "flops": stage.flops}
     if stage.result is None:
         yield row
