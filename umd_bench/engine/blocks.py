@@ -25,7 +25,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         B, N, D = x.shape
         q, k, v = self.qkv(x).view(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
-        # The fused kernel is the faster one at 8 to 257 tokens on CPU too: 1.1 to 2.4 times explicit bmm and softmax.
+        # Fused on CPU too: measured 1.0 to 2.4 times as fast as explicit bmm and softmax at 8 to 257 tokens.
         y: Tensor = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(B, N, D))
         return y
 

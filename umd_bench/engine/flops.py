@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -12,6 +14,7 @@ from umd_bench.engine.objective import umd_loss
 from umd_bench.engine.schedules import NoiseSchedule
 
 
+@cache
 def flops_per_image(config: ModelConfig, stage: TrainStage, *, size: int, channels: int, classes: int) -> float:
     """Floating-point operations (two a multiply-add) of matrix products, forward and backward, of one step over its batch.
 
