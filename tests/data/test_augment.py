@@ -75,5 +75,26 @@ def test_the_whole_image_is_taken_where_no_try_fits() -> None:
     assert not left[whole].any()
 
 
+def test_a_box_may_touch_every_edge() -> None:
+    boxes = draw_crops(rng(), 2000, 8, 0.2)
+    for start, extent in ((boxes[:, 0], boxes[:, 2]), (boxes[:, 1], boxes[:, 3])):
+        smaller = extent < 8
+        assert (start[smaller] == 0).any()
+        assert (start[smaller] + extent[smaller] == 8).any()
+
+
+def test_boxes_are_distributed_as_torchvisions() -> None:
+    from torchvision.transforms import RandomResizedCrop
+
+    n, image = 5000, torch.empty(1, 64, 64)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        theirs = np.array([RandomResizedCrop.get_params(image, [0.9, 1], [3 / 4, 4 / 3]) for _ in range(n)])
+    ours = draw_crops(rng(), n, 64, 0.9)
+    for statistic in (lambda box: box[:, 2:].prod(axis=1) == 64 * 64, lambda box: box[:, 2] == 64, lambda box: box[:, 0] > 0):
+        assert statistic(ours).mean() == pytest.approx(statistic(theirs).mean(), abs=0.03)
+    assert ours[:, 2:].prod(axis=1).mean() == pytest.approx(theirs[:, 2:].prod(axis=1).mean(), rel=0.005)
+
+
 def test_half_of_the_images_are_flipped() -> None:
     assert draw_flips(rng(), 20_000).mean() == pytest.approx(0.5, abs=0.02)
