@@ -1,0 +1,218 @@
+"""Brings an MLflow store up to the run directories, as often as one likes: what is there stays, what is missing is added.
+
+One experiment a sweep, one run a trial, and a run named ``summary``, their parent, with the sweep's table and figure. A run
+carries a tag that says which stages it holds, so a second projection looks and leaves, and one that was cut off is completed by the next.
+MLflow is imported here alone, and late: it takes seconds. Whatever goes wrong in it becomes a :class:`TrackingError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+
+from umd_bench.config.errors import UserError
+from umd_bench.store import SweepRecord, TrialRecord, list_sweeps, read_sweep, sweep_dir
+from umd_bench.tracking import contents
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+TRIAL, STAGES, CURRENT, FILES = "umd_bench.trial", "umd_bench.stages", "umd_bench.current", "umd_bench.files"
+SUMMARY = "summary"
+SUMMARY_FILES = ("table.md", "table.html", "table.csv", "long.csv", "figure.png")
+LOCK_SECONDS = 30.0
+_BATCH = 900  # MLflow takes at most 1000 values at once
+_NOTE_CHARACTERS = 7_000
+# Set before MLflow is imported, and only where the user has not: no reports to its makers, no progress bars, and an answer
+# within seconds when the server is away (its own defaults try for four minutes).
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
+
+
+class TrackingError(UserError):
+    """The store could not be brought up to date. Results are not affected, and projecting again later loses nothing."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a projection did to the runs of one experiment (the summary run included)."""
+
+    created: int = 0
+    completed: int = 0
+    unchanged: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.created} runs created, {self.completed} completed, {self.unchanged} unchanged"
+
+
+def default_uri(results: Path) -> str:
+    """The store in the results folder itself: a SQLite file."""
+    return f"sqlite:///{(results / 'mlflow.db').resolve()}"
+
+
+def push(results: Path, sweep: str | None = None, uri: str | None = None) -> Iterator[str]:
+    """Project one sweep of the results folder, or all, and say of each what was done.
+
+    Raises :class:`TrackingError` for a store that cannot be used and :class:`UserError` for an unknown sweep.
+    """
+    names = list_sweeps(results) if sweep is None else [sweep]
+    if not names:
+        raise UserError(f"there is no sweep in {results} to push; `umd-bench sweep FILE` makes one")
+    projector = MlflowProjector(uri or default_uri(results), results)
+    for name in names:
+        yield f"{name}: {projector.project(read_sweep(results, name))} in {projector.address}"
+
+
+class MlflowProjector:
+    """Projects sweeps of the results folder ``root`` into the store at ``uri``. Making the object touches neither."""
+
+    def __init__(self, uri: str, root: Path) -> None:
+        self._uri, self._root = uri, root
+        self.address = _without_password(uri)
+
+    def project(self, sweep: SweepRecord) -> Counts:
+        """Bring the experiment named like the sweep up to the run directories.
+
+        Two processes that project at once take turns. Raises :class:`TrackingError` and nothing else.
+        """
+        try:
+            with filelock.FileLock(self._root / "mlflow.lock", timeout=LOCK_SECONDS), _connected(self._uri) as client:
+                return self._project(client, sweep)
+        except Exception as error:  # whatever a tracking library may raise, a sweep has to survive it
+            reason = _without_password(next(iter(str(error).strip().splitlines()), "") or type(error).__name__)
+            raise TrackingError(
+                f"MLflow at {self.address} cannot be updated ({reason}); results are not affected, and "
+                f"`umd-bench mlflow push` sends what is missing"
+            ) from error
+
+    def _project(self, client: MlflowClient, sweep: SweepRecord) -> Counts:
+        experiment = self._experiment(client, sweep)
+        runs = {run.data.tags[TRIAL]: run for run in _runs(client, experiment) if TRIAL in run.data.tags}
+        outcome, parent = self._project_summary(client, experiment, sweep, runs.get(SUMMARY))
+        did = [outcome]
+        for trial in sweep.trials:
+            run = runs.get(contents.trial_tag(trial))
+            did.append(self._project_trial(client, experiment, sweep, trial, run, parent))
+        wanted = {contents.trial_tag(trial) for trial in sweep.trials} | {SUMMARY}
+        for tag, run in runs.items():
+            current = "yes" if tag in wanted else "no"
+            if run.data.tags.get(CURRENT) != current:
+                client.set_tag(run.info.run_id, CURRENT, current)
+        return Counts(did.count("created"), did.count("completed"), did.count("unchanged"))
+
+    def _experiment(self, client: MlflowClient, sweep: SweepRecord) -> str:
+        found = client.get_experiment_by_name(sweep.name)
+        if found is None:
+            # a server keeps files where it was told to; a bare database says nothing about files, so they go beside it
+            location = None if self._uri.startswith("http") else (self._root / "mlartifacts" / sweep.name).resolve().as_uri()
+            note = {"mlflow.note.content": sweep.question} if sweep.question else {}
+            return str(client.create_experiment(sweep.name, artifact_location=location, tags=note))
+        if found.lifecycle_stage != "active":
+            client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+
+    def _project_summary(self, client: MlflowClient, experiment: str, sweep: SweepRecord, run: Run | None) -> tuple[str, str]:
+        """The run that holds the sweep's table and figure; what was done to it and its id."""
+        folder = sweep_dir(self._root, sweep.name)
+        files = [folder / name for name in SUMMARY_FILES if (folder / name).is_file()]
+        digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+        if run is not None and run.data.tags.get(FILES) == digest:
+            return "unchanged", str(run.info.run_id)
+        created = run is None
+        if run is None:
+            tags = {TRIAL: SUMMARY, CURRENT: "yes", "umd_bench.sweep": sweep.name, "umd_bench.tier": sweep.tier}
+            run = client.create_run(experiment, run_name=SUMMARY, tags=tags)
+        run_id = str(run.info.run_id)
+        for path in files:
+            client.log_artifact(run_id, str(path))
+        if (folder / "table.md").is_file():
+            client.set_tag(run_id, "mlflow.note.content", (folder / "table.md").read_text()[:_NOTE_CHARACTERS])
+        client.set_terminated(run_id, "FINISHED")
+        client.set_tag(run_id, FILES, digest)
+        return "created" if created else "completed", run_id
+
+    def _project_trial(
+        self, client: MlflowClient, experiment: str, sweep: SweepRecord, trial: TrialRecord, run: Run | None, parent: str
+    ) -> str:
+        """One trial's run; what was done to it."""
+        states = contents.stage_states(self._root, trial)
+        held = json.loads(run.data.tags.get(STAGES, "{}")) if run is not None else {}
+        if run is not None and held == states:
+            return "unchanged"
+        created = run is None
+        if run is None:
+            tags = {TRIAL: contents.trial_tag(trial), CURRENT: "yes", "mlflow.parentRunId": parent}
+            start = contents.started_ms(self._root, trial)
+            run = client.create_run(experiment, run_name=trial.id, tags=tags, start_time=start)
+        run_id = str(run.info.run_id)
+        new = [name for name, state in states.items() if state == "done" and held.get(name) != "done"]
+        self._log(client, run_id, sweep, trial, new)
+        self._set_status(client, run_id, trial, states)
+        client.set_tag(run_id, STAGES, json.dumps(states))  # last: a projection cut off before this is done again
+        return "created" if created else "completed"
+
+    def _log(self, client: MlflowClient, run_id: str, sweep: SweepRecord, trial: TrialRecord, stages: list[str]) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        points = [point for name in stages for point in contents.stage_points(self._root, name, trial.stages[name])]
+        metrics = [Metric(point.name, point.value, point.time_ms, point.step) for point in points]
+        params = [Param(name, value) for name, value in contents.params(self._root, sweep, trial).items()]
+        tags = [RunTag(name, value) for name, value in contents.tags(self._root, sweep, trial).items()]
+        client.log_batch(run_id, params=params)
+        client.log_batch(run_id, tags=tags)
+        for start in range(0, len(metrics), _BATCH):
+            client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+        for name in stages:
+            samples = self._root / "stages" / trial.stages[name] / "artifacts" / "samples.png"
+            if samples.is_file():
+                client.log_artifact(run_id, str(samples), artifact_path=name)
+
+    def _set_status(self, client: MlflowClient, run_id: str, trial: TrialRecord, states: dict[str, str]) -> None:
+        if "failed" in states.values():
+            client.set_terminated(run_id, "FAILED", contents.ended_ms(self._root, trial))
+        elif set(states.values()) == {"done"}:
+            client.set_terminated(run_id, "FINISHED", contents.ended_ms(self._root, trial))
+        else:
+            client.update_run(run_id, status="RUNNING")
+
+
+@contextlib.contextmanager
+def _connected(uri: str) -> Iterator[MlflowClient]:
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    yield MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _runs(client: MlflowClient, experiment: str) -> Iterator[Any]:
+    token = None
+    while True:
+        page = client.search_runs([experiment], max_results=1000, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"//[^/@\s]*@", "//***@", text)
