@@ -38,7 +38,8 @@ def publish_snapshot(
 
 def snapshot_outcome(run: RunDir, nimg: int) -> dict[str, Any]:
     """What the training that made the snapshot had to report. Raises as :func:`load_snapshot`."""
-    outcome: dict[str, Any] = json.loads(safetensors_metadata(_read(run, nimg))["outcome"])
+    _, metadata = _read(run, nimg)
+    outcome: dict[str, Any] = json.loads(metadata["outcome"])
     return outcome
 
 
@@ -48,10 +49,7 @@ def load_snapshot(run: RunDir, nimg: int, *, ema: bool = False) -> dict[str, Ten
     Raises :class:`UserError` where the snapshot is missing or damaged, or keeps no average.
     """
     prefix = "ema/" if ema else "model/"
-    try:
-        tensors = safetensors.torch.load(_read(run, nimg))
-    except SafetensorError as error:
-        raise UserError(f"{run.snapshot(nimg)} is damaged ({error}): remove it to have it trained again") from None
+    tensors, _ = _read(run, nimg)
     weights = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     if not weights:
         raise UserError(
@@ -77,9 +75,14 @@ def restore_model(
     return model.to(device).eval().requires_grad_(requires_grad=False)
 
 
-def _read(run: RunDir, nimg: int) -> bytes:
+def _read(run: RunDir, nimg: int) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+    """Tensors and metadata of a snapshot."""
+    path = run.snapshot(nimg)
     try:
-        return run.snapshot(nimg).read_bytes()
+        data = path.read_bytes()
+        return safetensors.torch.load(data), safetensors_metadata(data)
     except FileNotFoundError:
-        kept = sorted(int(path.stem.removeprefix("nimg-")) for path in run.snapshot(nimg).parent.glob("nimg-*.safetensors"))
+        kept = sorted(int(other.stem.removeprefix("nimg-")) for other in path.parent.glob("nimg-*.safetensors"))
         raise UserError(f"run {run.key} keeps no weights at nimg = {nimg}: expected one of {kept}") from None
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged ({error}): remove it to have it trained again") from None

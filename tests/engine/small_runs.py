@@ -1,0 +1,76 @@
+"""Training stages that take a tenth of a second: a made-up data set, a tiny model, a handful of steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from umd_bench.config.stage import StageSpec
+from umd_bench.config.trial import CorruptionConfig, DataConfig, ModelConfig, NoiseConfig, OptimConfig, Resources, TrainStage
+from umd_bench.data.pack import Manifest, Pack
+from umd_bench.data.sources import DataSource
+from umd_bench.store.run import RunDir
+
+BATCH, STEPS = 8, 24
+N_IMAGES = 20  # batches straddle epochs
+SOURCE = DataSource(
+    name="made-up", version=1, size=8, channels=1, class_names=("a", "b", "c"), licence="none", read=lambda folder: {}
+)
+
+
+def made_up_pack(folder: Path) -> Pack:
+    """Bright squares at three places, by class."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        labels = np.arange(N_IMAGES) % 3
+        images = rng.integers(0, 60, (N_IMAGES, 1, 8, 8), dtype=np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[0, 2 * label : 2 * label + 3, 2:5] += 180
+        np.save(folder / f"{split}_images.npy", images)
+        np.save(folder / f"{split}_labels.npy", labels.astype(np.int64))
+    manifest = Manifest(
+        name=SOURCE.name,
+        version=1,
+        size=8,
+        channels=1,
+        counts={"train": N_IMAGES, "test": N_IMAGES},
+        class_names=SOURCE.class_names,
+        licence="none",
+        sha256={},
+        digest="made-up",
+    )
+    return Pack(folder, manifest)
+
+
+def training(**fields: object) -> StageSpec:
+    """A stage with labels, average and bf16 moment; fields of the stage or of the spec replace the defaults."""
+    spec_fields = {name: fields.pop(name) for name in ("seed", "parent_key", "parent_nimg") if name in fields}
+    stage = {
+        "kind": "pretrain",
+        "nimg": BATCH * STEPS,
+        "batch": BATCH,
+        "corruption": CorruptionConfig(r_t0=0.5, mask_ratio=0.375),
+        "labels": True,
+        "optim": OptimConfig(lr_per_256=0.1, warmup_nimg=2 * BATCH, ema=True, first_moment="bf16"),
+        "checkpoint_every_nimg": 5 * BATCH,
+        **fields,
+    }
+    return StageSpec.model_validate(
+        {
+            "stage": TrainStage.model_validate(stage),
+            "model": ModelConfig(patch=2, width=16, depth=1, decoder_depth=1, heads=2),
+            "data": DataConfig(name="digits"),
+            "noise": NoiseConfig(timesteps=50),
+            "seed": 0,
+            "resources": Resources(device="cpu"),
+            **spec_fields,
+        }
+    )
+
+
+def run_of(spec: StageSpec, root: Path) -> RunDir:
+    run = RunDir(root, spec.key)
+    run.path.mkdir(parents=True, exist_ok=True)
+    run.prepare(spec)
+    return run

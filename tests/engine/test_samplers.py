@@ -1,0 +1,206 @@
+"""Samplers take the official steps, and a sample does not depend on the batch it is drawn in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from golden_files import arrays, images, tiny_model, worst
+from torch import Tensor
+
+from umd_bench.config.errors import FieldError
+from umd_bench.config.trial import GenerateStage, NoiseConfig
+from umd_bench.engine.samplers import SAMPLERS, Denoiser, even_times, generate, official_times, sample_noise
+from umd_bench.engine.schedules import NoiseSchedule
+
+COSINE = NoiseSchedule(NoiseConfig())
+
+
+def config(**fields: object) -> GenerateStage:
+    return GenerateStage.model_validate({"parent": "p", "n": 2, "steps": 25, "extractor": "none", **fields})
+
+
+@pytest.mark.parametrize("steps", [62, 125, 250])
+def test_the_official_times_are_the_official_ones(steps: int) -> None:
+    golden = arrays("ddim_coefs")
+    times = np.array(official_times(1000, steps)) - 1
+    np.testing.assert_array_equal(times[:-1], golden[f"t_curr_{steps}"])
+    np.testing.assert_array_equal(times[1:], golden[f"t_next_{steps}"])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 25, 125, 250, 500, 1000])
+def test_even_times_are_official_where_the_steps_divide(steps: int) -> None:
+    assert even_times(1000, steps) == official_times(1000, steps)
+
+
+@pytest.mark.parametrize(("timesteps", "steps"), [(1000, 62), (1000, 7), (1000, 999), (10, 10), (2, 1)])
+def test_even_times_are_as_many_different_times_as_steps(timesteps: int, steps: int) -> None:
+    times = even_times(timesteps, steps)
+    assert len(set(times[:-1])) == steps
+    assert times == sorted(times, reverse=True)
+    assert times[0] == timesteps
+    assert times[-1] == 1
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("steps", [62, 125, 250])
+def test_the_coefficients_of_every_step_are_the_official_ones(schedule: str, steps: int) -> None:
+    """Seen from outside: with eps = 0 a step shows sqrt(ab_prev / ab) x, with noise its sigma, with x_0 = 0 its direction."""
+    golden, noise_schedule = arrays("ddim_coefs"), NoiseSchedule(NoiseConfig(schedule=schedule))
+    ab, ab_prev, sigma, direction = (
+        golden[f"{schedule}/{steps}/{name}"] for name in ("alpha_bar", "alpha_bar_prev", "sigma", "dir_coef")
+    )
+    times = golden[f"t_curr_{steps}"] + 1
+    np.testing.assert_allclose(noise_schedule.alpha_bar[times].numpy(), ab, rtol=1e-12)
+
+    def one_step(k: int, eps: float, z: float) -> float:
+        """What x = 1 becomes in step k alone: every other step is made to change nothing but a known factor."""
+        seen: list[Tensor] = []
+
+        def denoise(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
+            seen.append(x)
+            return x, torch.full_like(x, eps if len(seen) == k + 1 else 0.0)
+
+        moving = [s > 0 for s in sigma]
+        draws = [torch.full((1, 1, 1, 1), z if i == k else 0.0, dtype=torch.float64) for i in range(steps) if moving[i]]
+        noise = iter([torch.ones(1, 1, 1, 1, dtype=torch.float64), *draws])
+        SAMPLERS["ddim-official"](denoise, noise, noise_schedule, config(steps=steps, clip=False))
+        return float(seen[k + 1] / seen[k]), float(seen[k])
+
+    for k in (0, 1, steps // 2, steps - 4, steps - 1):
+        scale = np.sqrt(ab_prev[k] / ab[k])
+        plain, x = one_step(k, 0.0, 0.0)
+        assert plain == pytest.approx(scale, rel=1e-9)
+        assert (one_step(k, 0.0, 1.0)[0] - plain) * x == pytest.approx(sigma[k], rel=1e-7, abs=1e-12)
+        expected = direction[k] - np.sqrt(ab_prev[k] * (1 - ab[k]) / ab[k])
+        assert (one_step(k, 1.0, 0.0)[0] - plain) * x == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+def walk(name: str, schedule: str, denoise: Denoiser, *, clip: bool, tolerance: float) -> None:
+    """Take every recorded step and compare what the model was shown, its x_0 and the end."""
+    golden = arrays(name)
+    shown: list[tuple[Tensor, int]] = []
+
+    def recorded(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        shown.append((x, t))
+        return denoise(x, t)
+
+    noise = iter([images(golden["init_noise"]), *map(images, golden["step_noise"])])
+    steps = len(golden["step_noise"])
+    final = SAMPLERS["ddim-official"](
+        recorded, noise, NoiseSchedule(NoiseConfig(schedule=schedule)), config(steps=steps, clip=clip)
+    )
+    assert [t - 1 for _, t in shown] == [*golden["t_curr"].tolist(), int(golden["t_next"][-1])]
+    for (x, _), expected in zip(shown[1:], golden["x_after_step"], strict=True):
+        assert worst(x, images(expected)) < tolerance
+    assert worst(final, images(golden["final"])) < tolerance
+
+
+def test_every_toy_step_with_clipping_is_the_official_one() -> None:
+    walk("ddim_toy_cosine_clip_125", "cosine", lambda x, t: (x, 0.1 * x), clip=True, tolerance=1e-5)
+
+
+def test_every_toy_step_without_clipping_is_the_official_one() -> None:
+    toy: Denoiser = lambda x, t: (x, (0.3 + 0.6 * (t - 1) / 1000) * x)  # noqa: E731
+    walk("ddim_toyt_linear_noclip_250", "linear", toy, clip=False, tolerance=1e-5)
+
+
+def test_every_step_of_the_tiny_model_is_the_official_one() -> None:
+    golden, model = arrays("ddim_model_adaln1_nc10_eps_cond"), tiny_model("adaln1_nc10")
+    label = torch.from_numpy(golden["y"]).long()
+
+    def denoise(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            out = model(x, torch.full((2,), t), label=label)
+        return out.x_0, out.eps
+
+    walk("ddim_model_adaln1_nc10_eps_cond", "cosine", denoise, clip=True, tolerance=1e-4)
+
+
+def test_guidance_is_the_official_one() -> None:
+    given, model, expected = arrays("model_inputs"), tiny_model("adaln1_nc10"), arrays("fwd_adaln1_nc10")["pred_cfg1.5"]
+    x, label = images(given["image"]), torch.from_numpy(given["y"]).long()
+    for row, t in enumerate(given["t"][:, 0].tolist()):
+        found = seen_by_a_sampler(model, x[row : row + 1], t, label[row : row + 1], cfg_scale=1.5)
+        assert worst(found, images(expected[row : row + 1])) < 5e-5
+
+
+def seen_by_a_sampler(model: Callable[..., object], x: Tensor, t: int, label: Tensor, cfg_scale: float) -> Tensor:
+    """Both guided predictions for x at time t, as a sampler gets them."""
+    found: list[Tensor] = []
+
+    def look(denoise: Denoiser, noise: object, schedule: object, config: object) -> Tensor:
+        found.extend(denoise(x, t))
+        return x
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SAMPLERS, "look", look)
+        stage = config(sampler="look", cfg_scale=cfg_scale)
+        generate(model, COSINE, stage, label=label, indices=[0], seed=0)  # type: ignore[arg-type]
+    return torch.cat(found, dim=1)
+
+
+def test_no_guidance_costs_one_pass_of_the_batch_and_guidance_one_of_twice_as_many() -> None:
+    model, rows = tiny_model("adaln1_nc10"), []
+    model.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    for cfg_scale, expected in ((1.0, 3), (2.0, 6), (0.0, 6)):
+        rows.clear()
+        generate(model, COSINE, config(steps=4, cfg_scale=cfg_scale), label=torch.arange(3), indices=range(3), seed=0)
+        assert rows == [expected] * 5
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_every_sampler_gives_a_sample_the_same_noise_in_any_batch(sampler: str) -> None:
+    model, stage = tiny_model("adaln1_nc10"), config(sampler=sampler, steps=5, cfg_scale=1.5)
+    label = torch.tensor([1, 2, 3])
+    together = generate(model, COSINE, stage, label=label, indices=[4, 5, 6], seed=7)
+    alone = generate(model, COSINE, stage, label=label[2:], indices=[6], seed=7)
+    assert together.shape == (3, 3, 16, 16)
+    assert together.abs().max() <= 1
+    torch.testing.assert_close(together[2:], alone, rtol=1e-3, atol=1e-3)
+    other = generate(model, COSINE, stage, label=label, indices=[4, 5, 6], seed=8)
+    assert (together - other).abs().max() > 0.1
+
+
+def test_noise_rows_are_those_of_their_index() -> None:
+    shape, cpu = (1, 2, 2), torch.device("cpu")
+    one, other = sample_noise(3, [0, 1], shape, cpu), sample_noise(3, [1], shape, cpu)
+    for _ in range(3):
+        assert torch.equal(next(one)[1], next(other)[0])
+    a, b = next(one), next(one)
+    assert not torch.equal(a, b)
+    assert not torch.equal(a[0], a[1])
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_every_sampler_returns_the_image_that_a_perfect_model_knows(sampler: str) -> None:
+    truth = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+    def perfect(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        ab = COSINE.alpha_bar[t].item()
+        return truth, (x - ab**0.5 * truth) / (1 - ab) ** 0.5
+
+    for eta in (0.0, 0.5, 1.0):
+        noise = sample_noise(0, [0, 1], (1, 4, 4), torch.device("cpu"))
+        final = SAMPLERS[sampler](perfect, noise, COSINE, config(sampler=sampler, eta=eta))
+        torch.testing.assert_close(final, truth, rtol=1e-4, atol=1e-4)
+
+
+def test_eta_zero_uses_the_starting_noise_alone() -> None:
+    noise = iter([torch.ones(1, 1, 2, 2)])
+    SAMPLERS["ddim"](lambda x, t: (x, 0.1 * x), noise, COSINE, config(eta=0))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"sampler": "dimm"}, "stages.generate.sampler = 'dimm' is not accepted: expected one of ddim, ddim-official, ddim-x0"),
+        ({"steps": 1001}, "stages.generate.steps = 1001 is not accepted: expected 1..1000"),
+        ({"cfg_scale": 2.0}, "stages.generate.cfg_scale = 2.0 is not accepted: expected 1"),
+    ],
+)
+def test_what_cannot_be_sampled_is_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(FieldError, match=message):
+        generate(tiny_model("adaln1_nc10"), COSINE, config(**fields), label=None, indices=[0], seed=0)
