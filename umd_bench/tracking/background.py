@@ -45,7 +45,7 @@ class BackgroundProjection:
             return f"MLflow: {self._projector.address} has not answered yet; `umd-bench mlflow push` sends what is missing"
         if isinstance(self._outcome, Counts):
             return f"MLflow: experiment {self._sweep.name} is up to date in {self._projector.address}"
-        return f"MLflow: {self._outcome}"
+        return str(self._outcome)
 
     def _run(self, projector: MlflowProjector) -> None:
         while True:

@@ -1,8 +1,8 @@
 """Brings an MLflow store up to the run directories, as often as one likes: what is there stays, what is missing is added.
 
 One experiment a sweep, one run a trial, and a run named ``summary``, their parent, with the sweep's table and figure. A run
-carries a tag that says which stages it holds, so a second projection looks and leaves, and one that was cut off is completed by the next.
-MLflow is imported here alone, and late: it takes seconds. Whatever goes wrong in it becomes a :class:`TrackingError`.
+carries a tag that says which stages it holds, so a second projection looks and leaves, and one that was cut off is completed
+by the next. MLflow is imported here alone, and late: it takes seconds. What goes wrong in it becomes a :class:`TrackingError`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import re
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ TRIAL, STAGES, CURRENT, FILES = "umd_bench.trial", "umd_bench.stages", "umd_benc
 SUMMARY = "summary"
 SUMMARY_FILES = ("table.md", "table.html", "table.csv", "long.csv", "figure.png")
 LOCK_SECONDS = 30.0
+_ACCEPTED_URI = r"(sqlite|https?|postgresql|mysql|mssql|databricks|file)(\+\w+)?:"
 _BATCH = 900  # MLflow takes at most 1000 values at once
 _NOTE_CHARACTERS = 7_000
 # Set before MLflow is imported, and only where the user has not: no reports to its makers, no progress bars, and an answer
@@ -39,7 +41,7 @@ _NOTE_CHARACTERS = 7_000
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -85,6 +87,7 @@ class MlflowProjector:
 
     def __init__(self, uri: str, root: Path) -> None:
         self._uri, self._root = uri, root
+        self._inode: int | None = None
         self.address = _without_password(uri)
 
     def project(self, sweep: SweepRecord) -> Counts:
@@ -94,13 +97,24 @@ class MlflowProjector:
         """
         try:
             with filelock.FileLock(self._root / "mlflow.lock", timeout=LOCK_SECONDS), _connected(self._uri) as client:
-                return self._project(client, sweep)
+                counts = self._project(client, sweep)
+                self._check_file()
+                return counts
         except Exception as error:  # whatever a tracking library may raise, a sweep has to survive it
-            reason = _without_password(next(iter(str(error).strip().splitlines()), "") or type(error).__name__)
             raise TrackingError(
-                f"MLflow at {self.address} cannot be updated ({reason}); results are not affected, and "
+                f"MLflow at {self.address} cannot be updated ({_reason(error)}); results are not affected, and "
                 f"`umd-bench mlflow push` sends what is missing"
             ) from error
+
+    def _check_file(self) -> None:
+        """MLflow keeps a SQLite file open for the life of a process, and goes on writing into one that was deleted."""
+        if not self._uri.startswith("sqlite:///"):
+            return
+        path = Path(self._uri.removeprefix("sqlite:///"))
+        inode = path.stat().st_ino if path.exists() else None
+        if inode is None or self._inode not in (None, inode):
+            raise FileNotFoundError("the file was removed or replaced while this process had it open")
+        self._inode = inode
 
     def _project(self, client: MlflowClient, sweep: SweepRecord) -> Counts:
         experiment = self._experiment(client, sweep)
@@ -195,12 +209,14 @@ class MlflowProjector:
 
 @contextlib.contextmanager
 def _connected(uri: str) -> Iterator[MlflowClient]:
+    if not re.match(_ACCEPTED_URI, uri):
+        raise ValueError("expected sqlite:///FILE, http://SERVER, https://SERVER or the URI of a database server")
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what is an error here is raised here
     yield MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -212,6 +228,16 @@ def _runs(client: MlflowClient, experiment: str) -> Iterator[Any]:
         token = page.token
         if not token:
             return
+
+
+def _reason(error: BaseException) -> str:
+    """One sentence: the system's or the database's own error where there is one below MLflow's wrapping, else MLflow's."""
+    shown, below = error, error.__cause__ or error.__context__
+    while below is not None:
+        shown = below if isinstance(below, OSError | sqlite3.Error) else shown
+        below = below.__cause__ or below.__context__
+    sentence = str(shown).strip().split("\n")[0].split(". ")[0]
+    return _without_password(sentence[:200]) or type(shown).__name__
 
 
 def _without_password(text: str) -> str:

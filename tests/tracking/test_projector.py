@@ -1,0 +1,319 @@
+"""The projection: idempotent, completed rather than repeated, rebuilt from nothing, harmless when the store is not there."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from reporting.built_results import TWO_ARMS, build_sweep
+
+from umd_bench.config.errors import UserError
+from umd_bench.store import RunDir, SweepRecord
+from umd_bench.store.files import write_json
+from umd_bench.tracking import background, contents, projector
+from umd_bench.tracking.background import BackgroundProjection
+from umd_bench.tracking.projector import Counts, MlflowProjector, TrackingError, default_uri, push
+
+EVALUATIONS = ("finetune_probe", "generate")
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One real store for the module: making its tables takes seconds. Every test has a sweep of its own name."""
+    return default_uri(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture
+def client(uri: str) -> MlflowClient:
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _build(root: Path, name: str, **kwargs: Any) -> SweepRecord:
+    return build_sweep(root, axes=TWO_ARMS, sets=(f"name={name}", "seeds=[0, 1]"), **kwargs)
+
+
+def _runs(client: MlflowClient, name: str) -> dict[str, Run]:
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id])
+    assert len({run.info.run_name for run in found}) == len(found)
+    return {run.info.run_name: run for run in found}
+
+
+def _everything(uri: str, client: MlflowClient, name: str) -> list[tuple[Any, ...]]:
+    """All that the store holds of an experiment's runs, row by row."""
+    ids = [run.info.run_id for run in _runs(client, name).values()]
+    marks = ",".join("?" * len(ids))
+    rows: list[tuple[Any, ...]] = []
+    with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
+        for table in ("runs", "metrics", "latest_metrics", "params", "tags"):
+            rows += sorted(database.execute(f"select * from {table} where run_uuid in ({marks})", ids), key=repr)
+    return rows
+
+
+def test_a_trial_becomes_one_run_with_its_parameters_metrics_and_keys(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    record = _build(tmp_path, "whole")
+    assert MlflowProjector(uri, tmp_path).project(record) == Counts(created=5)
+    runs = _runs(client, "whole")
+    assert set(runs) == {"summary", *(trial.id for trial in record.trials)}
+    trial = record.trials[0]
+    run = runs[trial.id]
+    result = RunDir(tmp_path, trial.stages["generate"]).result()
+    assert result is not None
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["generate/fd_digits_cnn"] == result["metrics"]["fd_digits_cnn"]
+    assert run.data.metrics["probe/acc_10shot"] > 0
+    assert run.data.params["stages.pretrain.corruption.mask_ratio"] == "0.25"
+    assert run.data.params["model.width"] == "96"
+    assert (run.data.params["seed"], run.data.params["method"]) == ("0", "umd")
+    assert run.data.tags["umd_bench.key.probe"] == trial.stages["probe"]
+    assert (run.data.tags["umd_bench.device"], run.data.tags["umd_bench.torch"]) == ("cpu", "2.14.1")
+    assert run.data.tags["mlflow.parentRunId"] == runs["summary"].info.run_id
+    assert (run.info.start_time, run.info.end_time) == (1_000_000, 2_000_000)
+
+
+def test_curves_run_over_images_seen_and_are_thinned_but_keep_their_ends(
+    uri: str, client: MlflowClient, tmp_path: Path
+) -> None:
+    record = _build(tmp_path, "curves")
+    MlflowProjector(uri, tmp_path).project(record)
+    run = _runs(client, "curves")[record.trials[0].id]
+    curve = client.get_metric_history(run.info.run_id, "pretrain/loss")
+    assert len(curve) == contents.CURVE_POINTS
+    assert (curve[0].step, curve[-1].step) == (128, 40_960)
+    assert [point.step for point in curve] == sorted({point.step for point in curve})
+
+
+def test_projecting_twice_adds_nothing(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    record = _build(tmp_path, "twice")
+    MlflowProjector(uri, tmp_path).project(record)
+    before = _everything(uri, client, "twice")
+    assert MlflowProjector(uri, tmp_path).project(record) == Counts(unchanged=5)
+    assert _everything(uri, client, "twice") == before
+
+
+def test_a_projection_that_was_cut_off_is_completed_without_repeating_a_value(
+    uri: str, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = _build(tmp_path, "cut")
+
+    def cut(*_: object) -> None:
+        raise ConnectionError("gone")
+
+    whole = MlflowProjector._set_status
+    monkeypatch.setattr(MlflowProjector, "_set_status", cut)
+    with pytest.raises(TrackingError, match="gone"):
+        MlflowProjector(uri, tmp_path).project(record)
+    monkeypatch.setattr(MlflowProjector, "_set_status", whole)
+    assert MlflowProjector(uri, tmp_path).project(record) == Counts(created=3, completed=1, unchanged=1)
+    run = _runs(client, "cut")[record.trials[0].id]
+    assert len(client.get_metric_history(run.info.run_id, "pretrain/loss")) == contents.CURVE_POINTS
+    assert len(client.get_metric_history(run.info.run_id, "probe/acc_10shot")) == 1
+
+
+def test_a_trial_that_went_on_is_completed_not_repeated(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    trial = "mask_ratio=0.5,seed=1"
+    record = _build(tmp_path, "progress", skipped={trial: EVALUATIONS})
+    MlflowProjector(uri, tmp_path).project(record)
+    first = _runs(client, "progress")[trial]
+    assert first.info.status == "RUNNING"
+    assert "generate/fd_digits_cnn" not in first.data.metrics
+    _build(tmp_path, "progress")
+    assert MlflowProjector(uri, tmp_path).project(record) == Counts(completed=1, unchanged=4)
+    second = _runs(client, "progress")[trial]
+    assert (second.info.run_id, second.info.status) == (first.info.run_id, "FINISHED")
+    assert second.data.metrics["generate/fd_digits_cnn"] > 0
+    assert len(client.get_metric_history(second.info.run_id, "pretrain/loss")) == contents.CURVE_POINTS
+
+
+def test_a_failed_trial_is_shown_as_failed_and_recovers(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    trial = "mask_ratio=0.5,seed=1"
+    record = _build(tmp_path, "failed", failed={(trial, "finetune"): "nan"}, skipped={trial: EVALUATIONS})
+    MlflowProjector(uri, tmp_path).project(record)
+    assert _runs(client, "failed")[trial].info.status == "FAILED"
+    assert _runs(client, "failed")["mask_ratio=0.25,seed=0"].info.status == "FINISHED"
+    _build(tmp_path, "failed")
+    MlflowProjector(uri, tmp_path).project(record)
+    assert _runs(client, "failed")[trial].info.status == "FINISHED"
+
+
+def test_a_store_rebuilt_from_nothing_holds_the_same(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    record = _build(tmp_path, "rebuilt")
+    MlflowProjector(uri, tmp_path).project(record)
+    before = {name: (run.data.metrics, run.data.params) for name, run in _runs(client, "rebuilt").items()}
+    for run in _runs(client, "rebuilt").values():
+        client.delete_run(run.info.run_id)
+    assert MlflowProjector(uri, tmp_path).project(record) == Counts(created=5)
+    assert {name: (run.data.metrics, run.data.params) for name, run in _runs(client, "rebuilt").items()} == before
+
+
+def test_an_experiment_deleted_by_hand_comes_back(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    record = _build(tmp_path, "restored")
+    MlflowProjector(uri, tmp_path).project(record)
+    client.delete_experiment(client.get_experiment_by_name("restored").experiment_id)
+    assert MlflowProjector(uri, tmp_path).project(record) == Counts(unchanged=5)
+    assert len(_runs(client, "restored")) == 5
+
+
+def test_a_file_deleted_under_the_process_is_noticed(uri: str, tmp_path: Path) -> None:
+    other = default_uri(tmp_path)
+    database = sqlite3.connect(other.removeprefix("sqlite:///"))
+    with sqlite3.connect(uri.removeprefix("sqlite:///")) as made:
+        made.backup(database)
+    database.close()
+    record = _build(tmp_path, "deleted")
+    projection = MlflowProjector(other, tmp_path)
+    projection.project(record)
+    (tmp_path / "mlflow.db").unlink()
+    with pytest.raises(TrackingError, match="removed or replaced"):
+        projection.project(record)
+
+
+def test_files_are_kept_with_the_runs_they_belong_to(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    record = _build(tmp_path, "files")
+    (tmp_path / "sweeps/files/table.md").write_text("# A table\n")
+    MlflowProjector(uri, tmp_path).project(record)
+    runs = _runs(client, "files")
+    samples = client.list_artifacts(runs[record.trials[0].id].info.run_id, "generate")
+    assert [file.path for file in samples] == ["generate/samples.png"]
+    assert [file.path for file in client.list_artifacts(runs["summary"].info.run_id)] == ["table.md"]
+    assert runs["summary"].data.tags["mlflow.note.content"] == "# A table\n"
+    assert Path(runs["summary"].info.artifact_uri.removeprefix("file://")).is_relative_to(tmp_path / "mlartifacts")
+    (tmp_path / "sweeps/files/table.md").write_text("# Another\n")
+    assert MlflowProjector(uri, tmp_path).project(record) == Counts(completed=1, unchanged=4)
+    assert _runs(client, "files")["summary"].data.tags["mlflow.note.content"] == "# Another\n"
+
+
+def test_trials_of_an_earlier_version_of_the_sweep_are_marked(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    record = _build(tmp_path, "edited")
+    MlflowProjector(uri, tmp_path).project(record)
+    shrunk = record.model_copy(update={"trials": record.trials[:2]})
+    MlflowProjector(uri, tmp_path).project(shrunk)
+    current = {name: run.data.tags["umd_bench.current"] for name, run in _runs(client, "edited").items()}
+    assert [current[trial.id] for trial in record.trials] == ["yes", "yes", "no", "no"]
+
+
+def test_parameters_fit_one_batch_and_name_the_axes_first(tmp_path: Path) -> None:
+    record = _build(tmp_path, "params")
+    found = contents.params(tmp_path, record, record.trials[0])
+    assert next(iter(found)) == "stages.pretrain.corruption.mask_ratio"
+    assert len(found) <= contents.MAX_PARAMS
+    assert not any(value == "null" for value in found.values())
+
+
+def test_a_later_attempt_has_the_last_word_on_a_curve(tmp_path: Path) -> None:
+    record = _build(tmp_path, "attempts")
+    key = record.trials[0].stages["pretrain"]
+    second = RunDir(tmp_path, key).attempt_path(2)
+    second.mkdir()
+    (second / "events.jsonl").write_text(json.dumps({"event": "metrics", "time": 3.0, "nimg": 128, "loss": 7.0}) + "\n")
+    points = [p for p in contents.stage_points(tmp_path, "pretrain", key) if p.name == "pretrain/loss"]
+    assert (points[0].step, points[0].value) == (128, 7.0)
+    assert len({point.step for point in points}) == len(points)
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("http://user:secret@127.0.0.1:1", "Connection refused"),
+        ("mlruns", "expected sqlite:///FILE"),
+        ("sqlite:////proc/nothing/mlflow.db", "No such file or directory"),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_one_clear_sentence(tmp_path: Path, address: str, reason: str) -> None:
+    record = _build(tmp_path, "nowhere")
+    with pytest.raises(TrackingError, match=reason) as caught:
+        MlflowProjector(address, tmp_path).project(record)
+    assert "umd-bench mlflow push" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, UserError)
+
+
+def test_another_projection_at_work_is_waited_for_and_then_named(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = _build(tmp_path, "busy")
+    monkeypatch.setattr(projector, "LOCK_SECONDS", 0.05)
+    with filelock.FileLock(tmp_path / "mlflow.lock"), pytest.raises(TrackingError, match=r"mlflow\.lock"):
+        MlflowProjector(uri, tmp_path).project(record)
+
+
+def test_a_broken_run_directory_does_not_raise_anything_else(uri: str, tmp_path: Path) -> None:
+    record = _build(tmp_path, "broken")
+    path = RunDir(tmp_path, record.trials[0].stages["probe"]).path / "result.json"
+    path.write_text("{")
+    with pytest.raises(TrackingError, match="is not JSON"):
+        MlflowProjector(uri, tmp_path).project(record)
+
+
+def test_mlflow_says_nothing(uri: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    record = _build(tmp_path, "silent")
+    MlflowProjector(uri, tmp_path).project(record)
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "")
+    assert logging.getLogger("mlflow").level == logging.CRITICAL
+
+
+def test_pushing_says_what_was_done_for_each_sweep(uri: str, tmp_path: Path) -> None:
+    _build(tmp_path, "pushed")
+    assert list(push(tmp_path, None, uri)) == [f"pushed: 5 runs created, 0 completed, 0 unchanged in {uri}"]
+    with pytest.raises(UserError, match="no sweep 'other'"):
+        list(push(tmp_path, "other", uri))
+    with pytest.raises(UserError, match="there is no sweep in"):
+        list(push(tmp_path / "nothing", None, uri))
+
+
+def test_tracking_beside_a_sweep_ends_up_to_date(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    record = _build(tmp_path, "beside", skipped={"mask_ratio=0.5,seed=1": EVALUATIONS})
+    projection = BackgroundProjection(uri, tmp_path, record)
+    projection.tick()
+    _build(tmp_path, "beside")
+    assert projection.finish() == f"MLflow: experiment beside is up to date in {uri}"
+    assert {run.info.status for run in _runs(client, "beside").values()} == {"FINISHED"}
+
+
+def test_tracking_that_fails_or_hangs_costs_the_sweep_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = _build(tmp_path, "away")
+    projection = BackgroundProjection("mlruns", tmp_path, record)
+    projection.tick()
+    assert projection.finish().startswith("MLflow at mlruns cannot be updated (expected sqlite:///FILE")
+    assert BackgroundProjection("off", tmp_path, record).finish() == "MLflow: off"
+
+    released = threading.Event()
+    monkeypatch.setattr(background, "FINISH_SECONDS", 0.05)
+    monkeypatch.setattr(MlflowProjector, "project", lambda *_: released.wait(5))
+    hanging = BackgroundProjection("sqlite:///x.db", tmp_path, record)
+    hanging.tick()
+    assert "has not answered yet" in hanging.finish()
+    released.set()
+
+
+def test_a_stage_that_is_starting_never_finds_its_lease_taken_by_tracking(tmp_path: Path) -> None:
+    record = _build(tmp_path, "lease", skipped={"mask_ratio=0.5,seed=1": EVALUATIONS})
+    run = RunDir(tmp_path, record.trials[-1].stages["pretrain"])
+    contents.stage_states(tmp_path, record.trials[-1])
+    assert not (run.path / "lease.lock").exists()
+
+
+def test_the_state_of_a_stage_is_read_from_its_files(tmp_path: Path) -> None:
+    trial = "mask_ratio=0.5,seed=1"
+    record = _build(tmp_path, "states", failed={(trial, "finetune"): "oom"}, skipped={trial: EVALUATIONS})
+    states = contents.stage_states(tmp_path, record.trials[-1])
+    assert states == {
+        "pretrain": "done",
+        "probe": "done",
+        "finetune": "failed",
+        "finetune_probe": "pending",
+        "generate": "pending",
+    }
+    write_json(RunDir(tmp_path, record.trials[-1].stages["finetune"]).path / "result.json", {})
+    assert contents.stage_states(tmp_path, record.trials[-1])["finetune"] == "done"
