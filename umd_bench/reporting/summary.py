@@ -152,14 +152,19 @@ def _columns(frame: pd.DataFrame, patterns: Sequence[str], sweep: str) -> tuple[
     chosen: dict[Column, None] = {}
     for pattern in patterns:
         found = [c for c in there if fnmatch.fnmatchcase(f"{c.stage}.{c.metric}", pattern) and not _is_reference(c.metric)]
-        pending = pattern.partition(".")[0] in stages and pattern.partition(".")[0] not in set(measured["stage"])
-        if not found and not pending:
+        if "*" in pattern:  # may match nothing, and never the spreads beside the scores
+            found = [c for c in found if family(c.metric) is not None]
+        elif not found and not _is_pending(frame, pattern.partition(".")[0]):
             names = ", ".join(dict.fromkeys(f"{c.stage}.{c.metric}" for c in there)) or "none yet"
             raise UserError(f"sweep {sweep}: metric {pattern!r} is not there; metrics with a value: {names}")
-        if "*" in pattern:
-            found = [c for c in found if family(c.metric) is not None]
         chosen |= dict.fromkeys(found)
     return tuple(chosen)
+
+
+def _is_pending(frame: pd.DataFrame, stage: str) -> bool:
+    """Whether the sweep has such a stage but no value of it yet: its metrics may be asked for all the same."""
+    rows = frame[frame["stage"] == stage]
+    return len(rows) > 0 and bool(rows["value"].isna().all())
 
 
 def _arms(frame: pd.DataFrame, axes: tuple[str, ...], columns: Sequence[Column]) -> list[Row]:

@@ -1,0 +1,25 @@
+"""What an item of the paper is: the sweep that answers it, the axis and the metrics it is shown in, and where it is from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PAPER = "Hansen-Estruch, Vishwanath, Zhang, Tomar, Unified Auto-Encoding with Masked Diffusion, arXiv 2406.17688"
+STANDARD_METRICS = ("*probe.acc_*shot", "*generate*.fd_*", "*generate*.is_*", "*generate*.accuracy_*")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A table with its figure. ``x`` is an axis's path; ``published`` names files of ``paper/`` to show beside."""
+
+    title: str
+    sweep: str
+    x: str
+    source: str
+    metrics: tuple[str, ...] = STANDARD_METRICS
+    published: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """What makes the results."""
+        return f"umd-bench sweep sweeps/{self.sweep}.yaml"

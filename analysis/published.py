@@ -1,0 +1,84 @@
+"""Published numbers: read from ``paper/*.yaml``, and set beside this project's own where a method has both.
+
+They are from another data set, scale and protocol, so only the order of the methods can be compared; every page says so.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from umd_bench.config.trial import Frozen
+from umd_bench.reporting.naming import number
+from umd_bench.reporting.summary import Row, Summary
+from umd_bench.reporting.tables import MISSING, markdown_rows
+
+FOLDER = Path(__file__).parent / "paper"
+HEADERS = {"acc_100shot": "100-shot % ↑", "fid": "FID ↓", "is": "IS ↑"}
+COMPARISON = (
+    "The published models were trained on another data set at another scale and scored under another protocol: "
+    "compare the order of the methods within a column, never a number across."
+)
+
+
+class PublishedRow(Frozen):
+    """One published model; ``numbers`` are in the unit of the publication (accuracies in percent)."""
+
+    method: str
+    model: str
+    numbers: dict[str, float]
+    caveat: str = ""
+
+
+class Published(Frozen):
+    """One published table with its source, how its numbers were measured, and that they were not verified here."""
+
+    title: str
+    source: str
+    statement: str
+    protocol: dict[str, str]
+    rows: tuple[PublishedRow, ...]
+
+
+def load(name: str) -> Published:
+    """The published numbers of ``paper/<name>.yaml``."""
+    return Published.model_validate(yaml.safe_load((FOLDER / f"{name}.yaml").read_text()))
+
+
+def beside(summary: Summary, tables: list[Published]) -> str:
+    """A Markdown page: each published table, then this sweep's numbers of the same methods in columns of their own."""
+    lines = [f"# Published numbers beside {summary.sweep.name} (tier {summary.sweep.tier})", "", COMPARISON]
+    for table in tables:
+        lines += ["", f"## {table.title}", "", *markdown_rows(_frame(summary, table)), ""]
+        lines += [f"- {table.statement} Source: {table.source}."]
+        lines += [f"- {HEADERS[name]} (published): {text}." for name, text in table.protocol.items()]
+        lines += [f"- {row.model}: {row.caveat}." for row in table.rows if row.caveat]
+    return "\n".join(lines) + "\n"
+
+
+def _frame(summary: Summary, table: Published) -> pd.DataFrame:
+    arms = {str(row.axes["method"]): row for row in summary.arms}
+    names = [name for name in HEADERS if any(name in row.numbers for row in table.rows)]
+    rows = []
+    for row in table.rows:
+        cells = {"method": row.method, "published model": row.model}
+        cells |= {f"published {HEADERS[name]}": _as_published(table, row, name) for name in names}
+        rows.append(cells | _own(summary, arms.get(row.method)))
+    return pd.DataFrame(rows, dtype="string")
+
+
+def _as_published(table: Published, row: PublishedRow, name: str) -> str:
+    """The number with as many decimals as its column was published with."""
+    decimals = max(len(repr(other.numbers[name]).partition(".")[2]) for other in table.rows if name in other.numbers)
+    return f"{row.numbers[name]:.{decimals}f}" if name in row.numbers else MISSING
+
+
+def _own(summary: Summary, arm: Row | None) -> dict[str, str]:
+    cells = {}
+    for column in summary.columns:
+        found = None if arm is None else arm.estimates.get(column)
+        name = f"here: {column.header}"
+        cells[name] = MISSING if found is None else number(found.mean, found.half, percent=column.percent)
+    return cells

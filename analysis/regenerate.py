@@ -1,0 +1,84 @@
+"""Makes every table and figure from a results folder, and an index of them; says which command makes what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis import mask_ratio, methods, noise_schedule, published, r_t0
+from analysis.item import Item
+from umd_bench.config.errors import UserError
+from umd_bench.reporting.frames import long_table
+from umd_bench.reporting.report import write_report
+from umd_bench.reporting.summary import summarize
+from umd_bench.store import list_sweeps
+from umd_bench.store.files import write_atomic
+
+ITEMS = (mask_ratio.ITEM, r_t0.ITEM, noise_schedule.ITEM, methods.ITEM)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one sweep: ``folder`` holds its files, or ``lacking`` says in one sentence why there are none."""
+
+    name: str
+    title: str
+    source: str
+    folder: Path | None = None
+    lacking: str = ""
+
+
+def regenerate(results: Path, out: Path) -> Iterator[Outcome]:
+    """Write one folder of tables and figures a sweep below ``out``, then ``README.md``, the index; the paper's items first.
+
+    A sweep that cannot be shown does not keep the others from being made.
+    """
+    there = list_sweeps(results)
+    outcomes = []
+    for item in ITEMS:
+        if item.sweep in there:
+            outcomes.append(_made(results, out, item.sweep, item))
+        else:
+            lacking = f"{results} holds no results of it; `{item.command}` makes them"
+            outcomes.append(Outcome(item.sweep, item.title, item.source, lacking=lacking))
+        yield outcomes[-1]
+    for name in there:
+        if name not in {item.sweep for item in ITEMS}:
+            outcomes.append(_made(results, out, name, None))
+            yield outcomes[-1]
+    if any(outcome.folder for outcome in outcomes):
+        write_atomic(out / "README.md", _index(outcomes).encode())
+
+
+def _made(results: Path, out: Path, name: str, item: Item | None) -> Outcome:
+    title = item.title if item else name
+    source = item.source if item else "a sweep of this results folder, not an item of the paper"
+    try:
+        if not long_table(results, name)["value"].notna().any():
+            return Outcome(
+                name, title, source, lacking="none of its stages has a result yet; running the sweep again goes on with it"
+            )
+        x, metrics = (item.x, item.metrics) if item else (None, ())
+        write_report(results, name, out=out / name, title=title, x=x, metrics=metrics)
+        if item and item.published:
+            tables = [published.load(table) for table in item.published]
+            page = published.beside(summarize(results, name, x=x, metrics=metrics), tables)
+            write_atomic(out / name / "published.md", page.encode())
+    except UserError as error:
+        return Outcome(name, title, source, lacking=str(error))
+    return Outcome(name, title, source, folder=out / name)
+
+
+def _index(outcomes: list[Outcome]) -> str:
+    lines = ["# Tables and figures", "", "Made by `python -m analysis` from run directories alone.", ""]
+    for outcome in outcomes:
+        lines += [f"## {outcome.title}", "", f"Source: {outcome.source}.", ""]
+        if outcome.folder is None:
+            lines += [f"Not made: {outcome.lacking}.", ""]
+            continue
+        files = sorted(path.name for path in outcome.folder.iterdir())
+        if "figure.png" in files:
+            lines += [f"![{outcome.title}]({outcome.name}/figure.png)", ""]
+        lines += [", ".join(f"[{file}]({outcome.name}/{file})" for file in files), ""]
+    return "\n".join(lines)
