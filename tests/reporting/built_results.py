@@ -24,6 +24,20 @@ from umd_bench.store.files import write_json
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 LEVEL = {"umd": 0.80, "mae": 0.86, "dit": 0.62, "maskdit": 0.66}
 FRECHET = {"umd": 9.0, "mae": 15.0, "dit": 7.5, "maskdit": 8.0}
+# Lengths of the tests' own, so that a tier may change its.
+PINNED = (
+    "trial.stages.pretrain.nimg=40960",
+    "trial.stages.finetune.nimg=20480",
+    *(f"trial.stages.{stage}.batch=128" for stage in ("pretrain", "finetune")),
+    *(f"trial.stages.{stage}.shots=[10, 100]" for stage in ("probe", "finetune_probe")),
+    *(f"trial.stages.{stage}.ridge=10" for stage in ("probe", "finetune_probe")),
+    "trial.stages.probe.draws=10",
+    "trial.stages.generate.steps=25",
+    "trial.stages.generate.cfg_scale=1.5",
+)
+AXES: dict[str, dict[str, list[Any]]] = {
+    "mask_ratio": {"stages.pretrain.corruption.mask_ratio": [0, 0.125, 0.25, 0.375, 0.5, 0.75]},
+}
 # Two arms instead of six, where a test builds a sweep of its own.
 TWO_ARMS: dict[str, list[Any]] = {"stages.pretrain.corruption.mask_ratio": [0.25, 0.5]}
 # A one-pixel PNG: what stands in for a sample grid.
@@ -51,12 +65,13 @@ def build_sweep(
     begun; ``edit`` may change a result before it is written.
     """
     file = SWEEPS / f"{question}.yaml"
-    if axes is not None:
-        changed = yaml.safe_load(file.read_text()) | {"axes": dict(axes)}
-        file = root / f"{question}.yaml"
+    varied = AXES.get(question) if axes is None else dict(axes)
+    if varied is not None:
         root.mkdir(parents=True, exist_ok=True)
-        file.write_text(yaml.safe_dump(changed, sort_keys=False))
-    sweep = load_sweep(file, sets=sets)
+        document = yaml.safe_load(file.read_text()) | {"axes": varied}
+        file = root / f"{question}.yaml"
+        file.write_text(yaml.safe_dump(document, sort_keys=False))
+    sweep = load_sweep(file, sets=(*PINNED, *sets))
     for trial in sweep.trials:
         for stage, spec in trial.specs.items():
             run = RunDir(root, spec.key)

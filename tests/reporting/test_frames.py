@@ -42,7 +42,7 @@ def test_a_row_says_what_its_number_is(built: tuple[Path, SweepRecord]) -> None:
     ]
     assert (row["ema"], row["device"], row["torch"], row["exact"], len(row["key"])) == (True, "cpu", "2.14.1", True, 16)
     probe = frame[frame["metric"] == "acc_10shot"].iloc[0]
-    assert (probe["probe_t"], probe["shots"], probe["draws"]) == (0, "[10, 100]", 10)
+    assert (probe["probe_t"], probe["shots"], probe["draws"], probe["ridge"]) == (0, "[10, 100]", 10, 10.0)
 
 
 def test_images_and_flops_are_the_lineages(built: tuple[Path, SweepRecord]) -> None:

@@ -72,7 +72,8 @@ def test_a_trial_becomes_one_run_with_its_parameters_metrics_and_keys(uri: str, 
     assert run.data.metrics["generate/fd_digits_cnn"] == result["metrics"]["fd_digits_cnn"]
     assert run.data.metrics["probe/acc_10shot"] > 0
     assert run.data.params["stages.pretrain.corruption.mask_ratio"] == "0.25"
-    assert run.data.params["model.width"] == "96"
+    width = RunDir(tmp_path, trial.stages["pretrain"]).config().model.width
+    assert run.data.params["model.width"] == str(width)
     assert (run.data.params["seed"], run.data.params["method"]) == ("0", "umd")
     assert run.data.tags["umd_bench.key.probe"] == trial.stages["probe"]
     assert (run.data.tags["umd_bench.device"], run.data.tags["umd_bench.torch"]) == ("cpu", "2.14.1")

@@ -42,6 +42,7 @@ FACTS = {
     "probe_t": "Int64",
     "shots": "string",
     "draws": "Int64",
+    "ridge": "Float64",
 }
 # What it was made from and with.
 ORIGIN = {
@@ -134,7 +135,7 @@ def _asked(stage: StageRecord) -> dict[str, Any]:
     asked: dict[str, Any] = {"data": stage.spec.data.name}
     match stage.spec.stage:
         case ProbeStage() as probe:
-            asked |= {"probe_t": probe.t, "shots": list(probe.shots), "draws": probe.draws}
+            asked |= {"probe_t": probe.t, "shots": list(probe.shots), "draws": probe.draws, "ridge": probe.ridge}
         case GenerateStage() as generate:
             names = ("n", "sampling_seeds", "extractor", "reference", "sampler", "steps", "eta", "cfg_scale", "clip", "labels")
             asked |= {name: getattr(generate, name) for name in names}

@@ -15,6 +15,7 @@ _STATED = {
     "probe_position": "position",
     "probe_t": "t",
     "draws": "draws of the shots",
+    "ridge": "ridge",
     "n": "n",
     "sampling_seeds": "sampling seeds",
     "labels": "labels",
