@@ -9,7 +9,6 @@ from pathlib import Path
 from analysis import mask_ratio, methods, noise_schedule, published, r_t0
 from analysis.item import Item
 from umd_bench.config.errors import UserError
-from umd_bench.reporting.frames import long_table
 from umd_bench.reporting.report import write_report
 from umd_bench.reporting.summary import summarize
 from umd_bench.store import list_sweeps
@@ -55,15 +54,13 @@ def _made(results: Path, out: Path, name: str, item: Item | None) -> Outcome:
     title = item.title if item else name
     source = item.source if item else "a sweep of this results folder, not an item of the paper"
     try:
-        if not long_table(results, name)["value"].notna().any():
-            return Outcome(
-                name, title, source, lacking="none of its stages has a result yet; running the sweep again goes on with it"
-            )
-        x, metrics = (item.x, item.metrics) if item else (None, ())
-        write_report(results, name, out=out / name, title=title, x=x, metrics=metrics)
+        summary = summarize(results, name, x=item.x if item else None, metrics=item.metrics if item else ())
+        if not summary.long["value"].notna().any():
+            lacking = "none of its stages has a result yet; running the sweep again goes on with it"
+            return Outcome(name, title, source, lacking=lacking)
+        write_report(summary, results, out=out / name, title=title)
         if item and item.published:
-            tables = [published.load(table) for table in item.published]
-            page = published.beside(summarize(results, name, x=x, metrics=metrics), tables)
+            page = published.beside(summary, [published.load(table) for table in item.published])
             write_atomic(out / name / "published.md", page.encode())
     except UserError as error:
         return Outcome(name, title, source, lacking=str(error))

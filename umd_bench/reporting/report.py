@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pandas as pd
 from rich.console import Console
 
 from umd_bench.reporting import figures, tables
-from umd_bench.reporting.frames import cost_table, long_table
+from umd_bench.reporting.frames import cost_table
 from umd_bench.reporting.summary import Summary, summarize
 from umd_bench.store import sweep_dir
 from umd_bench.store.files import write_atomic
@@ -31,26 +30,19 @@ class ReportPaths:
     figure_pdf: Path | None
 
 
-def write_report(
-    root: Path,
-    sweep: str,
-    *,
-    out: Path | None = None,
-    title: str | None = None,
-    x: str | None = None,
-    metrics: Sequence[str] = (),
-) -> ReportPaths:
-    """Write the report of the sweep ``sweep`` recorded below ``root`` into ``out`` (the sweep's own folder when left out).
-
-    ``x`` and ``metrics`` are :func:`summarize`'s. Raises :class:`UserError` for an unknown sweep, axis or metric.
-    """
-    return _write(summarize(root, sweep, x=x, metrics=metrics), root, out or sweep_dir(root, sweep), title or sweep)
+def write_report(summary: Summary, root: Path, *, out: Path | None = None, title: str | None = None) -> ReportPaths:
+    """Write the report of a sweep below ``root`` into ``out``, the sweep's own folder when left out."""
+    name = summary.sweep.name
+    return _write(summary, cost_table(root, name), out or sweep_dir(root, name), title or name)
 
 
 def print_report(root: Path, sweep: str, console: Console) -> None:
-    """Write the report into the sweep's folder, print its table and notes and say where the files are."""
+    """Write the report into the sweep's folder, print its table and notes and say where the files are.
+
+    Raises :class:`UserError` for an unknown sweep, and where its ``report`` asks for a metric that is not there.
+    """
     summary = summarize(root, sweep)
-    paths = _write(summary, root, sweep_dir(root, sweep), sweep)
+    paths = write_report(summary, root)
     console.print(tables.terminal(summary, summary.sweep.question or sweep))
     for note in summary.notes:
         console.print(note, style="dim", highlight=False, markup=False)
@@ -91,8 +83,7 @@ def cost_summary(costs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(names), dtype="string")
 
 
-def _write(summary: Summary, root: Path, out: Path, title: str) -> ReportPaths:
-    costs = cost_table(root, summary.sweep.name)
+def _write(summary: Summary, costs: pd.DataFrame, out: Path, title: str) -> ReportPaths:
     drawn = figures.figure(summary)
     paths = ReportPaths(
         long_csv=out / "long.csv",
@@ -107,7 +98,7 @@ def _write(summary: Summary, root: Path, out: Path, title: str) -> ReportPaths:
     )
     cost_lines = [f"# What {title} cost", "", *tables.markdown_rows(cost_summary(costs))]
     texts = {
-        paths.long_csv: tables.csv(long_table(root, summary.sweep.name)),
+        paths.long_csv: tables.csv(summary.long),
         paths.table_csv: tables.csv(summary.frame()),
         paths.table_md: tables.markdown(summary, title),
         paths.table_tex: tables.latex(summary, title),

@@ -73,9 +73,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A sweep's result. ``x`` is the axis a figure runs along; ``notes`` say what the numbers are and which are missing."""
+    """A sweep's result. ``x`` is the axis a figure runs along; ``notes`` say what the numbers are and which are missing;
+    ``long`` is the frame it was made from."""
 
     sweep: SweepRecord
+    long: pd.DataFrame
     axes: tuple[str, ...]
     x: str
     columns: tuple[Column, ...]
@@ -108,17 +110,17 @@ def summarize(root: Path, sweep: str, *, x: str | None = None, metrics: Sequence
     for. Raises :class:`UserError` for an unknown sweep, axis or metric.
     """
     record = read_sweep(root, sweep)
-    frame = long_table(root, sweep)
+    long = long_table(root, sweep)
     axes = axis_columns(list(record.axes)) or {"method": "method"}
     chosen = x or record.report.x or next(iter(axes))
     if chosen not in axes:
         raise UserError(f"sweep {sweep}: x = {chosen!r} is not an axis: expected one of {', '.join(axes)}")
-    frame["variant"] = _variants(frame)
+    frame = long.assign(variant=_variants(long))
     columns = _columns(frame, metrics or record.report.metrics, sweep)
     arms = tuple(_arms(frame, tuple(axes.values()), columns))
     references, clashes = _references(frame, columns)
     notes = sweep_notes(frame, record, list(dict.fromkeys(column.stage for column in columns)), list(axes.values()))
-    return Summary(record, tuple(axes.values()), axes[chosen], columns, arms, references, (*notes, *clashes))
+    return Summary(record, long, tuple(axes.values()), axes[chosen], columns, arms, references, (*notes, *clashes))
 
 
 def estimate(values: Sequence[float]) -> Estimate:
