@@ -6,6 +6,7 @@ step, so a run that was killed anywhere goes on to the same bits on the same kin
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -181,6 +182,7 @@ def _same_bits_every_time(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS picks its algorithms by it when it starts
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
     try:
