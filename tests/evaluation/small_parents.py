@@ -1,0 +1,80 @@
+"""A packed `digits`, an untrained tiny model as a finished parent, and evaluation stages of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from umd_bench.config.stage import StageSpec
+from umd_bench.config.trial import CorruptionConfig, ModelConfig, NoiseConfig, OptimConfig, Resources, TrainStage
+from umd_bench.data.pack import Pack, data_root, open_pack
+from umd_bench.engine.initialise import build_model
+from umd_bench.engine.snapshot import publish_snapshot
+from umd_bench.store.run import RunDir
+
+NIMG = 8
+MODEL = ModelConfig(patch=4, width=16, depth=1, decoder_depth=1, heads=2)
+SHARED: dict[str, Any] = {
+    "model": MODEL,
+    "data": {"name": "digits"},
+    "noise": NoiseConfig(timesteps=60),
+    "resources": Resources(device="cpu"),
+}
+TRAINED = TrainStage(
+    kind="pretrain",
+    nimg=NIMG,
+    batch=8,
+    corruption=CorruptionConfig(r_t0=0.5, mask_ratio=0.5),
+    labels=True,
+    optim=OptimConfig(ema=True),
+)
+
+
+def digits() -> Pack:
+    return open_pack("digits", data_root())
+
+
+def parent_run(root: Path, *, labels: bool = True, spoil: bool = False) -> RunDir:
+    """A finished parent with an average that is another model's; all weights NaN where ``spoil``."""
+    stage = TRAINED.model_copy(update={"labels": labels})
+    spec = StageSpec(stage=stage, seed=0, **SHARED)
+    run = RunDir(root, spec.key)
+    run.prepare(spec)
+    weights, average = (_weights(seed, classes=10 * labels) for seed in (0, 1))
+    if spoil:
+        weights = {name: torch.full_like(value, float("nan")) for name, value in weights.items()}
+    with run.begin() as attempt:
+        publish_snapshot(attempt, NIMG, weights, average, {})
+    return run
+
+
+def _weights(seed: int, classes: int) -> dict[str, Tensor]:
+    """Initial weights with noise on each: at the start every gate is 0, and a representation the same for all images."""
+    generator = torch.Generator().manual_seed(seed)
+    state = build_model(MODEL, size=8, channels=1, classes=classes, seed=seed).state_dict()
+    return {name: value + 0.2 * torch.randn(value.shape, generator=generator) for name, value in state.items()}
+
+
+def stage_of(parent: RunDir, kind: str, *, seed: int = 0, **fields: object) -> StageSpec:
+    """A probe or generate stage of ``parent``."""
+    defaults: dict[str, object] = {"t": 0} if kind == "probe" else {"n": 30, "steps": 2, "extractor": "digits_cnn"}
+    trained = parent.config().stage
+    assert isinstance(trained, TrainStage)
+    return StageSpec(
+        stage={"kind": kind, "parent": "pretrain", **defaults, **fields},
+        seed=seed,
+        parent_key=parent.key,
+        parent_nimg=NIMG,
+        parent_labels=trained.labels,
+        parent_ema=trained.optim.ema,
+        **SHARED,
+    )
+
+
+def run_of(spec: StageSpec, root: Path) -> RunDir:
+    run = RunDir(root, spec.key)
+    run.prepare(spec)
+    return run

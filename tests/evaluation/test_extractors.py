@@ -1,0 +1,117 @@
+"""Extractors: one conformance test over the table, and weights that are not the published ones are refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from small_parents import digits
+
+from umd_bench.config.errors import FieldError, UserError
+from umd_bench.data.sources import SOURCES
+from umd_bench.evaluation import extractors
+from umd_bench.evaluation.classifier import accuracy, build_classifier, read_weights
+from umd_bench.evaluation.extractors import (
+    EXTRACTORS,
+    WEIGHTS,
+    check_extractor,
+    describe_extractors,
+    extractor_for,
+    load_extractor,
+)
+
+MEGABYTE = 1 << 20
+
+
+@pytest.mark.parametrize("name", EXTRACTORS)
+def test_every_extractor_gives_finite_features_and_logits_of_its_stated_widths(name: str) -> None:
+    facts, extractor = EXTRACTORS[name], load_extractor(name)
+    images = torch.randint(0, 256, (5, *facts.shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    features, logits = extractor.features(images)
+    assert (features.shape, features.dtype) == ((5, facts.dim), torch.float32)
+    assert (logits.shape, logits.dtype) == ((5, len(SOURCES[facts.data].class_names)), torch.float32)
+    assert features.isfinite().all()
+    assert logits.isfinite().all()
+    one_by_one = torch.cat([extractor.features(image[None])[0] for image in images])
+    torch.testing.assert_close(one_by_one, features, rtol=1e-4, atol=1e-5)  # nothing depends on the batch
+    assert extractor.name == name
+    assert facts.shape == (SOURCES[facts.data].channels, SOURCES[facts.data].size, SOURCES[facts.data].size)
+
+
+@pytest.mark.parametrize("name", EXTRACTORS)
+def test_committed_weights_are_small_and_described(name: str) -> None:
+    described = json.loads((WEIGHTS / f"{name}.json").read_text())
+    assert (WEIGHTS / f"{name}.safetensors").stat().st_size <= MEGABYTE
+    assert described.keys() == {"sha256", "command", "test_accuracy", "data_digest", "torch"}
+    assert load_extractor(name).hash == described["sha256"]
+
+
+def test_digits_extractor_is_as_accurate_as_its_description_says() -> None:
+    described = json.loads((WEIGHTS / "digits_cnn.json").read_text())
+    assert described["data_digest"] == digits().manifest.digest
+    model = build_classifier("digits_cnn", read_weights("digits_cnn", WEIGHTS)[0])
+    assert accuracy(model, digits().split("test")) == pytest.approx(described["test_accuracy"], abs=0.002)
+    assert described["test_accuracy"] > 0.985
+
+
+def test_changed_or_missing_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in WEIGHTS.glob("digits_cnn.*"):
+        shutil.copy(file, tmp_path)
+    monkeypatch.setattr(extractors, "WEIGHTS", tmp_path)
+    load_extractor("digits_cnn")
+    weights = tmp_path / "digits_cnn.safetensors"
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    weights.write_bytes(damaged)
+    with pytest.raises(UserError, match="is not the extractor that scores were made with"):
+        load_extractor("digits_cnn")
+    weights.unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        load_extractor("digits_cnn")
+    (tmp_path / "digits_cnn.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_extractor("digits_cnn")
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        torch.zeros(2, 1, 8, 8),
+        torch.zeros(2, 3, 8, 8, dtype=torch.uint8),
+        torch.zeros(2, 1, 16, 16, dtype=torch.uint8),
+        torch.zeros(1, 8, 8, dtype=torch.uint8),
+    ],
+)
+def test_images_of_another_type_or_shape_are_refused(images: torch.Tensor) -> None:
+    with pytest.raises(UserError, match=r"digits_cnn does not take .* expected uint8 of shape \[B, 1, 8, 8\]"):
+        load_extractor("digits_cnn").features(images)
+
+
+def test_unknown_names_list_the_valid_ones() -> None:
+    listed = "expected one of digits_cnn, emoji_cnn, fashion_cnn"
+    with pytest.raises(FieldError, match=rf"stages.generate.extractor = 'inception' is not accepted: {listed}"):
+        load_extractor("inception")
+    with pytest.raises(FieldError, match=rf"stages.x.extractor = 'inception' is not accepted: {listed}"):
+        check_extractor("inception", SOURCES["digits"], path="stages.x.extractor")
+    with pytest.raises(UserError, match="expected one of digits, emoji64, fashion_mnist"):
+        extractor_for("imagenet")
+
+
+def test_an_extractor_of_another_data_set_is_refused_with_one_that_fits() -> None:
+    check_extractor("digits_cnn", SOURCES["digits"], path="p")
+    with pytest.raises(FieldError, match="reads images of fashion_mnist, not of digits; expected one of digits_cnn"):
+        check_extractor("fashion_cnn", SOURCES["digits"], path="p")
+
+
+def test_every_data_set_has_an_extractor() -> None:
+    assert {name: EXTRACTORS[extractor_for(name)].data for name in SOURCES} == {name: name for name in SOURCES}
+
+
+def test_each_extractor_is_described_in_a_line() -> None:
+    lines = list(describe_extractors())
+    assert len(lines) == len(EXTRACTORS)
+    assert lines[0].startswith("digits_cnn: 64 features, trained on digits; SHA-256 ")
+    assert all("% of the test split" in line for line in lines)
