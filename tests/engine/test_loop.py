@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from small_runs import BATCH, SOURCE, STEPS, made_up_pack, run_of, training
 
 from umd_bench.config.errors import FieldError, UserError
+from umd_bench.config.randomness import derive_seed
 from umd_bench.config.stage import StageSpec
 from umd_bench.config.trial import CorruptionConfig, OptimConfig, ProbeStage
 from umd_bench.data.pack import Pack
@@ -181,9 +182,9 @@ def test_nothing_is_trained_when_every_snapshot_is_there(whole: tuple[RunDir, Tr
     assert run.snapshot(END).stat().st_mtime_ns == before.st_mtime_ns
 
 
-@pytest.mark.parametrize("steps", [12, None])
+@pytest.mark.parametrize(("steps", "resumed_from"), [(12, 10 * BATCH), (17, 10 * BATCH), (22, None), (None, None)])
 def test_a_snapshot_asked_for_later_is_trained_from_a_checkpoint_before_it(
-    steps: int | None, whole: tuple[RunDir, TrainResult], pack: Pack, tmp_path: Path
+    steps: int | None, resumed_from: int | None, whole: tuple[RunDir, TrainResult], pack: Pack, tmp_path: Path
 ) -> None:
     plain, asked = training(), training(snapshots=(10 * BATCH,))
     assert plain.key == asked.key
@@ -194,7 +195,7 @@ def test_a_snapshot_asked_for_later_is_trained_from_a_checkpoint_before_it(
         with pytest.raises(Killed):
             attempt(run, plain, pack, after(steps, Killed))
     result = attempt(run, asked, pack)
-    assert result.resumed_from == (None if steps is None else 10 * BATCH)
+    assert result.resumed_from == resumed_from
     assert result.metrics == whole[1].metrics
     early, expected = load_snapshot(run, 10 * BATCH), load_snapshot(whole[0], 10 * BATCH)
     assert all(torch.equal(early[name], value) for name, value in expected.items())
@@ -254,17 +255,19 @@ def test_a_missing_parent_is_a_users_mistake(pack: Pack, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("length", [{}, {"nimg": 420, "batch": 2}])  # the longer one is not recorded at every step
-@pytest.mark.parametrize("lr", [1e30, 1e39])  # the loss is lost, or the weights at once
+@pytest.mark.parametrize("lr", [1e30, 1e42])  # the loss is lost, or the weights at once
+@pytest.mark.parametrize("saved", ["checkpoint", "snapshot"])
 def test_a_diverging_run_ends_and_leaves_no_spoiled_state(
-    lr: float, length: dict[str, int], pack: Pack, tmp_path: Path
+    saved: str, lr: float, length: dict[str, int], pack: Pack, tmp_path: Path
 ) -> None:
     optim = OptimConfig(lr_per_256=lr, clip_norm=1e30)
-    spec = training(optim=optim, checkpoint_every_nimg=1, **length)
+    batch = length.get("batch", BATCH)
+    at = batch if saved == "checkpoint" else (batch,)
+    spec = training(optim=optim, **{"checkpoint_every_nimg" if saved == "checkpoint" else "snapshots": at}, **length)
     run = run_of(spec, tmp_path)
     with pytest.raises(NonFiniteError, match="not finite after"):
         attempt(run, spec, pack)
-    assert not run.snapshot(END).parent.exists()
-    for path in run.path.glob("attempt-*/checkpoints/*.safetensors"):
+    for path in run.path.rglob("*.safetensors"):
         assert all(value.isfinite().all() for name, value in load_file(path).items() if name.startswith("model/")), path
 
 
@@ -284,6 +287,8 @@ def test_arms_with_one_seed_see_the_same_draws(pack: Pack, tmp_path: Path, monke
     for one, other in zip(drawn[:STEPS], drawn[STEPS:], strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     assert not torch.equal(drawn[0][2], drawn[1][2])
+    generator = torch.Generator().manual_seed(derive_seed(0, "pretrain/noise", 3 * BATCH))
+    assert torch.equal(drawn[3][2], real(drawn[3][0], 16, 50, generator).eps)
 
 
 def test_the_global_generator_is_neither_read_nor_moved(whole: tuple[RunDir, TrainResult], pack: Pack, tmp_path: Path) -> None:
@@ -305,6 +310,20 @@ def test_bf16_precision_trains_float32_weights_close_to_fp32(
     assert all(value.dtype == torch.float32 for value in load_snapshot(run, END).values())
     assert result.metrics["loss_final"] == pytest.approx(whole[1].metrics["loss_final"], rel=0.1)
     assert result.metrics["loss_final"] != whole[1].metrics["loss_final"]
+
+
+def test_the_average_in_a_snapshot_is_that_of_the_weights_up_to_it(pack: Pack, tmp_path: Path) -> None:
+    nimgs = [BATCH * n for n in (1, 2, 3, 4)]
+    # Strides of 30 a step, so that an average with a decay of 0.999997 can be seen to move.
+    optim = OptimConfig(lr_per_256=1e3, warmup_nimg=BATCH, ema=True, weight_decay=0)
+    spec = training(nimg=nimgs[-1], snapshots=nimgs, optim=optim)
+    run = run_of(spec, tmp_path)
+    attempt(run, spec, pack)
+    first = expected = load_snapshot(run, nimgs[0])["pos_embed"]  # its update has rate 0: these are the initial weights
+    for nimg in nimgs[1:]:
+        expected = torch.lerp(expected, load_snapshot(run, nimg)["pos_embed"], 1e-4 * BATCH / 256)
+        torch.testing.assert_close(load_snapshot(run, nimg, ema=True)["pos_embed"], expected, rtol=0, atol=1e-6)
+    assert (expected - first).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize(("r_t0", "absent"), [(0.0, "loss_t0"), (1.0, "loss_t")])
