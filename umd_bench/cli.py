@@ -148,7 +148,7 @@ def train(
 def sample(
     run: Annotated[str, typer.Argument(help="Key of a training stage, or the beginning of it.")],
     out: Annotated[Path, typer.Option("--out", help="PNG file to write.")] = Path("samples.png"),
-    n: Annotated[int, typer.Option("--n", min=1, help="How many images.")] = 100,
+    n: Annotated[int, typer.Option("--n", min=2, help="How many images.")] = 100,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Sampler steps.")] = 50,
     cfg_scale: Annotated[float, typer.Option("--cfg-scale", min=0, help="Guidance; 1 is none.")] = 1.0,
     eta: Annotated[float, typer.Option("--eta", min=0, help="0 deterministic, 1 ancestral.")] = 1.0,
@@ -157,9 +157,11 @@ def sample(
     results: ResultsOption = RESULTS,
 ) -> None:
     """Draw images from a trained run into one PNG grid."""
+    from umd_bench.config.trial import GenerateStage
     from umd_bench.orchestration.adhoc import draw_samples
 
-    draw_samples(results, run, out, n=n, steps=steps, cfg_scale=cfg_scale, eta=eta, sampler=sampler, seed=seed)
+    settings = GenerateStage(parent="run", n=n, steps=steps, cfg_scale=cfg_scale, eta=eta, sampler=sampler, extractor="none")
+    draw_samples(results, run, out, settings, seed)
     console.print(f"wrote {out}")
 
 

@@ -1,7 +1,7 @@
 """What a trial is: one fully specified experiment, as frozen models that refuse unknown fields.
 
 Units: ``nimg`` counts images seen; ratios and probabilities lie in [0, 1]; ``t`` is 0 for a clean image and 1..timesteps
-for a noised one. The presets of ``config/presets`` fill these fields with the paper's values (SPEC 3).
+for a noised one. The presets of ``config/presets`` fill these fields with the paper's values (UMD paper, appendix).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Frozen(BaseModel):
 
 
 class ModelConfig(Frozen):
-    """The auto-encoder's shape (SPEC 1); the decoder has the encoder's width."""
+    """The auto-encoder's shape (UMD paper, section 4); the decoder has the encoder's width."""
 
     patch: int = Field(ge=1, description="patch side in pixels")
     width: int = Field(ge=8, description="token width of encoder and decoder")
@@ -51,14 +51,14 @@ class DataConfig(Frozen):
 
 
 class NoiseConfig(Frozen):
-    """The noise process shared by every stage of a trial (SPEC 2)."""
+    """The noise process shared by every stage of a trial (UMD paper, section 3)."""
 
     schedule: Name = Field(default="cosine", description="a name of engine/schedules.py")
     timesteps: int = Field(default=1000, ge=2)
 
 
 class CorruptionConfig(Frozen):
-    """How a batch is corrupted: ``int(B * r_t0)`` clean rows under a high mask, the rest noised under a lower one (SPEC 2)."""
+    """How a batch is corrupted: ``int(B * r_t0)`` clean rows under a high mask, the rest noised under a lower one."""
 
     r_t0: Share = Field(description="share of clean (t = 0) images in a batch")
     mask_ratio: Ratio = Field(default=0.0, description="masked share of the tokens of noised images")
@@ -82,7 +82,7 @@ class AugmentConfig(Frozen):
 
 
 class OptimConfig(Frozen):
-    """Clipping, AdamW, warm-up and cosine (SPEC 3)."""
+    """Clipping, AdamW, warm-up and cosine (UMD paper, appendix)."""
 
     lr_per_256: float = Field(default=1.5e-4, gt=0, description="peak learning rate for a batch of 256; scales linearly")
     warmup_nimg: int = Field(default=0, ge=0, description="images of linear warm-up from 0")
@@ -92,7 +92,8 @@ class OptimConfig(Frozen):
     eps: float = Field(default=1e-8, gt=0)
     clip_norm: float = Field(default=1.0, gt=0)
     first_moment: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16 is the official implementation's")
-    ema: bool = Field(default=False, description="keep an average of decay 1 - 1e-4 batch/256")
+    ema: bool = Field(default=False, description="keep an average of the weights")
+    ema_rate_per_256: float = Field(default=1e-4, gt=0, le=1, description="its decay is 1 - this * batch/256")
 
 
 class TrainStage(Frozen):
@@ -145,12 +146,12 @@ class TrainStage(Frozen):
 
     @property
     def ema_decay(self) -> float:
-        """``1 - 1e-4 batch/256`` (SPEC 3)."""
-        return 1 - 1e-4 * self.batch / 256
+        """``1 - ema_rate_per_256 * batch/256``; the paper's rate is 1e-4."""
+        return 1 - self.optim.ema_rate_per_256 * self.batch / 256
 
 
 class ProbeStage(Frozen):
-    """Few-shot ridge probe of a parent's raw weights (SPEC 5)."""
+    """Few-shot ridge probe of a parent's raw weights (UMD paper, appendix)."""
 
     kind: Literal["probe"] = "probe"
     parent: Name

@@ -15,6 +15,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from umd_bench.config.errors import UserError, one_of
-from umd_bench.data.sources import DataSource, Splits, source
+from umd_bench.data.sources import SOURCES, DataSource, Splits, source
 
 SPLITS = ("train", "test")
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -116,6 +117,15 @@ def pack(name: str, root: Path, folder: Path | None = None) -> Pack:
         splits = facts.read(folder)
         _write(facts, splits, facts.notes(folder, sum(len(labels) for _, labels in splits.values())), target)
     return Pack(target, _read_manifest(target, facts))
+
+
+def describe_sources(root: Path) -> Iterator[str]:
+    """One line a data set: its images, its classes, its licence, and whether its pack lies below ``root``."""
+    for name, facts in SOURCES.items():
+        shape = f"{facts.channels}x{facts.size}x{facts.size}"
+        target = root / f"{name}-v{facts.version}"
+        where = f"packed in {target}" if target.exists() else f"not packed; `umd-bench data pack {name}` does it"
+        yield f"{name}: {shape}, {len(facts.class_names)} classes, {facts.licence}; {where}"
 
 
 def verify(pack: Pack) -> None:

@@ -6,14 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from umd_bench.config.documents import Document, parse_set
 from umd_bench.config.errors import UserError
 from umd_bench.config.resolve import Trial
 from umd_bench.config.stage import stage_specs
-from umd_bench.config.trial import TrainStage, TrialConfig
+from umd_bench.config.trial import GenerateStage, TrainStage, TrialConfig
 from umd_bench.config.validation import validate
+from umd_bench.data.loader import to_uint8
+from umd_bench.data.sources import source
+from umd_bench.engine.loop import pick_device
+from umd_bench.engine.samplers import generate
+from umd_bench.engine.schedules import NoiseSchedule
+from umd_bench.engine.snapshot import restore_model
 from umd_bench.evaluation.extractors import extractor_for
+from umd_bench.evaluation.grids import draw_grid, grid_rows
 from umd_bench.store import RunDir
+from umd_bench.store.files import require_writable, write_atomic
 
 
 def find_run(root: Path, key: str) -> RunDir:
@@ -64,3 +74,28 @@ def evaluation_trial(root: Path, key: str, sets: Sequence[str]) -> Trial:
     document = document.over(Document({"method": "run", "seed": spec.seed, **rest}))
     config = validate(TrialConfig, document)
     return Trial(config, {}, stage_specs(config), document)
+
+
+def draw_samples(root: Path, key: str, out: Path, settings: GenerateStage, seed: int) -> None:
+    """Draw ``settings.n`` samples of the run's last snapshot into the PNG ``out``, class by class where it knows classes.
+
+    Raises :class:`UserError`, before anything is drawn where ``out`` cannot be written.
+    """
+    run = find_run(root, key)
+    spec = run.config()
+    train = spec.stage
+    assert isinstance(train, TrainStage)
+    require_writable(out.parent, "the folder of --out")
+    data = source(spec.data.name)
+    device = pick_device(spec.resources.device)
+    model = restore_model(run, train.nimg, source=data, ema=settings.ema and train.optim.ema, device=device)
+    label = torch.arange(settings.n) % len(data.class_names) if train.labels else None
+    images = []
+    for first in range(0, settings.n, settings.batch):
+        indices = range(first, min(first + settings.batch, settings.n))
+        asked = label[indices.start : indices.stop].to(device) if label is not None else None
+        drawn = generate(model, NoiseSchedule(spec.noise, device), settings, label=asked, indices=indices, seed=seed)
+        images.append(to_uint8(drawn).cpu())
+    pictures = torch.cat(images)
+    rows = grid_rows(settings.n, label, len(data.class_names))
+    write_atomic(out, draw_grid([[pictures[i] for i in row] for row in rows if row]))

@@ -118,7 +118,9 @@ class Display:
                 self._announced.add(key)
                 node = progress.nodes[key]
                 self._console.print(
-                    f"[red]failed[/] {node.trials[0]} {node.name} ({failure.state}): {failure.message}", highlight=False
+                    f"[red]failed[/] {node.trials[0]} {node.name} ({failure.state}): {failure.headline}",
+                    highlight=False,
+                    soft_wrap=True,
                 )
         left = self._forecast.seconds_left(
             (n for n in progress.nodes.values() if n.key not in progress.blocked and n.key not in progress.failures), pulses

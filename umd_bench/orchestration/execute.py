@@ -40,7 +40,6 @@ def prepare(trials: Sequence[Trial], site: Site) -> dict[str, Node]:
     """
     check_trials(trials)
     require_writable(site.results, "the results folder")
-    require_writable(site.data, "the data folder")
     digests = prepare_data(trials, site.data)
     nodes = build_graph(site.results, trials)
     for node in nodes.values():

@@ -133,7 +133,7 @@ class Runner:
         alike = len(prints) >= SAME_FAILURES_TO_STOP and len(set(prints)) == 1
         if alike and self.progress.finished == 0 and not self._stopping:
             self.stop()
-            self.progress.stopped_because = f"the first {len(prints)} stages failed alike: {failure.message}"
+            self.progress.stopped_because = f"the first {len(prints)} stages failed alike: {failure.headline}"
 
     def _block_descendants(self, node: Node) -> None:
         for key in node.children:
@@ -153,7 +153,7 @@ def explain(progress: Progress, again: str) -> tuple[list[str], int]:
     for keys in groups.values():
         failure, node = progress.failures[keys[0]], progress.nodes[keys[0]]
         more = f" and {len(keys) - 1} alike" if len(keys) > 1 else ""
-        lines.append(f"failed ({failure.state}): {node.trials[0]} {node.name} [{node.key}]{more}: {failure.message}")
+        lines.append(f"failed ({failure.state}): {node.trials[0]} {node.name} [{node.key}]{more}: {failure.headline}")
     left = sum(node.state is not StageState.DONE for node in progress.nodes.values())
     reason = progress.stopped_because or "some stages failed"
     lines.append(f"{left} of {len(progress.nodes)} stages have no result ({reason}); `{again}` goes on from here")

@@ -50,6 +50,11 @@ class Failure(Frozen):
     fingerprint: str
     traceback: str = ""
 
+    @property
+    def headline(self) -> str:
+        """The message's first line."""
+        return self.message.partition("\n")[0]
+
 
 class RunDir:
     """The run directory of ``key`` below the results folder ``root``. Making the object touches no file."""
