@@ -239,6 +239,15 @@ def test_a_store_that_cannot_be_used_is_one_clear_sentence(tmp_path: Path, addre
     assert isinstance(caught.value, UserError)
 
 
+def test_a_password_in_an_error_of_the_store_is_not_shown(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise ConnectionError("GET https://user:secret@server/api failed. Try again\nand again")
+
+    monkeypatch.setattr(MlflowProjector, "_project", refused)
+    with pytest.raises(TrackingError, match=r"\(GET https://\*\*\*@server/api failed\)"):
+        MlflowProjector(uri, tmp_path).project(_build(tmp_path, "password"))
+
+
 def test_another_projection_at_work_is_waited_for_and_then_named(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

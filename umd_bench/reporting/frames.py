@@ -74,7 +74,7 @@ _COST = {
 
 def axis_columns(paths: Sequence[str]) -> dict[str, str]:
     """The frame's column of each axis: its last part, or the whole path where that is ambiguous or another column's name."""
-    taken = (set(_IDENTITY) | set(_STAGE) | set(FACTS) | set(ORIGIN) | set(_COST)) - {"method"}
+    taken = set(_IDENTITY) | set(_STAGE) | set(FACTS) | set(ORIGIN) | set(_COST)
     return {path: path if short in taken else short for path, short in axis_names(paths).items()}
 
 
