@@ -115,6 +115,22 @@ def test_printing_a_report_says_where_it_is_and_what_is_missing(root: Path) -> N
     assert f"{root}/sweeps/methods: table.md" in text
 
 
+def test_a_narrow_terminal_shows_probes_and_samples_one_below_the_other(root: Path) -> None:
+    out = io.StringIO()
+    print_report(root, "methods", rich.console.Console(width=80, file=out, force_terminal=True, color_system=None))
+    lines = out.getvalue().splitlines()
+    rows = [line.split() for line in lines if line.strip().startswith("maskdit  ")]
+    assert [len(row) for row in rows] == [1 + 4 * 3, 1 + 3 * 3]
+    assert max(map(len, lines[:-1])) <= 80
+
+
+def test_a_pipe_gets_the_whole_width(root: Path) -> None:
+    out = io.StringIO()
+    print_report(root, "methods", rich.console.Console(width=80, file=out))
+    row = next(line for line in out.getvalue().splitlines() if line.strip().startswith("maskdit"))
+    assert len(row.split()) == 1 + 7 * 3
+
+
 def test_costs_of_shared_stages_are_counted_once(tmp_path: Path) -> None:
     build_sweep(tmp_path, axes={"stages.generate.steps": [10, 25]})
     rows = cost_summary(cost_table(tmp_path, "mask_ratio")).set_index("stage")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from rich.console import Console
 
 from umd_bench.reporting import figures, tables
 from umd_bench.reporting.frames import cost_table
-from umd_bench.reporting.summary import Summary, summarize
+from umd_bench.reporting.summary import Column, Summary, summarize
 from umd_bench.store import sweep_dir
 from umd_bench.store.files import write_atomic
+
+WIDE = 120  # characters that hold a sweep's standard columns
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,12 @@ def print_report(root: Path, sweep: str, console: Console) -> None:
     """
     summary = summarize(root, sweep)
     paths = write_report(summary, root)
-    console.print(tables.terminal(summary, summary.sweep.question or sweep))
+    if not console.is_terminal:  # a pipe or a log has no width of its own
+        console = Console(file=console.file, width=max(console.width, WIDE))
+    title = summary.sweep.question or sweep
+    for columns in [list(summary.columns)] if console.width >= WIDE else _narrow(summary.columns):
+        console.print(tables.terminal(summary, title, columns))
+        title = ""
     for note in summary.notes:
         console.print(note, style="dim", highlight=False, markup=False)
     shown = [path.name for path in (paths.table_md, paths.table_csv, paths.table_html, paths.figure_png, paths.cost_md) if path]
@@ -114,6 +122,13 @@ def _write(summary: Summary, costs: pd.DataFrame, out: Path, title: str) -> Repo
         else:
             (out / f"figure.{name}").unlink(missing_ok=True)
     return paths
+
+
+def _narrow(columns: Sequence[Column]) -> list[list[Column]]:
+    """The columns in groups that a narrow terminal can show one below the other: the probes, the rest."""
+    probes = [column for column in columns if column.metric.startswith("acc_")]
+    rest = [column for column in columns if column not in probes]
+    return [group for group in (probes, rest) if group]
 
 
 def _number(value: float | None) -> str:

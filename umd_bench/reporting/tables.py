@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -72,14 +74,20 @@ def page(summary: Summary, title: str, figure: str | None) -> str:
     return f"{head}{style}<body>\n{table.strip()}\n{picture}</body>\n</html>\n"
 
 
-def terminal(summary: Summary, title: str) -> rich.table.Table:
-    """A table for the terminal: what does not fit its width is wrapped, nothing is cut off."""
+def terminal(summary: Summary, title: str, columns: Sequence[Column] | None = None) -> rich.table.Table:
+    """A table for the terminal, of ``columns`` or of all: what does not fit its width is wrapped, nothing is cut off.
+
+    The standard columns of a sweep fit 120 characters.
+    """
+    shown = replace(summary, columns=tuple(columns)) if columns is not None else summary
     table = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
-    for place, name in enumerate(cells(summary)):
+    for place, name in enumerate(cells(shown)):
         broken = re.sub(r"(\w{8,}?_)(?=\w{8,})|(?<=[a-z]) (?=\d|probe)", r"\1\n", str(name))  # accuracy_ over digits_cnn
         table.add_column(broken, justify="right" if place else "left", overflow="fold")
-    for row in (*summary.arms, *summary.references):
-        table.add_row(*_cells(summary, row), style=None if row.name == "arm" else "dim", end_section=row is summary.arms[-1])
+    for row in (*shown.arms, *shown.references):
+        if row.name == "arm" or any(column in row.estimates for column in shown.columns):
+            style = None if row.name == "arm" else "dim"
+            table.add_row(*_cells(shown, row), style=style, end_section=row is shown.arms[-1])
     return table
 
 
