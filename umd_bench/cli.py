@@ -30,7 +30,8 @@ app.add_typer(data_app, name="data")
 app.add_typer(mlflow_app, name="mlflow")
 app.add_typer(extractor_app, name="extractor")
 
-console = Console()
+PLAIN_WIDTH = 140  # columns of a table that is written to a file or a pipe
+console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 ResultsOption = Annotated[Path, typer.Option("--results", envvar="UMD_BENCH_RESULTS", help="Results folder.")]
 DataOption = Annotated[

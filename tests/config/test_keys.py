@@ -25,7 +25,7 @@ def changed(*sets: str, method: str = "umd") -> set[str]:
     [
         ("stages.pretrain.corruption.mask_ratio=0.5", set(STAGES)),
         ("seed=1", set(STAGES)),
-        ("model.width=64", set(STAGES)),
+        ("model.width=32", set(STAGES)),
         ("noise.schedule=linear", set(STAGES)),
         ("stages.finetune.nimg=2560", {"finetune", "finetune_probe", "generate"}),
         ("stages.generate.cfg_scale=2.0", {"generate"}),
@@ -53,7 +53,7 @@ def test_what_cannot_change_a_result_is_not_in_any_key(change: str) -> None:
 
 
 def test_a_stages_name_is_not_in_its_key() -> None:
-    renamed = load_trial("umd", sets=["stages.other={kind: probe, parent: pretrain, shots: [10, 100], draws: 10}"])
+    renamed = load_trial("umd", sets=["stages.other={kind: probe, parent: pretrain, shots: [10, 100], draws: 10, ridge: 10}"])
     assert renamed.specs["other"].key == renamed.specs["probe"].key
 
 
@@ -94,4 +94,4 @@ def test_keys_stay_what_they_were() -> None:
         noise=NoiseConfig(),
         seed=0,
     )
-    assert spec.key == "b4c24751c1e1afe3"
+    assert spec.key == "d287cd0e950f0d41"

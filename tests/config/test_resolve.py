@@ -108,7 +108,7 @@ def test_every_method_is_a_trial_by_name(method: str) -> None:
         ("name: small", "nam: small", ["sweep.yaml:1", "unknown field nam", "'name'"]),
         ("nimg: 1280", "ningm: 1280", ["sweep.yaml:6", "stages.pretrain.ningm", "expected one of kind, parent"]),
         ("[0.25, 0.5]", "[0.25, 1.5]", ["sweep.yaml:8", "stages.pretrain.corruption.mask_ratio = 1.5", "less than 1"]),
-        ("nimg: 1280", "nimg: 1000", ["sweep.yaml:6", "stages.pretrain.nimg", "multiple of batch = 128"]),
+        ("nimg: 1280", "nimg: 1000", ["sweep.yaml:6", "stages.pretrain.nimg", "multiple of batch = 32"]),
         ("method: umd", "method: gan", ["sweep.yaml:4", "'gan'", "dit, mae, maskdit, umd"]),
         ("tier: digits", "tier: mnist", ["sweep.yaml:2", "'mnist'", "digits, emoji64, fashion"]),
         ("seeds: [0, 1]", "seeds: [0, 0]", ["sweep.yaml:10", "lists one twice"]),
@@ -148,12 +148,17 @@ def test_a_missing_file_and_a_cycle_of_extends_are_named(tmp_path: Path) -> None
 
 def test_a_clean_share_that_gives_no_clean_image_is_refused() -> None:
     with pytest.raises(UserError, match=r"gives no clean image in a batch of 128; expected 0, or at least 0\.0079"):
-        load_trial("umd", sets=["stages.pretrain.corruption.r_t0=0.001"])
-    assert load_trial("umd", sets=["stages.pretrain.corruption.r_t0=0.0079"]).specs["pretrain"].stage.n_clean == 1
+        load_trial("umd", sets=["stages.pretrain.batch=128", "stages.pretrain.corruption.r_t0=0.001"])
+    assert (
+        load_trial("umd", sets=["stages.pretrain.batch=128", "stages.pretrain.corruption.r_t0=0.0079"])
+        .specs["pretrain"]
+        .stage.n_clean
+        == 1
+    )
 
 
 def test_a_probe_of_a_snapshot_that_is_not_kept_is_refused() -> None:
-    with pytest.raises(UserError, match=r"640 is not kept by pretrain: expected one of \[40960\]"):
+    with pytest.raises(UserError, match=r"640 is not kept by pretrain: expected one of \[15360\]"):
         load_trial("umd", sets=["stages.probe.snapshot=640"])
     kept = load_trial("umd", sets=["stages.probe.snapshot=640", "stages.pretrain.snapshots=[640]"])
     assert kept.specs["probe"].parent_nimg == 640

@@ -72,7 +72,10 @@ def plan_table(root: Path, nodes: dict[str, Node]) -> Table:
 
     A stage below a new one is new by descent; its row says so instead of repeating the parent's difference.
     """
-    table = Table("stage", "key", "trials", "what", "why", box=None, pad_edge=False)
+    table = Table("stage", "key", box=None, pad_edge=False)
+    table.add_column("trials", overflow="fold")
+    table.add_column("what", no_wrap=True)
+    table.add_column("why", overflow="fold")
     words = {StageState.DONE: "reused", StageState.INTERRUPTED: "resumed", StageState.RUNNING: "running now"}
     finished = _finished(root) if any(node.state is not StageState.DONE for node in nodes.values()) else []
     for node in nodes.values():
@@ -96,7 +99,7 @@ def _finished(root: Path) -> list[StageSpec]:
 
 
 def _difference(spec: StageSpec, finished: list[StageSpec]) -> str:
-    """How ``spec`` differs from the most similar finished stage of its kind: ``stage.corruption.mask_ratio 0.375 -> 0.5``."""
+    """How ``spec`` differs from the most similar finished stage of its kind: ``corruption.mask_ratio 0.375 -> 0.5``."""
     wanted = _flat(spec.identity())
     best: list[str] | None = None
     for other in finished:
@@ -104,7 +107,11 @@ def _difference(spec: StageSpec, finished: list[StageSpec]) -> str:
             continue
         found = _flat(other.identity())
         names = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-        differing = [f"{name} {found.get(name, '-')} -> {wanted.get(name, '-')}" for name in names if name != "parent"]
+        differing = [
+            f"{name.removeprefix('stage.')} {found.get(name, '-')} -> {wanted.get(name, '-')}"
+            for name in names
+            if name != "parent"
+        ]
         if best is None or len(differing) < len(best):
             best = differing
     if best is None:

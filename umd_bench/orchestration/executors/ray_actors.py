@@ -61,7 +61,7 @@ class RayExecutor:
             "concurrency_groups": {"stage": 1, "control": 1},
             "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(self._threads), "MKL_NUM_THREADS": str(self._threads)}},
         }
-        return ray.remote(_Worker).options(**options).remote(*self._arguments)
+        return ray.remote(**options)(_Worker).remote(*self._arguments)
 
     def submit(self, key: str) -> None:
         """Give the stage to an idle actor, or queue it."""
