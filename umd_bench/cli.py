@@ -9,12 +9,16 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from umd_bench.config.errors import UserError
+
+if TYPE_CHECKING:
+    from umd_bench.config.resolve import Trial
+    from umd_bench.orchestration.runner import Progress
 
 app = typer.Typer(
     name="umd-bench",
@@ -133,16 +137,8 @@ def train(
 ) -> None:
     """Run one trial, all of its stages, and print what came out."""
     from umd_bench.config.resolve import load_trial
-    from umd_bench.orchestration.execute import Site, execute, prepare
-    from umd_bench.orchestration.status import metrics_table
 
-    resolved = load_trial(trial, tier=tier, sets=sets or [])
-    site = Site(results, _data_root(data_root), on)
-    nodes = prepare([resolved], site)
-    progress = execute(nodes, [resolved], site, console)
-    console.print(metrics_table(results, nodes))
-    if not progress.complete:
-        _explain(progress, f"umd-bench train {trial}")
+    _run_trial(load_trial(trial, tier=tier, sets=sets or []), results, data_root, on, f"umd-bench train {trial}")
 
 
 @app.command()
@@ -175,16 +171,8 @@ def evaluate(
 ) -> None:
     """Probe a trained run and score its samples; --set probe.shots=[1,10] or generate.n=1000 change how."""
     from umd_bench.orchestration.adhoc import evaluation_trial
-    from umd_bench.orchestration.execute import Site, execute, prepare
-    from umd_bench.orchestration.status import metrics_table
 
-    trial = evaluation_trial(results, run, sets or [])
-    site = Site(results, _data_root(data_root), "inline")
-    nodes = prepare([trial], site)
-    progress = execute(nodes, [trial], site, console)
-    console.print(metrics_table(results, nodes))
-    if not progress.complete:
-        _explain(progress, f"umd-bench evaluate {run}")
+    _run_trial(evaluation_trial(results, run, sets or []), results, data_root, "inline", f"umd-bench evaluate {run}")
 
 
 @app.command()
@@ -301,16 +289,27 @@ def _data_root(option: Path | None) -> Path:
     return option if option is not None else data_root()
 
 
+def _run_trial(trial: Trial, results: Path, data_root: Path | None, on: str, again: str) -> None:
+    from umd_bench.orchestration.execute import Site, execute, prepare
+    from umd_bench.orchestration.status import metrics_table
+
+    site = Site(results, _data_root(data_root), on)
+    nodes = prepare([trial], site)
+    progress = execute(nodes, [trial], site, console)
+    console.print(metrics_table(results, nodes))
+    if not progress.complete:
+        _explain(progress, again)
+
+
 def _print_report(results: Path, name: str) -> None:
     from umd_bench.reporting.report import print_report
 
     print_report(results, name, console)
 
 
-def _explain(progress: object, again: str) -> None:
-    from umd_bench.orchestration.runner import Progress, explain
+def _explain(progress: Progress, again: str) -> None:
+    from umd_bench.orchestration.runner import explain
 
-    assert isinstance(progress, Progress)
     lines, code = explain(progress, again)
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)

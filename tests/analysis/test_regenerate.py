@@ -17,7 +17,7 @@ from umd_bench.config.resolve import load_sweep
 from umd_bench.reporting.summary import summarize
 
 ROOT = Path(__file__).parents[2]
-# SPEC 5: (100-shot %, FID, IS)
+# As the official README publishes them: (100-shot %, FID, IS)
 PUBLISHED = {
     ("imagenet64", "umd"): (31.8, 19.8, 46.9),
     ("imagenet64", "mae"): (36.6, 26.8, 18.5),

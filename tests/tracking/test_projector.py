@@ -301,7 +301,7 @@ def test_tracking_that_fails_or_hangs_costs_the_sweep_one_line(tmp_path: Path, m
     released = threading.Event()
     monkeypatch.setattr(background, "FINISH_SECONDS", 0.05)
     monkeypatch.setattr(MlflowProjector, "project", lambda *_: released.wait(5))
-    hanging = BackgroundProjection("sqlite:///x.db", tmp_path, record)
+    hanging = BackgroundProjection(f"sqlite:///{tmp_path}/x.db", tmp_path, record)
     hanging.tick()
     assert "has not answered yet" in hanging.finish()
     released.set()

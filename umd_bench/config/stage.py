@@ -31,7 +31,7 @@ from umd_bench.config.trial import (
 # Bumped by hand when code changes what a component computes; part of every key that depends on it.
 COMPONENT_VERSIONS = {"data": 1, "engine": 1, "probe": 1, "generate": 1}
 
-NOISED_PROBE_T = 51  # schedule index 50: where the official code probes models that never saw a clean image (SPEC 5)
+NOISED_PROBE_T = 51  # schedule index 50: where the official code probes models that saw no clean image
 
 
 class StageSpec(Frozen):

@@ -36,7 +36,7 @@ _BATCH = 500
 
 
 def run_probe(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> StageResult:
-    """Probe the raw weights of ``parent`` at ``spec.parent_nimg`` as SPEC section 5 says.
+    """Probe the raw weights of ``parent`` at ``spec.parent_nimg`` as the official implementation does.
 
     Metrics are means over ``stage.draws`` draws of the shots, with the standard deviation (``_sd``) where there is more than
     one: ``acc_<k>shot``, and ``pixel_acc_<k>shot`` of :func:`pixel_probe`. All test images are scored. Features are the

@@ -1,6 +1,6 @@
 """The few-shot probe's mathematics: a draw of shots, and ridge regression onto class targets in closed form.
 
-Shapes: N images, D features, K classes. See SPEC section 5, whose protocol is the official implementation's (small-vision,
+Shapes: N images, D features, K classes. The protocol is the official implementation's (small-vision,
 commit 3d4555b; its parts come from big_vision's few-shot evaluator).
 """
 
