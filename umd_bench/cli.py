@@ -7,6 +7,7 @@ Heavy libraries are imported inside the verbs, so that ``--help`` answers at onc
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -83,10 +84,11 @@ def sweep(
     console.print(f"{record.name} ({record.tier}): {len(record.trials)} trials, {len(nodes)} stages, {reused} reused")
     tracking = BackgroundProjection(mlflow, results, record)
     progress = execute(nodes, resolved.trials, site, console, on_change=lambda _: tracking.tick())
-    _print_report(results, record.name)
-    console.print(tracking.finish(), highlight=False, soft_wrap=True)
+    if progress.finished or progress.reused:
+        _print_report(results, record.name)
+        console.print(tracking.finish(), highlight=False, soft_wrap=True)
     if not progress.complete:
-        _explain(progress, f"umd-bench sweep {file}")
+        _explain(progress)
 
 
 @app.command()
@@ -138,7 +140,7 @@ def train(
     """Run one trial, all of its stages, and print what came out."""
     from umd_bench.config.resolve import load_trial
 
-    _run_trial(load_trial(trial, tier=tier, sets=sets or []), results, data_root, on, f"umd-bench train {trial}")
+    _run_trial(load_trial(trial, tier=tier, sets=sets or []), results, data_root, on)
 
 
 @app.command()
@@ -172,7 +174,7 @@ def evaluate(
     """Probe a trained run and score its samples; --set probe.shots=[1,10] or generate.n=1000 change how."""
     from umd_bench.orchestration.adhoc import evaluation_trial
 
-    _run_trial(evaluation_trial(results, run, sets or []), results, data_root, "inline", f"umd-bench evaluate {run}")
+    _run_trial(evaluation_trial(results, run, sets or []), results, data_root, "inline")
 
 
 @app.command()
@@ -289,7 +291,7 @@ def _data_root(option: Path | None) -> Path:
     return option if option is not None else data_root()
 
 
-def _run_trial(trial: Trial, results: Path, data_root: Path | None, on: str, again: str) -> None:
+def _run_trial(trial: Trial, results: Path, data_root: Path | None, on: str) -> None:
     from umd_bench.orchestration.execute import Site, execute, prepare
     from umd_bench.orchestration.status import metrics_table
 
@@ -298,7 +300,7 @@ def _run_trial(trial: Trial, results: Path, data_root: Path | None, on: str, aga
     progress = execute(nodes, [trial], site, console)
     console.print(metrics_table(results, nodes))
     if not progress.complete:
-        _explain(progress, again)
+        _explain(progress)
 
 
 def _print_report(results: Path, name: str) -> None:
@@ -307,10 +309,10 @@ def _print_report(results: Path, name: str) -> None:
     print_report(results, name, console)
 
 
-def _explain(progress: Progress, again: str) -> None:
+def _explain(progress: Progress) -> None:
     from umd_bench.orchestration.runner import explain
 
-    lines, code = explain(progress, again)
+    lines, code = explain(progress, shlex.join(["umd-bench", *sys.argv[1:]]))
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
     raise typer.Exit(code)
