@@ -28,7 +28,7 @@ def changed(*sets: str, method: str = "umd") -> set[str]:
         ("model.width=32", set(STAGES)),
         ("noise.schedule=linear", set(STAGES)),
         ("stages.finetune.nimg=2560", {"finetune", "finetune_probe", "generate"}),
-        ("stages.generate.cfg_scale=2.0", {"generate"}),
+        ("stages.generate.cfg_scale=3.5", {"generate"}),
         ("stages.probe.shots=[5]", {"probe"}),
         ("stages.pretrain.precision=bf16", set(STAGES)),
     ],
