@@ -16,6 +16,8 @@ from analysis.regenerate import ITEMS
 from umd_bench.config.resolve import load_sweep
 from umd_bench.reporting.summary import summarize
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 # As the official README publishes them: (100-shot %, FID, IS)
 PUBLISHED = {

@@ -22,6 +22,8 @@ from umd_bench.tracking import background, contents, projector
 from umd_bench.tracking.background import BackgroundProjection
 from umd_bench.tracking.projector import Counts, MlflowProjector, TrackingError, default_uri, push
 
+pytestmark = pytest.mark.slow
+
 EVALUATIONS = ("finetune_probe", "generate")
 
 
