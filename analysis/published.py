@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from umd_bench.config.trial import Frozen
+from umd_bench.config.frozen import Frozen
 from umd_bench.reporting.naming import number
 from umd_bench.reporting.summary import Row, Summary
 from umd_bench.reporting.tables import MISSING, markdown_rows

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from umd_bench.config.noise import NoiseConfig
 from umd_bench.config.resolve import load_trial
 from umd_bench.config.stage import COMPONENT_VERSIONS, StageSpec
-from umd_bench.config.trial import CorruptionConfig, DataConfig, ModelConfig, NoiseConfig, TrainStage
+from umd_bench.config.trial import CorruptionConfig, DataConfig, ModelConfig, TrainStage
 
 STAGES = ("pretrain", "probe", "finetune", "finetune_probe", "generate")
 
@@ -44,6 +45,8 @@ def test_a_field_changes_its_stage_and_its_descendants(change: str, stages: set[
         "stages.pretrain.checkpoint_every_nimg=128",
         "stages.pretrain.snapshots=[1280]",
         "stages.generate.batch=7",
+        "stages.generate.eta=1.0",  # ddim's default, spelled out
+        "stages.pretrain.min_snr_gamma=2",  # nothing is weighted by it
         "stages.probe.t=0",  # the default, spelled out
         "stages.pretrain.corruption.mask_ratio=0.375",
     ],
@@ -65,6 +68,24 @@ def test_without_clean_images_the_clean_mask_ratio_is_idle() -> None:
 def test_without_noised_images_the_noise_is_idle_until_fine_tuning() -> None:
     assert changed("noise.schedule=linear", method="mae") == {"finetune", "finetune_probe", "generate"}
     assert changed("stages.pretrain.corruption.mask_ratio=0.5", method="mae") == set()
+
+
+def test_a_schedules_parameter_spelled_out_with_its_default_is_no_change() -> None:
+    plain = keys("umd", "noise.schedule=laplace")
+    assert keys("umd", "noise.schedule=laplace", "noise.parameters.b=0.5") == plain
+    assert set(keys("umd", "noise.schedule=laplace", "noise.parameters.b=0.6").values()).isdisjoint(plain.values())
+
+
+def test_what_weighs_the_noise_levels_is_idle_where_none_are_trained() -> None:
+    assert changed("stages.pretrain.loss_weight=min_snr", method="mae") == set()
+    assert changed("stages.pretrain.loss_weight=min_snr", method="umd") == set(STAGES)
+
+
+def test_an_interval_of_no_guidance_is_idle() -> None:
+    assert keys("umd", "stages.generate.cfg_scale=1", "stages.generate.cfg_interval=[0,500]") == keys(
+        "umd", "stages.generate.cfg_scale=1"
+    )
+    assert changed("stages.generate.cfg_interval=[0,500]") == {"generate"}
 
 
 def test_umd_at_the_corner_is_the_same_stage_as_the_preset() -> None:
@@ -94,4 +115,4 @@ def test_keys_stay_what_they_were() -> None:
         noise=NoiseConfig(),
         seed=0,
     )
-    assert spec.key == "d287cd0e950f0d41"
+    assert spec.key == "05164e46fab4742c"

@@ -113,6 +113,11 @@ def test_every_method_is_a_trial_by_name(method: str) -> None:
         ("tier: digits", "tier: mnist", ["sweep.yaml:2", "'mnist'", "digits, emoji64, fashion"]),
         ("seeds: [0, 1]", "seeds: [0, 0]", ["sweep.yaml:10", "lists one twice"]),
         ("noise.schedule: [", "colour: [", ["colour", "noise"]),
+        (
+            "[linear, cosine]",
+            "[linear, cosin]",
+            ["sweep.yaml:9", "noise.schedule", "'cosin'", "cosine, edm"],
+        ),
         ("nimg: 1280", "nimg: 1280, kind: walk", ["sweep.yaml:6", "stages.pretrain.kind = 'walk'", "pretrain, finetune"]),
         (
             "nimg: 1280",
@@ -131,6 +136,30 @@ def test_a_mistake_is_one_sentence_that_names_place_field_and_accepted(
     text = message(tmp_path, SWEEP.replace(old, new))
     for part in parts:
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("sets", "parts"),
+    [
+        (
+            ["noise.schedule=edm", "noise.parameters.b=1"],
+            ["--set noise.parameters.b", "no parameter of the schedule edm"],
+        ),
+        (["noise.parameters.b=1"], ["no parameter of the schedule cosine", "it has none"]),
+        (["noise.schedule=laplace", "noise.parameters.b=0"], ["noise.parameters.b", "0.0", "above 0"]),
+        (["noise.schedule=sigmoid", "noise.parameters.end=-4"], ["noise.parameters.end", "-4.0", "above start = -3.0"]),
+        (["noise.schedule=3"], ["noise.schedule", "3", "cosine"]),
+        (["noise.prediction=score"], ["noise.prediction = 'score'", "'eps', 'x_0' or 'v'"]),
+        (["stages.generate.sampler=heun", "stages.generate.eta=0.5"], ["stages.generate.eta", "heun takes no eta"]),
+        (["stages.generate.eta=1.5"], ["stages.generate.eta = 1.5", "less than or equal to 1"]),
+        (["stages.generate.cfg_interval=[500,100]"], ["stages.generate.cfg_interval", "[500.0, 100.0] is empty"]),
+    ],
+)
+def test_a_mistake_in_the_noise_process_or_its_sampling_is_named(sets: list[str], parts: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        load_trial("umd", sets=sets)
+    for part in parts:
+        assert part in str(error.value)
 
 
 def test_a_mistake_in_set_names_the_option(tmp_path: Path) -> None:

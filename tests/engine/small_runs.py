@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from umd_bench.config.noise import NoiseConfig
 from umd_bench.config.stage import StageSpec
-from umd_bench.config.trial import CorruptionConfig, DataConfig, ModelConfig, NoiseConfig, OptimConfig, Resources, TrainStage
+from umd_bench.config.trial import CorruptionConfig, DataConfig, ModelConfig, OptimConfig, Resources, TrainStage
 from umd_bench.data.pack import Manifest, Pack
 from umd_bench.data.sources import DataSource
 from umd_bench.store.run import RunDir

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from small_runs import BATCH, SOURCE, STEPS, made_up_pack, run_of, training
 
 from umd_bench.config.errors import FieldError, UserError
+from umd_bench.config.noise import NoiseConfig
 from umd_bench.config.randomness import derive_seed
 from umd_bench.config.stage import StageSpec
 from umd_bench.config.trial import CorruptionConfig, OptimConfig, ProbeStage
@@ -18,6 +19,7 @@ from umd_bench.data.pack import Pack
 from umd_bench.engine import loop
 from umd_bench.engine.initialise import build_model
 from umd_bench.engine.loop import NonFiniteError, Stopped, TrainResult, pick_device, train
+from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.snapshot import load_snapshot, restore_model
 from umd_bench.store.run import RunDir
 
@@ -288,7 +290,7 @@ def test_arms_with_one_seed_see_the_same_draws(pack: Pack, tmp_path: Path, monke
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     assert not torch.equal(drawn[0][2], drawn[1][2])
     generator = torch.Generator().manual_seed(derive_seed(0, "pretrain/noise", 3 * BATCH))
-    assert torch.equal(drawn[3][2], real(drawn[3][0], 16, 50, generator).eps)
+    assert torch.equal(drawn[3][2], real(drawn[3][0], 16, NoiseProcess(NoiseConfig(timesteps=50)), generator).eps)
 
 
 def test_the_global_generator_is_neither_read_nor_moved(whole: tuple[RunDir, TrainResult], pack: Pack, tmp_path: Path) -> None:

@@ -10,24 +10,32 @@ import torch
 from golden_files import HEADS, Arrays, arrays, images, tiny_model, worst
 from torch import Tensor
 
-from umd_bench.config.trial import CorruptionConfig, NoiseConfig, OptimConfig
+from umd_bench.config.noise import NoiseConfig
+from umd_bench.config.trial import CorruptionConfig, OptimConfig, TrainStage
 from umd_bench.engine.corruption import LABEL_DROP, Noise, corrupt, draw_noise
 from umd_bench.engine.model import AutoEncoder
+from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.objective import Losses, umd_loss
 from umd_bench.engine.official import from_official, to_official
 from umd_bench.engine.optim import build_optimizer, clip_grad_norm, set_learning_rate
-from umd_bench.engine.schedules import NoiseSchedule
 
-SCHEDULE = NoiseSchedule(NoiseConfig())
+PROCESS = NoiseProcess(NoiseConfig())
 METHODS = {"umd": "adaln1_nc0", "mae": "adaln0_nc0", "dit": "adaln1_nc0", "maskdit": "adaln1_nc0"}
+
+
+def of(corruption: CorruptionConfig, **fields: object) -> TrainStage:
+    """A stage of one batch of 8 images."""
+    return TrainStage.model_validate({"kind": "pretrain", "nimg": 8, "batch": 8, "corruption": corruption, **fields})
 
 
 def official_noise(golden: Arrays, suffix: str = "") -> Noise:
     """The official draws: those of the noised rows first, then those of the clean ones; what was not drawn is NaN or 1."""
     B, n_clean = len(golden["image"]), int(golden["n_no_noise"])
     n_noised = B - n_clean
-    noise = Noise(torch.ones(B).long(), torch.full((B, 3, 16, 16), 9.0), torch.full((B, 16), torch.nan), torch.zeros(B).bool())
-    noise.t[:n_noised] = torch.from_numpy(golden[f"t{suffix}"][:, 0]).long() + 1
+    noise = Noise(
+        torch.ones(B).double(), torch.full((B, 3, 16, 16), 9.0), torch.full((B, 16), torch.nan), torch.zeros(B).bool()
+    )
+    noise.t[:n_noised] = torch.from_numpy(golden[f"t{suffix}"][:, 0]).double() + 1
     noise.eps[:n_noised] = images(golden[f"noise{suffix}"])
     for rows, name in ((slice(None, n_noised), "mask_noise_noise"), (slice(n_noised, None), "mask_noise_nonoise")):
         if name + suffix in golden:
@@ -37,9 +45,9 @@ def official_noise(golden: Arrays, suffix: str = "") -> Noise:
 
 def official_loss(model: AutoEncoder, golden: Arrays, suffix: str = "") -> Losses:
     r_t0, mask_ratio, mask_ratio_t0 = golden["config"].tolist()
-    config = CorruptionConfig(r_t0=r_t0, mask_ratio=mask_ratio, mask_ratio_t0=mask_ratio_t0)
-    noise = official_noise(golden, suffix)
-    return umd_loss(model, images(golden["image"]), noise, config, int(golden["n_no_noise"]), SCHEDULE)
+    stage = of(CorruptionConfig(r_t0=r_t0, mask_ratio=mask_ratio, mask_ratio_t0=mask_ratio_t0))
+    assert stage.n_clean == int(golden["n_no_noise"])
+    return umd_loss(model, images(golden["image"]), official_noise(golden, suffix), stage, PROCESS)
 
 
 def gradients(model: AutoEncoder) -> dict[str, Tensor]:
@@ -94,9 +102,9 @@ def test_three_steps_end_at_the_official_weights(first_moment: str) -> None:
 
 def test_without_clean_images_and_masks_it_is_dits_objective() -> None:
     model, x_0, noise = tiny_model("adaln1_nc0"), *batch()
-    out = model(SCHEDULE.q_sample(x_0, noise.t, noise.eps), noise.t)
-    dit = ((out.eps - noise.eps).square().mean() + (out.x_0 - x_0).square().mean()) / 2
-    assert_equal_in_loss_and_gradient(model, dit, umd_loss(model, x_0, noise, CorruptionConfig(r_t0=0), 0, SCHEDULE).loss)
+    out = model(PROCESS.q_sample(x_0, noise.t, noise.eps), noise.t)
+    dit = ((out.target - noise.eps).square().mean() + (out.x_0 - x_0).square().mean()) / 2
+    assert_equal_in_loss_and_gradient(model, dit, umd_loss(model, x_0, noise, of(CorruptionConfig(r_t0=0)), PROCESS).loss)
 
 
 def test_with_all_images_clean_it_is_maes_objective() -> None:
@@ -105,34 +113,34 @@ def test_with_all_images_clean_it_is_maes_objective() -> None:
     out = model(x_0, zero, mask_noise=noise.mask_noise, mask_ratio=0.75)
     removed = out.mask.view(8, 1, 4, 4).repeat_interleave(4, dim=2).repeat_interleave(4, dim=3).expand_as(x_0) > 0
     mae = (out.x_0 - x_0)[removed].square().mean()
-    config = CorruptionConfig(r_t0=1, mask_ratio=0.375, mask_ratio_t0=0.75)
-    assert_equal_in_loss_and_gradient(model, mae, umd_loss(model, x_0, noise, config, 8, SCHEDULE).loss)
+    stage = of(CorruptionConfig(r_t0=1, mask_ratio=0.375, mask_ratio_t0=0.75))
+    assert_equal_in_loss_and_gradient(model, mae, umd_loss(model, x_0, noise, stage, PROCESS).loss)
 
 
 def test_the_groups_weigh_as_many_as_they_are() -> None:
     model, x_0, noise = tiny_model("adaln1_nc0"), *batch()
-    losses = umd_loss(model, x_0, noise, CorruptionConfig(r_t0=0.25, mask_ratio=0.5), 2, SCHEDULE)
+    losses = umd_loss(model, x_0, noise, of(CorruptionConfig(r_t0=0.25, mask_ratio=0.5)), PROCESS)
     assert losses.loss.item() == pytest.approx(0.75 * losses.loss_t.item() + 0.25 * losses.loss_t0.item())
 
 
 def test_the_last_rows_are_clean_and_the_others_noised_alike_whatever_their_number() -> None:
     x_0, noise = batch()
-    x_t, t = corrupt(x_0, noise, 3, SCHEDULE)
-    fewer_x_t, fewer_t = corrupt(x_0, noise, 1, SCHEDULE)
+    x_t, t = corrupt(x_0, noise, 3, PROCESS)
+    fewer_x_t, fewer_t = corrupt(x_0, noise, 1, PROCESS)
     assert t[5:].tolist() == [0, 0, 0]
     assert torch.equal(x_t[5:], x_0[5:])
     assert torch.equal(t[:5], fewer_t[:5])
     assert torch.equal(x_t[:5], fewer_x_t[:5])
-    assert torch.equal(corrupt(x_0, noise, 0, SCHEDULE)[1], noise.t)
+    assert torch.equal(corrupt(x_0, noise, 0, PROCESS)[1], noise.t)
 
 
 def test_only_noised_images_are_told_their_label_and_a_dropped_one_is_null() -> None:
     model, x_0, noise = tiny_model("adaln1_nc10"), *batch()
-    config = CorruptionConfig(r_t0=0.25, mask_ratio=0.5)
+    stage = of(CorruptionConfig(r_t0=0.25, mask_ratio=0.5))
     label = torch.arange(8)
 
     def loss(label: Tensor | None, drop: Tensor) -> Losses:
-        return umd_loss(model, x_0, noise._replace(drop_label=drop), config, 2, SCHEDULE, label)
+        return umd_loss(model, x_0, noise._replace(drop_label=drop), stage, PROCESS, label)
 
     none, some = torch.zeros(8).bool(), torch.arange(8) < 2
     assert loss(label, ~none).loss == loss(None, none).loss
@@ -143,19 +151,20 @@ def test_only_noised_images_are_told_their_label_and_a_dropped_one_is_null() -> 
 
 def test_draws_cover_their_ranges_and_depend_on_the_generator_alone() -> None:
     x_0 = torch.zeros(4000, 1, 2, 2)
-    noise = draw_noise(x_0, 16, 20, torch.Generator().manual_seed(1))
+    twenty = NoiseProcess(NoiseConfig(timesteps=20))
+    noise = draw_noise(x_0, 16, twenty, torch.Generator().manual_seed(1))
     assert sorted(set(noise.t.tolist())) == list(range(1, 21))
     assert noise.eps.std().item() == pytest.approx(1, abs=0.02)
     assert noise.mask_noise.shape == (4000, 16)
     assert noise.drop_label.float().mean().item() == pytest.approx(LABEL_DROP, abs=4 * math.sqrt(0.09 / 4000))
-    again = draw_noise(x_0 + 5, 16, 20, torch.Generator().manual_seed(1))
+    again = draw_noise(x_0 + 5, 16, twenty, torch.Generator().manual_seed(1))
     assert all(torch.equal(a, b) for a, b in zip(noise, again, strict=True))
 
 
 def batch() -> tuple[Tensor, Noise]:
     generator = torch.Generator().manual_seed(3)
     x_0 = torch.rand(8, 3, 16, 16, generator=generator) * 2 - 1
-    return x_0, draw_noise(x_0, 16, 1000, generator)
+    return x_0, draw_noise(x_0, 16, PROCESS, generator)
 
 
 def assert_equal_in_loss_and_gradient(model: AutoEncoder, expected: Tensor, actual: Tensor) -> None:

@@ -11,11 +11,12 @@ from golden_files import arrays, images, tiny_model, worst
 from torch import Tensor
 
 from umd_bench.config.errors import FieldError
-from umd_bench.config.trial import GenerateStage, NoiseConfig
-from umd_bench.engine.samplers import SAMPLERS, Denoiser, even_times, generate, official_times, sample_noise
-from umd_bench.engine.schedules import NoiseSchedule
+from umd_bench.config.noise import NoiseConfig
+from umd_bench.config.trial import GenerateStage
+from umd_bench.engine.noise_process import NoiseProcess
+from umd_bench.engine.samplers import SAMPLERS, Denoiser, Sampler, generate, official_times, sample_noise
 
-COSINE = NoiseSchedule(NoiseConfig())
+COSINE = NoiseProcess(NoiseConfig())
 
 
 def config(**fields: object) -> GenerateStage:
@@ -25,19 +26,20 @@ def config(**fields: object) -> GenerateStage:
 @pytest.mark.parametrize("steps", [62, 125, 250])
 def test_the_official_times_are_the_official_ones(steps: int) -> None:
     golden = arrays("ddim_coefs")
-    times = np.array(official_times(1000, steps)) - 1
+    times = np.array(official_times(COSINE, steps)) - 1
     np.testing.assert_array_equal(times[:-1], golden[f"t_curr_{steps}"])
     np.testing.assert_array_equal(times[1:], golden[f"t_next_{steps}"])
 
 
 @pytest.mark.parametrize("steps", [1, 2, 25, 125, 250, 500, 1000])
 def test_even_times_are_official_where_the_steps_divide(steps: int) -> None:
-    assert even_times(1000, steps) == official_times(1000, steps)
+    assert COSINE.times(steps) == official_times(COSINE, steps)
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "flow-uniform"])
 @pytest.mark.parametrize(("timesteps", "steps"), [(1000, 62), (1000, 7), (1000, 999), (10, 10), (2, 1)])
-def test_even_times_are_as_many_different_times_as_steps(timesteps: int, steps: int) -> None:
-    times = even_times(timesteps, steps)
+def test_even_times_are_as_many_different_times_as_steps(timesteps: int, steps: int, schedule: str) -> None:
+    times = NoiseProcess(NoiseConfig(schedule=schedule, timesteps=timesteps)).times(steps)
     assert len(set(times[:-1])) == steps
     assert times == sorted(times, reverse=True)
     assert times[0] == timesteps
@@ -48,25 +50,26 @@ def test_even_times_are_as_many_different_times_as_steps(timesteps: int, steps: 
 @pytest.mark.parametrize("steps", [62, 125, 250])
 def test_the_coefficients_of_every_step_are_the_official_ones(schedule: str, steps: int) -> None:
     """Seen from outside: with eps = 0 a step shows sqrt(ab_prev / ab) x, with noise its sigma, with x_0 = 0 its direction."""
-    golden, noise_schedule = arrays("ddim_coefs"), NoiseSchedule(NoiseConfig(schedule=schedule))
+    golden, noise_schedule = arrays("ddim_coefs"), NoiseProcess(NoiseConfig(schedule=schedule))
     ab, ab_prev, sigma, direction = (
         golden[f"{schedule}/{steps}/{name}"] for name in ("alpha_bar", "alpha_bar_prev", "sigma", "dir_coef")
     )
     times = golden[f"t_curr_{steps}"] + 1
-    np.testing.assert_allclose(noise_schedule.alpha_bar[times].numpy(), ab, rtol=1e-12)
+    alpha, _ = noise_schedule.path(torch.from_numpy(times))
+    np.testing.assert_allclose(alpha.square().numpy(), ab, rtol=1e-12)
 
     def one_step(k: int, eps: float, z: float) -> float:
         """What x = 1 becomes in step k alone: every other step is made to change nothing but a known factor."""
         seen: list[Tensor] = []
 
-        def denoise(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        def denoise(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
             seen.append(x)
             return x, torch.full_like(x, eps if len(seen) == k + 1 else 0.0)
 
         moving = [s > 0 for s in sigma]
         draws = [torch.full((1, 1, 1, 1), z if i == k else 0.0, dtype=torch.float64) for i in range(steps) if moving[i]]
         noise = iter([torch.ones(1, 1, 1, 1, dtype=torch.float64), *draws])
-        SAMPLERS["ddim-official"](denoise, noise, noise_schedule, config(steps=steps, clip=False))
+        SAMPLERS["ddim-official"].draw(denoise, noise, noise_schedule, config(steps=steps, clip=False))
         return float(seen[k + 1] / seen[k]), float(seen[k])
 
     for k in (0, 1, steps // 2, steps - 4, steps - 1):
@@ -81,16 +84,16 @@ def test_the_coefficients_of_every_step_are_the_official_ones(schedule: str, ste
 def walk(name: str, schedule: str, denoise: Denoiser, *, clip: bool, tolerance: float) -> None:
     """Take every recorded step and compare what the model was shown, its x_0 and the end."""
     golden = arrays(name)
-    shown: list[tuple[Tensor, int]] = []
+    shown: list[tuple[Tensor, float]] = []
 
-    def recorded(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
+    def recorded(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         shown.append((x, t))
         return denoise(x, t)
 
     noise = iter([images(golden["init_noise"]), *map(images, golden["step_noise"])])
     steps = len(golden["step_noise"])
-    final = SAMPLERS["ddim-official"](
-        recorded, noise, NoiseSchedule(NoiseConfig(schedule=schedule)), config(steps=steps, clip=clip)
+    final = SAMPLERS["ddim-official"].draw(
+        recorded, noise, NoiseProcess(NoiseConfig(schedule=schedule)), config(steps=steps, clip=clip)
     )
     assert [t - 1 for _, t in shown] == [*golden["t_curr"].tolist(), int(golden["t_next"][-1])]
     for (x, _), expected in zip(shown[1:], golden["x_after_step"], strict=True):
@@ -111,10 +114,10 @@ def test_every_step_of_the_tiny_model_is_the_official_one() -> None:
     golden, model = arrays("ddim_model_adaln1_nc10_eps_cond"), tiny_model("adaln1_nc10")
     label = torch.from_numpy(golden["y"]).long()
 
-    def denoise(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
+    def denoise(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             out = model(x, torch.full((2,), t), label=label)
-        return out.x_0, out.eps
+        return out.x_0, out.target
 
     walk("ddim_model_adaln1_nc10_eps_cond", "cosine", denoise, clip=True, tolerance=1e-4)
 
@@ -136,7 +139,7 @@ def seen_by_a_sampler(model: Callable[..., object], x: Tensor, t: int, label: Te
         return x
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SAMPLERS, "look", look)
+        patch.setitem(SAMPLERS, "look", Sampler(look))
         stage = config(sampler="look", cfg_scale=cfg_scale)
         generate(model, COSINE, stage, label=label, indices=[0], seed=0)  # type: ignore[arg-type]
     return torch.cat(found, dim=1)
@@ -164,6 +167,42 @@ def test_every_sampler_gives_a_sample_the_same_noise_in_any_batch(sampler: str) 
     assert (together - other).abs().max() > 0.1
 
 
+def test_guidance_acts_within_its_interval_alone_and_costs_nothing_outside() -> None:
+    model, rows = tiny_model("adaln1_nc10"), []
+    model.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    label, stage = torch.arange(3), config(steps=4, cfg_scale=3.0)
+
+    def drawn(**fields: object) -> Tensor:
+        rows.clear()
+        return generate(model, COSINE, stage.model_copy(update=fields), label=label, indices=range(3), seed=0)
+
+    inner = drawn(cfg_interval=(500.0, 750.0))  # the times are 1000, 750, 500, 250 and 1
+    assert rows == [3, 6, 6, 3, 3]
+    assert not torch.equal(inner, drawn())
+    assert torch.equal(drawn(cfg_interval=(2.0, 100.0)), drawn(cfg_scale=1.0))
+    assert torch.equal(drawn(cfg_interval=(0.0, 1000.0)), drawn())
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_every_sampler_calls_the_model_as_often_as_its_row_says(sampler: str) -> None:
+    calls: list[float] = []
+
+    def denoise(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        calls.append(t)
+        return x, 0.1 * x
+
+    noise = sample_noise(0, [0], (1, 2, 2), torch.device("cpu"))
+    SAMPLERS[sampler].draw(denoise, noise, COSINE, config(sampler=sampler, steps=10))
+    assert len(calls) == SAMPLERS[sampler].calls(10)
+    assert (calls[0], calls[-1]) == (1000, 1)
+
+
+def test_the_official_sampler_refuses_a_schedule_whose_times_are_no_whole_numbers() -> None:
+    stage = config(sampler="ddim-official")
+    with pytest.raises(FieldError, match="sampler = 'ddim-official' is not accepted: it knows the schedules linear and cosine"):
+        generate(tiny_model("adaln1_nc10"), NoiseProcess(NoiseConfig(schedule="edm")), stage, label=None, indices=[0], seed=0)
+
+
 def test_noise_rows_are_those_of_their_index() -> None:
     shape, cpu = (1, 2, 2), torch.device("cpu")
     one, other = sample_noise(3, [0, 1], shape, cpu), sample_noise(3, [1], shape, cpu)
@@ -178,27 +217,31 @@ def test_noise_rows_are_those_of_their_index() -> None:
 def test_every_sampler_returns_the_image_that_a_perfect_model_knows(sampler: str) -> None:
     truth = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
-    def perfect(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
-        ab = COSINE.alpha_bar[t].item()
-        return truth, (x - ab**0.5 * truth) / (1 - ab) ** 0.5
+    def perfect(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        alpha, sigma = COSINE.at(t)
+        return truth, (x - alpha * truth) / sigma
 
-    for eta in (0.0, 0.5, 1.0):
+    for eta in (0.0, 0.5, 1.0) if sampler.startswith("ddim") else (None,):
         noise = sample_noise(0, [0, 1], (1, 4, 4), torch.device("cpu"))
-        final = SAMPLERS[sampler](perfect, noise, COSINE, config(sampler=sampler, eta=eta))
+        final = SAMPLERS[sampler].draw(perfect, noise, COSINE, config(sampler=sampler, eta=eta))
         torch.testing.assert_close(final, truth, rtol=1e-4, atol=1e-4)
 
 
 def test_eta_zero_uses_the_starting_noise_alone() -> None:
     noise = iter([torch.ones(1, 1, 2, 2)])
-    SAMPLERS["ddim"](lambda x, t: (x, 0.1 * x), noise, COSINE, config(eta=0))
+    SAMPLERS["ddim"].draw(lambda x, t: (x, 0.1 * x), noise, COSINE, config(eta=0))
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"sampler": "dimm"}, "stages.generate.sampler = 'dimm' is not accepted: expected one of ddim, ddim-official, ddim-x0"),
+        (
+            {"sampler": "dimm"},
+            "sampler = 'dimm' is not accepted: expected one of ddim, ddim-official, ddim-x0, dpmpp-2m, euler, heun",
+        ),
         ({"steps": 1001}, "stages.generate.steps = 1001 is not accepted: expected 1..1000"),
         ({"cfg_scale": 2.0}, "stages.generate.cfg_scale = 2.0 is not accepted: expected 1"),
+        ({"cfg_interval": [5, 1001]}, r"stages.generate.cfg_interval = \[5.0, 1001.0\] is not accepted: expected two times"),
     ],
 )
 def test_what_cannot_be_sampled_is_refused(fields: dict[str, object], message: str) -> None:

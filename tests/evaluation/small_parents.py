@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from umd_bench.config.noise import NoiseConfig
 from umd_bench.config.stage import StageSpec
-from umd_bench.config.trial import CorruptionConfig, ModelConfig, NoiseConfig, OptimConfig, Resources, TrainStage
+from umd_bench.config.trial import CorruptionConfig, ModelConfig, OptimConfig, Resources, TrainStage
 from umd_bench.data.pack import Pack, data_root, open_pack
 from umd_bench.engine.initialise import build_model
 from umd_bench.engine.snapshot import publish_snapshot

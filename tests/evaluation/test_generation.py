@@ -19,8 +19,8 @@ from umd_bench.config.stage import StageSpec
 from umd_bench.config.trial import GenerateStage
 from umd_bench.data.loader import to_uint8
 from umd_bench.data.sources import source
+from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.samplers import generate
-from umd_bench.engine.schedules import NoiseSchedule
 from umd_bench.engine.snapshot import restore_model
 from umd_bench.evaluation import StageResult, generation, run_generate
 from umd_bench.evaluation.extractors import load_extractor
@@ -49,7 +49,7 @@ def test_scores_are_those_of_the_samples_drawn_in_one_piece(tmp_path: Path) -> N
     expected: dict[str, list[float]] = {"fd": [], "is": [], "accuracy": []}
     for i in range(2):
         seed = derive_seed(3, "generate/set", i)
-        x_0 = generate(model, NoiseSchedule(SHARED["noise"]), stage, label=label, indices=range(30), seed=seed)
+        x_0 = generate(model, NoiseProcess(SHARED["noise"]), stage, label=label, indices=range(30), seed=seed)
         features, logits = extractor.features(to_uint8(x_0))
         expected["fd"].append(frechet_distance(Gaussian.of(features), real))
         expected["is"].append(inception_score(logits)[0])
@@ -88,6 +88,8 @@ def test_every_score_says_what_it_is(tmp_path: Path) -> None:
         "steps": 2,
         "eta": 0.5,
         "cfg_scale": 1.0,
+        "cfg_interval": None,
+        "model_calls": 3,
         "clip": False,
         "ema": True,
         "labels": "balanced",
@@ -124,7 +126,7 @@ def test_picture_has_a_row_for_each_class_and_shows_the_scored_samples(tmp_path:
     model = restore_model(parent_run(tmp_path / "again"), NIMG, source=source("digits"), ema=True)
     x_0 = generate(
         model,
-        NoiseSchedule(SHARED["noise"]),
+        NoiseProcess(SHARED["noise"]),
         stage,
         label=torch.arange(40) % 10,
         indices=range(40),

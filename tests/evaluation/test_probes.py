@@ -15,7 +15,7 @@ from umd_bench.config.randomness import derive_seed
 from umd_bench.config.trial import ProbeStage
 from umd_bench.data.loader import to_unit
 from umd_bench.data.sources import source
-from umd_bench.engine.schedules import NoiseSchedule
+from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.snapshot import restore_model
 from umd_bench.evaluation import StageResult, probes, run_probe
 from umd_bench.evaluation.ridge import draw_shots, fit_ridge
@@ -32,7 +32,7 @@ def by_hand(root: Path, t: int, seed: int, k: int, draws: int) -> list[float]:
     """The same numbers without the probe's own code: every image represented one by one."""
     pack, parent = digits(), parent_run(root)
     model = restore_model(parent, NIMG, source=source("digits"))
-    schedule = NoiseSchedule(SHARED["noise"])
+    schedule = NoiseProcess(SHARED["noise"])
 
     def features(split: str, rows: range | np.ndarray) -> torch.Tensor:
         made = []

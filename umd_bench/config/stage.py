@@ -15,12 +15,12 @@ from typing import Any
 
 from pydantic import Field
 
+from umd_bench.config.frozen import Frozen
+from umd_bench.config.noise import NoiseConfig
 from umd_bench.config.trial import (
     DataConfig,
-    Frozen,
     GenerateStage,
     ModelConfig,
-    NoiseConfig,
     ProbeStage,
     Resources,
     Stage,
@@ -29,7 +29,7 @@ from umd_bench.config.trial import (
 )
 
 # Bumped by hand when code changes what a component computes; part of every key that depends on it.
-COMPONENT_VERSIONS = {"data": 1, "engine": 1, "probe": 1, "generate": 1}
+COMPONENT_VERSIONS = {"data": 1, "engine": 2, "probe": 1, "generate": 1}
 
 NOISED_PROBE_T = 51  # schedule index 50: where the official code probes models that saw no clean image
 
@@ -79,6 +79,9 @@ class StageSpec(Frozen):
                 if train.n_clean == train.batch:
                     identity.pop("noise")
                     stage["corruption"].pop("mask_ratio")
+                    stage.pop("loss_weight")
+                if train.n_clean == train.batch or train.loss_weight == "uniform":
+                    stage.pop("min_snr_gamma")
                 if train.n_clean == 0:
                     stage["corruption"].pop("mask_ratio_t0")
             case ProbeStage() as probe:
@@ -90,6 +93,8 @@ class StageSpec(Frozen):
                 identity["versions"] = {name: COMPONENT_VERSIONS[name] for name in ("data", "generate")}
                 stage.pop("batch")
                 stage["ema"] = generate.ema and self.parent_ema
+                if generate.cfg_scale == 1:
+                    stage.pop("cfg_interval")
         return identity
 
 
@@ -102,6 +107,8 @@ def stage_specs(trial: TrialConfig) -> dict[str, StageSpec]:
         if isinstance(stage, ProbeStage) and stage.t is None:
             trained = trial.stages[stage.parent]
             stage = stage.model_copy(update={"t": 0 if isinstance(trained, TrainStage) and trained.n_clean else NOISED_PROBE_T})
+        if isinstance(stage, GenerateStage) and stage.eta is None and stage.is_ddim:
+            stage = stage.model_copy(update={"eta": 1.0})
         specs[name] = StageSpec(
             stage=stage,
             model=trial.model,

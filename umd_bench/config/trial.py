@@ -9,19 +9,15 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from umd_bench.config.errors import FieldRuleError
+from umd_bench.config.frozen import Frozen
+from umd_bench.config.noise import NoiseConfig
 
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.:-]*$", max_length=80)]
-
-
-class Frozen(BaseModel):
-    """Immutable, and an unknown field is an error rather than a silent default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ModelConfig(Frozen):
@@ -48,13 +44,6 @@ class DataConfig(Frozen):
     """Which data set; its size, channels and classes are facts of the data source."""
 
     name: Name
-
-
-class NoiseConfig(Frozen):
-    """The noise process shared by every stage of a trial (UMD paper, section 3)."""
-
-    schedule: Name = Field(default="cosine", description="a name of engine/schedules.py")
-    timesteps: int = Field(default=1000, ge=2)
 
 
 class CorruptionConfig(Frozen):
@@ -105,6 +94,10 @@ class TrainStage(Frozen):
     nimg: int = Field(ge=1, description="length in images seen")
     batch: int = Field(ge=1)
     corruption: CorruptionConfig
+    loss_weight: Literal["uniform", "min_snr"] = Field(
+        default="uniform", description="of the noise levels; engine/objective.py"
+    )
+    min_snr_gamma: float = Field(default=5.0, gt=0, description="the signal-to-noise ratio at which min_snr stops growing")
     labels: bool = Field(default=False, description="train with class labels, dropped with probability 0.1")
     augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig = OptimConfig()
@@ -173,14 +166,32 @@ class GenerateStage(Frozen):
     sampling_seeds: int = Field(default=1, ge=1, description="independent sample sets; scores are their mean")
     sampler: Name = Field(default="ddim", description="a name of engine/samplers.py")
     steps: int = Field(default=125, ge=1)
-    eta: float = Field(default=1.0, ge=0, description="0 is deterministic DDIM, 1 ancestral")
+    eta: float | None = Field(
+        default=None, ge=0, le=1, description="of ddim: 0 is deterministic, 1 (its default) ancestral; others take none"
+    )
     cfg_scale: float = Field(default=1.0, ge=0, description="guidance; 1 is none")
+    cfg_interval: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] | None = Field(
+        default=None, description="guide only at times t within these two, both included; None: at all"
+    )
     clip: bool = Field(default=True, description="clip x_0 to [-1, 1] at every step (pixel space)")
     labels: Literal["balanced", "drawn"] = "balanced"
     ema: bool = Field(default=True, description="sample from the average where the parent keeps one")
     extractor: Name = Field(description="a name of evaluation/extractors.py")
     reference: Literal["train", "test"] = "test"
     batch: int = Field(default=250, ge=1, description="samples at once; changes no sample")
+
+    @model_validator(mode="after")
+    def _fields_that_act(self) -> GenerateStage:
+        if self.eta is not None and not self.is_ddim:
+            raise FieldRuleError("eta", f"{self.eta} is not accepted: the sampler {self.sampler} takes no eta, only ddim does")
+        if self.cfg_interval is not None and self.cfg_interval[0] > self.cfg_interval[1]:
+            raise FieldRuleError("cfg_interval", f"{list(self.cfg_interval)} is empty: expected [lowest t, highest t]")
+        return self
+
+    @property
+    def is_ddim(self) -> bool:
+        """Whether the sampler is of the family that ``eta`` belongs to."""
+        return self.sampler.split("-")[0] == "ddim"
 
 
 Stage = Annotated[TrainStage | ProbeStage | GenerateStage, Field(discriminator="kind")]

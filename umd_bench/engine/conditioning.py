@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def timestep_embedding(t: Tensor, width: int) -> Tensor:
-    """``[sin(t f), cos(t f)]``, ``f_k = exp(-k ln(10000) / (h - 1))``, ``h = width / 2``. [B] int64 -> [B, width] float32."""
+    """``[sin(t f), cos(t f)]``, ``f_k = exp(-k ln(10000) / (h - 1))``, ``h = width / 2``. [B] -> [B, width] float32."""
     half = width // 2
     frequency = torch.exp(torch.arange(half, dtype=torch.float32, device=t.device) * -(math.log(10000) / (half - 1)))
     angle = t.float().unsqueeze(1) * frequency
@@ -18,7 +18,7 @@ def timestep_embedding(t: Tensor, width: int) -> Tensor:
 
 
 class TimeEmbedding(nn.Module):
-    """Sinusoids -> Dense(2w) -> SiLU -> Dense(w). [B] int64 -> [B, width]."""
+    """Sinusoids -> Dense(2w) -> SiLU -> Dense(w). [B] -> [B, width]."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from umd_bench.engine.schedules import NoiseSchedule
+from umd_bench.engine.noise_process import NoiseProcess
 
 LABEL_DROP = 0.1  # probability that a label becomes the null label in training (UMD paper, section 4)
 
@@ -19,25 +19,28 @@ LABEL_DROP = 0.1  # probability that a label becomes the null label in training 
 class Noise(NamedTuple):
     """One step's draws for B images."""
 
-    t: Tensor  # [B] int64, uniform in 1..T
+    t: Tensor  # [B] float64 in [1, T], as the schedule distributes them
     eps: Tensor  # [B, C, H, W] float32, standard normal
     mask_noise: Tensor  # [B, L] float32, uniform in [0, 1)
     drop_label: Tensor  # [B] bool
 
 
-def draw_noise(x_0: Tensor, n_patches: int, timesteps: int, generator: torch.Generator) -> Noise:
-    """Draw times, noise, mask noise and label dropout for ``x_0`` [B, C, H, W], on the generator's device."""
+def draw_noise(x_0: Tensor, n_patches: int, process: NoiseProcess, generator: torch.Generator) -> Noise:
+    """Draw times, noise, mask noise and label dropout for ``x_0`` [B, C, H, W], on the generator's device.
+
+    Under every schedule an image gets the same rank of noise: runs that differ in the schedule are compared in pairs.
+    """
     B, device = len(x_0), generator.device
     return Noise(
-        t=torch.randint(1, timesteps + 1, (B,), generator=generator, device=device),
+        t=process.trained_times(torch.rand(B, generator=generator, device=device, dtype=torch.float64)),
         eps=torch.randn(x_0.shape, generator=generator, device=device),
         mask_noise=torch.rand(B, n_patches, generator=generator, device=device),
         drop_label=torch.rand(B, generator=generator, device=device) < LABEL_DROP,
     )
 
 
-def corrupt(x_0: Tensor, noise: Noise, n_clean: int, schedule: NoiseSchedule) -> tuple[Tensor, Tensor]:
+def corrupt(x_0: Tensor, noise: Noise, n_clean: int, process: NoiseProcess) -> tuple[Tensor, Tensor]:
     """``x_t`` [B, C, H, W] and ``t`` [B]: the last ``n_clean`` rows stay clean (t = 0), the others are noised to their t."""
     t = noise.t.clone()
     t[len(t) - n_clean :] = 0
-    return schedule.q_sample(x_0, t, noise.eps), t
+    return process.q_sample(x_0, t, noise.eps), t

@@ -23,9 +23,9 @@ from umd_bench.data.pack import Pack
 from umd_bench.engine.checkpoint import fingerprint, newest_checkpoint, remove_checkpoints
 from umd_bench.engine.corruption import draw_noise
 from umd_bench.engine.flops import flops_per_image
+from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.objective import umd_loss
 from umd_bench.engine.optim import clip_grad_norm, learning_rate, set_learning_rate
-from umd_bench.engine.schedules import NoiseSchedule
 from umd_bench.engine.snapshot import publish_snapshot, snapshot_outcome
 from umd_bench.engine.state import NonFiniteError, TrainingState
 from umd_bench.store.run import Attempt
@@ -111,7 +111,7 @@ def _train(
     batches = Batches(
         pack.split("train"), batch=stage.batch, seed=spec.seed, purpose=stage.kind, augment=stage.augment, device=device
     )
-    schedule = NoiseSchedule(spec.noise, device)
+    process = NoiseProcess(spec.noise, device)
     generator = torch.Generator(device)
     record_every = max(1, stage.n_steps // _RECORDS) * stage.batch
     checkpoint_every = stage.checkpoint_every_nimg or max(1, stage.nimg // _CHECKPOINTS)
@@ -134,9 +134,9 @@ def _train(
 
         x_0, label = batches.at(nimg)
         generator.manual_seed(derive_seed(spec.seed, f"{stage.kind}/noise", nimg))
-        noise = draw_noise(x_0, model.n_patches, schedule.timesteps, generator)
+        noise = draw_noise(x_0, model.n_patches, process, generator)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=stage.precision == "bf16"):
-            losses = umd_loss(model, x_0, noise, stage.corruption, stage.n_clean, schedule, label if stage.labels else None)
+            losses = umd_loss(model, x_0, noise, stage, process, label if stage.labels else None)
         state.optimizer.zero_grad()
         torch.autograd.backward(losses.loss)
         grad_norm = clip_grad_norm(model, stage.optim.clip_norm)

@@ -22,7 +22,7 @@ class Output(NamedTuple):
     """What one forward pass gives."""
 
     x_0: Tensor  # [B, C, H, W] float, prediction of the clean image
-    eps: Tensor  # [B, C, H, W] float, prediction of the noise
+    target: Tensor  # [B, C, H, W] float, prediction of the noise process's target: eps, or what the trial names
     mask: Tensor  # [B, L] float, 0 keep, 1 removed
     representation: Tensor  # [B, D] mean of the class tokens after the encoder's norm
 
@@ -83,8 +83,9 @@ class AutoEncoder(nn.Module):
     ) -> Output:
         """Mask, encode, decode.
 
-        ``x_t`` [B, C, H, W]; ``t`` [B] int64, or [1] when all rows share it; ``mask_noise`` [B, L] uniform in [0, 1), whose
-        smallest ``int(L (1 - mask_ratio))`` entries are kept; ``label`` [B] int64 in 0..K (K is null), None for all null.
+        ``x_t`` [B, C, H, W]; ``t`` [B], 0 or in [1, T], or [1] when all rows share it; ``mask_noise`` [B, L] uniform in
+        [0, 1), whose smallest ``int(L (1 - mask_ratio))`` entries are kept; ``label`` [B] int64 in 0..K (K is null),
+        None for all null.
         """
         L = self.n_patches
         if mask_noise is None or not mask_ratio:
@@ -98,8 +99,8 @@ class AutoEncoder(nn.Module):
             mask = (restore >= n_kept).to(x_t.dtype)
         c = self.condition(t, label)
         representation, tokens = self.encode(self.embed(x_t, keep), c)
-        x_0, eps = self.decode(tokens, restore, representation, c)
-        return Output(x_0, eps, mask, representation)
+        x_0, target = self.decode(tokens, restore, representation, c)
+        return Output(x_0, target, mask, representation)
 
     def represent(self, x_t: Tensor, t: Tensor) -> Tensor:
         """The representation of a whole image, no mask, no label. [B, C, H, W], [B] -> [B, D]."""
@@ -110,7 +111,7 @@ class AutoEncoder(nn.Module):
         """``c = time + label``, through SiLU under adaLN. [B] -> [B, D] ([1] -> [1, D])."""
         c: Tensor = self.time_embed(t)
         if self.label_embed is not None:
-            c = c + self.label_embed(torch.full_like(t, self.label_embed.null) if label is None else label)
+            c = c + self.label_embed(t.new_full(t.shape, self.label_embed.null, dtype=torch.int64) if label is None else label)
         return c if self.final_modulation is None else F.silu(c)
 
     def embed(self, x_t: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -128,7 +129,7 @@ class AutoEncoder(nn.Module):
         return x[:, :n_class].mean(dim=1), x[:, n_class:]
 
     def decode(self, tokens: Tensor, restore: Tensor | None, representation: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """Decoder over all patches and the representation as one token more. [B, K, D] -> x_0, eps [B, C, H, W].
+        """Decoder over all patches and the representation as one token more. [B, K, D] -> x_0, target [B, C, H, W].
 
         ``restore`` [B, L] is the place of each patch in ``[visible, mask tokens]``; None when all are visible.
         """
@@ -150,8 +151,8 @@ class AutoEncoder(nn.Module):
         assert self.head.bias is not None
         patches = (tokens @ self.head.weight.flatten(1)).view(B, side, side, 2 * C, p, p)
         images = patches.permute(0, 3, 1, 4, 2, 5).reshape(B, 2 * C, side * p, side * p).float() + self.head.bias.view(-1, 1, 1)
-        x_0, eps = images.chunk(2, dim=1)
-        return x_0, eps
+        x_0, target = images.chunk(2, dim=1)
+        return x_0, target
 
 
 def _take(tokens: Tensor, index: Tensor) -> Tensor:

@@ -5,15 +5,23 @@ M is the mask, 0 keep and 1 removed, spread over the pixels of a patch; ``mean``
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from umd_bench.config.trial import CorruptionConfig
+from umd_bench.config.trial import TrainStage
 from umd_bench.engine.corruption import Noise, corrupt
 from umd_bench.engine.model import AutoEncoder
-from umd_bench.engine.schedules import NoiseSchedule
+from umd_bench.engine.noise_process import NoiseProcess
+
+# name -> weights [B] of the noised images' target errors at their times [B]; the x_0 of hidden patches is no denoising and
+# keeps weight 1
+LOSS_WEIGHTS: dict[str, Callable[[NoiseProcess, TrainStage, Tensor], Tensor]] = {
+    "uniform": lambda process, stage, t: torch.ones_like(t),
+    "min_snr": lambda process, stage, t: process.min_snr(t, stage.min_snr_gamma),
+}
 
 
 class Losses(NamedTuple):
@@ -29,32 +37,35 @@ def clean_loss(x_hat: Tensor, x_0: Tensor, mask: Tensor) -> Tensor:
     return (_patch_error(x_hat, x_0, mask) * mask).mean() / mask.mean()
 
 
-def noised_loss(x_hat: Tensor, x_0: Tensor, eps_hat: Tensor, eps: Tensor, mask: Tensor, *, masked: bool) -> Tensor:
-    """``L_t = 1/2 [mean((eps_hat - eps)^2 (1 - M)) / mean(1 - M) + mean((x_hat - x_0)^2 M) / mean(M)]``.
+def noised_loss(
+    x_hat: Tensor, x_0: Tensor, target_hat: Tensor, target: Tensor, mask: Tensor, weight: Tensor, *, masked: bool
+) -> Tensor:
+    """``L_t = 1/2 [mean(w (target_hat - target)^2 (1 - M)) / mean(1 - M) + mean((x_hat - x_0)^2 M) / mean(M)]``.
 
-    With nothing ``masked`` both means run over everything (the DiT loss with two heads). Images [B, C, H, W], mask [B, L].
+    The target is eps in the paper, and w = 1. With nothing ``masked`` both means run over everything (the DiT loss with two
+    heads). Images [B, C, H, W], mask [B, L], ``weight`` w [B].
     """
-    eps_error, x_0_error = _patch_error(eps_hat, eps, mask), _patch_error(x_hat, x_0, mask)
+    target_error, x_0_error = weight.unsqueeze(1) * _patch_error(target_hat, target, mask), _patch_error(x_hat, x_0, mask)
     if not masked:
-        return (eps_error.mean() + x_0_error.mean()) / 2
-    return ((eps_error * (1 - mask)).mean() / (1 - mask).mean() + (x_0_error * mask).mean() / mask.mean()) / 2
+        return (target_error.mean() + x_0_error.mean()) / 2
+    return ((target_error * (1 - mask)).mean() / (1 - mask).mean() + (x_0_error * mask).mean() / mask.mean()) / 2
 
 
 def umd_loss(
     model: AutoEncoder,
     x_0: Tensor,
     noise: Noise,
-    config: CorruptionConfig,
-    n_clean: int,
-    schedule: NoiseSchedule,
+    stage: TrainStage,
+    process: NoiseProcess,
     label: Tensor | None = None,
 ) -> Losses:
-    """The loss of a batch whose last ``n_clean`` rows are clean.
+    """The loss of a batch of ``stage.batch`` images whose last ``stage.n_clean`` are clean.
 
     ``x_0`` [B, C, H, W] in [-1, 1]; ``label`` [B] int64 or None. The groups have different numbers of visible tokens, so
     they are two passes. The clean group is given no labels; of the noised group's, ``noise.drop_label`` become null.
     """
-    x_t, t = corrupt(x_0, noise, n_clean, schedule)
+    config, n_clean = stage.corruption, stage.n_clean
+    x_t, t = corrupt(x_0, noise, n_clean, process)
     B, n_noised = len(x_0), len(x_0) - n_clean
     noised, clean = slice(None, n_noised), slice(n_noised, None)
     loss_t0 = loss_t = x_0.new_zeros(())
@@ -63,8 +74,10 @@ def umd_loss(
             assert model.label_embed is not None
             label = torch.where(noise.drop_label, model.label_embed.null, label)[noised]
         out = model(x_t[noised], t[noised], mask_noise=noise.mask_noise[noised], mask_ratio=config.mask_ratio, label=label)
+        target = process.target(x_0[noised], t[noised], noise.eps[noised])
+        weight = LOSS_WEIGHTS[stage.loss_weight](process, stage, t[noised]).to(x_0.dtype)
         masked = config.mask_ratio > 0
-        loss_t = noised_loss(out.x_0, x_0[noised], out.eps, noise.eps[noised], out.mask, masked=masked)
+        loss_t = noised_loss(out.x_0, x_0[noised], out.target, target, out.mask, weight, masked=masked)
     if n_clean:
         out = model(x_t[clean], t[-1:], mask_noise=noise.mask_noise[clean], mask_ratio=config.mask_ratio_t0)
         loss_t0 = clean_loss(out.x_0, x_0[clean], out.mask)

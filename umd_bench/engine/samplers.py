@@ -1,15 +1,17 @@
 """Samplers: from noise to images, one function each.
 
-A sampler sees the model as a *denoiser* ``(x_t, t) -> (x_0, eps)`` and receives every random number from outside, so that
-sample i has the same noise whatever the batch size. Shapes: B samples, C, H, W; images in [-1, 1]; t in 1..T.
+A sampler sees the model as a *denoiser*, from (x_t, t) to the model's two predictions, and receives every random number from
+outside, so that sample i has the same noise whatever the batch size. All go from t = T to 1 in ``config.steps`` steps and end
+with one call more, whose estimate of x_0 they return. Shapes: B samples, C, H, W; images in [-1, 1].
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -18,79 +20,155 @@ from umd_bench.config.errors import FieldError, one_of
 from umd_bench.config.randomness import derive_seed
 from umd_bench.config.trial import GenerateStage
 from umd_bench.engine.model import AutoEncoder
-from umd_bench.engine.schedules import NoiseSchedule
+from umd_bench.engine.noise_process import NoiseProcess, velocity
 
-Denoiser = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+# (x_t, t) -> the predictions of x_0 and of the noise process's target
+Denoiser = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 
 
-class Sampler(Protocol):
+class Draw(Protocol):
     """Turns noise into images.
 
     ``noise`` yields standard normal [B, C, H, W] tensors: the first is the start, each later one a step's.
     """
 
-    def __call__(
-        self, denoise: Denoiser, noise: Iterator[Tensor], schedule: NoiseSchedule, config: GenerateStage
-    ) -> Tensor: ...
+    def __call__(self, denoise: Denoiser, noise: Iterator[Tensor], process: NoiseProcess, config: GenerateStage) -> Tensor: ...
 
 
-def even_times(timesteps: int, steps: int) -> list[int]:
-    """``steps`` different times from T downwards, evenly spaced, and the last once more: [steps + 1].
+class Sampler(NamedTuple):
+    """A row: the function, and how often it calls the model in each step."""
 
-    Where ``steps`` divides T they are the official ones; where it does not, these are still ``steps`` different times.
-    """
-    return [timesteps - i * timesteps // steps for i in range(steps)] + [1]
+    draw: Draw
+    calls_per_step: int = 1
+
+    def calls(self, steps: int) -> int:
+        """Model calls for a sample, the last estimate included; guidance doubles the rows of a call, not the calls."""
+        return self.calls_per_step * steps + 1
 
 
-def official_times(timesteps: int, steps: int) -> list[int]:
+def official_times(process: NoiseProcess, steps: int) -> list[float]:
     """The official ``arange(T - 1, 0, -T // steps) + [0]`` (schedule indices, one below t), the last repeated: [steps + 1].
 
     The floor makes strides larger where ``steps`` does not divide T, so its tail stands still: 62 steps of 1000 have 59
     different times and index 0 three times.
     """
-    indices = [*range(timesteps - 1, 0, -timesteps // steps), 0]
+    T = process.timesteps
+    indices = [*range(T - 1, 0, -T // steps), 0]
     return [indices[min(i, len(indices) - 1)] + 1 for i in range(steps + 1)]
 
 
 def ddim(
     denoise: Denoiser,
     noise: Iterator[Tensor],
-    schedule: NoiseSchedule,
+    process: NoiseProcess,
     config: GenerateStage,
     *,
-    times: Callable[[int, int], list[int]],
-    head: Literal["eps", "x_0"] = "eps",
+    times: Callable[[NoiseProcess, int], list[float]] = NoiseProcess.times,
+    head: Literal["target", "x_0"] = "target",
 ) -> Tensor:
-    """DDIM (Song et al., arXiv 2010.02502, equations 12 and 16): t = T to 1, then one call more for the estimate of x_0.
+    """DDIM (Song et al., arXiv 2010.02502, equations 12 and 16), first order; ``eta`` 0 is deterministic, 1 ancestral.
 
-    ``x_prev = sqrt(ab_prev) x_0 + sqrt(1 - ab_prev - sigma^2) eps + sigma z``,
-    ``sigma = eta sqrt((1 - ab_prev) / (1 - ab)) sqrt(1 - ab / ab_prev)``. With ``config.clip`` x_0 is clipped to [-1, 1] and
-    eps recomputed from it. ``head`` says which of the model's predictions is believed; the other follows from it.
+    ``x_prev = alpha_prev x_0 + sqrt(sigma_prev^2 - s^2) eps + s z``,
+    ``s = eta sigma_prev / sigma sqrt(sigma^2 - (alpha / alpha_prev)^2 sigma_prev^2) / sigma``, which for variance-preserving
+    processes is the paper's. ``head`` says which of the model's predictions is believed; the other follows from it.
     """
+    eta = 1.0 if config.eta is None else config.eta
     x = next(noise)
-    sequence = times(schedule.timesteps, config.steps)
+    sequence = times(process, config.steps)
     for t, t_prev in pairwise(sequence):
-        x_0, eps = _estimate(denoise, x, t, schedule, clip=config.clip, head=head)
-        ab, ab_prev = schedule.alpha_bar[t].item(), schedule.alpha_bar[t_prev].item()
-        sigma = config.eta * ((1 - ab_prev) / (1 - ab)) ** 0.5 * (1 - ab / ab_prev) ** 0.5
-        x = ab_prev**0.5 * x_0 + max(1 - ab_prev - sigma**2, 0.0) ** 0.5 * eps
-        if sigma:
-            x = x + sigma * next(noise)
-    x_0, _ = _estimate(denoise, x, sequence[-1], schedule, clip=config.clip, head=head)
+        x_0, eps = _estimate(denoise, x, t, process, clip=config.clip, head=head)
+        (alpha, sigma), (alpha_prev, sigma_prev) = process.at(t), process.at(t_prev)
+        added = max(sigma**2 - (alpha / alpha_prev * sigma_prev) ** 2, 0.0)
+        s = eta * sigma_prev / sigma * added**0.5
+        x = alpha_prev * x_0 + max(sigma_prev**2 - s**2, 0.0) ** 0.5 * eps
+        if s:
+            x = x + s * next(noise)
+    x_0, _ = _estimate(denoise, x, sequence[-1], process, clip=config.clip, head=head)
     return x_0
 
 
+def euler(denoise: Denoiser, noise: Iterator[Tensor], process: NoiseProcess, config: GenerateStage) -> Tensor:
+    """Euler's method on the probability flow ``dx/dtheta = v(x, theta)``, first order.
+
+    On a straight path theta is the flow's time (Liu et al., arXiv 2209.03003), elsewhere the angle whose tangent is
+    sigma/alpha: there the velocity is bounded, while EDM's noise level grows without limit where alpha goes to 0.
+    """
+    x = next(noise)
+    sequence = process.times(config.steps)
+    for t, t_prev in pairwise(sequence):
+        x = x + (process.theta(t_prev) - process.theta(t)) * _velocity(denoise, x, t, process, clip=config.clip)
+    return _estimate(denoise, x, sequence[-1], process, clip=config.clip)[0]
+
+
+def heun(denoise: Denoiser, noise: Iterator[Tensor], process: NoiseProcess, config: GenerateStage) -> Tensor:
+    """Heun's method, second order: EDM's deterministic sampler (Karras et al., arXiv 2206.00364, algorithm 1 with no churn).
+
+    In the same variable as :func:`euler`; two model calls a step.
+    """
+    x = next(noise)
+    sequence = process.times(config.steps)
+    for t, t_prev in pairwise(sequence):
+        d_theta = process.theta(t_prev) - process.theta(t)
+        v = _velocity(denoise, x, t, process, clip=config.clip)
+        v_prev = _velocity(denoise, x + d_theta * v, t_prev, process, clip=config.clip)
+        x = x + d_theta * (v + v_prev) / 2
+    return _estimate(denoise, x, sequence[-1], process, clip=config.clip)[0]
+
+
+def dpmpp_2m(denoise: Denoiser, noise: Iterator[Tensor], process: NoiseProcess, config: GenerateStage) -> Tensor:
+    """DPM-Solver++(2M), second order, one model call a step (Lu et al., arXiv 2211.01095, algorithm 2).
+
+    With ``l = log(alpha / sigma)``, ``h = l_prev - l`` and r the step before's h over h:
+    ``D = x_0 + (x_0 - x_0 of the step before) / 2r``; ``x_prev = sigma_prev / sigma x - alpha_prev (exp(-h) - 1) D``.
+    The first step has no step before it and is DDIM's.
+    """
+    x = next(noise)
+    sequence = process.times(config.steps)
+    x_0_before: Tensor | None = None
+    h_before = 0.0
+    for t, t_prev in pairwise(sequence):
+        x_0, _ = _estimate(denoise, x, t, process, clip=config.clip)
+        (alpha, sigma), (alpha_prev, sigma_prev) = process.at(t), process.at(t_prev)
+        h = math.log(alpha_prev / sigma_prev) - math.log(alpha / sigma)
+        D = x_0 if x_0_before is None else x_0 + (x_0 - x_0_before) * (h / (2 * h_before))
+        x = sigma_prev / sigma * x - alpha_prev * math.expm1(-h) * D
+        x_0_before, h_before = x_0, h
+    return _estimate(denoise, x, sequence[-1], process, clip=config.clip)[0]
+
+
 SAMPLERS: dict[str, Sampler] = {
-    "ddim": partial(ddim, times=even_times),
-    "ddim-official": partial(ddim, times=official_times),
-    "ddim-x0": partial(ddim, times=even_times, head="x_0"),
+    "ddim": Sampler(ddim),
+    "ddim-official": Sampler(partial(ddim, times=official_times)),
+    "ddim-x0": Sampler(partial(ddim, head="x_0")),
+    "dpmpp-2m": Sampler(dpmpp_2m),
+    "euler": Sampler(euler),
+    "heun": Sampler(heun, calls_per_step=2),
 }
+
+
+def check_sampler(config: GenerateStage, process: NoiseProcess, *, guidable: bool, path: str = "stages.generate") -> None:
+    """Raise :class:`FieldError` below ``path`` for what cannot be sampled.
+
+    That is an unknown sampler, the official one with a schedule that it does not know, more steps than there are times,
+    guidance without classes (not ``guidable``), and an interval of guidance outside of the times.
+    """
+    T = process.timesteps
+    if config.sampler not in SAMPLERS:
+        raise FieldError(f"{path}.sampler", config.sampler, one_of(SAMPLERS))
+    if config.sampler == "ddim-official" and not process.discrete:
+        raise FieldError(f"{path}.sampler", config.sampler, "it knows the schedules linear and cosine only; expected ddim")
+    if process.discrete and config.steps > T:
+        raise FieldError(f"{path}.steps", config.steps, f"expected 1..{T}")
+    if config.cfg_scale != 1 and not guidable:
+        raise FieldError(f"{path}.cfg_scale", config.cfg_scale, "expected 1, since there are no classes to guide by")
+    if config.cfg_interval is not None and config.cfg_interval[1] > T:
+        raise FieldError(f"{path}.cfg_interval", list(config.cfg_interval), f"expected two times within 0..{T}")
 
 
 @torch.inference_mode()
 def generate(
     model: AutoEncoder,
-    schedule: NoiseSchedule,
+    process: NoiseProcess,
     config: GenerateStage,
     *,
     label: Tensor | None,
@@ -101,19 +179,13 @@ def generate(
 
     ``label`` [B] int64 or None; guidance ``config.cfg_scale`` needs a model with classes and labels. Sample i's noise comes
     from ``derive_seed(seed, "sample", i)``, drawn on the CPU: it is the same in any batch and on any device (what the model
-    makes of it agrees to rounding). Raises :class:`FieldError` for an unknown sampler and for guidance without labels.
+    makes of it agrees to rounding). Raises as :func:`check_sampler`.
     """
-    if config.sampler not in SAMPLERS:
-        raise FieldError("stages.generate.sampler", config.sampler, one_of(SAMPLERS))
-    if config.steps > schedule.timesteps:
-        raise FieldError("stages.generate.steps", config.steps, f"expected 1..{schedule.timesteps}")
-    if config.cfg_scale != 1 and (label is None or model.label_embed is None):
-        raise FieldError("stages.generate.cfg_scale", config.cfg_scale, "expected 1, since there are no labels to guide by")
+    check_sampler(config, process, guidable=label is not None and model.label_embed is not None)
     device = model.pos_embed.device
     side = model.side * model.patch
     noise = sample_noise(seed, indices, (model.channels, side, side), device)
-    denoise = partial(_guided, model, label, config.cfg_scale)
-    return SAMPLERS[config.sampler](denoise, noise, schedule, config)
+    return SAMPLERS[config.sampler].draw(partial(_guided, model, label, config), noise, process, config)
 
 
 def sample_noise(seed: int, indices: Sequence[int], shape: tuple[int, int, int], device: torch.device) -> Iterator[Tensor]:
@@ -126,30 +198,41 @@ def sample_noise(seed: int, indices: Sequence[int], shape: tuple[int, int, int],
         yield draw.to(device)
 
 
-def _guided(model: AutoEncoder, label: Tensor | None, cfg_scale: float, x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
-    """``u + s (c - u)`` on both predictions, u with the null label; one pass of 2B rows, or of B without guidance."""
-    if cfg_scale == 1:
+def _guided(model: AutoEncoder, label: Tensor | None, config: GenerateStage, x_t: Tensor, t: float) -> tuple[Tensor, Tensor]:
+    """``u + s (c - u)`` on both predictions, u with the null label; one pass of 2B rows, or of B without guidance.
+
+    Outside of ``config.cfg_interval`` there is none (Kynkäänniemi et al., arXiv 2404.07724).
+    """
+    low, high = config.cfg_interval or (-math.inf, math.inf)
+    if config.cfg_scale == 1 or not low <= t <= high:
         out = model(x_t, torch.full((len(x_t) if label is not None else 1,), t, device=x_t.device), label=label)
-        return out.x_0, out.eps
+        return out.x_0, out.target
     assert label is not None
     assert model.label_embed is not None
     labels = torch.cat([label, torch.full_like(label, model.label_embed.null)])
     out = model(x_t.repeat(2, 1, 1, 1), torch.full((2 * len(x_t),), t, device=x_t.device), label=labels)
-    conditional, unconditional = torch.cat([out.x_0, out.eps], dim=1).chunk(2)
-    x_0, eps = (unconditional + cfg_scale * (conditional - unconditional)).chunk(2, dim=1)
-    return x_0, eps
+    conditional, unconditional = torch.cat([out.x_0, out.target], dim=1).chunk(2)
+    x_0, target = (unconditional + config.cfg_scale * (conditional - unconditional)).chunk(2, dim=1)
+    return x_0, target
 
 
 def _estimate(
-    denoise: Denoiser, x_t: Tensor, t: int, schedule: NoiseSchedule, *, clip: bool, head: Literal["eps", "x_0"]
+    denoise: Denoiser, x_t: Tensor, t: float, process: NoiseProcess, *, clip: bool, head: Literal["target", "x_0"] = "target"
 ) -> tuple[Tensor, Tensor]:
-    """x_0 and eps that agree with each other and with x_t: ``x_t = sqrt(ab) x_0 + sqrt(1 - ab) eps``."""
-    ab = schedule.alpha_bar[t].item()
-    x_0, eps = denoise(x_t, t)
-    if head == "eps":
-        x_0 = (x_t - (1 - ab) ** 0.5 * eps) / ab**0.5
+    """x_0 and eps that agree with each other and with x_t; with ``clip`` x_0 is clipped to [-1, 1] and eps follows it."""
+    x_0, target = denoise(x_t, t)
+    if head == "target":
+        x_0, eps = process.solve(x_t, t, target)
     if clip:
         x_0 = x_0.clamp(-1, 1)
     if clip or head == "x_0":
-        eps = (x_t - ab**0.5 * x_0) / (1 - ab) ** 0.5
+        alpha, sigma = process.at(t)
+        eps = (x_t - alpha * x_0) / sigma
     return x_0, eps
+
+
+def _velocity(denoise: Denoiser, x_t: Tensor, t: float, process: NoiseProcess, *, clip: bool) -> Tensor:
+    """dx/dtheta along the probability flow."""
+    x_0, eps = _estimate(denoise, x_t, t, process, clip=clip)
+    c, d = velocity(*process.at(t), process.straight)
+    return c * x_0 + d * eps

@@ -21,8 +21,8 @@ from umd_bench.data.pack import Pack
 from umd_bench.data.sources import source
 from umd_bench.engine.loop import pick_device
 from umd_bench.engine.model import AutoEncoder
-from umd_bench.engine.samplers import generate
-from umd_bench.engine.schedules import NoiseSchedule
+from umd_bench.engine.noise_process import NoiseProcess
+from umd_bench.engine.samplers import SAMPLERS, generate
 from umd_bench.engine.snapshot import restore_model
 from umd_bench.evaluation.extractors import Extractor, check_extractor, load_extractor
 from umd_bench.evaluation.grids import draw_grid, grid_rows
@@ -57,7 +57,7 @@ def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) 
     floor = floor_distance(pack, stage.reference, stage.n, extractor)
     ema = stage.ema and spec.parent_ema
     model = restore_model(parent, spec.parent_nimg, source=data, ema=ema, device=device)
-    sampling = _Sampling(model, NoiseSchedule(spec.noise, device), stage, extractor, attempt)
+    sampling = _Sampling(model, NoiseProcess(spec.noise, device), stage, extractor, attempt)
 
     scores = []
     classes = len(facts.class_names) if spec.parent_labels else 0
@@ -86,8 +86,10 @@ def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) 
         "is_splits": min(IS_SPLITS, stage.n),
         "sampler": stage.sampler,
         "steps": stage.steps,
+        "model_calls": SAMPLERS[stage.sampler].calls(stage.steps),
         "eta": stage.eta,
         "cfg_scale": stage.cfg_scale,
+        "cfg_interval": None if stage.cfg_interval is None else list(stage.cfg_interval),
         "clip": stage.clip,
         "ema": ema,
         "labels": stage.labels if classes else None,
@@ -123,7 +125,7 @@ class _Sampling:
     """Draws sets, and counts what they cost."""
 
     model: AutoEncoder
-    schedule: NoiseSchedule
+    process: NoiseProcess
     stage: GenerateStage
     extractor: Extractor
     attempt: Attempt
@@ -167,7 +169,7 @@ class _Sampling:
         started = time.perf_counter()
         device = self.model.pos_embed.device
         asked = None if label is None else label[indices.start : indices.stop].to(device)
-        x_0 = generate(self.model, self.schedule, self.stage, label=asked, indices=indices, seed=seed)
+        x_0 = generate(self.model, self.process, self.stage, label=asked, indices=indices, seed=seed)
         if not x_0.isfinite().all():  # as uint8 it would be a picture like any other
             raise UserError(f"samples {indices.start}..{indices.stop - 1} are NaN or infinite: the weights are no use")
         images = to_uint8(x_0).cpu()

@@ -22,7 +22,7 @@ from umd_bench.data.pack import Pack
 from umd_bench.data.sources import source
 from umd_bench.engine.loop import pick_device
 from umd_bench.engine.model import AutoEncoder
-from umd_bench.engine.schedules import NoiseSchedule
+from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.snapshot import restore_model
 from umd_bench.evaluation.result import Fact, StageResult
 from umd_bench.evaluation.ridge import draw_shots, fit_ridge
@@ -52,7 +52,7 @@ def run_probe(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> 
     started = time.perf_counter()
     device = pick_device(spec.resources.device)
     model = restore_model(parent, spec.parent_nimg, source=source(pack.manifest.name), device=device)
-    represent = _representation(model, NoiseSchedule(spec.noise, device), stage.t, spec.seed)
+    represent = _representation(model, NoiseProcess(spec.noise, device), stage.t, spec.seed)
     shots = _shots(pack, stage, spec.seed)
     metrics = _accuracies("acc", pack, represent, shots, stage, device) | pixel_probe(pack, stage, spec.seed)
     facts: dict[str, Fact] = {
@@ -78,13 +78,13 @@ def pixel_probe(pack: Pack, stage: ProbeStage, seed: int) -> dict[str, float]:
     return _accuracies("pixel_acc", pack, lambda x_0, split, index: x_0.flatten(1), shots, stage, torch.device("cpu"))
 
 
-def _representation(model: AutoEncoder, schedule: NoiseSchedule, t: int, seed: int) -> Represent:
+def _representation(model: AutoEncoder, process: NoiseProcess, t: int, seed: int) -> Represent:
     def represent(x_0: Tensor, split: str, index: NDArray[np.int64]) -> Tensor:
         times = torch.full((len(x_0),), t, device=x_0.device)
         if t == 0:
             return model.represent(x_0, times)
         eps = np.stack([_noise(seed, split, int(i), tuple(x_0.shape[1:])) for i in index])
-        return model.represent(schedule.q_sample(x_0, times, torch.from_numpy(eps).to(x_0.device)), times)
+        return model.represent(process.q_sample(x_0, times, torch.from_numpy(eps).to(x_0.device)), times)
 
     return represent
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-Fact = str | int | float | bool | list[int] | None
+Fact = str | int | float | bool | list[int] | list[float] | None
 
 
 @dataclass(frozen=True)

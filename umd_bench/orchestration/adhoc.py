@@ -17,8 +17,8 @@ from umd_bench.config.validation import validate
 from umd_bench.data.loader import to_uint8
 from umd_bench.data.sources import source
 from umd_bench.engine.loop import pick_device
+from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.samplers import generate
-from umd_bench.engine.schedules import NoiseSchedule
 from umd_bench.engine.snapshot import restore_model
 from umd_bench.evaluation.extractors import extractor_for
 from umd_bench.evaluation.grids import draw_grid, grid_rows
@@ -94,7 +94,7 @@ def draw_samples(root: Path, key: str, out: Path, settings: GenerateStage, seed:
     for first in range(0, settings.n, settings.batch):
         indices = range(first, min(first + settings.batch, settings.n))
         asked = label[indices.start : indices.stop].to(device) if label is not None else None
-        drawn = generate(model, NoiseSchedule(spec.noise, device), settings, label=asked, indices=indices, seed=seed)
+        drawn = generate(model, NoiseProcess(spec.noise, device), settings, label=asked, indices=indices, seed=seed)
         images.append(to_uint8(drawn).cpu())
     pictures = torch.cat(images)
     rows = grid_rows(settings.n, label, len(data.class_names))

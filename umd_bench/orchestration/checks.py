@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from umd_bench.config.errors import FieldError, one_of
+from umd_bench.config.errors import FieldError
 from umd_bench.config.resolve import Trial
 from umd_bench.config.stage import StageSpec
 from umd_bench.config.trial import GenerateStage, ProbeStage, TrainStage
 from umd_bench.data.pack import open_pack
 from umd_bench.data.sources import DataSource, source
-from umd_bench.engine.samplers import SAMPLERS
-from umd_bench.engine.schedules import NoiseSchedule
+from umd_bench.engine.noise_process import NoiseProcess
+from umd_bench.engine.samplers import check_sampler
 from umd_bench.evaluation.extractors import check_extractor
 
 
@@ -31,7 +31,6 @@ def check_trials(trials: Iterable[Trial]) -> None:
 def check_trial(trial: Trial) -> None:
     """Names and shapes of one trial; raises :class:`FieldError`."""
     data = source(trial.config.data.name)
-    NoiseSchedule(trial.config.noise)
     patch = trial.config.model.patch
     if data.size % patch:
         raise FieldError("model.patch", patch, f"expected a divisor of the image size {data.size}")
@@ -57,13 +56,7 @@ def _check_stage(name: str, spec: StageSpec, data: DataSource) -> None:
             if probe.t is not None and probe.t > spec.noise.timesteps:
                 raise FieldError(f"stages.{name}.t", probe.t, f"expected 0..{spec.noise.timesteps}")
         case GenerateStage() as generate:
-            if generate.sampler not in SAMPLERS:
-                raise FieldError(f"stages.{name}.sampler", generate.sampler, one_of(SAMPLERS))
-            if generate.steps > spec.noise.timesteps:
-                raise FieldError(f"stages.{name}.steps", generate.steps, f"expected 1..{spec.noise.timesteps}")
-            if generate.cfg_scale != 1 and not spec.parent_labels:
-                path = f"stages.{name}.cfg_scale"
-                raise FieldError(path, generate.cfg_scale, "expected 1, since the parent has no classes to guide by")
+            check_sampler(generate, NoiseProcess(spec.noise), guidable=spec.parent_labels, path=f"stages.{name}")
             check_extractor(generate.extractor, data, path=f"stages.{name}.extractor")
 
 

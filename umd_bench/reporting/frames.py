@@ -31,10 +31,14 @@ FACTS = {
     "extractor_hash": "string",
     "reference": "string",
     "reference_n": "Int64",
+    "noise_schedule": "string",
+    "predicted": "string",
     "sampler": "string",
     "steps": "Int64",
+    "model_calls": "Int64",
     "eta": "Float64",
     "cfg_scale": "Float64",
+    "cfg_interval": "string",
     "clip": "boolean",
     "ema": "boolean",
     "labels": "string",
@@ -138,7 +142,8 @@ def _asked(stage: StageRecord) -> dict[str, Any]:
             asked |= {"probe_t": probe.t, "shots": list(probe.shots), "draws": probe.draws, "ridge": probe.ridge}
         case GenerateStage() as generate:
             names = ("n", "sampling_seeds", "extractor", "reference", "sampler", "steps", "eta", "cfg_scale", "clip", "labels")
-            asked |= {name: getattr(generate, name) for name in names}
+            asked |= {name: getattr(generate, name) for name in (*names, "cfg_interval")}
+            asked |= {"noise_schedule": stage.spec.noise.schedule, "predicted": stage.spec.noise.prediction}
             asked["ema"] = generate.ema and stage.spec.parent_ema
     return asked
 

@@ -29,8 +29,8 @@ import filelock
 import yaml
 
 from umd_bench.config.errors import UserError
+from umd_bench.config.frozen import Frozen
 from umd_bench.config.stage import StageSpec
-from umd_bench.config.trial import Frozen
 from umd_bench.store.files import link_new, read_json, write_atomic, write_json
 
 
