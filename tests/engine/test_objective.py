@@ -14,8 +14,8 @@ from umd_bench.config.noise import NoiseConfig
 from umd_bench.config.trial import CorruptionConfig, OptimConfig, TrainStage
 from umd_bench.engine.corruption import LABEL_DROP, Noise, corrupt, draw_noise
 from umd_bench.engine.model import AutoEncoder
-from umd_bench.engine.noise_process import NoiseProcess
-from umd_bench.engine.objective import Losses, umd_loss
+from umd_bench.engine.noise_process import PREDICTIONS, NoiseProcess
+from umd_bench.engine.objective import LOSS_WEIGHTS, Losses, umd_loss
 from umd_bench.engine.official import from_official, to_official
 from umd_bench.engine.optim import build_optimizer, clip_grad_norm, set_learning_rate
 
@@ -105,6 +105,23 @@ def test_without_clean_images_and_masks_it_is_dits_objective() -> None:
     out = model(PROCESS.q_sample(x_0, noise.t, noise.eps), noise.t)
     dit = ((out.target - noise.eps).square().mean() + (out.x_0 - x_0).square().mean()) / 2
     assert_equal_in_loss_and_gradient(model, dit, umd_loss(model, x_0, noise, of(CorruptionConfig(r_t0=0)), PROCESS).loss)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "flow-uniform"])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("loss_weight", LOSS_WEIGHTS)
+def test_the_target_and_its_weight_are_those_of_the_trial(loss_weight: str, prediction: str, schedule: str) -> None:
+    """Written out anew: hidden patches are asked for the image at weight 1, visible ones for the target at the time's weight."""
+    process = NoiseProcess(NoiseConfig(schedule=schedule, prediction=prediction))
+    model, x_0, noise = tiny_model("adaln1_nc0"), *batch()
+    stage = of(CorruptionConfig(r_t0=0, mask_ratio=0.5), loss_weight=loss_weight, min_snr_gamma=3.0)
+    out = model(process.q_sample(x_0, noise.t, noise.eps), noise.t, mask_noise=noise.mask_noise, mask_ratio=0.5)
+    hidden = out.mask.view(8, 1, 4, 4).repeat_interleave(4, dim=2).repeat_interleave(4, dim=3).expand_as(x_0)
+    weight = process.min_snr(noise.t, 3.0).float() if loss_weight == "min_snr" else torch.ones(8)
+    target_error = (out.target - process.target(x_0, noise.t, noise.eps)).square()
+    target_loss = (weight.view(-1, 1, 1, 1) * target_error * (1 - hidden)).sum() / (1 - hidden).sum()
+    expected = (target_loss + ((out.x_0 - x_0).square() * hidden).sum() / hidden.sum()) / 2
+    assert_equal_in_loss_and_gradient(model, expected, umd_loss(model, x_0, noise, stage, process).loss)
 
 
 def test_with_all_images_clean_it_is_maes_objective() -> None:

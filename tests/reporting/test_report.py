@@ -45,9 +45,8 @@ def test_a_report_written_again_by_another_process_has_the_same_bytes(root: Path
 
 def test_a_report_of_nothing_yet_is_a_table_of_dashes(tmp_path: Path) -> None:
     stages = ("pretrain", "probe", "finetune", "finetune_probe", "generate")
-    build_sweep(
-        tmp_path, "noise_schedule", skipped={f"schedule={s},seed={i}": stages for s in ("linear", "cosine") for i in range(3)}
-    )
+    skipped = {f"schedule={s},seed={i}": stages for s in ("linear", "cosine") for i in range(3)}
+    build_sweep(tmp_path, "noise_schedule", sets=("axes.noise.schedule=[linear, cosine]",), skipped=skipped)
     paths = write_report(summarize(tmp_path, "noise_schedule"), tmp_path)
     assert paths.figure_png is None
     assert not (tmp_path / "sweeps/noise_schedule/figure.png").exists()
