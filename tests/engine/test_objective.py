@@ -111,7 +111,7 @@ def test_without_clean_images_and_masks_it_is_dits_objective() -> None:
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("loss_weight", LOSS_WEIGHTS)
 def test_the_target_and_its_weight_are_those_of_the_trial(loss_weight: str, prediction: str, schedule: str) -> None:
-    """Written out anew: hidden patches are asked for the image at weight 1, visible ones for the target at the time's weight."""
+    """Written out anew: hidden patches owe the image at weight 1, visible ones the target at the weight of their time."""
     process = NoiseProcess(NoiseConfig(schedule=schedule, prediction=prediction))
     model, x_0, noise = tiny_model("adaln1_nc0"), *batch()
     stage = of(CorruptionConfig(r_t0=0, mask_ratio=0.5), loss_weight=loss_weight, min_snr_gamma=3.0)
@@ -170,7 +170,9 @@ def test_draws_cover_their_ranges_and_depend_on_the_generator_alone() -> None:
     x_0 = torch.zeros(4000, 1, 2, 2)
     twenty = NoiseProcess(NoiseConfig(timesteps=20))
     noise = draw_noise(x_0, 16, twenty, torch.Generator().manual_seed(1))
-    assert sorted(set(noise.t.tolist())) == list(range(1, 21))
+    times, counts = noise.t.unique(return_counts=True)
+    assert times.tolist() == list(range(1, 21))
+    assert (counts - 200).abs().max() < 5 * math.sqrt(200)  # five standard deviations of a uniform draw's counts
     assert noise.eps.std().item() == pytest.approx(1, abs=0.02)
     assert noise.mask_noise.shape == (4000, 16)
     assert noise.drop_label.float().mean().item() == pytest.approx(LABEL_DROP, abs=4 * math.sqrt(0.09 / 4000))
