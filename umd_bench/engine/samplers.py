@@ -17,7 +17,7 @@ from torch import Tensor
 from umd_bench.config.errors import FieldError, one_of
 from umd_bench.config.randomness import derive_seed
 from umd_bench.config.trial import GenerateStage
-from umd_bench.engine.model import AutoEncoder
+from umd_bench.engine.families import Sampled
 from umd_bench.engine.schedules import NoiseSchedule
 
 Denoiser = Callable[[Tensor, int], tuple[Tensor, Tensor]]
@@ -89,7 +89,7 @@ SAMPLERS: dict[str, Sampler] = {
 
 @torch.inference_mode()
 def generate(
-    model: AutoEncoder,
+    model: Sampled,
     schedule: NoiseSchedule,
     config: GenerateStage,
     *,
@@ -126,7 +126,7 @@ def sample_noise(seed: int, indices: Sequence[int], shape: tuple[int, int, int],
         yield draw.to(device)
 
 
-def _guided(model: AutoEncoder, label: Tensor | None, cfg_scale: float, x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
+def _guided(model: Sampled, label: Tensor | None, cfg_scale: float, x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
     """``u + s (c - u)`` on both predictions, u with the null label; one pass of 2B rows, or of B without guidance."""
     if cfg_scale == 1:
         out = model(x_t, torch.full((len(x_t) if label is not None else 1,), t, device=x_t.device), label=label)
