@@ -194,10 +194,14 @@ def import_(
     data_root: DataOption = None,
 ) -> None:
     """Turn published weights into a run that evaluate, sample and export take as one of our own."""
+    from umd_bench.orchestration.execute import Site, execute, prepare
     from umd_bench.orchestration.importing import import_trial, next_steps
 
     trial, notes = import_trial(file, layout, nimg=nimg, sees_clean=clean, data=data, heads=heads, pool=pool, sets=sets or [])
-    _run_trial(trial, results, data_root, "inline")
+    site = Site(results, _data_root(data_root), "inline")
+    progress = execute(prepare([trial], site), [trial], site, console)
+    if not progress.complete:
+        _explain(progress)
     key = trial.specs["import"].key
     for line in [
         *(f"note: {note}" for note in notes),

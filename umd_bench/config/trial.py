@@ -203,7 +203,7 @@ class ImportStage(Frozen):
         default=True, description="whether they were trained on clean images too: decides where a probe looks"
     )
     pool: Literal["class", "patches"] = Field(
-        default="class", description="the representation: mean of the class tokens, or of the patch tokens"
+        default="class", description="the representation; only the family mae leaves a choice"
     )
 
     @property

@@ -1,7 +1,7 @@
 """The models that can be evaluated: ours, and the published architectures that are not ours.
 
-Each has ``represent(x_t, t)``, and says in ``position`` what its representation is; those of :data:`Sampled` also predict x_0 and
-eps in a forward pass, which is what a sampler calls.
+Each has ``represent(x_t, t)``, and says in ``position`` what its representation is; those of :data:`Sampled` also predict x_0
+and eps in a forward pass, which is what a sampler calls.
 """
 
 from __future__ import annotations

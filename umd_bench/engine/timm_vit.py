@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.trial import ModelConfig
@@ -24,7 +24,7 @@ ARCHITECTURE = "vit_base_patch16_224"  # any plain ViT of timm's will do: the ar
 
 @dataclass(frozen=True)
 class TimmViT:
-    """``timm.create_model(ARCHITECTURE, **args)`` with ``state``, float32; ``representation`` says how to get it from the model."""
+    """``timm.create_model(ARCHITECTURE, **args)`` with ``state``, float32; ``representation`` is the expression for it."""
 
     args: dict[str, Any]
     state: dict[str, Tensor]
@@ -68,27 +68,23 @@ def _fold(model: AutoEncoder, config: ModelConfig, shape: dict[str, Any]) -> Tim
         )
     n = config.class_tokens
     c = model.condition(torch.zeros(1, dtype=torch.int64, device=model.pos_embed.device), None).double()
-    state = {
+    state: dict[str, Tensor] = {
         "cls_token": model.cls_token[:, :1],
         "pos_embed": model.pos_embed,
-        "patch_embed.proj.weight": model.patch_embed.proj.weight,
-        "patch_embed.proj.bias": model.patch_embed.proj.bias,
-        "norm.weight": model.norm.weight,
-        "norm.bias": model.norm.bias,
+        **model.patch_embed.state_dict(prefix="patch_embed."),
+        **model.norm.state_dict(prefix="norm."),
     }
     if n > 1:
         state["reg_token"] = model.cls_token[:, 1:]
     for i, block in enumerate(model.blocks):
         own = block.state_dict(prefix=f"blocks.{i}.")
-        modulation: nn.Linear = block.modulation
-        weight, bias = modulation.weight.double(), modulation.bias.double()
+        weight, bias = (own.pop(f"blocks.{i}.modulation.{leaf}").double() for leaf in ("weight", "bias"))
         shift0, scale0, gate0, shift1, scale1, gate1 = (c @ weight.T + bias)[0].chunk(6)
         for norm, shift, scale in (("norm1", shift0, scale0), ("norm2", shift1, scale1)):
             name = f"blocks.{i}.{norm}."
             own[name + "weight"] = own[name + "weight"].double() * (1 + scale)
             own[name + "bias"] = own[name + "bias"].double() * (1 + scale) + shift
-        own |= {f"blocks.{i}.ls1.gamma": gate0, f"blocks.{i}.ls2.gamma": gate1}
-        state |= {name: value for name, value in own.items() if ".modulation." not in name}
+        state |= own | {f"blocks.{i}.ls1.gamma": gate0, f"blocks.{i}.ls2.gamma": gate1}
     args = shape | {
         "class_token": True,
         "reg_tokens": n - 1,

@@ -68,13 +68,17 @@ def _export_timm(run: RunDir, stage: WeightsStage, out: Path, ema: bool) -> list
         raise UserError(
             f"run {run.key} saw no clean image, so its representation at t = 0, all that timm's ViT could give, is untrained"
         )
-    vit = to_timm(restore_model(run, stage.nimg, source=data, ema=ema), spec.model, size=data.size, channels=data.channels)
+    model = restore_model(run, stage.nimg, source=data, ema=ema)
+    vit = to_timm(model, spec.model, size=data.size, channels=data.channels)
     require_writable(out.parent, "the folder of --out")
     made = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         write_atomic(made / "model.safetensors", safetensors.torch.save(vit.state, {"format": "pt"}))
         write_json(made / "config.json", _timm_config(vit, data))
-        write_json(made / "provenance.json", _provenance(run, spec, stage, vit, ema))
+        write_json(
+            made / "provenance.json",
+            _provenance(run, spec, stage, ema) | {"representation": f"{model.position}: {vit.representation}"},
+        )
         made.chmod(0o777 & ~_umask())
         made.replace(out)
     except BaseException:
@@ -113,7 +117,7 @@ def _timm_config(vit: TimmViT, data: DataSource) -> dict[str, Any]:
     }
 
 
-def _provenance(run: RunDir, spec: StageSpec, stage: WeightsStage, vit: TimmViT, ema: bool) -> dict[str, Any]:
+def _provenance(run: RunDir, spec: StageSpec, stage: WeightsStage, ema: bool) -> dict[str, Any]:
     result = run.result()
     assert result is not None  # find_run gives finished runs only
     imported = {"layout": stage.layout, "sha256": stage.sha256} if isinstance(stage, ImportStage) else None
@@ -126,9 +130,8 @@ def _provenance(run: RunDir, spec: StageSpec, stage: WeightsStage, vit: TimmViT,
         "seed": spec.seed,
         "model": spec.model.model_dump(mode="json"),
         "data": result["data"],
-        "representation": vit.representation,
         "input": "float32 [B, C, H, W] in [-1, 1], at t = 0, no mask, no label",
-        "trained_with": {name: result["environment"].get(name) for name in ("umd_bench", "torch", "commit")},
+        "made_with": {name: result["environment"].get(name) for name in ("umd_bench", "torch", "commit")},
         "exported_with": {"umd_bench": umd_bench.__version__, "torch": torch.__version__, "timm": version("timm")},
     }
 

@@ -46,7 +46,7 @@ def import_trial(
         sees_clean = chosen.sees_clean
     if sees_clean is None:
         raise UserError(
-            f"the layout {layout_name} does not tell whether the weights were trained on clean images: give --clean or --no-clean"
+            f"the layout {layout_name} does not tell whether its weights saw clean images: give --clean or --no-clean"
         )
     stage: dict[str, Any] = {
         "kind": "import",

@@ -70,7 +70,7 @@ class DiT(nn.Module):
     """The published diffusion transformer, behind the doors that evaluation uses: :meth:`represent` and a forward pass.
 
     Its representation is the mean of the patch tokens after the last block, before the final layer: a choice, since DiT has no
-    class tokens and its authors name no representation. Its blocks are ours (adaLN in the same order), their norms without affine.
+    class tokens and its authors name no representation. Its blocks are ours (adaLN in the same order), norms without affine.
     """
 
     position = "mean of patch tokens after the last block"

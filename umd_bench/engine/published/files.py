@@ -68,7 +68,7 @@ def _tensor(path: Path, name: str, value: object) -> Tensor:
         raise UserError(f"{path}: parameter {name!r} has the type {tensor.dtype}: expected {', '.join(map(str, _EXACT))}")
     if not tensor.isfinite().all():
         raise UserError(f"{path}: parameter {name!r} holds NaN or infinite values: the weights are no use")
-    return tensor.float().contiguous()
+    return tensor.to(torch.float32, copy=True).contiguous()  # a copy: tensors of a file may share their memory
 
 
 def _npz(data: bytes) -> Mapping[str, Any]:
