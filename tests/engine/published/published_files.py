@@ -8,10 +8,10 @@ from torch import Tensor
 State = dict[str, Tensor]
 
 
-def _drawn(shapes: dict[str, tuple[int, ...]], seed: int) -> State:
+def _drawn(shapes: dict[str, tuple[int, ...]], std: float) -> State:
     """Everything is far from its initial value, norms and biases too, so that a parameter that is not used shows."""
-    generator = torch.Generator().manual_seed(seed)
-    return {name: 0.15 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    generator = torch.Generator().manual_seed(0)
+    return {name: std * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
 
 def _blocks(depth: int, D: int) -> dict[str, tuple[int, ...]]:
@@ -28,7 +28,7 @@ def _blocks(depth: int, D: int) -> dict[str, tuple[int, ...]]:
     return {f"blocks.{i}.{name}": shape for i in range(depth) for name, shape in block.items()}
 
 
-def mae_state(*, width: int = 24, depth: int = 2, patch: int = 4, size: int = 16, channels: int = 3, seed: int = 0) -> State:
+def mae_state(*, width: int = 24, depth: int = 2, patch: int = 4, size: int = 16, channels: int = 3) -> State:
     """A pre-trained encoder as facebookresearch/mae releases it."""
     D = width
     norms = [f"blocks.{i}.{norm}" for i in range(depth) for norm in ("norm1", "norm2")] + ["norm"]
@@ -41,7 +41,7 @@ def mae_state(*, width: int = 24, depth: int = 2, patch: int = 4, size: int = 16
             **_blocks(depth, D),
             **{f"{norm}.{leaf}": (D,) for norm in norms for leaf in ("weight", "bias")},
         },
-        seed,
+        0.3,
     )
 
 
@@ -66,7 +66,7 @@ def dit_state(*, width: int = 24, depth: int = 2, patch: int = 2, size: int = 8,
             "final_layer.linear.weight": (patch * patch * 2 * channels, D),
             "final_layer.linear.bias": (patch * patch * 2 * channels,),
         },
-        0,
+        0.2,
     )
 
 
