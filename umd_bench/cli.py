@@ -177,6 +177,55 @@ def evaluate(
     _run_trial(evaluation_trial(results, run, sets or []), results, data_root, "inline")
 
 
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A published checkpoint: .npz, .safetensors, .pth, .pt or .bin.")],
+    layout: Annotated[str, typer.Option("--from", help="Whose parameter names it has: small-vision, mae or dit.")],
+    nimg: Annotated[int, typer.Option("--nimg", min=1, help="Images the weights have seen, as their publisher says.")],
+    clean: Annotated[
+        bool | None,
+        typer.Option("--clean/--no-clean", help="Trained on clean images too? Asked only where the layout leaves it open."),
+    ] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Data set to evaluate on [default: the one that fits].")] = None,
+    heads: Annotated[int | None, typer.Option("--heads", min=1, help="Attention heads, where the width does not tell.")] = None,
+    pool: Annotated[str, typer.Option("--pool", help="mae only: class (the class token) or patches (their mean).")] = "class",
+    sets: SetOption = None,
+    results: ResultsOption = RESULTS,
+    data_root: DataOption = None,
+) -> None:
+    """Turn published weights into a run that evaluate, sample and export take as one of our own."""
+    from umd_bench.orchestration.execute import Site, execute, prepare
+    from umd_bench.orchestration.importing import import_trial, next_steps
+
+    trial, notes = import_trial(file, layout, nimg=nimg, sees_clean=clean, data=data, heads=heads, pool=pool, sets=sets or [])
+    site = Site(results, _data_root(data_root), "inline")
+    progress = execute(prepare([trial], site), [trial], site, console)
+    if not progress.complete:
+        _explain(progress)
+    key = trial.specs["import"].key
+    for line in [
+        *(f"note: {note}" for note in notes),
+        f"run {key}, to be used by",
+        *(f"  {c}" for c in next_steps(trial, key)),
+    ]:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="Key of a run with weights, or the beginning of it.")],
+    to: Annotated[str, typer.Option("--to", help="timm (a folder) or small-vision (an .npz file).")],
+    out: Annotated[Path, typer.Option("--out", help="What to write; it must not exist, or be an empty folder.")],
+    ema: Annotated[bool, typer.Option("--ema", help="The average of the weights instead of the weights.")] = False,
+    results: ResultsOption = RESULTS,
+) -> None:
+    """Write a run's weights for other code: a timm VisionTransformer, or the official implementation's parameters."""
+    from umd_bench.orchestration.exporting import export_run
+
+    for line in export_run(results, run, to, out, ema=ema):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
 @app.command()
 def schema(
     what: Annotated[str, typer.Argument(help="sweep or trial.")] = "sweep",

@@ -7,7 +7,7 @@ import pytest
 from umd_bench.config.noise import NoiseConfig
 from umd_bench.config.resolve import load_trial
 from umd_bench.config.stage import COMPONENT_VERSIONS, StageSpec
-from umd_bench.config.trial import CorruptionConfig, DataConfig, ModelConfig, TrainStage
+from umd_bench.config.trial import CorruptionConfig, DataConfig, ImportStage, ModelConfig, TrainStage
 
 STAGES = ("pretrain", "probe", "finetune", "finetune_probe", "generate")
 
@@ -104,6 +104,44 @@ def test_a_component_version_is_in_the_keys_that_depend_on_it(monkeypatch: pytes
 def test_models_without_clean_images_are_probed_at_noise_index_50() -> None:
     assert load_trial("dit").specs["probe"].stage.t == 51
     assert load_trial("umd").specs["probe"].stage.t == 0
+
+
+def imported(*, seed: int = 0, heads: int = 2, **fields: object) -> StageSpec:
+    stage = {"layout": "mae", "file": "a.pth", "sha256": "0" * 64, "nimg": 10, **fields}
+    return StageSpec(
+        stage=ImportStage.model_validate(stage),
+        model=ModelConfig(family="mae", patch=2, width=64, depth=2, decoder_depth=0, heads=heads, class_tokens=1, adaln=False),
+        data=DataConfig(name="digits"),
+        noise=NoiseConfig(),
+        seed=seed,
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sha256": "1" * 64},
+        {"layout": "dit"},
+        {"nimg": 11},
+        {"classes": 10},
+        {"sees_clean": False},
+        {"pool": "patches"},
+        {"heads": 4},
+    ],
+)
+def test_an_import_is_what_its_content_and_its_reading_are(change: dict[str, object]) -> None:
+    assert imported(**change).key != imported().key  # type: ignore[arg-type]
+
+
+def test_where_a_file_lies_and_the_seed_are_not_in_an_imports_key() -> None:
+    assert imported(file="b.pth", seed=7).key == imported().key
+
+
+def test_weights_without_clean_images_are_probed_noised_whoever_trained_them() -> None:
+    stage = "{{kind: import, layout: small-vision, file: a, sha256: '{}', nimg: 1, sees_clean: {}}}"
+    for sees_clean, t in (("true", 0), ("false", 51)):
+        trial = load_trial("umd", sets=["stages.pretrain=" + stage.format("0" * 64, sees_clean)])
+        assert trial.specs["probe"].stage.t == t
 
 
 def test_keys_stay_what_they_were() -> None:

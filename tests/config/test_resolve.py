@@ -73,6 +73,25 @@ def test_extends_puts_a_file_on_top_of_another(tmp_path: Path) -> None:
     assert sweep.trials[0].config.stages["pretrain"].nimg == 1280
 
 
+def test_a_stage_of_another_kind_replaces_the_one_beneath_and_one_of_the_same_kind_is_laid_over_it(tmp_path: Path) -> None:
+    weights = "pretrain: {kind: import, layout: mae, file: a.pth, sha256: '%s', nimg: 5}" % ("0" * 64)
+    stage = (
+        load_sweep(
+            write(
+                tmp_path,
+                SWEEP.replace("pretrain: {nimg: 1280}", weights).replace(
+                    "  stages.pretrain.corruption.mask_ratio: [0.25, 0.5]\n", ""
+                ),
+            )
+        )
+        .trials[0]
+        .config.stages["pretrain"]
+    )
+    assert (stage.kind, stage.nimg) == ("import", 5)
+    same = load_sweep(write(tmp_path, SWEEP.replace("{nimg: 1280}", "{kind: pretrain, nimg: 1280}"))).trials[0]
+    assert same.config.stages["pretrain"].batch == 32
+
+
 def test_set_and_tier_win_over_the_file(tmp_path: Path) -> None:
     path = write(tmp_path, SWEEP)
     sweep = load_sweep(

@@ -1,7 +1,8 @@
 """YAML documents that remember where every value came from, so that an error can name the file and the line.
 
 A :class:`Document` is a tree of plain values and, for every path in it, its :class:`Place`. Documents are merged (a later
-mapping's fields win over an earlier's, lists are replaced), cut into parts, and patched by ``--set``.
+mapping's fields win over an earlier's, lists are replaced, and so is a mapping by one of another ``kind``), cut into parts, and
+patched by ``--set``.
 """
 
 from __future__ import annotations
@@ -77,13 +78,19 @@ def _merge(base: dict[str, Any], over: dict[str, Any], path: Path_, places: dict
     merged = dict(base)
     for name, value in over.items():
         below = (*path, name)
-        if isinstance(value, dict) and isinstance(merged.get(name), dict):
-            merged[name] = _merge(merged[name], value, below, places)
+        beneath = merged.get(name)
+        if isinstance(value, dict) and isinstance(beneath, dict) and not _of_two_kinds(beneath, value):
+            merged[name] = _merge(beneath, value, below, places)
         else:
             for stale in [p for p in places if p[: len(below)] == below]:
                 del places[stale]
             merged[name] = value
     return merged
+
+
+def _of_two_kinds(base: dict[str, Any], over: dict[str, Any]) -> bool:
+    """Fields of one kind of stage mean nothing in another."""
+    return "kind" in base and "kind" in over and base["kind"] != over["kind"]
 
 
 def _paths_below(value: Any, path: Path_) -> Iterator[Path_]:

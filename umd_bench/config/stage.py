@@ -20,16 +20,18 @@ from umd_bench.config.noise import NoiseConfig
 from umd_bench.config.trial import (
     DataConfig,
     GenerateStage,
+    ImportStage,
     ModelConfig,
     ProbeStage,
     Resources,
     Stage,
     TrainStage,
     TrialConfig,
+    WeightsStage,
 )
 
 # Bumped by hand when code changes what a component computes; part of every key that depends on it.
-COMPONENT_VERSIONS = {"data": 1, "engine": 2, "probe": 1, "generate": 1}
+COMPONENT_VERSIONS = {"data": 1, "engine": 2, "import": 1, "probe": 1, "generate": 1}
 
 NOISED_PROBE_T = 51  # schedule index 50: where the official code probes models that saw no clean image
 
@@ -50,7 +52,7 @@ class StageSpec(Frozen):
 
     @property
     def kind(self) -> str:
-        """``pretrain``, ``finetune``, ``probe`` or ``generate``."""
+        """``pretrain``, ``finetune``, ``import``, ``probe`` or ``generate``."""
         return self.stage.kind
 
     @cached_property
@@ -71,7 +73,7 @@ class StageSpec(Frozen):
         }
         match self.stage:
             case TrainStage() as train:
-                identity["model"] = self.model.model_dump(mode="json")
+                identity["model"] = self.model.model_dump(mode="json", exclude={"family"})  # only one is trained
                 identity["noise"] = self.noise.model_dump(mode="json")
                 identity["versions"] = {name: COMPONENT_VERSIONS[name] for name in ("data", "engine")}
                 for idle in ("snapshots", "checkpoint_every_nimg"):
@@ -84,6 +86,11 @@ class StageSpec(Frozen):
                     stage.pop("min_snr_gamma")
                 if train.n_clean == 0:
                     stage["corruption"].pop("mask_ratio_t0")
+            case ImportStage():
+                identity["model"] = self.model.model_dump(mode="json")
+                identity["versions"] = {name: COMPONENT_VERSIONS[name] for name in ("data", "import")}
+                stage.pop("file")
+                identity.pop("seed")  # nothing is drawn: every seed of a sweep shares one import
             case ProbeStage() as probe:
                 identity["versions"] = {name: COMPONENT_VERSIONS[name] for name in ("data", "probe")}
                 if probe.t:
@@ -105,8 +112,9 @@ def stage_specs(trial: TrialConfig) -> dict[str, StageSpec]:
         stage = trial.stages[name]
         parent = specs[stage.parent] if stage.parent is not None else None
         if isinstance(stage, ProbeStage) and stage.t is None:
-            trained = trial.stages[stage.parent]
-            stage = stage.model_copy(update={"t": 0 if isinstance(trained, TrainStage) and trained.n_clean else NOISED_PROBE_T})
+            weights = trial.stages[stage.parent]
+            sees_clean = isinstance(weights, WeightsStage) and weights.sees_clean
+            stage = stage.model_copy(update={"t": 0 if sees_clean else NOISED_PROBE_T})
         if isinstance(stage, GenerateStage) and stage.eta is None and stage.is_ddim:
             stage = stage.model_copy(update={"eta": 1.0})
         specs[name] = StageSpec(
@@ -124,10 +132,10 @@ def stage_specs(trial: TrialConfig) -> dict[str, StageSpec]:
 def _inherited(parent: StageSpec | None, snapshot: int | None) -> dict[str, Any]:
     if parent is None:
         return {}
-    assert isinstance(parent.stage, TrainStage)
+    assert isinstance(parent.stage, WeightsStage)
     return {
         "parent_key": parent.key,
         "parent_nimg": snapshot or parent.stage.nimg,
         "parent_labels": parent.stage.labels,
-        "parent_ema": parent.stage.optim.ema,
+        "parent_ema": parent.stage.keeps_average,
     }

@@ -20,15 +20,27 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.:-]*$", max_length=80)]
 
 
-class ModelConfig(Frozen):
-    """The auto-encoder's shape (UMD paper, section 4); the decoder has the encoder's width."""
+# What the architecture of a published family fixes.
+_FIXED: dict[str, dict[str, int | bool]] = {
+    "mae": {"decoder_depth": 0, "class_tokens": 1, "adaln": False},
+    "dit": {"decoder_depth": 0, "class_tokens": 0, "adaln": True},
+}
 
+
+class ModelConfig(Frozen):
+    """The auto-encoder's shape (UMD paper, section 4); the decoder has the encoder's width.
+
+    ``family`` is ``umd`` for everything that is trained here. ``mae`` and ``dit`` are published encoders without a decoder,
+    which come in through an import stage (engine/published) and are evaluated, not trained.
+    """
+
+    family: Literal["umd", "mae", "dit"] = Field(default="umd", description="umd, or a published model's own architecture")
     patch: int = Field(ge=1, description="patch side in pixels")
     width: int = Field(ge=8, description="token width of encoder and decoder")
     depth: int = Field(ge=1, description="encoder blocks")
-    decoder_depth: int = Field(ge=1, description="decoder blocks")
+    decoder_depth: int = Field(ge=0, description="decoder blocks; 0 in the families without a decoder")
     heads: int = Field(ge=1, description="attention heads")
-    class_tokens: int = Field(default=4, ge=1)
+    class_tokens: int = Field(default=4, ge=0)
     adaln: bool = Field(default=True, description="condition by adaptive LayerNorm; otherwise by one extra token a block")
 
     @model_validator(mode="after")
@@ -37,6 +49,18 @@ class ModelConfig(Frozen):
             raise FieldRuleError("width", f"{self.width} must be a multiple of heads = {self.heads}")
         if self.width % 2:
             raise FieldRuleError("width", f"{self.width} must be even (sine and cosine halves of the time embedding)")
+        return self
+
+    @model_validator(mode="after")
+    def _family(self) -> ModelConfig:
+        if self.family == "umd":
+            for field in ("decoder_depth", "class_tokens"):
+                if getattr(self, field) < 1:
+                    raise FieldRuleError(field, f"{getattr(self, field)} is not accepted: expected at least 1")
+            return self
+        for field, only in _FIXED[self.family].items():
+            if getattr(self, field) != only:
+                raise FieldRuleError(field, f"{getattr(self, field)} is not accepted: the family {self.family} has {only}")
         return self
 
 
@@ -128,6 +152,16 @@ class TrainStage(Frozen):
         return int(self.batch * self.corruption.r_t0)
 
     @property
+    def sees_clean(self) -> bool:
+        """Whether the weights know clean images (t = 0)."""
+        return self.n_clean > 0
+
+    @property
+    def keeps_average(self) -> bool:
+        """Whether an average of the weights is kept beside them."""
+        return self.optim.ema
+
+    @property
     def n_steps(self) -> int:
         """Optimiser steps."""
         return self.nimg // self.batch
@@ -143,6 +177,44 @@ class TrainStage(Frozen):
         return 1 - self.optim.ema_rate_per_256 * self.batch / 256
 
 
+class ImportStage(Frozen):
+    """Weights that somebody else trained, as a stage that others can start from or evaluate.
+
+    ``file`` is a label: the weights are identified by ``sha256``, and a result is reused when the file has moved or gone.
+    What else is stated here is what a file cannot tell.
+    """
+
+    kind: Literal["import"] = "import"
+    parent: None = None
+    snapshot: None = None
+    layout: Name = Field(description="a name of engine/published/layouts.py")
+    file: str = Field(min_length=1, description="path of the checkpoint; not part of the key")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the file, in hex")
+    nimg: int = Field(ge=1, description="images the weights have seen, as their publisher says")
+    classes: int = Field(default=0, ge=0, description="classes the weights know, 0 for none; the data set's number of classes")
+    sees_clean: bool = Field(
+        default=True, description="whether they were trained on clean images too: decides where a probe looks"
+    )
+    pool: Literal["class", "patches"] = Field(
+        default="class", description="the representation; only the family mae leaves a choice"
+    )
+
+    @property
+    def labels(self) -> bool:
+        """Whether the weights know classes."""
+        return self.classes > 0
+
+    @property
+    def snapshots(self) -> tuple[int, ...]:
+        """None before the end."""
+        return ()
+
+    @property
+    def keeps_average(self) -> bool:
+        """One set of weights is all there is."""
+        return False
+
+
 class ProbeStage(Frozen):
     """Few-shot ridge probe of a parent's raw weights (UMD paper, appendix)."""
 
@@ -153,7 +225,7 @@ class ProbeStage(Frozen):
     draws: int = Field(default=5, ge=1, description="independent draws of the shots; the metric is their mean")
     ridge: float = Field(default=1024.0, gt=0)
     bias: float = Field(default=100.0, description="the appended constant; the bias is regularised too")
-    t: int | None = Field(default=None, ge=0, description="None: 0, or 51 where the parent trained with r_t0 = 0")
+    t: int | None = Field(default=None, ge=0, description="None: 0, or 51 where the parent saw no clean image")
 
 
 class GenerateStage(Frozen):
@@ -194,7 +266,8 @@ class GenerateStage(Frozen):
         return self.sampler.split("-")[0] == "ddim"
 
 
-Stage = Annotated[TrainStage | ProbeStage | GenerateStage, Field(discriminator="kind")]
+Stage = Annotated[TrainStage | ImportStage | ProbeStage | GenerateStage, Field(discriminator="kind")]
+WeightsStage = TrainStage | ImportStage  # what ends in weights, and so can be a parent
 
 
 class Resources(Frozen):
@@ -221,11 +294,9 @@ class TrialConfig(Frozen):
             if stage.parent is None:
                 continue
             parent = self.stages.get(stage.parent)
-            if not isinstance(parent, TrainStage):
-                trained = sorted(k for k, v in self.stages.items() if isinstance(v, TrainStage) and k != name)
-                raise FieldRuleError(
-                    f"stages.{name}.parent", f"{stage.parent!r} is no training stage: expected one of {trained}"
-                )
+            if not isinstance(parent, WeightsStage):
+                trained = sorted(k for k, v in self.stages.items() if isinstance(v, WeightsStage) and k != name)
+                raise FieldRuleError(f"stages.{name}.parent", f"{stage.parent!r} gives no weights: expected one of {trained}")
             if stage.snapshot is not None and stage.snapshot not in (*parent.snapshots, parent.nimg):
                 raise FieldRuleError(
                     f"stages.{name}.snapshot",

@@ -22,6 +22,7 @@ from umd_bench.data.loader import Batches
 from umd_bench.data.pack import Pack
 from umd_bench.engine.checkpoint import fingerprint, newest_checkpoint, remove_checkpoints
 from umd_bench.engine.corruption import draw_noise
+from umd_bench.engine.families import require_own
 from umd_bench.engine.flops import flops_per_image
 from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.objective import umd_loss
@@ -71,6 +72,7 @@ def train(spec: StageSpec, pack: Pack, attempt: Attempt, *, stop: Callable[[], b
     stage = spec.stage
     if not isinstance(stage, TrainStage):
         raise UserError(f"a {spec.kind} stage trains nothing: expected a pretrain or finetune stage")
+    require_own(spec.model, "trained")
     facts = pack.manifest
     classes = len(facts.class_names) if stage.labels else 0
     flops = flops_per_image(spec.model, stage, size=facts.size, channels=facts.channels, classes=classes)

@@ -49,6 +49,8 @@ class AutoEncoder(nn.Module):
     ``initialise.init_weights`` (or a state dict): there are no buffers, so it can be built on the meta device.
     """
 
+    position = "mean of class tokens"  # what the representation is, in words
+
     def __init__(self, config: ModelConfig, *, size: int, channels: int, classes: int = 0) -> None:
         super().__init__()
         if size % config.patch:

@@ -100,7 +100,7 @@ def _name(module: str, leaf: str) -> str:
 
 
 def _tensor(value: Array) -> Tensor:
-    return torch.from_numpy(np.array(value, dtype=np.float32))
+    return torch.from_numpy(np.array(value, dtype=np.float32, order="C"))
 
 
 def _to_torch(module: str, leaf: str, value: Array) -> Array:

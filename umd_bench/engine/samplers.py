@@ -19,7 +19,7 @@ from torch import Tensor
 from umd_bench.config.errors import FieldError, one_of
 from umd_bench.config.randomness import derive_seed
 from umd_bench.config.trial import GenerateStage
-from umd_bench.engine.model import AutoEncoder
+from umd_bench.engine.families import Sampled
 from umd_bench.engine.noise_process import NoiseProcess, velocity
 
 # (x_t, t) -> the predictions of x_0 and of the noise process's target
@@ -167,7 +167,7 @@ def check_sampler(config: GenerateStage, process: NoiseProcess, *, guidable: boo
 
 @torch.inference_mode()
 def generate(
-    model: AutoEncoder,
+    model: Sampled,
     process: NoiseProcess,
     config: GenerateStage,
     *,
@@ -198,7 +198,7 @@ def sample_noise(seed: int, indices: Sequence[int], shape: tuple[int, int, int],
         yield draw.to(device)
 
 
-def _guided(model: AutoEncoder, label: Tensor | None, config: GenerateStage, x_t: Tensor, t: float) -> tuple[Tensor, Tensor]:
+def _guided(model: Sampled, label: Tensor | None, config: GenerateStage, x_t: Tensor, t: float) -> tuple[Tensor, Tensor]:
     """``u + s (c - u)`` on both predictions, u with the null label; one pass of 2B rows, or of B without guidance.
 
     Outside of ``config.cfg_interval`` there is none (Kynkäänniemi et al., arXiv 2404.07724).

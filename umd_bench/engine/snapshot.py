@@ -16,10 +16,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from umd_bench.config.errors import UserError
-from umd_bench.config.trial import TrainStage
 from umd_bench.data.sources import DataSource
 from umd_bench.engine.checkpoint import safetensors_metadata
-from umd_bench.engine.model import AutoEncoder
+from umd_bench.engine.families import Evaluated, Sampled, empty_model
 from umd_bench.store.files import write_atomic
 from umd_bench.store.run import Attempt, RunDir
 
@@ -60,19 +59,24 @@ def load_snapshot(run: RunDir, nimg: int, *, ema: bool = False) -> dict[str, Ten
 
 def restore_model(
     run: RunDir, nimg: int, *, source: DataSource, ema: bool = False, device: torch.device | str = "cpu"
-) -> AutoEncoder:
-    """The trained model of ``run`` after ``nimg`` images, on ``device``, in eval mode and without gradients.
+) -> Evaluated:
+    """The trained or imported model of ``run`` after ``nimg`` images, on ``device``, in eval mode and without gradients.
 
-    Raises :class:`UserError` as :func:`load_snapshot` does, and where the run trains nothing.
+    Raises :class:`UserError` as :func:`load_snapshot` does, and where the run has no weights.
     """
-    spec = run.config()
-    if not isinstance(spec.stage, TrainStage):
-        raise UserError(f"run {run.key} is a {spec.kind} stage and has no weights: name a pretrain or finetune stage")
-    classes = len(source.class_names) if spec.stage.labels else 0
-    with torch.device("meta"):
-        model = AutoEncoder(spec.model, size=source.size, channels=source.channels, classes=classes)
+    model = empty_model(run.config(), source)
     model.load_state_dict(load_snapshot(run, nimg, ema=ema), assign=True)
     return model.to(device).eval().requires_grad_(requires_grad=False)
+
+
+def restore_sampled(
+    run: RunDir, nimg: int, *, source: DataSource, ema: bool = False, device: torch.device | str = "cpu"
+) -> Sampled:
+    """:func:`restore_model` of a run that a sampler can use; another raises :class:`UserError`."""
+    model = restore_model(run, nimg, source=source, ema=ema, device=device)
+    if not isinstance(model, Sampled):
+        raise UserError(f"run {run.key} has the family {run.config().model.family}, which predicts nothing: it has no samples")
+    return model
 
 
 def _read(run: RunDir, nimg: int) -> tuple[dict[str, Tensor], Mapping[str, str]]:

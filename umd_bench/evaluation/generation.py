@@ -19,11 +19,11 @@ from umd_bench.config.trial import GenerateStage
 from umd_bench.data.loader import to_uint8
 from umd_bench.data.pack import Pack
 from umd_bench.data.sources import source
+from umd_bench.engine.families import Sampled
 from umd_bench.engine.loop import pick_device
-from umd_bench.engine.model import AutoEncoder
 from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.samplers import SAMPLERS, generate
-from umd_bench.engine.snapshot import restore_model
+from umd_bench.engine.snapshot import restore_sampled
 from umd_bench.evaluation.extractors import Extractor, check_extractor, load_extractor
 from umd_bench.evaluation.grids import draw_grid, grid_rows
 from umd_bench.evaluation.reference import floor_distance, reference_gaussian
@@ -56,7 +56,7 @@ def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) 
     reference = reference_gaussian(pack, stage.reference, extractor)
     floor = floor_distance(pack, stage.reference, stage.n, extractor)
     ema = stage.ema and spec.parent_ema
-    model = restore_model(parent, spec.parent_nimg, source=data, ema=ema, device=device)
+    model = restore_sampled(parent, spec.parent_nimg, source=data, ema=ema, device=device)
     sampling = _Sampling(model, NoiseProcess(spec.noise, device), stage, extractor, attempt)
 
     scores = []
@@ -124,7 +124,7 @@ class _Set:
 class _Sampling:
     """Draws sets, and counts what they cost."""
 
-    model: AutoEncoder
+    model: Sampled
     process: NoiseProcess
     stage: GenerateStage
     extractor: Extractor

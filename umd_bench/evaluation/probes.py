@@ -20,8 +20,8 @@ from umd_bench.config.trial import ProbeStage
 from umd_bench.data.loader import to_unit
 from umd_bench.data.pack import Pack
 from umd_bench.data.sources import source
+from umd_bench.engine.families import Evaluated
 from umd_bench.engine.loop import pick_device
-from umd_bench.engine.model import AutoEncoder
 from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.snapshot import restore_model
 from umd_bench.evaluation.result import Fact, StageResult
@@ -56,7 +56,7 @@ def run_probe(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> 
     shots = _shots(pack, stage, spec.seed)
     metrics = _accuracies("acc", pack, represent, shots, stage, device) | pixel_probe(pack, stage, spec.seed)
     facts: dict[str, Fact] = {
-        "probe_position": "mean of class tokens",
+        "probe_position": model.position,
         "probe_t": stage.t,
         "shots": list(stage.shots),
         "draws": stage.draws,
@@ -78,7 +78,7 @@ def pixel_probe(pack: Pack, stage: ProbeStage, seed: int) -> dict[str, float]:
     return _accuracies("pixel_acc", pack, lambda x_0, split, index: x_0.flatten(1), shots, stage, torch.device("cpu"))
 
 
-def _representation(model: AutoEncoder, process: NoiseProcess, t: int, seed: int) -> Represent:
+def _representation(model: Evaluated, process: NoiseProcess, t: int, seed: int) -> Represent:
     def represent(x_0: Tensor, split: str, index: NDArray[np.int64]) -> Tensor:
         times = torch.full((len(x_0),), t, device=x_0.device)
         if t == 0:

@@ -8,12 +8,16 @@ from pathlib import Path
 from umd_bench.config.errors import FieldError
 from umd_bench.config.resolve import Trial
 from umd_bench.config.stage import StageSpec
-from umd_bench.config.trial import GenerateStage, ProbeStage, TrainStage
+from umd_bench.config.trial import GenerateStage, ImportStage, ProbeStage, TrainStage
 from umd_bench.data.pack import open_pack
 from umd_bench.data.sources import DataSource, source
+from umd_bench.engine.families import can_sample, require_own
 from umd_bench.engine.noise_process import NoiseProcess
+from umd_bench.engine.published import dit
+from umd_bench.engine.published.layouts import layout, read_import
 from umd_bench.engine.samplers import check_sampler
 from umd_bench.evaluation.extractors import check_extractor
+from umd_bench.store import RunDir
 
 
 def check_trials(trials: Iterable[Trial]) -> None:
@@ -42,6 +46,7 @@ def _check_stage(name: str, spec: StageSpec, data: DataSource) -> None:
     tokens = (data.size // spec.model.patch) ** 2
     match spec.stage:
         case TrainStage() as train:
+            require_own(spec.model, "trained")
             corruption = train.corruption
             if train.n_clean and int(tokens * (1 - corruption.mask_ratio_t0)) == tokens:
                 path, ratio = f"stages.{name}.corruption.mask_ratio_t0", corruption.mask_ratio_t0
@@ -52,12 +57,56 @@ def _check_stage(name: str, spec: StageSpec, data: DataSource) -> None:
                 if not idle and int(tokens * (1 - ratio)) < 1:
                     path = f"stages.{name}.corruption.{field}"
                     raise FieldError(path, ratio, f"it hides all of {tokens} tokens: expected at most {1 - 1 / tokens}")
+        case ImportStage() as imported:
+            _check_import(name, imported, spec, data)
         case ProbeStage() as probe:
+            if probe.t == 0 and spec.model.family == "dit":
+                raise FieldError(
+                    f"stages.{name}.t", 0, f"expected 1..{spec.noise.timesteps}: a DiT has no input for clean images"
+                )
             if probe.t is not None and probe.t > spec.noise.timesteps:
                 raise FieldError(f"stages.{name}.t", probe.t, f"expected 0..{spec.noise.timesteps}")
         case GenerateStage() as generate:
+            if not can_sample(spec.model):
+                raise FieldError(f"stages.{name}.parent", generate.parent, f"the family {spec.model.family} has no sampler")
             check_sampler(generate, NoiseProcess(spec.noise), guidable=spec.parent_labels, path=f"stages.{name}")
             check_extractor(generate.extractor, data, path=f"stages.{name}.extractor")
+
+
+def _check_import(name: str, stage: ImportStage, spec: StageSpec, data: DataSource) -> None:
+    family = layout(stage.layout, f"stages.{name}.layout").family
+    if spec.model.family != family:
+        raise FieldError("model.family", spec.model.family, f"expected {family}, which is what the layout {stage.layout} holds")
+    if stage.classes not in (0, len(data.class_names)):
+        path = f"stages.{name}.classes"
+        raise FieldError(path, stage.classes, f"expected 0, or {len(data.class_names)} as {data.name} has")
+    if family != "mae" and stage.pool != "class":
+        raise FieldError(
+            f"stages.{name}.pool", stage.pool, f"expected class: only the family mae leaves a choice, not {family}"
+        )
+    if family == "mae" and not stage.sees_clean:
+        raise FieldError(f"stages.{name}.sees_clean", stage.sees_clean, "expected true: an MAE sees nothing but clean images")
+    if family == "dit":
+        if stage.sees_clean:
+            path = f"stages.{name}.sees_clean"
+            raise FieldError(path, stage.sees_clean, "expected false: a DiT has no input for clean images")
+        if spec.noise != dit.NOISE:
+            wanted = f"{dit.NOISE.schedule} with timesteps = {dit.NOISE.timesteps}"
+            raise FieldError("noise.schedule", spec.noise.schedule, f"expected {wanted}, which is what a DiT was trained with")
+
+
+def check_weights(trials: Iterable[Trial], results: Path) -> None:
+    """Read every file that an import stage without a result names; :class:`UserError` where one is not what it should be."""
+    seen = set()
+    for trial in trials:
+        for name, spec in trial.specs.items():
+            if not isinstance(spec.stage, ImportStage) or spec.key in seen or RunDir(results, spec.key).result() is not None:
+                continue
+            seen.add(spec.key)
+            try:
+                read_import(spec.model, spec.stage, source(spec.data.name), path=f"stages.{name}")
+            except FieldError as error:
+                raise trial.located(error) from None
 
 
 def prepare_data(trials: Iterable[Trial], data_root: Path) -> dict[str, str]:

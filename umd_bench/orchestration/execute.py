@@ -14,7 +14,7 @@ from rich.console import Console
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.resolve import Trial
-from umd_bench.orchestration.checks import check_trials, prepare_data
+from umd_bench.orchestration.checks import check_trials, check_weights, prepare_data
 from umd_bench.orchestration.display import Display
 from umd_bench.orchestration.executors import start_executor
 from umd_bench.orchestration.plan import Node, build_graph
@@ -39,6 +39,7 @@ def prepare(trials: Sequence[Trial], site: Site) -> dict[str, Node]:
     Raises :class:`UserError` for the first thing that is wrong.
     """
     check_trials(trials)
+    check_weights(trials, site.results)
     require_writable(site.results, "the results folder")
     digests = prepare_data(trials, site.data)
     nodes = build_graph(site.results, trials)

@@ -24,9 +24,11 @@ import torch
 import umd_bench
 from umd_bench.config.errors import UserError
 from umd_bench.config.stage import StageSpec
-from umd_bench.config.trial import GenerateStage, ProbeStage, TrainStage
+from umd_bench.config.trial import GenerateStage, ImportStage, ProbeStage, TrainStage
 from umd_bench.data.pack import Pack, open_pack
+from umd_bench.data.sources import source
 from umd_bench.engine.loop import NonFiniteError, Stopped, pick_device, train
+from umd_bench.engine.published.layouts import run_import
 from umd_bench.evaluation import run_generate, run_probe
 from umd_bench.store.files import write_json
 from umd_bench.store.run import Attempt, Failure, RunDir, StageBusy
@@ -89,6 +91,8 @@ def _work(
             facts = {"nimg": trained.nimg, "flops_per_image": trained.flops_per_image}
             cost = {"images_per_second": trained.images_per_second}
             return trained.metrics, facts, cost, trained.exact
+        case ImportStage():
+            return {}, run_import(spec, source(spec.data.name), attempt), {}, True
         case ProbeStage():
             scored = run_probe(spec, _parent(run, spec), pack, attempt)
         case GenerateStage():

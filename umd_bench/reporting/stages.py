@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from umd_bench.config.stage import StageSpec
-from umd_bench.config.trial import TrainStage
+from umd_bench.config.trial import WeightsStage
 from umd_bench.store import RunDir, SweepRecord, TrialRecord
 
 
@@ -37,7 +37,7 @@ class StageRecord:
 
     @property
     def kind(self) -> str | None:
-        """``pretrain``, ``finetune``, ``probe`` or ``generate``; None for a stage that was never begun."""
+        """``pretrain``, ``finetune``, ``import``, ``probe`` or ``generate``; None for a stage that was never begun."""
         return None if self.spec is None else self.spec.kind
 
 
@@ -72,7 +72,7 @@ class StageReader:
         if spec is None:
             return None, None
         own_nimg, own_flops = 0, 0.0 if result is not None else None
-        if isinstance(spec.stage, TrainStage):
+        if isinstance(spec.stage, WeightsStage):
             own_nimg = spec.stage.nimg if until_nimg is None else until_nimg
             per_image = None if result is None else result.get("facts", {}).get("flops_per_image")
             own_flops = None if per_image is None else float(per_image) * own_nimg

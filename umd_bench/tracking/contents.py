@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from umd_bench.config.trial import TrainStage
+from umd_bench.config.trial import WeightsStage
 from umd_bench.store import RunDir, SweepRecord, TrialRecord
 
 CURVE_POINTS = 100
@@ -96,7 +96,7 @@ def stage_points(root: Path, name: str, key: str) -> list[Point]:
                 if metric not in _NO_CURVE and isinstance(value, int | float):
                     # a later attempt that went over the same images has the last word
                     series.setdefault(metric, {})[event["nimg"]] = Point(f"{name}/{metric}", float(value), event["nimg"], at)
-    end = spec.stage.nimg if isinstance(spec.stage, TrainStage) else spec.parent_nimg or 0
+    end = spec.stage.nimg if isinstance(spec.stage, WeightsStage) else spec.parent_nimg or 0
     points = [point for curve in series.values() for point in _thinned([curve[nimg] for nimg in sorted(curve)])]
     # a final value that is named like a curve would stand on the curve's last point
     final = {k: v for k, v in result["metrics"].items() if k not in series}

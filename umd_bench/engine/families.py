@@ -1,0 +1,51 @@
+"""The models that can be evaluated: ours, and the published architectures that are not ours.
+
+Each has ``represent(x_t, t)``, and says in ``position`` what its representation is; those of :data:`Sampled` also predict x_0
+and the target in a forward pass, which is what a sampler calls.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from umd_bench.config.errors import FieldError, UserError
+from umd_bench.config.stage import StageSpec
+from umd_bench.config.trial import ImportStage, ModelConfig, WeightsStage
+from umd_bench.data.sources import DataSource
+from umd_bench.engine.model import AutoEncoder
+from umd_bench.engine.published.dit import DiT
+from umd_bench.engine.published.mae import MaeEncoder
+
+Sampled = AutoEncoder | DiT
+Evaluated = Sampled | MaeEncoder
+
+
+def empty_model(spec: StageSpec, source: DataSource) -> Evaluated:
+    """The model of a stage that ends in weights, on the meta device.
+
+    Raises :class:`UserError` for a stage without weights, and :class:`FieldError` where the patch does not divide the side.
+    """
+    stage = spec.stage
+    if not isinstance(stage, WeightsStage):
+        raise UserError(f"run {spec.key} is a {spec.kind} stage and has no weights: name a pretrain, finetune or import stage")
+    shape = {"size": source.size, "channels": source.channels}
+    classes = len(source.class_names) if stage.labels else 0
+    with torch.device("meta"):
+        match spec.model.family:
+            case "umd":
+                return AutoEncoder(spec.model, **shape, classes=classes)
+            case "dit":
+                return DiT(spec.model, **shape, classes=classes)
+            case "mae":
+                return MaeEncoder(spec.model, **shape, pool=stage.pool if isinstance(stage, ImportStage) else "class")
+
+
+def require_own(model: ModelConfig, what: str) -> None:
+    """Raise :class:`FieldError` unless ``model`` is of our own family; ``what`` is what only that one can do."""
+    if model.family != "umd":
+        raise FieldError("model.family", model.family, f"only the family umd can be {what}; {model.family} is evaluated only")
+
+
+def can_sample(model: ModelConfig) -> bool:
+    """Whether the family predicts anything that a sampler could use."""
+    return model.family != "mae"

@@ -1,0 +1,109 @@
+"""MAE's encoder as its authors published it (facebookresearch/mae, ``MaskedAutoencoderViT``; He et al., arXiv 2111.06377).
+
+It knows neither noise nor time and predicts nothing without the decoder, which the released files leave out: it can be probed
+and cannot be sampled. Shapes: B images, L patches, D width, p patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from umd_bench.config.errors import UserError
+from umd_bench.config.trial import ModelConfig
+from umd_bench.engine.blocks import LAYER_NORM_EPS, Attention
+from umd_bench.engine.model import PatchEmbedding
+from umd_bench.engine.published.shapes import Weights, grid_side, heads_of, layers, require_shapes, shape_of
+
+NAME = "mae"
+HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16}  # of the models that the authors define, and timm's small one
+# ImageNet's mean and deviation of RGB in [0, 1], which the official data pipeline normalises by.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+class MaeEncoder(nn.Module):
+    """A plain pre-LN ViT with one class token and fixed positions; parameters have the official names.
+
+    ``pool`` says what the representation is: ``class``, the class token after the norm (the official linear probe's), or
+    ``patches``, the mean of the patch tokens after the norm. (The official ``--global_pool`` averages before a norm of its own,
+    which its probe trains anew.)
+    """
+
+    def __init__(self, config: ModelConfig, *, size: int, channels: int, pool: Literal["class", "patches"]) -> None:
+        super().__init__()
+        D, p = config.width, config.patch
+        self.position = "class token" if pool == "class" else "mean of patch tokens"
+        self.pool = pool
+        self.patch_embed = PatchEmbedding(channels, D, p)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, D))
+        self.pos_embed = nn.Parameter(torch.empty(1, 1 + (size // p) ** 2, D))
+        self.blocks = nn.ModuleList(_Block(D, config.heads) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(D, eps=LAYER_NORM_EPS)
+
+    def represent(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """The representation of whole images in [-1, 1]; ``t`` is not used. [B, C, H, W], [B] -> [B, D]."""
+        tokens = self.patch_embed(x_t) + self.pos_embed[:, 1:]
+        first = self.cls_token + self.pos_embed[:, :1]
+        x = torch.cat([first.expand(len(tokens), -1, -1), tokens], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm(x)
+        representation: Tensor = x[:, 0] if self.pool == "class" else x[:, 1:].mean(dim=1)
+        return representation
+
+
+class _Block(nn.Module):
+    """``x += MHSA(LN(x)); x += MLP(LN(x))`` with the exact GELU. [B, N, D] -> [B, N, D]."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        y: Tensor = x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
+        return y
+
+
+def read_mae(tensors: Mapping[str, Tensor], *, heads: int | None = None) -> Weights:
+    """The encoder of a pre-trained or full checkpoint, made to take images in [-1, 1]; a decoder in the file is left out.
+
+    Raises :class:`UserError` naming the parameter that is wrong.
+    """
+    kept = {name: value for name, value in tensors.items() if not name.startswith("decoder_") and name != "mask_token"}
+    notes = []
+    if left := len(tensors) - len(kept):
+        notes.append(f"{left} tensors of the decoder are left out: a published decoder is of no use to an evaluation here")
+    width, channels, p, _ = shape_of(kept, "patch_embed.proj.weight", "width channels patch patch", NAME)
+    if channels != len(MEAN):
+        raise UserError(
+            f"parameter 'patch_embed.proj.weight' takes {channels} channels: expected 3 (RGB, normalised as ImageNet is)"
+        )
+    _, positions, _ = shape_of(kept, "pos_embed", "1 patches+1 width", NAME)
+    n_heads = heads_of(width, HEADS, heads)
+    size = p * grid_side(positions - 1, "pos_embed")
+    depth = layers(kept, "blocks.", NAME)
+    model = ModelConfig(
+        family="mae", patch=p, width=width, depth=depth, decoder_depth=0, heads=n_heads, class_tokens=1, adaln=False
+    )
+    with torch.device("meta"):
+        expected = MaeEncoder(model, size=size, channels=channels, pool="class").state_dict()
+    require_shapes(kept, {name: tuple(value.shape) for name, value in expected.items()}, NAME)
+    notes.append("ImageNet's mean and deviation are folded into the patch embedding, which here takes images in [-1, 1]")
+    return Weights(model, size, channels, 0, kept | _unnormalised(kept), tuple(notes))
+
+
+def _unnormalised(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The patch embedding of x in [-1, 1] instead of ``((x + 1)/2 - mean)/std``; exact, since patches have no padding."""
+    weight = state["patch_embed.proj.weight"].double()
+    mean, std = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (MEAN, STD))
+    bias = state["patch_embed.proj.bias"].double() + (weight * (0.5 - mean) / std).sum((1, 2, 3))
+    return {"patch_embed.proj.weight": (weight * 0.5 / std).float(), "patch_embed.proj.bias": bias.float()}
