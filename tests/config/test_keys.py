@@ -46,6 +46,7 @@ def test_a_field_changes_its_stage_and_its_descendants(change: str, stages: set[
         "stages.generate.batch=7",
         "stages.probe.t=0",  # the default, spelled out
         "stages.pretrain.corruption.mask_ratio=0.375",
+        "data.size=8",  # its own
     ],
 )
 def test_what_cannot_change_a_result_is_not_in_any_key(change: str) -> None:
@@ -95,3 +96,10 @@ def test_keys_stay_what_they_were() -> None:
         seed=0,
     )
     assert spec.key == "d287cd0e950f0d41"
+
+
+def test_the_size_and_the_vae_of_the_data_are_in_every_key() -> None:
+    pretrain = load_trial("umd").specs["pretrain"]
+    choices = [(64, None), (256, None), (256, "sd_kl_f8")]
+    data = [DataConfig(name="imagenet", size=size, vae=vae) for size, vae in choices]
+    assert len({StageSpec.model_validate({**pretrain.model_dump(), "data": choice}).key for choice in data}) == 3

@@ -106,8 +106,9 @@ def test_an_extractor_of_another_data_set_is_refused_with_one_that_fits() -> Non
         check_extractor("fashion_cnn", SOURCES["digits"], path="p")
 
 
-def test_every_data_set_has_an_extractor() -> None:
-    assert {name: EXTRACTORS[extractor_for(name)].data for name in SOURCES} == {name: name for name in SOURCES}
+def test_every_data_set_that_can_be_read_has_an_extractor() -> None:
+    read = [name for name, facts in SOURCES.items() if facts.read is not None]
+    assert {name: EXTRACTORS[extractor_for(name)].data for name in read} == {name: name for name in read}
 
 
 def test_each_extractor_is_described_in_a_line() -> None:

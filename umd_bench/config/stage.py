@@ -64,7 +64,7 @@ class StageSpec(Frozen):
         stage = self.stage.model_dump(mode="json", exclude={"parent", "snapshot"})
         identity: dict[str, Any] = {
             "stage": stage,
-            "data": self.data.model_dump(mode="json"),
+            "data": self.data.identity(),
             "seed": self.seed,
             "parent": self.parent_key,
             "parent_nimg": self.parent_nimg,

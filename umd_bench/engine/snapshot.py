@@ -17,7 +17,7 @@ from torch import Tensor
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.trial import TrainStage
-from umd_bench.data.sources import DataSource
+from umd_bench.data.sources import DataFacts
 from umd_bench.engine.checkpoint import safetensors_metadata
 from umd_bench.engine.model import AutoEncoder
 from umd_bench.store.files import write_atomic
@@ -59,7 +59,7 @@ def load_snapshot(run: RunDir, nimg: int, *, ema: bool = False) -> dict[str, Ten
 
 
 def restore_model(
-    run: RunDir, nimg: int, *, source: DataSource, ema: bool = False, device: torch.device | str = "cpu"
+    run: RunDir, nimg: int, *, source: DataFacts, ema: bool = False, device: torch.device | str = "cpu"
 ) -> AutoEncoder:
     """The trained model of ``run`` after ``nimg`` images, on ``device``, in eval mode and without gradients.
 
@@ -68,7 +68,7 @@ def restore_model(
     spec = run.config()
     if not isinstance(spec.stage, TrainStage):
         raise UserError(f"run {run.key} is a {spec.kind} stage and has no weights: name a pretrain or finetune stage")
-    classes = len(source.class_names) if spec.stage.labels else 0
+    classes = source.classes if spec.stage.labels else 0
     with torch.device("meta"):
         model = AutoEncoder(spec.model, size=source.size, channels=source.channels, classes=classes)
     model.load_state_dict(load_snapshot(run, nimg, ema=ema), assign=True)

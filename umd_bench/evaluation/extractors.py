@@ -16,7 +16,7 @@ from torch import Tensor
 
 from umd_bench.config.errors import FieldError, UserError, one_of
 from umd_bench.data.loader import to_unit
-from umd_bench.data.sources import DataSource
+from umd_bench.data.sources import DataFacts
 from umd_bench.evaluation.classifier import RECIPES, Recipe, build_classifier, read_weights
 from umd_bench.store.files import read_json
 
@@ -87,7 +87,7 @@ def load_extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
     return EXTRACTORS[name].load(torch.device(device))
 
 
-def check_extractor(name: str, data: DataSource, *, path: str) -> None:
+def check_extractor(name: str, data: DataFacts, *, path: str) -> None:
     """Raise :class:`FieldError` at ``path`` unless the extractor exists and is the data set's: it reads that set's classes."""
     if name not in EXTRACTORS:
         raise FieldError(path, name, one_of(EXTRACTORS))

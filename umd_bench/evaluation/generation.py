@@ -18,7 +18,7 @@ from umd_bench.config.stage import StageSpec
 from umd_bench.config.trial import GenerateStage
 from umd_bench.data.loader import to_uint8
 from umd_bench.data.pack import Pack
-from umd_bench.data.sources import source
+from umd_bench.data.sources import data_facts
 from umd_bench.engine.loop import pick_device
 from umd_bench.engine.model import AutoEncoder
 from umd_bench.engine.samplers import generate
@@ -49,7 +49,11 @@ def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) 
     stage = spec.stage
     if not isinstance(stage, GenerateStage) or spec.parent_nimg is None:
         raise UserError(f"a {spec.kind} stage draws nothing from a parent's snapshot: expected a generate stage with a parent")
-    data, facts = source(pack.manifest.name), pack.manifest
+    data = data_facts(spec.data)
+    if data.vae is not None:
+        raise UserError(
+            f"samples of {data.name} are latents of {data.vae}, and this version has no decoder that makes images of them"
+        )
     check_extractor(stage.extractor, data, path="stages.generate.extractor")
     device = pick_device(spec.resources.device)
     extractor = load_extractor(stage.extractor, device)
@@ -60,7 +64,7 @@ def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) 
     sampling = _Sampling(model, NoiseSchedule(spec.noise, device), stage, extractor, attempt)
 
     scores = []
-    classes = len(facts.class_names) if spec.parent_labels else 0
+    classes = len(pack.manifest.class_names) if spec.parent_labels else 0
     for sampling_seed in range(stage.sampling_seeds):
         seed = derive_seed(spec.seed, "generate/set", sampling_seed)
         label = sample_labels(stage, pack.split("train").labels, classes, seed) if classes else None

@@ -19,7 +19,7 @@ from umd_bench.config.stage import StageSpec
 from umd_bench.config.trial import ProbeStage
 from umd_bench.data.loader import to_unit
 from umd_bench.data.pack import Pack
-from umd_bench.data.sources import source
+from umd_bench.data.sources import data_facts
 from umd_bench.engine.loop import pick_device
 from umd_bench.engine.model import AutoEncoder
 from umd_bench.engine.schedules import NoiseSchedule
@@ -51,7 +51,7 @@ def run_probe(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> 
         raise FieldError("stages.probe.t", stage.t, f"expected 0..{spec.noise.timesteps}")
     started = time.perf_counter()
     device = pick_device(spec.resources.device)
-    model = restore_model(parent, spec.parent_nimg, source=source(pack.manifest.name), device=device)
+    model = restore_model(parent, spec.parent_nimg, source=data_facts(spec.data), device=device)
     represent = _representation(model, NoiseSchedule(spec.noise, device), stage.t, spec.seed)
     shots = _shots(pack, stage, spec.seed)
     metrics = _accuracies("acc", pack, represent, shots, stage, device) | pixel_probe(pack, stage, spec.seed)

@@ -8,9 +8,9 @@ from pathlib import Path
 from umd_bench.config.errors import FieldError, one_of
 from umd_bench.config.resolve import Trial
 from umd_bench.config.stage import StageSpec
-from umd_bench.config.trial import GenerateStage, ProbeStage, TrainStage
-from umd_bench.data.pack import open_pack
-from umd_bench.data.sources import DataSource, source
+from umd_bench.config.trial import DataConfig, GenerateStage, ProbeStage, TrainStage
+from umd_bench.data.pack import open_data
+from umd_bench.data.sources import DataFacts, data_facts
 from umd_bench.engine.samplers import SAMPLERS
 from umd_bench.engine.schedules import NoiseSchedule
 from umd_bench.evaluation.extractors import check_extractor
@@ -30,7 +30,7 @@ def check_trials(trials: Iterable[Trial]) -> None:
 
 def check_trial(trial: Trial) -> None:
     """Names and shapes of one trial; raises :class:`FieldError`."""
-    data = source(trial.config.data.name)
+    data = data_facts(trial.config.data)
     NoiseSchedule(trial.config.noise)
     patch = trial.config.model.patch
     if data.size % patch:
@@ -39,7 +39,7 @@ def check_trial(trial: Trial) -> None:
         _check_stage(name, spec, data)
 
 
-def _check_stage(name: str, spec: StageSpec, data: DataSource) -> None:
+def _check_stage(name: str, spec: StageSpec, data: DataFacts) -> None:
     tokens = (data.size // spec.model.patch) ** 2
     match spec.stage:
         case TrainStage() as train:
@@ -67,7 +67,7 @@ def _check_stage(name: str, spec: StageSpec, data: DataSource) -> None:
             check_extractor(generate.extractor, data, path=f"stages.{name}.extractor")
 
 
-def prepare_data(trials: Iterable[Trial], data_root: Path) -> dict[str, str]:
-    """Pack the data sets that are not packed yet; the digest of each by name. Raises :class:`UserError` when one is missing."""
-    names = dict.fromkeys(trial.config.data.name for trial in trials)
-    return {name: open_pack(name, data_root).manifest.digest for name in names}
+def prepare_data(trials: Iterable[Trial], data_root: Path) -> dict[DataConfig, str]:
+    """Pack the data sets that are not packed yet; the digest of each. Raises :class:`UserError` when one is missing."""
+    wanted = dict.fromkeys(trial.config.data for trial in trials)
+    return {data: open_data(data, data_root).manifest.digest for data in wanted}

@@ -25,7 +25,7 @@ import umd_bench
 from umd_bench.config.errors import UserError
 from umd_bench.config.stage import StageSpec
 from umd_bench.config.trial import GenerateStage, ProbeStage, TrainStage
-from umd_bench.data.pack import Pack, open_pack
+from umd_bench.data.pack import Pack, open_data
 from umd_bench.engine.loop import NonFiniteError, Stopped, pick_device, train
 from umd_bench.evaluation import run_generate, run_probe
 from umd_bench.store.files import write_json
@@ -61,7 +61,7 @@ def _result(run: RunDir, attempt: Attempt, data_root: Path, stop: Callable[[], b
     torch.set_num_threads(spec.resources.threads)
     here = environment(spec)
     write_json(attempt.path / "environment.json", here)
-    pack = open_pack(spec.data.name, data_root)
+    pack = open_data(spec.data, data_root)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
