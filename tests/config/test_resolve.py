@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from umd_bench.config.errors import UserError
-from umd_bench.config.resolve import axis_names, json_schema, load_sweep, load_trial, method_names, tier_names
+from umd_bench.config.resolve import PRESETS, axis_names, json_schema, load_sweep, load_trial, method_names, tier_names
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
@@ -138,6 +138,11 @@ def test_a_mistake_in_set_names_the_option(tmp_path: Path) -> None:
     assert "expected key.path=value" in message(tmp_path, SWEEP, "seeds")
 
 
+def test_a_size_that_a_data_set_does_not_have_is_refused(tmp_path: Path) -> None:
+    text = message(tmp_path, SWEEP, "trial.data.size=16")
+    assert "data.size: 16 is not accepted: images of digits have 8 pixels a side" in text
+
+
 def test_a_missing_file_and_a_cycle_of_extends_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.yaml cannot be read"):
         load_sweep(tmp_path / "nowhere.yaml")
@@ -175,3 +180,38 @@ def test_the_schema_describes_sweeps_and_trials() -> None:
     assert "stages" in yaml.safe_load(json_schema("trial"))["properties"]
     with pytest.raises(UserError, match="expected one of sweep, trial"):
         json_schema("stage")
+
+
+def test_a_model_name_is_expanded_under_the_other_fields(tmp_path: Path) -> None:
+    by_axis = SWEEP.replace("  noise.schedule: [linear, cosine]\n", "  model: [S/4, B/2]\n").replace(
+        "  method: umd\n", "  method: mae\n  model: {class_tokens: 2}\n"
+    )
+    sweep = load_sweep(write(tmp_path, by_axis))
+    assert [trial.id for trial in sweep.trials[:4:2]] == [
+        "mask_ratio=0.25,model=S/4,seed=0",
+        "mask_ratio=0.25,model=B/2,seed=0",
+    ]
+    small, base = (sweep.trials[i].config.model for i in (0, 2))
+    assert (small.width, small.depth, small.decoder_depth, small.heads, small.patch) == (384, 12, 4, 6, 4)
+    assert (base.width, base.depth, base.decoder_depth, base.heads, base.patch) == (768, 12, 4, 12, 2)
+    assert (small.adaln, small.class_tokens) == (False, 2)  # of the method and of the file
+    large = load_sweep(write(tmp_path, SWEEP), sets=["trial.model=L/2"]).trials[0].config.model
+    assert (large.width, large.depth, large.decoder_depth, large.heads, large.patch) == (1024, 24, 8, 16, 2)
+    assert load_trial("umd", sets=["model=L/2"]).config.model == large
+    trial = write(tmp_path, "tier: digits\nmethod: umd\nmodel: L/2\n", "trial.yaml")
+    assert load_trial(str(trial), sets=["model.depth=3"]).config.model == large.model_copy(update={"depth": 3})
+    tier = write(tmp_path, "trial: {model: L/2, data: {name: digits}}\nextends: base_tier.yaml\n", "tier.yaml")
+    write(tmp_path, (PRESETS / "tiers/digits.yaml").read_text(), "base_tier.yaml")
+    assert load_trial("umd", tier=str(tier)).config.model == large
+
+
+@pytest.mark.parametrize("name", ["XL/4", "B", "B/0", "B/4/2", "b/4", ""])
+def test_a_bad_model_name_is_one_sentence_with_its_place(tmp_path: Path, name: str) -> None:
+    expected = f"model = {name!r} is not accepted: expected one of B, L, S, a slash and the patch side, as in B/4"
+    assert f"sweep.yaml:5: trial.{expected}" in message(
+        tmp_path, SWEEP.replace("  method: umd\n", f"  model: '{name}'\n  method: umd\n").replace("trial:\n", "# \ntrial:\n")
+    )
+    assert f"sweep.yaml:9: {expected}" in message(
+        tmp_path, SWEEP.replace("  noise.schedule: [linear, cosine]\n", f"  model: ['{name}']\n")
+    )
+    assert f"--set trial.model: trial.{expected}" in message(tmp_path, SWEEP, f"trial.model='{name}'")

@@ -15,6 +15,7 @@ from typing import Any
 
 from umd_bench.config.documents import Document, Place, parse_set, read_document
 from umd_bench.config.errors import FieldError, UserError, one_of
+from umd_bench.config.sizes import expanded, expanded_value
 from umd_bench.config.stage import StageSpec, stage_specs
 from umd_bench.config.sweep import SweepConfig
 from umd_bench.config.trial import TrialConfig
@@ -77,23 +78,24 @@ def tier_names() -> list[str]:
 
 def load_sweep(path: Path, *, tier: str | None = None, sets: Sequence[str] = ()) -> Sweep:
     """Read a sweep file and expand it to its trials. Raises :class:`UserError` for the first mistake found."""
-    document = read_document(path)
+    document = expanded(read_document(path), "trial")
     if tier is not None:
         document = document.patched(("tier",), tier, Place("--tier"))
     for option in sets:
         at, value, place = parse_set(option)
         if at[0] == "axes" and len(at) > 1:  # an axis is named by a path with dots of its own
             at = ("axes", option.partition("=")[0].removeprefix("axes."))
-        document = document.patched(at, value, place)
+        document = document.patched(at, expanded_value(at, value, place) if at[0] == "trial" else value, place)
     config = validate(SweepConfig, document)
     return Sweep(config, tuple(_expand(config, document)))
 
 
 def load_trial(what: str, *, tier: str | None = None, sets: Sequence[str] = ()) -> Trial:
     """A trial from the name of a method, or from a file: fields of a trial, and ``tier`` where they build on one."""
-    document = Document({"method": what, "tier": "digits"}) if what in method_names() else read_document(Path(what))
+    document = Document({"method": what, "tier": "digits"}) if what in method_names() else expanded(read_document(Path(what)))
     for option in sets:
-        document = document.patched(*parse_set(option))
+        at, value, place = parse_set(option)
+        document = document.patched(at, expanded_value(at, value, place), place)
     if tier is not None:
         document = document.patched(("tier",), tier, Place("--tier"))
     name = document.value.get("tier")
@@ -108,7 +110,8 @@ def _expand(config: SweepConfig, document: Document) -> list[Trial]:
             patch = document.part("trial")
             for path, index in zip(paths, indices, strict=True):
                 place = document.place(("axes", path, index)) or Place("axes")
-                patch = patch.patched(tuple(path.split(".")), config.axes[path][index], place)
+                at = tuple(path.split("."))
+                patch = patch.patched(at, expanded_value(at, config.axes[path][index], place), place)
             patch = patch.patched(("seed",), seed, document.place(("seeds",)) or Place("seeds"))
             axes = {path: config.axes[path][index] for path, index in zip(paths, indices, strict=True)}
             trial = _trial(patch, config.tier, document.place(("tier",)), axes)
@@ -122,11 +125,11 @@ def _trial(patch: Document, tier: Any, tier_place: Place | None, axes: dict[str,
         raise located(FieldError("method", method, one_of(method_names())), patch)
     document = _preset(f"methods/{method}.yaml").over(_preset("base.yaml"))
     if tier is not None:
-        scale = _tier(tier, tier_place)
+        scale = expanded(expanded(_tier(tier, tier_place), "trial"), "methods", method)
         document = scale.part("methods", method).over(scale.part("trial").over(document))
     document = patch.patched(("method",), method, patch.place(("method",)) or Place("method")).over(document)
     config = validate(TrialConfig, document)
-    axes = {path: _field(config, path) for path in axes}
+    axes = {path: value if path == "model" and isinstance(value, str) else _field(config, path) for path, value in axes.items()}
     return Trial(config, axes, stage_specs(config), document)
 
 
