@@ -109,7 +109,7 @@ def test_every_method_is_a_trial_by_name(method: str) -> None:
         ("nimg: 1280", "ningm: 1280", ["sweep.yaml:6", "stages.pretrain.ningm", "expected one of kind, parent"]),
         ("[0.25, 0.5]", "[0.25, 1.5]", ["sweep.yaml:8", "stages.pretrain.corruption.mask_ratio = 1.5", "less than 1"]),
         ("nimg: 1280", "nimg: 1000", ["sweep.yaml:6", "stages.pretrain.nimg", "multiple of batch = 32"]),
-        ("method: umd", "method: gan", ["sweep.yaml:4", "'gan'", "dit, mae, maskdit, umd"]),
+        ("method: umd", "method: gan", ["sweep.yaml:4", "'gan'", "dit, dit_scratch, mae, maskdit, umd"]),
         ("tier: digits", "tier: mnist", ["sweep.yaml:2", "'mnist'", "digits, emoji64, fashion"]),
         ("seeds: [0, 1]", "seeds: [0, 0]", ["sweep.yaml:10", "lists one twice"]),
         ("noise.schedule: [", "colour: [", ["colour", "noise"]),

@@ -1,7 +1,8 @@
 """From files to trials: presets, tiers, ``extends``, ``--set`` and axes become fully specified :class:`TrialConfig` objects.
 
 A trial's fields, later ones winning: ``presets/base.yaml``, the method's preset, the tier, the tier's own words about that
-method, the file's ``trial`` (or the trial file itself), ``--set``, the axis values.
+method, the file's ``trial`` (or the trial file itself), ``--set``, the axis values. A stage that any of them sets to null is
+left out, whatever the others say of it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,14 +124,29 @@ def _trial(patch: Document, tier: Any, tier_place: Place | None, axes: dict[str,
     method = patch.value.get("method", "umd")
     if method not in method_names():
         raise located(FieldError("method", method, one_of(method_names())), patch)
-    document = _preset(f"methods/{method}.yaml").over(_preset("base.yaml"))
+    layers = [_preset("base.yaml"), _preset(f"methods/{method}.yaml")]
     if tier is not None:
         scale = expanded(expanded(_tier(tier, tier_place), "trial"), "methods", method)
-        document = scale.part("methods", method).over(scale.part("trial").over(document))
-    document = patch.patched(("method",), method, patch.place(("method",)) or Place("method")).over(document)
+        layers += [scale.part("trial"), scale.part("methods", method)]
+    layers.append(patch.patched(("method",), method, patch.place(("method",)) or Place("method")))
+    document = _less_null_stages(layers)
     config = validate(TrialConfig, document)
     axes = {path: value if path == "model" and isinstance(value, str) else _field(config, path) for path, value in axes.items()}
     return Trial(config, axes, stage_specs(config), document)
+
+
+def _less_null_stages(layers: list[Document]) -> Document:
+    """The layers on top of each other, the last one winning, without the stages that one of them sets to null."""
+    document = Document({})
+    null: set[str] = set()
+    for layer in layers:
+        stages = layer.value.get("stages")
+        null |= {name for name, stage in stages.items() if stage is None} if isinstance(stages, dict) else set()
+        document = layer.over(document)
+    if null:
+        kept = {name: stage for name, stage in document.value["stages"].items() if name not in null}
+        document = replace(document, value={**document.value, "stages": kept})
+    return document
 
 
 def _tier(name: Any, place: Place | None) -> Document:
