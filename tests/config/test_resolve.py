@@ -162,11 +162,58 @@ def test_a_clean_share_that_gives_no_clean_image_is_refused() -> None:
     )
 
 
-def test_a_probe_of_a_snapshot_that_is_not_kept_is_refused() -> None:
-    with pytest.raises(UserError, match=r"640 is not kept by pretrain: expected one of \[15360\]"):
-        load_trial("umd", sets=["stages.probe.snapshot=640"])
-    kept = load_trial("umd", sets=["stages.probe.snapshot=640", "stages.pretrain.snapshots=[640]"])
-    assert kept.specs["probe"].parent_nimg == 640
+@pytest.mark.parametrize(
+    ("snapshot", "nimg"),
+    [("640", 640), ("0.5", 7_680), ("1.0", 15_360), ("0.0001", 32), ("0.3334", 5_120), ("15360", 15_360), ("null", 15_360)],
+)
+def test_a_snapshot_is_images_seen_or_a_share_to_the_nearest_batch(snapshot: str, nimg: int) -> None:
+    trial = load_trial("umd", sets=[f"stages.{stage}.snapshot={snapshot}" for stage in ("probe", "finetune")])
+    assert [trial.specs[stage].parent_nimg for stage in ("probe", "finetune")] == [nimg, nimg]
+
+
+def test_a_snapshot_at_the_end_is_the_same_stage_as_none() -> None:
+    keys = {load_trial("umd", sets=[f"stages.probe.snapshot={s}"]).specs["probe"].key for s in ("null", "1.0", "15360")}
+    assert len(keys) == 1
+
+
+@pytest.mark.parametrize("snapshot", ["0", "-32", "0.0", "1.5", "650", "15392"])
+def test_a_snapshot_that_the_parent_cannot_have_is_refused(snapshot: str) -> None:
+    with pytest.raises(UserError, match=rf"stages.probe.snapshot: {snapshot} is .*a share of .* in \(0, 1\]$"):
+        load_trial("umd", sets=[f"stages.probe.snapshot={snapshot}"])
+
+
+ZIPPED = SWEEP.replace(
+    "noise.schedule: [linear, cosine]", '"stages.finetune_probe.snapshot, stages.generate.snapshot": [0.5, 1.0]'
+)
+
+
+def test_paths_joined_by_a_comma_take_one_value_together(tmp_path: Path) -> None:
+    sweep = load_sweep(write(tmp_path, ZIPPED))
+    assert [trial.id for trial in sweep.trials[:4:2]] == [
+        "mask_ratio=0.25,snapshot=0.5,seed=0",
+        "mask_ratio=0.25,snapshot=1,seed=0",
+    ]
+    half, whole = sweep.trials[0], sweep.trials[2]
+    for stage in ("finetune_probe", "generate"):
+        assert (half.specs[stage].parent_nimg, whole.specs[stage].parent_nimg) == (6_400, 12_800)
+        assert half.specs[stage].key != whole.specs[stage].key
+    assert half.specs["finetune"].key == whole.specs["finetune"].key
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("stages.generate.snapshot", "stages.generate.steps", "joins other fields: expected paths that end alike"),
+        ("stages.generate.snapshot", "stages.finetune_probe.snapshot", "stages.finetune_probe.snapshot is named twice"),
+        ("stages.generate.snapshot", "colour.snapshot", "'colour.snapshot' is no field of a trial that can vary"),
+        ("stages.generate.snapshot", "", "'' is no field of a trial that can vary"),
+        ("[0.5, 1.0]", "[0.5, 1.5]", "1.5 is not accepted: expected images seen"),
+    ],
+)
+def test_a_mistake_in_joined_paths_is_one_sentence(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    text = message(tmp_path, ZIPPED.replace(old, new))
+    assert "sweep.yaml:" in text
+    assert expected in text
 
 
 def test_axis_names_are_short_unless_two_are_alike() -> None:

@@ -18,7 +18,7 @@ from umd_bench.config.documents import Document, Place, parse_set, read_document
 from umd_bench.config.errors import FieldError, UserError, one_of
 from umd_bench.config.sizes import expanded, expanded_value
 from umd_bench.config.stage import StageSpec, stage_specs
-from umd_bench.config.sweep import SweepConfig
+from umd_bench.config.sweep import SweepConfig, axis_paths
 from umd_bench.config.trial import TrialConfig
 from umd_bench.config.validation import located, validate
 
@@ -62,7 +62,7 @@ def json_schema(what: str) -> str:
 
 
 def axis_names(paths: Sequence[str]) -> dict[str, str]:
-    """Short name of each axis: the path's last part, or the whole path where two would be alike."""
+    """Short name of each axis: the last part of its path or paths, or the whole where two would be alike."""
     last = [path.rsplit(".", 1)[-1] for path in paths]
     return {path: name if last.count(name) == 1 else path for path, name in zip(paths, last, strict=True)}
 
@@ -111,8 +111,9 @@ def _expand(config: SweepConfig, document: Document) -> list[Trial]:
             patch = document.part("trial")
             for path, index in zip(paths, indices, strict=True):
                 place = document.place(("axes", path, index)) or Place("axes")
-                at = tuple(path.split("."))
-                patch = patch.patched(at, expanded_value(at, config.axes[path][index], place), place)
+                for field in axis_paths(path):
+                    at = tuple(field.split("."))
+                    patch = patch.patched(at, expanded_value(at, config.axes[path][index], place), place)
             patch = patch.patched(("seed",), seed, document.place(("seeds",)) or Place("seeds"))
             axes = {path: config.axes[path][index] for path, index in zip(paths, indices, strict=True)}
             trial = _trial(patch, config.tier, document.place(("tier",)), axes)
@@ -131,7 +132,10 @@ def _trial(patch: Document, tier: Any, tier_place: Place | None, axes: dict[str,
     layers.append(patch.patched(("method",), method, patch.place(("method",)) or Place("method")))
     document = _less_null_stages(layers)
     config = validate(TrialConfig, document)
-    axes = {path: value if path == "model" and isinstance(value, str) else _field(config, path) for path, value in axes.items()}
+    axes = {
+        path: value if path == "model" and isinstance(value, str) else _field(config, axis_paths(path)[0])
+        for path, value in axes.items()
+    }
     return Trial(config, axes, stage_specs(config), document)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
@@ -47,6 +48,20 @@ class StageSpec(Frozen):
     parent_labels: bool = Field(default=False, description="whether the parent's weights know classes")
     parent_ema: bool = Field(default=False, description="whether the parent keeps an average of its weights")
     resources: Resources = Resources()
+
+    @property
+    def snapshots(self) -> tuple[int, ...]:
+        """Images seen at which a training stage keeps weights before its end; empty for other stages."""
+        return self.stage.snapshots if isinstance(self.stage, TrainStage) else ()
+
+    def keeping(self, snapshots: Iterable[int]) -> StageSpec:
+        """The same stage, with the same key, that keeps these snapshots too; itself where it does, or trains nothing."""
+        if not isinstance(self.stage, TrainStage):
+            return self
+        kept = {*snapshots} - {self.stage.nimg} | {*self.snapshots}
+        if kept == {*self.snapshots}:
+            return self
+        return self.model_copy(update={"stage": self.stage.model_copy(update={"snapshots": tuple(sorted(kept))})})
 
     @property
     def kind(self) -> str:
@@ -114,13 +129,13 @@ def stage_specs(trial: TrialConfig) -> dict[str, StageSpec]:
     return specs
 
 
-def _inherited(parent: StageSpec | None, snapshot: int | None) -> dict[str, Any]:
+def _inherited(parent: StageSpec | None, snapshot: float | None) -> dict[str, Any]:
     if parent is None:
         return {}
     assert isinstance(parent.stage, TrainStage)
     return {
         "parent_key": parent.key,
-        "parent_nimg": snapshot or parent.stage.nimg,
+        "parent_nimg": parent.stage.nimg_at(snapshot),
         "parent_labels": parent.stage.labels,
         "parent_ema": parent.stage.optim.ema,
     }

@@ -9,13 +9,25 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from umd_bench.config.errors import FieldRuleError
 
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.:-]*$", max_length=80)]
+
+
+def _snapshot(value: float) -> float:
+    if value > 0 and (isinstance(value, int) or value <= 1):
+        return value
+    raise ValueError(
+        f"{value} is not accepted: expected images seen, a whole number from 1, or a share of the parent in (0, 1]"
+    )
+
+
+# Where on a parent: images seen, or a share of its length (1.0 is its end).
+Snapshot = Annotated[int | float, AfterValidator(_snapshot)]
 
 
 class Frozen(BaseModel):
@@ -124,7 +136,9 @@ class TrainStage(Frozen):
 
     kind: Literal["pretrain", "finetune"]
     parent: Name | None = None
-    snapshot: int | None = Field(default=None, ge=1, description="the parent's snapshot in images seen; its end when left out")
+    snapshot: Snapshot | None = Field(
+        default=None, description="images the parent has seen, or a share of it; its end when left out"
+    )
     nimg: int = Field(ge=1, description="length in images seen")
     batch: int = Field(ge=1)
     corruption: CorruptionConfig
@@ -132,7 +146,9 @@ class TrainStage(Frozen):
     augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig = OptimConfig()
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16 is autocast over fp32 master weights")
-    snapshots: tuple[int, ...] = Field(default=(), description="images seen at which weights are kept for later stages")
+    snapshots: tuple[int, ...] = Field(
+        default=(), description="images seen at which weights are kept, besides what children ask"
+    )
     checkpoint_every_nimg: int | None = Field(default=None, ge=1, description="None: ten checkpoints a stage")
 
     @model_validator(mode="after")
@@ -162,6 +178,12 @@ class TrainStage(Frozen):
         """Optimiser steps."""
         return self.nimg // self.batch
 
+    def nimg_at(self, snapshot: float | None) -> int:
+        """Images seen at a snapshot: a share is rounded to the nearest whole batch, and is at least one; None is the end."""
+        if snapshot is None:
+            return self.nimg
+        return max(1, math.floor(snapshot * self.n_steps + 0.5)) * self.batch if isinstance(snapshot, float) else snapshot
+
     @property
     def lr_peak(self) -> float:
         """Peak learning rate."""
@@ -178,7 +200,7 @@ class ProbeStage(Frozen):
 
     kind: Literal["probe"] = "probe"
     parent: Name
-    snapshot: int | None = Field(default=None, ge=1)
+    snapshot: Snapshot | None = None
     shots: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(10, 100), min_length=1)
     draws: int = Field(default=5, ge=1, description="independent draws of the shots; the metric is their mean")
     ridge: float = Field(default=1024.0, gt=0)
@@ -191,7 +213,7 @@ class GenerateStage(Frozen):
 
     kind: Literal["generate"] = "generate"
     parent: Name
-    snapshot: int | None = Field(default=None, ge=1)
+    snapshot: Snapshot | None = None
     n: int = Field(ge=2, description="samples a sampling seed")
     sampling_seeds: int = Field(default=1, ge=1, description="independent sample sets; scores are their mean")
     sampler: Name = Field(default="ddim", description="a name of engine/samplers.py")
@@ -238,10 +260,12 @@ class TrialConfig(Frozen):
                 raise FieldRuleError(
                     f"stages.{name}.parent", f"{stage.parent!r} is no training stage: expected one of {trained}"
                 )
-            if stage.snapshot is not None and stage.snapshot not in (*parent.snapshots, parent.nimg):
+            nimg = parent.nimg_at(stage.snapshot)
+            if not 0 < nimg <= parent.nimg or nimg % parent.batch:
                 raise FieldRuleError(
                     f"stages.{name}.snapshot",
-                    f"{stage.snapshot} is not kept by {stage.parent}: expected one of {[*parent.snapshots, parent.nimg]}",
+                    f"{stage.snapshot} is none of {stage.parent}'s: expected a multiple of its batch = {parent.batch} "
+                    f"in 1..{parent.nimg}, or a share of its length in (0, 1]",
                 )
         for name in self.stages:
             self.lineage(name)

@@ -33,12 +33,12 @@ from umd_bench.store.run import Attempt, Failure, RunDir, StageBusy
 
 
 def run_stage(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool] = lambda: False) -> None:
-    """Run the stage of ``root/stages/<key>`` unless it has a result, or an owner at work.
+    """Run the stage of ``root/stages/<key>`` unless it has a result and every snapshot asked for, or an owner at work.
 
     ``stop`` is asked between steps; a stage that is stopped has its state saved and goes on from there next time.
     """
     run = RunDir(root, key)
-    if run.result() is not None:
+    if run.result() is not None and not run.lacks(run.config().snapshots):
         return
     try:
         attempt = run.begin()
