@@ -64,6 +64,12 @@ class StageSpec(Frozen):
         return self.model_copy(update={"stage": self.stage.model_copy(update={"snapshots": tuple(sorted(kept))})})
 
     @property
+    def reads(self) -> DataConfig:
+        """The data set whose images the stage sees: the trial's, or the one that a probe names."""
+        other = self.stage.data if isinstance(self.stage, ProbeStage) else None
+        return self.data if other is None else other.like(self.data)
+
+    @property
     def kind(self) -> str:
         """``pretrain``, ``finetune``, ``probe`` or ``generate``."""
         return self.stage.kind
@@ -79,7 +85,7 @@ class StageSpec(Frozen):
         stage = self.stage.model_dump(mode="json", exclude={"parent", "snapshot"})
         identity: dict[str, Any] = {
             "stage": stage,
-            "data": self.data.identity(),
+            "data": self.reads.identity(),
             "seed": self.seed,
             "parent": self.parent_key,
             "parent_nimg": self.parent_nimg,
@@ -98,6 +104,7 @@ class StageSpec(Frozen):
                     stage["corruption"].pop("mask_ratio_t0")
             case ProbeStage() as probe:
                 identity["versions"] = {name: COMPONENT_VERSIONS[name] for name in ("data", "probe")}
+                stage.pop("data")
                 if probe.t:
                     identity["noise"] = self.noise.model_dump(mode="json")
             case GenerateStage() as generate:

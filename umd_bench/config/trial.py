@@ -79,6 +79,12 @@ class DataConfig(Frozen):
         """Image side in pixels; None where neither the configuration nor the data set has one."""
         return self.size or OWN_SIZES.get(self.name)
 
+    def like(self, other: DataConfig) -> DataConfig:
+        """This data set at the size, and in the latents, of ``other`` where it states none and has none."""
+        if self.side is not None:
+            return self
+        return self.model_copy(update={"size": other.side, "vae": self.vae or other.vae})
+
     def identity(self) -> dict[str, Any]:
         """What a key hashes: a size that the data set has anyway is left out, and so is what is not set."""
         own = {"size"} if self.size == OWN_SIZES.get(self.name) else set()
@@ -205,6 +211,7 @@ class ProbeStage(Frozen):
     draws: int = Field(default=5, ge=1, description="independent draws of the shots; the metric is their mean")
     ridge: float = Field(default=1024.0, gt=0)
     bias: float = Field(default=100.0, description="the appended constant; the bias is regularised too")
+    data: DataConfig | None = Field(default=None, description="None: the trial's; another of the same size and channels")
     t: int | None = Field(default=None, ge=0, description="None: 0, or 51 where the parent trained with r_t0 = 0")
 
 

@@ -42,6 +42,7 @@ def run_probe(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> 
     one: ``acc_<k>shot``, and ``pixel_acc_<k>shot`` of :func:`pixel_probe`. All test images are scored. Features are the
     representation at t = ``stage.t`` without mask and label; a t >= 1 noises image i of a split with noise of its own, the
     same in every trial of one seed. A class with fewer images than shots gives all it has, which is an event and a fact.
+    ``pack`` is of ``spec.reads``, which need not be what the parent was trained on.
     Raises :class:`UserError` for another kind of stage, a t that is not resolved, missing weights, and features that are NaN.
     """
     stage = spec.stage

@@ -54,6 +54,11 @@ def _check_stage(name: str, spec: StageSpec, data: DataFacts) -> None:
                     path = f"stages.{name}.corruption.{field}"
                     raise FieldError(path, ratio, f"it hides all of {tokens} tokens: expected at most {1 - 1 / tokens}")
         case ProbeStage() as probe:
+            other = data_facts(spec.reads, path=f"stages.{name}.data") if probe.data is not None else data
+            if (other.size, other.channels) != (data.size, data.channels):
+                asked, made = (f"{facts.channels}x{facts.size}x{facts.size}" for facts in (other, data))
+                path = f"stages.{name}.data.name"
+                raise FieldError(path, other.name, f"it has images of {asked}, and the model was made for {made} ({data.name})")
             if probe.t is not None and probe.t > spec.noise.timesteps:
                 raise FieldError(f"stages.{name}.t", probe.t, f"expected 0..{spec.noise.timesteps}")
         case GenerateStage() as generate:
@@ -69,5 +74,5 @@ def _check_stage(name: str, spec: StageSpec, data: DataFacts) -> None:
 
 def prepare_data(trials: Iterable[Trial], data_root: Path) -> dict[DataConfig, str]:
     """Pack the data sets that are not packed yet; the digest of each. Raises :class:`UserError` when one is missing."""
-    wanted = dict.fromkeys(trial.config.data for trial in trials)
+    wanted = dict.fromkeys(spec.reads for trial in trials for spec in trial.specs.values())
     return {data: open_data(data, data_root).manifest.digest for data in wanted}

@@ -84,7 +84,7 @@ def execute(
 def _refuse_other_data(root: Path, node: Node, digests: dict[DataConfig, str]) -> None:
     """A result made from other bytes of a data set of that name is not the result that is asked for."""
     result = RunDir(root, node.key).result()
-    data = node.spec.data
+    data = node.spec.reads
     if result is not None and result["data"]["digest"] != digests[data]:
         theirs, ours = result["data"]["digest"][:12], digests[data][:12]
         raise UserError(

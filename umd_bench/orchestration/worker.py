@@ -61,7 +61,7 @@ def _result(run: RunDir, attempt: Attempt, data_root: Path, stop: Callable[[], b
     torch.set_num_threads(spec.resources.threads)
     here = environment(spec)
     write_json(attempt.path / "environment.json", here)
-    pack = open_data(spec.data, data_root)
+    pack = open_data(spec.reads, data_root)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
