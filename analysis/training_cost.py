@@ -9,5 +9,5 @@ ITEM = Item(
     sweep="training_cost",
     x="method",
     source=f"{PAPER}: training time",
-    metrics=("pretrain.loss",),
+    metrics=("pretrain.loss_final",),
 )
