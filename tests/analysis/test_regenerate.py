@@ -143,3 +143,16 @@ def test_published_numbers_stand_beside_the_measured_ones_never_among_them(made:
     assert "compare the order of the methods within a column" in text
     for table in ("table.md", "table.csv", "long.csv"):
         assert "MaskDiT-B/4" not in (made / "analysis/methods" / table).read_text()
+
+
+def test_published_numbers_stand_beside_every_arm_of_their_method(tmp_path: Path) -> None:
+    axes = {"method": ["umd", "dit_scratch"], "stages.generate.cfg_scale": [1.5, 4.0]}
+    build_sweep(tmp_path, "latent", axes=axes, sets=("seeds=[0, 1]", "tier=digits"))
+    assert main(["--results", str(tmp_path)]) == 0
+    lines = (tmp_path / "analysis/latent/published.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")][:6] for line in lines if line.startswith("| ")]
+    assert rows[0][:3] == ["method", "published model", "published 100-shot % ↑"]
+    assert rows[0][5] == "here: cfg_scale"
+    assert [(row[0], row[3], row[5]) for row in rows[2:]] == [
+        ("umd", "3.96", "1.5"), ("umd", "3.96", "4"), ("mae", "–", "–"), ("dit_scratch", "4.31", "1.5"), ("dit_scratch", "4.31", "4"),
+    ]  # fmt: skip

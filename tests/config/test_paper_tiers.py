@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from umd_bench.config.resolve import Trial, load_trial
+from umd_bench.config.resolve import Trial, load_sweep, load_trial
 from umd_bench.config.trial import GenerateStage, ProbeStage, TrainStage
 from umd_bench.data.sources import SOURCES, data_facts
 from umd_bench.orchestration.checks import check_trials
 
+SWEEPS = Path(__file__).parents[2] / "sweeps"
 TIERS = ("imagenet64", "imagenet256", "imagenet256_latent")
 N_TRAIN = 1_268_355  # train[:99%]
 
@@ -123,3 +124,24 @@ def test_a_stage_set_to_null_is_left_out_whatever_the_tier_says() -> None:
     assert list(load_trial("umd", sets=["stages.finetune_probe=null", "stages.generate=null"]).specs) == [
         "pretrain", "probe", "finetune",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_sweep_can_be_planned_at_its_own_tier(path: Path) -> None:
+    check_trials(load_sweep(path).trials)
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize(
+    "name", ["mask_ratio", "r_t0", "noise_schedule", "methods", "finetune_curve", "latent", "training_cost"]
+)
+def test_what_runs_at_digits_can_be_planned_at_the_papers_scale(name: str, tier: str) -> None:
+    check_trials(load_sweep(SWEEPS / f"{name}.yaml", tier=tier).trials)
+
+
+def test_transfer_probes_the_official_evaluations_nine_sets_with_ten_shots() -> None:
+    specs = load_sweep(SWEEPS / "transfer.yaml").trials[0].specs
+    probes = {spec.reads.name: spec.stage for name, spec in specs.items() if name.startswith("transfer_")}
+    assert set(probes) == {name for name, facts in SOURCES.items() if facts.read is None} - {"imagenet"}
+    assert len(probes) == 9
+    assert {(probe.shots, probe.ridge) for probe in probes.values() if isinstance(probe, ProbeStage)} == {((10,), 1024)}
