@@ -164,7 +164,16 @@ def test_a_clean_share_that_gives_no_clean_image_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("snapshot", "nimg"),
-    [("640", 640), ("0.5", 7_680), ("1.0", 15_360), ("0.0001", 32), ("0.3334", 5_120), ("15360", 15_360), ("null", 15_360)],
+    [
+        ("640", 640),
+        ("0.5", 7_680),
+        ("1.0", 15_360),
+        ("0.0001", 32),
+        ("0.3334", 5_120),
+        ("0.3325", 5_120),
+        ("15360", 15_360),
+        ("null", 15_360),
+    ],
 )
 def test_a_snapshot_is_images_seen_or_a_share_to_the_nearest_batch(snapshot: str, nimg: int) -> None:
     trial = load_trial("umd", sets=[f"stages.{stage}.snapshot={snapshot}" for stage in ("probe", "finetune")])

@@ -14,15 +14,16 @@ _HOUR_SECONDS = 3600
 
 
 def arm_costs(summary: Summary, costs: pd.DataFrame) -> pd.DataFrame:
-    """One row an arm whose pre-training is done, as text; empty where none is. Arms that share one pre-training are one row.
+    """One row an arm whose pre-training is done, as text; empty where none is.
 
-    ``device-hours`` are the mean over seeds of the stage's seconds in the attempt that finished it; ``images/s`` their median.
+    Axes along which nothing is pre-trained apart are left out. ``device-hours`` are the mean over seeds of the
+    stage's seconds in the attempt that finished it; ``images/s`` are the median.
     """
     facts = summary.long[summary.long["kind"] == "pretrain"].drop_duplicates(["trial", "stage"])
     done = costs[costs["kind"] == "pretrain"].merge(facts[["trial", "stage", "nimg", "flops"]], on=["trial", "stage"])
     axes = [axis for axis in summary.axes if _matters(done, axis, summary.axes)] or list(summary.axes[:1])
     rows = []
-    for key, runs in done.drop_duplicates("key").groupby(axes, sort=False, dropna=False):
+    for key, runs in done.groupby(axes, sort=False, dropna=False):
         nimg, flops = runs["nimg"].iloc[0], runs["flops"].iloc[0]
         hours = runs["seconds"].mean() * runs["world_size"].iloc[0] / _HOUR_SECONDS
         rows.append(
