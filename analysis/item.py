@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PAPER = "Hansen-Estruch, Vishwanath, Zhang, Tomar, Unified Auto-Encoding with Masked Diffusion, arXiv 2406.17688"
-STANDARD_METRICS = ("*probe.acc_*shot", "*generate*.fd_*", "*generate*.is_*", "*generate*.accuracy_*")
+STANDARD_METRICS = (
+    "*probe.acc_*shot",
+    "*generate*.fid",
+    "*generate*.fd_*",
+    "*generate*.is",
+    "*generate*.is_*",
+    "*generate*.accuracy_*",
+)
 
 
 @dataclass(frozen=True)

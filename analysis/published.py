@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 
 from umd_bench.config.frozen import Frozen
-from umd_bench.reporting.naming import number
+from umd_bench.reporting.naming import axis_value, number
 from umd_bench.reporting.summary import Row, Summary
 from umd_bench.reporting.tables import MISSING, markdown_rows
 
@@ -59,13 +59,18 @@ def beside(summary: Summary, tables: list[Published]) -> str:
 
 
 def _frame(summary: Summary, table: Published) -> pd.DataFrame:
-    arms = {str(row.axes["method"]): row for row in summary.arms}
+    arms: dict[str, list[Row]] = {}
+    for arm in summary.arms:
+        arms.setdefault(str(arm.axes["method"]), []).append(arm)
+    others = [axis for axis in summary.axes if axis != "method"]
     names = [name for name in HEADERS if any(name in row.numbers for row in table.rows)]
     rows = []
     for row in table.rows:
         cells = {"method": row.method, "published model": row.model}
         cells |= {f"published {HEADERS[name]}": _as_published(table, row, name) for name in names}
-        rows.append(cells | _own(summary, arms.get(row.method)))
+        for arm in arms.get(row.method) or [None]:
+            place = {f"here: {axis}": MISSING if arm is None else axis_value(arm.axes[axis]) for axis in others}
+            rows.append(cells | place | _own(summary, arm))
     return pd.DataFrame(rows, dtype="string")
 
 

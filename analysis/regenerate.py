@@ -6,7 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis import mask_ratio, methods, noise_schedule, published, r_t0
+from analysis import (
+    finetune_curve,
+    latent,
+    mask_ratio,
+    methods,
+    model_size,
+    noise_schedule,
+    published,
+    r_t0,
+    training_cost,
+    transfer,
+)
 from analysis.item import Item
 from umd_bench.config.errors import UserError
 from umd_bench.reporting.report import write_report
@@ -14,7 +25,17 @@ from umd_bench.reporting.summary import summarize
 from umd_bench.store import list_sweeps
 from umd_bench.store.files import write_atomic
 
-ITEMS = (mask_ratio.ITEM, r_t0.ITEM, noise_schedule.ITEM, methods.ITEM)
+ITEMS = (
+    mask_ratio.ITEM,
+    r_t0.ITEM,
+    noise_schedule.ITEM,
+    methods.ITEM,
+    transfer.ITEM,
+    finetune_curve.ITEM,
+    latent.ITEM,
+    model_size.ITEM,
+    training_cost.ITEM,
+)
 
 
 @dataclass(frozen=True)

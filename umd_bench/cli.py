@@ -43,7 +43,10 @@ DataOption = Annotated[
     Path | None,
     typer.Option("--data-root", envvar="UMD_BENCH_DATA", help="Folder of packed data sets [default: the user's cache]."),
 ]
-TierOption = Annotated[str | None, typer.Option("--tier", help="Scale: digits, fashion, emoji64, or a YAML file.")]
+SizeOption = Annotated[int | None, typer.Option("--size", min=1, help="Image side in pixels, where the data set has none.")]
+TierOption = Annotated[
+    str | None, typer.Option("--tier", help="Scale: digits, fashion, emoji64, imagenet64 and so on, or a YAML file.")
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change one field; may be repeated.")
 ]
@@ -264,12 +267,13 @@ def data_list(data_root: DataOption = None) -> None:
 def data_pack(
     name: Annotated[str, typer.Argument(help="A data set's name (see data list).")],
     folder: Annotated[Path | None, typer.Option("--folder", help="Where its original files are.")] = None,
+    size: SizeOption = None,
     data_root: DataOption = None,
 ) -> None:
     """Read a data set's original files into memory-mapped arrays."""
     from umd_bench.data.pack import pack
 
-    packed = pack(name, _data_root(data_root), folder)
+    packed = pack(name, _data_root(data_root), folder, size=size)
     counts = ", ".join(f"{count} {split}" for split, count in packed.manifest.counts.items())
     console.print(f"{name}: {counts}, digest {packed.manifest.digest[:12]}", highlight=False)
 
@@ -277,12 +281,13 @@ def data_pack(
 @data_app.command("verify")
 def data_verify(
     name: Annotated[str, typer.Argument(help="A packed data set's name.")],
+    size: SizeOption = None,
     data_root: DataOption = None,
 ) -> None:
     """Compare the packed files with the sums in their manifest."""
-    from umd_bench.data.pack import open_pack, verify
+    from umd_bench.data.pack import pack, verify
 
-    packed = open_pack(name, _data_root(data_root))
+    packed = pack(name, _data_root(data_root), size=size)
     verify(packed)
     console.print(f"{name}: every file agrees with its sum (digest {packed.manifest.digest[:12]})", highlight=False)
 

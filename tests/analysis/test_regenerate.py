@@ -27,7 +27,7 @@ PUBLISHED = {
     ("imagenet64", "maskdit"): (26.3, 19.0, 43.4),
     ("imagenet256", "umd"): (54.4, 3.96, 212.6),
     ("imagenet256", "mae"): (51.1, None, None),
-    ("imagenet256", "dit"): (None, 4.31, 274.5),
+    ("imagenet256", "dit_scratch"): (None, 4.31, 274.5),
 }
 
 
@@ -49,7 +49,9 @@ def test_every_sweep_that_is_there_is_made_and_the_others_name_their_command(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"mask_ratio: {tmp_path / 'mask_ratio'}"
     assert lines[1] == f"r_t0: not made: {made} holds no results of it; `umd-bench sweep sweeps/r_t0.yaml` makes them"
-    assert lines[3:] == [f"methods: {tmp_path / 'methods'}", f"own: {tmp_path / 'own'}", f"index: {tmp_path / 'README.md'}"]
+    made_here = [line for line in lines if ": not made: " not in line]
+    assert made_here[1:] == [f"methods: {tmp_path / 'methods'}", f"own: {tmp_path / 'own'}", f"index: {tmp_path / 'README.md'}"]
+    assert len(lines) - len(made_here) == len(ITEMS) - 2
     assert {path.name for path in tmp_path.iterdir()} == {"mask_ratio", "methods", "own", "README.md"}
 
 
@@ -142,3 +144,20 @@ def test_published_numbers_stand_beside_the_measured_ones_never_among_them(made:
     assert "compare the order of the methods within a column" in text
     for table in ("table.md", "table.csv", "long.csv"):
         assert "MaskDiT-B/4" not in (made / "analysis/methods" / table).read_text()
+
+
+def test_published_numbers_stand_beside_every_arm_of_their_method(tmp_path: Path) -> None:
+    axes = {"method": ["umd", "dit_scratch"], "stages.generate.cfg_scale": [1.5, 4.0]}
+    build_sweep(tmp_path, "latent", axes=axes, sets=("seeds=[0, 1]", "tier=digits"))
+    assert main(["--results", str(tmp_path)]) == 0
+    lines = (tmp_path / "analysis/latent/published.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")][:6] for line in lines if line.startswith("| ")]
+    assert rows[0][:3] == ["method", "published model", "published 100-shot % ↑"]
+    assert rows[0][5] == "here: stages.generate.cfg_scale"
+    assert [(row[0], row[3], row[5]) for row in rows[2:]] == [
+        ("umd", "3.96", "1.5"),
+        ("umd", "3.96", "4"),
+        ("mae", "–", "–"),
+        ("dit_scratch", "4.31", "1.5"),
+        ("dit_scratch", "4.31", "4"),
+    ]

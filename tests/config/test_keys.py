@@ -49,6 +49,7 @@ def test_a_field_changes_its_stage_and_its_descendants(change: str, stages: set[
         "stages.pretrain.min_snr_gamma=2",  # nothing is weighted by it
         "stages.probe.t=0",  # the default, spelled out
         "stages.pretrain.corruption.mask_ratio=0.375",
+        "data.size=8",  # its own
     ],
 )
 def test_what_cannot_change_a_result_is_not_in_any_key(change: str) -> None:
@@ -154,3 +155,10 @@ def test_keys_stay_what_they_were() -> None:
         seed=0,
     )
     assert spec.key == "05164e46fab4742c"
+
+
+def test_the_size_and_the_vae_of_the_data_are_in_every_key() -> None:
+    pretrain = load_trial("umd").specs["pretrain"]
+    choices = [(64, None), (256, None), (256, "sd_kl_f8")]
+    data = [DataConfig(name="imagenet", size=size, vae=vae) for size, vae in choices]
+    assert len({StageSpec.model_validate({**pretrain.model_dump(), "data": choice}).key for choice in data}) == 3

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from umd_bench.config.errors import UserError
-from umd_bench.config.resolve import axis_names, json_schema, load_sweep, load_trial, method_names, tier_names
+from umd_bench.config.resolve import PRESETS, axis_names, json_schema, load_sweep, load_trial, method_names, tier_names
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
@@ -128,7 +128,7 @@ def test_every_method_is_a_trial_by_name(method: str) -> None:
         ("nimg: 1280", "ningm: 1280", ["sweep.yaml:6", "stages.pretrain.ningm", "expected one of kind, parent"]),
         ("[0.25, 0.5]", "[0.25, 1.5]", ["sweep.yaml:8", "stages.pretrain.corruption.mask_ratio = 1.5", "less than 1"]),
         ("nimg: 1280", "nimg: 1000", ["sweep.yaml:6", "stages.pretrain.nimg", "multiple of batch = 32"]),
-        ("method: umd", "method: gan", ["sweep.yaml:4", "'gan'", "dit, mae, maskdit, umd"]),
+        ("method: umd", "method: gan", ["sweep.yaml:4", "'gan'", "dit, dit_scratch, mae, maskdit, umd"]),
         ("tier: digits", "tier: mnist", ["sweep.yaml:2", "'mnist'", "digits, emoji64, fashion"]),
         ("seeds: [0, 1]", "seeds: [0, 0]", ["sweep.yaml:10", "lists one twice"]),
         ("noise.schedule: [", "colour: [", ["colour", "noise"]),
@@ -186,6 +186,11 @@ def test_a_mistake_in_set_names_the_option(tmp_path: Path) -> None:
     assert "expected key.path=value" in message(tmp_path, SWEEP, "seeds")
 
 
+def test_a_size_that_a_data_set_does_not_have_is_refused(tmp_path: Path) -> None:
+    text = message(tmp_path, SWEEP, "trial.data.size=16")
+    assert "data.size: 16 is not accepted: images of digits have 8 pixels a side" in text
+
+
 def test_a_missing_file_and_a_cycle_of_extends_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.yaml cannot be read"):
         load_sweep(tmp_path / "nowhere.yaml")
@@ -205,11 +210,67 @@ def test_a_clean_share_that_gives_no_clean_image_is_refused() -> None:
     )
 
 
-def test_a_probe_of_a_snapshot_that_is_not_kept_is_refused() -> None:
-    with pytest.raises(UserError, match=r"640 is not kept by pretrain: expected one of \[15360\]"):
-        load_trial("umd", sets=["stages.probe.snapshot=640"])
-    kept = load_trial("umd", sets=["stages.probe.snapshot=640", "stages.pretrain.snapshots=[640]"])
-    assert kept.specs["probe"].parent_nimg == 640
+@pytest.mark.parametrize(
+    ("snapshot", "nimg"),
+    [
+        ("640", 640),
+        ("0.5", 7_680),
+        ("1.0", 15_360),
+        ("0.0001", 32),
+        ("0.3334", 5_120),
+        ("0.3325", 5_120),
+        ("15360", 15_360),
+        ("null", 15_360),
+    ],
+)
+def test_a_snapshot_is_images_seen_or_a_share_to_the_nearest_batch(snapshot: str, nimg: int) -> None:
+    trial = load_trial("umd", sets=[f"stages.{stage}.snapshot={snapshot}" for stage in ("probe", "finetune")])
+    assert [trial.specs[stage].parent_nimg for stage in ("probe", "finetune")] == [nimg, nimg]
+
+
+def test_a_snapshot_at_the_end_is_the_same_stage_as_none() -> None:
+    keys = {load_trial("umd", sets=[f"stages.probe.snapshot={s}"]).specs["probe"].key for s in ("null", "1.0", "15360")}
+    assert len(keys) == 1
+
+
+@pytest.mark.parametrize("snapshot", ["0", "-32", "0.0", "1.5", "650", "15392"])
+def test_a_snapshot_that_the_parent_cannot_have_is_refused(snapshot: str) -> None:
+    with pytest.raises(UserError, match=rf"stages.probe.snapshot: {snapshot} is .*a share of .* in \(0, 1\]$"):
+        load_trial("umd", sets=[f"stages.probe.snapshot={snapshot}"])
+
+
+ZIPPED = SWEEP.replace(
+    "noise.schedule: [linear, cosine]", '"stages.finetune_probe.snapshot, stages.generate.snapshot": [0.5, 1.0]'
+)
+
+
+def test_paths_joined_by_a_comma_take_one_value_together(tmp_path: Path) -> None:
+    sweep = load_sweep(write(tmp_path, ZIPPED))
+    assert [trial.id for trial in sweep.trials[:4:2]] == [
+        "mask_ratio=0.25,snapshot=0.5,seed=0",
+        "mask_ratio=0.25,snapshot=1,seed=0",
+    ]
+    half, whole = sweep.trials[0], sweep.trials[2]
+    for stage in ("finetune_probe", "generate"):
+        assert (half.specs[stage].parent_nimg, whole.specs[stage].parent_nimg) == (6_400, 12_800)
+        assert half.specs[stage].key != whole.specs[stage].key
+    assert half.specs["finetune"].key == whole.specs["finetune"].key
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("stages.generate.snapshot", "stages.generate.steps", "joins other fields: expected paths that end alike"),
+        ("stages.generate.snapshot", "stages.finetune_probe.snapshot", "stages.finetune_probe.snapshot is named twice"),
+        ("stages.generate.snapshot", "colour.snapshot", "'colour.snapshot' is no field of a trial that can vary"),
+        ("stages.generate.snapshot", "", "'' is no field of a trial that can vary"),
+        ("[0.5, 1.0]", "[0.5, 1.5]", "1.5 is not accepted: expected images seen"),
+    ],
+)
+def test_a_mistake_in_joined_paths_is_one_sentence(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    text = message(tmp_path, ZIPPED.replace(old, new))
+    assert "sweep.yaml:" in text
+    assert expected in text
 
 
 def test_axis_names_are_short_unless_two_are_alike() -> None:
@@ -223,3 +284,38 @@ def test_the_schema_describes_sweeps_and_trials() -> None:
     assert "stages" in yaml.safe_load(json_schema("trial"))["properties"]
     with pytest.raises(UserError, match="expected one of sweep, trial"):
         json_schema("stage")
+
+
+def test_a_model_name_is_expanded_under_the_other_fields(tmp_path: Path) -> None:
+    by_axis = SWEEP.replace("  noise.schedule: [linear, cosine]\n", "  model: [S/4, B/2]\n").replace(
+        "  method: umd\n", "  method: mae\n  model: {class_tokens: 2}\n"
+    )
+    sweep = load_sweep(write(tmp_path, by_axis))
+    assert [trial.id for trial in sweep.trials[:4:2]] == [
+        "mask_ratio=0.25,model=S/4,seed=0",
+        "mask_ratio=0.25,model=B/2,seed=0",
+    ]
+    small, base = (sweep.trials[i].config.model for i in (0, 2))
+    assert (small.width, small.depth, small.decoder_depth, small.heads, small.patch) == (384, 12, 4, 6, 4)
+    assert (base.width, base.depth, base.decoder_depth, base.heads, base.patch) == (768, 12, 4, 12, 2)
+    assert (small.adaln, small.class_tokens) == (False, 2)  # of the method and of the file
+    large = load_sweep(write(tmp_path, SWEEP), sets=["trial.model=L/2"]).trials[0].config.model
+    assert (large.width, large.depth, large.decoder_depth, large.heads, large.patch) == (1024, 24, 8, 16, 2)
+    assert load_trial("umd", sets=["model=L/2"]).config.model == large
+    trial = write(tmp_path, "tier: digits\nmethod: umd\nmodel: L/2\n", "trial.yaml")
+    assert load_trial(str(trial), sets=["model.depth=3"]).config.model == large.model_copy(update={"depth": 3})
+    tier = write(tmp_path, "trial: {model: L/2, data: {name: digits}}\nextends: base_tier.yaml\n", "tier.yaml")
+    write(tmp_path, (PRESETS / "tiers/digits.yaml").read_text(), "base_tier.yaml")
+    assert load_trial("umd", tier=str(tier)).config.model == large
+
+
+@pytest.mark.parametrize("name", ["XL/4", "B", "B/0", "B/4/2", "b/4", ""])
+def test_a_bad_model_name_is_one_sentence_with_its_place(tmp_path: Path, name: str) -> None:
+    expected = f"model = {name!r} is not accepted: expected one of B, L, S, a slash and the patch side, as in B/4"
+    assert f"sweep.yaml:5: trial.{expected}" in message(
+        tmp_path, SWEEP.replace("  method: umd\n", f"  model: '{name}'\n  method: umd\n").replace("trial:\n", "# \ntrial:\n")
+    )
+    assert f"sweep.yaml:9: {expected}" in message(
+        tmp_path, SWEEP.replace("  noise.schedule: [linear, cosine]\n", f"  model: ['{name}']\n")
+    )
+    assert f"--set trial.model: trial.{expected}" in message(tmp_path, SWEEP, f"trial.model='{name}'")

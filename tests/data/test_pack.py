@@ -11,14 +11,16 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from umd_bench.config.errors import UserError
+from umd_bench.config.trial import DataConfig
 from umd_bench.data import pack as pack_module
-from umd_bench.data.pack import Manifest, Pack, data_root, open_pack, pack, verify
+from umd_bench.data.pack import Manifest, Pack, data_root, open_data, open_pack, pack, verify
 from umd_bench.data.sources import SOURCES, DataSource, Splits
 
 READS: list[Path | None] = []
@@ -263,3 +265,16 @@ def test_the_root_is_the_variable_or_below_the_home_folder(monkeypatch: pytest.M
     assert data_root() == Path.home() / "packs"
     monkeypatch.delenv("UMD_BENCH_DATA")
     assert data_root() == Path.home() / ".cache" / "umd-bench" / "data"
+
+
+def test_a_data_set_without_a_size_is_packed_at_each_size_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizeless = replace(tiny(), size=None, class_names=(), n_classes=2)
+    monkeypatch.setitem(SOURCES, "tiny", replace(sizeless, class_names=("even", "odd")))
+    made = pack("tiny", tmp_path, size=4)
+    assert made.path == tmp_path / "tiny-4-v1"
+    assert made.split("train").images.shape[1:] == (3, 4, 4)
+    monkeypatch.setitem(SOURCES, "tiny", replace(sizeless, read=None))  # its pack is enough
+    assert open_data(DataConfig(name="tiny", size=4), tmp_path).manifest.class_names == ("even", "odd")
+    made.path.rename(tmp_path / "tiny-8-v1")
+    with pytest.raises(UserError, match="is of 4 px and 2 classes, expected 8 px and 2 classes"):
+        open_data(DataConfig(name="tiny", size=8), tmp_path)

@@ -11,9 +11,10 @@ import torch
 from small_parents import digits
 
 from umd_bench.config.errors import FieldError, UserError
-from umd_bench.data.sources import SOURCES
+from umd_bench.config.trial import DataConfig
+from umd_bench.data.sources import SOURCES, data_facts
 from umd_bench.evaluation import extractors
-from umd_bench.evaluation.classifier import accuracy, build_classifier, read_weights
+from umd_bench.evaluation.classifier import RECIPES, accuracy, build_classifier, read_weights
 from umd_bench.evaluation.extractors import (
     EXTRACTORS,
     WEIGHTS,
@@ -26,7 +27,7 @@ from umd_bench.evaluation.extractors import (
 MEGABYTE = 1 << 20
 
 
-@pytest.mark.parametrize("name", EXTRACTORS)
+@pytest.mark.parametrize("name", RECIPES)
 def test_every_extractor_gives_finite_features_and_logits_of_its_stated_widths(name: str) -> None:
     facts, extractor = EXTRACTORS[name], load_extractor(name)
     images = torch.randint(0, 256, (5, *facts.shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -41,7 +42,7 @@ def test_every_extractor_gives_finite_features_and_logits_of_its_stated_widths(n
     assert facts.shape == (SOURCES[facts.data].channels, SOURCES[facts.data].size, SOURCES[facts.data].size)
 
 
-@pytest.mark.parametrize("name", EXTRACTORS)
+@pytest.mark.parametrize("name", RECIPES)
 def test_committed_weights_are_small_and_described(name: str) -> None:
     described = json.loads((WEIGHTS / f"{name}.json").read_text())
     assert (WEIGHTS / f"{name}.safetensors").stat().st_size <= MEGABYTE
@@ -91,27 +92,38 @@ def test_images_of_another_type_or_shape_are_refused(images: torch.Tensor) -> No
 
 
 def test_unknown_names_list_the_valid_ones() -> None:
-    listed = "expected one of digits_cnn, emoji_cnn, fashion_cnn"
+    listed = "expected one of digits_cnn, emoji_cnn, fashion_cnn, inception-v3-compat"
     with pytest.raises(FieldError, match=rf"stages.generate.extractor = 'inception' is not accepted: {listed}"):
         load_extractor("inception")
     with pytest.raises(FieldError, match=rf"stages.x.extractor = 'inception' is not accepted: {listed}"):
         check_extractor("inception", SOURCES["digits"], path="stages.x.extractor")
-    with pytest.raises(UserError, match="expected one of digits, emoji64, fashion_mnist"):
-        extractor_for("imagenet")
+    with pytest.raises(
+        UserError, match="no extractor takes images of the data set 'nowhere': expected one of cifar100, digits"
+    ):
+        extractor_for("nowhere")
 
 
 def test_an_extractor_of_another_data_set_is_refused_with_one_that_fits() -> None:
     check_extractor("digits_cnn", SOURCES["digits"], path="p")
     with pytest.raises(FieldError, match="reads images of fashion_mnist, not of digits; expected one of digits_cnn"):
         check_extractor("fashion_cnn", SOURCES["digits"], path="p")
+    with pytest.raises(FieldError, match=r"it reads RGB images, and those of digits are not; expected one of digits_cnn$"):
+        check_extractor("inception-v3-compat", SOURCES["digits"], path="p")
+    check_extractor("inception-v3-compat", data_facts(DataConfig(name="emoji64")), path="p")
+    check_extractor("inception-v3-compat", data_facts(DataConfig(name="imagenet", size=256, vae="sd_kl_f8")), path="p")
+    with pytest.raises(FieldError, match="reads images of digits, not of imagenet; expected one of inception-v3-compat"):
+        check_extractor("digits_cnn", data_facts(DataConfig(name="imagenet", size=64)), path="p")
 
 
-def test_every_data_set_has_an_extractor() -> None:
-    assert {name: EXTRACTORS[extractor_for(name)].data for name in SOURCES} == {name: name for name in SOURCES}
+def test_every_data_set_that_can_be_read_has_an_extractor() -> None:
+    read = [name for name, facts in SOURCES.items() if facts.read is not None]
+    assert {name: EXTRACTORS[extractor_for(name)].data for name in read} == {name: name for name in read}
+    assert extractor_for("imagenet") == "inception-v3-compat"
 
 
 def test_each_extractor_is_described_in_a_line() -> None:
     lines = list(describe_extractors())
     assert len(lines) == len(EXTRACTORS)
     assert lines[0].startswith("digits_cnn: 64 features, trained on digits; SHA-256 ")
-    assert all("% of the test split" in line for line in lines)
+    assert all("% of the test split" in line for line in lines[:-1])
+    assert lines[-1].startswith("inception-v3-compat: 2048 features, takes any RGB images; SHA-256 6726825d0af5, ")

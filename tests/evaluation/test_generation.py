@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from small_parents import NIMG, SHARED, digits, parent_run, run_of, stage_of
 from umd_bench.config.errors import UserError
 from umd_bench.config.randomness import derive_seed
 from umd_bench.config.stage import StageSpec
-from umd_bench.config.trial import GenerateStage
+from umd_bench.config.trial import DataConfig, GenerateStage
 from umd_bench.data.loader import to_uint8
 from umd_bench.data.sources import source
 from umd_bench.engine.noise_process import NoiseProcess
@@ -206,3 +207,18 @@ def test_grid_of_colour_images_keeps_colours_and_order(tmp_path: Path) -> None:
         [0, 0, 255],
         [255, 255, 255],
     ]
+
+
+def test_an_extractor_of_other_classes_reports_no_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation, "load_extractor", lambda *given: replace(load_extractor(*given), data=None))
+    metrics = generated(tmp_path)[0].metrics
+    assert set(metrics) == {"fd_digits_cnn", "is_digits_cnn", "floor_fd_digits_cnn"}
+
+
+def test_samples_that_are_latents_are_refused(tmp_path: Path) -> None:
+    parent = parent_run(tmp_path)
+    spec = stage_of(parent, "generate", extractor="inception-v3-compat")
+    latents = spec.model_copy(update={"data": DataConfig(name="imagenet", size=256, vae="sd_kl_f8")})
+    run = run_of(spec, tmp_path)
+    with run.begin() as attempt, pytest.raises(UserError, match="latents of sd_kl_f8, and this version has no decoder"):
+        run_generate(latents, parent, digits(), attempt)

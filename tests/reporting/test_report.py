@@ -176,3 +176,20 @@ def test_figure_files_hold_no_date(root: Path, kind: str) -> None:
         width, height = struct.unpack(">II", data[16:24])
         assert width > 1_200
         assert height > 500
+
+
+def test_pretraining_is_costed_arm_by_arm_with_what_is_shared_once(tmp_path: Path) -> None:
+    axes = {"method": ["umd", "mae"], "stages.generate.cfg_scale": [1.5, 3.0]}
+    build_sweep(tmp_path, axes=axes, sets=("seeds=[0, 1]",))
+    text = write_report(summarize(tmp_path, "mask_ratio"), tmp_path).cost_md.read_text()
+    table = [line for line in text.partition("arm by arm")[2].splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    assert rows[0] == ["method", "seeds", "images", "MFLOP/image", "PFLOP", "images/s", "device-hours", "device"]
+    expected = ["2", "40,960", "10", "0.0004096", "3,200", "0.00361", "A processor"]  # (12.5 + 13.5) / 2 s an hour
+    assert rows[2:] == [["umd", *expected], ["mae", *expected]]
+
+
+def test_a_sweep_without_pretraining_results_has_no_such_table(tmp_path: Path) -> None:
+    trials = ("mask_ratio=0.25,seed=0", "mask_ratio=0.5,seed=0")
+    build_sweep(tmp_path, axes=TWO_ARMS, sets=("seeds=[0]",), skipped=dict.fromkeys(trials, ("pretrain",)))
+    assert "arm by arm" not in write_report(summarize(tmp_path, "mask_ratio"), tmp_path).cost_md.read_text()

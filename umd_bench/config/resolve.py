@@ -1,7 +1,8 @@
 """From files to trials: presets, tiers, ``extends``, ``--set`` and axes become fully specified :class:`TrialConfig` objects.
 
 A trial's fields, later ones winning: ``presets/base.yaml``, the method's preset, the tier, the tier's own words about that
-method, the file's ``trial`` (or the trial file itself), ``--set``, the axis values.
+method, the file's ``trial`` (or the trial file itself), ``--set``, the axis values. A stage that any of them sets to null is
+left out, whatever the others say of it.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from umd_bench.config.documents import Document, Place, parse_set, read_document
 from umd_bench.config.errors import FieldError, UserError, one_of
+from umd_bench.config.sizes import expanded, expanded_value
 from umd_bench.config.stage import StageSpec, stage_specs
-from umd_bench.config.sweep import SweepConfig
+from umd_bench.config.sweep import SweepConfig, axis_paths
 from umd_bench.config.trial import TrialConfig
 from umd_bench.config.validation import located, validate
 
@@ -60,7 +62,7 @@ def json_schema(what: str) -> str:
 
 
 def axis_names(paths: Sequence[str]) -> dict[str, str]:
-    """Short name of each axis: the path's last part, or the whole path where two would be alike."""
+    """Short name of each axis: the last part of its path or paths, or the whole where two would be alike."""
     last = [path.rsplit(".", 1)[-1] for path in paths]
     return {path: name if last.count(name) == 1 else path for path, name in zip(paths, last, strict=True)}
 
@@ -77,23 +79,24 @@ def tier_names() -> list[str]:
 
 def load_sweep(path: Path, *, tier: str | None = None, sets: Sequence[str] = ()) -> Sweep:
     """Read a sweep file and expand it to its trials. Raises :class:`UserError` for the first mistake found."""
-    document = read_document(path)
+    document = expanded(read_document(path), "trial")
     if tier is not None:
         document = document.patched(("tier",), tier, Place("--tier"))
     for option in sets:
         at, value, place = parse_set(option)
         if at[0] == "axes" and len(at) > 1:  # an axis is named by a path with dots of its own
             at = ("axes", option.partition("=")[0].removeprefix("axes."))
-        document = document.patched(at, value, place)
+        document = document.patched(at, expanded_value(at, value, place) if at[0] == "trial" else value, place)
     config = validate(SweepConfig, document)
     return Sweep(config, tuple(_expand(config, document)))
 
 
 def load_trial(what: str, *, tier: str | None = None, sets: Sequence[str] = ()) -> Trial:
     """A trial from the name of a method, or from a file: fields of a trial, and ``tier`` where they build on one."""
-    document = Document({"method": what, "tier": "digits"}) if what in method_names() else read_document(Path(what))
+    document = Document({"method": what, "tier": "digits"}) if what in method_names() else expanded(read_document(Path(what)))
     for option in sets:
-        document = document.patched(*parse_set(option))
+        at, value, place = parse_set(option)
+        document = document.patched(at, expanded_value(at, value, place), place)
     if tier is not None:
         document = document.patched(("tier",), tier, Place("--tier"))
     name = document.value.get("tier")
@@ -108,7 +111,9 @@ def _expand(config: SweepConfig, document: Document) -> list[Trial]:
             patch = document.part("trial")
             for path, index in zip(paths, indices, strict=True):
                 place = document.place(("axes", path, index)) or Place("axes")
-                patch = patch.patched(tuple(path.split(".")), config.axes[path][index], place)
+                for field in axis_paths(path):
+                    at = tuple(field.split("."))
+                    patch = patch.patched(at, expanded_value(at, config.axes[path][index], place), place)
             patch = patch.patched(("seed",), seed, document.place(("seeds",)) or Place("seeds"))
             axes = {path: config.axes[path][index] for path, index in zip(paths, indices, strict=True)}
             trial = _trial(patch, config.tier, document.place(("tier",)), axes)
@@ -120,14 +125,32 @@ def _trial(patch: Document, tier: Any, tier_place: Place | None, axes: dict[str,
     method = patch.value.get("method", "umd")
     if method not in method_names():
         raise located(FieldError("method", method, one_of(method_names())), patch)
-    document = _preset(f"methods/{method}.yaml").over(_preset("base.yaml"))
+    layers = [_preset("base.yaml"), _preset(f"methods/{method}.yaml")]
     if tier is not None:
-        scale = _tier(tier, tier_place)
-        document = scale.part("methods", method).over(scale.part("trial").over(document))
-    document = patch.patched(("method",), method, patch.place(("method",)) or Place("method")).over(document)
+        scale = expanded(expanded(_tier(tier, tier_place), "trial"), "methods", method)
+        layers += [scale.part("trial"), scale.part("methods", method)]
+    layers.append(patch.patched(("method",), method, patch.place(("method",)) or Place("method")))
+    document = _less_null_stages(layers)
     config = validate(TrialConfig, document)
-    axes = {path: _field(config, path) for path in axes}
+    axes = {
+        path: value if path == "model" and isinstance(value, str) else _field(config, axis_paths(path)[0])
+        for path, value in axes.items()
+    }
     return Trial(config, axes, stage_specs(config), document)
+
+
+def _less_null_stages(layers: list[Document]) -> Document:
+    """The layers on top of each other, the last one winning, without the stages that one of them sets to null."""
+    document = Document({})
+    null: set[str] = set()
+    for layer in layers:
+        stages = layer.value.get("stages")
+        null |= {name for name, stage in stages.items() if stage is None} if isinstance(stages, dict) else set()
+        document = layer.over(document)
+    if null:
+        kept = {name: stage for name, stage in document.value["stages"].items() if name not in null}
+        document = replace(document, value={**document.value, "stages": kept})
+    return document
 
 
 def _tier(name: Any, place: Place | None) -> Document:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
@@ -51,6 +52,26 @@ class StageSpec(Frozen):
     resources: Resources = Resources()
 
     @property
+    def snapshots(self) -> tuple[int, ...]:
+        """Images seen at which a training stage keeps weights before its end; empty for other stages."""
+        return self.stage.snapshots if isinstance(self.stage, TrainStage) else ()
+
+    def keeping(self, snapshots: Iterable[int]) -> StageSpec:
+        """The same stage, with the same key, that keeps these snapshots too; itself where it does, or trains nothing."""
+        if not isinstance(self.stage, TrainStage):
+            return self
+        kept = {*snapshots} - {self.stage.nimg} | {*self.snapshots}
+        if kept == {*self.snapshots}:
+            return self
+        return self.model_copy(update={"stage": self.stage.model_copy(update={"snapshots": tuple(sorted(kept))})})
+
+    @property
+    def reads(self) -> DataConfig:
+        """The data set whose images the stage sees: the trial's, or the one that a probe names."""
+        other = self.stage.data if isinstance(self.stage, ProbeStage) else None
+        return self.data if other is None else other.like(self.data)
+
+    @property
     def kind(self) -> str:
         """``pretrain``, ``finetune``, ``import``, ``probe`` or ``generate``."""
         return self.stage.kind
@@ -66,7 +87,7 @@ class StageSpec(Frozen):
         stage = self.stage.model_dump(mode="json", exclude={"parent", "snapshot"})
         identity: dict[str, Any] = {
             "stage": stage,
-            "data": self.data.model_dump(mode="json"),
+            "data": self.reads.identity(),
             "seed": self.seed,
             "parent": self.parent_key,
             "parent_nimg": self.parent_nimg,
@@ -93,6 +114,7 @@ class StageSpec(Frozen):
                 identity.pop("seed")  # nothing is drawn: every seed of a sweep shares one import
             case ProbeStage() as probe:
                 identity["versions"] = {name: COMPONENT_VERSIONS[name] for name in ("data", "probe")}
+                stage.pop("data")
                 if probe.t:
                     identity["noise"] = self.noise.model_dump(mode="json")
             case GenerateStage() as generate:
@@ -129,13 +151,13 @@ def stage_specs(trial: TrialConfig) -> dict[str, StageSpec]:
     return specs
 
 
-def _inherited(parent: StageSpec | None, snapshot: int | None) -> dict[str, Any]:
+def _inherited(parent: StageSpec | None, snapshot: float | None) -> dict[str, Any]:
     if parent is None:
         return {}
     assert isinstance(parent.stage, WeightsStage)
     return {
         "parent_key": parent.key,
-        "parent_nimg": snapshot or parent.stage.nimg,
+        "parent_nimg": parent.stage.nimg_at(snapshot),
         "parent_labels": parent.stage.labels,
         "parent_ema": parent.stage.keeps_average,
     }

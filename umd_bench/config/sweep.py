@@ -16,6 +16,11 @@ AXIS_ROOTS = ("method", "model", "noise", "stages")
 _PATH = re.compile(r"^[a-z_][a-z0-9_]*(\.[a-z_0-9]+)*$")
 
 
+def axis_paths(axis: str) -> tuple[str, ...]:
+    """The fields that an axis sets: one path, or several joined by commas that take the same value together."""
+    return tuple(path.strip() for path in axis.split(","))
+
+
 class ReportConfig(Frozen):
     """What the table and the figure show."""
 
@@ -30,21 +35,32 @@ class SweepConfig(Frozen):
     question: str = Field(default="", description="one sentence: what the sweep asks")
     tier: Name = Field(default="digits", description="a scale: a name of config/presets/tiers, or a YAML file")
     trial: dict[str, Any] = Field(default_factory=dict, description="fields of the trial over the method's and the tier's")
-    axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(description="dotted path in the trial -> values")
+    axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+        description="dotted path in the trial, or several with commas -> values"
+    )
     seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(default=[0, 1, 2], min_length=1)
     stages: tuple[Name, ...] | None = Field(default=None, description="run these stages and their parents only")
     report: ReportConfig = ReportConfig()
 
     @model_validator(mode="after")
     def _axes(self) -> SweepConfig:
-        for path, values in self.axes.items():
-            if not _PATH.match(path) or path.split(".")[0] not in AXIS_ROOTS:
+        paths: list[str] = []
+        for axis, values in self.axes.items():
+            for path in axis_paths(axis):
+                if not _PATH.match(path) or path.split(".")[0] not in AXIS_ROOTS:
+                    raise FieldRuleError(
+                        "axes", f"{path!r} is no field of a trial that can vary: expected a path below {AXIS_ROOTS}"
+                    )
+                if path in paths:
+                    raise FieldRuleError("axes", f"{path} is named twice: a field can vary along one axis only")
+                paths.append(path)
+            if len({path.rsplit(".", 1)[-1] for path in axis_paths(axis)}) > 1:
                 raise FieldRuleError(
-                    "axes", f"{path!r} is no field of a trial that can vary: expected a path below {AXIS_ROOTS}"
+                    "axes", f"{axis!r} joins other fields: expected paths that end alike, as in a.nimg, b.nimg"
                 )
             repeated = [value for i, value in enumerate(values) if value in values[:i]]
             if repeated:
-                raise FieldRuleError("axes", f"{path} lists {repeated[0]!r} twice")
+                raise FieldRuleError("axes", f"{axis} lists {repeated[0]!r} twice")
         if len(set(self.seeds)) != len(self.seeds):
             raise FieldRuleError("seeds", f"{self.seeds} lists one twice")
         if self.report.x is not None and self.report.x not in self.axes:

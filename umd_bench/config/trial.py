@@ -7,9 +7,9 @@ for a noised one. The presets of ``config/presets`` fill these fields with the p
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from umd_bench.config.errors import FieldRuleError
 from umd_bench.config.frozen import Frozen
@@ -25,6 +25,18 @@ _FIXED: dict[str, dict[str, int | bool]] = {
     "mae": {"decoder_depth": 0, "class_tokens": 1, "adaln": False},
     "dit": {"decoder_depth": 0, "class_tokens": 0, "adaln": True},
 }
+
+
+def _snapshot(value: float) -> float:
+    if value > 0 and (isinstance(value, int) or value <= 1):
+        return value
+    raise ValueError(
+        f"{value} is not accepted: expected images seen, a whole number from 1, or a share of the parent in (0, 1]"
+    )
+
+
+# Where on a parent: images seen, or a share of its length (1.0 is its end).
+Snapshot = Annotated[int | float, AfterValidator(_snapshot)]
 
 
 class ModelConfig(Frozen):
@@ -64,10 +76,39 @@ class ModelConfig(Frozen):
         return self
 
 
+# Data sets whose images have one size, in pixels: what their files are rendered, padded or measured at. All others have none.
+OWN_SIZES = {"digits": 8, "fashion_mnist": 32, "emoji64": 64}
+
+
 class DataConfig(Frozen):
-    """Which data set; its size, channels and classes are facts of the data source."""
+    """Which data set, and at which size; channels and classes are facts of the data source (``data/sources.py``)."""
 
     name: Name
+    size: int | None = Field(default=None, ge=1, description="image side in pixels; None: the data set's own")
+    vae: Name | None = Field(default=None, description="a name of data/sources.py: train on its latents of the images")
+
+    @model_validator(mode="after")
+    def _own_size(self) -> DataConfig:
+        own = OWN_SIZES.get(self.name)
+        if own is not None and self.size not in (None, own):
+            raise FieldRuleError("size", f"{self.size} is not accepted: images of {self.name} have {own} pixels a side")
+        return self
+
+    @property
+    def side(self) -> int | None:
+        """Image side in pixels; None where neither the configuration nor the data set has one."""
+        return self.size or OWN_SIZES.get(self.name)
+
+    def like(self, other: DataConfig) -> DataConfig:
+        """This data set at the size, and in the latents, of ``other`` where it states none and has none."""
+        if self.side is not None:
+            return self
+        return self.model_copy(update={"size": other.side, "vae": self.vae or other.vae})
+
+    def identity(self) -> dict[str, Any]:
+        """What a key hashes: a size that the data set has anyway is left out, and so is what is not set."""
+        own = {"size"} if self.size == OWN_SIZES.get(self.name) else set()
+        return self.model_dump(mode="json", exclude=own, exclude_none=True)
 
 
 class CorruptionConfig(Frozen):
@@ -114,7 +155,9 @@ class TrainStage(Frozen):
 
     kind: Literal["pretrain", "finetune"]
     parent: Name | None = None
-    snapshot: int | None = Field(default=None, ge=1, description="the parent's snapshot in images seen; its end when left out")
+    snapshot: Snapshot | None = Field(
+        default=None, description="images the parent has seen, or a share of it; its end when left out"
+    )
     nimg: int = Field(ge=1, description="length in images seen")
     batch: int = Field(ge=1)
     corruption: CorruptionConfig
@@ -126,7 +169,9 @@ class TrainStage(Frozen):
     augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig = OptimConfig()
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16 is autocast over fp32 master weights")
-    snapshots: tuple[int, ...] = Field(default=(), description="images seen at which weights are kept for later stages")
+    snapshots: tuple[int, ...] = Field(
+        default=(), description="images seen at which weights are kept, besides what children ask"
+    )
     checkpoint_every_nimg: int | None = Field(default=None, ge=1, description="None: ten checkpoints a stage")
 
     @model_validator(mode="after")
@@ -165,6 +210,21 @@ class TrainStage(Frozen):
     def n_steps(self) -> int:
         """Optimiser steps."""
         return self.nimg // self.batch
+
+    def nimg_at(self, snapshot: float | None) -> int:
+        """Images seen at a snapshot: a share is rounded to the nearest whole batch, and is at least one; None is the end."""
+        if snapshot is None:
+            return self.nimg
+        return max(1, math.floor(snapshot * self.n_steps + 0.5)) * self.batch if isinstance(snapshot, float) else snapshot
+
+    def can_keep(self, nimg: int) -> bool:
+        """Whether there are weights after ``nimg`` images."""
+        return 0 < nimg <= self.nimg and nimg % self.batch == 0
+
+    @property
+    def kept_at(self) -> str:
+        """The sentence part that says where a child may ask for weights."""
+        return f"a multiple of its batch = {self.batch} in 1..{self.nimg}, or a share of its length in (0, 1]"
 
     @property
     def lr_peak(self) -> float:
@@ -214,17 +274,31 @@ class ImportStage(Frozen):
         """One set of weights is all there is."""
         return False
 
+    def nimg_at(self, snapshot: float | None) -> int:
+        """Images seen at a snapshot: a share of 1.0 and None are the only weights there are."""
+        return self.nimg if snapshot is None or (isinstance(snapshot, float) and snapshot == 1) else int(snapshot)
+
+    def can_keep(self, nimg: int) -> bool:
+        """Whether there are weights after ``nimg`` images."""
+        return nimg == self.nimg
+
+    @property
+    def kept_at(self) -> str:
+        """The sentence part that says where a child may ask for weights."""
+        return f"{self.nimg}, all that an import gives"
+
 
 class ProbeStage(Frozen):
     """Few-shot ridge probe of a parent's raw weights (UMD paper, appendix)."""
 
     kind: Literal["probe"] = "probe"
     parent: Name
-    snapshot: int | None = Field(default=None, ge=1)
+    snapshot: Snapshot | None = None
     shots: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(10, 100), min_length=1)
     draws: int = Field(default=5, ge=1, description="independent draws of the shots; the metric is their mean")
     ridge: float = Field(default=1024.0, gt=0)
     bias: float = Field(default=100.0, description="the appended constant; the bias is regularised too")
+    data: DataConfig | None = Field(default=None, description="None: the trial's; another of the same size and channels")
     t: int | None = Field(default=None, ge=0, description="None: 0, or 51 where the parent saw no clean image")
 
 
@@ -233,7 +307,7 @@ class GenerateStage(Frozen):
 
     kind: Literal["generate"] = "generate"
     parent: Name
-    snapshot: int | None = Field(default=None, ge=1)
+    snapshot: Snapshot | None = None
     n: int = Field(ge=2, description="samples a sampling seed")
     sampling_seeds: int = Field(default=1, ge=1, description="independent sample sets; scores are their mean")
     sampler: Name = Field(default="ddim", description="a name of engine/samplers.py")
@@ -297,10 +371,10 @@ class TrialConfig(Frozen):
             if not isinstance(parent, WeightsStage):
                 trained = sorted(k for k, v in self.stages.items() if isinstance(v, WeightsStage) and k != name)
                 raise FieldRuleError(f"stages.{name}.parent", f"{stage.parent!r} gives no weights: expected one of {trained}")
-            if stage.snapshot is not None and stage.snapshot not in (*parent.snapshots, parent.nimg):
+            if not parent.can_keep(parent.nimg_at(stage.snapshot)):
                 raise FieldRuleError(
                     f"stages.{name}.snapshot",
-                    f"{stage.snapshot} is not kept by {stage.parent}: expected one of {[*parent.snapshots, parent.nimg]}",
+                    f"{stage.snapshot} is none of {stage.parent}'s: expected {parent.kept_at}",
                 )
         for name in self.stages:
             self.lineage(name)

@@ -1,6 +1,8 @@
 """Packs: a data set as memory-mapped uint8 arrays and a manifest, in a folder that appears whole or not at all.
 
-    root/<name>-v<version>/{train,test}_{images,labels}.npy, manifest.json
+    root/<name>[-<size>]-v<version>/{train,test}_{images,labels}.npy, manifest.json
+
+The size stands in the folder's name where the data set has none of its own.
 
 A pack is written into a hidden folder beside and renamed, so a killed packer leaves nothing that is read, and of two that
 pack at once the first wins and the second uses its pack. A pack is never replaced: one that is damaged, or whose manifest is
@@ -24,8 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from umd_bench.config.errors import UserError, one_of
-from umd_bench.data.sources import SOURCES, DataSource, Splits, source
+from umd_bench.config.errors import FieldError, UserError, one_of
+from umd_bench.config.trial import DataConfig
+from umd_bench.data.sources import SOURCES, DataSource, Splits, data_facts, source
 
 SPLITS = ("train", "test")
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -103,29 +106,58 @@ def open_pack(name: str, root: Path) -> Pack:
     return pack(name, root)
 
 
-def pack(name: str, root: Path, folder: Path | None = None) -> Pack:
+def open_data(data: DataConfig, root: Path) -> Pack:
+    """The pack of a configured data set below ``root``, made on first use. Raises as :func:`pack` does."""
+    return pack(data.name, root, size=data.size, vae=data.vae)
+
+
+def pack(name: str, root: Path, folder: Path | None = None, *, size: int | None = None, vae: str | None = None) -> Pack:
     """Read the data set ``name`` (from ``folder``, or where its source looks) and pack it, unless its pack is there already.
 
-    Raises :class:`UserError` for an unknown name, raw files that are missing or broken, a root that cannot be written, and
-    a pack that is there but damaged.
+    ``size`` in pixels is needed where the data set has none of its own. Raises :class:`UserError` for an unknown name, a
+    missing size, a data set that this version cannot read, raw files that are missing or broken, a root that cannot be
+    written, and a pack that is there but damaged.
     """
     facts = source(name)
-    target = root / f"{facts.name}-v{facts.version}"
+    if facts.size is not None and size not in (None, facts.size):
+        raise FieldError("size", size, f"images of {name} have {facts.size} pixels a side")
+    size = data_facts(DataConfig(name=name, size=size or facts.size, vae=vae)).size
+    if vae is not None:
+        raise UserError(f"latents of {name} ({vae}) cannot be used: this version reads no packs of latents; train on pixels")
+    target = pack_path(facts, root, size)
     if not target.exists():
+        if facts.read is None:
+            raise UserError(
+                f"{name} cannot be used: its packed folder {target} is missing, and this version has no reader to make it with"
+            )
         _require_writable(root)
         _remove_leftovers(root, target.name)
         splits = facts.read(folder)
-        _write(facts, splits, facts.notes(folder, sum(len(labels) for _, labels in splits.values())), target)
-    return Pack(target, _read_manifest(target, facts))
+        notes = facts.notes(folder, sum(len(labels) for _, labels in splits.values()))
+        _write(facts, size, splits, notes, target)
+    return Pack(target, _read_manifest(target, facts, size))
+
+
+def pack_path(facts: DataSource, root: Path, size: int) -> Path:
+    """The folder of a data set's pack at ``size`` pixels."""
+    sized = facts.name if facts.size is not None else f"{facts.name}-{size}"
+    return root / f"{sized}-v{facts.version}"
 
 
 def describe_sources(root: Path) -> Iterator[str]:
     """One line a data set: its images, its classes, its licence, and whether its pack lies below ``root``."""
     for name, facts in SOURCES.items():
-        shape = f"{facts.channels}x{facts.size}x{facts.size}"
-        target = root / f"{name}-v{facts.version}"
-        where = f"packed in {target}" if target.exists() else f"not packed; `umd-bench data pack {name}` does it"
-        yield f"{name}: {shape}, {len(facts.class_names)} classes, {facts.licence}; {where}"
+        if facts.size is not None:
+            targets = [target for target in (pack_path(facts, root, facts.size),) if target.exists()]
+            shape = f"{facts.channels}x{facts.size}x{facts.size}"
+        else:
+            targets = sorted(root.glob(f"{name}-[0-9]*-v{facts.version}"))
+            shape = f"{facts.channels} channels at a size you choose"
+        images = "".join(f"{count:,} {split}, " for split, count in facts.counts.items())
+        where = f"packed in {', '.join(map(str, targets))}" if targets else "not packed"
+        if not targets:
+            where += "; this version has no reader of it" if facts.read is None else f"; `umd-bench data pack {name}` does it"
+        yield f"{name}: {shape}, {images}{facts.classes} classes, {facts.licence}; {where}"
 
 
 def verify(pack: Pack) -> None:
@@ -144,7 +176,7 @@ def verify(pack: Pack) -> None:
         pack.split(split)
 
 
-def _write(facts: DataSource, splits: Splits, notes: dict[str, str], target: Path) -> None:
+def _write(facts: DataSource, size: int, splits: Splits, notes: dict[str, str], target: Path) -> None:
     """Write the pack beside ``target`` and rename it, unless another process was first."""
     beside: Path | None = None
     try:
@@ -158,7 +190,7 @@ def _write(facts: DataSource, splits: Splits, notes: dict[str, str], target: Pat
         draft = Manifest(
             name=facts.name,
             version=facts.version,
-            size=facts.size,
+            size=size,
             channels=facts.channels,
             counts={split: len(splits[split][1]) for split in SPLITS},
             class_names=facts.class_names,
@@ -204,7 +236,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_manifest(target: Path, facts: DataSource) -> Manifest:
+def _read_manifest(target: Path, facts: DataSource, size: int) -> Manifest:
     path = target / _MANIFEST
     try:
         manifest = Manifest.model_validate_json(path.read_text(encoding="utf-8"))
@@ -215,6 +247,9 @@ def _read_manifest(target: Path, facts: DataSource) -> Manifest:
     if (manifest.name, manifest.version) != (facts.name, facts.version):
         found, expected = f"{manifest.name} version {manifest.version}", f"{facts.name} version {facts.version}"
         raise UserError(f"{path} is of {found}, expected {expected}; {_remedy(target)}")
+    if facts.size is None and (manifest.size, len(manifest.class_names)) != (size, facts.classes):
+        found = f"{manifest.size} px and {len(manifest.class_names)} classes"
+        raise UserError(f"{path} is of {found}, expected {size} px and {facts.classes} classes; {_remedy(target)}")
     if manifest.digest != manifest.facts_digest():
         raise UserError(f"{path} was changed after packing (its digest is another one); {_remedy(target)}")
     return manifest

@@ -11,7 +11,7 @@ import torch
 from umd_bench.config.errors import FieldError, UserError
 from umd_bench.config.stage import StageSpec
 from umd_bench.config.trial import ImportStage, ModelConfig, WeightsStage
-from umd_bench.data.sources import DataSource
+from umd_bench.data.sources import DataFacts
 from umd_bench.engine.model import AutoEncoder
 from umd_bench.engine.published.dit import DiT
 from umd_bench.engine.published.mae import MaeEncoder
@@ -20,7 +20,7 @@ Sampled = AutoEncoder | DiT
 Evaluated = Sampled | MaeEncoder
 
 
-def empty_model(spec: StageSpec, source: DataSource) -> Evaluated:
+def empty_model(spec: StageSpec, source: DataFacts) -> Evaluated:
     """The model of a stage that ends in weights, on the meta device.
 
     Raises :class:`UserError` for a stage without weights, and :class:`FieldError` where the patch does not divide the side.
@@ -29,7 +29,7 @@ def empty_model(spec: StageSpec, source: DataSource) -> Evaluated:
     if not isinstance(stage, WeightsStage):
         raise UserError(f"run {spec.key} is a {spec.kind} stage and has no weights: name a pretrain, finetune or import stage")
     shape = {"size": source.size, "channels": source.channels}
-    classes = len(source.class_names) if stage.labels else 0
+    classes = source.classes if stage.labels else 0
     with torch.device("meta"):
         match spec.model.family:
             case "umd":

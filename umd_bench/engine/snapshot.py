@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from umd_bench.config.errors import UserError
-from umd_bench.data.sources import DataSource
+from umd_bench.data.sources import DataFacts
 from umd_bench.engine.checkpoint import safetensors_metadata
 from umd_bench.engine.families import Evaluated, Sampled, empty_model
 from umd_bench.store.files import write_atomic
@@ -58,7 +58,7 @@ def load_snapshot(run: RunDir, nimg: int, *, ema: bool = False) -> dict[str, Ten
 
 
 def restore_model(
-    run: RunDir, nimg: int, *, source: DataSource, ema: bool = False, device: torch.device | str = "cpu"
+    run: RunDir, nimg: int, *, source: DataFacts, ema: bool = False, device: torch.device | str = "cpu"
 ) -> Evaluated:
     """The trained or imported model of ``run`` after ``nimg`` images, on ``device``, in eval mode and without gradients.
 
@@ -70,7 +70,7 @@ def restore_model(
 
 
 def restore_sampled(
-    run: RunDir, nimg: int, *, source: DataSource, ema: bool = False, device: torch.device | str = "cpu"
+    run: RunDir, nimg: int, *, source: DataFacts, ema: bool = False, device: torch.device | str = "cpu"
 ) -> Sampled:
     """:func:`restore_model` of a run that a sampler can use; another raises :class:`UserError`."""
     model = restore_model(run, nimg, source=source, ema=ema, device=device)

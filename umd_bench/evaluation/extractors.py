@@ -16,25 +16,36 @@ from torch import Tensor
 
 from umd_bench.config.errors import FieldError, UserError, one_of
 from umd_bench.data.loader import to_unit
-from umd_bench.data.sources import DataSource
+from umd_bench.data.sources import SOURCES, DataFacts
+from umd_bench.evaluation import inception
 from umd_bench.evaluation.classifier import RECIPES, Recipe, build_classifier, read_weights
 from umd_bench.store.files import read_json
 
 WEIGHTS = Path(__file__).parent / "weights"
+INCEPTION = "inception-v3-compat"
 
-# float32 [B, C, H, W] in [-1, 1] -> features [B, D], logits [B, K]
+Shape = tuple[int, int | None, int | None]  # (C, H, W); None: any
+
+# uint8 [B, C, H, W] -> features [B, D], logits [B, K]
 Network = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """A loaded extractor. ``hash`` is the SHA-256 of its weights, in hex; ``shape`` is (C, H, W)."""
+    """A loaded extractor. ``hash`` is the SHA-256 of its weights, in hex; ``data`` the set whose classes it reads, if any."""
 
     name: str
     hash: str
-    shape: tuple[int, int, int]
+    shape: Shape
     network: Network
     device: torch.device
+    data: str | None
+
+    def metric(self, score: str) -> str:
+        """What a score of its features is called: ``fd`` is ``fid`` with the features that FID is defined by, and only then."""
+        if self.name != INCEPTION:
+            return f"{score}_{self.name}"
+        return "fid" if score == "fd" else score
 
     @torch.inference_mode()
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,39 +53,48 @@ class Extractor:
 
         Raises :class:`UserError` for another dtype or shape.
         """
-        if images.dtype != torch.uint8 or images.shape[1:] != self.shape:
+        sides = zip(images.shape[1:], self.shape, strict=False)
+        if images.dtype != torch.uint8 or images.ndim != 4 or any(wanted not in (None, side) for side, wanted in sides):
             dtype = str(images.dtype).removeprefix("torch.")
+            expected = ", ".join(
+                name if wanted is None else str(wanted) for name, wanted in zip("CHW", self.shape, strict=True)
+            )
             raise UserError(
                 f"{self.name} does not take {dtype} images of shape {list(images.shape)}: "
-                f"expected uint8 of shape [B, {', '.join(map(str, self.shape))}]"
+                f"expected uint8 of shape [B, {expected}]"
             )
-        features, logits = self.network(to_unit(images.to(self.device)))
+        features, logits = self.network(images.to(self.device))
         return features.float().cpu(), logits.float().cpu()
 
 
 @dataclass(frozen=True)
 class ExtractorFacts:
-    """A row: the data set it was trained on and whose classes it reads, its input (C, H, W), D, and how it is loaded."""
+    """A row: the data set whose classes it reads (None: it takes any RGB images), its input, D, and how it is loaded."""
 
-    data: str
-    shape: tuple[int, int, int]
+    data: str | None
+    shape: Shape
     dim: int
     load: Callable[[torch.device], Extractor]
 
 
 def _load_classifier(name: str, device: torch.device) -> Extractor:
     state, digest = read_weights(name, WEIGHTS)
-    return Extractor(name, digest, _shape(RECIPES[name]), build_classifier(name, state).to(device), device)
+    model = build_classifier(name, state).to(device)
+    return Extractor(name, digest, _shape(RECIPES[name]), lambda x: model(to_unit(x)), device, RECIPES[name].data)
 
 
-def _shape(recipe: Recipe) -> tuple[int, int, int]:
+def _load_inception(device: torch.device) -> Extractor:
+    return Extractor(INCEPTION, inception.SHA256, (3, None, None), inception.load_inception(device), device, None)
+
+
+def _shape(recipe: Recipe) -> Shape:
     return recipe.channels, recipe.size, recipe.size
 
 
 EXTRACTORS: dict[str, ExtractorFacts] = {
     name: ExtractorFacts(recipe.data, _shape(recipe), recipe.dim, partial(_load_classifier, name))
     for name, recipe in RECIPES.items()
-}
+} | {INCEPTION: ExtractorFacts(None, (3, None, None), inception.DIM, _load_inception)}
 
 
 def load_extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
@@ -87,26 +107,40 @@ def load_extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
     return EXTRACTORS[name].load(torch.device(device))
 
 
-def check_extractor(name: str, data: DataSource, *, path: str) -> None:
-    """Raise :class:`FieldError` at ``path`` unless the extractor exists and is the data set's: it reads that set's classes."""
+def check_extractor(name: str, data: DataFacts, *, path: str) -> None:
+    """Raise :class:`FieldError` at ``path`` unless the extractor exists and is the data set's own, or takes any RGB images."""
     if name not in EXTRACTORS:
         raise FieldError(path, name, one_of(EXTRACTORS))
-    if EXTRACTORS[name].data != data.name:
-        fitting = one_of(n for n, facts in EXTRACTORS.items() if facts.data == data.name)
-        raise FieldError(path, name, f"it reads images of {EXTRACTORS[name].data}, not of {data.name}; {fitting}")
+    fitting = _fitting(data.name)
+    if name not in fitting:
+        belongs = EXTRACTORS[name].data
+        reads = f"images of {belongs}, not of {data.name}" if belongs else f"RGB images, and those of {data.name} are not"
+        raise FieldError(path, name, f"it reads {reads}; {one_of(fitting)}")
 
 
 def extractor_for(data: str) -> str:
-    """The first extractor that was trained on the data set. Raises :class:`UserError` where there is none."""
-    for name, facts in EXTRACTORS.items():
-        if facts.data == data:
-            return name
-    raise UserError(f"no extractor belongs to the data set {data!r}: {one_of(facts.data for facts in EXTRACTORS.values())}")
+    """The data set's own extractor, else one that takes any RGB images. Raises :class:`UserError` where there is none."""
+    fitting = _fitting(data)
+    if not fitting:
+        raise UserError(f"no extractor takes images of the data set {data!r}: {one_of(SOURCES)}")
+    return fitting[0]
+
+
+def _fitting(data: str) -> list[str]:
+    """Extractors of the data set, its own first. What is drawn from latents is decoded before: only the images count."""
+    own = [name for name, facts in EXTRACTORS.items() if facts.data == data]
+    rgb = data in SOURCES and SOURCES[data].channels == 3
+    return own + [name for name, facts in EXTRACTORS.items() if facts.data is None and rgb]
 
 
 def describe_extractors() -> Iterator[str]:
     """One line an extractor: its data set, its width, the hash of its weights and their accuracy."""
     for name, facts in EXTRACTORS.items():
+        if facts.data is None:
+            path = inception.weights_path()
+            there = f"weights in {path}" if path.exists() else f"no weights in {path}; {inception.ADDRESS} has them"
+            yield f"{name}: {facts.dim} features, takes any RGB images; SHA-256 {inception.SHA256[:12]}, {there}"
+            continue
         described = read_json(WEIGHTS / f"{name}.json")
         known = "weights missing"
         if described is not None:

@@ -18,7 +18,7 @@ from umd_bench.config.stage import StageSpec
 from umd_bench.config.trial import GenerateStage
 from umd_bench.data.loader import to_uint8
 from umd_bench.data.pack import Pack
-from umd_bench.data.sources import source
+from umd_bench.data.sources import data_facts
 from umd_bench.engine.families import Sampled
 from umd_bench.engine.loop import pick_device
 from umd_bench.engine.noise_process import NoiseProcess
@@ -42,14 +42,19 @@ def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) 
     Metrics are means over the sampling seeds, with the standard deviation (``_sd``) where there is more than one:
     ``fd_<extractor>``, the Fréchet distance (right, though strongly raised by its bias, for n <= D too); ``is_<extractor>``,
     the inception score; for a parent with classes ``accuracy_<extractor>``, the share of samples that the extractor reads as
-    the class they were asked for; and ``floor_fd_<extractor>``, the distance of real images to the same reference.
+    the class they were asked for, if it reads these classes; and ``floor_fd_<extractor>``, the distance of real images to the
+    same reference. With the features that FID is defined by they are called ``fid``, ``is`` and ``floor_fid``.
     ``samples.png`` shows the first sampling seed's first samples, a row for each class.
     Raises :class:`UserError` for another kind of stage, missing weights, an extractor of another data set, and NaN samples.
     """
     stage = spec.stage
     if not isinstance(stage, GenerateStage) or spec.parent_nimg is None:
         raise UserError(f"a {spec.kind} stage draws nothing from a parent's snapshot: expected a generate stage with a parent")
-    data, facts = source(pack.manifest.name), pack.manifest
+    data = data_facts(spec.data)
+    if data.vae is not None:
+        raise UserError(
+            f"samples of {data.name} are latents of {data.vae}, and this version has no decoder that makes images of them"
+        )
     check_extractor(stage.extractor, data, path="stages.generate.extractor")
     device = pick_device(spec.resources.device)
     extractor = load_extractor(stage.extractor, device)
@@ -60,20 +65,21 @@ def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) 
     sampling = _Sampling(model, NoiseProcess(spec.noise, device), stage, extractor, attempt)
 
     scores = []
-    classes = len(facts.class_names) if spec.parent_labels else 0
+    classes = len(pack.manifest.class_names) if spec.parent_labels else 0
     for sampling_seed in range(stage.sampling_seeds):
         seed = derive_seed(spec.seed, "generate/set", sampling_seed)
         label = sample_labels(stage, pack.split("train").labels, classes, seed) if classes else None
         rows = grid_rows(stage.n, label, classes) if sampling_seed == 0 else []
-        scores.append(_score(sampling.draw_set(seed, label, rows), label, reference))
+        readable = label if extractor.data == pack.manifest.name else None  # other classes say nothing of these
+        scores.append(_score(sampling.draw_set(seed, label, rows), readable, reference))
 
     metrics = {}
     for name in scores[0]:
         values = [score[name] for score in scores]
-        metrics[f"{name}_{extractor.name}"] = float(np.mean(values))
+        metrics[extractor.metric(name)] = float(np.mean(values))
         if len(values) > 1:
-            metrics[f"{name}_{extractor.name}_sd"] = float(np.std(values, ddof=1))
-    metrics[f"floor_fd_{extractor.name}"] = floor.distance
+            metrics[f"{extractor.metric(name)}_sd"] = float(np.std(values, ddof=1))
+    metrics[f"floor_{extractor.metric('fd')}"] = floor.distance
     provenance: dict[str, Fact] = {
         "extractor": extractor.name,
         "extractor_hash": extractor.hash,

@@ -19,7 +19,7 @@ from umd_bench.config.stage import StageSpec
 from umd_bench.config.trial import ProbeStage
 from umd_bench.data.loader import to_unit
 from umd_bench.data.pack import Pack
-from umd_bench.data.sources import source
+from umd_bench.data.sources import data_facts
 from umd_bench.engine.families import Evaluated
 from umd_bench.engine.loop import pick_device
 from umd_bench.engine.noise_process import NoiseProcess
@@ -42,6 +42,7 @@ def run_probe(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> 
     one: ``acc_<k>shot``, and ``pixel_acc_<k>shot`` of :func:`pixel_probe`. All test images are scored. Features are the
     representation at t = ``stage.t`` without mask and label; a t >= 1 noises image i of a split with noise of its own, the
     same in every trial of one seed. A class with fewer images than shots gives all it has, which is an event and a fact.
+    ``pack`` is of ``spec.reads``, which need not be what the parent was trained on.
     Raises :class:`UserError` for another kind of stage, a t that is not resolved, missing weights, and features that are NaN.
     """
     stage = spec.stage
@@ -51,7 +52,7 @@ def run_probe(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> 
         raise FieldError("stages.probe.t", stage.t, f"expected 0..{spec.noise.timesteps}")
     started = time.perf_counter()
     device = pick_device(spec.resources.device)
-    model = restore_model(parent, spec.parent_nimg, source=source(pack.manifest.name), device=device)
+    model = restore_model(parent, spec.parent_nimg, source=data_facts(spec.data), device=device)
     represent = _representation(model, NoiseProcess(spec.noise, device), stage.t, spec.seed)
     shots = _shots(pack, stage, spec.seed)
     metrics = _accuracies("acc", pack, represent, shots, stage, device) | pixel_probe(pack, stage, spec.seed)

@@ -15,7 +15,7 @@ from umd_bench.config.stage import stage_specs
 from umd_bench.config.trial import GenerateStage, TrialConfig, WeightsStage
 from umd_bench.config.validation import validate
 from umd_bench.data.loader import to_uint8
-from umd_bench.data.sources import source
+from umd_bench.data.sources import data_facts
 from umd_bench.engine.families import can_sample
 from umd_bench.engine.loop import pick_device
 from umd_bench.engine.noise_process import NoiseProcess
@@ -90,10 +90,12 @@ def draw_samples(root: Path, key: str, out: Path, settings: GenerateStage, seed:
     train = spec.stage
     assert isinstance(train, WeightsStage)
     require_writable(out.parent, "the folder of --out")
-    data = source(spec.data.name)
+    data = data_facts(spec.data)
+    if data.vae is not None:
+        raise UserError(f"RUN = {key!r} draws latents of {data.vae}, and this version has no decoder that makes images of them")
     device = pick_device(spec.resources.device)
     model = restore_sampled(run, train.nimg, source=data, ema=settings.ema and train.keeps_average, device=device)
-    label = torch.arange(settings.n) % len(data.class_names) if train.labels else None
+    label = torch.arange(settings.n) % data.classes if train.labels else None
     images = []
     for first in range(0, settings.n, settings.batch):
         indices = range(first, min(first + settings.batch, settings.n))
@@ -101,5 +103,5 @@ def draw_samples(root: Path, key: str, out: Path, settings: GenerateStage, seed:
         drawn = generate(model, NoiseProcess(spec.noise, device), settings, label=asked, indices=indices, seed=seed)
         images.append(to_uint8(drawn).cpu())
     pictures = torch.cat(images)
-    rows = grid_rows(settings.n, label, len(data.class_names))
+    rows = grid_rows(settings.n, label, data.classes)
     write_atomic(out, draw_grid([[pictures[i] for i in row] for row in rows if row]))

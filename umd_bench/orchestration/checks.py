@@ -8,9 +8,9 @@ from pathlib import Path
 from umd_bench.config.errors import FieldError
 from umd_bench.config.resolve import Trial
 from umd_bench.config.stage import StageSpec
-from umd_bench.config.trial import GenerateStage, ImportStage, ProbeStage, TrainStage
-from umd_bench.data.pack import open_pack
-from umd_bench.data.sources import DataSource, source
+from umd_bench.config.trial import DataConfig, GenerateStage, ImportStage, ProbeStage, TrainStage
+from umd_bench.data.pack import open_data
+from umd_bench.data.sources import DataFacts, data_facts
 from umd_bench.engine.families import can_sample, require_own
 from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.published import dit
@@ -34,7 +34,7 @@ def check_trials(trials: Iterable[Trial]) -> None:
 
 def check_trial(trial: Trial) -> None:
     """Names and shapes of one trial; raises :class:`FieldError`."""
-    data = source(trial.config.data.name)
+    data = data_facts(trial.config.data)
     patch = trial.config.model.patch
     if data.size % patch:
         raise FieldError("model.patch", patch, f"expected a divisor of the image size {data.size}")
@@ -42,7 +42,7 @@ def check_trial(trial: Trial) -> None:
         _check_stage(name, spec, data)
 
 
-def _check_stage(name: str, spec: StageSpec, data: DataSource) -> None:
+def _check_stage(name: str, spec: StageSpec, data: DataFacts) -> None:
     tokens = (data.size // spec.model.patch) ** 2
     match spec.stage:
         case TrainStage() as train:
@@ -64,6 +64,11 @@ def _check_stage(name: str, spec: StageSpec, data: DataSource) -> None:
                 raise FieldError(
                     f"stages.{name}.t", 0, f"expected 1..{spec.noise.timesteps}: a DiT has no input for clean images"
                 )
+            other = data_facts(spec.reads, path=f"stages.{name}.data") if probe.data is not None else data
+            if (other.size, other.channels) != (data.size, data.channels):
+                asked, made = (f"{facts.channels}x{facts.size}x{facts.size}" for facts in (other, data))
+                path = f"stages.{name}.data.name"
+                raise FieldError(path, other.name, f"it has images of {asked}, and the model was made for {made} ({data.name})")
             if probe.t is not None and probe.t > spec.noise.timesteps:
                 raise FieldError(f"stages.{name}.t", probe.t, f"expected 0..{spec.noise.timesteps}")
         case GenerateStage() as generate:
@@ -73,13 +78,13 @@ def _check_stage(name: str, spec: StageSpec, data: DataSource) -> None:
             check_extractor(generate.extractor, data, path=f"stages.{name}.extractor")
 
 
-def _check_import(name: str, stage: ImportStage, spec: StageSpec, data: DataSource) -> None:
+def _check_import(name: str, stage: ImportStage, spec: StageSpec, data: DataFacts) -> None:
     family = layout(stage.layout, f"stages.{name}.layout").family
     if spec.model.family != family:
         raise FieldError("model.family", spec.model.family, f"expected {family}, which is what the layout {stage.layout} holds")
-    if stage.classes not in (0, len(data.class_names)):
+    if stage.classes not in (0, data.classes):
         path = f"stages.{name}.classes"
-        raise FieldError(path, stage.classes, f"expected 0, or {len(data.class_names)} as {data.name} has")
+        raise FieldError(path, stage.classes, f"expected 0, or {data.classes} as {data.name} has")
     if family != "mae" and stage.pool != "class":
         raise FieldError(
             f"stages.{name}.pool", stage.pool, f"expected class: only the family mae leaves a choice, not {family}"
@@ -104,12 +109,12 @@ def check_weights(trials: Iterable[Trial], results: Path) -> None:
                 continue
             seen.add(spec.key)
             try:
-                read_import(spec.model, spec.stage, source(spec.data.name), path=f"stages.{name}")
+                read_import(spec.model, spec.stage, data_facts(spec.data), path=f"stages.{name}")
             except FieldError as error:
                 raise trial.located(error) from None
 
 
-def prepare_data(trials: Iterable[Trial], data_root: Path) -> dict[str, str]:
-    """Pack the data sets that are not packed yet; the digest of each by name. Raises :class:`UserError` when one is missing."""
-    names = dict.fromkeys(trial.config.data.name for trial in trials)
-    return {name: open_pack(name, data_root).manifest.digest for name in names}
+def prepare_data(trials: Iterable[Trial], data_root: Path) -> dict[DataConfig, str]:
+    """Pack the data sets that are not packed yet; the digest of each. Raises :class:`UserError` when one is missing."""
+    wanted = dict.fromkeys(spec.reads for trial in trials for spec in trial.specs.values())
+    return {data: open_data(data, data_root).manifest.digest for data in wanted}

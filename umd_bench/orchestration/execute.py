@@ -14,6 +14,7 @@ from rich.console import Console
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.resolve import Trial
+from umd_bench.config.trial import DataConfig
 from umd_bench.orchestration.checks import check_trials, check_weights, prepare_data
 from umd_bench.orchestration.display import Display
 from umd_bench.orchestration.executors import start_executor
@@ -81,16 +82,14 @@ def execute(
         executor.close()
 
 
-def _refuse_other_data(root: Path, node: Node, digests: dict[str, str]) -> None:
+def _refuse_other_data(root: Path, node: Node, digests: dict[DataConfig, str]) -> None:
     """A result made from other bytes of a data set of that name is not the result that is asked for."""
-    if node.state is not StageState.DONE:
-        return
     result = RunDir(root, node.key).result()
-    name = node.spec.data.name
-    if result is not None and result["data"]["digest"] != digests[name]:
-        theirs, ours = result["data"]["digest"][:12], digests[name][:12]
+    data = node.spec.reads
+    if result is not None and result["data"]["digest"] != digests[data]:
+        theirs, ours = result["data"]["digest"][:12], digests[data][:12]
         raise UserError(
-            f"results in {root} were made from another {name!r} (digest {theirs}, here {ours}): "
+            f"results in {root} were made from another {data.name!r} (digest {theirs}, here {ours}): "
             "give another results folder, or the data folder they were made with"
         )
 

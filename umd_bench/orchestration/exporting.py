@@ -19,7 +19,7 @@ import umd_bench
 from umd_bench.config.errors import UserError, one_of
 from umd_bench.config.stage import StageSpec
 from umd_bench.config.trial import ImportStage, WeightsStage
-from umd_bench.data.sources import DataSource, source
+from umd_bench.data.sources import DataFacts, data_facts
 from umd_bench.engine.official import to_official
 from umd_bench.engine.snapshot import load_snapshot, restore_model
 from umd_bench.engine.timm_vit import ARCHITECTURE, TimmViT, to_timm
@@ -63,7 +63,7 @@ def _export_timm(run: RunDir, stage: WeightsStage, out: Path, ema: bool) -> list
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out = {str(out)!r} is not accepted: expected a folder that is new or empty")
     spec = run.config()
-    data = source(spec.data.name)
+    data = data_facts(spec.data)
     if not stage.sees_clean and spec.model.family == "umd":
         raise UserError(
             f"run {run.key} saw no clean image, so its representation at t = 0, all that timm's ViT could give, is untrained"
@@ -91,7 +91,7 @@ def _export_timm(run: RunDir, stage: WeightsStage, out: Path, ema: bool) -> list
     ]
 
 
-def _timm_config(vit: TimmViT, data: DataSource) -> dict[str, Any]:
+def _timm_config(vit: TimmViT, data: DataFacts) -> dict[str, Any]:
     """What timm reads beside the weights (its ``_hub.load_model_config_from_path``)."""
     half = [0.5] * data.channels
     return {

@@ -10,9 +10,9 @@ from umd_bench.config.documents import Document, parse_set
 from umd_bench.config.errors import UserError
 from umd_bench.config.resolve import Trial
 from umd_bench.config.stage import stage_specs
-from umd_bench.config.trial import TrialConfig
+from umd_bench.config.trial import DataConfig, TrialConfig
 from umd_bench.config.validation import validate
-from umd_bench.data.sources import SOURCES, source
+from umd_bench.data.sources import SOURCES, VAES, source
 from umd_bench.engine.families import can_sample
 from umd_bench.engine.published.files import read_checkpoint
 from umd_bench.engine.published.layouts import describe_images, layout
@@ -62,7 +62,7 @@ def import_trial(
         {
             "method": "published",
             "model": weights.model.model_dump(mode="json"),
-            "data": {"name": _fitting_data(weights, data)},
+            "data": _fitting_data(weights, data).model_dump(mode="json"),
             "noise": chosen.noise.model_dump(mode="json"),
             "stages": {"import": stage},
         }
@@ -86,22 +86,35 @@ def next_steps(trial: Trial, key: str) -> list[str]:
     return commands
 
 
-def _fitting_data(weights: Weights, asked: str | None) -> str:
-    """The data set that the weights take images of: ``asked`` if it fits, or the only one that does."""
-    fitting = [
-        name
-        for name, data in SOURCES.items()
-        if (data.size, data.channels) == (weights.size, weights.channels) and weights.classes in (0, len(data.class_names))
-    ]
-    if asked in fitting:
-        return asked
-    takes = f"the weights take {describe_images(weights)}"
+def _fitting_data(weights: Weights, asked: str | None) -> DataConfig:
+    """The data set that the weights take images of: ``asked`` if it fits, else the only one that does.
+
+    A set whose images have that very size is preferred to those that can be packed at any.
+    """
+    fitting = {name: found for name in SOURCES if (found := _fit(weights, name)) is not None}
+    takes = f"the weights take {describe_images(weights)}; data sets that fit: {', '.join(fitting) or 'none'}"
     if asked is not None:
-        data = source(asked)
-        raise UserError(
-            f"--data = {asked!r} is not accepted: {takes}, it has {data.size} x {data.size} images of {data.channels} channels "
-            f"and {len(data.class_names)} classes; data sets that fit: {', '.join(fitting) or 'none'}"
-        )
-    if len(fitting) != 1:
-        raise UserError(f"{takes}; data sets that fit: {', '.join(fitting) or 'none'}" + ("; give --data" if fitting else ""))
-    return fitting[0]
+        source(asked)
+        if asked not in fitting:
+            raise UserError(f"--data = {asked!r} is not accepted: {takes}")
+        return fitting[asked]
+    own = [name for name in fitting if SOURCES[name].size is not None]
+    names = own if len(own) == 1 else list(fitting)
+    if len(names) != 1:
+        raise UserError(f"{takes}" + ("; give --data" if fitting else ""))
+    return fitting[names[0]]
+
+
+def _fit(weights: Weights, name: str) -> DataConfig | None:
+    """The data set at the size, and in the latents, that the weights take; None where it has no such images or classes."""
+    found = SOURCES[name]
+    if weights.classes not in (0, found.classes):
+        return None
+    shape = weights.size, weights.channels
+    if (found.size or weights.size, found.channels) == shape:
+        return DataConfig(name=name, size=None if found.size else weights.size)
+    if found.size is None:
+        for vae, facts in VAES.items():
+            if facts.channels == weights.channels:
+                return DataConfig(name=name, size=weights.size * facts.factor, vae=vae)
+    return None

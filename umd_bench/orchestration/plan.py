@@ -17,13 +17,17 @@ from umd_bench.store import RunDir, StageState, SweepRecord, TrialRecord, stage_
 
 @dataclass
 class Node:
-    """One stage to be done; ``trials`` are the ids of those that share it, ``name`` its name in the first of them."""
+    """One stage to be done; ``trials`` are the ids of those that share it, ``name`` its name in the first of them.
+
+    ``needed`` are the snapshots before its end without which it is not done, whether or not it has a result.
+    """
 
     spec: StageSpec
     name: str
     state: StageState
     trials: list[str] = field(default_factory=list)
     children: list[str] = field(default_factory=list)
+    needed: tuple[int, ...] = ()
 
     @property
     def key(self) -> str:
@@ -32,16 +36,30 @@ class Node:
 
 
 def build_graph(root: Path, trials: Iterable[Trial]) -> dict[str, Node]:
-    """Nodes by key, parents before children, in the order of the trials; nothing is written."""
+    """Nodes by key, parents before children, in the order of the trials; nothing is written.
+
+    A training stage keeps every snapshot that any stage of any trial asks of it. Of a finished one only those are needed that a
+    trial lists or an unfinished stage reads.
+    """
     nodes: dict[str, Node] = {}
+    listed: dict[str, set[int]] = {}
     for trial in trials:
         for name, spec in trial.specs.items():
             node = nodes.get(spec.key)
             if node is None:
-                node = nodes[spec.key] = Node(spec, name, stage_state(RunDir(root, spec.key)))
+                node = nodes[spec.key] = Node(spec, name, StageState.NEW)
                 if spec.parent_key in nodes:
                     nodes[spec.parent_key].children.append(spec.key)
+            node.spec = node.spec.keeping(spec.snapshots)
+            listed.setdefault(spec.key, set()).update(spec.snapshots)
             node.trials.append(trial.id)
+            if spec.parent_key in nodes and spec.parent_nimg is not None:
+                parent = nodes[spec.parent_key]
+                parent.spec = parent.spec.keeping([spec.parent_nimg])
+    for node in reversed(nodes.values()):
+        asked = [nodes[key].spec.parent_nimg for key in node.children if nodes[key].state is not StageState.DONE]
+        node.needed = tuple(sorted({nimg for nimg in asked if nimg in node.spec.snapshots} | listed[node.key]))
+        node.state = stage_state(RunDir(root, node.key), node.needed)
     return nodes
 
 
@@ -83,6 +101,9 @@ def plan_table(root: Path, nodes: dict[str, Node]) -> Table:
         parent = nodes.get(node.spec.parent_key or "")
         if node.state is StageState.DONE:
             why = ""
+        elif RunDir(root, node.key).result() is not None:
+            lacking = ", ".join(f"{nimg:,}" for nimg in RunDir(root, node.key).lacks(node.needed))
+            why = f"its result stays; no weights were kept at nimg = {lacking}"
         elif parent is not None and parent.state is not StageState.DONE:
             why = f"its {parent.name} is {words.get(parent.state, 'new')}"
         else:

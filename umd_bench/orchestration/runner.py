@@ -86,7 +86,7 @@ class Runner:
             if node.key in self._submitted or node.key in self.progress.blocked or node.key in self.progress.failures:
                 continue
             if node.state is StageState.RUNNING:  # another command's; its result will be ours too
-                node.state = stage_state(RunDir(self._root, node.key))
+                node.state = stage_state(RunDir(self._root, node.key), node.needed)
             if node.state in (StageState.DONE, StageState.RUNNING) or not self._parent_done(node):
                 continue
             RunDir(self._root, node.key).prepare(node.spec)
@@ -113,7 +113,7 @@ class Runner:
         node = self._nodes[ended.key]
         self._submitted.discard(ended.key)
         run = RunDir(self._root, ended.key)
-        node.state = stage_state(run)
+        node.state = stage_state(run, node.needed)
         if node.state is StageState.DONE:
             self.progress.finished += 1
         elif ended.died is not None:

@@ -25,8 +25,8 @@ import umd_bench
 from umd_bench.config.errors import UserError
 from umd_bench.config.stage import StageSpec
 from umd_bench.config.trial import GenerateStage, ImportStage, ProbeStage, TrainStage
-from umd_bench.data.pack import Pack, open_pack
-from umd_bench.data.sources import source
+from umd_bench.data.pack import Pack, open_data
+from umd_bench.data.sources import data_facts
 from umd_bench.engine.loop import NonFiniteError, Stopped, pick_device, train
 from umd_bench.engine.published.layouts import run_import
 from umd_bench.evaluation import run_generate, run_probe
@@ -35,12 +35,12 @@ from umd_bench.store.run import Attempt, Failure, RunDir, StageBusy
 
 
 def run_stage(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool] = lambda: False) -> None:
-    """Run the stage of ``root/stages/<key>`` unless it has a result, or an owner at work.
+    """Run the stage of ``root/stages/<key>`` unless it has a result and every snapshot asked for, or an owner at work.
 
     ``stop`` is asked between steps; a stage that is stopped has its state saved and goes on from there next time.
     """
     run = RunDir(root, key)
-    if run.result() is not None:
+    if run.result() is not None and not run.lacks(run.config().snapshots):
         return
     try:
         attempt = run.begin()
@@ -63,7 +63,7 @@ def _result(run: RunDir, attempt: Attempt, data_root: Path, stop: Callable[[], b
     torch.set_num_threads(spec.resources.threads)
     here = environment(spec)
     write_json(attempt.path / "environment.json", here)
-    pack = open_pack(spec.data.name, data_root)
+    pack = open_data(spec.reads, data_root)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
@@ -92,7 +92,7 @@ def _work(
             cost = {"images_per_second": trained.images_per_second}
             return trained.metrics, facts, cost, trained.exact
         case ImportStage():
-            return {}, run_import(spec, source(spec.data.name), attempt), {}, True
+            return {}, run_import(spec, data_facts(spec.data), attempt), {}, True
         case ProbeStage():
             scored = run_probe(spec, _parent(run, spec), pack, attempt)
         case GenerateStage():

@@ -136,7 +136,7 @@ def _asked(stage: StageRecord) -> dict[str, Any]:
     """Provenance that the stage's own configuration knows, so that a stage without a result says what it would have been."""
     if stage.spec is None:
         return {}
-    asked: dict[str, Any] = {"data": stage.spec.data.name}
+    asked: dict[str, Any] = {"data": stage.spec.reads.name}
     match stage.spec.stage:
         case ProbeStage() as probe:
             asked |= {"probe_t": probe.t, "shots": list(probe.shots), "draws": probe.draws, "ridge": probe.ridge}

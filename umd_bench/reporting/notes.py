@@ -49,11 +49,14 @@ def sweep_notes(frame: pd.DataFrame, sweep: SweepRecord, stages: Sequence[str], 
     seeds = ", ".join(map(str, sweep.seeds))
     notes = [f"Mean ± half-width of the 95% Student t interval over training seeds {seeds}."]
     done = frame[frame["state"] == "done"]
+    data = {"data": _MADE_WITH["data"], "data_digest": _MADE_WITH["data_digest"]}
+    if done["data"].nunique() < 2:
+        data = {}  # one for all, said once below
     for stage in stages:
-        facts = _stated(done[done["stage"] == stage], _STATED, axes)
+        facts = _stated(done[done["stage"] == stage], _STATED | data, axes)
         if facts:
             notes.append(f"{stage}: {facts}.")
-    made_with = _stated(done, _MADE_WITH, axes)
+    made_with = _stated(done, {name: text for name, text in _MADE_WITH.items() if name not in data}, axes)
     if made_with:
         notes.append(f"Tier {sweep.tier}; {made_with}.")
     inexact = done.loc[~done["exact"].fillna(True), "trial"].unique().tolist()

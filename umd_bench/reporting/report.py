@@ -10,6 +10,7 @@ import pandas as pd
 from rich.console import Console
 
 from umd_bench.reporting import figures, tables
+from umd_bench.reporting.arm_costs import arm_costs
 from umd_bench.reporting.frames import cost_table
 from umd_bench.reporting.summary import Column, Summary, summarize
 from umd_bench.store import sweep_dir
@@ -105,6 +106,9 @@ def _write(summary: Summary, costs: pd.DataFrame, out: Path, title: str) -> Repo
         figure_pdf=None if drawn is None else out / "figure.pdf",
     )
     cost_lines = [f"# What {title} cost", "", *tables.markdown_rows(cost_summary(costs))]
+    by_arm = arm_costs(summary, costs)
+    if len(by_arm):
+        cost_lines += ["", "## Pre-training, arm by arm", "", *tables.markdown_rows(by_arm)]
     texts = {
         paths.long_csv: tables.csv(summary.long),
         paths.table_csv: tables.csv(summary.frame()),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 from umd_bench.store.run import RunDir
 
 
 class StageState(StrEnum):
-    """Where a stage stands. ``interrupted`` has attempts but no owner, no result and no failure: it can be resumed."""
+    """Where a stage stands. ``interrupted`` has attempts but no owner, no failure and not all of its results: it can go on."""
 
     NEW = "new"
     RUNNING = "running"
@@ -17,9 +18,9 @@ class StageState(StrEnum):
     DONE = "done"
 
 
-def stage_state(run: RunDir) -> StageState:
-    """The state of one stage."""
-    if (run.path / "result.json").exists():
+def stage_state(run: RunDir, snapshots: Iterable[int] = ()) -> StageState:
+    """The state of one stage of which ``snapshots`` are needed besides its result: it is done when all of them are there."""
+    if (run.path / "result.json").exists() and not run.lacks(snapshots):
         return StageState.DONE
     if not run.attempts():
         return StageState.NEW

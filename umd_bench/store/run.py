@@ -1,6 +1,7 @@
 """One run directory, ``results/stages/<key>/``: the truth about one stage.
 
     config.yaml              the StageSpec, written before the first attempt
+    asked/                   one empty file a snapshot that some stage asked for; may grow when the result is there
     attempt-<n>/             everything one process wrote while it owned the stage
         environment.json     versions, device, threads, host
         events.jsonl         append-only, one JSON object a line
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -65,16 +66,24 @@ class RunDir:
         self.artifacts = self.path / "artifacts"
 
     def prepare(self, spec: StageSpec) -> None:
-        """Write ``config.yaml`` unless it is there."""
+        """Write ``config.yaml`` unless it is there, and note the snapshots that are asked for this time.
+
+        A note is a file of its own, so that two commands that ask at once take nothing from each other.
+        """
+        for nimg in spec.snapshots:
+            note = self.path / "asked" / self.snapshot(nimg).stem
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.touch()
         path = self.path / "config.yaml"
         if not path.exists():
             write_atomic(path, yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False).encode())
 
     def config(self) -> StageSpec:
-        """The stage as it was asked for. Raises :class:`UserError` where the folder or its config is missing."""
+        """The stage with all snapshots ever asked for. Raises :class:`UserError` where the folder or its config is missing."""
         path = self.path / "config.yaml"
         try:
-            return StageSpec.model_validate(yaml.safe_load(path.read_text()))
+            spec = StageSpec.model_validate(yaml.safe_load(path.read_text()))
+            return spec.keeping(int(note.name.removeprefix("nimg-")) for note in (self.path / "asked").glob("nimg-*"))
         except FileNotFoundError:
             raise UserError(f"there is no run {self.key!r}: {path} does not exist") from None
 
@@ -85,6 +94,10 @@ class RunDir:
     def snapshot(self, nimg: int) -> Path:
         """Where the weights after ``nimg`` images are kept; the file may not exist."""
         return self.path / "snapshots" / f"nimg-{nimg:012d}.safetensors"
+
+    def lacks(self, snapshots: Iterable[int]) -> list[int]:
+        """Which of these are not there yet, in order."""
+        return sorted(nimg for nimg in snapshots if not self.snapshot(nimg).exists())
 
     def attempts(self) -> list[int]:
         """Numbers of the attempts so far, oldest first."""

@@ -16,7 +16,7 @@ from umd_bench.config.errors import FieldError, UserError, one_of
 from umd_bench.config.noise import NoiseConfig
 from umd_bench.config.stage import StageSpec
 from umd_bench.config.trial import ImportStage, ModelConfig
-from umd_bench.data.sources import DataSource
+from umd_bench.data.sources import DataFacts
 from umd_bench.engine.published import dit, mae, small_vision
 from umd_bench.engine.published.files import read_checkpoint
 from umd_bench.engine.published.shapes import Weights
@@ -58,7 +58,7 @@ def layout(name: str, path: str) -> Layout:
     return LAYOUTS[name]
 
 
-def read_import(model: ModelConfig, stage: ImportStage, source: DataSource, *, path: str = "stages.import") -> Weights:
+def read_import(model: ModelConfig, stage: ImportStage, source: DataFacts, *, path: str = "stages.import") -> Weights:
     """The weights of the import stage at ``path``, proved to be those that the stage, its model and its data set speak of.
 
     Raises :class:`UserError` for a file that is missing, damaged, another one, or of another layout, and :class:`FieldError`
@@ -85,7 +85,7 @@ def describe_images(weights: Weights) -> str:
     return f"{weights.size} x {weights.size} images of {weights.channels} channels{classes}"
 
 
-def run_import(spec: StageSpec, source: DataSource, attempt: Attempt) -> dict[str, str | int]:
+def run_import(spec: StageSpec, source: DataFacts, attempt: Attempt) -> dict[str, str | int]:
     """Publish the file's weights as the stage's snapshot; what they are, as facts. Raises as :func:`read_import`."""
     stage = spec.stage
     if not isinstance(stage, ImportStage):

@@ -1,0 +1,147 @@
+"""The tiers at the paper's scale are its table of runs, number by number, and can be planned where there is no data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from umd_bench.config.resolve import Trial, load_sweep, load_trial
+from umd_bench.config.trial import GenerateStage, ProbeStage, TrainStage
+from umd_bench.data.sources import SOURCES, data_facts
+from umd_bench.orchestration.checks import check_trials
+
+SWEEPS = Path(__file__).parents[2] / "sweeps"
+TIERS = ("imagenet64", "imagenet256", "imagenet256_latent")
+N_TRAIN = 1_268_355  # train[:99%]
+
+# The appendix's table: epochs, batch, mask_ratio, r_t0, mask_ratio_t0, weight decay; None is a dash.
+PRETRAIN = {
+    "umd": (800, 1024, 0.375, 0.5, 0.75, 0.05),
+    "mae": (800, 4096, None, 1.0, 0.75, 0.05),
+    "dit": (800, 1024, 0.0, 0.0, None, 0.05),
+    "maskdit": (800, 1024, 0.5, 0.0, None, 0.05),
+    "dit_scratch": (400, 256, 0.0, 0.0, None, 0.0),
+}
+FINETUNE = {
+    "umd": (50, 256, 0.0, 0.05, 0.75, 0.0),
+    "mae": (50, 256, 0.0, 0.05, 0.75, 0.0),
+    "dit": (50, 256, 0.0, 0.0, None, 0.0),
+    "maskdit": (50, 256, 0.0, 0.0, None, 0.0),
+}
+# width, encoder depth, decoder depth, heads, patch; image side, channels
+SHAPES = {
+    "imagenet64": (768, 12, 4, 12, 4, 64, 3),
+    "imagenet256": (1024, 24, 8, 16, 16, 256, 3),
+    "imagenet256_latent": (1024, 24, 8, 16, 2, 32, 4),
+}
+
+
+def stage(trial: Trial, name: str) -> Any:
+    return trial.specs[name].stage
+
+
+def row(train: TrainStage) -> tuple[float | None, ...]:
+    """The stage as a row of the table; what no image meets is a dash."""
+    corruption = train.corruption
+    steps_per_epoch = N_TRAIN // train.batch
+    epochs = train.nimg / (steps_per_epoch * train.batch)
+    mask_ratio = corruption.mask_ratio if train.n_clean < train.batch else None
+    mask_ratio_t0 = corruption.mask_ratio_t0 if train.n_clean else None
+    return epochs, train.batch, mask_ratio, corruption.r_t0, mask_ratio_t0, train.optim.weight_decay
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("method", PRETRAIN)
+def test_pretraining_is_the_papers_row(tier: str, method: str) -> None:
+    trial = load_trial(method, tier=tier)
+    train = stage(trial, "pretrain")
+    assert row(train) == PRETRAIN[method]
+    epochs, batch = PRETRAIN[method][:2]
+    warmup_epochs = int(0.05 * epochs)
+    assert train.optim.warmup_nimg == warmup_epochs * (N_TRAIN // batch) * batch
+    assert train.lr_peak == pytest.approx(1.5e-4 * batch / 256)
+    assert (train.optim.beta1, train.optim.beta2, train.optim.eps, train.optim.clip_norm) == (0.9, 0.95, 1e-8, 1.0)
+    assert (train.augment.crop_area_min, train.augment.flip, train.precision) == (0.8, True, "bf16")
+    assert train.labels == train.optim.ema == (method == "dit_scratch")
+    assert trial.config.model.adaln == (method != "mae")
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("method", FINETUNE)
+def test_fine_tuning_is_the_papers_row(tier: str, method: str) -> None:
+    train = stage(load_trial(method, tier=tier), "finetune")
+    assert row(train) == FINETUNE[method]
+    assert train.optim.warmup_nimg == 2 * (N_TRAIN // 256) * 256
+    assert (train.lr_peak, train.optim.beta1, train.optim.beta2) == (pytest.approx(1.5e-4), 0.9, 0.999)
+    assert (train.augment.crop_area_min, train.augment.flip, train.precision) == (0.95, True, "bf16")
+    assert (train.labels, train.optim.ema, train.ema_decay) == (True, True, pytest.approx(1 - 1e-4))
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_model_data_and_schedule_are_the_papers(tier: str) -> None:
+    config = load_trial("umd", tier=tier).config
+    model, data = config.model, data_facts(config.data)
+    shape = (model.width, model.depth, model.decoder_depth, model.heads, model.patch, data.size, data.channels)
+    assert shape == SHAPES[tier]
+    assert (model.class_tokens, data.classes, config.noise.timesteps) == (4, 1000, 1000)
+    assert config.noise.schedule == ("linear" if data.vae else "cosine")
+    assert SOURCES["imagenet"].counts["train"] == N_TRAIN
+    assert sum(SOURCES["imagenet"].counts.values()) == 1_281_167 + 50_000
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("method", PRETRAIN)
+def test_the_evaluation_is_the_umd_paper_profile(tier: str, method: str) -> None:
+    trial = load_trial(method, tier=tier)
+    probes = [s.stage for s in trial.specs.values() if isinstance(s.stage, ProbeStage)]
+    assert {(p.shots, p.draws, p.ridge, p.bias) for p in probes} == {((10, 100), 5, 1024, 100)}
+    drawn = [s.stage for s in trial.specs.values() if isinstance(s.stage, GenerateStage)]
+    assert [g.cfg_scale for g in drawn] == [1.5, 2.0, 4.0]
+    assert {(g.n, g.reference, g.sampler, g.steps, g.eta, g.extractor, g.ema) for g in drawn} == {
+        (10_000, "test", "ddim-official", 125, 1.0, "inception-v3-compat", True)
+    }
+    assert {g.clip for g in drawn} == {tier != "imagenet256_latent"}
+    assert {g.parent for g in drawn} == {"pretrain" if method == "dit_scratch" else "finetune"}
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_every_method_can_be_planned_without_data(tier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UMD_BENCH_DATA", str(tmp_path))
+    check_trials([load_trial(method, tier=tier) for method in PRETRAIN])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_s4_is_a_tiers_other_size() -> None:
+    trial = load_trial("umd", tier="imagenet64", sets=["model=S/4"])
+    check_trials([trial])
+    assert trial.config.model.width == 384
+
+
+def test_a_stage_set_to_null_is_left_out_whatever_the_tier_says() -> None:
+    assert list(load_trial("dit_scratch").specs) == ["pretrain", "probe", "generate"]
+    assert list(load_trial("umd", sets=["stages.finetune_probe=null", "stages.generate=null"]).specs) == [
+        "pretrain", "probe", "finetune",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_sweep_can_be_planned_at_its_own_tier(path: Path) -> None:
+    check_trials(load_sweep(path).trials)
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize(
+    "name", ["mask_ratio", "r_t0", "noise_schedule", "methods", "finetune_curve", "latent", "training_cost"]
+)
+def test_what_runs_at_digits_can_be_planned_at_the_papers_scale(name: str, tier: str) -> None:
+    check_trials(load_sweep(SWEEPS / f"{name}.yaml", tier=tier).trials)
+
+
+def test_transfer_probes_the_official_evaluations_nine_sets_with_ten_shots() -> None:
+    specs = load_sweep(SWEEPS / "transfer.yaml").trials[0].specs
+    probes = {spec.reads.name: spec.stage for name, spec in specs.items() if name.startswith("transfer_")}
+    assert set(probes) == {name for name, facts in SOURCES.items() if facts.read is None} - {"imagenet"}
+    assert len(probes) == 9
+    assert {(probe.shots, probe.ridge) for probe in probes.values() if isinstance(probe, ProbeStage)} == {((10,), 1024)}

@@ -1,0 +1,99 @@
+"""The features FID is defined by: only from the published weights, never by download, and only then called ``fid``."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from umd_bench.config.errors import UserError
+from umd_bench.evaluation import inception
+from umd_bench.evaluation.extractors import EXTRACTORS, Extractor, load_extractor
+
+NAME = "inception-v3-compat"
+
+
+def saved(value: object) -> bytes:
+    file = io.BytesIO()
+    torch.save(value, file)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def random_weights() -> bytes:
+    """Weights of the right shapes that nobody trained."""
+    from torch_fidelity import feature_extractor_inceptionv3 as fidelity
+
+    names: dict[str, torch.Tensor] = {}
+
+    def remember(self: torch.nn.Module, state: object) -> None:
+        names.update({name: torch.full_like(value, 0.01) for name, value in self.state_dict().items()})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fidelity.FeatureExtractorInceptionV3, "load_state_dict", remember)
+        fidelity.FeatureExtractorInceptionV3(NAME, ["2048"], feature_extractor_weights_path=io.BytesIO(saved({})))
+    generator = torch.Generator().manual_seed(0)
+    return saved({k: v if "running" in k else 0.05 * torch.randn(v.shape, generator=generator) for k, v in names.items()})
+
+
+def test_missing_weights_say_where_to_get_them_and_nothing_is_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UMD_BENCH_INCEPTION", str(tmp_path / "nowhere.pth"))
+    with pytest.raises(
+        UserError, match=r"cannot be read from .*nowhere\.pth .*: download https://.*or name its place in \$UMD_B"
+    ):
+        load_extractor(NAME)
+    monkeypatch.delenv("UMD_BENCH_INCEPTION")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UserError, match=rf"{tmp_path}/\.cache/umd-bench/weights/pt_inception-2015-12-05-6726825d\.pth"):
+        load_extractor(NAME)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_of_another_hash_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_weights: bytes) -> None:
+    path = tmp_path / inception.FILE
+    path.write_bytes(random_weights)
+    monkeypatch.setenv("UMD_BENCH_INCEPTION", str(path))
+    with pytest.raises(UserError, match=r"is not the Inception-v3 that FID is defined by \(SHA-256 \w{8}, expected 6726825d\)"):
+        load_extractor(NAME)
+
+
+@pytest.mark.parametrize("side", [8, 64])
+def test_rgb_images_of_any_side_give_2048_features_and_1008_logits(random_weights: bytes, side: int) -> None:
+    network = inception.Inception(inception.build_network(random_weights))
+    extractor = Extractor(NAME, inception.SHA256, EXTRACTORS[NAME].shape, network, torch.device("cpu"), None)
+    images = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    features, logits = extractor.features(images)
+    assert (features.shape, logits.shape) == ((2, EXTRACTORS[NAME].dim), (2, 1008))
+    assert features.isfinite().all()
+    with pytest.raises(UserError, match=r"expected uint8 of shape \[B, 3, H, W\]"):
+        extractor.features(images[:, :1])
+
+
+def test_no_pickled_code_is_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+            return (Path.touch, (tmp_path / "ran",))
+
+    with pytest.raises(UserError, match="are not tensors that torch saved"):
+        inception.build_network(pickle.dumps(Evil()))
+    with pytest.raises(UserError, match="are not tensors that torch saved"):
+        inception.build_network(saved(Evil()))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_distance_is_called_fid_only_with_these_features() -> None:
+    named = {
+        name: [
+            Extractor(name, "", (3, None, None), lambda x: (x, x), torch.device("cpu"), None).metric(score) for score in SCORES
+        ]
+        for name in (NAME, "digits_cnn")
+    }
+    assert named == {NAME: ["fid", "is"], "digits_cnn": ["fd_digits_cnn", "is_digits_cnn"]}
+
+
+SCORES = ("fd", "is")

@@ -1,0 +1,87 @@
+"""A probe of other data: features of the same weights on another packed set, with a key, a result and a column of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from orchestration.small import SMALL, write_small
+from rich.console import Console
+
+from umd_bench.config.errors import UserError
+from umd_bench.config.resolve import load_sweep, load_trial
+from umd_bench.data.digits import read as read_digits
+from umd_bench.data.pack import data_root, open_pack
+from umd_bench.data.sources import SOURCES, DataSource, Splits
+from umd_bench.orchestration.checks import check_trials
+from umd_bench.orchestration.execute import Site, execute, prepare
+from umd_bench.orchestration.plan import sweep_record
+from umd_bench.reporting.frames import long_table
+from umd_bench.reporting.summary import summarize
+from umd_bench.store import RunDir, write_sweep
+
+OTHER = SMALL.replace(
+    "    probe: {shots: [5], draws: 2}\n",
+    "    probe: {shots: [5], draws: 2}\n"
+    "    parity: {kind: probe, parent: pretrain, data: {name: parity}, shots: [5], draws: 2, ridge: 10}\n",
+).replace("seeds: [0, 1]", "seeds: [0]\nstages: [probe, parity]")
+
+
+def read_parity(folder: Path | None) -> Splits:
+    """Digits by whether they are odd: the images of one set under the two classes of another."""
+    return {split: (images, np.asarray(labels % 2)) for split, (images, labels) in read_digits(None).items()}
+
+
+@pytest.fixture(autouse=True)
+def _a_second_small_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SOURCES, "parity", DataSource("parity", 1, 8, 1, ("even", "odd"), "none", read_parity))
+
+
+def test_a_model_of_one_set_is_probed_on_another_in_a_column_of_its_own(tmp_path: Path) -> None:
+    root = tmp_path / "results"
+    sweep = load_sweep(write_small(tmp_path, OTHER))
+    site = Site(root, data_root(), "inline", 1)
+    nodes = prepare(sweep.trials, site)
+    assert execute(nodes, sweep.trials, site, Console(quiet=True)).complete
+    specs = sweep.trials[0].specs
+    assert specs["parity"].parent_key == specs["probe"].parent_key == specs["pretrain"].key
+    result = RunDir(root, specs["parity"].key).result()
+    assert result is not None
+    assert result["data"] == {"name": "parity", "digest": open_pack("parity", data_root()).manifest.digest}
+    assert result["facts"]["images_5shot"] == 10  # of its two classes
+    assert result["metrics"]["acc_5shot"] > 0.5
+    prepare(sweep.trials, site)  # the digest that is compared is the probed set's
+
+    write_sweep(root, sweep_record(sweep))
+    frame = long_table(root, "small")
+    assert set(frame[frame["stage"] == "parity"]["data"]) == {"parity"}
+    assert set(frame[frame["stage"] == "probe"]["data"]) == {"digits"}
+    summary = summarize(root, "small")
+    assert [column.header for column in summary.columns] == ["probe 5-shot % ↑", "parity 5-shot % ↑"]
+    assert any(note.startswith("parity: ") and "data parity; data digest" in note for note in summary.notes)
+
+
+def test_the_trials_own_set_spelled_out_is_the_same_stage() -> None:
+    keys = {load_trial("umd", sets=[f"stages.probe.data={data}"]).specs["probe"].key for data in ("null", "{name: digits}")}
+    assert len(keys) == 1
+    assert load_trial("umd", sets=["stages.probe.data={name: parity}"]).specs["probe"].key not in keys
+
+
+def test_a_set_without_a_size_is_probed_at_the_trials() -> None:
+    trial = load_trial("umd", tier="imagenet256_latent", sets=["stages.probe.data={name: food101}"])
+    check_trials([trial])
+    assert trial.specs["probe"].reads.model_dump() == {"name": "food101", "size": 256, "vae": "sd_kl_f8"}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("{name: fashion_mnist}", r"stages\.probe\.data\.name = 'fashion_mnist' .* images of 1x32x32, and the model .* 1x8x8"),
+        ("{name: mnist}", r"stages\.probe\.data\.name = 'mnist' is not accepted: expected one of"),
+        ("{name: cifar100, size: 32}", r"stages\.probe\.data\.name = 'cifar100' .* images of 3x32x32, .* for 1x8x8"),
+    ],
+)
+def test_a_set_that_does_not_fit_the_model_is_refused(data: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_trials([load_trial("umd", sets=[f"stages.probe.data={data}"])])
