@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from umd_bench.config.resolve import Trial, load_sweep, load_trial
@@ -13,6 +14,7 @@ from umd_bench.data.sources import SOURCES, data_facts
 from umd_bench.orchestration.checks import check_trials
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
+GOLDEN = Path(__file__).parents[1] / "golden" / "lr_schedules.npz"
 TIERS = ("imagenet64", "imagenet256", "imagenet256_latent")
 N_TRAIN = 1_268_355  # train[:99%]
 
@@ -45,8 +47,8 @@ def stage(trial: Trial, name: str) -> Any:
 def row(train: TrainStage) -> tuple[float | None, ...]:
     """The stage as a row of the table; what no image meets is a dash."""
     corruption = train.corruption
-    steps_per_epoch = N_TRAIN // train.batch
-    epochs = train.nimg / (steps_per_epoch * train.batch)
+    epochs = round(train.nimg / N_TRAIN)
+    assert train.n_steps == round(epochs * N_TRAIN / train.batch)
     mask_ratio = corruption.mask_ratio if train.n_clean < train.batch else None
     mask_ratio_t0 = corruption.mask_ratio_t0 if train.n_clean else None
     return epochs, train.batch, mask_ratio, corruption.r_t0, mask_ratio_t0, train.optim.weight_decay
@@ -59,8 +61,7 @@ def test_pretraining_is_the_papers_row(tier: str, method: str) -> None:
     train = stage(trial, "pretrain")
     assert row(train) == PRETRAIN[method]
     epochs, batch = PRETRAIN[method][:2]
-    warmup_epochs = int(0.05 * epochs)
-    assert train.optim.warmup_nimg == warmup_epochs * (N_TRAIN // batch) * batch
+    assert train.optim.warmup_nimg == round(int(0.05 * epochs) * N_TRAIN / batch) * batch
     assert train.lr_peak == pytest.approx(1.5e-4 * batch / 256)
     assert (train.optim.beta1, train.optim.beta2, train.optim.eps, train.optim.clip_norm) == (0.9, 0.95, 1e-8, 1.0)
     assert (train.augment.crop_area_min, train.augment.flip, train.precision) == (0.8, True, "bf16")
@@ -73,10 +74,22 @@ def test_pretraining_is_the_papers_row(tier: str, method: str) -> None:
 def test_fine_tuning_is_the_papers_row(tier: str, method: str) -> None:
     train = stage(load_trial(method, tier=tier), "finetune")
     assert row(train) == FINETUNE[method]
-    assert train.optim.warmup_nimg == 2 * (N_TRAIN // 256) * 256
+    assert train.optim.warmup_nimg == round(2 * N_TRAIN / 256) * 256
     assert (train.lr_peak, train.optim.beta1, train.optim.beta2) == (pytest.approx(1.5e-4), 0.9, 0.999)
     assert (train.augment.crop_area_min, train.augment.flip, train.precision) == (0.95, True, "bf16")
     assert (train.labels, train.optim.ema, train.ema_decay) == (True, True, pytest.approx(1 - 1e-4))
+
+
+@pytest.mark.parametrize(
+    ("run", "method", "name"),
+    [("umd_b4", "umd", "pretrain"), ("mae_readme", "mae", "pretrain"), ("finetune", "umd", "finetune")],
+)
+def test_the_lengths_and_the_peak_are_those_of_the_official_runs(run: str, method: str, name: str) -> None:
+    with np.load(GOLDEN) as golden:
+        total, warmup, peak = golden[f"{run}/total_warmup_peak"].tolist()
+    train = stage(load_trial(method, tier="imagenet64"), name)
+    assert (train.n_steps, train.optim.warmup_nimg / train.batch) == (total, warmup)
+    assert train.lr_peak == pytest.approx(peak)
 
 
 @pytest.mark.parametrize("tier", TIERS)

@@ -197,12 +197,6 @@ def test_every_sampler_calls_the_model_as_often_as_its_row_says(sampler: str) ->
     assert (calls[0], calls[-1]) == (1000, 1)
 
 
-def test_the_official_sampler_refuses_a_schedule_whose_times_are_no_whole_numbers() -> None:
-    stage = config(sampler="ddim-official")
-    with pytest.raises(FieldError, match="sampler = 'ddim-official' is not accepted: it knows the schedules linear and cosine"):
-        generate(tiny_model("adaln1_nc10"), NoiseProcess(NoiseConfig(schedule="edm")), stage, label=None, indices=[0], seed=0)
-
-
 def test_noise_rows_are_those_of_their_index() -> None:
     shape, cpu = (1, 2, 2), torch.device("cpu")
     one, other = sample_noise(3, [0, 1], shape, cpu), sample_noise(3, [1], shape, cpu)

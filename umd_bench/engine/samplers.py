@@ -149,14 +149,12 @@ SAMPLERS: dict[str, Sampler] = {
 def check_sampler(config: GenerateStage, process: NoiseProcess, *, guidable: bool, path: str = "stages.generate") -> None:
     """Raise :class:`FieldError` below ``path`` for what cannot be sampled.
 
-    That is an unknown sampler, the official one with a schedule that it does not know, more steps than there are times,
-    guidance without classes (not ``guidable``), and an interval of guidance outside of the times.
+    That is an unknown sampler, more steps than there are times, guidance without classes (not ``guidable``), and an interval of
+    guidance outside of the times.
     """
     T = process.timesteps
     if config.sampler not in SAMPLERS:
         raise FieldError(f"{path}.sampler", config.sampler, one_of(SAMPLERS))
-    if config.sampler == "ddim-official" and not process.discrete:
-        raise FieldError(f"{path}.sampler", config.sampler, "it knows the schedules linear and cosine only; expected ddim")
     if process.discrete and config.steps > T:
         raise FieldError(f"{path}.steps", config.steps, f"expected 1..{T}")
     if config.cfg_scale != 1 and not guidable:
