@@ -80,6 +80,8 @@ def _stated(rows: pd.DataFrame, names: dict[str, str], axes: Sequence[str]) -> s
         arms: dict[str, list[str]] = {}
         for value, *key in known[[column, *axes]].drop_duplicates().itertuples(index=False):
             arms.setdefault(_short(value), []).append(" ".join(map(axis_value, key)))
+        if all(keys == [value] for value, keys in arms.items()):
+            continue  # the axis itself: the table's first column says it
         if len(arms) == 1:
             parts.append(f"{name} {next(iter(arms))}")
         elif arms:
