@@ -153,16 +153,22 @@ def sample(
     n: Annotated[int, typer.Option("--n", min=2, help="How many images.")] = 100,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Sampler steps.")] = 50,
     cfg_scale: Annotated[float, typer.Option("--cfg-scale", min=0, help="Guidance; 1 is none.")] = 1.0,
-    eta: Annotated[float, typer.Option("--eta", min=0, help="0 deterministic, 1 ancestral.")] = 1.0,
-    sampler: Annotated[str, typer.Option("--sampler", help="Diffusion sampler.")] = "ddim",
+    cfg_interval: Annotated[
+        tuple[float, float] | None, typer.Option("--cfg-interval", help="Guide between these two times only [default: always].")
+    ] = None,
+    eta: Annotated[float | None, typer.Option("--eta", help="ddim only: 0 deterministic, 1 ancestral [default: 1].")] = None,
+    sampler: Annotated[str, typer.Option("--sampler", help="ddim, euler, heun, dpmpp-2m, ddim-x0, ddim-official.")] = "ddim",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Sampling seed.")] = 0,
     results: ResultsOption = RESULTS,
 ) -> None:
     """Draw images from a trained run into one PNG grid."""
+    from umd_bench.config.documents import Document
     from umd_bench.config.trial import GenerateStage
+    from umd_bench.config.validation import validate
     from umd_bench.orchestration.adhoc import draw_samples
 
-    settings = GenerateStage(parent="run", n=n, steps=steps, cfg_scale=cfg_scale, eta=eta, sampler=sampler, extractor="none")
+    asked = {"n": n, "steps": steps, "cfg_scale": cfg_scale, "cfg_interval": cfg_interval, "eta": eta, "sampler": sampler}
+    settings = validate(GenerateStage, Document({"parent": "run", "extractor": "none", **asked}))
     draw_samples(results, run, out, settings, seed)
     console.print(f"wrote {out}")
 

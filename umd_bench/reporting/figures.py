@@ -8,7 +8,7 @@ program's name, so the same results give the same bytes.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,7 @@ _METADATA: dict[str, dict[str, Any]] = {
 TONES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.5)))
 MAX_LINES = 6
 LEGEND_CHARACTERS = 72  # what a panel's width holds
+ROW_CHARACTERS = 36  # of all labels of x side by side
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def figure(summary: Summary, *, title: str | None = None) -> Figure | None:
         return None
     with mpl.rc_context(STYLE):
         extra = max(len(lines) for *_, lines in panels) - 2
-        drawn = Figure(figsize=(3.7 * len(panels), 3.0 + 0.12 * max(extra, 0)), layout="constrained")
+        drawn = Figure(figsize=(3.7 * len(panels), 3.0 + 0.12 * max(extra, 0) + 0.02 * _slanted(summary)), layout="constrained")
         FigureCanvasAgg(drawn)
         for axes, (name, unit, lines) in zip(drawn.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             _panel(axes, summary, lines)
@@ -97,7 +98,7 @@ def render(drawn: Figure, kind: str) -> bytes:
     """The figure as ``png``, ``pdf`` or ``svg``, without dates."""
     buffer = io.BytesIO()
     with mpl.rc_context(STYLE):
-        drawn.savefig(buffer, format=kind, metadata=_METADATA[kind])
+        drawn.savefig(buffer, format=kind, metadata=_METADATA[kind], bbox_inches="tight", pad_inches=0.05)
     return buffer.getvalue()
 
 
@@ -127,7 +128,7 @@ def _lines(summary: Summary, *prefixes: str) -> list[Line]:
 
 def _panel(axes: Axes, summary: Summary, lines: Sequence[Line]) -> None:
     values = list(dict.fromkeys(row.axes[summary.x] for row in summary.arms))
-    to_scale = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    to_scale = _to_scale(values)
     at = dict(zip(values, map(float, values) if to_scale else range(len(values)), strict=True))
     apart = (max(at.values()) - min(at.values()) or 1.0) / 100 if to_scale else min(0.5 / len(lines), 0.2)
     for place, line in enumerate(lines):
@@ -135,8 +136,8 @@ def _panel(axes: Axes, summary: Summary, lines: Sequence[Line]) -> None:
         _line(axes, line, [at[row.axes[summary.x]] + shift for row in line.arms], apart, joined=to_scale)
     _references(axes, summary, lines)
     shown = [axis_value(value) for value in values]
-    crowded = not to_scale and sum(map(len, shown)) > 36
-    axes.set_xticks([at[value] for value in values], shown, rotation=20 if crowded else 0, ha="right" if crowded else "center")
+    slanted = _slanted(summary)
+    axes.set_xticks([at[value] for value in values], shown, rotation=20 if slanted else 0, ha="right" if slanted else "center")
     if not to_scale:
         axes.set_xlim(-0.6, len(values) - 0.4)
     axes.set_xlabel(summary.x)
@@ -148,7 +149,20 @@ def _panel(axes: Axes, summary: Summary, lines: Sequence[Line]) -> None:
     drawn = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     names = [line.label for line in lines] + [name for name in drawn if name not in {line.label for line in lines}]
     ncols = next((n for n in (3, 2) if _legend_width(names, n) <= LEGEND_CHARACTERS), 1)
-    axes.legend([drawn[n] for n in names], names, loc="upper center", bbox_to_anchor=(0.46, -0.2), ncols=ncols)
+    axes.legend(
+        [drawn[n] for n in names], names, loc="upper center", bbox_to_anchor=(0.46, -0.2 - 0.008 * slanted), ncols=ncols
+    )
+
+
+def _slanted(summary: Summary) -> int:
+    """Characters of the longest label of x where they are too many to stand side by side and so reach down; else 0."""
+    values = dict.fromkeys(row.axes[summary.x] for row in summary.arms)
+    shown = [axis_value(value) for value in values]
+    return 0 if _to_scale(values) or sum(map(len, shown)) <= ROW_CHARACTERS else max(map(len, shown))
+
+
+def _to_scale(values: Iterable[object]) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
 def _legend_width(names: Sequence[str], ncols: int) -> int:
