@@ -79,6 +79,11 @@ def test_the_verbs_that_look_at_results(finished: Path) -> None:
     )
     sampled = run("sample", key, "--n", "10", "--steps", "2", "--out", "grid.png", cwd=finished)
     assert sampled.returncode == 0, sampled.stderr
+    interval = ("--sampler", "heun", "--cfg-scale", "1", "--cfg-interval", "10", "500")
+    assert run("sample", key, "--n", "10", "--steps", "2", "--out", "heun.png", *interval, cwd=finished).returncode == 0
+    refused = run("sample", key, "--n", "10", "--sampler", "heun", "--eta", "0.5", "--out", "no.png", cwd=finished)
+    assert (refused.returncode, (finished / "no.png").exists()) == (2, False)
+    assert "the sampler heun takes no eta" in refused.stderr
     assert (finished / "grid.png").stat().st_size > 100
     scored = run("evaluate", key, "--set", "generate.n=20", "--set", "generate.steps=2", cwd=finished)
     assert scored.returncode == 0, scored.stdout + scored.stderr
