@@ -207,17 +207,19 @@ def test_noise_rows_are_those_of_their_index() -> None:
     assert not torch.equal(a[0], a[1])
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "edm", "flow-shifted"])
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
-def test_every_sampler_returns_the_image_that_a_perfect_model_knows(sampler: str) -> None:
+def test_every_sampler_returns_the_image_that_a_perfect_model_knows(sampler: str, schedule: str) -> None:
+    process = NoiseProcess(NoiseConfig(schedule=schedule))
     truth = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
     def perfect(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
-        alpha, sigma = COSINE.at(t)
+        alpha, sigma = process.at(t)
         return truth, (x - alpha * truth) / sigma
 
     for eta in (0.0, 0.5, 1.0) if sampler.startswith("ddim") else (None,):
         noise = sample_noise(0, [0, 1], (1, 4, 4), torch.device("cpu"))
-        final = SAMPLERS[sampler].draw(perfect, noise, COSINE, config(sampler=sampler, eta=eta))
+        final = SAMPLERS[sampler].draw(perfect, noise, process, config(sampler=sampler, eta=eta))
         torch.testing.assert_close(final, truth, rtol=1e-4, atol=1e-4)
 
 
