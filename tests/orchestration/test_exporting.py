@@ -54,6 +54,7 @@ def write_result(run: RunDir) -> None:
     (run.path / "result.json").write_text(json.dumps(result))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ema", [False, True])
 def test_timm_loads_it_in_a_process_of_its_own(tmp_path: Path, ema: bool) -> None:
     run = finished(tmp_path)

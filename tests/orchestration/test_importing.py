@@ -233,6 +233,7 @@ def test_what_the_file_cannot_tell_is_asked_for(tmp_path: Path) -> None:
         import_trial(official_file(tmp_path), "small-vision", nimg=500, sees_clean=True, data="emoji64")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -33,6 +33,7 @@ def _bytes(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+@pytest.mark.slow
 def test_a_report_written_again_by_another_process_has_the_same_bytes(root: Path, tmp_path: Path) -> None:
     write_report(summarize(root, "methods"), root, out=tmp_path / "here")
     code = "import sys; from pathlib import Path; from umd_bench.reporting.report import summarize, write_report; "
