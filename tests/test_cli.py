@@ -91,6 +91,12 @@ def test_the_verbs_that_look_at_results(finished: Path) -> None:
     assert run("mlflow", "push", cwd=finished).returncode == 0
 
 
+@pytest.mark.parametrize(("verb", "part"), [("import", "the one that fits"), ("sample", "default: always")])
+def test_help_says_the_defaults_that_are_no_values(tmp_path: Path, verb: str, part: str) -> None:
+    text = " ".join(run(verb, "--help", cwd=tmp_path).stdout.replace("│", " ").split())
+    assert part in text
+
+
 @pytest.mark.slow
 def test_a_failed_trial_leaves_exit_code_1_and_the_others_done(tmp_path: Path) -> None:
     write_small(tmp_path, SMALL.replace("seeds: [0, 1]", "seeds: [0]"))

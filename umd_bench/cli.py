@@ -41,7 +41,7 @@ console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 ResultsOption = Annotated[Path, typer.Option("--results", envvar="UMD_BENCH_RESULTS", help="Results folder.")]
 DataOption = Annotated[
     Path | None,
-    typer.Option("--data-root", envvar="UMD_BENCH_DATA", help="Folder of packed data sets [default: the user's cache]."),
+    typer.Option("--data-root", envvar="UMD_BENCH_DATA", help="Folder of packed data sets (default: the user's cache)."),
 ]
 SizeOption = Annotated[int | None, typer.Option("--size", min=1, help="Image side in pixels, where the data set has none.")]
 TierOption = Annotated[
@@ -51,10 +51,10 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change one field; may be repeated.")
 ]
 OnOption = Annotated[str, typer.Option("--on", help="Executor: ray (worker processes) or inline (this process).")]
-WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Stages side by side [default: cores / threads].")]
+WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Stages side by side (default: cores / threads).")]
 TrackingOption = Annotated[
     str | None,
-    typer.Option("--mlflow", metavar="URI", help="MLflow tracking URI, or 'off' [default: SQLite in the results folder]."),
+    typer.Option("--mlflow", metavar="URI", help="MLflow tracking URI, or 'off' (default: SQLite in the results folder)."),
 ]
 SweepFile = Annotated[Path, typer.Argument(help="A sweep's YAML file.")]
 RESULTS = Path("results")
@@ -154,9 +154,9 @@ def sample(
     steps: Annotated[int, typer.Option("--steps", min=1, help="Sampler steps.")] = 50,
     cfg_scale: Annotated[float, typer.Option("--cfg-scale", min=0, help="Guidance; 1 is none.")] = 1.0,
     cfg_interval: Annotated[
-        tuple[float, float] | None, typer.Option("--cfg-interval", help="Guide between these two times only [default: always].")
+        tuple[float, float] | None, typer.Option("--cfg-interval", help="Guide between these two times only (default: always).")
     ] = None,
-    eta: Annotated[float | None, typer.Option("--eta", help="ddim only: 0 deterministic, 1 ancestral [default: 1].")] = None,
+    eta: Annotated[float | None, typer.Option("--eta", help="ddim only: 0 deterministic, 1 ancestral (default: 1).")] = None,
     sampler: Annotated[str, typer.Option("--sampler", help="ddim, euler, heun, dpmpp-2m, ddim-x0, ddim-official.")] = "ddim",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Sampling seed.")] = 0,
     results: ResultsOption = RESULTS,
@@ -195,7 +195,7 @@ def import_(
         bool | None,
         typer.Option("--clean/--no-clean", help="Trained on clean images too? Asked only where the layout leaves it open."),
     ] = None,
-    data: Annotated[str | None, typer.Option("--data", help="Data set to evaluate on [default: the one that fits].")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Data set to evaluate on (default: the one that fits).")] = None,
     heads: Annotated[int | None, typer.Option("--heads", min=1, help="Attention heads, where the width does not tell.")] = None,
     pool: Annotated[str, typer.Option("--pool", help="mae only: class (the class token) or patches (their mean).")] = "class",
     sets: SetOption = None,
@@ -301,7 +301,7 @@ def data_verify(
 @mlflow_app.command("push")
 def mlflow_push(
     name: Annotated[str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name; all of them when left out.")] = None,
-    uri: Annotated[str | None, typer.Option("--uri", help="Tracking URI [default: SQLite in the results folder].")] = None,
+    uri: Annotated[str | None, typer.Option("--uri", help="Tracking URI (default: SQLite in the results folder).")] = None,
     results: ResultsOption = RESULTS,
 ) -> None:
     """Bring the tracking store up to the run directories; pushing twice adds nothing."""

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import Tensor
 
 from umd_bench.config.noise import NoiseConfig
+from umd_bench.config.trial import TrainStage
 from umd_bench.engine.noise_process import PREDICTIONS, NoiseProcess
+from umd_bench.engine.objective import LOSS_WEIGHTS
 from umd_bench.engine.schedules import SCHEDULES
 
 PATHS = {"circle": "cosine", "line": "flow-uniform"}
+
+
+def test_every_prediction_that_can_be_asked_for_has_its_row() -> None:
+    assert set(get_args(NoiseConfig.model_fields["prediction"].annotation)) == PREDICTIONS.keys()
+    assert set(get_args(TrainStage.model_fields["loss_weight"].annotation)) == LOSS_WEIGHTS.keys()
 
 
 def pair() -> tuple[Tensor, Tensor]:

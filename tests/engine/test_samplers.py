@@ -14,7 +14,7 @@ from umd_bench.config.errors import FieldError
 from umd_bench.config.noise import NoiseConfig
 from umd_bench.config.trial import GenerateStage
 from umd_bench.engine.noise_process import NoiseProcess
-from umd_bench.engine.samplers import SAMPLERS, Denoiser, Sampler, generate, official_times, sample_noise
+from umd_bench.engine.samplers import SAMPLERS, Denoiser, Sampler, ddim, generate, official_times, sample_noise
 
 COSINE = NoiseProcess(NoiseConfig())
 
@@ -195,6 +195,12 @@ def test_every_sampler_calls_the_model_as_often_as_its_row_says(sampler: str) ->
     SAMPLERS[sampler].draw(denoise, noise, COSINE, config(sampler=sampler, steps=10))
     assert len(calls) == SAMPLERS[sampler].calls(10)
     assert (calls[0], calls[-1]) == (1000, 1)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_samplers_that_take_eta_are_those_that_the_configuration_gives_it_to(name: str) -> None:
+    draw = SAMPLERS[name].draw
+    assert config(sampler=name).is_ddim == (getattr(draw, "func", draw) is ddim)
 
 
 def test_noise_rows_are_those_of_their_index() -> None:

@@ -136,6 +136,7 @@ def dpmpp_2m(denoise: Denoiser, noise: Iterator[Tensor], process: NoiseProcess, 
     return _estimate(denoise, x, sequence[-1], process, clip=config.clip)[0]
 
 
+# The configuration gives eta to those whose name begins with ddim.
 SAMPLERS: dict[str, Sampler] = {
     "ddim": Sampler(ddim),
     "ddim-official": Sampler(partial(ddim, times=official_times)),
