@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from umd_bench.config.data import DataConfig
+from umd_bench.config.model import ModelConfig
 from umd_bench.config.noise import NoiseConfig
 from umd_bench.config.resolve import load_trial
 from umd_bench.config.stage import COMPONENT_VERSIONS, StageSpec
-from umd_bench.config.trial import CorruptionConfig, DataConfig, ImportStage, ModelConfig, TrainStage
+from umd_bench.config.training import CorruptionConfig, ImportStage, TrainStage
 
 STAGES = ("pretrain", "probe", "finetune", "finetune_probe", "generate")
 

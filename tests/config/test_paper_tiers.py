@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from umd_bench.config.generating import GenerateStage
+from umd_bench.config.probing import ProbeStage
 from umd_bench.config.resolve import Trial, load_sweep, load_trial
-from umd_bench.config.trial import GenerateStage, ProbeStage, TrainStage
+from umd_bench.config.training import TrainStage
 from umd_bench.data.sources import SOURCES, data_facts
 from umd_bench.orchestration.checks import check_trials
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from umd_bench.config.errors import UserError
-from umd_bench.config.trial import AugmentConfig
+from umd_bench.config.training import AugmentConfig
 from umd_bench.data import loader
 from umd_bench.data.loader import Batches, to_uint8, to_unit
 from umd_bench.data.pack import Split
+from umd_bench.data.shards import ShardedArray
 
 BOTH = AugmentConfig(crop_area_min=0.5, flip=True)
 
@@ -21,7 +22,7 @@ BOTH = AugmentConfig(crop_area_min=0.5, flip=True)
 def made_split(n: int, *, size: int = 8, channels: int = 1) -> Split:
     """Random images whose label is their number, so that a batch's labels say which images it holds."""
     images = np.random.default_rng(0).integers(0, 256, (n, channels, size, size), dtype=np.uint8)
-    return Split(images, np.arange(n, dtype=np.int64))
+    return Split(ShardedArray([images]), np.arange(n, dtype=np.int64))
 
 
 def batches(split: Split, *, batch: int = 4, **fields: Any) -> Batches:

@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from umd_bench.config.data import DataConfig
 from umd_bench.config.errors import UserError
-from umd_bench.config.trial import DataConfig
 from umd_bench.data import pack as pack_module
 from umd_bench.data.pack import Manifest, Pack, data_root, open_data, open_pack, pack, verify
+from umd_bench.data.shards import ShardedArray
 from umd_bench.data.sources import SOURCES, DataSource, Splits
 
 READS: list[Path | None] = []
@@ -49,11 +50,10 @@ def test_what_was_read_is_what_is_mapped(tmp_path: Path) -> None:
     packed = pack("tiny", tmp_path)
     for name, (images, labels) in read_tiny(None).items():
         split = packed.split(name)
-        assert isinstance(split.images, np.memmap)
-        assert not split.images.flags.writeable
+        assert isinstance(split.images, ShardedArray)
         assert np.array_equal(split.images, images)
         assert np.array_equal(split.labels, labels)
-    assert packed.path == tmp_path / "tiny-v1"
+    assert packed.path == tmp_path / "tiny-v1.2"
     assert packed.manifest.counts == {"train": 6, "test": 4}
     assert packed.manifest.notes == {"kept": "10"}
 
@@ -87,7 +87,7 @@ def test_a_new_version_is_packed_beside_the_old_one(tmp_path: Path, monkeypatch:
     pack("tiny", tmp_path)
     monkeypatch.setitem(SOURCES, "tiny", tiny(version=2))
     pack("tiny", tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny-v1", "tiny-v2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny-v1.2", "tiny-v2.2"]
 
 
 KILLED_PACKER = """
@@ -95,13 +95,14 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from umd_bench.data import pack
+from umd_bench.data.shards import ShardedArray
 from umd_bench.data.sources import SOURCES, DataSource
 splits = {split: (np.zeros((2, 3, 4, 4), np.uint8), np.zeros(2, np.int64)) for split in ("train", "test")}
 SOURCES["tiny"] = DataSource("tiny", 1, 4, 3, ("even", "odd"), "none", lambda folder: splits)
 save = pack._save
 def save_then_hang(path, array):
     save(path, array)
-    if path.name == "test_labels.npy":
+    if path.name == "test-labels.npy":
         print("all but the manifest", flush=True)
         time.sleep(60)
 pack._save = save_then_hang
@@ -114,17 +115,17 @@ def test_a_killed_packer_leaves_nothing_that_is_read(tmp_path: Path) -> None:
         assert packer.stdout is not None
         assert packer.stdout.readline() == "all but the manifest\n"
         packer.send_signal(signal.SIGKILL)
-    assert [path.name.startswith(".tiny-v1.") for path in tmp_path.iterdir()] == [True]
+    assert [path.name.startswith(".tiny-v1.2.") for path in tmp_path.iterdir()] == [True]
     verify(open_pack("tiny", tmp_path))
 
 
 def test_what_a_killed_packer_left_is_removed_after_a_day_and_not_before(tmp_path: Path) -> None:
     for name, age_h in (("old", 25), ("young", 23)):
-        (tmp_path / f".tiny-v1.{name}").mkdir()
+        (tmp_path / f".tiny-v1.2.{name}").mkdir()
         then = pack_module.time.time() - age_h * 3600
-        os.utime(tmp_path / f".tiny-v1.{name}", (then, then))
+        os.utime(tmp_path / f".tiny-v1.2.{name}", (then, then))
     pack("tiny", tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".tiny-v1.young", "tiny-v1"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".tiny-v1.2.young", "tiny-v1.2"]
 
 
 def test_two_that_pack_at_once_share_the_first_ones_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +139,7 @@ def test_two_that_pack_at_once_share_the_first_ones_pack(tmp_path: Path, monkeyp
     with ThreadPoolExecutor(2) as pool:
         one, two = pool.map(lambda _: pack("tiny", tmp_path), range(2))
     assert one == two
-    assert [path.name for path in tmp_path.iterdir()] == ["tiny-v1"]
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny-v1.2"]
     verify(one)
 
 
@@ -186,11 +187,11 @@ def flip_a_bit(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut, flip_a_bit, Path.unlink])
-@pytest.mark.parametrize("file", ["train_images.npy", "test_labels.npy"])
+@pytest.mark.parametrize("file", ["train-images-00000.npy", "test-labels.npy"])
 def test_verify_names_the_bad_file(damage: Callable[[Path], None], file: str, tmp_path: Path) -> None:
     packed = pack("tiny", tmp_path)
     damage(packed.path / file)
-    with pytest.raises(UserError, match=f"{file} .*remove the folder .*tiny-v1 to have it packed again"):
+    with pytest.raises(UserError, match=f"{file} .*remove the folder .*tiny-v1.2 to have it packed again"):
         verify(packed)
 
 
@@ -200,14 +201,14 @@ def test_verify_passes_what_was_packed(tmp_path: Path) -> None:
 
 def test_a_cut_file_is_a_users_mistake_when_opened(tmp_path: Path) -> None:
     packed = pack("tiny", tmp_path)
-    cut(packed.path / "train_images.npy")
-    with pytest.raises(UserError, match=r"train_images\.npy cannot be read"):
+    cut(packed.path / "train-images-00000.npy")
+    with pytest.raises(UserError, match=r"train-images-00000\.npy cannot be read"):
         packed.split("train")
 
 
 def test_a_file_of_another_shape_is_not_served(tmp_path: Path) -> None:
     packed = pack("tiny", tmp_path)
-    shutil.copy(packed.path / "test_images.npy", packed.path / "train_images.npy")
+    shutil.copy(packed.path / "test-images-00000.npy", packed.path / "train-images-00000.npy")
     with pytest.raises(UserError, match=r"holds uint8 \(4, 3, 4, 4\), not uint8 \(6, 3, 4, 4\)"):
         packed.split("train")
 
@@ -271,10 +272,10 @@ def test_a_data_set_without_a_size_is_packed_at_each_size_apart(tmp_path: Path, 
     sizeless = replace(tiny(), size=None, class_names=(), n_classes=2)
     monkeypatch.setitem(SOURCES, "tiny", replace(sizeless, class_names=("even", "odd")))
     made = pack("tiny", tmp_path, size=4)
-    assert made.path == tmp_path / "tiny-4-v1"
+    assert made.path == tmp_path / "tiny-4-v1.2"
     assert made.split("train").images.shape[1:] == (3, 4, 4)
     monkeypatch.setitem(SOURCES, "tiny", replace(sizeless, read=None))  # its pack is enough
     assert open_data(DataConfig(name="tiny", size=4), tmp_path).manifest.class_names == ("even", "odd")
-    made.path.rename(tmp_path / "tiny-8-v1")
+    made.path.rename(tmp_path / "tiny-8-v1.2")
     with pytest.raises(UserError, match="is of 4 px and 2 classes, expected 8 px and 2 classes"):
         open_data(DataConfig(name="tiny", size=8), tmp_path)

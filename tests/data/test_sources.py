@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from umd_bench.config.data import OWN_SIZES, DataConfig
 from umd_bench.config.errors import FieldError, UserError
-from umd_bench.config.trial import OWN_SIZES, DataConfig
 from umd_bench.data import emoji64, fashion_mnist
 from umd_bench.data.digits import read as read_digits
 from umd_bench.data.pack import data_root, describe_sources, open_data, open_pack, pack, verify
@@ -18,8 +18,8 @@ from umd_bench.data.sources import SOURCES, data_facts, source
 
 # A change here changes every result on that data set: bump the source's version with it.
 DIGESTS = {
-    "digits": "77c06ea8e73f0b72afd371c7246102aee6a22ce05a79683418e2f5f87f225838",
-    "fashion_mnist": "2f8b9bc6fa96f3e7edf6bb0109aa759e9103ff59d8cf1f5168408f03523570fe",
+    "digits": "74822436a821f1da96682a19da46004c3196eebbaf04b1030d4193f790230848",
+    "fashion_mnist": "919d8050b3b4f45ed5377ca000427ee51c2a76abcc0330da6d08d69b55dcb472",
 }
 
 
@@ -122,7 +122,9 @@ def test_a_size_or_vae_that_cannot_be_is_one_sentence(fields: dict[str, object],
 
 
 def test_what_cannot_be_read_says_what_is_missing(tmp_path: Path) -> None:
-    missing = f"imagenet cannot be used: its packed folder {tmp_path}/imagenet-64-v1 is missing, and this version has no reader"
+    missing = (
+        f"imagenet cannot be used: its packed folder {tmp_path}/imagenet-64-v1.2 is missing, and this version has no reader"
+    )
     with pytest.raises(UserError, match=missing):
         open_data(DataConfig(name="imagenet", size=64), tmp_path)
     with pytest.raises(UserError, match=r"size = None is not accepted: images of food101 have no size of their own"):
@@ -141,5 +143,5 @@ def test_every_data_set_is_listed_with_what_is_known_of_it(tmp_path: Path) -> No
     assert "50,000 test, 1000 classes" in lines["imagenet"]
     assert "no reader" in lines["imagenet"]
     assert "`umd-bench data pack digits` does it" in lines["digits"]
-    (tmp_path / "imagenet-64-v1").mkdir()
-    assert f"packed in {tmp_path}/imagenet-64-v1" in next(x for x in describe_sources(tmp_path) if x.startswith("imagenet:"))
+    (tmp_path / "imagenet-64-v1.2").mkdir()
+    assert f"packed in {tmp_path}/imagenet-64-v1.2" in next(x for x in describe_sources(tmp_path) if x.startswith("imagenet:"))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from umd_bench.config.trial import ModelConfig
+from umd_bench.config.model import ModelConfig
 from umd_bench.engine.model import AutoEncoder
 from umd_bench.engine.official import from_official
 

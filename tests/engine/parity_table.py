@@ -21,7 +21,7 @@ from test_statistics import gaussian
 from torch import Tensor
 
 from umd_bench.config.noise import NoiseConfig
-from umd_bench.config.trial import OptimConfig
+from umd_bench.config.training import OptimConfig
 from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.official import from_official, to_official
 from umd_bench.engine.optim import build_optimizer, clip_grad_norm, learning_rate, set_learning_rate

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from umd_bench.config.data import DataConfig
+from umd_bench.config.model import ModelConfig
 from umd_bench.config.noise import NoiseConfig
 from umd_bench.config.stage import StageSpec
-from umd_bench.config.trial import CorruptionConfig, DataConfig, ModelConfig, OptimConfig, Resources, TrainStage
-from umd_bench.data.pack import Manifest, Pack
+from umd_bench.config.training import CorruptionConfig, OptimConfig, TrainStage
+from umd_bench.config.trial import Resources
+from umd_bench.data.pack import Manifest, Pack, images_file, labels_file
 from umd_bench.data.sources import DataSource
 from umd_bench.store.run import RunDir
 
@@ -28,14 +31,15 @@ def made_up_pack(folder: Path) -> Pack:
         images = rng.integers(0, 60, (N_IMAGES, 1, 8, 8), dtype=np.uint8)
         for image, label in zip(images, labels, strict=True):
             image[0, 2 * label : 2 * label + 3, 2:5] += 180
-        np.save(folder / f"{split}_images.npy", images)
-        np.save(folder / f"{split}_labels.npy", labels.astype(np.int64))
+        np.save(folder / images_file(split, 0), images)
+        np.save(folder / labels_file(split), labels.astype(np.int64))
     manifest = Manifest(
         name=SOURCE.name,
         version=1,
         size=8,
         channels=1,
         counts={"train": N_IMAGES, "test": N_IMAGES},
+        shards={"train": (N_IMAGES,), "test": (N_IMAGES,)},
         class_names=SOURCE.class_names,
         licence="none",
         sha256={},

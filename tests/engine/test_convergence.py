@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from umd_bench.config.generating import GenerateStage
 from umd_bench.config.noise import NoiseConfig
-from umd_bench.config.trial import GenerateStage
 from umd_bench.engine.noise_process import PREDICTIONS, NoiseProcess
 from umd_bench.engine.samplers import SAMPLERS, Denoiser
 from umd_bench.engine.schedules import SCHEDULES

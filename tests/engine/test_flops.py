@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from umd_bench.config.trial import CorruptionConfig, ModelConfig, TrainStage
+from umd_bench.config.model import ModelConfig
+from umd_bench.config.training import CorruptionConfig, TrainStage
 from umd_bench.engine.flops import flops_per_image
 
 MODEL = ModelConfig(patch=2, width=96, depth=2, decoder_depth=1, heads=4)

@@ -12,9 +12,10 @@ from small_runs import BATCH, SOURCE, STEPS, made_up_pack, run_of, training
 
 from umd_bench.config.errors import FieldError, UserError
 from umd_bench.config.noise import NoiseConfig
+from umd_bench.config.probing import ProbeStage
 from umd_bench.config.randomness import derive_seed
 from umd_bench.config.stage import StageSpec
-from umd_bench.config.trial import CorruptionConfig, OptimConfig, ProbeStage
+from umd_bench.config.training import CorruptionConfig, OptimConfig
 from umd_bench.data.pack import Pack
 from umd_bench.engine import loop
 from umd_bench.engine.initialise import build_model

@@ -11,7 +11,7 @@ from golden_files import TAGS, arrays, images, tiny_model, worst, worst_by_row
 from torch import Tensor
 
 from umd_bench.config.errors import FieldError
-from umd_bench.config.trial import ModelConfig
+from umd_bench.config.model import ModelConfig
 from umd_bench.engine.blocks import Block, modulate
 from umd_bench.engine.conditioning import timestep_embedding
 from umd_bench.engine.initialise import build_model

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from umd_bench.config.noise import NoiseConfig
-from umd_bench.config.trial import TrainStage
+from umd_bench.config.training import TrainStage
 from umd_bench.engine.noise_process import PREDICTIONS, NoiseProcess
 from umd_bench.engine.objective import LOSS_WEIGHTS
 from umd_bench.engine.schedules import SCHEDULES

@@ -11,7 +11,7 @@ from golden_files import HEADS, Arrays, arrays, images, tiny_model, worst
 from torch import Tensor
 
 from umd_bench.config.noise import NoiseConfig
-from umd_bench.config.trial import CorruptionConfig, OptimConfig, TrainStage
+from umd_bench.config.training import CorruptionConfig, OptimConfig, TrainStage
 from umd_bench.engine.corruption import LABEL_DROP, Noise, corrupt, draw_noise
 from umd_bench.engine.model import AutoEncoder
 from umd_bench.engine.noise_process import PREDICTIONS, NoiseProcess

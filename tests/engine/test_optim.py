@@ -8,7 +8,7 @@ import torch
 from golden_files import Arrays, arrays
 from torch import nn
 
-from umd_bench.config.trial import CorruptionConfig, OptimConfig, TrainStage
+from umd_bench.config.training import CorruptionConfig, OptimConfig, TrainStage
 from umd_bench.engine.ema import WeightAverage
 from umd_bench.engine.optim import (
     build_optimizer,

@@ -11,8 +11,8 @@ from golden_files import arrays, images, tiny_model, worst
 from torch import Tensor
 
 from umd_bench.config.errors import FieldError
+from umd_bench.config.generating import GenerateStage
 from umd_bench.config.noise import NoiseConfig
-from umd_bench.config.trial import GenerateStage
 from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.samplers import SAMPLERS, Denoiser, Sampler, ddim, generate, official_times, sample_noise
 

@@ -9,7 +9,7 @@ from engine.published.published_files import dit_state, mae_state
 from torch import Tensor
 
 from umd_bench.config.errors import UserError
-from umd_bench.config.trial import ModelConfig
+from umd_bench.config.model import ModelConfig
 from umd_bench.engine.initialise import build_model
 from umd_bench.engine.model import AutoEncoder
 from umd_bench.engine.published.dit import DiT, read_dit

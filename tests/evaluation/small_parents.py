@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from umd_bench.config.model import ModelConfig
 from umd_bench.config.noise import NoiseConfig
 from umd_bench.config.stage import StageSpec
-from umd_bench.config.trial import CorruptionConfig, ModelConfig, OptimConfig, Resources, TrainStage
+from umd_bench.config.training import CorruptionConfig, OptimConfig, TrainStage
+from umd_bench.config.trial import Resources
 from umd_bench.data.pack import Pack, data_root, open_pack
 from umd_bench.engine.initialise import build_model
 from umd_bench.engine.snapshot import publish_snapshot

@@ -10,8 +10,8 @@ import pytest
 import torch
 from small_parents import digits
 
+from umd_bench.config.data import DataConfig
 from umd_bench.config.errors import FieldError, UserError
-from umd_bench.config.trial import DataConfig
 from umd_bench.data.sources import SOURCES, data_facts
 from umd_bench.evaluation import extractors
 from umd_bench.evaluation.classifier import RECIPES, accuracy, build_classifier, read_weights

@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from small_parents import NIMG, SHARED, digits, parent_run, run_of, stage_of
 
+from umd_bench.config.data import DataConfig
 from umd_bench.config.errors import UserError
+from umd_bench.config.generating import GenerateStage
 from umd_bench.config.randomness import derive_seed
 from umd_bench.config.stage import StageSpec
-from umd_bench.config.trial import DataConfig, GenerateStage
 from umd_bench.data.loader import to_uint8
 from umd_bench.data.sources import source
 from umd_bench.engine.noise_process import NoiseProcess

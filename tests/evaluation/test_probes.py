@@ -11,8 +11,8 @@ import torch
 from small_parents import NIMG, SHARED, digits, parent_run, run_of, stage_of
 
 from umd_bench.config.errors import UserError
+from umd_bench.config.probing import ProbeStage
 from umd_bench.config.randomness import derive_seed
-from umd_bench.config.trial import ProbeStage
 from umd_bench.data.loader import to_unit
 from umd_bench.data.sources import source
 from umd_bench.engine.noise_process import NoiseProcess
@@ -94,7 +94,7 @@ def test_batch_size_of_the_features_changes_no_draw_and_no_noise(tmp_path: Path,
 
 def test_pixel_probe_is_the_probe_of_the_images_with_the_same_draws() -> None:
     pack, stage = digits(), ProbeStage(parent="pretrain", shots=(10,), draws=2)
-    x, y = ({split: getattr(pack.split(split), part) for split in ("train", "test")} for part in ("images", "labels"))
+    x, y = ({split: getattr(pack.split(split), part)[:] for split in ("train", "test")} for part in ("images", "labels"))
     scores = []
     for draw in range(2):
         shots = draw_shots(y["train"], (10,), classes=10, seed=derive_seed(3, "probe/shots", draw))[10]

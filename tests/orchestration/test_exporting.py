@@ -15,7 +15,7 @@ from evaluation.small_parents import MODEL, NIMG, SHARED, TRAINED, parent_run
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.stage import StageSpec
-from umd_bench.config.trial import CorruptionConfig
+from umd_bench.config.training import CorruptionConfig
 from umd_bench.data.pack import data_root
 from umd_bench.data.sources import source
 from umd_bench.engine.initialise import build_model

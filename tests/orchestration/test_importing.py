@@ -13,8 +13,10 @@ from engine.published.published_files import dit_state, mae_state
 from orchestration.small import write_small
 
 from umd_bench.config.errors import UserError
+from umd_bench.config.generating import GenerateStage
+from umd_bench.config.model import ModelConfig
 from umd_bench.config.resolve import Trial, load_sweep, load_trial
-from umd_bench.config.trial import GenerateStage, ImportStage, ModelConfig
+from umd_bench.config.training import ImportStage
 from umd_bench.data.pack import data_root
 from umd_bench.engine.initialise import build_model
 from umd_bench.engine.official import to_official

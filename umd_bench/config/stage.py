@@ -16,20 +16,14 @@ from typing import Any
 
 from pydantic import Field
 
+from umd_bench.config.data import DataConfig
 from umd_bench.config.frozen import Frozen
+from umd_bench.config.generating import GenerateStage
+from umd_bench.config.model import ModelConfig
 from umd_bench.config.noise import NoiseConfig
-from umd_bench.config.trial import (
-    DataConfig,
-    GenerateStage,
-    ImportStage,
-    ModelConfig,
-    ProbeStage,
-    Resources,
-    Stage,
-    TrainStage,
-    TrialConfig,
-    WeightsStage,
-)
+from umd_bench.config.probing import ProbeStage
+from umd_bench.config.training import ImportStage, TrainStage, WeightsStage
+from umd_bench.config.trial import Resources, Stage, TrialConfig
 
 # Bumped by hand when code changes what a component computes; part of every key that depends on it.
 COMPONENT_VERSIONS = {"data": 1, "engine": 2, "import": 1, "probe": 1, "generate": 1}

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from umd_bench.config.errors import FieldRuleError
+from umd_bench.config.fields import Name
 from umd_bench.config.frozen import Frozen
-from umd_bench.config.trial import Name
 
 # What an axis may vary. The rest of a trial is the sweep's own (the seeds) or says nothing about a question (resources).
 AXIS_ROOTS = ("method", "model", "noise", "stages")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.randomness import derive_seed
-from umd_bench.config.trial import AugmentConfig
+from umd_bench.config.training import AugmentConfig
 from umd_bench.data.augment import draw_crops, draw_flips, resized_crop
 from umd_bench.data.pack import Split
 

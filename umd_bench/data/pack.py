@@ -1,6 +1,8 @@
 """Packs: a data set as memory-mapped uint8 arrays and a manifest, in a folder that appears whole or not at all.
 
-    root/<name>[-<size>]-v<version>/{train,test}_{images,labels}.npy, manifest.json
+    root/<name>[-<size>]-v<version>.<format>/
+        manifest.json
+        train-labels.npy  train-images-00000.npy  train-images-00001.npy ...      and test-...
 
 The size stands in the folder's name where the data set has none of its own.
 
@@ -26,11 +28,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from umd_bench.config.data import DataConfig
 from umd_bench.config.errors import FieldError, UserError, one_of
-from umd_bench.config.trial import DataConfig
+from umd_bench.data.shards import ShardedArray
 from umd_bench.data.sources import SOURCES, DataSource, Splits, data_facts, source
 
 SPLITS = ("train", "test")
+FORMAT = 2  # of the files in a pack; goes up when this version could not read what an earlier one wrote
 Scalar = TypeVar("Scalar", bound=np.generic)
 _MANIFEST = "manifest.json"
 _LEFTOVER_AGE_S = 24 * 3600  # nobody packs for a day: what is older was killed
@@ -46,6 +50,7 @@ class Manifest(BaseModel):
     size: int
     channels: int
     counts: dict[str, int]
+    shards: dict[str, tuple[int, ...]]  # images in each file of a split, in order
     class_names: tuple[str, ...]
     licence: str
     sha256: dict[str, str]
@@ -53,8 +58,8 @@ class Manifest(BaseModel):
     notes: dict[str, str] = {}
 
     def facts_digest(self) -> str:
-        """The SHA-256, in hex, of every field but ``digest`` and ``notes``; the files enter by their hashes."""
-        facts = self.model_dump(mode="json", exclude={"digest", "notes"})
+        """The SHA-256, in hex, of every field that is set but ``digest`` and ``notes``; the files enter by their hashes."""
+        facts = self.model_dump(mode="json", exclude={"digest", "notes"}, exclude_none=True)
         return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -62,7 +67,7 @@ class Manifest(BaseModel):
 class Split:
     """Images uint8 [N, C, H, W], memory-mapped and read-only; labels int64 [N] in 0..classes-1."""
 
-    images: NDArray[np.uint8]
+    images: ShardedArray
     labels: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -81,8 +86,11 @@ class Pack:
         if name not in SPLITS:
             raise UserError(f"{self.manifest.name} has no split {name!r}: {one_of(SPLITS)}")
         facts, n = self.manifest, self.manifest.counts[name]
-        images = self._load(f"{name}_images.npy", (n, facts.channels, facts.size, facts.size), np.uint8)
-        return Split(images, np.array(self._load(f"{name}_labels.npy", (n,), np.int64)))
+        shape = facts.channels, facts.size, facts.size
+        images = [
+            self._load(images_file(name, shard), (count, *shape), np.uint8) for shard, count in enumerate(facts.shards[name])
+        ]
+        return Split(ShardedArray(images), np.array(self._load(labels_file(name), (n,), np.int64)))
 
     def _load(self, file: str, shape: tuple[int, ...], dtype: type[Scalar]) -> NDArray[Scalar]:
         path = self.path / file
@@ -93,6 +101,16 @@ class Pack:
         if array.shape != shape or array.dtype != dtype:
             raise UserError(f"{path} holds {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}; {_remedy(self.path)}")
         return array
+
+
+def images_file(split: str, shard: int) -> str:
+    """The name of a split's shard."""
+    return f"{split}-images-{shard:05d}.npy"
+
+
+def labels_file(split: str) -> str:
+    """The name of a split's labels."""
+    return f"{split}-labels.npy"
 
 
 def data_root() -> Path:
@@ -141,7 +159,7 @@ def pack(name: str, root: Path, folder: Path | None = None, *, size: int | None 
 def pack_path(facts: DataSource, root: Path, size: int) -> Path:
     """The folder of a data set's pack at ``size`` pixels."""
     sized = facts.name if facts.size is not None else f"{facts.name}-{size}"
-    return root / f"{sized}-v{facts.version}"
+    return root / f"{sized}-v{facts.version}.{FORMAT}"
 
 
 def describe_sources(root: Path) -> Iterator[str]:
@@ -151,7 +169,7 @@ def describe_sources(root: Path) -> Iterator[str]:
             targets = [target for target in (pack_path(facts, root, facts.size),) if target.exists()]
             shape = f"{facts.channels}x{facts.size}x{facts.size}"
         else:
-            targets = sorted(root.glob(f"{name}-[0-9]*-v{facts.version}"))
+            targets = sorted(root.glob(f"{name}-[0-9]*-v{facts.version}.{FORMAT}"))
             shape = f"{facts.channels} channels at a size you choose"
         images = "".join(f"{count:,} {split}, " for split, count in facts.counts.items())
         where = f"packed in {', '.join(map(str, targets))}" if targets else "not packed"
@@ -185,14 +203,15 @@ def _write(facts: DataSource, size: int, splits: Splits, notes: dict[str, str], 
         sha256 = {}
         for split in SPLITS:
             images, labels = splits[split]
-            sha256[f"{split}_images.npy"] = _save(beside / f"{split}_images.npy", images)
-            sha256[f"{split}_labels.npy"] = _save(beside / f"{split}_labels.npy", labels)
+            sha256[images_file(split, 0)] = _save(beside / images_file(split, 0), images)
+            sha256[labels_file(split)] = _save(beside / labels_file(split), labels)
         draft = Manifest(
             name=facts.name,
             version=facts.version,
             size=size,
             channels=facts.channels,
             counts={split: len(splits[split][1]) for split in SPLITS},
+            shards={split: (len(splits[split][1]),) for split in SPLITS},
             class_names=facts.class_names,
             licence=facts.licence,
             sha256=sha256,

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from umd_bench.config.data import OWN_SIZES, DataConfig
 from umd_bench.config.errors import FieldError, one_of
-from umd_bench.config.trial import OWN_SIZES, DataConfig
 from umd_bench.data import digits, emoji64, fashion_mnist
 
 # {"train": (images uint8 [N, C, H, W], labels int64 [N]), "test": ...}

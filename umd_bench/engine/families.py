@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 
 from umd_bench.config.errors import FieldError, UserError
+from umd_bench.config.model import ModelConfig
 from umd_bench.config.stage import StageSpec
-from umd_bench.config.trial import ImportStage, ModelConfig, WeightsStage
+from umd_bench.config.training import ImportStage, WeightsStage
 from umd_bench.data.sources import DataFacts
 from umd_bench.engine.model import AutoEncoder
 from umd_bench.engine.published.dit import DiT

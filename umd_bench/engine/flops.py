@@ -7,8 +7,9 @@ from functools import cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from umd_bench.config.model import ModelConfig
 from umd_bench.config.noise import NoiseConfig
-from umd_bench.config.trial import ModelConfig, TrainStage
+from umd_bench.config.training import TrainStage
 from umd_bench.engine.corruption import Noise
 from umd_bench.engine.model import AutoEncoder
 from umd_bench.engine.noise_process import NoiseProcess

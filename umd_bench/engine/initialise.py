@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from umd_bench.config.model import ModelConfig
 from umd_bench.config.randomness import derive_seed
-from umd_bench.config.trial import ModelConfig
 from umd_bench.engine.model import AutoEncoder
 
 Rule = Callable[[Tensor, torch.Generator], object]

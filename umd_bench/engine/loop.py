@@ -17,7 +17,7 @@ import torch
 from umd_bench.config.errors import FieldError, UserError
 from umd_bench.config.randomness import derive_seed
 from umd_bench.config.stage import StageSpec
-from umd_bench.config.trial import TrainStage
+from umd_bench.config.training import TrainStage
 from umd_bench.data.loader import Batches
 from umd_bench.data.pack import Pack
 from umd_bench.engine.checkpoint import fingerprint, newest_checkpoint, remove_checkpoints

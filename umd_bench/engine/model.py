@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from umd_bench.config.errors import FieldError
-from umd_bench.config.trial import ModelConfig
+from umd_bench.config.model import ModelConfig
 from umd_bench.engine.blocks import LAYER_NORM_EPS, Block, modulate
 from umd_bench.engine.conditioning import LabelEmbedding, TimeEmbedding
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from umd_bench.config.trial import TrainStage
+from umd_bench.config.training import TrainStage
 from umd_bench.engine.corruption import Noise, corrupt
 from umd_bench.engine.model import AutoEncoder
 from umd_bench.engine.noise_process import NoiseProcess

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from umd_bench.config.trial import OptimConfig, TrainStage
+from umd_bench.config.training import OptimConfig, TrainStage
 
 _UNDECAYED = ("cls_token", "mask_token")
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from umd_bench.config.errors import FieldError, one_of
+from umd_bench.config.generating import GenerateStage
 from umd_bench.config.randomness import derive_seed
-from umd_bench.config.trial import GenerateStage
 from umd_bench.engine.families import Sampled
 from umd_bench.engine.noise_process import NoiseProcess, velocity
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.stage import StageSpec
-from umd_bench.config.trial import TrainStage
+from umd_bench.config.training import TrainStage
 from umd_bench.data.pack import Manifest
 from umd_bench.engine.checkpoint import Checkpoint, fingerprint, save_checkpoint
 from umd_bench.engine.ema import WeightAverage

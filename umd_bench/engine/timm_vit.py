@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from umd_bench.config.errors import UserError
-from umd_bench.config.trial import ModelConfig
+from umd_bench.config.model import ModelConfig
 from umd_bench.engine.families import Evaluated
 from umd_bench.engine.model import AutoEncoder
 from umd_bench.engine.published.mae import MaeEncoder

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from umd_bench.config.errors import UserError
+from umd_bench.config.generating import GenerateStage
 from umd_bench.config.randomness import derive_seed
 from umd_bench.config.stage import StageSpec
-from umd_bench.config.trial import GenerateStage
 from umd_bench.data.loader import to_uint8
 from umd_bench.data.pack import Pack
 from umd_bench.data.sources import data_facts

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from umd_bench.config.errors import FieldError, UserError
+from umd_bench.config.probing import ProbeStage
 from umd_bench.config.randomness import derive_seed
 from umd_bench.config.stage import StageSpec
-from umd_bench.config.trial import ProbeStage
 from umd_bench.data.loader import to_unit
 from umd_bench.data.pack import Pack
 from umd_bench.data.sources import data_facts

@@ -1,38 +1,32 @@
 """What samples are measured against: the statistics of real images, kept on disk, and the floor that real images reach.
 
-    <data root>/statistics/<hash>.cache     one Gaussian or one floor: a SHA-256, then the safetensors that it is of
+    <data root>/statistics/<hash>.cache     one Gaussian or one floor (cache.py)
 
-The name is the hash of all that the numbers depend on, so that a cache can be stale in no way: the data's digest, the
-extractor's hash, the split, and what changes the last bits (device kind, threads, torch version). A file that is damaged is
-made anew, and one that cannot be written costs time only.
+The name is the hash of all that the numbers depend on: the data's digest, the extractor's hash, the split, and what changes the
+last bits (device kind, threads, torch version).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 
 from umd_bench.config.randomness import derive_seed
 from umd_bench.data.pack import Pack
+from umd_bench.data.shards import ShardedArray
+from umd_bench.evaluation.cache import Arrays, cached
 from umd_bench.evaluation.extractors import Extractor
 from umd_bench.evaluation.statistics import Gaussian, Moments, frechet_distance
-from umd_bench.store.files import write_atomic
-
-Arrays = dict[str, NDArray[np.float64]]
 
 _VERSION = 1  # goes up when the same images would give other numbers
 _BATCH = 500
 _FLOOR_DRAWS = 5
-_SUM_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,7 @@ def reference_gaussian(pack: Pack, split: str, extractor: Extractor) -> Gaussian
         gaussian = _gaussian(pack.split(split).images, extractor)
         return {"count": np.array(float(gaussian.count)), "mean": gaussian.mean.numpy(), "factor": gaussian.factor.numpy()}
 
-    arrays = _cached(_path(pack, extractor, "gaussian", split), compute)
+    arrays = cached(_path(pack, extractor, "gaussian", split), compute)
     return Gaussian(int(arrays["count"]), torch.from_numpy(arrays["mean"]), torch.from_numpy(arrays["factor"]))
 
 
@@ -72,10 +66,10 @@ def floor_distance(pack: Pack, split: str, n: int, extractor: Extractor) -> Floo
         return {"distance": np.array(np.mean([frechet_distance(_gaussian(images[s], extractor), reference) for s in sets]))}
 
     path = _path(pack, extractor, "floor", split, n)
-    return Floor(float(_cached(path, compute)["distance"]), n, draws)
+    return Floor(float(cached(path, compute)["distance"]), n, draws)
 
 
-def _gaussian(images: NDArray[np.uint8], extractor: Extractor) -> Gaussian:
+def _gaussian(images: NDArray[np.uint8] | ShardedArray, extractor: Extractor) -> Gaussian:
     """Streamed in batches of one size, whatever a stage's own, so that the bits are always the same."""
     moments: Moments | None = None
     for start in range(0, len(images), _BATCH):
@@ -90,28 +84,3 @@ def _path(pack: Pack, extractor: Extractor, *what: str | int) -> Path:
     here = (extractor.device.type, torch.get_num_threads(), torch.__version__)
     text = json.dumps([_VERSION, pack.manifest.digest, extractor.name, extractor.hash, *here, *what])
     return pack.path.parent / "statistics" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.cache"
-
-
-def _cached(path: Path, compute: Callable[[], Arrays]) -> Arrays:
-    """The arrays kept at ``path``, or ``compute()``'s, which then are kept there."""
-    kept = _read(path)
-    if kept is not None:
-        return kept
-    arrays = compute()
-    payload = safetensors.numpy.save(arrays)
-    with suppress(OSError):  # a data root that is shared and read-only
-        write_atomic(path, hashlib.sha256(payload).digest() + payload)
-    return arrays
-
-
-def _read(path: Path) -> Arrays | None:
-    """The arrays, or None where the file is missing or is not what its sum says."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    kept, payload = data[:_SUM_BYTES], data[_SUM_BYTES:]
-    if hashlib.sha256(payload).digest() != kept:
-        return None
-    arrays: Arrays = safetensors.numpy.load(payload)
-    return arrays

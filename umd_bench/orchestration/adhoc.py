@@ -10,9 +10,11 @@ import torch
 
 from umd_bench.config.documents import Document, parse_set
 from umd_bench.config.errors import UserError
+from umd_bench.config.generating import GenerateStage
 from umd_bench.config.resolve import Trial
 from umd_bench.config.stage import stage_specs
-from umd_bench.config.trial import GenerateStage, TrialConfig, WeightsStage
+from umd_bench.config.training import WeightsStage
+from umd_bench.config.trial import TrialConfig
 from umd_bench.config.validation import validate
 from umd_bench.data.loader import to_uint8
 from umd_bench.data.sources import data_facts

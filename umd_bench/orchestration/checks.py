@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from umd_bench.config.data import DataConfig
 from umd_bench.config.errors import FieldError
+from umd_bench.config.generating import GenerateStage
+from umd_bench.config.probing import ProbeStage
 from umd_bench.config.resolve import Trial
 from umd_bench.config.stage import StageSpec
-from umd_bench.config.trial import DataConfig, GenerateStage, ImportStage, ProbeStage, TrainStage
+from umd_bench.config.training import ImportStage, TrainStage
 from umd_bench.data.pack import open_data
 from umd_bench.data.sources import DataFacts, data_facts
 from umd_bench.engine.families import can_sample, require_own

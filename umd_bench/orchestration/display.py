@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from umd_bench.config.trial import TrainStage
+from umd_bench.config.training import TrainStage
 from umd_bench.orchestration.plan import Node
 from umd_bench.orchestration.runner import Progress
 from umd_bench.store import RunDir, StageState

@@ -12,9 +12,9 @@ from types import FrameType
 
 from rich.console import Console
 
+from umd_bench.config.data import DataConfig
 from umd_bench.config.errors import UserError
 from umd_bench.config.resolve import Trial
-from umd_bench.config.trial import DataConfig
 from umd_bench.orchestration.checks import check_trials, check_weights, prepare_data
 from umd_bench.orchestration.display import Display
 from umd_bench.orchestration.executors import start_executor

@@ -18,7 +18,7 @@ import torch
 import umd_bench
 from umd_bench.config.errors import UserError, one_of
 from umd_bench.config.stage import StageSpec
-from umd_bench.config.trial import ImportStage, WeightsStage
+from umd_bench.config.training import ImportStage, WeightsStage
 from umd_bench.data.sources import DataFacts, data_facts
 from umd_bench.engine.official import to_official
 from umd_bench.engine.snapshot import load_snapshot, restore_model

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from umd_bench.config.data import DataConfig
 from umd_bench.config.documents import Document, parse_set
 from umd_bench.config.errors import UserError
 from umd_bench.config.resolve import Trial
 from umd_bench.config.stage import stage_specs
-from umd_bench.config.trial import DataConfig, TrialConfig
+from umd_bench.config.trial import TrialConfig
 from umd_bench.config.validation import validate
 from umd_bench.data.sources import SOURCES, VAES, source
 from umd_bench.engine.families import can_sample

@@ -23,8 +23,10 @@ import torch
 
 import umd_bench
 from umd_bench.config.errors import UserError
+from umd_bench.config.generating import GenerateStage
+from umd_bench.config.probing import ProbeStage
 from umd_bench.config.stage import StageSpec
-from umd_bench.config.trial import GenerateStage, ImportStage, ProbeStage, TrainStage
+from umd_bench.config.training import ImportStage, TrainStage
 from umd_bench.data.pack import Pack, open_data
 from umd_bench.data.sources import data_facts
 from umd_bench.engine.loop import NonFiniteError, Stopped, pick_device, train

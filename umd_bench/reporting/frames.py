@@ -13,8 +13,9 @@ from typing import Any, TypeGuard
 
 import pandas as pd
 
+from umd_bench.config.generating import GenerateStage
+from umd_bench.config.probing import ProbeStage
 from umd_bench.config.resolve import axis_names
-from umd_bench.config.trial import GenerateStage, ProbeStage
 from umd_bench.reporting.stages import StageReader, StageRecord
 from umd_bench.store import SweepRecord, read_sweep
 

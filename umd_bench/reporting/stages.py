@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from umd_bench.config.stage import StageSpec
-from umd_bench.config.trial import WeightsStage
+from umd_bench.config.training import WeightsStage
 from umd_bench.store import RunDir, SweepRecord, TrialRecord
 
 

@@ -13,9 +13,9 @@ import yaml
 from pydantic import Field, ValidationError
 
 from umd_bench.config.errors import UserError
+from umd_bench.config.fields import Name
 from umd_bench.config.frozen import Frozen
 from umd_bench.config.sweep import ReportConfig
-from umd_bench.config.trial import Name
 from umd_bench.store.files import write_atomic
 
 

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from umd_bench.config.errors import UserError
+from umd_bench.config.model import ModelConfig
 from umd_bench.config.noise import NoiseConfig
-from umd_bench.config.trial import ModelConfig
 from umd_bench.engine.blocks import LAYER_NORM_EPS, Block, modulate
 from umd_bench.engine.model import Output, PatchEmbedding
 from umd_bench.engine.noise_process import NoiseProcess

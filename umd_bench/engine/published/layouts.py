@@ -13,9 +13,10 @@ from typing import Protocol
 from torch import Tensor
 
 from umd_bench.config.errors import FieldError, UserError, one_of
+from umd_bench.config.model import ModelConfig
 from umd_bench.config.noise import NoiseConfig
 from umd_bench.config.stage import StageSpec
-from umd_bench.config.trial import ImportStage, ModelConfig
+from umd_bench.config.training import ImportStage
 from umd_bench.data.sources import DataFacts
 from umd_bench.engine.published import dit, mae, small_vision
 from umd_bench.engine.published.files import read_checkpoint

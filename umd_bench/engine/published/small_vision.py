@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from umd_bench.config.errors import UserError
-from umd_bench.config.trial import ModelConfig
+from umd_bench.config.model import ModelConfig
 from umd_bench.engine.official import from_official
 from umd_bench.engine.published.shapes import Shape, Weights, grid_side, require_shapes, shape_of
 

@@ -1,0 +1,38 @@
+"""Verbs on feature extractors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from umd_bench.cli.shared import (
+    DataOption,
+    console,
+    folder_of_data,
+)
+
+app = typer.Typer(help="Feature extractors: list, train.", no_args_is_help=True)
+
+
+@app.command("list")
+def extractor_list() -> None:
+    """List the feature extractors and the hashes of their weights."""
+    from umd_bench.evaluation.extractors import describe_extractors
+
+    for line in describe_extractors():
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+@app.command("train")
+def extractor_train(
+    name: Annotated[str, typer.Argument(help="digits_cnn, fashion_cnn or emoji_cnn.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the weights and their description.")],
+    data_root: DataOption = None,
+) -> None:
+    """Train a small classifier whose features a Fréchet distance can use. The committed weights were made by this command."""
+    from umd_bench.evaluation.classifier import train_extractor
+
+    train_extractor(name, out, folder_of_data(data_root))
+    console.print(f"wrote {out / name}.safetensors and its description", highlight=False)

@@ -1,0 +1,72 @@
+"""What the verbs share: their options, the terminal, and how a trial is run and explained."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from umd_bench.config.resolve import Trial
+    from umd_bench.orchestration.runner import Progress
+
+PLAIN_WIDTH = 140  # columns of a table that is written to a file or a pipe
+console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+
+ResultsOption = Annotated[Path, typer.Option("--results", envvar="UMD_BENCH_RESULTS", help="Results folder.")]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data-root", envvar="UMD_BENCH_DATA", help="Folder of packed data sets (default: the user's cache)."),
+]
+SizeOption = Annotated[int | None, typer.Option("--size", min=1, help="Image side in pixels, where the data set has none.")]
+TierOption = Annotated[
+    str | None, typer.Option("--tier", help="Scale: digits, fashion, emoji64, imagenet64 and so on, or a YAML file.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change one field; may be repeated.")
+]
+OnOption = Annotated[str, typer.Option("--on", help="Executor: ray (worker processes) or inline (this process).")]
+WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Stages side by side (default: cores / threads).")]
+TrackingOption = Annotated[
+    str | None,
+    typer.Option("--mlflow", metavar="URI", help="MLflow tracking URI, or 'off' (default: SQLite in the results folder)."),
+]
+SweepFile = Annotated[Path, typer.Argument(help="A sweep's YAML file.")]
+RESULTS = Path("results")
+
+
+def folder_of_data(option: Path | None) -> Path:
+    from umd_bench.data.pack import data_root
+
+    return option if option is not None else data_root()
+
+
+def run_trial(trial: Trial, results: Path, data_root: Path | None, on: str) -> None:
+    from umd_bench.orchestration.execute import Site, execute, prepare
+    from umd_bench.orchestration.status import metrics_table
+
+    site = Site(results, folder_of_data(data_root), on)
+    nodes = prepare([trial], site)
+    progress = execute(nodes, [trial], site, console)
+    console.print(metrics_table(results, nodes))
+    if not progress.complete:
+        explain_and_exit(progress)
+
+
+def print_report_of(results: Path, name: str) -> None:
+    from umd_bench.reporting.report import print_report
+
+    print_report(results, name, console)
+
+
+def explain_and_exit(progress: Progress) -> None:
+    from umd_bench.orchestration.runner import explain
+
+    lines, code = explain(progress, shlex.join(["umd-bench", *sys.argv[1:]]))
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+    raise typer.Exit(code)

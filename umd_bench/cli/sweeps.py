@@ -1,0 +1,96 @@
+"""Verbs on sweeps: run, plan, look, report."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from umd_bench.cli.shared import (
+    RESULTS,
+    DataOption,
+    OnOption,
+    ResultsOption,
+    SetOption,
+    SweepFile,
+    TierOption,
+    TrackingOption,
+    WorkersOption,
+    console,
+    explain_and_exit,
+    folder_of_data,
+    print_report_of,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def sweep(
+    file: SweepFile,
+    tier: TierOption = None,
+    sets: SetOption = None,
+    on: OnOption = "ray",
+    workers: WorkersOption = None,
+    results: ResultsOption = RESULTS,
+    data_root: DataOption = None,
+    mlflow: TrackingOption = None,
+) -> None:
+    """Run what a sweep still lacks, then print its table."""
+    from umd_bench.config.resolve import load_sweep
+    from umd_bench.orchestration.execute import Site, execute, prepare
+    from umd_bench.orchestration.plan import sweep_record
+    from umd_bench.store import StageState, write_sweep
+    from umd_bench.tracking.background import BackgroundProjection
+
+    resolved = load_sweep(file, tier=tier, sets=sets or [])
+    site = Site(results, folder_of_data(data_root), on, workers)
+    nodes = prepare(resolved.trials, site)
+    record = sweep_record(resolved)
+    write_sweep(results, record)
+    reused = sum(node.state is StageState.DONE for node in nodes.values())
+    console.print(f"{record.name} ({record.tier}): {len(record.trials)} trials, {len(nodes)} stages, {reused} reused")
+    tracking = BackgroundProjection(mlflow, results, record)
+    progress = execute(nodes, resolved.trials, site, console, on_change=lambda _: tracking.tick())
+    if progress.finished or progress.reused:
+        print_report_of(results, record.name)
+        console.print(tracking.finish(), highlight=False, soft_wrap=True)
+    if not progress.complete:
+        explain_and_exit(progress)
+
+
+@app.command()
+def plan(
+    file: SweepFile,
+    tier: TierOption = None,
+    sets: SetOption = None,
+    results: ResultsOption = RESULTS,
+) -> None:
+    """Say what a sweep would run, what it would reuse and why. Starts nothing, needs no data."""
+    from umd_bench.config.resolve import load_sweep
+    from umd_bench.orchestration.checks import check_trials
+    from umd_bench.orchestration.plan import build_graph, plan_table
+
+    resolved = load_sweep(file, tier=tier, sets=sets or [])
+    check_trials(resolved.trials)
+    console.print(plan_table(results, build_graph(results, resolved.trials)))
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name; all of them when left out.")] = None,
+    results: ResultsOption = RESULTS,
+) -> None:
+    """Show where sweeps stand, read from the run directories."""
+    from umd_bench.orchestration.status import status_table
+
+    console.print(status_table(results, name))
+
+
+@app.command()
+def table(
+    name: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name.")],
+    results: ResultsOption = RESULTS,
+) -> None:
+    """Write a sweep's tables and figure anew from the run directories, and print the table."""
+    print_report_of(results, name)

@@ -1,0 +1,53 @@
+"""The auto-encoder's shape, and what published architectures fix of it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from umd_bench.config.errors import FieldRuleError
+from umd_bench.config.frozen import Frozen
+
+# What the architecture of a published family fixes.
+_FIXED: dict[str, dict[str, int | bool]] = {
+    "mae": {"decoder_depth": 0, "class_tokens": 1, "adaln": False},
+    "dit": {"decoder_depth": 0, "class_tokens": 0, "adaln": True},
+}
+
+
+class ModelConfig(Frozen):
+    """The auto-encoder's shape (UMD paper, section 4); the decoder has the encoder's width.
+
+    ``family`` is ``umd`` for everything that is trained here. ``mae`` and ``dit`` are published encoders without a decoder,
+    which come in through an import stage (engine/published) and are evaluated, not trained.
+    """
+
+    family: Literal["umd", "mae", "dit"] = Field(default="umd", description="umd, or a published model's own architecture")
+    patch: int = Field(ge=1, description="patch side in pixels")
+    width: int = Field(ge=8, description="token width of encoder and decoder")
+    depth: int = Field(ge=1, description="encoder blocks")
+    decoder_depth: int = Field(ge=0, description="decoder blocks; 0 in the families without a decoder")
+    heads: int = Field(ge=1, description="attention heads")
+    class_tokens: int = Field(default=4, ge=0)
+    adaln: bool = Field(default=True, description="condition by adaptive LayerNorm; otherwise by one extra token a block")
+
+    @model_validator(mode="after")
+    def _shape(self) -> ModelConfig:
+        if self.width % self.heads:
+            raise FieldRuleError("width", f"{self.width} must be a multiple of heads = {self.heads}")
+        if self.width % 2:
+            raise FieldRuleError("width", f"{self.width} must be even (sine and cosine halves of the time embedding)")
+        return self
+
+    @model_validator(mode="after")
+    def _family(self) -> ModelConfig:
+        if self.family == "umd":
+            for field in ("decoder_depth", "class_tokens"):
+                if getattr(self, field) < 1:
+                    raise FieldRuleError(field, f"{getattr(self, field)} is not accepted: expected at least 1")
+            return self
+        for field, only in _FIXED[self.family].items():
+            if getattr(self, field) != only:
+                raise FieldRuleError(field, f"{getattr(self, field)} is not accepted: the family {self.family} has {only}")
+        return self
