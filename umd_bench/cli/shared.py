@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from umd_bench.config.resolve import Trial
+    from umd_bench.config.resolve import Sweep, Trial
+    from umd_bench.orchestration.execute import Site
     from umd_bench.orchestration.runner import Progress
 
 PLAIN_WIDTH = 140  # columns of a table that is written to a file or a pipe
@@ -55,6 +56,32 @@ def run_trial(trial: Trial, results: Path, data_root: Path | None, on: str) -> N
     console.print(metrics_table(results, nodes))
     if not progress.complete:
         explain_and_exit(progress)
+
+
+def run_search(sweep: Sweep, site: Site, mlflow: str | None) -> None:
+    """Run a search to its last suggestion; one that fails is a result of the search, not a failure of the command."""
+    from umd_bench.orchestration.execute import execute, prepare
+    from umd_bench.orchestration.search import Search
+    from umd_bench.tracking.background import BackgroundProjection
+
+    with Search(sweep, site.results, lambda trials: prepare(trials, site)) as search:
+        record = search.record()
+        console.print(f"{record.name} ({record.tier}): {search.outcome}")
+        tracking = BackgroundProjection(mlflow, site.results, record)
+
+        def grow(progress: Progress) -> list[Trial]:
+            added = search.advance(progress)
+            tracking.tick(search.record() if added else None)
+            return added
+
+        progress = execute(search.nodes, search.trials, site, console, grow=grow)
+        if progress.finished or search.complete:
+            print_report_of(site.results, record.name)
+            tracking.tick(search.record())
+            console.print(tracking.finish(), highlight=False, soft_wrap=True)
+        console.print(search.outcome, highlight=False)
+        if not search.complete:
+            explain_and_exit(progress)
 
 
 def print_report_of(results: Path, name: str) -> None:

@@ -20,6 +20,7 @@ from umd_bench.cli.shared import (
     explain_and_exit,
     folder_of_data,
     print_report_of,
+    run_search,
 )
 
 app = typer.Typer()
@@ -45,6 +46,9 @@ def sweep(
 
     resolved = load_sweep(file, tier=tier, sets=sets or [])
     site = Site(results, folder_of_data(data_root), on, workers)
+    if resolved.config.search is not None:
+        run_search(resolved, site, mlflow)
+        return
     nodes = prepare(resolved.trials, site)
     record = sweep_record(resolved)
     write_sweep(results, record)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from umd_bench.config.documents import Document, Place, parse_set, read_document
+from umd_bench.config.documents import Document, Path_, Place, parse_set, read_document
 from umd_bench.config.errors import FieldError, UserError, one_of
 from umd_bench.config.sizes import expanded, expanded_value
 from umd_bench.config.stage import StageSpec, stage_specs
@@ -47,10 +48,35 @@ class Trial:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A resolved sweep: what its file says, and its trials in the order of the axes."""
+    """A resolved sweep: what its file says, and its trials in the order of the axes; of a search none yet."""
 
     config: SweepConfig
     trials: tuple[Trial, ...]
+    document: Document = field(default_factory=lambda: Document({}))
+
+    @property
+    def arms(self) -> list[dict[str, Any]]:
+        """Every combination of the axes, path -> value; one empty one where there are none."""
+        axes = self.config.axes
+        return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+    def suggested(self, arm: dict[str, Any], values: dict[str, Any]) -> list[Trial]:
+        """The trials of a search's suggestion for an arm, one a seed. Raises :class:`UserError` where a trial refuses it."""
+        space = {path: (value, ("search", "space", path)) for path, value in values.items()}
+        varied = {path: (value, ("axes", path)) for path, value in arm.items()} | space
+        return [_varied(self.config, self.document, varied, seed) for seed in self.config.seeds]
+
+    def corners(self) -> list[Trial]:
+        """Trials of a search that tell whether its space is sound: the first value of each dimension, and each last one.
+
+        Raises :class:`UserError` for the first that a trial does not accept.
+        """
+        search = self.config.search
+        if search is None:
+            return []
+        first = {path: dimension.first for path, dimension in search.space.items()}
+        lasts = [{**first, path: dimension.last} for path, dimension in search.space.items()]
+        return [self.suggested(arm, values)[0] for arm in self.arms for values in (first, *lasts)]
 
 
 def json_schema(what: str) -> str:
@@ -86,9 +112,11 @@ def load_sweep(path: Path, *, tier: str | None = None, sets: Sequence[str] = ())
         at, value, place = parse_set(option)
         if at[0] == "axes" and len(at) > 1:  # an axis is named by a path with dots of its own
             at = ("axes", option.partition("=")[0].removeprefix("axes."))
+        if at[:2] == ("search", "space") and len(at) > 2:
+            at = ("search", "space", option.partition("=")[0].removeprefix("search.space."))
         document = document.patched(at, expanded_value(at, value, place) if at[0] == "trial" else value, place)
     config = validate(SweepConfig, document)
-    return Sweep(config, tuple(_expand(config, document)))
+    return Sweep(config, () if config.search is not None else tuple(_expand(config, document)), document)
 
 
 def load_trial(what: str, *, tier: str | None = None, sets: Sequence[str] = ()) -> Trial:
@@ -107,18 +135,23 @@ def _expand(config: SweepConfig, document: Document) -> list[Trial]:
     trials = []
     paths = list(config.axes)
     for indices in itertools.product(*(range(len(values)) for values in config.axes.values())):
-        for seed in config.seeds:
-            patch = document.part("trial")
-            for path, index in zip(paths, indices, strict=True):
-                place = document.place(("axes", path, index)) or Place("axes")
-                for field in axis_paths(path):
-                    at = tuple(field.split("."))
-                    patch = patch.patched(at, expanded_value(at, config.axes[path][index], place), place)
-            patch = patch.patched(("seed",), seed, document.place(("seeds",)) or Place("seeds"))
-            axes = {path: config.axes[path][index] for path, index in zip(paths, indices, strict=True)}
-            trial = _trial(patch, config.tier, document.place(("tier",)), axes)
-            trials.append(_only(trial, config.stages, document))
+        chosen = zip(paths, indices, strict=True)
+        varied: dict[str, tuple[Any, Path_]] = {path: (config.axes[path][i], ("axes", path, i)) for path, i in chosen}
+        trials += [_varied(config, document, varied, seed) for seed in config.seeds]
     return trials
+
+
+def _varied(config: SweepConfig, document: Document, varied: Mapping[str, tuple[Any, Path_]], seed: int) -> Trial:
+    """The sweep's trial with these values, each with the path in the document at which it, or its range, is given."""
+    patch = document.part("trial")
+    for path, (value, given_at) in varied.items():
+        place = document.place(given_at) or Place(str(given_at[0]))
+        for name in axis_paths(path):
+            at = tuple(name.split("."))
+            patch = patch.patched(at, expanded_value(at, value, place), place)
+    patch = patch.patched(("seed",), seed, document.place(("seeds",)) or Place("seeds"))
+    trial = _trial(patch, config.tier, document.place(("tier",)), {path: value for path, (value, _) in varied.items()})
+    return _only(trial, config.stages, document)
 
 
 def _trial(patch: Document, tier: Any, tier_place: Place | None, axes: dict[str, Any]) -> Trial:
@@ -161,6 +194,7 @@ def _tier(name: Any, place: Place | None) -> Document:
     return _preset(f"tiers/{name}.yaml")
 
 
+@cache
 def _preset(name: str) -> Document:
     return read_document(PRESETS / name, name=f"presets/{name}")
 

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from umd_bench.config.errors import FieldRuleError
 from umd_bench.config.fields import Name
 from umd_bench.config.frozen import Frozen
+from umd_bench.config.search import SearchConfig
 
 # What an axis may vary. The rest of a trial is the sweep's own (the seeds) or says nothing about a question (resources).
 AXIS_ROOTS = ("method", "model", "noise", "stages")
@@ -29,14 +30,21 @@ class ReportConfig(Frozen):
 
 
 class SweepConfig(Frozen):
-    """A sweep file. Its trials are every combination of the axes' values, each with every seed."""
+    """A sweep file. Its trials are every combination of the axes' values, each with every seed.
+
+    With a ``search``, each combination of the axes (one, where there are none) is searched by itself, and the trials are what
+    is suggested there.
+    """
 
     name: Name
     question: str = Field(default="", description="one sentence: what the sweep asks")
     tier: Name = Field(default="digits", description="a scale: a name of config/presets/tiers, or a YAML file")
     trial: dict[str, Any] = Field(default_factory=dict, description="fields of the trial over the method's and the tier's")
     axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
-        description="dotted path in the trial, or several with commas -> values"
+        default_factory=dict, description="dotted path in the trial, or several with commas -> values"
+    )
+    search: SearchConfig | None = Field(
+        default=None, description="suggestions instead of, or for each combination of, the axes"
     )
     seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(default=[0, 1, 2], min_length=1)
     stages: tuple[Name, ...] | None = Field(default=None, description="run these stages and their parents only")
@@ -44,25 +52,31 @@ class SweepConfig(Frozen):
 
     @model_validator(mode="after")
     def _axes(self) -> SweepConfig:
+        if self.search is None and "axes" not in self.model_fields_set:
+            raise FieldRuleError("axes", "is missing: expected axes, or a search")
+        varied = dict.fromkeys(self.axes, "axes")
+        varied |= dict.fromkeys(self.search.space if self.search is not None else (), "search.space")
+        if len(varied) < len(self.axes) + (len(self.search.space) if self.search is not None else 0):
+            twice = next(axis for axis in self.axes if varied[axis] != "axes")
+            raise FieldRuleError("search.space", f"{twice} is named twice: a field can vary along one axis only")
         paths: list[str] = []
-        for axis, values in self.axes.items():
+        for axis, field in varied.items():
             for path in axis_paths(axis):
                 if not _PATH.match(path) or path.split(".")[0] not in AXIS_ROOTS:
                     raise FieldRuleError(
-                        "axes", f"{path!r} is no field of a trial that can vary: expected a path below {AXIS_ROOTS}"
+                        field, f"{path!r} is no field of a trial that can vary: expected a path below {AXIS_ROOTS}"
                     )
                 if path in paths:
-                    raise FieldRuleError("axes", f"{path} is named twice: a field can vary along one axis only")
+                    raise FieldRuleError(field, f"{path} is named twice: a field can vary along one axis only")
                 paths.append(path)
             if len({path.rsplit(".", 1)[-1] for path in axis_paths(axis)}) > 1:
-                raise FieldRuleError(
-                    "axes", f"{axis!r} joins other fields: expected paths that end alike, as in a.nimg, b.nimg"
-                )
+                raise FieldRuleError(field, f"{axis!r} joins other fields: expected paths that end alike, as in a.nimg, b.nimg")
+        for axis, values in self.axes.items():
             repeated = [value for i, value in enumerate(values) if value in values[:i]]
             if repeated:
                 raise FieldRuleError("axes", f"{axis} lists {repeated[0]!r} twice")
         if len(set(self.seeds)) != len(self.seeds):
             raise FieldRuleError("seeds", f"{self.seeds} lists one twice")
-        if self.report.x is not None and self.report.x not in self.axes:
-            raise FieldRuleError("report.x", f"{self.report.x!r} is not an axis: expected one of {list(self.axes)}")
+        if self.report.x is not None and self.report.x not in varied:
+            raise FieldRuleError("report.x", f"{self.report.x!r} is not an axis: expected one of {list(varied)}")
         return self

@@ -57,8 +57,12 @@ def execute(
     console: Console,
     *,
     on_change: Callable[[Progress], None] = lambda progress: None,
+    grow: Callable[[Progress], Sequence[Trial]] | None = None,
 ) -> Progress:
     """Run what has no result yet and show it; with nothing to run no executor is started.
+
+    ``grow`` is asked whenever something may have settled. It may add nodes to the progress's, which run like the others, and
+    gives the trials that they belong to.
 
     The first Ctrl-C (or SIGTERM) lets running stages save their state, a second one ends at once.
     """
@@ -67,13 +71,17 @@ def execute(
         return Progress(nodes, reused=len(nodes))
     threads = max(node.spec.resources.threads for node in missing)
     workers = site.workers or max(1, _cores() // threads)
-    executor = start_executor(site.executor, site.results, site.data, workers=min(workers, len(missing)), threads=threads)
+    if grow is None:
+        workers = min(workers, len(missing))
+    executor = start_executor(site.executor, site.results, site.data, workers=workers, threads=threads)
     try:
         keys = {trial.id: [spec.key for spec in trial.specs.values()] for trial in trials}
         with Display(console, site.results, keys, executor.slots) as display:
 
             def changed(progress: Progress) -> None:
                 take_up_retried(site.results, progress)
+                for trial in grow(progress) if grow is not None else ():
+                    keys[trial.id] = [spec.key for spec in trial.specs.values()]
                 display.show(progress)
                 on_change(progress)
 

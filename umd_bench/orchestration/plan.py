@@ -63,6 +63,23 @@ def build_graph(root: Path, trials: Iterable[Trial]) -> dict[str, Node]:
     return nodes
 
 
+def add_nodes(root: Path, nodes: dict[str, Node], more: dict[str, Node]) -> None:
+    """Put another graph into ``nodes``, at work or not; a stage that is there already serves the new trials too.
+
+    One that is done already is not any more where a new trial needs a snapshot that it has not kept.
+    """
+    for key, new in more.items():
+        node = nodes.setdefault(key, new)
+        if node is new:
+            continue
+        node.spec = node.spec.keeping(new.spec.snapshots)
+        node.trials += [trial for trial in new.trials if trial not in node.trials]
+        node.children += [child for child in new.children if child not in node.children]
+        node.needed = tuple(sorted({*node.needed, *new.needed}))
+        if node.state is StageState.DONE:
+            node.state = stage_state(RunDir(root, key), node.needed)
+
+
 def sweep_record(sweep: Sweep) -> SweepRecord:
     """The record that tables and tracking read."""
     return SweepRecord(
@@ -72,17 +89,22 @@ def sweep_record(sweep: Sweep) -> SweepRecord:
         axes={path: _distinct(trial.axes[path] for trial in sweep.trials) for path in sweep.config.axes},
         seeds=sweep.config.seeds,
         report=sweep.config.report,
-        trials=[
-            TrialRecord(
-                id=trial.id,
-                method=trial.config.method,
-                axes=trial.axes,
-                seed=trial.config.seed,
-                stages={name: spec.key for name, spec in trial.specs.items()},
-            )
-            for trial in sweep.trials
-        ],
+        trials=trial_records(sweep.trials),
     )
+
+
+def trial_records(trials: Iterable[Trial]) -> list[TrialRecord]:
+    """Trials as a sweep's record lists them."""
+    return [
+        TrialRecord(
+            id=trial.id,
+            method=trial.config.method,
+            axes=trial.axes,
+            seed=trial.config.seed,
+            stages={name: spec.key for name, spec in trial.specs.items()},
+        )
+        for trial in trials
+    ]
 
 
 def plan_table(root: Path, nodes: dict[str, Node]) -> Table:

@@ -2,14 +2,25 @@
 
 from umd_bench.store.ledger import StageState, stage_state
 from umd_bench.store.run import Attempt, Failure, RunDir, StageBusy
-from umd_bench.store.sweeps import SweepRecord, TrialRecord, list_sweeps, read_sweep, sweep_dir, write_sweep
+from umd_bench.store.sweeps import (
+    SearchRecord,
+    SuggestionRecord,
+    SweepRecord,
+    TrialRecord,
+    list_sweeps,
+    read_sweep,
+    sweep_dir,
+    write_sweep,
+)
 
 __all__ = [
     "Attempt",
     "Failure",
     "RunDir",
+    "SearchRecord",
     "StageBusy",
     "StageState",
+    "SuggestionRecord",
     "SweepRecord",
     "TrialRecord",
     "list_sweeps",

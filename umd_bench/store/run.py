@@ -34,7 +34,7 @@ import yaml
 from umd_bench.config.errors import UserError
 from umd_bench.config.frozen import Frozen
 from umd_bench.config.stage import StageSpec
-from umd_bench.store.files import link_new, read_json, write_atomic, write_json
+from umd_bench.store.files import link_new, read_json, read_yaml, write_atomic, write_json
 
 
 class StageBusy(Exception):  # noqa: N818 - a state, not a fault
@@ -84,7 +84,7 @@ class RunDir:
         """The stage with all snapshots ever asked for. Raises :class:`UserError` where the folder or its config is missing."""
         path = self.path / "config.yaml"
         try:
-            spec = StageSpec.model_validate(yaml.safe_load(path.read_text()))
+            spec = StageSpec.model_validate(read_yaml(path))
             return spec.keeping(int(note.name.removeprefix("nimg-")) for note in (self.path / "asked").glob("nimg-*"))
         except FileNotFoundError:
             raise UserError(f"there is no run {self.key!r}: {path} does not exist") from None

@@ -7,7 +7,7 @@ again from the sweep's YAML at any time.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError
@@ -15,10 +15,9 @@ from pydantic import Field, ValidationError
 from umd_bench.config.errors import UserError
 from umd_bench.config.fields import Name
 from umd_bench.config.frozen import Frozen
+from umd_bench.config.search import SearchConfig
 from umd_bench.config.sweep import ReportConfig
-from umd_bench.store.files import write_atomic
-
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML was built with it
+from umd_bench.store.files import read_yaml, write_atomic
 
 
 class TrialRecord(Frozen):
@@ -31,8 +30,39 @@ class TrialRecord(Frozen):
     stages: dict[str, str]
 
 
+class SuggestionRecord(Frozen):
+    """One suggestion of a search: ``trials`` are the ids of its trials, one a seed, none where no trial accepts its values.
+
+    ``scores`` are the objectives' means over the seeds, of a ``done`` one; ``repeats`` is the number of an earlier suggestion
+    with the same values; ``why`` says why it failed or was given up.
+    """
+
+    number: int
+    arm: dict[str, Any]
+    values: dict[str, Any]
+    trials: tuple[str, ...]
+    state: Literal["open", "done", "failed", "pruned"]
+    scores: dict[str, float] = Field(default_factory=dict)
+    repeats: int | None = None
+    why: str = ""
+
+
+class SearchRecord(Frozen):
+    """What is searched, and what was suggested so far; numbers count within an arm."""
+
+    config: SearchConfig
+    arms: int
+    suggestions: list[SuggestionRecord]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all suggestions were made and settled."""
+        settled = sum(suggestion.state != "open" for suggestion in self.suggestions)
+        return settled >= self.config.trials * self.arms
+
+
 class SweepRecord(Frozen):
-    """The resolved sweep."""
+    """The resolved sweep; of a search the trials so far, each once."""
 
     name: Name
     question: str
@@ -41,6 +71,7 @@ class SweepRecord(Frozen):
     seeds: list[int]
     report: ReportConfig
     trials: list[TrialRecord] = Field(min_length=1)
+    search: SearchRecord | None = None
 
 
 def sweep_dir(root: Path, name: str) -> Path:
@@ -66,6 +97,6 @@ def read_sweep(root: Path, name: str) -> SweepRecord:
         known = ", ".join(list_sweeps(root)) or "none yet; `umd-bench sweep FILE` makes one"
         raise UserError(f"there is no sweep {name!r} in {root}; sweeps there: {known}")
     try:
-        return SweepRecord.model_validate(yaml.load(path.read_text(), _LOADER))
+        return SweepRecord.model_validate(read_yaml(path))
     except (yaml.YAMLError, ValidationError) as error:
         raise UserError(f"{path} cannot be read ({error.__class__.__name__}); run the sweep again to write it anew") from None

@@ -26,8 +26,10 @@ class BackgroundProjection:
         self._thread: threading.Thread | None = None
         self._outcome: Counts | TrackingError | None = None
 
-    def tick(self) -> None:
-        """Something may have changed. Returns at once."""
+    def tick(self, sweep: SweepRecord | None = None) -> None:
+        """Something may have changed; ``sweep`` is its record where trials were added. Returns at once."""
+        if sweep is not None:
+            self._sweep = sweep
         self._changed.set()
         if self._projector is not None and self._thread is None:
             self._thread = threading.Thread(target=self._run, args=(self._projector,), name="mlflow", daemon=True)
