@@ -12,6 +12,8 @@ from rich.console import Console
 from umd_bench.reporting import figures, tables
 from umd_bench.reporting.arm_costs import arm_costs
 from umd_bench.reporting.frames import cost_table
+from umd_bench.reporting.search_figure import search_figure
+from umd_bench.reporting.searches import search_cells, search_terminal, summarize_search
 from umd_bench.reporting.summary import Column, Summary, summarize
 from umd_bench.store import sweep_dir
 from umd_bench.store.files import write_atomic
@@ -32,6 +34,8 @@ class ReportPaths:
     cost_md: Path
     figure_png: Path | None
     figure_pdf: Path | None
+    search_md: Path | None = None
+    search_csv: Path | None = None
 
 
 def write_report(summary: Summary, root: Path, *, out: Path | None = None, title: str | None = None) -> ReportPaths:
@@ -50,12 +54,19 @@ def print_report(root: Path, sweep: str, console: Console) -> None:
     if not console.is_terminal:  # a pipe or a log has no width of its own
         console = Console(file=console.file, width=max(console.width, WIDE))
     title = summary.sweep.question or sweep
-    for columns in [list(summary.columns)] if console.width >= WIDE else _narrow(summary.columns):
+    found = summarize_search(summary)
+    if found is not None:  # its best; every trial stands in the files
+        console.print(search_terminal(found, title))
+    for columns in [] if found is not None else [list(summary.columns)] if console.width >= WIDE else _narrow(summary.columns):
         console.print(tables.terminal(summary, title, columns))
         title = ""
-    for note in summary.notes:
+    for note in (*(found.notes if found is not None else ()), *summary.notes):
         console.print(note, style="dim", highlight=False, markup=False)
-    shown = [path.name for path in (paths.table_md, paths.table_csv, paths.table_html, paths.figure_png, paths.cost_md) if path]
+    shown = [
+        path.name
+        for path in (paths.search_md, paths.table_md, paths.table_csv, paths.table_html, paths.figure_png, paths.cost_md)
+        if path
+    ]
     console.print(f"\n{paths.table_md.parent}: {', '.join(shown)}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -93,7 +104,8 @@ def cost_summary(costs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _write(summary: Summary, costs: pd.DataFrame, out: Path, title: str) -> ReportPaths:
-    drawn = figures.figure(summary)
+    found = summarize_search(summary)
+    drawn = figures.figure(summary) if found is None else search_figure(found)
     paths = ReportPaths(
         long_csv=out / "long.csv",
         table_csv=out / "table.csv",
@@ -104,6 +116,8 @@ def _write(summary: Summary, costs: pd.DataFrame, out: Path, title: str) -> Repo
         cost_md=out / "cost.md",
         figure_png=None if drawn is None else out / "figure.png",
         figure_pdf=None if drawn is None else out / "figure.pdf",
+        search_md=None if found is None else out / "search.md",
+        search_csv=None if found is None else out / "search.csv",
     )
     cost_lines = [f"# What {title} cost", "", *tables.markdown_rows(cost_summary(costs))]
     by_arm = arm_costs(summary, costs)
@@ -118,6 +132,10 @@ def _write(summary: Summary, costs: pd.DataFrame, out: Path, title: str) -> Repo
         paths.cost_csv: tables.csv(costs),
         paths.cost_md: "\n".join(cost_lines) + "\n",
     }
+    if found is not None:
+        lines = [f"# {title}: what the search found", "", *tables.markdown_rows(search_cells(found)), ""]
+        texts[out / "search.md"] = "\n".join([*lines, *(f"- {note}" for note in found.notes)]) + "\n"
+        texts[out / "search.csv"] = tables.csv(found.frame())
     for path, text in texts.items():
         write_atomic(path, text.encode())
     for name in ("png", "pdf"):

@@ -1,0 +1,136 @@
+"""A search's table and figure: the front is the front, the best come first, nothing depends on when it was written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from reporting.built_results import build_sweep
+
+from umd_bench.config.search import SearchConfig
+from umd_bench.reporting.report import write_report
+from umd_bench.reporting.search_figure import search_figure
+from umd_bench.reporting.searches import SearchSummary, pareto_front, search_cells, summarize_search
+from umd_bench.reporting.summary import summarize
+from umd_bench.store import SearchRecord, SuggestionRecord, SweepRecord, write_sweep
+
+RATIO = "stages.pretrain.corruption.mask_ratio"
+ACCURACY, DISTANCE = "finetune_probe.acc_10shot", "generate.fd_digits_cnn"
+# of the suggestions 0..3: 1 is better than 0 in both, 2 trades one for the other, 3 is worse than all
+SCORES = [(0.6, 9.0), (0.7, 8.0), (0.65, 6.0), (0.5, 12.0)]
+
+
+def searched(root: Path, *, objectives: dict[str, str] | None = None, **fields: Any) -> SweepRecord:
+    """A search of four suggestions that are done, one that repeats the second, one that failed."""
+    built = build_sweep(root, axes={RATIO: [0.25, 0.5, 0.125, 0.75]}, sets=("seeds=[0, 1]",))
+    config = SearchConfig.model_validate(
+        {
+            "trials": 6,
+            "space": {RATIO: {"low": 0, "high": 0.75}},
+            "objectives": objectives or {ACCURACY: "maximise", DISTANCE: "minimise"},
+            **fields,
+        }
+    )
+    done = [
+        SuggestionRecord(
+            number=number,
+            arm={},
+            values={RATIO: ratio},
+            trials=tuple(trial.id for trial in built.trials if trial.axes[RATIO] == ratio),
+            state="done",
+            scores={name: score for name, score in zip((ACCURACY, DISTANCE), scores, strict=True) if name in config.objectives},
+        )
+        for number, (ratio, scores) in enumerate(zip(built.axes[RATIO], SCORES, strict=True))
+    ]
+    repeat = done[1].model_copy(update={"number": 4, "repeats": 1})
+    failed = SuggestionRecord(
+        number=5, arm={}, values={RATIO: 0.6}, trials=(), state="failed", why="finetune (nan): loss is not finite"
+    )
+    record = built.model_copy(update={"search": SearchRecord(config=config, arms=1, suggestions=[*done, repeat, failed])})
+    write_sweep(root, record)
+    return record
+
+
+def found_in(root: Path) -> SearchSummary:
+    found = summarize_search(summarize(root, "mask_ratio"))
+    assert found is not None
+    return found
+
+
+def test_the_front_comes_first_and_the_rest_by_the_first_objective(tmp_path: Path) -> None:
+    searched(tmp_path)
+    found = found_in(tmp_path)
+    assert [(row.suggestion.number, row.front) for row in found.ranked] == [(1, True), (2, True), (0, False), (3, False)]
+    cells = search_cells(found)
+    assert list(cells.columns[:3]) == ["#", "front", "mask_ratio"]
+    assert cells["front"].tolist() == ["•", "•", "", ""]
+    assert cells["mask_ratio"].tolist() == ["0.5", "0.125", "0.25", "0.75"]
+    assert "↑" in cells.columns[3]
+    assert "↓" in cells.columns[4]
+
+
+def test_a_single_objective_has_a_best_and_no_front_column(tmp_path: Path) -> None:
+    searched(tmp_path, objectives={DISTANCE: "minimise"})
+    found = found_in(tmp_path)
+    assert [row.suggestion.number for row in found.ranked] == [2, 1, 0, 3]
+    assert "front" not in search_cells(found).columns
+
+
+def test_the_whole_search_stands_in_the_frame_and_what_went_wrong_in_the_notes(tmp_path: Path) -> None:
+    searched(tmp_path)
+    found = found_in(tmp_path)
+    frame = found.frame()
+    assert frame["number"].tolist() == list(range(6))
+    assert frame["front"].tolist() == [False, True, True, False, True, False]
+    assert frame["repeats"].tolist()[4] == 1
+    notes = " ".join(found.notes)
+    for part in ("5 of 6 suggestions done, 1 failed, 1 equal to an earlier one", "constant liar", "Failed (1): finetune (nan)"):
+        assert part in notes
+    assert "run the best again with other seeds" in notes
+
+
+def test_reports_of_a_search_are_the_same_bytes_twice(tmp_path: Path) -> None:
+    searched(tmp_path)
+    paths = write_report(summarize(tmp_path, "mask_ratio"), tmp_path)
+    assert paths.search_md is not None
+    assert paths.search_csv is not None
+    assert paths.figure_png is not None
+    names = (paths.search_md, paths.search_csv, paths.figure_png, paths.table_md)
+    first = [path.read_bytes() for path in names]
+    write_report(summarize(tmp_path, "mask_ratio"), tmp_path)
+    assert [path.read_bytes() for path in names] == first
+
+
+@pytest.mark.parametrize("objectives", [None, {ACCURACY: "maximise"}])
+def test_the_figure_shows_the_front_or_the_best_so_far_and_each_hyperparameter(
+    tmp_path: Path, objectives: dict[str, str] | None
+) -> None:
+    searched(tmp_path, objectives=objectives)
+    drawn = search_figure(found_in(tmp_path))
+    assert drawn is not None
+    front, ratio = drawn.axes
+    assert front.get_title(loc="left") == ("Pareto front" if objectives is None else "Best so far")
+    assert ratio.get_title(loc="left") == "mask_ratio"
+    assert [text.get_text() for text in front.texts] == (["1", "2"] if objectives is None else ["1"])
+
+
+def test_a_sweep_without_a_search_has_no_such_report(tmp_path: Path) -> None:
+    build_sweep(tmp_path)
+    summary = summarize(tmp_path, "mask_ratio")
+    assert summarize_search(summary) is None
+    assert write_report(summary, tmp_path).search_md is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
+def test_nothing_beats_the_front_and_something_beats_the_rest(points: list[tuple[int, int]]) -> None:
+    front = pareto_front(points)
+    assert front
+
+    def beats(a: tuple[int, int], b: tuple[int, int]) -> bool:
+        return a != b and a[0] >= b[0] and a[1] >= b[1]
+
+    for i, point in enumerate(points):
+        assert (i in front) is not any(beats(other, point) for other in points)
