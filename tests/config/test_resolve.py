@@ -111,9 +111,10 @@ def test_stages_keeps_those_named_and_their_parents(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tier", tier_names())
 def test_every_shipped_sweep_resolves_at_every_tier(path: Path, tier: str) -> None:
     sweep = load_sweep(path, tier=tier)
-    assert len(sweep.config.seeds) >= 3
+    assert len(sweep.config.seeds) >= 3 or sweep.config.search is not None  # one looks around, the other compares
     assert sweep.config.name == path.stem
-    assert len({trial.id for trial in sweep.trials}) == len(sweep.trials)
+    trials = sweep.trials or sweep.corners()
+    assert len({trial.id for trial in trials}) == len(trials) > 0
 
 
 @pytest.mark.parametrize("method", method_names())

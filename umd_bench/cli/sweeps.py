@@ -40,6 +40,7 @@ def sweep(
     """Run what a sweep still lacks, then print its table."""
     from umd_bench.config.resolve import load_sweep
     from umd_bench.orchestration.execute import Site, execute, prepare
+    from umd_bench.orchestration.forecast import forecast, forecast_error, keep_forecast
     from umd_bench.orchestration.plan import sweep_record
     from umd_bench.store import StageState, write_sweep
     from umd_bench.tracking.background import BackgroundProjection
@@ -52,6 +53,7 @@ def sweep(
     nodes = prepare(resolved.trials, site)
     record = sweep_record(resolved)
     write_sweep(results, record)
+    keep_forecast(results, record.name, forecast(results, nodes, 1))
     reused = sum(node.state is StageState.DONE for node in nodes.values())
     console.print(f"{record.name} ({record.tier}): {len(record.trials)} trials, {len(nodes)} stages, {reused} reused")
     tracking = BackgroundProjection(mlflow, results, record)
@@ -59,6 +61,9 @@ def sweep(
     if progress.finished or progress.reused:
         print_report_of(results, record.name)
         console.print(tracking.finish(), highlight=False, soft_wrap=True)
+        off_by = forecast_error(results, record.name)
+        if off_by is not None:
+            console.print(off_by, highlight=False, soft_wrap=True)
     if not progress.complete:
         explain_and_exit(progress)
 
@@ -68,16 +73,27 @@ def plan(
     file: SweepFile,
     tier: TierOption = None,
     sets: SetOption = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Stages side by side, for the number of waves.")] = 1,
     results: ResultsOption = RESULTS,
 ) -> None:
-    """Say what a sweep would run, what it would reuse and why. Starts nothing, needs no data."""
+    """Say what a sweep would run, what it would reuse and why, and what it may cost. Starts nothing, needs no data."""
     from umd_bench.config.resolve import load_sweep
     from umd_bench.orchestration.checks import check_trials
+    from umd_bench.orchestration.forecast import forecast
     from umd_bench.orchestration.plan import build_graph, plan_table
 
     resolved = load_sweep(file, tier=tier, sets=sets or [])
-    check_trials(resolved.trials)
-    console.print(plan_table(results, build_graph(results, resolved.trials)))
+    search = resolved.config.search
+    trials = resolved.trials if search is None else resolved.corners()
+    check_trials(trials)
+    nodes, copies = build_graph(results, trials), 1.0
+    console.print(plan_table(results, nodes))
+    if search is not None:
+        total = search.trials * len(resolved.arms) * len(resolved.config.seeds)
+        copies = total / len(trials)
+        console.print(f"a search: at most {total} trials between these, the corners of its space", highlight=False)
+    for line in forecast(results, nodes, workers, copies=copies).lines(workers):
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 @app.command()

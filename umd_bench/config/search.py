@@ -76,23 +76,6 @@ class Dimension(Frozen):
         return min(max(float(f"{value:.{digits}g}"), self.low), self.high)
 
 
-class PrunerConfig(Frozen):
-    """When a trial is given up: by a metric that its training stage writes while it runs.
-
-    A trial is compared with those that were told before it was suggested, so that what is given up does not depend on which
-    stage happened to run faster.
-    """
-
-    kind: Literal["median", "hyperband"]
-    metric: Metric = Field(description="stage.metric of a training stage's events, as in finetune.loss")
-    direction: Direction = "minimise"
-    startup: Annotated[int, Field(ge=1)] = Field(
-        default=5, description="median: so many finished trials before any is given up"
-    )
-    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.2, description="share of the stage in which none is given up")
-    reduction: Annotated[int, Field(ge=2)] = Field(default=3, description="hyperband: one in so many goes on at each rung")
-
-
 class SearchConfig(Frozen):
     """``search:`` of a sweep file. Each suggestion is tried with each of the sweep's seeds; its score is the mean over them."""
 
@@ -107,7 +90,6 @@ class SearchConfig(Frozen):
     )
     startup: int = Field(default=10, ge=1, description="tpe, gp: so many random suggestions first")
     population: int = Field(default=16, ge=2, description="nsga2: suggestions of a generation")
-    pruner: PrunerConfig | None = None
     seed: int = Field(default=0, ge=0, lt=2**31, description="of the suggestions, beside the training seeds")
 
     @model_validator(mode="after")

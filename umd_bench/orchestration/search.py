@@ -258,9 +258,8 @@ def outcome_line(record: SearchRecord) -> str:
     states = [suggestion.state for suggestion in record.suggestions]
     total = record.config.trials * record.arms
     parts = [f"{states.count('done')} of {total} suggestions done"]
-    parts += [
-        f"{states.count(state)} {word}" for state, word in (("failed", "failed"), ("pruned", "given up")) if state in states
-    ]
+    if "failed" in states:
+        parts.append(f"{states.count('failed')} failed")
     repeated = sum(suggestion.repeats is not None for suggestion in record.suggestions)
     if repeated:
         parts.append(f"{repeated} equal to an earlier one, which they share")

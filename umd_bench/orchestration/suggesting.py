@@ -29,12 +29,11 @@ from umd_bench.config.errors import UserError
 from umd_bench.config.randomness import derive_seed
 from umd_bench.config.search import Dimension, SearchConfig
 
-State = Literal["open", "done", "failed", "pruned"]
+State = Literal["open", "done", "failed"]
 _STATES: dict[TrialState, State] = {
     TrialState.RUNNING: "open",
     TrialState.COMPLETE: "done",
     TrialState.FAIL: "failed",
-    TrialState.PRUNED: "pruned",
 }
 _DIRECTIONS = {"maximise": StudyDirection.MAXIMIZE, "minimise": StudyDirection.MINIMIZE}
 _BUSY_SECONDS = 30.0  # how long a locked database is waited for

@@ -159,15 +159,13 @@ def _estimates(summary: Summary, search: SearchRecord, suggestion: SuggestionRec
 
 def _notes(summary: Summary, search: SearchRecord) -> list[str]:
     config, suggestions = search.config, search.suggestions
-    states = Counter(s.state for s in suggestions)
+    states: Counter[str] = Counter(s.state for s in suggestions)
     seeds = ", ".join(map(str, summary.sweep.seeds))
     total = config.trials * search.arms
     each = f" for each of {search.arms} combinations of the axes" if search.arms > 1 else ""
     aims = "; ".join(f"{direction} {objective}" for objective, direction in config.objectives.items())
     told = f"{states['done']} of {total} suggestions done"
-    told += "".join(
-        f", {states[state]} {word}" for state, word in (("failed", "failed"), ("pruned", "given up")) if states[state]
-    )
+    told += f", {states['failed']} failed" if states["failed"] else ""
     repeated = sum(s.repeats is not None for s in suggestions)
     told += f", {repeated} equal to an earlier one and not run again" if repeated else ""
     notes = [
@@ -180,8 +178,6 @@ def _notes(summary: Summary, search: SearchRecord) -> list[str]:
         notes.append(
             f"{FRONT_MARK} on the Pareto front: no other suggestion of its arm is at least as good in all and better in one."
         )
-    if config.pruner is not None:
-        notes.append(f"Given up by {config.pruner.kind} on {config.pruner.metric} while it trained.")
     reasons = Counter(s.why for s in suggestions if s.state == "failed")
     notes += [f"Failed ({count}): {why}." for why, count in sorted(reasons.items())]
     return notes

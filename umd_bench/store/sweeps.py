@@ -34,14 +34,14 @@ class SuggestionRecord(Frozen):
     """One suggestion of a search: ``trials`` are the ids of its trials, one a seed, none where no trial accepts its values.
 
     ``scores`` are the objectives' means over the seeds, of a ``done`` one; ``repeats`` is the number of an earlier suggestion
-    with the same values; ``why`` says why it failed or was given up.
+    with the same values; ``why`` says why it failed.
     """
 
     number: int
     arm: dict[str, Any]
     values: dict[str, Any]
     trials: tuple[str, ...]
-    state: Literal["open", "done", "failed", "pruned"]
+    state: Literal["open", "done", "failed"]
     scores: dict[str, float] = Field(default_factory=dict)
     repeats: int | None = None
     why: str = ""

@@ -1,0 +1,90 @@
+"""Forecasts: costs scale with the work, an interval says how sure they are, and their error is told once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from orchestration.scripted import ScriptedExecutor
+from orchestration.small import write_small
+
+from umd_bench.config.resolve import load_sweep
+from umd_bench.config.training import TrainStage
+from umd_bench.engine.flops import flops_per_image
+from umd_bench.orchestration.forecast import forecast, forecast_error, keep_forecast
+from umd_bench.orchestration.plan import Node, build_graph
+from umd_bench.orchestration.runner import Runner
+from umd_bench.store import RunDir
+
+RATE = 1e-6  # seconds a FLOP
+
+
+def nodes_of(root: Path, *sets: str) -> dict[str, Node]:
+    return build_graph(root, load_sweep(write_small(root), sets=("seeds=[0]", "stages=[pretrain]", *sets)).trials)
+
+
+def flops(node: Node) -> float:
+    stage = node.spec.stage
+    assert isinstance(stage, TrainStage)
+    return stage.nimg * flops_per_image(node.spec.model, stage, size=8, channels=1, classes=0)
+
+
+def work(root: Path, nodes: dict[str, Node], rates: list[float]) -> None:
+    def script(node: Node, rate: float):  # type: ignore[no-untyped-def]
+        def run(run: RunDir, tries: int) -> None:
+            with run.begin() as attempt:
+                attempt.finish({"kind": node.spec.kind, "metrics": {}, "cost": {"seconds": rate * flops(node)}})
+                run.snapshot(node.spec.stage.nimg).parent.mkdir()
+                run.snapshot(node.spec.stage.nimg).write_bytes(b"x" * 1000)
+
+        return run
+
+    scripts = {node.key: script(node, rate) for node, rate in zip(nodes.values(), rates, strict=True)}
+    Runner(root, nodes, ScriptedExecutor(root, scripts), poll_seconds=0).run()
+
+
+def test_without_a_past_there_is_no_basis(tmp_path: Path) -> None:
+    made = forecast(tmp_path, nodes_of(tmp_path), 2)
+    assert made.lines(2) == ["forecast: no basis for 2 pretrain: no stage of the kind has finished here"]
+    keep_forecast(tmp_path, "small", made)
+    assert forecast_error(tmp_path, "small") is None
+
+
+def test_the_cost_scales_with_flops_and_images_and_the_interval_with_the_past(tmp_path: Path) -> None:
+    work(tmp_path, nodes_of(tmp_path), [RATE, 3 * RATE])
+    longer = nodes_of(tmp_path, "trial.stages.pretrain.nimg=6400", "trial.model.width=32")
+    total = sum(map(flops, longer.values()))
+    made = forecast(tmp_path, longer, 1)
+    assert made.seconds == pytest.approx(2 * RATE * total)
+    assert made.low == pytest.approx(1.2 * RATE * total)
+    assert made.high == pytest.approx(2.8 * RATE * total)
+    assert made.bytes_on_disk == pytest.approx(2 * 4 * 1000)  # a network of twice the width each
+    assert (made.waves, forecast(tmp_path, longer, 2).waves) == (2, 1)
+    assert forecast(tmp_path, longer, 1, copies=3).seconds == pytest.approx(3 * made.seconds)
+    assert "2 waves on 1 workers" in made.lines(1)[0]
+
+
+def test_one_past_stage_is_right_within_a_factor_of_two(tmp_path: Path) -> None:
+    one = {"axes.stages.pretrain.corruption.mask_ratio=[0.25]"}
+    work(tmp_path, nodes_of(tmp_path, *one), [RATE])
+    made = forecast(tmp_path, nodes_of(tmp_path, *one, "trial.stages.pretrain.nimg=1280"), 1)
+    assert (made.low, made.high) == pytest.approx((made.seconds / 2, made.seconds * 2))
+
+
+def test_a_finished_stage_costs_nothing_more(tmp_path: Path) -> None:
+    work(tmp_path, nodes_of(tmp_path), [RATE, RATE])
+    made = forecast(tmp_path, nodes_of(tmp_path), 1)
+    assert (made.keys, made.seconds, made.lines(1)) == ((), 0.0, [])
+
+
+def test_the_error_is_told_and_noted_once_when_all_are_done(tmp_path: Path) -> None:
+    work(tmp_path, nodes_of(tmp_path), [RATE, RATE])
+    longer = nodes_of(tmp_path, "trial.stages.pretrain.nimg=1280")
+    keep_forecast(tmp_path, "small", forecast(tmp_path, longer, 1))
+    assert forecast_error(tmp_path, "small") is None
+    work(tmp_path, longer, [1.5 * RATE, 1.5 * RATE])
+    told = forecast_error(tmp_path, "small")
+    assert told is not None
+    assert "+50%, outside the interval" in told
+    assert '"error": 0.5' in (tmp_path / "sweeps" / "small" / "forecast.json").read_text()
+    assert forecast_error(tmp_path, "small") is None
