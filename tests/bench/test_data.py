@@ -19,7 +19,17 @@ from umd_bench.data.pack import data_root
 
 RATE = Rate(median=100.0, slowest=90.0, fastest=110.0, repeats=3, calls=1)
 FINDING = Finding(
-    "made up", 10, (3, 64, 64), 16, "fp32", "cpu", "a processor", 1, "2.0", loader=RATE, step=replace(RATE, median=10.0)
+    "made up",
+    10,
+    (3, 64, 64),
+    16,
+    "fp32",
+    "cpu",
+    "a processor",
+    1,
+    "2.0",
+    {"a": RATE, "b": replace(RATE, median=200.0)},
+    replace(RATE, median=10.0),
 )
 
 
@@ -45,7 +55,8 @@ def test_a_packed_data_set_is_measured_with_the_step_of_s4() -> None:
     )
     assert (found.data, found.shape, found.images, found.batch) == ("digits", (1, 8, 8), 1297, 2)
     assert (found.device, found.threads, found.torch, found.precision) == ("cpu", 1, torch.__version__, "fp32")
-    assert found.loader.median > found.step.median > 0
+    assert len(found.loaders) == 2
+    assert all(rate.median > found.step.median > 0 for rate in found.loaders.values())
 
 
 def test_what_cannot_be_measured_is_one_sentence(tmp_path: Path) -> None:
@@ -64,5 +75,5 @@ def test_the_verb_prints_json_alone() -> None:
     arguments = ["--data", "digits", "--batch", "2", "--repeats", "1", "--json"]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=200, check=True)
     found = json.loads(done.stdout)
-    assert found["ratio"] == pytest.approx(found["loader"]["median"] / found["step"]["median"])
+    assert found["ratio"] == pytest.approx(min(rate["median"] for rate in found["loaders"].values()) / found["step"]["median"])
     assert found["torch"] == torch.__version__

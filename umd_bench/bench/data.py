@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,20 +25,22 @@ from umd_bench.config.training import TrainStage
 from umd_bench.config.trial import Resources
 from umd_bench.data.loader import Batches
 from umd_bench.data.pack import Manifest, Pack, images_file, labels_file, open_data
+from umd_bench.data.placement import fits
 from umd_bench.engine.loop import pick_device, training_step
 from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.state import TrainingState
 from umd_bench.store.run import RunDir
 
-WANTED = 10  # the loader is never waited for: a step lasts ten times as long as its batch takes to make
+WANTED = 10  # the loader is never waited for: a step lasts ten times as long as making its batch
 _SIZE, _CHANNELS, _CLASSES = 64, 3, 1000  # ImageNet-64
 _SHARD = 8192  # images
-_LOADER, _STEP = "loader", "training step"
+_STEP = "training step"
+_LOADERS = {True: "loader, images on the device", False: "loader, images in the memory map"}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was measured, on what; ``ratio`` is of the medians."""
+    """What was measured, on what; ``loaders`` by where the images lay."""
 
     data: str
     images: int
@@ -50,13 +51,13 @@ class Finding:
     device_name: str
     threads: int
     torch: str
-    loader: Rate
+    loaders: dict[str, Rate]
     step: Rate
 
     @property
     def ratio(self) -> float:
-        """The loader's images a second over the step's."""
-        return self.loader.median / self.step.median
+        """The slower loader's images a second over the step's: the ratio of their medians."""
+        return min(rate.median for rate in self.loaders.values()) / self.step.median
 
     @property
     def fast_enough(self) -> bool:
@@ -102,8 +103,7 @@ def bench_data(
         pack = made_up_pack(Path(folder), images) if data is None else open_data(data, data_root)
         facts = pack.manifest
         spec = _spec(data or DataConfig(name="imagenet", size=_SIZE), facts, batch, where)
-        with _works(spec, pack, Path(folder), where) as works:
-            rates = measure(works, repeats=repeats, device=where, progress=progress)
+        rates = measure(_works(spec, pack, Path(folder), where), repeats=repeats, device=where, progress=progress)
     assert isinstance(spec.stage, TrainStage)
     return Finding(
         data="made up" if data is None else facts.name,
@@ -115,8 +115,8 @@ def bench_data(
         device_name=device_name,
         threads=torch.get_num_threads(),
         torch=torch.__version__,
-        loader=rates[_LOADER],
-        step=rates[_STEP],
+        step=rates.pop(_STEP),
+        loaders=rates,
     )
 
 
@@ -157,24 +157,28 @@ def _spec(data: DataConfig, facts: Manifest, batch: int, device: torch.device) -
     return tier.model_copy(update={"stage": TrainStage.model_validate(stage), "data": data, "resources": resources})
 
 
-@contextmanager
-def _works(spec: StageSpec, pack: Pack, folder: Path, device: torch.device) -> Iterator[dict[str, Work]]:
-    """The two kinds of work, each of one batch a call."""
-    stage = spec.stage
+def _works(spec: StageSpec, pack: Pack, folder: Path, device: torch.device) -> dict[str, Work]:
+    """The loader wherever its images can lie, and the step on one batch that stays; a batch a call."""
+    stage, split = spec.stage, pack.split("train")
     assert isinstance(stage, TrainStage)
-    batches = Batches(
-        pack.split("train"), batch=stage.batch, seed=spec.seed, purpose=stage.kind, augment=stage.augment, device=device
-    )
+
+    def batches_of(place: bool) -> Batches:
+        return Batches(
+            split, batch=stage.batch, seed=spec.seed, purpose=stage.kind, augment=stage.augment, device=device, resident=place
+        )
+
+    def loading(place: bool) -> Work:
+        batches = batches_of(place)
+        nimgs = itertools.count(0, stage.batch)
+        return lambda: len(batches.at(next(nimgs))[0])
+
     state = TrainingState(spec, stage, pack.manifest, RunDir(folder, spec.key), device)
     process, generator = NoiseProcess(spec.noise, device), torch.Generator(device)
-    x_0, label = batches.at(0)
-    nimgs = itertools.count(0, stage.batch)
-
-    def load() -> int:
-        return len(batches.at(next(nimgs))[0])
+    x_0, label = batches_of(False).at(0)
 
     def step() -> int:
         training_step(state, spec, process, generator, x_0, label)
         return len(x_0)
 
-    yield {_LOADER: load, _STEP: step}
+    places = [True, False] if fits(split.images.nbytes, device) else [False]
+    return {_LOADERS[place]: loading(place) for place in places} | {_STEP: step}

@@ -66,7 +66,7 @@ def bench_data_verb(
         highlight=False,
     )
     table = Table("", "images/s (median)", "slowest", "fastest", "repeats", "batches a repeat")
-    for name, rate in (("loader alone", found.loader), (f"S/4 training step, {found.precision}", found.step)):
+    for name, rate in {**found.loaders, f"S/4 training step, {found.precision}": found.step}.items():
         numbers = (f"{value:,.1f}" for value in (rate.median, rate.slowest, rate.fastest))
         table.add_row(name, *numbers, str(rate.repeats), str(rate.calls))
     console.print(table)
