@@ -32,11 +32,33 @@ def data_pack(
     folder: Annotated[Path | None, typer.Option("--folder", help="Where its original files are.")] = None,
     size: SizeOption = None,
     data_root: DataOption = None,
+    vae: Annotated[
+        str | None, typer.Option("--vae", help="Pack latents: a VAE's folder, or its name in Hugging Face's cache.")
+    ] = None,
+    vae_name: Annotated[
+        str | None, typer.Option("--vae-name", help="What the latents are called (default: as the VAE).")
+    ] = None,
+    precision: Annotated[str, typer.Option("--vae-precision", help="Of the encoder: fp32 or bf16.")] = "fp32",
+    device: Annotated[str, typer.Option("--device", help="Of the encoder: auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Read a data set's original files into memory-mapped arrays."""
+    """Read a data set's original files into memory-mapped arrays; with --vae, encode these into latents."""
     from umd_bench.data.pack import pack
 
-    packed = pack(name, folder_of_data(data_root), folder, size=size)
+    if vae is not None:
+        from umd_bench.data.latent_pack import pack_latents
+
+        packed = pack_latents(
+            name,
+            folder_of_data(data_root),
+            vae,
+            vae_name=vae_name,
+            size=size,
+            folder=folder,
+            precision=precision,
+            device=device,
+        )
+    else:
+        packed = pack(name, folder_of_data(data_root), folder, size=size)
     counts = ", ".join(f"{count} {split}" for split, count in packed.manifest.counts.items())
     console.print(f"{name}: {counts}, digest {packed.manifest.digest[:12]}", highlight=False)
 
@@ -45,11 +67,16 @@ def data_pack(
 def data_verify(
     name: Annotated[str, typer.Argument(help="A packed data set's name.")],
     size: SizeOption = None,
+    vae_name: Annotated[str | None, typer.Option("--vae-name", help="Its latents of that name instead of its images.")] = None,
     data_root: DataOption = None,
 ) -> None:
     """Compare the packed files with the sums in their manifest."""
-    from umd_bench.data.pack import pack, verify
+    from umd_bench.config.data import DataConfig
+    from umd_bench.config.documents import Document
+    from umd_bench.config.validation import validate
+    from umd_bench.data.pack import open_data, verify
 
-    packed = pack(name, folder_of_data(data_root), size=size)
+    data = validate(DataConfig, Document({"name": name, "size": size, "vae": vae_name}))
+    packed = open_data(data, folder_of_data(data_root))
     verify(packed)
     console.print(f"{name}: every file agrees with its sum (digest {packed.manifest.digest[:12]})", highlight=False)

@@ -23,10 +23,12 @@ from umd_bench.data.manifest import (
     FORMAT,
     MANIFEST_FILE,
     Manifest,
+    VaeFacts,
     data_root,
     folder_name,
     images_file,
     labels_file,
+    latents_folder_name,
     read_manifest,
     remedy,
     sha256_of,
@@ -41,6 +43,8 @@ __all__ = [
     "Split",
     "data_root",
     "describe_sources",
+    "images_of",
+    "latents_path",
     "open_data",
     "open_pack",
     "pack",
@@ -51,10 +55,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Split:
-    """Rows [N, ...], mostly images uint8 [N, C, H, W], memory-mapped and read-only; labels int64 [N] in 0..classes-1."""
+    """Rows [N, ...], memory-mapped and read-only; labels int64 [N] in 0..classes-1.
+
+    Rows are images uint8 [N, C, H, W], or, with ``vae``, moments of latents float16 [N, 2, 2, C, h, w] (latents.py).
+    """
 
     images: ShardedArray
     labels: NDArray[np.int64]
+    vae: VaeFacts | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -76,7 +84,8 @@ class Pack:
             self._load(images_file(name, shard), (count, *facts.row_shape), facts.row_dtype)
             for shard, count in enumerate(facts.shards[name])
         ]
-        return Split(ShardedArray(rows), np.array(self._load(labels_file(name), (facts.counts[name],), np.int64)))
+        labels = np.array(self._load(labels_file(name), (facts.counts[name],), np.int64))
+        return Split(ShardedArray(rows), labels, facts.vae)
 
     def _load(self, file: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         path = self.path / file
@@ -95,8 +104,48 @@ def open_pack(name: str, root: Path) -> Pack:
 
 
 def open_data(data: DataConfig, root: Path) -> Pack:
-    """The pack of a configured data set below ``root``, made on first use. Raises as :func:`pack` does."""
-    return pack(data.name, root, size=data.size, vae=data.vae)
+    """The pack of a configured data set below ``root``, made on first use where it is one of images.
+
+    Raises as :func:`pack` does, and :class:`UserError` for latents that are not packed.
+    """
+    if data.vae is None:
+        return pack(data.name, root, size=data.size)
+    facts, latents = source(data.name), data_facts(data)
+    target = latents_path(data, root)
+    if not target.exists():
+        size = "" if facts.size is not None else f" --size {data.side}"
+        raise UserError(
+            f"latents of {data.name} ({data.vae}) cannot be used: their packed folder {target} is missing; "
+            f"`umd-bench data pack {data.name}{size} --vae NAME_OR_PATH --vae-name {data.vae}` makes it"
+        )
+    manifest = _checked(read_manifest(target), target, facts, latents.size)
+    if manifest.vae is None or manifest.vae.name != data.vae:
+        raise UserError(f"{target / MANIFEST_FILE} is not of latents of {data.vae}; {remedy(target)}")
+    return Pack(target, manifest)
+
+
+def images_of(pack: Pack) -> Pack:
+    """The pack of images that a pack of latents was made of; itself where it holds images.
+
+    Raises :class:`UserError` where they are not there any more, or are others.
+    """
+    vae = pack.manifest.vae
+    if vae is None:
+        return pack
+    images = open_data(DataConfig(name=pack.manifest.name, size=pack.manifest.size * vae.factor), pack.path.parent)
+    if images.manifest.digest != vae.pixels:
+        raise UserError(
+            f"{pack.path} holds latents of other images than {images.path} (digests {vae.pixels[:12]} and "
+            f"{images.manifest.digest[:12]}); {remedy(pack.path)}"
+        )
+    return images
+
+
+def latents_path(data: DataConfig, root: Path) -> Path:
+    """The folder of the latents of a configured data set that has a ``vae`` and a side."""
+    assert data.vae is not None
+    assert data.side is not None
+    return root / latents_folder_name(data.name, source(data.name).version, data.side, data.vae)
 
 
 def pack(
@@ -105,7 +154,6 @@ def pack(
     folder: Path | None = None,
     *,
     size: int | None = None,
-    vae: str | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Pack:
     """Read the data set ``name`` (from ``folder``, or where its source looks) and pack it, unless its pack is there already.
@@ -117,9 +165,7 @@ def pack(
     facts = source(name)
     if facts.size is not None and size not in (None, facts.size):
         raise FieldError("size", size, f"images of {name} have {facts.size} pixels a side")
-    size = data_facts(DataConfig(name=name, size=size or facts.size, vae=vae)).size
-    if vae is not None:
-        raise UserError(f"latents of {name} ({vae}) cannot be used: this version reads no packs of latents; train on pixels")
+    size = data_facts(DataConfig(name=name, size=size or facts.size)).size
     target = pack_path(facts, root, size)
     if not target.exists():
         if facts.read is None:
@@ -202,7 +248,7 @@ def _checked(manifest: Manifest, target: Path, facts: DataSource, size: int) -> 
     if (manifest.name, manifest.version) != (facts.name, facts.version):
         found, expected = f"{manifest.name} version {manifest.version}", f"{facts.name} version {facts.version}"
         raise UserError(f"{path} is of {found}, expected {expected}; {remedy(target)}")
-    if facts.size is None and (manifest.size, len(manifest.class_names)) != (size, facts.classes):
+    if (facts.size is None or manifest.vae is not None) and (manifest.size, len(manifest.class_names)) != (size, facts.classes):
         found = f"{manifest.size} px and {len(manifest.class_names)} classes"
         raise UserError(f"{path} is of {found}, expected {size} px and {facts.classes} classes; {remedy(target)}")
     if manifest.digest != manifest.facts_digest():

@@ -17,7 +17,7 @@ from umd_bench.config.errors import FieldError, UserError
 from umd_bench.config.probing import ProbeStage
 from umd_bench.config.randomness import derive_seed
 from umd_bench.config.stage import StageSpec
-from umd_bench.data.loader import to_unit
+from umd_bench.data.loader import unaugmented
 from umd_bench.data.pack import Pack
 from umd_bench.data.sources import data_facts
 from umd_bench.engine.families import Evaluated
@@ -73,10 +73,11 @@ def run_probe(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> 
 def pixel_probe(pack: Pack, stage: ProbeStage, seed: int) -> dict[str, float]:
     """The same probe on the images themselves, in [-1, 1], with the same draws: the row that a representation should beat.
 
-    ``pixel_acc_<k>shot`` and its ``_sd``, shares in [0, 1].
+    ``pixel_acc_<k>shot`` and its ``_sd``, shares in [0, 1]; of latents, which are probed themselves, ``latent_acc_<k>shot``.
     """
+    name = "pixel_acc" if pack.manifest.vae is None else "latent_acc"
     shots = _shots(pack, stage, seed)
-    return _accuracies("pixel_acc", pack, lambda x_0, split, index: x_0.flatten(1), shots, stage, torch.device("cpu"))
+    return _accuracies(name, pack, lambda x_0, split, index: x_0.flatten(1), shots, stage, torch.device("cpu"))
 
 
 def _representation(model: Evaluated, process: NoiseProcess, t: int, seed: int) -> Represent:
@@ -126,9 +127,9 @@ def _accuracies(
 @torch.inference_mode()
 def _features(pack: Pack, name: str, index: NDArray[np.int64], represent: Represent, device: torch.device) -> Tensor:
     """Features float32 [N, D], on the CPU, of the split's images ``index`` [N]; in batches of one size, for the same bits."""
-    images = pack.split(name).images
+    split = pack.split(name)
     batches = np.split(index, range(_BATCH, len(index), _BATCH))
-    parts = [represent(to_unit(torch.from_numpy(images[rows])).to(device), name, rows) for rows in batches]
+    parts = [represent(unaugmented(split, rows).to(device), name, rows) for rows in batches]
     features = torch.cat([part.float().cpu() for part in parts])
     if not features.isfinite().all():
         raise UserError(f"the representation of the {name} split is NaN or infinite: the weights it comes from are no use")

@@ -16,8 +16,9 @@ from umd_bench.config.stage import stage_specs
 from umd_bench.config.training import WeightsStage
 from umd_bench.config.trial import TrialConfig
 from umd_bench.config.validation import validate
-from umd_bench.data.loader import to_uint8
+from umd_bench.data.pack import open_data
 from umd_bench.data.sources import data_facts
+from umd_bench.data.vae import decoder_of, rounded
 from umd_bench.engine.families import can_sample
 from umd_bench.engine.loop import pick_device
 from umd_bench.engine.noise_process import NoiseProcess
@@ -66,6 +67,7 @@ def evaluation_trial(root: Path, key: str, sets: Sequence[str]) -> Trial:
             "parent": spec.kind,
             "n": 500,
             "steps": 50,
+            "clip": spec.data.vae is None,
             "extractor": extractor_for(spec.data.name),
         }
     document = Document({"stages": stages})
@@ -82,10 +84,11 @@ def evaluation_trial(root: Path, key: str, sets: Sequence[str]) -> Trial:
     return Trial(config, {}, stage_specs(config), document)
 
 
-def draw_samples(root: Path, key: str, out: Path, settings: GenerateStage, seed: int) -> None:
+def draw_samples(root: Path, key: str, out: Path, settings: GenerateStage, seed: int, data_root: Path) -> None:
     """Draw ``settings.n`` samples of the run's last snapshot into the PNG ``out``, class by class where it knows classes.
 
-    Raises :class:`UserError`, before anything is drawn where ``out`` cannot be written.
+    Latents are not clipped, and are decoded by the VAE in their pack below ``data_root``; images need no data. Raises
+    :class:`UserError`, before anything is drawn where ``out`` cannot be written.
     """
     run = find_run(root, key)
     spec = run.config()
@@ -93,9 +96,9 @@ def draw_samples(root: Path, key: str, out: Path, settings: GenerateStage, seed:
     assert isinstance(train, WeightsStage)
     require_writable(out.parent, "the folder of --out")
     data = data_facts(spec.data)
-    if data.vae is not None:
-        raise UserError(f"RUN = {key!r} draws latents of {data.vae}, and this version has no decoder that makes images of them")
     device = pick_device(spec.resources.device)
+    decode = rounded if data.vae is None else decoder_of(open_data(spec.data, data_root), device)
+    settings = settings.model_copy(update={"clip": settings.clip and data.vae is None})
     model = restore_sampled(run, train.nimg, source=data, ema=settings.ema and train.keeps_average, device=device)
     label = torch.arange(settings.n) % data.classes if train.labels else None
     images = []
@@ -103,7 +106,7 @@ def draw_samples(root: Path, key: str, out: Path, settings: GenerateStage, seed:
         indices = range(first, min(first + settings.batch, settings.n))
         asked = label[indices.start : indices.stop].to(device) if label is not None else None
         drawn = generate(model, NoiseProcess(spec.noise, device), settings, label=asked, indices=indices, seed=seed)
-        images.append(to_uint8(drawn).cpu())
+        images.append(decode(drawn))
     pictures = torch.cat(images)
     rows = grid_rows(settings.n, label, data.classes)
     write_atomic(out, draw_grid([[pictures[i] for i in row] for row in rows if row]))

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from umd_bench.config.data import DataConfig
-from umd_bench.config.errors import FieldError
+from umd_bench.config.errors import FieldError, UserError
 from umd_bench.config.generating import GenerateStage
 from umd_bench.config.probing import ProbeStage
 from umd_bench.config.resolve import Trial
 from umd_bench.config.stage import StageSpec
 from umd_bench.config.training import ImportStage, TrainStage
-from umd_bench.data.pack import open_data
+from umd_bench.data.loader import require_no_crop
+from umd_bench.data.pack import Pack, images_of, open_data
 from umd_bench.data.sources import DataFacts, data_facts
 from umd_bench.engine.families import can_sample, require_own
 from umd_bench.engine.noise_process import NoiseProcess
@@ -50,6 +51,8 @@ def _check_stage(name: str, spec: StageSpec, data: DataFacts) -> None:
     match spec.stage:
         case TrainStage() as train:
             require_own(spec.model, "trained")
+            if data.vae is not None:
+                require_no_crop(train.augment, f"stages.{name}.augment")
             corruption = train.corruption
             if train.n_clean and int(tokens * (1 - corruption.mask_ratio_t0)) == tokens:
                 path, ratio = f"stages.{name}.corruption.mask_ratio_t0", corruption.mask_ratio_t0
@@ -77,6 +80,8 @@ def _check_stage(name: str, spec: StageSpec, data: DataFacts) -> None:
         case GenerateStage() as generate:
             if not can_sample(spec.model):
                 raise FieldError(f"stages.{name}.parent", generate.parent, f"the family {spec.model.family} has no sampler")
+            if generate.clip and data.vae is not None:
+                raise FieldError(f"stages.{name}.clip", True, "expected false: latents are not bounded by [-1, 1]")
             check_sampler(generate, NoiseProcess(spec.noise), guidable=spec.parent_labels, path=f"stages.{name}")
             check_extractor(generate.extractor, data, path=f"stages.{name}.extractor")
 
@@ -118,6 +123,21 @@ def check_weights(trials: Iterable[Trial], results: Path) -> None:
 
 
 def prepare_data(trials: Iterable[Trial], data_root: Path) -> dict[DataConfig, str]:
-    """Pack the data sets that are not packed yet; the digest of each. Raises :class:`UserError` when one is missing."""
-    wanted = dict.fromkeys(spec.reads for trial in trials for spec in trial.specs.values())
-    return {data: open_data(data, data_root).manifest.digest for data in wanted}
+    """Pack the data sets that are not packed yet; the digest of each.
+
+    Raises :class:`UserError` when one is missing, when samples of latents have no images to be scored against, and when
+    latents of one name are of several VAEs.
+    """
+    specs = [spec for trial in trials for spec in trial.specs.values()]
+    packs = {data: open_data(data, data_root) for data in dict.fromkeys(spec.reads for spec in specs)}
+    for data in dict.fromkeys(spec.reads for spec in specs if isinstance(spec.stage, GenerateStage)):
+        images_of(packs[data])
+    by_vae: dict[str, Pack] = {}
+    for pack in packs.values():
+        vae = pack.manifest.vae
+        if vae is None:
+            continue
+        other = by_vae.setdefault(vae.name, pack)
+        if other.manifest.vae is None or other.manifest.vae.hash != vae.hash:
+            raise UserError(f"{pack.path} and {other.path} hold latents of two VAEs under one name, {vae.name}")
+    return {data: pack.manifest.digest for data, pack in packs.items()}
