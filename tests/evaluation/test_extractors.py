@@ -31,12 +31,16 @@ MEGABYTE = 1 << 20
 def test_every_extractor_gives_finite_features_and_logits_of_its_stated_widths(name: str) -> None:
     facts, extractor = EXTRACTORS[name], load_extractor(name)
     images = torch.randint(0, 256, (5, *facts.shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    features, logits = extractor.features(images)
+    found = extractor.features(images)
+    features, logits = found.pooled, found.logits
+    assert logits is not None
+    assert found.spatial is None
+    assert (extractor.dim, extractor.has_logits, extractor.spatial_dim) == (facts.dim, True, None)
     assert (features.shape, features.dtype) == ((5, facts.dim), torch.float32)
     assert (logits.shape, logits.dtype) == ((5, len(SOURCES[facts.data].class_names)), torch.float32)
     assert features.isfinite().all()
     assert logits.isfinite().all()
-    one_by_one = torch.cat([extractor.features(image[None])[0] for image in images])
+    one_by_one = torch.cat([extractor.features(image[None]).pooled for image in images])
     torch.testing.assert_close(one_by_one, features, rtol=1e-4, atol=1e-5)  # nothing depends on the batch
     assert extractor.name == name
     assert facts.shape == (SOURCES[facts.data].channels, SOURCES[facts.data].size, SOURCES[facts.data].size)
@@ -89,6 +93,11 @@ def test_changed_or_missing_weights_are_refused(tmp_path: Path, monkeypatch: pyt
 def test_images_of_another_type_or_shape_are_refused(images: torch.Tensor) -> None:
     with pytest.raises(UserError, match=r"digits_cnn does not take .* expected uint8 of shape \[B, 1, 8, 8\]"):
         load_extractor("digits_cnn").features(images)
+
+
+def test_spatial_features_are_refused_where_there_are_none() -> None:
+    with pytest.raises(UserError, match="digits_cnn has no spatial features: only inception-v3-compat has them"):
+        load_extractor("digits_cnn").features(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), spatial=True)
 
 
 def test_unknown_names_list_the_valid_ones() -> None:

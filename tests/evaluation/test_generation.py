@@ -46,13 +46,15 @@ def test_scores_are_those_of_the_samples_drawn_in_one_piece(tmp_path: Path) -> N
     assert isinstance(stage, GenerateStage)
     model = restore_model(parent_run(tmp_path / "again"), NIMG, source=source("digits"), ema=True)
     extractor = load_extractor("digits_cnn")
-    real = Gaussian.of(extractor.features(torch.from_numpy(np.array(digits().split("test").images)))[0])
+    real = Gaussian.of(extractor.features(torch.from_numpy(np.array(digits().split("test").images))).pooled)
     label = torch.arange(30) % 10
     expected: dict[str, list[float]] = {"fd": [], "is": [], "accuracy": []}
     for i in range(2):
         seed = derive_seed(3, "generate/set", i)
         x_0 = generate(model, NoiseProcess(SHARED["noise"]), stage, label=label, indices=range(30), seed=seed)
-        features, logits = extractor.features(to_uint8(x_0))
+        found = extractor.features(to_uint8(x_0))
+        features, logits = found.pooled, found.logits
+        assert logits is not None
         expected["fd"].append(frechet_distance(Gaussian.of(features), real))
         expected["is"].append(inception_score(logits)[0])
         expected["accuracy"].append((logits.argmax(1) == label).double().mean().item())

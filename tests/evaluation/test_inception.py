@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import pickle
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 
 from umd_bench.config.errors import UserError
 from umd_bench.evaluation import inception
-from umd_bench.evaluation.extractors import EXTRACTORS, Extractor, load_extractor
+from umd_bench.evaluation.extractors import EXTRACTORS, Extractor, Features, load_extractor
 
 NAME = "inception-v3-compat"
 
@@ -62,16 +63,47 @@ def test_weights_of_another_hash_are_refused(tmp_path: Path, monkeypatch: pytest
         load_extractor(NAME)
 
 
+def extractor_of(network: inception.Inception) -> Extractor:
+    return Extractor(
+        NAME,
+        hash=inception.SHA256,
+        resize=inception.RESIZE,
+        shape=EXTRACTORS[NAME].shape,
+        dim=inception.DIM,
+        data=None,
+        spatial_dim=inception.SPATIAL_DIM,
+        has_logits=True,
+        device=torch.device("cpu"),
+        network=lambda images, spatial: Features(*network(images, spatial=spatial)),
+    )
+
+
 @pytest.mark.parametrize("side", [8, 64])
-def test_rgb_images_of_any_side_give_2048_features_and_1008_logits(random_weights: bytes, side: int) -> None:
-    network = inception.Inception(inception.build_network(random_weights))
-    extractor = Extractor(NAME, inception.SHA256, EXTRACTORS[NAME].shape, network, torch.device("cpu"), None)
+def test_rgb_images_of_any_side_give_2048_features_1008_logits_and_2023_spatial_ones(random_weights: bytes, side: int) -> None:
+    extractor = extractor_of(inception.Inception(inception.build_network(random_weights)))
     images = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    features, logits = extractor.features(images)
-    assert (features.shape, logits.shape) == ((2, EXTRACTORS[NAME].dim), (2, 1008))
-    assert features.isfinite().all()
+    found, plain = extractor.features(images, spatial=True), extractor.features(images)
+    assert found.logits is not None
+    assert found.spatial is not None
+    assert (found.pooled.shape, found.logits.shape) == ((2, EXTRACTORS[NAME].dim), (2, 1008))
+    assert (found.spatial.shape, found.spatial.dtype) == ((2, 2023), torch.float32)
+    assert found.pooled.isfinite().all()
+    assert plain.spatial is None
+    assert torch.equal(plain.pooled, found.pooled)
     with pytest.raises(UserError, match=r"expected uint8 of shape \[B, 3, H, W\]"):
         extractor.features(images[:, :1])
+
+
+def test_spatial_features_are_seven_channels_of_the_seventh_block_channel_last(random_weights: bytes) -> None:
+    network = inception.build_network(random_weights)
+    blocks: list[torch.Tensor] = []
+    network.Mixed_6d.register_forward_hook(lambda module, given, output: blocks.append(output))
+    images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    found = extractor_of(inception.Inception(network)).features(images, spatial=True).spatial
+    assert found is not None
+    assert (found >= 0).all()  # after the ReLU
+    for place, channel in ((0, 0), (5, 6), (17 * 17 - 1, 3)):
+        assert torch.equal(found[:, 7 * place + channel], blocks[0][:, channel, place // 17, place % 17])
 
 
 def test_no_pickled_code_is_run(tmp_path: Path) -> None:
@@ -87,13 +119,17 @@ def test_no_pickled_code_is_run(tmp_path: Path) -> None:
 
 
 def test_a_distance_is_called_fid_only_with_these_features() -> None:
-    named = {
-        name: [
-            Extractor(name, "", (3, None, None), lambda x: (x, x), torch.device("cpu"), None).metric(score) for score in SCORES
-        ]
-        for name in (NAME, "digits_cnn")
+    digits_cnn = load_extractor("digits_cnn")
+    named = {name: [dataclasses.replace(digits_cnn, name=name).metric(score) for score in SCORES] for name in NAMES}
+    assert named == {
+        NAME: ["fid", "is"],
+        "digits_cnn": ["fd_digits_cnn", "is_digits_cnn"],
+        "timm:vit_small_patch14_dinov2.lvd142m": [
+            "fd_timm_vit_small_patch14_dinov2_lvd142m",
+            "is_timm_vit_small_patch14_dinov2_lvd142m",
+        ],
     }
-    assert named == {NAME: ["fid", "is"], "digits_cnn": ["fd_digits_cnn", "is_digits_cnn"]}
 
 
 SCORES = ("fd", "is")
+NAMES = (NAME, "digits_cnn", "timm:vit_small_patch14_dinov2.lvd142m")

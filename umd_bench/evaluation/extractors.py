@@ -1,11 +1,12 @@
 """Feature extractors: which there are, and how each turns images into features and class scores.
 
-Shapes: B batch, C channels, H, W, D features, K classes. A new extractor is a row of :data:`EXTRACTORS`. Distances of two
-extractors are never compared: every score carries its extractor's name and the hash of its weights.
+Shapes: B batch, C channels, H, W, D features, K classes, S spatial features. A new extractor is a row of :data:`EXTRACTORS`.
+Distances of two extractors are never compared: every score carries its extractor's name and the hash of its weights.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -26,32 +27,59 @@ INCEPTION = "inception-v3-compat"
 
 Shape = tuple[int, int | None, int | None]  # (C, H, W); None: any
 
-# uint8 [B, C, H, W] -> features [B, D], logits [B, K]
-Network = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+@dataclass(frozen=True)
+class Features:
+    """What an extractor reads of B images, all float32 on the CPU.
+
+    ``pooled`` [B, D]; ``logits`` [B, K], None where the network has no classes whose scores are meant to be read;
+    ``spatial`` [B, S], only where asked for and the network has them.
+    """
+
+    pooled: Tensor
+    logits: Tensor | None
+    spatial: Tensor | None
+
+
+# uint8 [B, C, H, W], whether spatial features are asked for -> the features, on any device
+Network = Callable[[Tensor, bool], Features]
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """A loaded extractor. ``hash`` is the SHA-256 of its weights, in hex; ``data`` the set whose classes it reads, if any."""
+    """A loaded extractor.
+
+    ``hash`` is the SHA-256 of its weights, in hex; ``resize`` what is done to an image before the network sees it;
+    ``shape`` the images it takes; ``dim`` is D and ``spatial_dim`` S, None without spatial features; ``data`` is the set
+    whose classes it reads, if any; ``has_logits`` says whether it gives class scores.
+    """
 
     name: str
     hash: str
+    resize: str
     shape: Shape
-    network: Network
-    device: torch.device
+    dim: int
     data: str | None
+    spatial_dim: int | None
+    has_logits: bool
+    device: torch.device
+    network: Network
 
     def metric(self, score: str) -> str:
-        """What a score of its features is called: ``fd`` is ``fid`` with the features that FID is defined by, and only then."""
+        """What a score of its features is called: ``fd`` is ``fid`` with the features that FID is defined by, and only then.
+
+        Others carry the extractor's name, with what no column may hold (the colon and dots of ``timm:NAME``) as ``_``.
+        """
         if self.name != INCEPTION:
-            return f"{score}_{self.name}"
+            return f"{score}_{re.sub(r'[^a-z0-9_-]', '_', self.name)}"
         return "fid" if score == "fd" else score
 
     @torch.inference_mode()
-    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 [B, C, H, W], 0..255 -> features float32 [B, D] and logits float32 [B, K], on the CPU.
+    def features(self, images: Tensor, *, spatial: bool = False) -> Features:
+        """The features of uint8 images [B, C, H, W], 0..255.
 
-        Raises :class:`UserError` for another dtype or shape.
+        Raises :class:`UserError` for another dtype or shape, for spatial features where there are none, and for features
+        that are NaN or infinite.
         """
         sides = zip(images.shape[1:], self.shape, strict=False)
         if images.dtype != torch.uint8 or images.ndim != 4 or any(wanted not in (None, side) for side, wanted in sides):
@@ -63,8 +91,16 @@ class Extractor:
                 f"{self.name} does not take {dtype} images of shape {list(images.shape)}: "
                 f"expected uint8 of shape [B, {expected}]"
             )
-        features, logits = self.network(images.to(self.device))
-        return features.float().cpu(), logits.float().cpu()
+        if spatial and self.spatial_dim is None:
+            raise UserError(f"{self.name} has no spatial features: only {INCEPTION} has them")
+        found = self.network(images.to(self.device), spatial)
+        logits = found.logits.float().cpu() if found.logits is not None and self.has_logits else None
+        kept = found.spatial.float().cpu() if found.spatial is not None else None
+        pooled = found.pooled.float().cpu()
+        bad = ~torch.stack([x.isfinite().all(1) for x in (pooled, logits, kept) if x is not None]).all(0)
+        if bad.any():
+            raise UserError(f"{self.name} gives NaN or infinite features for {int(bad.sum())} of {len(images)} images")
+        return Features(pooled, logits, kept)
 
 
 @dataclass(frozen=True)
@@ -80,11 +116,44 @@ class ExtractorFacts:
 def _load_classifier(name: str, device: torch.device) -> Extractor:
     state, digest = read_weights(name, WEIGHTS)
     model = build_classifier(name, state).to(device)
-    return Extractor(name, digest, _shape(RECIPES[name]), lambda x: model(to_unit(x)), device, RECIPES[name].data)
+
+    def network(images: Tensor, spatial: bool) -> Features:
+        pooled, logits = model(to_unit(images))
+        return Features(pooled, logits, None)
+
+    recipe = RECIPES[name]
+    return Extractor(
+        name,
+        hash=digest,
+        resize="none",
+        shape=_shape(recipe),
+        dim=recipe.dim,
+        data=recipe.data,
+        spatial_dim=None,
+        has_logits=True,
+        device=device,
+        network=network,
+    )
 
 
 def _load_inception(device: torch.device) -> Extractor:
-    return Extractor(INCEPTION, inception.SHA256, (3, None, None), inception.load_inception(device), device, None)
+    model = inception.load_inception(device)
+
+    def network(images: Tensor, spatial: bool) -> Features:
+        return Features(*model(images, spatial=spatial))
+
+    return Extractor(
+        INCEPTION,
+        hash=inception.SHA256,
+        resize=inception.RESIZE,
+        shape=(3, None, None),
+        dim=inception.DIM,
+        data=None,
+        spatial_dim=inception.SPATIAL_DIM,
+        has_logits=True,
+        device=device,
+        network=network,
+    )
 
 
 def _shape(recipe: Recipe) -> Shape:

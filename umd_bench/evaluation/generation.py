@@ -26,7 +26,7 @@ from umd_bench.engine.samplers import SAMPLERS, generate
 from umd_bench.engine.snapshot import restore_sampled
 from umd_bench.evaluation.extractors import Extractor, check_extractor, load_extractor
 from umd_bench.evaluation.grids import draw_grid, grid_rows
-from umd_bench.evaluation.reference import floor_distance, reference_gaussian
+from umd_bench.evaluation.reference import floor_distance, reference_of
 from umd_bench.evaluation.result import Fact, StageResult
 from umd_bench.evaluation.statistics import Gaussian, Moments, frechet_distance, inception_score
 from umd_bench.store.files import write_atomic
@@ -58,7 +58,7 @@ def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) 
     check_extractor(stage.extractor, data, path="stages.generate.extractor")
     device = pick_device(spec.resources.device)
     extractor = load_extractor(stage.extractor, device)
-    reference = reference_gaussian(pack, stage.reference, extractor)
+    reference = reference_of(pack, stage.reference, extractor)
     floor = floor_distance(pack, stage.reference, stage.n, extractor)
     ema = stage.ema and spec.parent_ema
     model = restore_sampled(parent, spec.parent_nimg, source=data, ema=ema, device=device)
@@ -71,7 +71,7 @@ def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) 
         label = sample_labels(stage, pack.split("train").labels, classes, seed) if classes else None
         rows = grid_rows(stage.n, label, classes) if sampling_seed == 0 else []
         readable = label if extractor.data == pack.manifest.name else None  # other classes say nothing of these
-        scores.append(_score(sampling.draw_set(seed, label, rows), readable, reference))
+        scores.append(_score(sampling.draw_set(seed, label, rows), readable, reference.gaussian))
 
     metrics = {}
     for name in scores[0]:
@@ -84,7 +84,7 @@ def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) 
         "extractor": extractor.name,
         "extractor_hash": extractor.hash,
         "reference": stage.reference,
-        "reference_n": reference.count,
+        "reference_n": reference.n,
         "n": stage.n,
         "sampling_seeds": stage.sampling_seeds,
         "floor_n": floor.n,
@@ -120,10 +120,10 @@ def sample_labels(
 
 @dataclass(frozen=True)
 class _Set:
-    """What is kept of a set of samples: its Gaussian, and the extractor's logits [N, K]."""
+    """What is kept of a set of samples: its Gaussian, and the extractor's logits [N, K] where it has classes."""
 
     gaussian: Gaussian
-    logits: Tensor
+    logits: Tensor | None
 
 
 @dataclass
@@ -151,16 +151,17 @@ class _Sampling:
             images = self._draw(indices, label, seed)
             pictures |= {i: images[i - start].clone() for i in indices if i in shown}
             started = time.perf_counter()
-            features, scores = self.extractor.features(images)
+            features = self.extractor.features(images)
             self.extract_seconds += time.perf_counter() - started
-            part = Moments.of(features)
+            part = Moments.of(features.pooled)
             moments = part if moments is None else moments.merged(part)
-            logits.append(scores)
+            if features.logits is not None:
+                logits.append(features.logits)
             self._progress(len(indices))
         if pictures:
             self._publish([[pictures[i] for i in row] for row in rows if row])
         assert moments is not None  # n >= 2
-        return _Set(moments.gaussian(), torch.cat(logits))
+        return _Set(moments.gaussian(), torch.cat(logits) if logits else None)
 
     def cost(self) -> dict[str, float]:
         """Seconds and samples a second so far."""
@@ -195,8 +196,9 @@ class _Sampling:
 
 
 def _score(samples: _Set, label: Tensor | None, reference: Gaussian) -> dict[str, float]:
-    score, _ = inception_score(samples.logits, min(IS_SPLITS, len(samples.logits)))
-    scores = {"fd": frechet_distance(samples.gaussian, reference), "is": score}
-    if label is not None:
+    scores = {"fd": frechet_distance(samples.gaussian, reference)}
+    if samples.logits is not None:
+        scores["is"], _ = inception_score(samples.logits, min(IS_SPLITS, len(samples.logits)))
+    if samples.logits is not None and label is not None:
         scores["accuracy"] = (samples.logits.argmax(1) == label).double().mean().item()
     return scores

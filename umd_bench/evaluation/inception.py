@@ -24,17 +24,36 @@ SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 # Where its authors publish it; torch-fidelity's weights-inception-2015-12-05-6726825d.pth is the same file.
 ADDRESS = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE}"
 DIM = 2048
+RESIZE = "bilinear to 299 px, corners as TensorFlow 1 puts them, no antialiasing"
+# ADM's evaluator (Dhariwal and Nichol, arXiv 2105.05233) takes sFID from the first 7 channels of the graph's
+# ``mixed_6/conv:0``: the node that closes the scope of the 1x1 branch of ``mixed_6``, so after batch normalisation and ReLU.
+# The graph counts its blocks ``mixed``, ``mixed_1`` ...: ``mixed_6`` is the seventh, torch-fidelity's ``Mixed_6d``.
+_SPATIAL_CHANNELS, _SPATIAL_SIDE = 7, 17
+SPATIAL_DIM = _SPATIAL_SIDE**2 * _SPATIAL_CHANNELS
 
 
 class Inception:
-    """uint8 RGB [B, 3, H, W] of any side -> features [B, 2048] after the last pooling, logits [B, 1008] without their bias."""
+    """uint8 RGB [B, 3, H, W] of any side -> features after the last pooling, logits without their bias, spatial features.
+
+    [B, 2048], [B, 1008] and, where asked for, [B, 2023]: 17 x 17 places of 7 channels, the channel running fastest as in the
+    TensorFlow graph, so that published spatial statistics fit.
+    """
 
     def __init__(self, network: Any) -> None:
         self._network = network
+        self._branch: Tensor | None = None
+        network.Mixed_6d.branch1x1.register_forward_hook(self._keep)
 
-    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features, logits = self._network(images)
-        return features, logits
+    def __call__(self, images: Tensor, *, spatial: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
+        pooled, logits = self._network(images)
+        branch, self._branch = self._branch, None
+        assert branch is not None  # the hook has run
+        if not spatial:
+            return pooled, logits, None
+        return pooled, logits, branch[:, :_SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1)
+
+    def _keep(self, module: Any, given: Any, output: Tensor) -> None:
+        self._branch = output
 
 
 def weights_path() -> Path:
