@@ -114,7 +114,7 @@ class StageSpec(Frozen):
             case GenerateStage() as generate:
                 identity["noise"] = self.noise.model_dump(mode="json")
                 identity["versions"] = {name: COMPONENT_VERSIONS[name] for name in ("data", "generate")}
-                stage.pop("batch")
+                identity["stage"] = stage = generate.identity()
                 stage["ema"] = generate.ema and self.parent_ema
                 if generate.cfg_scale == 1:
                     stage.pop("cfg_interval")

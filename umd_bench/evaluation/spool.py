@@ -49,7 +49,7 @@ class Spool:
         try:
             for first, last in _runs(index):
                 self._file.seek(int(index[first]) * self._bytes)
-                self._file.write(np.ascontiguousarray(rows[first:last], dtype=np.float32))
+                self._file.write(np.ascontiguousarray(rows[first:last], dtype=np.float32).tobytes())
             self._file.flush()
         except OSError as error:
             size = self.shape[0] * self._bytes / 2**20
@@ -75,7 +75,7 @@ class Spool:
         found = np.empty((len(index), self.shape[1]), np.float32)
         for first, last in _runs(index):
             self._file.seek(int(index[first]) * self._bytes)
-            self._file.readinto(memoryview(found[first:last]).cast("B"))  # type: ignore[attr-defined]
+            self._file.readinto(found[first:last].data)
         return found
 
 
