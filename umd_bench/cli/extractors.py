@@ -13,7 +13,7 @@ from umd_bench.cli.shared import (
     folder_of_data,
 )
 
-app = typer.Typer(help="Feature extractors: list, train.", no_args_is_help=True)
+app = typer.Typer(help="Feature extractors: list, fetch, train.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -23,6 +23,31 @@ def extractor_list() -> None:
 
     for line in describe_extractors():
         console.print(line, highlight=False, soft_wrap=True)
+
+
+@app.command("fetch")
+def extractor_fetch(
+    name: Annotated[str, typer.Argument(help="inception-v3-compat.")],
+    address: Annotated[
+        str | None, typer.Option("--from", metavar="URL", help="A mirror of the file; its hash has to be the published one.")
+    ] = None,
+) -> None:
+    """Download an extractor's published weights. Nothing else ever downloads any."""
+    from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
+
+    from umd_bench.evaluation.extractors import published_weights
+    from umd_bench.evaluation.weights import fetch
+
+    published = published_weights(name)
+    with Progress(*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn(), console=console) as progress:
+        task = progress.add_task(name)
+        new = fetch(
+            address or published.address,
+            published.target,
+            published.sha256,
+            lambda done, total: progress.update(task, completed=done, total=total or None),
+        )
+    console.print(f"{'fetched' if new else 'there already:'} {published.target}", highlight=False, soft_wrap=True)
 
 
 @app.command("train")

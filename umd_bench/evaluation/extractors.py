@@ -20,10 +20,11 @@ from umd_bench.data.loader import to_unit
 from umd_bench.data.sources import SOURCES, DataFacts
 from umd_bench.evaluation import inception
 from umd_bench.evaluation.classifier import RECIPES, Recipe, build_classifier, read_weights
+from umd_bench.evaluation.weights import Published
 from umd_bench.store.files import read_json
 
 WEIGHTS = Path(__file__).parent / "weights"
-INCEPTION = "inception-v3-compat"
+INCEPTION = inception.NAME
 
 Shape = tuple[int, int | None, int | None]  # (C, H, W); None: any
 
@@ -202,12 +203,19 @@ def _fitting(data: str) -> list[str]:
     return own + [name for name, facts in EXTRACTORS.items() if facts.data is None and rgb]
 
 
+def published_weights(name: str) -> Published:
+    """The weights of that extractor that can be downloaded; :class:`UserError` for one whose weights cannot be fetched."""
+    if name != INCEPTION:
+        raise UserError(f"weights of {name!r} cannot be fetched: {one_of([INCEPTION])}")
+    return inception.published()
+
+
 def describe_extractors() -> Iterator[str]:
     """One line an extractor: its data set, its width, the hash of its weights and their accuracy."""
     for name, facts in EXTRACTORS.items():
         if facts.data is None:
-            path = inception.weights_path()
-            there = f"weights in {path}" if path.exists() else f"no weights in {path}; {inception.ADDRESS} has them"
+            path = next((path for path in inception.weights_places() if path.exists()), None)
+            there = f"weights in {path}" if path is not None else f"no weights; {inception.ways()}"
             yield f"{name}: {facts.dim} features, takes any RGB images; SHA-256 {inception.SHA256[:12]}, {there}"
             continue
         described = read_json(WEIGHTS / f"{name}.json")

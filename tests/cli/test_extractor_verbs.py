@@ -1,0 +1,52 @@
+"""The verbs on extractors: the only download there is, and mistakes that end in one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from umd_bench import cli
+from umd_bench.evaluation import inception
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    """The exit code of ``umd-bench extractor ...``."""
+    monkeypatch.setattr(sys, "argv", ["umd-bench", "extractor", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+@pytest.fixture(autouse=True)
+def _places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No place of this machine's own is looked at."""
+    for name in ("UMD_BENCH_WEIGHTS", "TORCH_HOME", "HF_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+    monkeypatch.delenv("UMD_BENCH_INCEPTION", raising=False)
+
+
+def test_fetch_keeps_the_published_file_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mirror = tmp_path / "mirror.pth"
+    mirror.write_bytes(b"weights")
+    target = inception.fetched_path()
+    assert run(monkeypatch, "fetch", "inception-v3-compat", "--from", mirror.as_uri()) == 2
+    assert "is not the file that was asked for" in capsys.readouterr().err
+    assert not list(target.parent.iterdir())
+    monkeypatch.setattr(inception, "SHA256", hashlib.sha256(b"weights").hexdigest())
+    monkeypatch.setattr(inception, "ADDRESS", mirror.as_uri())
+    for said in ("fetched", "there already:"):
+        assert run(monkeypatch, "fetch", "inception-v3-compat") == 0
+        assert f"{said} {target}" in capsys.readouterr().out.replace("\n", "")
+    assert target.read_bytes() == b"weights"
+    assert inception.find_weights() == b"weights"
+
+
+def test_what_cannot_be_fetched_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "fetch", "digits_cnn") == 2
+    assert "weights of 'digits_cnn' cannot be fetched: expected one of inception-v3-compat" in capsys.readouterr().err
