@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from agreement_extractors import random_inception_weights
 
 from umd_bench.config.errors import UserError
 from umd_bench.evaluation import inception
@@ -26,19 +27,7 @@ def saved(value: object) -> bytes:
 
 @pytest.fixture(scope="module")
 def random_weights() -> bytes:
-    """Weights of the right shapes that nobody trained."""
-    from torch_fidelity import feature_extractor_inceptionv3 as fidelity
-
-    names: dict[str, torch.Tensor] = {}
-
-    def remember(self: torch.nn.Module, state: object) -> None:
-        names.update({name: torch.full_like(value, 0.01) for name, value in self.state_dict().items()})
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fidelity.FeatureExtractorInceptionV3, "load_state_dict", remember)
-        fidelity.FeatureExtractorInceptionV3(NAME, ["2048"], feature_extractor_weights_path=io.BytesIO(saved({})))
-    generator = torch.Generator().manual_seed(0)
-    return saved({k: v if "running" in k else 0.05 * torch.randn(v.shape, generator=generator) for k, v in names.items()})
+    return random_inception_weights()
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,7 @@ SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 ADDRESS = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE}"
 FIDELITY_FILE = "weights-inception-2015-12-05-6726825d.pth"
 DIM = 2048
-RESIZE = "bilinear to 299 px, corners as TensorFlow 1 puts them, no antialiasing"
+RESIZE = "bilinear to 299 px as TensorFlow 1 does it, without antialiasing"
 # ADM's evaluator (Dhariwal and Nichol, arXiv 2105.05233) takes sFID from the first 7 channels of the graph's
 # ``mixed_6/conv:0``: the node that closes the scope of the 1x1 branch of ``mixed_6``, so after batch normalisation and ReLU.
 # The graph counts its blocks ``mixed``, ``mixed_1`` ...: ``mixed_6`` is the seventh, torch-fidelity's ``Mixed_6d``.
