@@ -24,7 +24,8 @@ from umd_bench.config.stage import StageSpec
 from umd_bench.config.training import TrainStage
 from umd_bench.config.trial import Resources
 from umd_bench.data.loader import Batches
-from umd_bench.data.pack import Manifest, Pack, images_file, labels_file, open_data
+from umd_bench.data.manifest import Manifest, images_file, labels_file
+from umd_bench.data.pack import Pack, open_data
 from umd_bench.data.placement import fits
 from umd_bench.engine.loop import pick_device, training_step
 from umd_bench.engine.noise_process import NoiseProcess
