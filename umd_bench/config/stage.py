@@ -19,7 +19,7 @@ from pydantic import Field
 from umd_bench.config.data import DataConfig
 from umd_bench.config.frozen import Frozen
 from umd_bench.config.generating import GenerateStage
-from umd_bench.config.model import ModelConfig
+from umd_bench.config.model import POOLS, ModelConfig
 from umd_bench.config.noise import NoiseConfig
 from umd_bench.config.probing import ProbeStage
 from umd_bench.config.training import ImportStage, TrainStage, WeightsStage
@@ -109,12 +109,22 @@ class StageSpec(Frozen):
             case ProbeStage() as probe:
                 identity["versions"] = {name: COMPONENT_VERSIONS[name] for name in ("data", "probe")}
                 stage.pop("data")
+                for added in ("knn", "linear", "block", "pool"):  # what is not measured is in no key
+                    if not stage[added]:
+                        stage.pop(added)
+                if not probe.shots:
+                    for idle in ("draws", "ridge", "bias"):
+                        stage.pop(idle)
+                if probe.block == self.model.depth:
+                    stage.pop("block")
+                if probe.pool == POOLS[self.model.family][0] and self.model.family != "mae":  # an import of mae has a say
+                    stage.pop("pool")
                 if probe.t:
                     identity["noise"] = self.noise.model_dump(mode="json")
             case GenerateStage() as generate:
                 identity["noise"] = self.noise.model_dump(mode="json")
                 identity["versions"] = {name: COMPONENT_VERSIONS[name] for name in ("data", "generate")}
-                stage.pop("batch")
+                identity["stage"] = stage = generate.identity()
                 stage["ema"] = generate.ema and self.parent_ema
                 if generate.cfg_scale == 1:
                     stage.pop("cfg_interval")

@@ -32,13 +32,13 @@ def to_uint8(x: Tensor) -> Tensor:
     return x.to(torch.float32).add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def unaugmented(split: Split, index: NDArray[np.int64]) -> Tensor:
-    """What an evaluation sees of the rows ``index`` [B]: x_0 float32 [B, C, H, W] on the CPU.
+def unaugmented(split: Split, rows: slice | NDArray[np.int64]) -> Tensor:
+    """What an evaluation sees of B ``rows``, a slice or indices: x_0 float32 [B, C, H, W] on the CPU.
 
     Images in [-1, 1]; of latents the posterior's mean, scaled.
     """
-    rows = torch.from_numpy(split.images[index])
-    return to_unit(rows) if split.vae is None else posterior_mean(rows, split.vae)
+    stored = torch.from_numpy(split.images[rows])
+    return to_unit(stored) if split.vae is None else posterior_mean(stored, split.vae)
 
 
 def require_no_crop(augment: AugmentConfig, path: str) -> None:

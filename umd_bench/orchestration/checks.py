@@ -66,6 +66,7 @@ def _check_stage(name: str, spec: StageSpec, data: DataFacts) -> None:
         case ImportStage() as imported:
             _check_import(name, imported, spec, data)
         case ProbeStage() as probe:
+            spec.model.check_representation(probe.block, probe.pool, f"stages.{name}")
             if probe.t == 0 and spec.model.family == "dit":
                 raise FieldError(
                     f"stages.{name}.t", 0, f"expected 1..{spec.noise.timesteps}: a DiT has no input for clean images"

@@ -99,7 +99,7 @@ def _work(
             scored = run_probe(spec, _parent(run, spec), pack, attempt)
         case GenerateStage():
             scored = run_generate(spec, _parent(run, spec), pack, attempt)
-    return scored.metrics, scored.facts, scored.cost, True
+    return scored.metrics, dict(scored.facts), scored.cost, True
 
 
 def _parent(run: RunDir, spec: StageSpec) -> RunDir:
