@@ -164,8 +164,7 @@ class _Sampling:
         shown = {index for row in rows for index in row}
         pictures: dict[int, Tensor] = {}
         file = self.attempt.path / "samples.npz"
-        side = self.model.side * self.model.patch
-        with SampleWriter(file, self.stage.n, side, label) if save else nullcontext() as writer:
+        with SampleWriter(file, self.stage.n, label) if save else nullcontext() as writer:
             for start in range(0, self.stage.n, self.stage.batch):
                 indices = range(start, min(start + self.stage.batch, self.stage.n))
                 images = self._draw(indices, label, seed)
