@@ -24,10 +24,14 @@ ByMetric = dict[str, dict[str, Fact]]
 
 @dataclass(frozen=True)
 class Judge:
-    """An extractor, the ``scores`` that it can give, and what they need; ``floor`` is None for a reference that is a file."""
+    """An extractor, the ``scores`` that it can give, those it cannot (``left_out``), and what they need.
+
+    ``floor`` is None for a reference that is a file.
+    """
 
     extractor: Extractor
     scores: frozenset[str]
+    left_out: tuple[str, ...]
     reference: Reference
     memory: Memory | None
     floor: Floor | None
@@ -49,6 +53,7 @@ class Judge:
             "reference_label": self.reference.label,
             "reference_hash": self.reference.hash,
             "reference_n": self.reference.n,
+            "left_out": list(self.left_out),
         }
 
     def metrics(self, sets: Sequence[Scored]) -> dict[str, float]:
@@ -82,6 +87,7 @@ def judge_of(extractor: Extractor, pack: Pack, scores: Collection[str], referenc
     return Judge(
         extractor,
         given,
+        tuple(sorted(set(scores) - given)),
         real,
         memory=memory_of(pack, extractor) if "memorised" in given else None,
         floor=floor_distance(pack, reference, n, extractor),

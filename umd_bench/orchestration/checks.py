@@ -20,7 +20,7 @@ from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.published import dit
 from umd_bench.engine.published.layouts import layout, read_import
 from umd_bench.engine.samplers import check_sampler
-from umd_bench.evaluation.extractors import check_extractor
+from umd_bench.evaluation.extractors import INCEPTION, check_extractor
 from umd_bench.store import RunDir
 
 
@@ -85,6 +85,11 @@ def _check_stage(name: str, spec: StageSpec, data: DataFacts) -> None:
                 raise FieldError(f"stages.{name}.clip", True, "expected false: latents are not bounded by [-1, 1]")
             check_sampler(generate, NoiseProcess(spec.noise), guidable=spec.parent_labels, path=f"stages.{name}")
             check_extractor(generate.extractor, data, path=f"stages.{name}.extractor")
+            for further in generate.more_extractors:
+                check_extractor(further, data, path=f"stages.{name}.more_extractors")
+            if "sfid" in generate.scores and INCEPTION not in generate.all_extractors:
+                path = f"stages.{name}.scores"
+                raise FieldError(path, "sfid", f"only {INCEPTION} has spatial features: leave it out, or score with that too")
 
 
 def _check_import(name: str, stage: ImportStage, spec: StageSpec, data: DataFacts) -> None:
