@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from umd_bench.config.errors import UserError
 FORMAT = 2  # of the files in a pack; goes up when this version could not read what an earlier one wrote
 MANIFEST_FILE = "manifest.json"
 SKIPPED_FILE = "skipped.txt"
+_SIZED = re.compile(rf"(?P<name>[a-z0-9][a-z0-9_]*)-(?P<size>[1-9]\d*)-v\d+\.{FORMAT}")
 
 
 class Manifest(BaseModel):
@@ -80,6 +83,15 @@ def labels_file(split: str) -> str:
 def folder_name(name: str, version: int, size: int | None) -> str:
     """The name of a pack's folder; ``size`` is None where the data set has a size of its own."""
     return f"{name if size is None else f'{name}-{size}'}-v{version}.{FORMAT}"
+
+
+def own_packs(root: Path, known: Container[str]) -> dict[str, list[int]]:
+    """The sizes at which each data set is packed below ``root`` whose name is not ``known``: users' own."""
+    found: dict[str, list[int]] = {}
+    for folder in root.glob(f"*-v*.{FORMAT}"):
+        if (match := _SIZED.fullmatch(folder.name)) and match["name"] not in known:
+            found.setdefault(match["name"], []).append(int(match["size"]))
+    return {name: sorted(found[name]) for name in sorted(found)}
 
 
 def data_root() -> Path:
