@@ -19,7 +19,7 @@ from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.published import dit
 from umd_bench.engine.published.layouts import layout, read_import
 from umd_bench.engine.samplers import check_sampler
-from umd_bench.evaluation.extractors import check_extractor
+from umd_bench.evaluation.extractors import check_extractor, require_weights
 from umd_bench.store import RunDir
 
 
@@ -105,15 +105,23 @@ def _check_import(name: str, stage: ImportStage, spec: StageSpec, data: DataFact
 
 
 def check_weights(trials: Iterable[Trial], results: Path) -> None:
-    """Read every file that an import stage without a result names; :class:`UserError` where one is not what it should be."""
+    """Read every file of weights that a stage without a result will read: what it imports, and its extractor's.
+
+    Raises :class:`UserError` where one is missing or is not what it should be.
+    """
     seen = set()
+    extractors = set()
     for trial in trials:
         for name, spec in trial.specs.items():
-            if not isinstance(spec.stage, ImportStage) or spec.key in seen or RunDir(results, spec.key).result() is not None:
+            if spec.key in seen or RunDir(results, spec.key).result() is not None:
                 continue
             seen.add(spec.key)
             try:
-                read_import(spec.model, spec.stage, data_facts(spec.data), path=f"stages.{name}")
+                if isinstance(spec.stage, ImportStage):
+                    read_import(spec.model, spec.stage, data_facts(spec.data), path=f"stages.{name}")
+                if isinstance(spec.stage, GenerateStage) and spec.stage.extractor not in extractors:
+                    require_weights(spec.stage.extractor, path=f"stages.{name}.extractor")
+                    extractors.add(spec.stage.extractor)
             except FieldError as error:
                 raise trial.located(error) from None
 
