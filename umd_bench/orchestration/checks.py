@@ -81,6 +81,9 @@ def _check_stage(name: str, spec: StageSpec, data: DataFacts) -> None:
             check_extractor(generate.extractor, data, path=f"stages.{name}.extractor")
             for further in generate.more_extractors:
                 check_extractor(further, data, path=f"stages.{name}.more_extractors")
+            if not generate.is_split and generate.extractor != INCEPTION:
+                path = f"stages.{name}.reference"
+                raise FieldError(path, generate.reference, f"published statistics are of {INCEPTION}: expected train or test")
             if "sfid" in generate.scores and INCEPTION not in generate.all_extractors:
                 path = f"stages.{name}.scores"
                 raise FieldError(path, "sfid", f"only {INCEPTION} has spatial features: leave it out, or score with that too")
