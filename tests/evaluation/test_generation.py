@@ -85,6 +85,7 @@ def test_every_score_says_what_it_is(tmp_path: Path) -> None:
         "extractor": "digits_cnn",
         "extractor_hash": extractor.hash,
         "resize": "none",
+        "left_out": [],
         "reference": "train",
         "reference_label": "digits train",
         "reference_hash": reference_of(digits(), "train", extractor).hash,

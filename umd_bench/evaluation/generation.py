@@ -66,9 +66,11 @@ def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) 
     for name in stage.more_extractors:
         check_extractor(name, data, path="stages.generate.more_extractors")
     device = pick_device(spec.resources.device)
-    judges = [
-        judge_of(load_extractor(name, device), pack, stage.scores, stage.reference, stage.n) for name in stage.all_extractors
-    ]
+    judges = []
+    for name in stage.all_extractors:
+        extractor = load_extractor(name, device)
+        judge = judge_of(extractor, pack, stage.scores, stage.reference, stage.n, sha256=stage.reference_sha256)
+        judges.append(judge)
     ema = stage.ema and spec.parent_ema
     model = restore_sampled(parent, spec.parent_nimg, source=data, ema=ema, device=device)
     sampling = _Sampling(model, NoiseProcess(spec.noise, device), stage, attempt)
@@ -164,8 +166,7 @@ class _Sampling:
         shown = {index for row in rows for index in row}
         pictures: dict[int, Tensor] = {}
         file = self.attempt.path / "samples.npz"
-        side = self.model.side * self.model.patch
-        with SampleWriter(file, self.stage.n, side, label) if save else nullcontext() as writer:
+        with SampleWriter(file, self.stage.n, label) if save else nullcontext() as writer:
             for start in range(0, self.stage.n, self.stage.batch):
                 indices = range(start, min(start + self.stage.batch, self.stage.n))
                 images = self._draw(indices, label, seed)

@@ -9,6 +9,7 @@ Shapes: N samples, B samples at once, C channels, H, W.
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,34 +30,43 @@ _BATCH = 250
 
 
 class SampleWriter:
-    """Writes ``n`` samples of ``side`` pixels, in their order, into the .npz ``path``; a context."""
+    """Writes ``n`` samples, in their order, into the .npz ``path``, which appears when all are there; a context.
 
-    def __init__(self, path: Path, n: int, side: int, label: Tensor | None = None) -> None:
-        self._n, self._side, self._label = n, side, label
+    ``label`` [n] int64 is written too where there is one.
+    """
+
+    def __init__(self, path: Path, n: int, label: Tensor | None = None) -> None:
+        self._n, self._label = n, label
         self._path, self._written = path, 0
-        self._archive = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED)
-        self._file: IO[bytes] = self._archive.open(_ARRAY, "w", force_zip64=True)
-        _write_header(self._file, np.dtype(np.uint8), (n, side, side, 3))
+        self._beside = path.with_name(f".{path.name}.{os.getpid()}")
+        self._archive = zipfile.ZipFile(self._beside, "w", zipfile.ZIP_STORED)
+        self._file: IO[bytes] | None = None
 
     def add(self, images: Tensor) -> None:
         """Write uint8 ``images`` [B, C, H, W] next, C = 1 or 3."""
-        rgb = images.expand(-1, 3, -1, -1)
-        self._file.write(rgb.permute(0, 2, 3, 1).contiguous().numpy().tobytes())
+        rgb = images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1)
+        if self._file is None:
+            self._file = self._archive.open(_ARRAY, "w", force_zip64=True)
+            _write_header(self._file, np.dtype(np.uint8), (self._n, *rgb.shape[1:]))
+        self._file.write(rgb.contiguous().numpy().tobytes())
         self._written += len(images)
 
     def __enter__(self) -> SampleWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if kind is None and self._label is not None:
             with self._archive.open(_LABELS, "w") as file:
                 labels = self._label.numpy().astype(np.int64)
                 _write_header(file, labels.dtype, labels.shape)
                 file.write(labels.tobytes())
         self._archive.close()
-        if kind is not None or self._written != self._n:
-            self._path.unlink()
+        if kind is None and self._written == self._n:
+            self._beside.replace(self._path)
+        else:
+            self._beside.unlink()
 
 
 @dataclass(frozen=True)
