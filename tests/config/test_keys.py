@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import pytest
 
 from umd_bench.config.data import DataConfig
+from umd_bench.config.errors import UserError
 from umd_bench.config.generating import GenerateStage
 from umd_bench.config.model import ModelConfig
 from umd_bench.config.noise import NoiseConfig
@@ -230,3 +234,32 @@ def test_a_generate_key_stays_what_it_was() -> None:
 
 def test_order_of_scores_is_no_difference() -> None:
     assert keys("umd", "stages.generate.scores=[fd, kid]") == keys("umd", "stages.generate.scores=[kid, fd]")
+
+
+def test_a_reference_file_is_in_the_key_by_its_content(tmp_path: Path) -> None:
+    one, other = tmp_path / "a.npz", tmp_path / "b.npz"
+    one.write_bytes(b"statistics")
+    other.write_bytes(b"statistics")
+
+    def key(file: Path, *more: str) -> str:
+        return keys("umd", f"stages.generate.reference={file}", *more)["generate"]
+
+    assert key(one) == key(other) != keys()["generate"]
+    stated = "stages.generate.reference_sha256=" + hashlib.sha256(b"statistics").hexdigest()
+    assert key(tmp_path / "not_here.npz", stated) == key(one)
+    before = key(one)
+    one.write_bytes(b"others")
+    assert key(one) != before
+
+
+def test_a_reference_that_is_no_file_is_refused_with_its_place(tmp_path: Path) -> None:
+    for value, problem in {
+        tmp_path / "none.npz": r"--set stages\.generate\.reference: .* cannot be read \(No such file",
+        "validation": "'validation' is not accepted: expected train, test, or the path of an .npz",
+    }.items():
+        with pytest.raises(UserError, match=problem):
+            keys("umd", f"stages.generate.reference={value}")
+    with pytest.raises(UserError, match="holds the statistics of one extractor"):
+        keys("umd", "stages.generate.reference=a.npz", "stages.generate.more_extractors=[fashion_cnn]")
+    with pytest.raises(UserError, match="only a file has one"):
+        keys("umd", "stages.generate.reference_sha256=" + "a" * 64)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from umd_bench.data.latent_pack import LatentRequest, pack_latents
+from umd_bench.data.pack import Pack, pack
 from umd_bench.data.sources import DataSource, Splits
 
 SIZE, FACTOR, CHANNELS = 16, 2, 4
@@ -48,6 +50,13 @@ def read_tinies(folder: Path | None) -> Splits:
         images[..., : SIZE // 2] //= 2
         splits[split] = images, labels
     return splits
+
+
+def pack_small(root: Path, vae: Path | str, *, name: str = "tinies", size: int | None = SIZE, **asked: Any) -> Pack:
+    """The latents of a data set that is made where it is asked for, on the CPU; ``progress`` and fields of the request."""
+    progress = asked.pop("progress", lambda _: None)
+    request = LatentRequest.checked(name, root, str(vae), size=size, **{"device": "cpu", **asked})
+    return pack_latents(request, pack(name, root, size=size), progress=progress)
 
 
 TINIES = DataSource("tinies", 1, None, 3, ("red", "blue"), "none", read_tinies)

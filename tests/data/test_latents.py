@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data.small_vaes import CHANNELS, FACTOR, N_TRAIN, SCALE, SHIFT, SIZE, TINIES, read_tinies, write_vae
+from data.small_vaes import CHANNELS, FACTOR, N_TRAIN, SCALE, SHIFT, SIZE, TINIES, pack_small, read_tinies, write_vae
 
 from umd_bench.config.data import DataConfig
 from umd_bench.config.errors import FieldError, UserError
@@ -17,7 +17,6 @@ from umd_bench.config.randomness import derive_seed
 from umd_bench.config.training import AugmentConfig
 from umd_bench.data import latent_pack
 from umd_bench.data.augment import draw_crops, draw_flips
-from umd_bench.data.latent_pack import pack_latents
 from umd_bench.data.loader import Batches, to_uint8, unaugmented
 from umd_bench.data.pack import Pack, images_of, open_data, verify
 from umd_bench.data.sources import SOURCES
@@ -45,7 +44,7 @@ def _tinies() -> Iterator[None]:
 def root(tmp_path_factory: pytest.TempPathFactory, vae: Path) -> Path:
     SOURCES["tinies"] = TINIES
     root = tmp_path_factory.mktemp("root")
-    pack_latents("tinies", root, str(vae), size=SIZE, device="cpu")
+    pack_small(root, vae)
     return root
 
 
@@ -171,23 +170,22 @@ def test_latents_are_packed_once_and_another_vae_needs_a_name_of_its_own(
     root: Path, packed: Pack, vae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(latent_pack, "load_vae", lambda *_: pytest.fail("encoded twice"))
-    assert pack_latents("tinies", root, str(vae), size=SIZE, device="cpu") == packed
+    assert pack_small(root, vae) == packed
     other = write_vae(tmp_path / "vae", seed=1)
     with pytest.raises(UserError, match=r"holds latents of another VAE .*--vae-name, or remove the folder"):
-        pack_latents("tinies", root, str(other), size=SIZE, device="cpu")
+        pack_small(root, other)
 
 
 def test_progress_counts_every_image(vae: Path, tmp_path: Path) -> None:
     seen: list[Progress] = []
-    pack_latents("tinies", tmp_path, str(vae), size=SIZE, device="cpu", progress=seen.append)
+    pack_small(tmp_path, vae, progress=seen.append)
     assert (seen[-1].done, seen[-1].total) == (34, 34)
 
 
 def refused(root: Path, vae: Path | str, **fields: object) -> str:
     before = sorted(root.iterdir())
-    arguments = {"size": SIZE, "device": "cpu", **fields}
     with pytest.raises(UserError) as caught:
-        pack_latents(str(arguments.pop("name", "tinies")), root, str(vae), **arguments)  # type: ignore[arg-type]
+        pack_small(root, vae, **fields)  # type: ignore[arg-type]
     assert sorted(root.iterdir()) == before
     return str(caught.value)
 
@@ -209,7 +207,7 @@ def test_latents_that_half_precision_does_not_hold_are_refused(
 ) -> None:
     monkeypatch.setattr(latent_pack, "encode", lambda vae, images: encode(vae, images) * 1e6)
     with pytest.raises(UserError, match="gives image 0 of the train split a posterior that float16 does not hold"):
-        pack_latents("tinies", tmp_path, str(vae), size=SIZE, device="cpu")
+        pack_small(tmp_path, vae)
     assert [path.name for path in tmp_path.iterdir()] == ["tinies-16-v1.2"]
 
 
@@ -229,7 +227,7 @@ def test_latents_of_images_that_are_others_now_are_found_out(packed: Pack, root:
 
 def test_latents_that_are_not_packed_are_named_with_the_command(tmp_path: Path) -> None:
     command = "data pack tinies --size 16 --vae NAME_OR_PATH --vae-name vae-f2c4"
-    with pytest.raises(UserError, match=f"{command}` makes it"):
+    with pytest.raises(UserError, match=f"{command}` makes it of the packed images"):
         open_data(DATA, tmp_path)
 
 

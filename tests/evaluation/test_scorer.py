@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from small_parents import digits
 from torch import Tensor
 
 from umd_bench.config.errors import UserError
+from umd_bench.evaluation import judging
 from umd_bench.evaluation.extractors import Extractor, Features, load_extractor
 from umd_bench.evaluation.judging import Judge, judge_of
 from umd_bench.evaluation.kernel_distance import kernel_distance
@@ -148,3 +150,18 @@ def test_frechet_distances_are_called_fid_with_its_own_features_only() -> None:
     names = ("fd", "fd_inf", "kid", "sfid", "precision", "memorised")
     assert [column(inception, name) for name in names] == ["fid", "fid_inf", "kid", "sfid", "precision", "memorised"]
     assert column(extractor(), "fd_inf") == "fd_inf_digits_cnn"
+
+
+def test_a_published_file_is_a_reference_without_a_floor_and_must_be_the_one_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = dataclasses.replace(judge().reference, label="a.npz", hash="a" * 64)
+    monkeypatch.setattr(judging, "reference_from_file", lambda path, extractor: published)
+    from_file = judge_of(extractor(), digits(), ["fd", "kid"], "a.npz", N, sha256="a" * 64)
+    assert from_file.floor is None
+    assert (from_file.facts()["reference_label"], from_file.facts()["reference_hash"]) == ("a.npz", "a" * 64)
+    scorer = from_file.scorer(N, None)
+    scorer.add(images(), torch.arange(N))
+    assert set(from_file.metrics([from_file.scored(scorer)])) == {"fd_digits_cnn", "kid_digits_cnn"}
+    with pytest.raises(UserError, match=r"a\.npz is another file .*SHA-256 aaaaaaaaaaaa, expected bbbbbbbbbbbb"):
+        judge_of(extractor(), digits(), ["fd"], "a.npz", N, sha256="b" * 64)

@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data.small_vaes import SIZE, TINIES, write_vae
+from data.small_vaes import SIZE, TINIES, pack_small, write_vae
 from PIL import Image
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.generating import GenerateStage
 from umd_bench.config.resolve import Trial, load_trial
-from umd_bench.data.latent_pack import pack_latents
 from umd_bench.data.pack import open_data, pack
 from umd_bench.data.sources import SOURCES
 from umd_bench.engine.snapshot import load_snapshot
@@ -51,7 +50,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     SOURCES["tinies"] = TINIES
     root, vaes = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("vaes")
     vae = write_vae(vaes / "vae")
-    pack_latents("tinies", root, str(vae), size=SIZE, device="cpu")
+    pack_small(root, vae)
     vae.rename(vaes / "gone")
     return root
 
@@ -154,7 +153,7 @@ def test_latents_or_images_that_are_missing_are_named_before_anything_starts(roo
 
 def test_latents_of_two_vaes_under_one_name_do_not_meet(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SOURCES, "others", TINIES.__class__(**{**vars(TINIES), "name": "others"}))
-    pack_latents("others", root, str(write_vae(tmp_path / "vae", seed=1)), size=SIZE, device="cpu")
+    pack_small(root, write_vae(tmp_path / "vae", seed=1), name="others")
     asked = trial("stages.probe.data={name: others}")
     check_trials([asked])
     with pytest.raises(UserError, match="hold latents of two VAEs under one name, vae-f2c4"):

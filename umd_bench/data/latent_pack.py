@@ -7,6 +7,7 @@ whatever happens to the folder that it came from; next to the latents of a real 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,80 +19,108 @@ from umd_bench.config.data import DataConfig
 from umd_bench.config.documents import Document
 from umd_bench.config.errors import FieldError, UserError, one_of
 from umd_bench.config.validation import validate
-from umd_bench.data.manifest import MANIFEST_FILE, Manifest, VaeFacts, read_manifest, remedy
-from umd_bench.data.pack import Pack, Split, latents_path, open_data, pack
-from umd_bench.data.sources import data_facts
-from umd_bench.data.vae import CONFIG_FILE, PRECISIONS, WEIGHTS_FILE, encode, find_vae, load_vae
+from umd_bench.data.manifest import VaeFacts, read_manifest, remedy
+from umd_bench.data.pack import Pack, Split, latents_path, open_data
+from umd_bench.data.sources import SOURCES, data_facts
+from umd_bench.data.vae import CONFIG_FILE, PRECISIONS, WEIGHTS_FILE, VaeFiles, encode, find_vae, load_vae
 from umd_bench.data.writing import Progress, Rows, write_pack
 
 DEVICES = ("auto", "cpu", "cuda")
 MOMENTS = np.dtype(np.float16)
 
 
-def pack_latents(
-    name: str,
-    root: Path,
-    where: str,
-    *,
-    vae_name: str | None = None,
-    size: int | None = None,
-    folder: Path | None = None,
-    precision: str = "fp32",
-    device: str = "auto",
-    progress: Callable[[Progress], None] = lambda _: None,
-) -> Pack:
-    """Encode the data set ``name`` at ``size`` pixels with the VAE ``where``, unless its pack is there already.
+@dataclass(frozen=True)
+class LatentRequest:
+    """Latents that can be packed, as far as that is known without the images."""
 
-    Its images are packed first where they are not (from ``folder``). ``precision`` is the encoder's, fp32 or bf16; what is
-    stored is float16. Raises :class:`UserError` as :func:`pack` and :func:`find_vae` do, for images that the VAE cannot take,
-    for latents of another VAE under the same name, and for a posterior that float16 does not hold.
+    data: DataConfig
+    root: Path
+    where: str
+    files: VaeFiles
+    precision: str
+    device: torch.device
+
+    @classmethod
+    def checked(
+        cls,
+        name: str,
+        root: Path,
+        where: str,
+        *,
+        vae_name: str | None = None,
+        size: int | None = None,
+        precision: str = "fp32",
+        device: str = "auto",
+    ) -> LatentRequest:
+        """Latents of the data set ``name`` at ``size`` pixels, by the VAE ``where``, below the data root ``root``.
+
+        ``precision`` is the encoder's, fp32 or bf16; what is stored is float16. Raises :class:`UserError` as :func:`find_vae`
+        does, for images that the VAE cannot take, and for latents of another VAE under the same name.
+        """
+        if precision not in PRECISIONS:
+            raise FieldError("--vae-precision", precision, one_of(PRECISIONS))
+        if device not in DEVICES:
+            raise FieldError("--device", device, one_of(DEVICES))
+        cuda = torch.cuda.is_available()
+        if device == "cuda" and not cuda:
+            raise FieldError("--device", device, "expected auto or cpu, since no CUDA device is to be seen here")
+        files = find_vae(where)
+        data = validate(DataConfig, Document({"name": name, "size": size, "vae": files.named(vae_name)}))
+        if name in SOURCES:
+            data_facts(data)  # of a user's own, which may not be packed yet, no more is known
+        elif data.side is None or data.side % files.factor:
+            raise FieldError("data.size", size, f"expected a multiple of {files.factor}, by which the VAE divides a side")
+        request = cls(data, root, where, files, precision, torch.device("cuda" if cuda and device != "cpu" else "cpu"))
+        if request.target.exists():
+            found = read_manifest(request.target).vae
+            if found is None or found.hash != files.hash:
+                other = (
+                    "no latents" if found is None else f"latents of another VAE (hash {found.hash[:12]}, not {files.hash[:12]})"
+                )
+                raise UserError(
+                    f"{request.target} holds {other}: give this VAE a name of its own with --vae-name, or "
+                    f"{remedy(request.target)}"
+                )
+        return request
+
+    @property
+    def target(self) -> Path:
+        """The pack's folder."""
+        return latents_path(self.data, self.root)
+
+
+def pack_latents(request: LatentRequest, images: Pack, *, progress: Callable[[Progress], None] = lambda _: None) -> Pack:
+    """Encode the packed ``images``, unless their latents are there already; what was interrupted goes on.
+
+    Raises :class:`UserError` for images that are not RGB, for weights that cannot be loaded, for a posterior that float16 does
+    not hold, and as :func:`write_pack` does.
     """
-    if precision not in PRECISIONS:
-        raise FieldError("--vae-precision", precision, one_of(PRECISIONS))
-    if device not in DEVICES:
-        raise FieldError("--device", device, one_of(DEVICES))
-    if device == "cuda" and not torch.cuda.is_available():
-        raise FieldError("--device", device, "expected auto or cpu, since no CUDA device is to be seen here")
-    files = find_vae(where)
-    data = validate(DataConfig, Document({"name": name, "size": size, "vae": files.named(vae_name)}))
-    facts = data_facts(data)  # proves that the images are RGB and that the factor divides their side
-    target = latents_path(data, root)
-    if target.exists():
-        found = read_manifest(target).vae
-        if found is not None and found.hash != files.hash:
-            raise UserError(
-                f"{target} holds latents of another VAE (hash {found.hash[:12]}, not {files.hash[:12]}): give this one a "
-                f"name of its own with --vae-name, or {remedy(target)}"
-            )
-        return open_data(data, root)
-    images = pack(name, root, folder, size=size, progress=progress)
-    on = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-    vae = load_vae(files, on, precision)
-    config: Any = vae.config
-    made_with = VaeFacts(
-        name=str(data.vae),
-        hash=files.hash,
-        precision=precision,
-        scale=float(config.scaling_factor),
-        shift=float(config.shift_factor or 0),
-        channels=facts.channels,
-        factor=files.factor,
-        pixels=images.manifest.digest,
-    )
-    kept = {"size": facts.size, "channels": facts.channels, "vae": made_with}
-    none_yet: dict[str, Any] = {"counts": {}, "shards": {}, "sha256": {}, "digest": "", "shape": None, "dtype": None}
-    draft = Manifest.model_validate(images.manifest.model_dump() | none_yet | {"notes": {"vae": where}} | kept)
-    shape = (2, 2, facts.channels, facts.size, facts.size)
-    write_pack(
-        target,
-        draft,
-        {split: _rows(images.split(split), shape, vae, split) for split in images.manifest.counts},
-        inputs=f"{images.manifest.digest} {files.hash} {precision}",
-        beside={CONFIG_FILE: files.config_bytes, WEIGHTS_FILE: files.folder / WEIGHTS_FILE},
-        progress=progress,
-    )
-    assert (target / MANIFEST_FILE).exists()
-    return open_data(data, root)
+    files, facts = request.files, data_facts(request.data, root=request.root)
+    if not request.target.exists():
+        vae = load_vae(files, request.device, request.precision)
+        config: Any = vae.config
+        made_with = VaeFacts(
+            name=str(request.data.vae),
+            hash=files.hash,
+            precision=request.precision,
+            scale=float(config.scaling_factor),
+            shift=float(config.shift_factor or 0),
+            channels=facts.channels,
+            factor=files.factor,
+            pixels=images.manifest.digest,
+        )
+        of_latents = {"size": facts.size, "channels": facts.channels, "vae": made_with, "notes": {"vae": request.where}}
+        not_yet: dict[str, Any] = {"counts": {}, "shards": {}, "sha256": {}, "digest": "", "shape": None, "dtype": None}
+        shape = (2, 2, facts.channels, facts.size, facts.size)
+        write_pack(
+            request.target,
+            images.manifest.model_copy(update=not_yet | of_latents),
+            {split: _rows(images.split(split), shape, vae, split) for split in images.manifest.counts},
+            inputs=f"{images.manifest.digest} {files.hash} {request.precision}",
+            beside={CONFIG_FILE: files.config_bytes, WEIGHTS_FILE: files.folder / WEIGHTS_FILE},
+            progress=progress,
+        )
+    return open_data(request.data, request.root)
 
 
 def _rows(split: Split, shape: tuple[int, ...], vae: Any, name: str) -> Rows:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from umd_bench.config.errors import UserError
 FORMAT = 2  # of the files in a pack; goes up when this version could not read what an earlier one wrote
 MANIFEST_FILE = "manifest.json"
 SKIPPED_FILE = "skipped.txt"
+_SIZED = re.compile(rf"(?P<name>[a-z0-9][a-z0-9_]*)-(?P<size>[1-9]\d*)-v\d+\.{FORMAT}")
 
 
 class VaeFacts(BaseModel):
@@ -67,6 +70,11 @@ class Manifest(BaseModel):
     vae: VaeFacts | None = None  # latents: then size and channels are theirs, and rows are moments (latents.py)
 
     @property
+    def image_size(self) -> int:
+        """The side in pixels of the images, or of those that the latents were made of."""
+        return self.size if self.vae is None else self.size * self.vae.factor
+
+    @property
     def row_shape(self) -> tuple[int, ...]:
         """The shape of one row of a split."""
         return self.shape if self.shape is not None else (self.channels, self.size, self.size)
@@ -104,6 +112,15 @@ def folder_name(name: str, version: int, size: int | None) -> str:
 def latents_folder_name(name: str, version: int, size: int, vae: str) -> str:
     """The name of the folder of a pack of latents; ``size`` is the images' side in pixels."""
     return f"{name}-{size}-{vae}-v{version}.{FORMAT}"
+
+
+def own_packs(root: Path, known: Container[str]) -> dict[str, list[int]]:
+    """The sizes at which each data set is packed below ``root`` whose name is not ``known``: users' own."""
+    found: dict[str, list[int]] = {}
+    for folder in root.glob(f"*-v*.{FORMAT}"):
+        if (match := _SIZED.fullmatch(folder.name)) and match["name"] not in known:
+            found.setdefault(match["name"], []).append(int(match["size"]))
+    return {name: sorted(found[name]) for name in sorted(found)}
 
 
 def data_root() -> Path:

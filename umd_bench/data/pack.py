@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from numpy.typing import DTypeLike, NDArray
 from umd_bench.config.data import DataConfig
 from umd_bench.config.errors import FieldError, UserError, one_of
 from umd_bench.data.manifest import (
-    FORMAT,
     MANIFEST_FILE,
     Manifest,
     VaeFacts,
@@ -34,7 +33,7 @@ from umd_bench.data.manifest import (
     sha256_of,
 )
 from umd_bench.data.shards import ShardedArray
-from umd_bench.data.sources import SOURCES, DataSource, Splits, data_facts, source
+from umd_bench.data.sources import OWN_VERSION, SOURCES, DataSource, Splits, data_facts, source
 from umd_bench.data.writing import Progress, rows_of, write_pack
 
 __all__ = [
@@ -42,7 +41,6 @@ __all__ = [
     "Pack",
     "Split",
     "data_root",
-    "describe_sources",
     "images_of",
     "latents_path",
     "open_data",
@@ -110,13 +108,13 @@ def open_data(data: DataConfig, root: Path) -> Pack:
     """
     if data.vae is None:
         return pack(data.name, root, size=data.size)
-    facts, latents = source(data.name), data_facts(data)
+    facts, latents = source(data.name, root=root, size=data.size), data_facts(data, root=root)
     target = latents_path(data, root)
     if not target.exists():
         size = "" if facts.size is not None else f" --size {data.side}"
         raise UserError(
             f"latents of {data.name} ({data.vae}) cannot be used: their packed folder {target} is missing; "
-            f"`umd-bench data pack {data.name}{size} --vae NAME_OR_PATH --vae-name {data.vae}` makes it"
+            f"`umd-bench data pack {data.name}{size} --vae NAME_OR_PATH --vae-name {data.vae}` makes it of the packed images"
         )
     manifest = _checked(read_manifest(target), target, facts, latents.size)
     if manifest.vae is None or manifest.vae.name != data.vae:
@@ -132,7 +130,7 @@ def images_of(pack: Pack) -> Pack:
     vae = pack.manifest.vae
     if vae is None:
         return pack
-    images = open_data(DataConfig(name=pack.manifest.name, size=pack.manifest.size * vae.factor), pack.path.parent)
+    images = open_data(DataConfig(name=pack.manifest.name, size=pack.manifest.image_size), pack.path.parent)
     if images.manifest.digest != vae.pixels:
         raise UserError(
             f"{pack.path} holds latents of other images than {images.path} (digests {vae.pixels[:12]} and "
@@ -145,7 +143,8 @@ def latents_path(data: DataConfig, root: Path) -> Path:
     """The folder of the latents of a configured data set that has a ``vae`` and a side."""
     assert data.vae is not None
     assert data.side is not None
-    return root / latents_folder_name(data.name, source(data.name).version, data.side, data.vae)
+    version = SOURCES[data.name].version if data.name in SOURCES else OWN_VERSION
+    return root / latents_folder_name(data.name, version, data.side, data.vae)
 
 
 def pack(
@@ -162,17 +161,18 @@ def pack(
     missing size, a data set that this version cannot read, raw files that are missing or broken, a root that cannot be
     written, and a pack that is there but damaged.
     """
-    facts = source(name)
+    facts = source(name, root=root, size=size)
     if facts.size is not None and size not in (None, facts.size):
         raise FieldError("size", size, f"images of {name} have {facts.size} pixels a side")
-    size = data_facts(DataConfig(name=name, size=size or facts.size)).size
+    size = data_facts(DataConfig(name=name, size=size or facts.size), root=root).size
     target = pack_path(facts, root, size)
     if not target.exists():
         if facts.read is None:
             raise UserError(
-                f"{name} cannot be used: its packed folder {target} is missing, and this version has no reader to make it with"
+                f"{name} cannot be used: its packed folder {target} is missing; `umd-bench data pack {name} --root DIR --size "
+                f"{size}` makes it from the original files in DIR"
             )
-        _require_writable(root)
+        require_writable(root)
         splits = facts.read(folder)
         notes = facts.notes(folder, sum(len(labels) for _, labels in splits.values()))
         rows = {split: rows_of(*splits[split]) for split in splits}
@@ -210,25 +210,15 @@ def pack_path(facts: DataSource, root: Path, size: int) -> Path:
     return root / folder_name(facts.name, facts.version, None if facts.size is not None else size)
 
 
-def describe_sources(root: Path) -> Iterator[str]:
-    """One line a data set: its images, its classes, its licence, and whether its pack lies below ``root``."""
-    for name, facts in SOURCES.items():
-        if facts.size is not None:
-            targets = [target for target in (pack_path(facts, root, facts.size),) if target.exists()]
-            shape = f"{facts.channels}x{facts.size}x{facts.size}"
-        else:
-            targets = sorted(root.glob(f"{name}-[0-9]*-v{facts.version}.{FORMAT}"))
-            shape = f"{facts.channels} channels at a size you choose"
-        images = "".join(f"{count:,} {split}, " for split, count in facts.counts.items())
-        where = f"packed in {', '.join(map(str, targets))}" if targets else "not packed"
-        if not targets:
-            where += "; this version has no reader of it" if facts.read is None else f"; `umd-bench data pack {name}` does it"
-        yield f"{name}: {shape}, {images}{facts.classes} classes, {facts.licence}; {where}"
+def verify(pack: Pack, *, progress: Callable[[int], None] = lambda _: None) -> None:
+    """Hash every file again; ``progress`` is told the bytes of each once it is done.
 
-
-def verify(pack: Pack) -> None:
-    """Hash every file again; :class:`UserError` naming the first one that is missing or is not what was packed."""
-    for file, expected in sorted(pack.manifest.sha256.items()):
+    Raises :class:`UserError` naming the first one that is missing or is not what was packed.
+    """
+    manifest = pack.manifest
+    if manifest.digest != manifest.facts_digest():
+        raise UserError(f"{pack.path / MANIFEST_FILE} was changed after packing; {remedy(pack.path)}")
+    for file, expected in sorted(manifest.sha256.items()):
         path = pack.path / file
         try:
             actual = sha256_of(path)
@@ -238,7 +228,8 @@ def verify(pack: Pack) -> None:
             raise UserError(
                 f"{path} is not what was packed (SHA-256 {actual[:12]}, expected {expected[:12]}); {remedy(pack.path)}"
             )
-    for split in pack.manifest.counts:
+        progress(path.stat().st_size)
+    for split in manifest.counts:
         pack.split(split)
 
 
@@ -256,8 +247,8 @@ def _checked(manifest: Manifest, target: Path, facts: DataSource, size: int) -> 
     return manifest
 
 
-def _require_writable(root: Path) -> None:
-    """Prove it before the raw data are read, which may take minutes."""
+def require_writable(root: Path) -> None:
+    """Prove it before raw data are read, which may take minutes. Raises :class:`UserError`."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=root):

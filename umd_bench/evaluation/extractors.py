@@ -108,12 +108,16 @@ class Extractor:
 
 @dataclass(frozen=True)
 class ExtractorFacts:
-    """A row: the data set whose classes it reads (None: it takes any RGB images), its input, D, and how it is loaded."""
+    """A row: the data set whose classes it reads (None: it takes any RGB images), its input, D, and how it is loaded.
+
+    ``weights`` raises :class:`UserError` unless they are on this machine and the ones meant.
+    """
 
     data: str | None
     shape: Shape
     dim: int
     load: Callable[[torch.device], Extractor]
+    weights: Callable[[], object]
 
 
 def _load_classifier(name: str, device: torch.device) -> Extractor:
@@ -137,6 +141,10 @@ def _load_classifier(name: str, device: torch.device) -> Extractor:
         device=device,
         network=network,
     )
+
+
+def _classifier_weights(name: str) -> object:
+    return read_weights(name, WEIGHTS)
 
 
 def _load_inception(device: torch.device) -> Extractor:
@@ -206,11 +214,13 @@ def _shape(recipe: Recipe) -> Shape:
 
 
 EXTRACTORS: dict[str, ExtractorFacts] = {
-    name: ExtractorFacts(recipe.data, _shape(recipe), recipe.dim, partial(_load_classifier, name))
+    name: ExtractorFacts(
+        recipe.data, _shape(recipe), recipe.dim, partial(_load_classifier, name), partial(_classifier_weights, name)
+    )
     for name, recipe in RECIPES.items()
 } | {
-    INCEPTION: ExtractorFacts(None, (3, None, None), inception.DIM, _load_inception),
-    efficientnet.NAME: ExtractorFacts(None, (3, None, None), efficientnet.DIM, _load_efficientnet),
+    INCEPTION: ExtractorFacts(None, (3, None, None), inception.DIM, _load_inception, inception.find_weights),
+    efficientnet.NAME: ExtractorFacts(None, (3, None, None), efficientnet.DIM, _load_efficientnet, efficientnet.find_weights),
 }
 
 
@@ -224,6 +234,19 @@ def load_extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
     if name not in EXTRACTORS:
         raise FieldError(FIELD, name, _names(EXTRACTORS))
     return EXTRACTORS[name].load(torch.device(device))
+
+
+def require_weights(name: str, *, path: str) -> None:
+    """Prove that :func:`load_extractor` will find the weights, so that nobody trains for days before it does not.
+
+    Raises as that does, with ``path`` for the field; of a timm model's file only that it is there is proved.
+    """
+    if name.startswith(timm_features.PREFIX):
+        timm_features.require_weights(timm_features.timm_model(name, path=path))
+    elif name in EXTRACTORS:
+        EXTRACTORS[name].weights()
+    else:
+        raise FieldError(path, name, _names(EXTRACTORS))
 
 
 def check_extractor(name: str, data: DataFacts, *, path: str) -> None:

@@ -62,9 +62,11 @@ def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) 
     for name in stage.more_extractors:
         check_extractor(name, data, path="stages.generate.more_extractors")
     device = pick_device(spec.resources.device)
-    judges = [
-        judge_of(load_extractor(name, device), images, stage.scores, stage.reference, stage.n) for name in stage.all_extractors
-    ]
+    judges = []
+    for name in stage.all_extractors:
+        extractor = load_extractor(name, device)
+        judge = judge_of(extractor, images, stage.scores, stage.reference, stage.n, sha256=stage.reference_sha256)
+        judges.append(judge)
     ema = stage.ema and spec.parent_ema
     model = restore_sampled(parent, spec.parent_nimg, source=data, ema=ema, device=device)
     sampling = _Sampling(model, NoiseProcess(spec.noise, device), stage, decoder_of(pack, device), attempt)

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from umd_bench.config.errors import UserError
+from umd_bench.config.generating import SPLITS
 from umd_bench.data.pack import Pack
 from umd_bench.evaluation.extractors import Extractor
 from umd_bench.evaluation.memorisation import Memory, memory_of
-from umd_bench.evaluation.reference import Floor, Reference, floor_distance, reference_of
+from umd_bench.evaluation.reference import Floor, Reference, floor_distance, reference_from_file, reference_of
 from umd_bench.evaluation.result import Fact
 from umd_bench.evaluation.scorer import Scorer
 from umd_bench.evaluation.scores import NEEDS_SPATIAL, Scored, check_reference, column, given_by, scores_of
@@ -76,13 +79,22 @@ class Judge:
         return {column(self.extractor, score): facts for score, facts in sets[0].facts.items()}
 
 
-def judge_of(extractor: Extractor, pack: Pack, scores: Collection[str], reference: str, n: int) -> Judge:
-    """What ``n`` samples of ``pack`` are scored by: ``reference`` is "train" or "test".
+def judge_of(
+    extractor: Extractor, pack: Pack, scores: Collection[str], reference: str, n: int, *, sha256: str | None = None
+) -> Judge:
+    """What ``n`` samples of ``pack`` are scored by: ``reference`` is "train", "test" or the path of a published file.
 
-    Raises :class:`UserError` for a score that the reference cannot serve.
+    ``sha256`` is what the file must be. Raises :class:`UserError` for a file that is missing, another, or of another
+    extractor, and for a score that the reference cannot serve.
     """
     given = given_by(extractor, scores)
-    real = reference_of(pack, reference, extractor, spatial=bool(given & NEEDS_SPATIAL))
+    split = reference if reference in SPLITS else None
+    if split is not None:
+        real = reference_of(pack, split, extractor, spatial=bool(given & NEEDS_SPATIAL))
+    else:
+        real = reference_from_file(Path(reference), extractor)
+        if sha256 not in (None, real.hash):
+            raise UserError(f"{reference} is another file than was asked for (SHA-256 {real.hash[:12]}, expected {sha256:.12})")
     check_reference(real, given)
     return Judge(
         extractor,
@@ -90,5 +102,5 @@ def judge_of(extractor: Extractor, pack: Pack, scores: Collection[str], referenc
         tuple(sorted(set(scores) - given)),
         real,
         memory=memory_of(pack, extractor) if "memorised" in given else None,
-        floor=floor_distance(pack, reference, n, extractor),
+        floor=floor_distance(pack, split, n, extractor) if split is not None and "fd" in given else None,
     )

@@ -136,7 +136,9 @@ class Runner:
             node.state = StageState.INTERRUPTED
         if self._lost[node.key, kind] >= TRIES[kind] and not self._stopping:
             times = "" if TRIES[kind] == 1 else f" ({TRIES[kind]} times)"
-            self._fail(node, Failure(state=kind, message=f"{message}{times}", fingerprint=kind))
+            failure = Failure(state=kind, message=f"{message}{times}", fingerprint=kind)
+            RunDir(self._root, node.key).give_up(failure)
+            self._fail(node, failure)
 
     def _fail(self, node: Node, failure: Failure) -> None:
         node.state = StageState.FAILED

@@ -128,7 +128,7 @@ class _Taker:
     ) -> _Taker:
         judged = []
         for profile, stage in stages.items():
-            judge = judge_of(extractor, pack, stage.scores, stage.reference, stage.n)
+            judge = judge_of(extractor, pack, stage.scores, stage.reference, stage.n, sha256=stage.reference_sha256)
             scorer = judge.scorer(stage.n, None)
             closing.callback(scorer.close)
             judged.append((profile, judge, scorer, np.sort(order[: stage.n])))
