@@ -100,7 +100,7 @@ def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) 
         by_metric |= judge.by_metric(sets)
         if judge is not judges[0]:  # the stage's facts are the first one's
             for name in own:
-                by_metric[name] = judge.facts() | by_metric.get(name, {})
+                by_metric[name] = {"further_extractor": True, **judge.facts(), **by_metric.get(name, {})}
     provenance: dict[str, Fact | dict[str, dict[str, Fact]]] = {
         **judges[0].facts(),
         "reference": stage.reference,
