@@ -11,6 +11,7 @@ import torch
 from umd_bench.config.documents import Document, parse_set
 from umd_bench.config.errors import UserError
 from umd_bench.config.generating import GenerateStage
+from umd_bench.config.protocols import with_protocols
 from umd_bench.config.resolve import Trial
 from umd_bench.config.stage import stage_specs
 from umd_bench.config.training import WeightsStage
@@ -77,7 +78,7 @@ def evaluation_trial(root: Path, key: str, sets: Sequence[str]) -> Trial:
             raise UserError(f"{place} is not accepted: run {run.key} has the family {spec.model.family}, which has no sampler")
         document = document.patched(("stages", *path), value, place)
     rest = {name: getattr(spec, name).model_dump(mode="json") for name in ("model", "data", "noise", "resources")}
-    document = document.over(Document({"method": "run", "seed": spec.seed, **rest}))
+    document = with_protocols(document).over(Document({"method": "run", "seed": spec.seed, **rest}))
     config = validate(TrialConfig, document)
     return Trial(config, {}, stage_specs(config), document)
 

@@ -21,7 +21,7 @@ class Family:
 
 # In the order in which a table shows them.
 FAMILIES = (
-    Family(r"acc_\d+shot", "up", percent=True),
+    Family(r"acc_(\d+shot|knn\d+|linear)", "up", percent=True),
     Family(r"s?fid|fd_.+", "down"),
     Family(r"kid_?.*", "down"),
     Family(r"is|is_.+", "up"),
@@ -57,6 +57,7 @@ def is_percent(metric: str) -> bool:
 def title(stage: str, metric: str) -> str:
     """``probe 10-shot %``, ``fd_digits_cnn``: the metric of the stage, without its direction."""
     shown = re.sub(r"^acc_(\d+)shot$", r"\1-shot", metric)
+    shown = re.sub(r"^acc_knn(\d+)$", r"\1-NN", shown).removeprefix("acc_")
     return f"{STAGE_TITLES.get(stage, stage)} {shown}{' %' if is_percent(metric) else ''}".strip()
 
 
