@@ -19,7 +19,6 @@ from umd_bench.evaluation.extractors import (
     EXTRACTORS,
     WEIGHTS,
     check_extractor,
-    describe_extractors,
     extractor_for,
     load_extractor,
 )
@@ -101,7 +100,7 @@ def test_spatial_features_are_refused_where_there_are_none() -> None:
 
 
 def test_unknown_names_list_the_valid_ones() -> None:
-    listed = "expected one of digits_cnn, emoji_cnn, fashion_cnn, inception-v3-compat"
+    listed = "expected one of digits_cnn, efficientnet_lite0, emoji_cnn, fashion_cnn, inception-v3-compat, or timm:NAME"
     with pytest.raises(FieldError, match=rf"stages.generate.extractor = 'inception' is not accepted: {listed}"):
         load_extractor("inception")
     with pytest.raises(FieldError, match=rf"stages.x.extractor = 'inception' is not accepted: {listed}"):
@@ -120,19 +119,19 @@ def test_an_extractor_of_another_data_set_is_refused_with_one_that_fits() -> Non
         check_extractor("inception-v3-compat", SOURCES["digits"], path="p")
     check_extractor("inception-v3-compat", data_facts(DataConfig(name="emoji64")), path="p")
     check_extractor("inception-v3-compat", data_facts(DataConfig(name="imagenet", size=256, vae="sd_kl_f8")), path="p")
-    with pytest.raises(FieldError, match="reads images of digits, not of imagenet; expected one of inception-v3-compat"):
-        check_extractor("digits_cnn", data_facts(DataConfig(name="imagenet", size=64)), path="p")
+    imagenet = data_facts(DataConfig(name="imagenet", size=64))
+    listed = "expected one of efficientnet_lite0, inception-v3-compat, or timm:NAME"
+    with pytest.raises(FieldError, match=f"reads images of digits, not of imagenet; {listed}"):
+        check_extractor("digits_cnn", imagenet, path="p")
+    for name in ("efficientnet_lite0", "timm:vit_large_patch14_dinov2.lvd142m", "timm:resnet50"):
+        check_extractor(name, imagenet, path="p")
+        with pytest.raises(FieldError, match=r"it reads RGB images, and those of digits are not; expected one of digits_cnn$"):
+            check_extractor(name, SOURCES["digits"], path="p")
+    with pytest.raises(FieldError, match=r"p = 'timm:resnet5' is not accepted: .*a model that timm has, as timm:resnet50"):
+        check_extractor("timm:resnet5", imagenet, path="p")
 
 
 def test_every_data_set_that_can_be_read_has_an_extractor() -> None:
     read = [name for name, facts in SOURCES.items() if facts.read is not None]
     assert {name: EXTRACTORS[extractor_for(name)].data for name in read} == {name: name for name in read}
     assert extractor_for("imagenet") == "inception-v3-compat"
-
-
-def test_each_extractor_is_described_in_a_line() -> None:
-    lines = list(describe_extractors())
-    assert len(lines) == len(EXTRACTORS)
-    assert lines[0].startswith("digits_cnn: 64 features, trained on digits; SHA-256 ")
-    assert all("% of the test split" in line for line in lines[:-1])
-    assert lines[-1].startswith("inception-v3-compat: 2048 features, takes any RGB images; SHA-256 6726825d0af5, ")

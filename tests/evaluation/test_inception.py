@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
+from agreement_extractors import random_inception_weights
 
 from umd_bench.config.errors import UserError
 from umd_bench.evaluation import inception
@@ -25,34 +27,55 @@ def saved(value: object) -> bytes:
 
 @pytest.fixture(scope="module")
 def random_weights() -> bytes:
-    """Weights of the right shapes that nobody trained."""
-    from torch_fidelity import feature_extractor_inceptionv3 as fidelity
-
-    names: dict[str, torch.Tensor] = {}
-
-    def remember(self: torch.nn.Module, state: object) -> None:
-        names.update({name: torch.full_like(value, 0.01) for name, value in self.state_dict().items()})
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fidelity.FeatureExtractorInceptionV3, "load_state_dict", remember)
-        fidelity.FeatureExtractorInceptionV3(NAME, ["2048"], feature_extractor_weights_path=io.BytesIO(saved({})))
-    generator = torch.Generator().manual_seed(0)
-    return saved({k: v if "running" in k else 0.05 * torch.randn(v.shape, generator=generator) for k, v in names.items()})
+    return random_inception_weights()
 
 
-def test_missing_weights_say_where_to_get_them_and_nothing_is_downloaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("UMD_BENCH_INCEPTION", str(tmp_path / "nowhere.pth"))
-    with pytest.raises(
-        UserError, match=r"cannot be read from .*nowhere\.pth .*: download https://.*or name its place in \$UMD_B"
-    ):
+@pytest.fixture(autouse=True)
+def _places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No place of this machine's own is looked at."""
+    monkeypatch.delenv("UMD_BENCH_INCEPTION", raising=False)
+    monkeypatch.setenv("UMD_BENCH_WEIGHTS", str(tmp_path / "fetched"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+
+def test_missing_weights_say_the_three_ways_and_nothing_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ways = (
+        r"name the file in \$UMD_BENCH_INCEPTION, or run `umd-bench extractor fetch inception-v3-compat`, which downloads "
+        rf"https://\S+ to {tmp_path}/fetched/pt_inception-2015-12-05-6726825d\.pth, or put torch-fidelity's "
+        r"weights-inception-2015-12-05-6726825d\.pth into \$TORCH_HOME/hub/checkpoints"
+    )
+    with pytest.raises(UserError, match=rf"has no weights in {tmp_path}/fetched/\S+ or {tmp_path}/torch/hub/\S+: {ways}"):
         load_extractor(NAME)
-    monkeypatch.delenv("UMD_BENCH_INCEPTION")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(UserError, match=rf"{tmp_path}/\.cache/umd-bench/weights/pt_inception-2015-12-05-6726825d\.pth"):
+    monkeypatch.setenv("UMD_BENCH_INCEPTION", str(tmp_path / "nowhere.pth"))
+    with pytest.raises(UserError, match=rf"has no weights in {tmp_path}/nowhere\.pth: {ways}"):
+        load_extractor(NAME)
+    monkeypatch.setenv("UMD_BENCH_INCEPTION", str(tmp_path))
+    with pytest.raises(UserError, match=rf"cannot be read from {tmp_path} \(Is a directory\): {ways}"):
         load_extractor(NAME)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_are_found_in_each_of_three_places_the_named_one_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_weights: bytes
+) -> None:
+    monkeypatch.setattr(inception, "SHA256", hashlib.sha256(random_weights).hexdigest())
+    places = [tmp_path / "mine.pth", tmp_path / "fetched" / inception.FILE]
+    places.append(tmp_path / "torch" / "hub" / "checkpoints" / inception.FIDELITY_FILE)
+    for path in reversed(places):
+        if path == places[0]:
+            monkeypatch.setenv("UMD_BENCH_INCEPTION", str(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(random_weights)
+        assert inception.find_weights() == random_weights
+        path.write_bytes(b"others")
+        with pytest.raises(UserError, match=f"{path} is not the Inception-v3 that FID is defined by"):
+            inception.find_weights()  # a wrong file is never passed over for the next place
+    assert load_extractor_of(random_weights, places[0]).hash == inception.SHA256
+
+
+def load_extractor_of(weights: bytes, path: Path) -> Extractor:
+    path.write_bytes(weights)
+    return load_extractor(NAME)
 
 
 def test_weights_of_another_hash_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_weights: bytes) -> None:

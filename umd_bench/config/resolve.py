@@ -138,7 +138,11 @@ def _trial(patch: Document, tier: Any, tier_place: Place | None, axes: dict[str,
         path: value if _names_fields(path) and isinstance(value, str) else _field(config, axis_paths(path)[0])
         for path, value in axes.items()
     }
-    return Trial(config, axes, stage_specs(config), document)
+    try:
+        specs = stage_specs(config)
+    except FieldError as error:
+        raise located(error, document) from None
+    return Trial(config, axes, specs, document)
 
 
 def _less_null_stages(layers: list[Document]) -> Document:

@@ -21,13 +21,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from umd_bench.config.errors import UserError
 from umd_bench.config.randomness import derive_seed
-from umd_bench.data.pack import Pack
+from umd_bench.data.pack import Pack, data_root
 from umd_bench.data.shards import ShardedArray
 from umd_bench.evaluation.cache import Arrays, cached, read_cached
-from umd_bench.evaluation.extractors import Extractor, Features
+from umd_bench.evaluation.extractors import INCEPTION, Extractor, Features
+from umd_bench.evaluation.reference_file import open_published, published_gaussian, published_images
 from umd_bench.evaluation.rows import Rows, keep_rows, kept_rows
 from umd_bench.evaluation.statistics import Gaussian, Moments, frechet_distance
+from umd_bench.evaluation.weights import file_sha256
 
 SUBSET = 10_000
 _VERSION = 2  # goes up when the same images would give other numbers
@@ -80,8 +83,7 @@ def reference_of(pack: Pack, split: str, extractor: Extractor, *, spatial: bool 
             pooled.add(features.pooled)
             if features.spatial is not None:
                 places.add(features.spatial)
-            inside = chosen[(chosen >= start) & (chosen < start + len(features.pooled))] - start
-            found.append(features.pooled.numpy()[inside])
+            found.append(_rows_of(chosen, start, features))
         gaussian = _kept_gaussian(gaussian_path, pooled)
         rows = keep_rows(rows_path, (len(chosen), extractor.dim), found) if rows is None else rows
         if places.moments is not None:
@@ -95,6 +97,38 @@ def reference_of(pack: Pack, split: str, extractor: Extractor, *, spatial: bool 
         n=len(images),
         hash=hashlib.sha256(made_of.encode()).hexdigest(),
     )
+
+
+def reference_from_file(path: Path, extractor: Extractor) -> Reference:
+    """The reference that a published file is (reference_file.py says which formats); its factors and features are kept too.
+
+    ``n`` is 0 where nobody states how many images are behind it. Raises :class:`UserError` for an extractor other than the
+    Inception-v3 that such files are of, and for a file that is damaged or of another kind.
+    """
+    if extractor.name != INCEPTION:
+        raise UserError(f"{path} cannot be a reference for {extractor.name}: published statistics are of {INCEPTION}")
+    file = open_published(path)
+    digest = file_sha256(path)
+    root = data_root() / "statistics"
+
+    def kept(what: str, dim: int) -> Gaussian:
+        def compute() -> Arrays:
+            return _arrays_of(published_gaussian(file, dim, spatial=what == "spatial"))
+
+        return _gaussian_of(cached(root / _name("published", digest, path.name, what, dim, *_here(extractor)), compute))
+
+    gaussian = kept("gaussian", extractor.dim)
+    spatial = kept("spatial", extractor.spatial_dim) if file.has_spatial and extractor.spatial_dim is not None else None
+    rows = None
+    if file.images is not None:
+        chosen = _subset(file.images[0])
+        name = _name("published", digest, "subset", extractor.hash, extractor.resize, len(chosen), *_here(extractor))
+        rows_path, shape = (root / name).with_suffix(".npy"), (len(chosen), extractor.dim)
+        rows = kept_rows(rows_path, shape)
+        if rows is None:
+            batches = ((i * _BATCH, extractor.features(x)) for i, x in enumerate(published_images(file, _BATCH)))
+            rows = keep_rows(rows_path, shape, (_rows_of(chosen, start, features) for start, features in batches))
+    return Reference(gaussian, spatial, rows, label=path.name, n=gaussian.count, hash=digest)
 
 
 def split_features(pack: Pack, split: str, extractor: Extractor) -> Rows:
@@ -184,6 +218,12 @@ def _subset(n: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(derive_seed(0, "reference/subset")).permutation(n)[:SUBSET])
 
 
+def _rows_of(chosen: NDArray[np.int64], start: int, features: Features) -> Rows:
+    """The rows of a batch that starts at image ``start`` whose images are among the chosen."""
+    rows: Rows = features.pooled.numpy()
+    return rows[chosen[(chosen >= start) & (chosen < start + len(rows))] - start]
+
+
 def _kept_gaussian(path: Path, running: _Running) -> Gaussian:
     return _gaussian_of(cached(path, lambda: _arrays_of(running.gaussian())))
 
@@ -206,6 +246,14 @@ def _rows_path(pack: Pack, split: str, extractor: Extractor) -> Path:
 
 
 def _path(pack: Pack, extractor: Extractor, *what: str | int) -> Path:
-    here = (extractor.device.type, torch.get_num_threads(), torch.__version__)
-    text = json.dumps([_VERSION, pack.manifest.digest, extractor.name, extractor.hash, extractor.resize, *here, *what])
-    return pack.path.parent / "statistics" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.cache"
+    made_of = (pack.manifest.digest, extractor.name, extractor.hash, extractor.resize)
+    return pack.path.parent / "statistics" / _name(*made_of, *_here(extractor), *what)
+
+
+def _here(extractor: Extractor) -> tuple[str | int, ...]:
+    """What changes the last bits."""
+    return extractor.device.type, torch.get_num_threads(), torch.__version__
+
+
+def _name(*made_of: str | int) -> str:
+    return f"{hashlib.sha256(json.dumps([_VERSION, *made_of]).encode()).hexdigest()[:32]}.cache"

@@ -19,7 +19,7 @@ from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.published import dit
 from umd_bench.engine.published.layouts import layout, read_import
 from umd_bench.engine.samplers import check_sampler
-from umd_bench.evaluation.extractors import check_extractor
+from umd_bench.evaluation.extractors import INCEPTION, check_extractor, require_weights
 from umd_bench.store import RunDir
 
 
@@ -80,6 +80,14 @@ def _check_stage(name: str, spec: StageSpec, data: DataFacts) -> None:
                 raise FieldError(f"stages.{name}.parent", generate.parent, f"the family {spec.model.family} has no sampler")
             check_sampler(generate, NoiseProcess(spec.noise), guidable=spec.parent_labels, path=f"stages.{name}")
             check_extractor(generate.extractor, data, path=f"stages.{name}.extractor")
+            for further in generate.more_extractors:
+                check_extractor(further, data, path=f"stages.{name}.more_extractors")
+            if not generate.is_split and generate.extractor != INCEPTION:
+                path = f"stages.{name}.reference"
+                raise FieldError(path, generate.reference, f"published statistics are of {INCEPTION}: expected train or test")
+            if "sfid" in generate.scores and INCEPTION not in generate.all_extractors:
+                path = f"stages.{name}.scores"
+                raise FieldError(path, "sfid", f"only {INCEPTION} has spatial features: leave it out, or score with that too")
 
 
 def _check_import(name: str, stage: ImportStage, spec: StageSpec, data: DataFacts) -> None:
@@ -105,15 +113,26 @@ def _check_import(name: str, stage: ImportStage, spec: StageSpec, data: DataFact
 
 
 def check_weights(trials: Iterable[Trial], results: Path) -> None:
-    """Read every file that an import stage without a result names; :class:`UserError` where one is not what it should be."""
+    """Read every file of weights that a stage without a result will read: what it imports, and its extractors'.
+
+    Raises :class:`UserError` where one is missing or is not what it should be.
+    """
     seen = set()
+    extractors = set()
     for trial in trials:
         for name, spec in trial.specs.items():
-            if not isinstance(spec.stage, ImportStage) or spec.key in seen or RunDir(results, spec.key).result() is not None:
+            if spec.key in seen or RunDir(results, spec.key).result() is not None:
                 continue
             seen.add(spec.key)
             try:
-                read_import(spec.model, spec.stage, data_facts(spec.data), path=f"stages.{name}")
+                if isinstance(spec.stage, ImportStage):
+                    read_import(spec.model, spec.stage, data_facts(spec.data), path=f"stages.{name}")
+                if isinstance(spec.stage, GenerateStage):
+                    for extractor in spec.stage.all_extractors:
+                        if extractor not in extractors:
+                            field = "extractor" if extractor == spec.stage.extractor else "more_extractors"
+                            require_weights(extractor, path=f"stages.{name}.{field}")
+                            extractors.add(extractor)
             except FieldError as error:
                 raise trial.located(error) from None
 
