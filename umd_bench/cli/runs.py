@@ -88,7 +88,7 @@ def evaluate(
     results: ResultsOption = RESULTS,
     data_root: DataOption = None,
 ) -> None:
-    """Probe a trained run and score its samples; --set probe.shots=[1,10] or generate.n=1000 change how."""
+    """Probe a trained run and score its samples; --set probe.shots=[1,10] or probe.protocol=full or generate.n=1000."""
     from umd_bench.orchestration.adhoc import evaluation_trial, left_out
 
     trial = evaluation_trial(results, run, sets or [], profiles or [])

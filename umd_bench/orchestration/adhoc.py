@@ -14,6 +14,7 @@ from umd_bench.config.documents import Document, Place, parse_set
 from umd_bench.config.errors import UserError
 from umd_bench.config.generating import GenerateStage
 from umd_bench.config.profiles import load_profile
+from umd_bench.config.protocols import with_protocols
 from umd_bench.config.resolve import Trial
 from umd_bench.config.stage import stage_specs
 from umd_bench.config.training import WeightsStage
@@ -91,7 +92,7 @@ def evaluation_trial(root: Path, key: str, sets: Sequence[str], profiles: Sequen
             document = document.patched(("stages", name, *path[1:]), value, place)
     document = _less_places(document, drawn)
     rest = {name: getattr(spec, name).model_dump(mode="json") for name in ("model", "data", "noise", "resources")}
-    document = document.over(Document({"method": "run", "seed": spec.seed, **rest}))
+    document = with_protocols(document).over(Document({"method": "run", "seed": spec.seed, **rest}))
     config = validate(TrialConfig, document)
     return Trial(config, {}, stage_specs(config), document)
 
