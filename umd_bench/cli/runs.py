@@ -52,6 +52,7 @@ def sample(
     sampler: Annotated[str, typer.Option("--sampler", help="ddim, euler, heun, dpmpp-2m, ddim-x0, ddim-official.")] = "ddim",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Sampling seed.")] = 0,
     results: ResultsOption = RESULTS,
+    data_root: DataOption = None,
 ) -> None:
     """Draw images from a trained run into one PNG grid."""
     from umd_bench.config.documents import Document
@@ -61,7 +62,7 @@ def sample(
 
     asked = {"n": n, "steps": steps, "cfg_scale": cfg_scale, "cfg_interval": cfg_interval, "eta": eta, "sampler": sampler}
     settings = validate(GenerateStage, Document({"parent": "run", "extractor": "none", **asked}))
-    draw_samples(results, run, out, settings, seed)
+    draw_samples(results, run, out, settings, seed, folder_of_data(data_root))
     console.print(f"wrote {out}")
 
 

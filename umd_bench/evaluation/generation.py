@@ -50,7 +50,7 @@ def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) 
     stage = spec.stage
     if not isinstance(stage, GenerateStage) or spec.parent_nimg is None:
         raise UserError(f"a {spec.kind} stage draws nothing from a parent's snapshot: expected a generate stage with a parent")
-    data = data_facts(spec.data)
+    data = data_facts(spec.data, root=pack.path.parent)
     if data.vae is not None:
         raise UserError(
             f"samples of {data.name} are latents of {data.vae}, and this version has no decoder that makes images of them"

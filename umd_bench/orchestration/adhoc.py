@@ -82,7 +82,7 @@ def evaluation_trial(root: Path, key: str, sets: Sequence[str]) -> Trial:
     return Trial(config, {}, stage_specs(config), document)
 
 
-def draw_samples(root: Path, key: str, out: Path, settings: GenerateStage, seed: int) -> None:
+def draw_samples(root: Path, key: str, out: Path, settings: GenerateStage, seed: int, data_root: Path | None = None) -> None:
     """Draw ``settings.n`` samples of the run's last snapshot into the PNG ``out``, class by class where it knows classes.
 
     Raises :class:`UserError`, before anything is drawn where ``out`` cannot be written.
@@ -92,7 +92,7 @@ def draw_samples(root: Path, key: str, out: Path, settings: GenerateStage, seed:
     train = spec.stage
     assert isinstance(train, WeightsStage)
     require_writable(out.parent, "the folder of --out")
-    data = data_facts(spec.data)
+    data = data_facts(spec.data, root=data_root)
     if data.vae is not None:
         raise UserError(f"RUN = {key!r} draws latents of {data.vae}, and this version has no decoder that makes images of them")
     device = pick_device(spec.resources.device)
