@@ -135,9 +135,12 @@ def _row(listing: Listing) -> tuple[str, ...]:
 
 
 def _print_pack(packed: Pack) -> None:
+    from umd_bench.data.manifest import SKIPPED_FILE
+
     manifest = packed.manifest
     counts = ", ".join(f"{count:,} {split}" for split, count in manifest.counts.items())
     lines = [f"{manifest.name}: {counts}, digest {manifest.digest[:12]}, in {packed.path}"]
-    lines += [f"{kind}: {manifest.notes[kind]}" for kind in ("skipped", "counts") if kind in manifest.notes]
+    if "skipped" in manifest.notes:
+        lines.append(manifest.notes["skipped"].replace(SKIPPED_FILE, str(packed.path / SKIPPED_FILE)))
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -33,7 +33,7 @@ from umd_bench.config.randomness import derive_seed
 from umd_bench.config.stage import StageSpec
 from umd_bench.data.loader import unaugmented
 from umd_bench.data.pack import Pack, Split
-from umd_bench.data.sources import data_facts
+from umd_bench.data.sources import DataFacts
 from umd_bench.engine.families import Evaluated, empty_model, position
 from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.snapshot import restore_model
@@ -76,24 +76,25 @@ class Pixels:
 class Representation:
     """What a probe stage reads of its parent: weights, block, pool, t and noise; the model is restored only where needed.
 
+    ``source`` is the data that the parent was trained on, which need not be what is probed.
     Raises :class:`UserError` where the parent has no such weights, and :class:`FieldError` for a block or pool it has not.
     """
 
-    def __init__(self, spec: StageSpec, parent: RunDir, device: torch.device) -> None:
+    def __init__(self, spec: StageSpec, parent: RunDir, source: DataFacts, device: torch.device) -> None:
         stage = spec.stage
         if not isinstance(stage, ProbeStage) or spec.parent_nimg is None:
             raise UserError(f"a {spec.kind} stage is no probe of a parent's snapshot: expected a probe stage with a parent")
         if stage.t is None or not 0 <= stage.t <= spec.noise.timesteps:
             raise FieldError("stages.probe.t", stage.t, f"expected 0..{spec.noise.timesteps}")
         spec.model.check_representation(stage.block, stage.pool, "stages.probe")
-        self._spec, self._stage, self._parent, self._device = spec, stage, parent, device
+        self._spec, self._stage, self._parent, self._source, self._device = spec, stage, parent, source, device
         self._nimg, self._t, self._limit = spec.parent_nimg, stage.t, _limit_bytes()
-        self.position = position(empty_model(parent.config(), data_facts(spec.data)), block=stage.block, pool=stage.pool)
+        self.position = position(empty_model(parent.config(), source), block=stage.block, pool=stage.pool)
 
     @cached_property
     def model(self) -> Evaluated:
         """The parent's model on the device, with its raw weights."""
-        return restore_model(self._parent, self._nimg, source=data_facts(self._spec.data), device=self._device)
+        return restore_model(self._parent, self._nimg, source=self._source, device=self._device)
 
     def of(self, pack: Pack, split: str, rows: Index | None = None) -> Rows:
         """The features, float32 [N, D], of a split's images, of ``rows`` [N] alone where given; memory-mapped, read-only.

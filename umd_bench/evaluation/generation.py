@@ -57,7 +57,7 @@ def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) 
     stage = spec.stage
     if not isinstance(stage, GenerateStage) or spec.parent_nimg is None:
         raise UserError(f"a {spec.kind} stage draws nothing from a parent's snapshot: expected a generate stage with a parent")
-    data, images = data_facts(spec.data), images_of(pack)
+    data, images = data_facts(spec.data, root=pack.path.parent), images_of(pack)
     check_extractor(stage.extractor, data, path="stages.generate.extractor")
     for name in stage.more_extractors:
         check_extractor(name, data, path="stages.generate.more_extractors")

@@ -19,6 +19,7 @@ from umd_bench.config.probing import ProbeStage
 from umd_bench.config.randomness import derive_seed
 from umd_bench.config.stage import StageSpec
 from umd_bench.data.pack import Pack
+from umd_bench.data.sources import data_facts
 from umd_bench.engine.loop import pick_device
 from umd_bench.evaluation.cache import cached
 from umd_bench.evaluation.features import FOLDER, Index, Pixels, Representation, Table
@@ -49,7 +50,7 @@ def run_probe(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> 
     """
     started = time.perf_counter()
     device = pick_device(spec.resources.device)
-    representation = Representation(spec, parent, device)
+    representation = Representation(spec, parent, data_facts(spec.data, root=pack.path.parent), device)
     stage = spec.stage
     assert isinstance(stage, ProbeStage)
     shots = _shots(pack, stage, spec.seed)

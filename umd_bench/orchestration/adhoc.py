@@ -138,7 +138,7 @@ def draw_samples(
     for path, option in ((out, "--out"), (npz, "--npz")):
         if path is not None:
             require_writable(path.parent, f"the folder of {option}")
-    data = data_facts(spec.data)
+    data = data_facts(spec.data, root=data_root)
     device = pick_device(spec.resources.device)
     decode = rounded if data.vae is None else decoder_of(open_data(spec.data, data_root), device)
     settings = settings.model_copy(update={"clip": settings.clip and data.vae is None})

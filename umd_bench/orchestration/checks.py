@@ -24,29 +24,30 @@ from umd_bench.evaluation.extractors import INCEPTION, check_extractor, require_
 from umd_bench.store import RunDir
 
 
-def check_trials(trials: Iterable[Trial]) -> None:
+def check_trials(trials: Iterable[Trial], data_root: Path | None = None) -> None:
     """Raise :class:`UserError` for the first trial that cannot run, naming the file and line of the field.
 
-    Needs no data: a plan for a cluster can be checked on a laptop.
+    Needs no data, so that a plan for a cluster can be checked on a laptop; but a user's own data set is known only where its
+    pack lies below ``data_root`` (None: where packs lie by default).
     """
     for trial in trials:
         try:
-            check_trial(trial)
+            check_trial(trial, data_root)
         except FieldError as error:
             raise trial.located(error) from None
 
 
-def check_trial(trial: Trial) -> None:
+def check_trial(trial: Trial, data_root: Path | None = None) -> None:
     """Names and shapes of one trial; raises :class:`FieldError`."""
-    data = data_facts(trial.config.data)
+    data = data_facts(trial.config.data, root=data_root)
     patch = trial.config.model.patch
     if data.size % patch:
         raise FieldError("model.patch", patch, f"expected a divisor of the image size {data.size}")
     for name, spec in trial.specs.items():
-        _check_stage(name, spec, data)
+        _check_stage(name, spec, data, data_root)
 
 
-def _check_stage(name: str, spec: StageSpec, data: DataFacts) -> None:
+def _check_stage(name: str, spec: StageSpec, data: DataFacts, data_root: Path | None) -> None:
     tokens = (data.size // spec.model.patch) ** 2
     match spec.stage:
         case TrainStage() as train:
@@ -71,7 +72,7 @@ def _check_stage(name: str, spec: StageSpec, data: DataFacts) -> None:
                 raise FieldError(
                     f"stages.{name}.t", 0, f"expected 1..{spec.noise.timesteps}: a DiT has no input for clean images"
                 )
-            other = data_facts(spec.reads, path=f"stages.{name}.data") if probe.data is not None else data
+            other = data if probe.data is None else data_facts(spec.reads, path=f"stages.{name}.data", root=data_root)
             if (other.size, other.channels) != (data.size, data.channels):
                 asked, made = (f"{facts.channels}x{facts.size}x{facts.size}" for facts in (other, data))
                 path = f"stages.{name}.data.name"
@@ -117,7 +118,7 @@ def _check_import(name: str, stage: ImportStage, spec: StageSpec, data: DataFact
             raise FieldError("noise.schedule", spec.noise.schedule, f"expected {wanted}, which is what a DiT was trained with")
 
 
-def check_weights(trials: Iterable[Trial], results: Path) -> None:
+def check_weights(trials: Iterable[Trial], results: Path, data_root: Path | None = None) -> None:
     """Read every file of weights that a stage without a result will read: what it imports, and its extractors'.
 
     Raises :class:`UserError` where one is missing or is not what it should be.
@@ -131,7 +132,7 @@ def check_weights(trials: Iterable[Trial], results: Path) -> None:
             seen.add(spec.key)
             try:
                 if isinstance(spec.stage, ImportStage):
-                    read_import(spec.model, spec.stage, data_facts(spec.data), path=f"stages.{name}")
+                    read_import(spec.model, spec.stage, data_facts(spec.data, root=data_root), path=f"stages.{name}")
                 if isinstance(spec.stage, GenerateStage):
                     for extractor in spec.stage.all_extractors:
                         if extractor not in extractors:
