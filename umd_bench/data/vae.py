@@ -129,7 +129,12 @@ def load_vae(files: VaeFiles, device: torch.device, precision: str = "fp32") -> 
     logging.set_verbosity_error()  # what does not fit is an error below, in one sentence
     try:
         vae, fit = AutoencoderKL.from_pretrained(
-            str(files.folder), local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False, output_loading_info=True
+            str(files.folder),
+            torch_dtype=PRECISIONS[precision],
+            local_files_only=True,
+            use_safetensors=True,
+            low_cpu_mem_usage=False,
+            output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
@@ -139,7 +144,7 @@ def load_vae(files: VaeFiles, device: torch.device, precision: str = "fp32") -> 
     wrong = [key for part in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in fit[part]]
     if wrong:
         raise UserError(f"the weights in {files.folder} are not of its configuration: {len(wrong)} tensors differ, {wrong[0]}")
-    return vae.to(device, PRECISIONS[precision]).eval().requires_grad_(requires_grad=False)
+    return vae.to(device).eval().requires_grad_(requires_grad=False)
 
 
 @torch.inference_mode()
