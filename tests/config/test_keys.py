@@ -12,6 +12,7 @@ from umd_bench.config.errors import UserError
 from umd_bench.config.generating import GenerateStage
 from umd_bench.config.model import ModelConfig
 from umd_bench.config.noise import NoiseConfig
+from umd_bench.config.probing import ProbeStage
 from umd_bench.config.resolve import load_trial
 from umd_bench.config.stage import COMPONENT_VERSIONS, StageSpec
 from umd_bench.config.training import CorruptionConfig, ImportStage, TrainStage
@@ -38,6 +39,11 @@ def changed(*sets: str, method: str = "umd") -> set[str]:
         ("stages.finetune.nimg=2560", {"finetune", "finetune_probe", "generate"}),
         ("stages.generate.cfg_scale=3.5", {"generate"}),
         ("stages.probe.shots=[5]", {"probe"}),
+        ("stages.probe.ridge=[10]", {"probe"}),
+        ("stages.probe.knn=[20]", {"probe"}),
+        ("stages.probe.linear={}", {"probe"}),
+        ("stages.probe.block=2", {"probe"}),
+        ("stages.probe.pool=patches", {"probe"}),
         ("stages.pretrain.precision=bf16", set(STAGES)),
     ],
 )
@@ -55,6 +61,11 @@ def test_a_field_changes_its_stage_and_its_descendants(change: str, stages: set[
         "stages.generate.eta=1.0",  # ddim's default, spelled out
         "stages.pretrain.min_snr_gamma=2",  # nothing is weighted by it
         "stages.probe.t=0",  # the default, spelled out
+        "stages.probe.knn=[]",
+        "stages.probe.linear=null",
+        "stages.probe.block=4",  # the last
+        "stages.probe.pool=class",  # the model's own
+        "stages.probe.ridge=10.0",
         "stages.pretrain.corruption.mask_ratio=0.375",
         "data.size=8",  # its own
     ],
@@ -162,6 +173,24 @@ def test_keys_stay_what_they_were() -> None:
         seed=0,
     )
     assert spec.key == "05164e46fab4742c"
+
+
+def test_a_probes_key_stays_what_it_was() -> None:
+    spec = StageSpec(
+        stage=ProbeStage(parent="pretrain", shots=(10, 100), draws=5, ridge=10, t=0),
+        model=ModelConfig(patch=2, width=64, depth=2, decoder_depth=1, heads=2),
+        data=DataConfig(name="digits"),
+        noise=NoiseConfig(),
+        seed=0,
+        parent_key="0" * 16,
+        parent_nimg=1280,
+    )
+    assert spec.key == "e73290119141b7e6"
+
+
+def test_without_shots_what_says_how_they_are_drawn_is_idle() -> None:
+    base = ("stages.probe.shots=[]", "stages.probe.knn=[20]")
+    assert keys("umd", *base, "stages.probe.draws=3", "stages.probe.ridge=5")["probe"] == keys("umd", *base)["probe"]
 
 
 def test_the_size_and_the_vae_of_the_data_are_in_every_key() -> None:

@@ -65,23 +65,34 @@ def plan(
     tier: TierOption = None,
     sets: SetOption = None,
     results: ResultsOption = RESULTS,
+    data_root: DataOption = None,
 ) -> None:
-    """Say what a sweep would run, what it would reuse and why. Starts nothing, needs no data."""
+    """Say what a sweep would run, what it would reuse and why. Starts nothing, and needs no data but packs of your own."""
     from umd_bench.config.resolve import load_sweep
     from umd_bench.orchestration.checks import check_trials
     from umd_bench.orchestration.plan import build_graph, plan_table
 
     resolved = load_sweep(file, tier=tier, sets=sets or [])
-    check_trials(resolved.trials)
+    check_trials(resolved.trials, folder_of_data(data_root))
     console.print(plan_table(results, build_graph(results, resolved.trials)))
 
 
 @app.command()
 def status(
     name: Annotated[str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name; all of them when left out.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object, for programs; docs/search.md has its fields.")
+    ] = False,
     results: ResultsOption = RESULTS,
 ) -> None:
     """Show where sweeps stand, read from the run directories."""
+    if as_json:
+        import json
+
+        from umd_bench.orchestration.survey import status_json
+
+        typer.echo(json.dumps(status_json(results, name)))
+        return
     from umd_bench.orchestration.status import status_table
 
     console.print(status_table(results, name))

@@ -21,7 +21,7 @@ from umd_bench.config.data import DataConfig
 from umd_bench.config.errors import FieldError
 from umd_bench.config.frozen import Frozen
 from umd_bench.config.generating import GenerateStage
-from umd_bench.config.model import ModelConfig
+from umd_bench.config.model import POOLS, ModelConfig
 from umd_bench.config.noise import NoiseConfig
 from umd_bench.config.probing import ProbeStage
 from umd_bench.config.training import ImportStage, TrainStage, WeightsStage
@@ -111,6 +111,16 @@ class StageSpec(Frozen):
             case ProbeStage() as probe:
                 identity["versions"] = {name: COMPONENT_VERSIONS[name] for name in ("data", "probe")}
                 stage.pop("data")
+                for added in ("knn", "linear", "block", "pool"):  # what is not measured is in no key
+                    if not stage[added]:
+                        stage.pop(added)
+                if not probe.shots:
+                    for idle in ("draws", "ridge", "bias"):
+                        stage.pop(idle)
+                if probe.block == self.model.depth:
+                    stage.pop("block")
+                if probe.pool == POOLS[self.model.family][0] and self.model.family != "mae":  # an import of mae has a say
+                    stage.pop("pool")
                 if probe.t:
                     identity["noise"] = self.noise.model_dump(mode="json")
             case GenerateStage() as generate:

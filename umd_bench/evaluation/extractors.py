@@ -8,7 +8,8 @@ the hash of its weights.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -96,7 +97,8 @@ class Extractor:
             )
         if spatial and self.spatial_dim is None:
             raise UserError(f"{self.name} has no spatial features: only {INCEPTION} has them")
-        found = self.network(images.to(self.device), spatial)
+        with _full_precision():
+            found = self.network(images.to(self.device), spatial)
         logits = found.logits.float().cpu() if found.logits is not None and self.has_logits else None
         kept = found.spatial.float().cpu() if found.spatial is not None else None
         pooled = found.pooled.float().cpu()
@@ -106,14 +108,34 @@ class Extractor:
         return Features(pooled, logits, kept)
 
 
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """float32 as it is written, and the same algorithm every time, on a GPU too.
+
+    TensorFloat-32, which cuDNN takes by default, keeps ten bits of each factor: one machine's reference would not fit another's
+    samples.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 @dataclass(frozen=True)
 class ExtractorFacts:
-    """A row: the data set whose classes it reads (None: it takes any RGB images), its input, D, and how it is loaded."""
+    """A row: the data set whose classes it reads (None: it takes any RGB images), its input, D, and how it is loaded.
+
+    ``weights`` raises :class:`UserError` unless they are on this machine and the ones meant.
+    """
 
     data: str | None
     shape: Shape
     dim: int
     load: Callable[[torch.device], Extractor]
+    weights: Callable[[], object]
 
 
 def _load_classifier(name: str, device: torch.device) -> Extractor:
@@ -137,6 +159,10 @@ def _load_classifier(name: str, device: torch.device) -> Extractor:
         device=device,
         network=network,
     )
+
+
+def _classifier_weights(name: str) -> object:
+    return read_weights(name, WEIGHTS)
 
 
 def _load_inception(device: torch.device) -> Extractor:
@@ -206,11 +232,13 @@ def _shape(recipe: Recipe) -> Shape:
 
 
 EXTRACTORS: dict[str, ExtractorFacts] = {
-    name: ExtractorFacts(recipe.data, _shape(recipe), recipe.dim, partial(_load_classifier, name))
+    name: ExtractorFacts(
+        recipe.data, _shape(recipe), recipe.dim, partial(_load_classifier, name), partial(_classifier_weights, name)
+    )
     for name, recipe in RECIPES.items()
 } | {
-    INCEPTION: ExtractorFacts(None, (3, None, None), inception.DIM, _load_inception),
-    efficientnet.NAME: ExtractorFacts(None, (3, None, None), efficientnet.DIM, _load_efficientnet),
+    INCEPTION: ExtractorFacts(None, (3, None, None), inception.DIM, _load_inception, inception.find_weights),
+    efficientnet.NAME: ExtractorFacts(None, (3, None, None), efficientnet.DIM, _load_efficientnet, efficientnet.find_weights),
 }
 
 
@@ -224,6 +252,19 @@ def load_extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
     if name not in EXTRACTORS:
         raise FieldError(FIELD, name, _names(EXTRACTORS))
     return EXTRACTORS[name].load(torch.device(device))
+
+
+def require_weights(name: str, *, path: str) -> None:
+    """Prove that :func:`load_extractor` will find the weights, so that nobody trains for days before it does not.
+
+    Raises as that does, with ``path`` for the field; of a timm model's file only that it is there is proved.
+    """
+    if name.startswith(timm_features.PREFIX):
+        timm_features.require_weights(timm_features.timm_model(name, path=path))
+    elif name in EXTRACTORS:
+        EXTRACTORS[name].weights()
+    else:
+        raise FieldError(path, name, _names(EXTRACTORS))
 
 
 def check_extractor(name: str, data: DataFacts, *, path: str) -> None:

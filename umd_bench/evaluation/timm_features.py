@@ -101,6 +101,14 @@ def find_weights(model: TimmModel) -> Path | None:
     return next((path for path in own if path.exists()), None) or _in_hub_cache(model)
 
 
+def require_weights(model: TimmModel) -> Path:
+    """What :func:`find_weights` finds; :class:`UserError` where it finds nothing."""
+    path = find_weights(model)
+    if path is None:
+        raise UserError(f"{PREFIX}{model.name} has no weights on this machine: {ways(model)}")
+    return path
+
+
 def ways(model: TimmModel) -> str:
     """The sentence part that says how the weights can be had."""
     hub = f", or have it in the local Hugging Face cache (`hf download {model.hub} model.safetensors`)" if model.hub else ""
@@ -141,9 +149,7 @@ def load_timm(model: TimmModel, device: torch.device) -> tuple[TimmFeatures, str
 
     Raises :class:`UserError` where there are none, and where they do not fit every parameter.
     """
-    path = find_weights(model)
-    if path is None:
-        raise UserError(f"{PREFIX}{model.name} has no weights on this machine: {ways(model)}")
+    path = require_weights(model)
     try:
         digest = file_sha256(path)
     except OSError as error:

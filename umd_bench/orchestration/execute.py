@@ -19,6 +19,7 @@ from umd_bench.orchestration.checks import check_trials, check_weights, prepare_
 from umd_bench.orchestration.display import Display
 from umd_bench.orchestration.executors import start_executor
 from umd_bench.orchestration.plan import Node, build_graph
+from umd_bench.orchestration.retrying import take_up_retried
 from umd_bench.orchestration.runner import Progress, Runner
 from umd_bench.store import RunDir, StageState
 from umd_bench.store.files import require_writable
@@ -39,8 +40,8 @@ def prepare(trials: Sequence[Trial], site: Site) -> dict[str, Node]:
 
     Raises :class:`UserError` for the first thing that is wrong.
     """
-    check_trials(trials)
-    check_weights(trials, site.results)
+    check_trials(trials, site.data)
+    check_weights(trials, site.results, site.data)
     require_writable(site.results, "the results folder")
     digests = prepare_data(trials, site.data)
     nodes = build_graph(site.results, trials)
@@ -72,6 +73,7 @@ def execute(
         with Display(console, site.results, keys, executor.slots) as display:
 
             def changed(progress: Progress) -> None:
+                take_up_retried(site.results, progress)
                 display.show(progress)
                 on_change(progress)
 

@@ -149,7 +149,8 @@ def _asked(stage: StageRecord) -> dict[str, Any]:
     asked: dict[str, Any] = {"data": stage.spec.reads.name}
     match stage.spec.stage:
         case ProbeStage() as probe:
-            asked |= {"probe_t": probe.t, "shots": list(probe.shots), "draws": probe.draws, "ridge": probe.ridge}
+            asked |= {"probe_t": probe.t, "shots": list(probe.shots), "draws": probe.draws}
+            asked["ridge"] = probe.ridge if isinstance(probe.ridge, float) else None
         case GenerateStage() as generate:
             names = ("n", "sampling_seeds", "extractor", "reference", "sampler", "steps", "eta", "cfg_scale", "clip", "labels")
             asked |= {name: getattr(generate, name) for name in (*names, "cfg_interval")}

@@ -26,7 +26,7 @@ class Family:
 
 # In the order in which a table shows them.
 FAMILIES = (
-    Family(r"acc_\d+shot", "up", percent=True),
+    Family(r"acc_(\d+shot|knn\d+|linear)", "up", percent=True),
     Family(r"s?fid|fid_inf|fd_.+", "down"),
     Family(r"kid_?.*", "down"),
     Family(r"is|is_.+", "up"),
@@ -89,6 +89,7 @@ def title(stage: str, metric: str) -> str:
     """``probe 10-shot %``, ``fd_digits_cnn``: the metric of the stage, without its direction."""
     unit = " %" if is_percent(metric) else " ×10³" if scale(metric) == 1000 else ""
     shown = re.sub(r"^acc_(\d+)shot$", r"\1-shot", metric)
+    shown = re.sub(r"^acc_knn(\d+)$", r"\1-NN", shown).removeprefix("acc_")
     return f"{STAGE_TITLES.get(stage, stage)} {shown}{unit}".strip()
 
 
