@@ -74,7 +74,8 @@ def _covered(queries: FeatureRows, centres: FeatureRows, radius: Tensor, device:
 
 def _squared(x: Tensor, y: Tensor) -> Tensor:
     """|x - y|^2 of all pairs; what rounding makes negative is 0."""
-    return (x.square().sum(1)[:, None] + y.square().sum(1) - 2 * x @ y.T).clamp_min_(0)
+    cross = torch.addmm(y.square().sum(1), x, y.T, alpha=-2)  # and in place from here: one block at a time
+    return cross.add_(x.square().sum(1)[:, None]).clamp_min_(0)
 
 
 def _block(features: FeatureRows, start: int, device: torch.device | str) -> Tensor:
