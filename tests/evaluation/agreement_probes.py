@@ -110,7 +110,7 @@ def trained(config: LinearConfig) -> Heads:
 
 
 def by_the_book(rate: float, config: LinearConfig, *, library: bool) -> torch.Tensor:
-    """Weights [K, D] of one head by torch's own layers and autograd; LARS written out, or timm's, whose decay is another rule."""
+    """Weights [K, D] of one head by torch's own layers and autograd; LARS written out, or timm's, which decays otherwise."""
     x, y = (torch.from_numpy(array) for array in features(240, 10, seed=0))
     norm, dense = torch.nn.BatchNorm1d(10, eps=1e-6, affine=False), torch.nn.Linear(10, 5)
     first = np.random.default_rng(derive_seed(SEED, "probe/linear/weights")).standard_normal((10, 1, 5), dtype=np.float32)
