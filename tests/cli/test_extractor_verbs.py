@@ -76,6 +76,7 @@ def test_list_shows_timm_models_that_are_there_and_ends_with_2_for_weights_that_
     own = tmp_path / "umd_bench_weights" / "timm" / "test_vit.r160_in1k.pth"
     own.parent.mkdir(parents=True)
     own.write_bytes(b"weights")
+    (own.parent / "README.md").write_text("what these are")
     assert run(monkeypatch, "list") == 0
     out = capsys.readouterr().out
     assert "timm:test_vit" in out

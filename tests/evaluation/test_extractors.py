@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -18,6 +19,7 @@ from umd_bench.evaluation.classifier import RECIPES, accuracy, build_classifier,
 from umd_bench.evaluation.extractors import (
     EXTRACTORS,
     WEIGHTS,
+    Features,
     check_extractor,
     extractor_for,
     load_extractor,
@@ -97,6 +99,27 @@ def test_images_of_another_type_or_shape_are_refused(images: torch.Tensor) -> No
 def test_spatial_features_are_refused_where_there_are_none() -> None:
     with pytest.raises(UserError, match="digits_cnn has no spatial features: only inception-v3-compat has them"):
         load_extractor("digits_cnn").features(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), spatial=True)
+
+
+def test_features_are_made_in_full_precision_whatever_the_rest_of_the_program_uses() -> None:
+    loaded, seen = load_extractor("digits_cnn"), []
+
+    def now() -> tuple[object, ...]:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
+
+    def network(images: torch.Tensor, spatial: bool) -> Features:
+        seen.append(now())
+        return loaded.network(images, spatial)
+
+    outside = now()
+    torch.set_float32_matmul_precision("high")
+    try:
+        dataclasses.replace(loaded, network=network).features(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen == [("highest", False, True)]
+    assert now() == outside
 
 
 def test_unknown_names_list_the_valid_ones() -> None:

@@ -12,6 +12,7 @@ from small_parents import NIMG, digits, parent_run, stage_of
 
 from umd_bench.config.errors import UserError
 from umd_bench.data.loader import to_unit
+from umd_bench.data.sources import data_facts
 from umd_bench.engine.model import AutoEncoder
 from umd_bench.evaluation.features import FOLDER, Pixels, Representation
 from umd_bench.store.run import RunDir
@@ -20,7 +21,8 @@ CPU = torch.device("cpu")
 
 
 def read(parent: RunDir, *, seed: int = 0, **fields: object) -> Representation:
-    return Representation(stage_of(parent, "probe", seed=seed, **fields), parent, CPU)
+    spec = stage_of(parent, "probe", seed=seed, **fields)
+    return Representation(spec, parent, data_facts(spec.data), CPU)
 
 
 def kept(root: Path) -> list[Path]:

@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from small_parents import NIMG, SHARED, digits, parent_run, run_of, stage_of
 
-from umd_bench.config.data import DataConfig
 from umd_bench.config.errors import UserError
 from umd_bench.config.generating import GenerateStage
 from umd_bench.config.randomness import derive_seed
@@ -223,15 +222,6 @@ def test_an_extractor_of_other_classes_reports_no_accuracy(tmp_path: Path, monke
     monkeypatch.setattr(generation, "load_extractor", lambda *given: replace(load_extractor(*given), data=None))
     metrics = generated(tmp_path)[0].metrics
     assert set(metrics) == {"fd_digits_cnn", "is_digits_cnn", "floor_fd_digits_cnn"}
-
-
-def test_samples_that_are_latents_are_refused(tmp_path: Path) -> None:
-    parent = parent_run(tmp_path)
-    spec = stage_of(parent, "generate", extractor="inception-v3-compat")
-    latents = spec.model_copy(update={"data": DataConfig(name="imagenet", size=256, vae="sd_kl_f8")})
-    run = run_of(spec, tmp_path)
-    with run.begin() as attempt, pytest.raises(UserError, match="latents of sd_kl_f8, and this version has no decoder"):
-        run_generate(latents, parent, digits(), attempt)
 
 
 EVERYTHING = ["fd", "fd_inf", "kid", "is", "accuracy", "precision_recall", "memorised"]

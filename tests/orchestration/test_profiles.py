@@ -15,6 +15,7 @@ from umd_bench.config.errors import UserError
 from umd_bench.config.generating import GenerateStage
 from umd_bench.config.profiles import load_profile, profile_names
 from umd_bench.config.validation import validate
+from umd_bench.data.pack import data_root
 from umd_bench.evaluation.sample_files import open_samples
 from umd_bench.orchestration.adhoc import draw_samples, evaluation_trial, left_out
 from umd_bench.orchestration.checks import check_trials
@@ -71,11 +72,11 @@ def test_an_unknown_profile_is_refused_with_the_names_there_are(run: RunDir) -> 
 def test_drawn_samples_are_one_set_in_the_picture_and_in_the_file(run: RunDir, tmp_path: Path) -> None:
     settings = GenerateStage(parent="run", n=30, steps=2, extractor="none", batch=8)
     grid, npz = tmp_path / "a.png", tmp_path / "a.npz"
-    draw_samples(run.root, run.key, grid, settings, 0, npz=npz)
+    draw_samples(run.root, run.key, grid, settings, 0, data_root=data_root(), npz=npz)
     file = open_samples(npz)
     images = torch.cat([batch for _, batch in file.batches(1)])
     assert images.shape == (30, 1, digits().manifest.size, digits().manifest.size)
     shown = np.asarray(Image.open(grid))  # a row a class: sample 13 is class 3's second
     assert np.array_equal(shown[3 * 50 : 3 * 50 + 48 : 6, 50:98:6], images[13, 0])
-    draw_samples(run.root, run.key, None, settings, 0, npz=tmp_path / "b.npz")
+    draw_samples(run.root, run.key, None, settings, 0, data_root=data_root(), npz=tmp_path / "b.npz")
     assert (tmp_path / "b.npz").read_bytes() == npz.read_bytes()

@@ -32,13 +32,15 @@ class Rate:
 def measure(
     works: Mapping[str, Work], *, repeats: int, device: torch.device, progress: Callable[[str], None] = lambda _: None
 ) -> dict[str, Rate]:
-    """The rate of each kind of work on ``device``, the kinds in turn, after one repeat of each that does not count."""
+    """The rate of each kind of work on ``device``, the kinds in turn, after a warm-up of each as long as a repeat."""
     calls = {}
     for name, work in works.items():
         progress(f"warming up: {name}")
         work()
-        calls[name] = max(1, round(REPEAT_SECONDS / max(_seconds(work, 1, device)[0], 1e-9)))
-        _seconds(work, calls[name], device)
+        calls[name], spent = 0, 0.0
+        while spent < REPEAT_SECONDS:
+            spent += _seconds(work, 1, device)[0]
+            calls[name] += 1
     rates: dict[str, list[float]] = {name: [] for name in works}
     for repeat in range(repeats):
         for name, work in works.items():

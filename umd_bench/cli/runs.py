@@ -63,6 +63,7 @@ def sample(
     sampler: Annotated[str, typer.Option("--sampler", help="ddim, euler, heun, dpmpp-2m, ddim-x0, ddim-official.")] = "ddim",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Sampling seed.")] = 0,
     results: ResultsOption = RESULTS,
+    data_root: DataOption = None,
 ) -> None:
     """Draw images from a trained run into one PNG grid, or all of them into a file that other evaluations read."""
     from umd_bench.config.documents import Document
@@ -73,7 +74,7 @@ def sample(
     asked = {"n": n, "steps": steps, "cfg_scale": cfg_scale, "cfg_interval": cfg_interval, "eta": eta, "sampler": sampler}
     settings = validate(GenerateStage, Document({"parent": "run", "extractor": "none", **asked}))
     grid = Path("samples.png") if out is None and npz is None else out
-    draw_samples(results, run, grid, settings, seed, npz=npz)
+    draw_samples(results, run, grid, settings, seed, data_root=folder_of_data(data_root), npz=npz)
     for path in (grid, npz):
         if path is not None:
             console.print(f"wrote {path}")

@@ -65,14 +65,15 @@ def plan(
     tier: TierOption = None,
     sets: SetOption = None,
     results: ResultsOption = RESULTS,
+    data_root: DataOption = None,
 ) -> None:
-    """Say what a sweep would run, what it would reuse and why. Starts nothing, needs no data."""
+    """Say what a sweep would run, what it would reuse and why. Starts nothing, and needs no data but packs of your own."""
     from umd_bench.config.resolve import load_sweep
     from umd_bench.orchestration.checks import check_trials
     from umd_bench.orchestration.plan import build_graph, plan_table
 
     resolved = load_sweep(file, tier=tier, sets=sets or [])
-    check_trials(resolved.trials)
+    check_trials(resolved.trials, folder_of_data(data_root))
     console.print(plan_table(results, build_graph(results, resolved.trials)))
 
 

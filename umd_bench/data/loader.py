@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from umd_bench.config.errors import UserError
+from umd_bench.config.errors import FieldError, UserError
 from umd_bench.config.randomness import derive_seed
 from umd_bench.config.training import AugmentConfig
 from umd_bench.data.augment import draw_crops, draw_flips, resized_crop
+from umd_bench.data.latents import posterior_mean, posterior_sample
+from umd_bench.data.manifest import VaeFacts
 from umd_bench.data.pack import Split
 from umd_bench.data.placement import Mapped, Resident, fits
 
@@ -29,11 +32,32 @@ def to_uint8(x: Tensor) -> Tensor:
     return x.to(torch.float32).add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
+def unaugmented(split: Split, rows: slice | NDArray[np.int64]) -> Tensor:
+    """What an evaluation sees of B ``rows``, a slice or indices: x_0 float32 [B, C, H, W] on the CPU.
+
+    Images in [-1, 1]; of latents the posterior's mean, scaled.
+    """
+    stored = torch.from_numpy(split.images[rows])
+    return to_unit(stored) if split.vae is None else posterior_mean(stored, split.vae)
+
+
+def require_no_crop(augment: AugmentConfig, path: str) -> None:
+    """Raise :class:`FieldError` below ``path`` for crops, which latents cannot be given."""
+    if augment.crop_area_min < 1:
+        raise FieldError(
+            f"{path}.crop_area_min",
+            augment.crop_area_min,
+            "expected 1 on latents: a crop of an image has other latents than the crop of its latents, and only whole images "
+            "and their mirror images are stored",
+        )
+
+
 class Batches:
     """The batches of one split for one purpose ("pretrain", "finetune", ...).
 
-    ``resident`` says whether its rows lie on the device; left out, they do where they fit. Raises :class:`UserError` for a
-    split without images.
+    ``resident`` says whether its rows lie on the device; left out, they do where they fit. Of latents a batch is a fresh
+    sample of each posterior, a function of (seed, purpose, nimg) as all else; a flip takes the mirror image's posterior.
+    Raises :class:`UserError` for a split without images, and for crops of latents.
     """
 
     def __init__(
@@ -49,20 +73,27 @@ class Batches:
     ) -> None:
         if not len(split):
             raise UserError("the split holds no images: nothing can be trained on it")
+        if split.vae is not None:
+            require_no_crop(augment, "augment")
         if resident is None:
             resident = fits(split.images.nbytes, device)
         self._rows = Resident(split.images, device) if resident else Mapped(split.images, device)
         self._batch, self._seed, self._purpose, self._augment, self._device = batch, seed, purpose, augment, device
         self._labels = torch.tensor(split.labels, device=device)
+        self._vae = split.vae
         self._orders: dict[int, Tensor] = {}
 
     def at(self, nimg: int) -> tuple[Tensor, Tensor]:
-        """The batch after ``nimg`` >= 0 images: x_0 float32 [B, C, H, W] in [-1, 1] and labels int64 [B], on the device."""
+        """The batch after ``nimg`` >= 0 images: x_0 float32 [B, C, H, W] and labels int64 [B], on the device.
+
+        Images lie in [-1, 1]; latents, scaled, have no bounds.
+        """
         index = self._index(nimg)
-        images = self._rows.take(index)
+        rows = self._rows.take(index)
         if isinstance(self._rows, Mapped) and self._rows.ahead:
             self._rows.expect(self._index(nimg + self._batch))
-        return self._augmented(to_unit(images), nimg), self._labels.index_select(0, index.to(self._device))
+        x_0 = self._augmented(to_unit(rows), nimg) if self._vae is None else self._sampled(rows, self._vae, nimg)
+        return x_0, self._labels.index_select(0, index.to(self._device))
 
     def _augmented(self, x_0: Tensor, nimg: int) -> Tensor:
         """Crop and flip with parameters drawn for the whole batch; with nothing to do, x_0 itself."""
@@ -79,6 +110,18 @@ class Batches:
             flipped = torch.from_numpy(flips).to(self._device).view(B, 1, 1, 1)
             x_0 = torch.where(flipped, x_0.flip(-1), x_0)
         return x_0
+
+    def _sampled(self, moments: Tensor, vae: VaeFacts, nimg: int) -> Tensor:
+        """A sample of each posterior, of the views that the flips choose: those that images would be flipped by."""
+        B, h = len(moments), moments.shape[-1]
+        view = torch.zeros(B, dtype=torch.bool, device=self._device)
+        if self._augment.flip:
+            rng = np.random.default_rng(derive_seed(self._seed, self._purpose + "/augment", nimg))
+            draw_crops(rng, B, h, 1)
+            view = torch.from_numpy(draw_flips(rng, B)).to(self._device)
+        generator = torch.Generator(self._device).manual_seed(derive_seed(self._seed, self._purpose + "/posterior", nimg))
+        eps = torch.randn((B, *moments.shape[3:]), generator=generator, device=self._device)
+        return posterior_sample(moments, view, eps, vae)
 
     def _index(self, nimg: int) -> Tensor:
         """Which images these are: int64 [B], where the rows are looked up."""

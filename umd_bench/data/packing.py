@@ -79,7 +79,9 @@ def pack_data(
     size = _checked_size(name, options)
     target = root / folder_name(name, SOURCES[name].version if name in SOURCES else OWN_VERSION, size)
     if target.exists():
-        return _packed_before(target, options)
+        there = _packed_before(target, options)
+        listed("is packed already")
+        return there
     require_writable(root)
     found = _read(name, folder, options)
     splits = found.splits if options.splits is None else _chosen(found, options.splits)

@@ -9,7 +9,7 @@ from umd_bench.config.errors import UserError
 from umd_bench.evaluation import efficientnet, inception, timm_features
 from umd_bench.evaluation.classifier import RECIPES, read_weights
 from umd_bench.evaluation.extractors import WEIGHTS
-from umd_bench.evaluation.weights import file_sha256, weights_folder
+from umd_bench.evaluation.weights import file_sha256
 from umd_bench.store.files import read_json
 
 
@@ -50,8 +50,7 @@ def catalogue() -> Iterator[Entry]:
         yield replace(entry, weights=efficientnet.SHA256)
     except UserError as error:
         yield _faulty(entry, error)
-    own = {f"{timm_features.PREFIX}{path.stem}" for path in (weights_folder() / "timm").glob("*.*")}
-    for name in [timm_features.DINOV2, *sorted(own - {timm_features.DINOV2})]:
+    for name in dict.fromkeys([timm_features.DINOV2, *timm_features.own_names()]):
         yield _timm(name)
 
 

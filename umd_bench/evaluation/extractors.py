@@ -8,7 +8,8 @@ the hash of its weights.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -96,7 +97,8 @@ class Extractor:
             )
         if spatial and self.spatial_dim is None:
             raise UserError(f"{self.name} has no spatial features: only {INCEPTION} has them")
-        found = self.network(images.to(self.device), spatial)
+        with _full_precision():
+            found = self.network(images.to(self.device), spatial)
         logits = found.logits.float().cpu() if found.logits is not None and self.has_logits else None
         kept = found.spatial.float().cpu() if found.spatial is not None else None
         pooled = found.pooled.float().cpu()
@@ -104,6 +106,22 @@ class Extractor:
         if bad.any():
             raise UserError(f"{self.name} gives NaN or infinite features for {int(bad.sum())} of {len(images)} images")
         return Features(pooled, logits, kept)
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """float32 as it is written, and the same algorithm every time, on a GPU too.
+
+    TensorFloat-32, which cuDNN takes by default, keeps ten bits of each factor: one machine's reference would not fit another's
+    samples.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,9 @@ from umd_bench.config.errors import FieldError, UserError
 from umd_bench.config.probing import ProbeStage
 from umd_bench.config.randomness import derive_seed
 from umd_bench.config.stage import StageSpec
-from umd_bench.data.loader import to_unit
+from umd_bench.data.loader import unaugmented
 from umd_bench.data.pack import Pack, Split
-from umd_bench.data.sources import data_facts
+from umd_bench.data.sources import DataFacts
 from umd_bench.engine.families import Evaluated, empty_model, position
 from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.snapshot import restore_model
@@ -62,38 +62,39 @@ class Table(Protocol):
 
 
 class Pixels:
-    """The images of a split themselves as features in [-1, 1]: what a representation should beat."""
+    """The images of a split, in [-1, 1], or the means of its latents, as features: what a representation should beat."""
 
     def __init__(self, split: Split) -> None:
-        self._images = split.images
-        self.shape = (len(split), int(np.prod(split.images.shape[1:])))
+        self._split = split
+        self.shape = (len(split), int(np.prod(split.images.shape[-3:])))
 
     def __getitem__(self, rows: Any, /) -> Rows:
-        features: Rows = _unit(self._images, rows).flatten(1).numpy()
+        features: Rows = unaugmented(self._split, rows).flatten(1).numpy()
         return features
 
 
 class Representation:
     """What a probe stage reads of its parent: weights, block, pool, t and noise; the model is restored only where needed.
 
+    ``source`` is the data that the parent was trained on, which need not be what is probed.
     Raises :class:`UserError` where the parent has no such weights, and :class:`FieldError` for a block or pool it has not.
     """
 
-    def __init__(self, spec: StageSpec, parent: RunDir, device: torch.device) -> None:
+    def __init__(self, spec: StageSpec, parent: RunDir, source: DataFacts, device: torch.device) -> None:
         stage = spec.stage
         if not isinstance(stage, ProbeStage) or spec.parent_nimg is None:
             raise UserError(f"a {spec.kind} stage is no probe of a parent's snapshot: expected a probe stage with a parent")
         if stage.t is None or not 0 <= stage.t <= spec.noise.timesteps:
             raise FieldError("stages.probe.t", stage.t, f"expected 0..{spec.noise.timesteps}")
         spec.model.check_representation(stage.block, stage.pool, "stages.probe")
-        self._spec, self._stage, self._parent, self._device = spec, stage, parent, device
+        self._spec, self._stage, self._parent, self._source, self._device = spec, stage, parent, source, device
         self._nimg, self._t, self._limit = spec.parent_nimg, stage.t, _limit_bytes()
-        self.position = position(empty_model(parent.config(), data_facts(spec.data)), block=stage.block, pool=stage.pool)
+        self.position = position(empty_model(parent.config(), source), block=stage.block, pool=stage.pool)
 
     @cached_property
     def model(self) -> Evaluated:
         """The parent's model on the device, with its raw weights."""
-        return restore_model(self._parent, self._nimg, source=data_facts(self._spec.data), device=self._device)
+        return restore_model(self._parent, self._nimg, source=self._source, device=self._device)
 
     def of(self, pack: Pack, split: str, rows: Index | None = None) -> Rows:
         """The features, float32 [N, D], of a split's images, of ``rows`` [N] alone where given; memory-mapped, read-only.
@@ -113,9 +114,9 @@ class Representation:
     @torch.inference_mode()
     def _made(self, pack: Pack, split: str, index: Index) -> Iterator[Rows]:
         """In batches of one size, for the same bits."""
-        images, process = pack.split(split).images, NoiseProcess(self._spec.noise, self._device)
+        seen, process = pack.split(split), NoiseProcess(self._spec.noise, self._device)
         for batch in np.split(index, range(_BATCH, len(index), _BATCH)):
-            x_0 = _unit(images, batch).to(self._device)
+            x_0 = unaugmented(seen, batch).to(self._device)
             t = torch.full((len(batch),), self._t, device=self._device)
             x_t = process.q_sample(x_0, t, self._noise(split, batch, x_0)) if self._t else x_0
             features = self.model.represent(x_t, t, block=self._stage.block, pool=self._stage.pool).float().cpu()
@@ -154,10 +155,6 @@ class Representation:
         }
         name = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
         return self._parent.root / FOLDER / f"{name}.npy"
-
-
-def _unit(images: Any, rows: Any) -> Tensor:
-    return to_unit(torch.from_numpy(np.array(images[rows])))
 
 
 def _limit_bytes() -> float:

@@ -18,10 +18,10 @@ from umd_bench.config.errors import UserError
 from umd_bench.config.generating import GenerateStage
 from umd_bench.config.randomness import derive_seed
 from umd_bench.config.stage import StageSpec
-from umd_bench.data.loader import to_uint8
-from umd_bench.data.pack import Pack
+from umd_bench.data.pack import Pack, images_of
 from umd_bench.data.shards import ShardedArray
 from umd_bench.data.sources import data_facts
+from umd_bench.data.vae import Decode, decoder_of
 from umd_bench.engine.families import Sampled
 from umd_bench.engine.loop import pick_device
 from umd_bench.engine.noise_process import NoiseProcess
@@ -51,17 +51,13 @@ def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) 
     that FID is defined by they are called ``fid``, ``is`` and ``floor_fid``.
     ``samples.png`` shows the first sampling seed's first samples, a row for each class; ``neighbours.png``, where ``memorised``
     is asked for, its samples that are nearest to a training image, each beside that image; ``samples.npz``, where ``save`` is,
-    all of its samples. Raises :class:`UserError` for another kind of stage, missing weights, an extractor of another data set,
-    a reference that cannot serve, and NaN samples.
+    all of its samples. Latents are decoded first, and scored against images. Raises :class:`UserError` for another kind of
+    stage, missing weights, an extractor of another data set, a reference that cannot serve, and NaN samples.
     """
     stage = spec.stage
     if not isinstance(stage, GenerateStage) or spec.parent_nimg is None:
         raise UserError(f"a {spec.kind} stage draws nothing from a parent's snapshot: expected a generate stage with a parent")
-    data = data_facts(spec.data)
-    if data.vae is not None:
-        raise UserError(
-            f"samples of {data.name} are latents of {data.vae}, and this version has no decoder that makes images of them"
-        )
+    data, images = data_facts(spec.data, root=pack.path.parent), images_of(pack)
     check_extractor(stage.extractor, data, path="stages.generate.extractor")
     for name in stage.more_extractors:
         check_extractor(name, data, path="stages.generate.more_extractors")
@@ -69,11 +65,11 @@ def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) 
     judges = []
     for name in stage.all_extractors:
         extractor = load_extractor(name, device)
-        judge = judge_of(extractor, pack, stage.scores, stage.reference, stage.n, sha256=stage.reference_sha256)
+        judge = judge_of(extractor, images, stage.scores, stage.reference, stage.n, sha256=stage.reference_sha256)
         judges.append(judge)
     ema = stage.ema and spec.parent_ema
     model = restore_sampled(parent, spec.parent_nimg, source=data, ema=ema, device=device)
-    sampling = _Sampling(model, NoiseProcess(spec.noise, device), stage, attempt)
+    sampling = _Sampling(model, NoiseProcess(spec.noise, device), stage, decoder_of(pack, device), attempt)
 
     scored: list[list[Scored]] = [[] for _ in judges]
     classes = len(pack.manifest.class_names) if spec.parent_labels else 0
@@ -94,7 +90,7 @@ def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) 
             scorer.close()
         sampling.score_seconds += time.perf_counter() - started
         if first and (pairs := scored[0][0].closest):
-            sampling.show_neighbours(pairs, pack.split("train").images, seed, label)
+            sampling.show_neighbours(pairs, images.split("train").images, seed, label)
 
     metrics: dict[str, float] = {}
     by_metric: dict[str, dict[str, Fact]] = {}
@@ -104,7 +100,7 @@ def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) 
         by_metric |= judge.by_metric(sets)
         if judge is not judges[0]:  # the stage's facts are the first one's
             for name in own:
-                by_metric[name] = judge.facts() | by_metric.get(name, {})
+                by_metric[name] = {"further_extractor": True, **judge.facts(), **by_metric.get(name, {})}
     provenance: dict[str, Fact | dict[str, dict[str, Fact]]] = {
         **judges[0].facts(),
         "reference": stage.reference,
@@ -149,6 +145,7 @@ class _Sampling:
     model: Sampled
     process: NoiseProcess
     stage: GenerateStage
+    decode: Decode
     attempt: Attempt
     done: int = 0
     sample_seconds: float = 0.0
@@ -211,7 +208,7 @@ class _Sampling:
         x_0 = generate(self.model, self.process, self.stage, label=asked, indices=indices, seed=seed)
         if not x_0.isfinite().all():  # as uint8 it would be a picture like any other
             raise UserError(f"samples {indices[0]}..{indices[-1]} are NaN or infinite: the weights are no use")
-        images = to_uint8(x_0).cpu()
+        images = self.decode(x_0)
         self.sample_seconds += time.perf_counter() - started
         return images
 

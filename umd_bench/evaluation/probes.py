@@ -19,6 +19,7 @@ from umd_bench.config.probing import ProbeStage
 from umd_bench.config.randomness import derive_seed
 from umd_bench.config.stage import StageSpec
 from umd_bench.data.pack import Pack
+from umd_bench.data.sources import data_facts
 from umd_bench.engine.loop import pick_device
 from umd_bench.evaluation.cache import cached
 from umd_bench.evaluation.features import FOLDER, Index, Pixels, Representation, Table
@@ -49,7 +50,7 @@ def run_probe(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> 
     """
     started = time.perf_counter()
     device = pick_device(spec.resources.device)
-    representation = Representation(spec, parent, device)
+    representation = Representation(spec, parent, data_facts(spec.data, root=pack.path.parent), device)
     stage = spec.stage
     assert isinstance(stage, ProbeStage)
     shots = _shots(pack, stage, spec.seed)
@@ -76,16 +77,18 @@ def pixel_probe(
 ) -> Metrics:
     """The same probes on the images themselves, in [-1, 1], with the same draws: the row that a representation should beat.
 
-    ``pixel_acc_<k>shot`` and its ``_sd``, ``pixel_acc_knn<k>``, ``pixel_acc_linear``: shares in [0, 1]. What needs every image
-    is the same for every arm of a sweep, and so is kept below the folder ``kept`` where one is given.
+    ``pixel_acc_<k>shot`` and its ``_sd``, ``pixel_acc_knn<k>``, ``pixel_acc_linear``: shares in [0, 1]; of latents, which are
+    probed themselves, ``latent_acc_...``. What needs every image is the same for every arm of a sweep, and so is kept below the
+    folder ``kept`` where one is given.
     """
+    name = "pixel_acc" if pack.manifest.vae is None else "latent_acc"
     train, test = (Pixels(pack.split(split)) for split in ("train", "test"))
-    metrics, _ = _few_shot("pixel_acc", pack, train, test, _shots(pack, stage, seed), stage, None)
+    metrics, _ = _few_shot(name, pack, train, test, _shots(pack, stage, seed), stage, None)
     if not stage.reads_all:
         return metrics
 
     def compute() -> dict[str, NDArray[np.float64]]:
-        found, _ = _whole_split("pixel_acc", pack, train, test, stage, seed, torch.device(device))
+        found, _ = _whole_split(name, pack, train, test, stage, seed, torch.device(device))
         return {name: np.array(value) for name, value in found.items()}
 
     if kept is None:

@@ -101,6 +101,12 @@ def find_weights(model: TimmModel) -> Path | None:
     return next((path for path in own if path.exists()), None) or _in_hub_cache(model)
 
 
+def own_names() -> list[str]:
+    """``timm:NAME`` of every weight file in the folder of weights, in order."""
+    files = (weights_folder() / "timm").glob("[!.]*")
+    return sorted({PREFIX + path.stem for path in files if path.suffix in _SUFFIXES})
+
+
 def require_weights(model: TimmModel) -> Path:
     """What :func:`find_weights` finds; :class:`UserError` where it finds nothing."""
     path = find_weights(model)

@@ -20,8 +20,9 @@ from umd_bench.config.stage import stage_specs
 from umd_bench.config.training import WeightsStage
 from umd_bench.config.trial import TrialConfig
 from umd_bench.config.validation import validate
-from umd_bench.data.loader import to_uint8
+from umd_bench.data.pack import open_data
 from umd_bench.data.sources import data_facts
+from umd_bench.data.vae import decoder_of, rounded
 from umd_bench.engine.families import can_sample
 from umd_bench.engine.loop import pick_device
 from umd_bench.engine.noise_process import NoiseProcess
@@ -70,7 +71,12 @@ def evaluation_trial(root: Path, key: str, sets: Sequence[str], profiles: Sequen
     drawn = _stages_of(profiles)
     generated = list(drawn.values()) or ["generate"]
     if can_sample(spec.model):
-        common = {"kind": "generate", "parent": spec.kind, "extractor": extractor_for(spec.data.name)}
+        common = {
+            "kind": "generate",
+            "parent": spec.kind,
+            "extractor": extractor_for(spec.data.name),
+            "clip": spec.data.vae is None,
+        }
         stages |= {name: {**common, **({} if profiles else {"n": 500, "steps": 50})} for name in generated}
     document = Document({"stages": stages})
     if can_sample(spec.model):
@@ -117,12 +123,13 @@ def _less_places(document: Document, drawn: Mapping[str, str]) -> Document:
 
 
 def draw_samples(
-    root: Path, key: str, out: Path | None, settings: GenerateStage, seed: int, *, npz: Path | None = None
+    root: Path, key: str, out: Path | None, settings: GenerateStage, seed: int, *, data_root: Path, npz: Path | None = None
 ) -> None:
     """Draw ``settings.n`` samples of the run's last snapshot, class by class in turn where it knows classes.
 
     The first of them go into the PNG ``out``, all into ``npz`` in the format of sample_files.py, as they are drawn; either may
-    be None. Raises :class:`UserError`, before anything is drawn where a file cannot be written.
+    be None. Latents are not clipped, and are decoded by the VAE in their pack below ``data_root``; images need no data. Raises
+    :class:`UserError`, before anything is drawn where a file cannot be written.
     """
     run = find_run(root, key)
     spec = run.config()
@@ -131,10 +138,10 @@ def draw_samples(
     for path, option in ((out, "--out"), (npz, "--npz")):
         if path is not None:
             require_writable(path.parent, f"the folder of {option}")
-    data = data_facts(spec.data)
-    if data.vae is not None:
-        raise UserError(f"RUN = {key!r} draws latents of {data.vae}, and this version has no decoder that makes images of them")
+    data = data_facts(spec.data, root=data_root)
     device = pick_device(spec.resources.device)
+    decode = rounded if data.vae is None else decoder_of(open_data(spec.data, data_root), device)
+    settings = settings.model_copy(update={"clip": settings.clip and data.vae is None})
     model = restore_sampled(run, train.nimg, source=data, ema=settings.ema and train.keeps_average, device=device)
     label = torch.arange(settings.n) % data.classes if train.labels else None
     rows = grid_rows(settings.n, label, data.classes)
@@ -144,7 +151,7 @@ def draw_samples(
             indices = range(first, min(first + settings.batch, settings.n))
             asked = label[indices.start : indices.stop].to(device) if label is not None else None
             drawn = generate(model, NoiseProcess(spec.noise, device), settings, label=asked, indices=indices, seed=seed)
-            images = to_uint8(drawn).cpu()
+            images = decode(drawn)
             pictures |= {i: images[i - first].clone() for i in indices if i in pictures}
             if writer is not None:
                 writer.add(images)

@@ -74,7 +74,7 @@ def score_samples(
     stages = {name: _stage(name, n) for name in profiles}
     names = list(dict.fromkeys(extractors)) or [extractor_for(data.name)]
     for name in names:
-        check_extractor(name, data_facts(data), path="--extractor")
+        check_extractor(name, data_facts(data, root=data_root), path="--extractor")
     file = open_samples(path)
     for profile, stage in stages.items():
         if file.n < stage.n:

@@ -94,7 +94,7 @@ def _work(
             cost = {"images_per_second": trained.images_per_second}
             return trained.metrics, facts, cost, trained.exact
         case ImportStage():
-            return {}, run_import(spec, data_facts(spec.data), attempt), {}, True
+            return {}, run_import(spec, data_facts(spec.data, root=pack.path.parent), attempt), {}, True
         case ProbeStage():
             scored = run_probe(spec, _parent(run, spec), pack, attempt)
         case GenerateStage():
