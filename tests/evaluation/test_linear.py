@@ -1,19 +1,18 @@
-"""The linear probe: many heads at once are the heads one at a time, LARS is LARS, and the test split chooses nothing."""
+"""The linear probe: many heads at once are the heads one at a time, and the test split chooses nothing.
+
+That a head is what autograd and LARS make of it is in agreement_probes.py.
+"""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import pytest
 import torch
-from timm.optim.lars import Lars
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.probing import LinearConfig
-from umd_bench.config.randomness import derive_seed
 from umd_bench.evaluation import linear
-from umd_bench.evaluation.linear import TRUST, Heads, linear_probe, split_held_out, train_heads
+from umd_bench.evaluation.linear import Heads, linear_probe, split_held_out, train_heads
 
 LRS = (0.3, 1.0, 3.0, 10.0)
 
@@ -30,48 +29,6 @@ def trained(lrs: tuple[float, ...], **fields: object) -> Heads:
     return train_heads(x, np.arange(len(y)), y, classes=4, config=config, seed=3)
 
 
-def by_the_book(lr: float, config: LinearConfig, *, library: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights [K, D] and bias [K] by autograd, torch's own layers, and LARS written out or timm's."""
-    x, y = (torch.from_numpy(array) for array in classes_of(0))
-    N, D, K = len(y), x.shape[1], 4
-    B, steps = config.batch, N // config.batch
-    model = torch.nn.Sequential(torch.nn.BatchNorm1d(D, eps=1e-6, affine=False), torch.nn.Linear(D, K))
-    dense = model[1]
-    first = np.random.default_rng(derive_seed(3, "probe/linear/weights")).standard_normal((D, 1, K), dtype=np.float32)
-    with torch.no_grad():
-        dense.weight.copy_(torch.from_numpy(first[:, 0].T * 0.01))
-        dense.bias.zero_()
-    groups = [
-        {"params": [dense.weight], "always_adapt": True},
-        {"params": [dense.bias], "always_adapt": False},
-    ]
-    lars = Lars(groups, lr=1.0, momentum=config.momentum, trust_coeff=TRUST, eps=0.0) if library else None
-    momentum = {name: torch.zeros_like(p) for name, p in dense.named_parameters()}
-    for epoch in range(config.epochs):
-        order = np.random.default_rng(derive_seed(3, "probe/linear/order", epoch)).permutation(N)
-        for step in range(steps):
-            rows = torch.from_numpy(order[step * B : (step + 1) * B])
-            e = epoch + step / steps
-            w, all_ = config.warmup_epochs, config.epochs
-            rate = lr * B / 256 * (e / w if e < w else (1 + math.cos(math.pi * (e - w) / (all_ - w))) / 2)
-            model.zero_grad()
-            torch.nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
-            if lars is not None:
-                for group in lars.param_groups:
-                    group["lr"] = rate
-                lars.step()
-                continue
-            for name, p in dense.named_parameters():
-                assert p.grad is not None
-                update = p.grad.clone()
-                if name == "weight":
-                    update += config.weight_decay * p.data
-                    update *= TRUST * p.data.norm() / update.norm()
-                momentum[name] = config.momentum * momentum[name] + update
-                p.data -= rate * momentum[name]
-    return dense.weight.data, dense.bias.data
-
-
 def test_heads_trained_at_once_are_the_heads_trained_one_at_a_time() -> None:
     together = trained(LRS)
     for place, lr in enumerate(LRS):
@@ -79,17 +36,6 @@ def test_heads_trained_at_once_are_the_heads_trained_one_at_a_time() -> None:
         torch.testing.assert_close(together.weights[:, place], alone.weights[:, 0], rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(together.bias[place], alone.bias[0], rtol=1e-5, atol=1e-6)
     assert not torch.allclose(together.weights[:, 0], together.weights[:, 3], rtol=0.1)
-
-
-@pytest.mark.parametrize("library", [False, True], ids=["written out", "timm"])
-def test_a_head_is_what_autograd_and_lars_make_of_it(library: bool) -> None:
-    decay = 0.0 if library else 0.5  # timm decays by another rule
-    config = LinearConfig(lr_per_256=LRS, batch=64, epochs=8, warmup_epochs=2, weight_decay=decay)
-    heads = trained(LRS, weight_decay=decay)
-    for place, lr in enumerate(LRS):
-        weight, bias = by_the_book(lr, config, library=library)
-        torch.testing.assert_close(heads.weights[:, place].T, weight, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(heads.bias[place], bias, rtol=1e-4, atol=1e-5)
 
 
 def test_features_that_do_not_fit_the_device_give_the_same_head(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,12 +116,8 @@ def _few_shot(
     labels = {split: torch.from_numpy(pack.split(split).labels) for split in ("train", "test")}
     scored = torch.from_numpy(np.array(test[:]))
     metrics: Metrics = {}
-    facts: Facts = {
-        "shots": list(stage.shots),
-        "draws": stage.draws,
-        "ridge": list(stage.ridge) if isinstance(stage.ridge, tuple) else stage.ridge,
-        "bias": stage.bias,
-    }
+    facts: Facts = {"shots": list(stage.shots), "draws": stage.draws, "bias": stage.bias}
+    facts |= {"ridges": list(stage.ridge)} if isinstance(stage.ridge, tuple) else {"ridge": stage.ridge}
     for k in stage.shots:
         scores, penalties = [], []
         for draw in shots:

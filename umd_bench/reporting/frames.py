@@ -51,6 +51,9 @@ FACTS = {
     "shots": "string",
     "draws": "Int64",
     "ridge": "Float64",
+    "ridges": "string",
+    "linear_lr": "Float64",
+    "linear_batch": "Int64",
 }
 # What it was made from and with.
 ORIGIN = {
@@ -149,8 +152,10 @@ def _asked(stage: StageRecord) -> dict[str, Any]:
     asked: dict[str, Any] = {"data": stage.spec.reads.name}
     match stage.spec.stage:
         case ProbeStage() as probe:
-            asked |= {"probe_t": probe.t, "shots": list(probe.shots), "draws": probe.draws}
-            asked["ridge"] = probe.ridge if isinstance(probe.ridge, float) else None
+            asked["probe_t"] = probe.t
+            if probe.shots:
+                asked |= {"shots": list(probe.shots), "draws": probe.draws}
+                asked |= {"ridges": list(probe.ridge)} if isinstance(probe.ridge, tuple) else {"ridge": probe.ridge}
         case GenerateStage() as generate:
             names = ("n", "sampling_seeds", "extractor", "reference", "sampler", "steps", "eta", "cfg_scale", "clip", "labels")
             asked |= {name: getattr(generate, name) for name in (*names, "cfg_interval")}

@@ -16,6 +16,8 @@ _STATED = {
     "probe_t": "t",
     "draws": "draws of the shots",
     "ridge": "ridge",
+    "ridges": "ridge by leaving one out among",
+    "linear_batch": "linear probe's batch",
     "n": "n",
     "sampling_seeds": "sampling seeds",
     "labels": "labels",
