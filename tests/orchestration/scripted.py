@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from umd_bench.orchestration.executors.contract import Ended
+from umd_bench.orchestration.executors.contract import Ended, Kind
 from umd_bench.store import Failure, RunDir
 
-Script = Callable[[RunDir, int], str | None]
-"""(run directory, how often this stage was submitted before) -> how its process died, or None when it ended by itself."""
+Script = Callable[[RunDir, int], Kind | None]
+"""(run directory, how often this stage was submitted before) -> what took its process away, or None when it ended by itself."""
 
 
 def succeed(run: RunDir, tries: int) -> None:
@@ -28,10 +28,18 @@ def fail_with(message: str, state: str = "error") -> Script:
     return script
 
 
-def die(run: RunDir, tries: int) -> str:
-    """The process goes away without a word."""
-    with run.begin():
-        return "killed"
+def end_by(kind: Kind) -> Script:
+    """Something else ends the process."""
+
+    def script(run: RunDir, tries: int) -> Kind:
+        with run.begin():
+            return kind
+
+    return script
+
+
+die = end_by(Kind.DIED)
+"""The process goes away without a word."""
 
 
 class ScriptedExecutor:
@@ -46,21 +54,34 @@ class ScriptedExecutor:
         self.stopped = False
         self._root, self._scripts = root, scripts or {}
         self._queue: list[str] = []
+        self.left_alive: set[str] = set()
 
     def submit(self, key: str) -> None:
         self.submitted.append(key)
         self._queue.append(key)
         self.most_at_once = max(self.most_at_once, len(self._queue))
 
+    def adopt(self, keys: Iterable[str]) -> set[str]:
+        adopted = self.left_alive & set(keys)
+        self._queue.extend(sorted(adopted))
+        return adopted
+
     def poll(self, timeout: float) -> list[Ended]:
         if not self._queue:
             return []
         key = self._queue.pop(0)
         script: Script = self._scripts.get(key, succeed)
-        return [Ended(key, script(RunDir(self._root, key), self.submitted.count(key) - 1))]
+        kind = script(RunDir(self._root, key), self.submitted.count(key) - 1)
+        return [Ended(key, kind, "killed" if kind else "")]
+
+    def cancel(self, key: str) -> None:
+        pass
 
     def stop(self) -> None:
         self.stopped = True
+
+    def detach(self) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -16,7 +16,7 @@ from umd_bench.config.errors import UserError
 from umd_bench.config.resolve import load_sweep
 from umd_bench.config.stage import StageSpec
 from umd_bench.data.pack import data_root
-from umd_bench.orchestration.executors import EXECUTORS, Ended, Executor, start_executor
+from umd_bench.orchestration.executors import EXECUTORS, Ended, Executor, Kind, start_executor
 from umd_bench.store import RunDir, StageState, stage_state
 
 pytestmark = pytest.mark.slow
@@ -63,7 +63,7 @@ def submit(executor: Executor, root: Path, stages: list[StageSpec]) -> list[str]
 def test_every_submitted_stage_is_returned_once_and_done(executor: Executor, root: Path, tmp_path: Path) -> None:
     keys = submit(executor, root, specs(tmp_path))
     ended = collect(executor, keys)
-    assert all(item.died is None for item in ended.values())
+    assert all(item.kind is None for item in ended.values())
     assert {stage_state(RunDir(root, key)) for key in keys} == {StageState.DONE}
     assert executor.poll(0) == []
 
@@ -97,11 +97,11 @@ def test_a_killed_worker_ends_its_stage_and_the_next_one_runs(executor: Executor
     pid = next(event["pid"] for event in RunDir(root, key).events() if "pid" in event)
     os.kill(pid, signal.SIGKILL)
     ended = collect(executor, [key])
-    assert ended[key].died is not None
+    assert ended[key].kind is Kind.DIED
     psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=10)
     assert stage_state(RunDir(root, key)) is StageState.INTERRUPTED
     keys = submit(executor, root, specs(tmp_path, "seeds=[9]")[:1])
-    assert collect(executor, keys)[keys[0]].died is None
+    assert collect(executor, keys)[keys[0]].kind is None
 
 
 def test_an_unknown_executor_lists_the_known(tmp_path: Path) -> None:

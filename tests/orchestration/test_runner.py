@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from orchestration.scripted import Script, ScriptedExecutor, die, fail_with, succeed
+from orchestration.scripted import Script, ScriptedExecutor, die, end_by, fail_with, succeed
 
 from umd_bench.config.resolve import Sweep, load_sweep
+from umd_bench.orchestration.executors import TRIES, Kind
 from umd_bench.orchestration.plan import build_graph, plan_table
 from umd_bench.orchestration.runner import Progress, Runner, explain
 from umd_bench.store import RunDir, StageState
@@ -91,6 +92,34 @@ def test_a_stage_whose_process_died_is_tried_again_three_times(tmp_path: Path, s
     assert executor.submitted.count(doomed) == 3
     assert set(progress.failures) == {doomed}
     assert progress.failures[doomed].state == "died"
+
+
+def test_each_kind_of_end_is_counted_for_itself(tmp_path: Path, sweep: Sweep) -> None:
+    key = sweep.trials[0].specs["pretrain"].key
+    ends = [Kind.PREEMPTED] * 5 + [Kind.DIED] * 2 + [Kind.NODE_FAIL] * 4 + [Kind.TIMEOUT] * 6
+
+    def script(run: RunDir, tries: int) -> Kind | None:
+        return end_by(ends[tries])(run, tries) if tries < len(ends) else succeed(run, tries)
+
+    progress, executor = run(tmp_path, sweep, {key: script})
+    assert progress.complete
+    assert executor.submitted.count(key) == len(ends) + 1
+
+
+@pytest.mark.parametrize("kind", [Kind.OOM, Kind.NODE_FAIL, Kind.CANCELLED])
+def test_no_kind_of_end_is_tried_for_ever(tmp_path: Path, sweep: Sweep, kind: Kind) -> None:
+    key = sweep.trials[0].specs["pretrain"].key
+    progress, executor = run(tmp_path, sweep, {key: end_by(kind)})
+    assert progress.failures[key].state == kind
+    assert executor.submitted.count(key) == TRIES[kind]
+
+
+def test_jobs_that_an_earlier_command_left_alive_are_not_submitted(tmp_path: Path, sweep: Sweep) -> None:
+    executor = ScriptedExecutor(tmp_path)
+    executor.left_alive = {sweep.trials[0].specs["pretrain"].key}
+    progress = Runner(tmp_path, build_graph(tmp_path, sweep.trials), executor, poll_seconds=0).run()
+    assert progress.complete
+    assert executor.left_alive.isdisjoint(executor.submitted)
 
 
 def test_the_sweep_stops_when_the_first_failures_are_all_alike(tmp_path: Path) -> None:

@@ -58,9 +58,17 @@ def data_pack(
     image_column: Annotated[str | None, typer.Option("--image-column", help="Of a Hugging Face data set.")] = None,
     label_column: Annotated[str | None, typer.Option("--label-column", help="Of a Hugging Face data set.")] = None,
     licence: Annotated[str | None, typer.Option("--licence", help="Of a data set of your own, for the manifest.")] = None,
+    vae: Annotated[str | None, typer.Option("--vae", help="Latents too: a VAE's folder, or its name in the cache.")] = None,
+    vae_name: Annotated[str | None, typer.Option("--vae-name", help="What its latents are called (default: as it is).")] = None,
+    vae_precision: Annotated[str, typer.Option("--vae-precision", help="Of the encoder: fp32 or bf16.")] = "fp32",
+    device: Annotated[str, typer.Option("--device", help="Of the encoder: auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Turn a data set's original files into memory-mapped arrays; what was interrupted goes on."""
+    """Turn a data set's original files into memory-mapped arrays; what was interrupted goes on.
+
+    With --vae its images are then encoded into latents, which are a pack of their own.
+    """
     from umd_bench.cli.packing import PackingProgress
+    from umd_bench.data.pack import pack
     from umd_bench.data.packing import PackOptions, pack_data
 
     options = PackOptions(
@@ -74,9 +82,23 @@ def data_pack(
         label_column=label_column,
         licence=licence,
     )
+    request = None
+    if vae is not None:
+        from umd_bench.data.latent_pack import LatentRequest, pack_latents
+
+        request = LatentRequest.checked(
+            name, folder_of_data(out), vae, vae_name=vae_name, size=size, precision=vae_precision, device=device
+        )
     with PackingProgress(name) as shown:
-        packed = pack_data(name, root, folder_of_data(out), options, progress=shown.update, listed=shown.line)
+        if request is not None and root is None:  # images that are packed already need no folder
+            packed = pack(name, folder_of_data(out), size=size, progress=shown.update)
+        else:
+            packed = pack_data(name, root, folder_of_data(out), options, progress=shown.update, listed=shown.line)
     _print_pack(packed)
+    if request is not None:
+        with PackingProgress(f"latents of {name}") as shown:
+            latents = pack_latents(request, packed, progress=shown.update)
+        _print_pack(latents)
 
 
 @app.command("verify")

@@ -80,9 +80,19 @@ def plan(
 @app.command()
 def status(
     name: Annotated[str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name; all of them when left out.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object, for programs; docs/search.md has its fields.")
+    ] = False,
     results: ResultsOption = RESULTS,
 ) -> None:
     """Show where sweeps stand, read from the run directories."""
+    if as_json:
+        import json
+
+        from umd_bench.orchestration.survey import status_json
+
+        typer.echo(json.dumps(status_json(results, name)))
+        return
     from umd_bench.orchestration.status import status_table
 
     console.print(status_table(results, name))

@@ -51,12 +51,12 @@ def packs_below(root: Path) -> list[Pack]:
 def find_packs(which: str | None, root: Path, size: int | None) -> list[Pack]:
     """The packs meant by ``which``: all below ``root`` where None, the pack in that folder, or those of that name.
 
-    ``size`` in pixels narrows them down. Raises :class:`UserError` where there is none.
+    ``size`` in pixels narrows them down; latents have their images'. Raises :class:`UserError` where there is none.
     """
     if which is not None and (Path(which) / MANIFEST_FILE).is_file():
         return [Pack(Path(which), read_manifest(Path(which)))]
     packs = packs_below(root)
-    found = [x for x in packs if which in (None, x.manifest.name) and size in (None, x.manifest.size)]
+    found = [x for x in packs if which in (None, x.manifest.name) and size in (None, x.manifest.image_size)]
     if not found:
         what = f"no pack of {which!r}" if which is not None else "no pack"
         sized = f" at {size} px" if size is not None else ""

@@ -1,6 +1,6 @@
 """What a pack says of itself: the manifest, the names of its files, and the folder that a pack lies in.
 
-    root/<name>[-<size>]-v<version>.<format>/
+    root/<name>[-<size>]-v<version>.<format>/           or, of latents, root/<name>-<size>-<vae>-v<version>.<format>/
         manifest.json
         train-labels.npy  train-images-00000.npy  train-images-00001.npy ...      and test-..., and other splits
 
@@ -27,6 +27,24 @@ SKIPPED_FILE = "skipped.txt"
 _SIZED = re.compile(rf"(?P<name>[a-z0-9][a-z0-9_]*)-(?P<size>[1-9]\d*)-v\d+\.{FORMAT}")
 
 
+class VaeFacts(BaseModel):
+    """What the latents of a pack were made with; a copy of the VAE lies in the pack (vae.py), and ``hash`` says that it is.
+
+    A model sees ``(z - shift) * scale`` of a latent z. ``pixels`` is the digest of the pack of the images.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    hash: str
+    precision: str  # of the encoder: fp32 or bf16
+    scale: float
+    shift: float
+    channels: int
+    factor: int  # the image's side over the latent's
+    pixels: str
+
+
 class Manifest(BaseModel):
     """What a pack holds. ``digest`` is the SHA-256 of all of it but the ``notes``, which say what it was made from.
 
@@ -49,6 +67,12 @@ class Manifest(BaseModel):
     options: dict[str, str] | None = None  # how the images were made, where that was chosen: resize, crop, splits
     shape: tuple[int, ...] | None = None  # of a row; None: an image [channels, size, size]
     dtype: str | None = None  # of a row; None: uint8
+    vae: VaeFacts | None = None  # latents: then size and channels are theirs, and rows are moments (latents.py)
+
+    @property
+    def image_size(self) -> int:
+        """The side in pixels of the images, or of those that the latents were made of."""
+        return self.size if self.vae is None else self.size * self.vae.factor
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -83,6 +107,11 @@ def labels_file(split: str) -> str:
 def folder_name(name: str, version: int, size: int | None) -> str:
     """The name of a pack's folder; ``size`` is None where the data set has a size of its own."""
     return f"{name if size is None else f'{name}-{size}'}-v{version}.{FORMAT}"
+
+
+def latents_folder_name(name: str, version: int, size: int, vae: str) -> str:
+    """The name of the folder of a pack of latents; ``size`` is the images' side in pixels."""
+    return f"{name}-{size}-{vae}-v{version}.{FORMAT}"
 
 
 def own_packs(root: Path, known: Container[str]) -> dict[str, list[int]]:

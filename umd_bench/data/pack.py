@@ -22,16 +22,18 @@ from umd_bench.config.errors import FieldError, UserError, one_of
 from umd_bench.data.manifest import (
     MANIFEST_FILE,
     Manifest,
+    VaeFacts,
     data_root,
     folder_name,
     images_file,
     labels_file,
+    latents_folder_name,
     read_manifest,
     remedy,
     sha256_of,
 )
 from umd_bench.data.shards import ShardedArray
-from umd_bench.data.sources import DataSource, Splits, data_facts, source
+from umd_bench.data.sources import OWN_VERSION, SOURCES, DataSource, Splits, data_facts, source
 from umd_bench.data.writing import Progress, rows_of, write_pack
 
 __all__ = [
@@ -39,6 +41,8 @@ __all__ = [
     "Pack",
     "Split",
     "data_root",
+    "images_of",
+    "latents_path",
     "open_data",
     "open_pack",
     "pack",
@@ -49,10 +53,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Split:
-    """Rows [N, ...], mostly images uint8 [N, C, H, W], memory-mapped and read-only; labels int64 [N] in 0..classes-1."""
+    """Rows [N, ...], memory-mapped and read-only; labels int64 [N] in 0..classes-1.
+
+    Rows are images uint8 [N, C, H, W], or, with ``vae``, moments of latents float16 [N, 2, 2, C, h, w] (latents.py).
+    """
 
     images: ShardedArray
     labels: NDArray[np.int64]
+    vae: VaeFacts | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -74,7 +82,8 @@ class Pack:
             self._load(images_file(name, shard), (count, *facts.row_shape), facts.row_dtype)
             for shard, count in enumerate(facts.shards[name])
         ]
-        return Split(ShardedArray(rows), np.array(self._load(labels_file(name), (facts.counts[name],), np.int64)))
+        labels = np.array(self._load(labels_file(name), (facts.counts[name],), np.int64))
+        return Split(ShardedArray(rows), labels, facts.vae)
 
     def _load(self, file: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         path = self.path / file
@@ -93,8 +102,49 @@ def open_pack(name: str, root: Path) -> Pack:
 
 
 def open_data(data: DataConfig, root: Path) -> Pack:
-    """The pack of a configured data set below ``root``, made on first use. Raises as :func:`pack` does."""
-    return pack(data.name, root, size=data.size, vae=data.vae)
+    """The pack of a configured data set below ``root``, made on first use where it is one of images.
+
+    Raises as :func:`pack` does, and :class:`UserError` for latents that are not packed.
+    """
+    if data.vae is None:
+        return pack(data.name, root, size=data.size)
+    facts, latents = source(data.name, root=root, size=data.size), data_facts(data, root=root)
+    target = latents_path(data, root)
+    if not target.exists():
+        size = "" if facts.size is not None else f" --size {data.side}"
+        raise UserError(
+            f"latents of {data.name} ({data.vae}) cannot be used: their packed folder {target} is missing; "
+            f"`umd-bench data pack {data.name}{size} --vae NAME_OR_PATH --vae-name {data.vae}` makes it of the packed images"
+        )
+    manifest = _checked(read_manifest(target), target, facts, latents.size)
+    if manifest.vae is None or manifest.vae.name != data.vae:
+        raise UserError(f"{target / MANIFEST_FILE} is not of latents of {data.vae}; {remedy(target)}")
+    return Pack(target, manifest)
+
+
+def images_of(pack: Pack) -> Pack:
+    """The pack of images that a pack of latents was made of; itself where it holds images.
+
+    Raises :class:`UserError` where they are not there any more, or are others.
+    """
+    vae = pack.manifest.vae
+    if vae is None:
+        return pack
+    images = open_data(DataConfig(name=pack.manifest.name, size=pack.manifest.image_size), pack.path.parent)
+    if images.manifest.digest != vae.pixels:
+        raise UserError(
+            f"{pack.path} holds latents of other images than {images.path} (digests {vae.pixels[:12]} and "
+            f"{images.manifest.digest[:12]}); {remedy(pack.path)}"
+        )
+    return images
+
+
+def latents_path(data: DataConfig, root: Path) -> Path:
+    """The folder of the latents of a configured data set that has a ``vae`` and a side."""
+    assert data.vae is not None
+    assert data.side is not None
+    version = SOURCES[data.name].version if data.name in SOURCES else OWN_VERSION
+    return root / latents_folder_name(data.name, version, data.side, data.vae)
 
 
 def pack(
@@ -103,7 +153,6 @@ def pack(
     folder: Path | None = None,
     *,
     size: int | None = None,
-    vae: str | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Pack:
     """Read the data set ``name`` (from ``folder``, or where its source looks) and pack it, unless its pack is there already.
@@ -115,9 +164,7 @@ def pack(
     facts = source(name, root=root, size=size)
     if facts.size is not None and size not in (None, facts.size):
         raise FieldError("size", size, f"images of {name} have {facts.size} pixels a side")
-    size = data_facts(DataConfig(name=name, size=size or facts.size, vae=vae), root=root).size
-    if vae is not None:
-        raise UserError(f"latents of {name} ({vae}) cannot be used: this version reads no packs of latents; train on pixels")
+    size = data_facts(DataConfig(name=name, size=size or facts.size), root=root).size
     target = pack_path(facts, root, size)
     if not target.exists():
         if facts.read is None:
@@ -192,7 +239,7 @@ def _checked(manifest: Manifest, target: Path, facts: DataSource, size: int) -> 
     if (manifest.name, manifest.version) != (facts.name, facts.version):
         found, expected = f"{manifest.name} version {manifest.version}", f"{facts.name} version {facts.version}"
         raise UserError(f"{path} is of {found}, expected {expected}; {remedy(target)}")
-    if facts.size is None and (manifest.size, len(manifest.class_names)) != (size, facts.classes):
+    if (facts.size is None or manifest.vae is not None) and (manifest.size, len(manifest.class_names)) != (size, facts.classes):
         found = f"{manifest.size} px and {len(manifest.class_names)} classes"
         raise UserError(f"{path} is of {found}, expected {size} px and {facts.classes} classes; {remedy(target)}")
     if manifest.digest != manifest.facts_digest():

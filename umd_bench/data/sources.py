@@ -7,6 +7,7 @@ be planned anywhere. A name in no row is a user's own data set, known from its p
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,8 +67,21 @@ class Vae:
     channels: int
 
 
-# Rombach et al., arXiv 2112.10752: the KL auto-encoder f8 of Stable Diffusion, 256 px -> 32x32x4, latents times 0.18215.
-VAES = {"sd_kl_f8": Vae(factor=8, channels=4)}
+# The KL auto-encoder f8 of Rombach et al., arXiv 2112.10752: 256 px -> 32x32x4, latents times 0.18215. Which weights it has is
+# the pack's to say. DiT takes the first, stabilityai/sd-vae-ft-ema.
+VAES = {name: Vae(factor=8, channels=4) for name in ("sd-vae-ft-ema", "sd-vae-ft-mse", "sd_kl_f8")}
+# Any other VAE says in its name what a plan without data has to know, as in my-vae-f8c16.
+_GEOMETRY = re.compile(r"-f([1-9]\d*)c([1-9]\d*)$")
+
+
+def vae_named(name: str, path: str = "data.vae") -> Vae:
+    """What the name of a VAE tells; :class:`FieldError` at ``path`` for one that is unknown and tells nothing."""
+    if name in VAES:
+        return VAES[name]
+    told = _GEOMETRY.search(name)
+    if told is None:
+        raise FieldError(path, name, f"{one_of(VAES)}, or a name that ends in -f<factor>c<channels>, as in my-vae-f8c16")
+    return Vae(factor=int(told[1]), channels=int(told[2]))
 
 
 @dataclass(frozen=True)
@@ -183,9 +197,7 @@ def data_facts(data: DataConfig, *, path: str = "data", root: Path | None = None
         raise FieldError(f"{path}.size", None, f"images of {data.name} have no size of their own: expected a number of pixels")
     if data.vae is None:
         return DataFacts(data.name, size, found.channels, found.classes)
-    if data.vae not in VAES:
-        raise FieldError(f"{path}.vae", data.vae, one_of(VAES))
-    vae = VAES[data.vae]
+    vae = vae_named(data.vae, f"{path}.vae")
     if found.channels != 3:
         raise FieldError(
             f"{path}.vae", data.vae, f"it takes RGB images, and those of {data.name} have {found.channels} channel"

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import filelock
@@ -97,14 +98,16 @@ def write_pack(
     splits: Mapping[str, Rows],
     *,
     inputs: str,
+    beside: Mapping[str, bytes | Path] = MappingProxyType({}),
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> None:
     """Write ``splits`` as the pack ``target``, unless it is there, or another process writes it first.
 
     ``draft`` is the manifest without ``counts``, ``shards``, ``sha256`` and ``digest``, which are filled in here, as are
     ``shape`` and ``dtype`` where a row is no uint8 image. ``inputs`` states what the rows are read from (names and sizes of raw
-    files, a hash): what an interrupted packing left is continued only where it is the same. ``progress`` is called after
-    each piece. Whoever comes second waits for the first, then finds its pack.
+    files, a hash): what an interrupted packing left is continued only where it is the same. ``beside`` are other files of
+    the pack by name, as their content or as the file to copy. ``progress`` is called after each piece. Whoever comes second
+    waits for the first, then finds its pack.
 
     Raises :class:`UserError` for a disk without room, before anything is written, for a folder that cannot be written, and
     for a split that nothing is left of; and what a ``read`` raises. Finished shards stay then, for the next packing.
@@ -117,7 +120,7 @@ def write_pack(
         with _locked(work):
             try:
                 if not target.exists():
-                    _write(target, work, facts, splits, identity, progress)
+                    _write(target, work, facts, splits, identity, beside, progress)
             finally:  # while the lock is held: the next one opens a lock file of its own
                 if target.exists() or not _has_finished(work / "journal.jsonl"):
                     shutil.rmtree(work, ignore_errors=True)
@@ -153,6 +156,7 @@ def _write(
     facts: Manifest,
     splits: Mapping[str, Rows],
     identity: str,
+    beside: Mapping[str, bytes | Path],
     progress: Callable[[Progress], None],
 ) -> None:
     """Write what the journal does not have, then the manifest, then rename."""
@@ -193,7 +197,7 @@ def _write(
                 file.write(json.dumps(vars(shard)) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-    _seal(files, facts, splits, finished)
+    _seal(files, facts, splits, finished, _copied(files, beside))
     try:
         files.rename(target)
     except OSError:
@@ -201,9 +205,27 @@ def _write(
             raise  # else a packer of other inputs was first, and its folder stays
 
 
-def _seal(files: Path, facts: Manifest, splits: Mapping[str, Rows], finished: Mapping[tuple[str, int], _Shard]) -> None:
-    """Write the labels, the list of what was left out, and the manifest."""
-    counts, shards, sha256 = {}, {}, {}
+def _copied(files: Path, beside: Mapping[str, bytes | Path]) -> dict[str, str]:
+    """Write the other files; the SHA-256 of each."""
+    for name, content in beside.items():
+        if isinstance(content, Path):
+            shutil.copyfile(content, files / name)
+        else:
+            (files / name).write_bytes(content)
+        with (files / name).open("rb") as file:
+            os.fsync(file.fileno())
+    return {name: sha256_of(files / name) for name in beside}
+
+
+def _seal(
+    files: Path,
+    facts: Manifest,
+    splits: Mapping[str, Rows],
+    finished: Mapping[tuple[str, int], _Shard],
+    sha256: dict[str, str],
+) -> None:
+    """Write the labels, the list of what was left out, and the manifest; ``sha256`` is of the other files."""
+    counts, shards = {}, {}
     left_out: list[str] = []
     for name, rows in splits.items():
         kept, sizes = np.ones(len(rows), np.bool_), []

@@ -138,9 +138,9 @@ class Display:
             parts.append(f"{len(progress.failures)} failed")
         if progress.blocked:
             parts.append(f"{len(progress.blocked)} waiting for a failed one")
-        parts.append(f"{_clock(time.monotonic() - self._started)} elapsed")
+        parts.append(f"{clock(time.monotonic() - self._started)} elapsed")
         if left is not None and done < total:
-            parts.append(f"about {_clock(left)} left")
+            parts.append(f"about {clock(left)} left")
         if progress.stopped_because is not None:
             parts.append(f"stopping: {progress.stopped_because}")
         return ", ".join(parts)
@@ -182,7 +182,7 @@ class Display:
         return False, [trial, state, "", "", "", count]
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

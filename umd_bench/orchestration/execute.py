@@ -19,6 +19,7 @@ from umd_bench.orchestration.checks import check_trials, check_weights, prepare_
 from umd_bench.orchestration.display import Display
 from umd_bench.orchestration.executors import start_executor
 from umd_bench.orchestration.plan import Node, build_graph
+from umd_bench.orchestration.retrying import take_up_retried
 from umd_bench.orchestration.runner import Progress, Runner
 from umd_bench.store import RunDir, StageState
 from umd_bench.store.files import require_writable
@@ -72,6 +73,7 @@ def execute(
         with Display(console, site.results, keys, executor.slots) as display:
 
             def changed(progress: Progress) -> None:
+                take_up_retried(site.results, progress)
                 display.show(progress)
                 on_change(progress)
 

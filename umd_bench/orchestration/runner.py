@@ -8,13 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from umd_bench.orchestration.executors.contract import Ended, Executor
+from umd_bench.orchestration.executors.contract import TRIES, Ended, Executor, Kind
 from umd_bench.orchestration.plan import Node
 from umd_bench.store import Failure, RunDir, StageState, stage_state
 
-# How often a stage whose process vanished is tried again in one sitting. What fails by itself (NaN, an error, a wrong
-# request) would fail again and is not.
-TRIES_AFTER_DEATH = 3
 # The sweep stops when this many stages have failed, all alike, and none has succeeded.
 SAME_FAILURES_TO_STOP = 3
 
@@ -55,12 +52,16 @@ class Runner:
         self._root, self._nodes, self._executor = root, nodes, executor
         self._on_change, self._poll_seconds = on_change, poll_seconds
         self._submitted: set[str] = set()
-        self._deaths: Counter[str] = Counter()
+        self._lost: Counter[tuple[str, Kind]] = Counter()  # attempts that something else ended, by stage and kind
         self._stopping = False
         self.progress = Progress(nodes, reused=sum(node.state is StageState.DONE for node in nodes.values()))
 
     def run(self) -> Progress:
-        """Work until nothing more can be done; failures are in the result, not raised."""
+        """Work until nothing more can be done; failures are in the result, not raised.
+
+        Jobs that an earlier command left alive are taken over first, so that none is submitted a second time.
+        """
+        self._adopt()
         while True:
             self._submit_ready()
             if not self._submitted and not self._waiting_elsewhere():
@@ -76,6 +77,11 @@ class Runner:
         self._stopping = True
         self.progress.stopped_because = "interrupted"
         self._executor.stop()
+
+    def _adopt(self) -> None:
+        for key in self._executor.adopt([key for key, node in self._nodes.items() if node.state is not StageState.DONE]):
+            self._nodes[key].state = StageState.RUNNING
+            self._submitted.add(key)
 
     def _submit_ready(self) -> None:
         if self._stopping:
@@ -116,13 +122,22 @@ class Runner:
         node.state = stage_state(run, node.needed)
         if node.state is StageState.DONE:
             self.progress.finished += 1
-        elif ended.died is not None:
-            self._deaths[ended.key] += 1
-            if self._deaths[ended.key] >= TRIES_AFTER_DEATH:
-                self._fail(node, Failure(state="died", message=f"{ended.died} ({TRIES_AFTER_DEATH} times)", fingerprint="died"))
+        elif ended.kind is not None:
+            self._count(node, ended.kind, ended.message)
         elif node.state is StageState.FAILED:
             failure = run.failure()
             assert failure is not None
+            self._fail(node, failure)
+
+    def _count(self, node: Node, kind: Kind, message: str) -> None:
+        """One more attempt of this kind; the stage is ready again unless there have been enough of them."""
+        self._lost[node.key, kind] += 1
+        if node.state is StageState.FAILED:  # of an attempt before this one
+            node.state = StageState.INTERRUPTED
+        if self._lost[node.key, kind] >= TRIES[kind] and not self._stopping:
+            times = "" if TRIES[kind] == 1 else f" ({TRIES[kind]} times)"
+            failure = Failure(state=kind, message=f"{message}{times}", fingerprint=kind)
+            RunDir(self._root, node.key).give_up(failure)
             self._fail(node, failure)
 
     def _fail(self, node: Node, failure: Failure) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.table import Table
 
 from umd_bench.orchestration.plan import Node
-from umd_bench.store import RunDir, StageState, list_sweeps, read_sweep, stage_state
+from umd_bench.orchestration.survey import Survey, keys_of
+from umd_bench.store import RunDir, StageState, list_sweeps, read_sweep
 
 
 def status_table(root: Path, name: str | None) -> Table:
@@ -19,10 +20,10 @@ def status_table(root: Path, name: str | None) -> Table:
     if name is not None:
         return _trials_table(root, name)
     table = Table("sweep", "tier", "trials", *(state.value for state in StageState), box=None, pad_edge=False)
+    survey = Survey(root)
     for sweep in list_sweeps(root):
         record = read_sweep(root, sweep)
-        keys = {key for trial in record.trials for key in trial.stages.values()}
-        counts = Counter(stage_state(RunDir(root, key)) for key in keys)
+        counts = Counter(stand.state for stand in survey.look(keys_of(record)).values())
         table.add_row(sweep, record.tier, str(len(record.trials)), *(str(counts[state] or "") for state in StageState))
     if not table.rows:
         table.caption = f"no sweep in {root} yet: `umd-bench sweep FILE` makes one"
@@ -33,8 +34,9 @@ def _trials_table(root: Path, name: str) -> Table:
     record = read_sweep(root, name)
     stages = list(dict.fromkeys(stage for trial in record.trials for stage in trial.stages))
     table = Table("trial", *stages, box=None, pad_edge=False)
+    stands = Survey(root).look(keys_of(record))
     for trial in record.trials:
-        states = {stage: stage_state(RunDir(root, key)) for stage, key in trial.stages.items()}
+        states = {stage: stands[key].state for stage, key in trial.stages.items()}
         table.add_row(trial.id, *(_coloured(states[stage]) if stage in states else "" for stage in stages))
     return table
 

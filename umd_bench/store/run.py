@@ -8,6 +8,7 @@
         checkpoints/         training state to resume from
         result.json          its result, if it got that far
         failure.json         why it ended, if it failed
+        failure-retried.json the same, after a person asked for another try
     snapshots/               weights kept at a stated nimg   \\
     artifacts/               sample grids                     > linked from the attempt that made them, first one wins
     result.json              the accepted result             /
@@ -20,6 +21,7 @@ twin (a requeued job whose first life went on) can neither damage nor replace wh
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -101,7 +103,11 @@ class RunDir:
 
     def attempts(self) -> list[int]:
         """Numbers of the attempts so far, oldest first."""
-        return sorted(int(p.name.removeprefix("attempt-")) for p in self.path.glob("attempt-*"))
+        try:
+            names = os.listdir(self.path)  # noqa: PTH208 - thousands of folders are listed for one status
+        except FileNotFoundError:
+            return []
+        return sorted(int(name.removeprefix("attempt-")) for name in names if name.startswith("attempt-"))
 
     def attempt_path(self, number: int) -> Path:
         """The folder of one attempt."""
@@ -116,6 +122,41 @@ class RunDir:
         attempts = self.attempts()
         record = read_json(self.attempt_path(attempts[-1]) / "failure.json") if attempts else None
         return None if record is None else Failure.model_validate(record)
+
+    def give_up(self, failure: Failure) -> None:
+        """Record for the newest attempt, whose process went away without a word, why the stage is not tried again.
+
+        Nothing is written where there is no attempt, where it said itself why it ended, or where the stage has an owner.
+        """
+        lock = self._try_lease() if self.attempts() else None
+        if lock is None:
+            return
+        with lock:
+            path = self.attempt_path(self.attempts()[-1]) / "failure.json"
+            if not path.exists():
+                write_json(path, failure.model_dump())
+
+    def retry(self) -> bool:
+        """Set a failure aside: the stage can go on from its newest checkpoint. False where it has not failed, or has an owner.
+
+        The failure's record stays, under another name.
+        """
+        lock = self._try_lease() if self.failure() is not None else None
+        if lock is None:
+            return False
+        with lock:
+            if (self.path / "result.json").exists() or self.failure() is None:
+                return False
+            folder = self.attempt_path(self.attempts()[-1])
+            (folder / "failure.json").replace(folder / "failure-retried.json")
+            return True
+
+    def was_retried(self) -> bool:
+        """Whether the newest attempt's failure was set aside, and none began since."""
+        attempts = self.attempts()
+        if not attempts or self.failure() is not None:
+            return False
+        return (self.attempt_path(attempts[-1]) / "failure-retried.json").exists()
 
     def events(self, attempt: int | None = None) -> Iterator[dict[str, Any]]:
         """Events of one attempt or of all, in order; a torn last line of a killed process is left out."""
@@ -137,21 +178,26 @@ class RunDir:
         """Whether a living process owns the stage now."""
         if not (self.path / "lease.lock").exists():
             return False
-        lock = self.lease()
-        try:
-            lock.acquire(blocking=False)
-        except filelock.Timeout:
+        lock = self._try_lease()
+        if lock is None:
             return True
         lock.release()
         return False
 
-    def begin(self) -> Attempt:
-        """Own the stage and open a new attempt; raises :class:`StageBusy` while another process owns it."""
+    def _try_lease(self) -> filelock.BaseFileLock | None:
+        """The lease, acquired; None while another process has it."""
         lock = self.lease()
         try:
             lock.acquire(blocking=False)
         except filelock.Timeout:
-            raise StageBusy(self.key) from None
+            return None
+        return lock
+
+    def begin(self) -> Attempt:
+        """Own the stage and open a new attempt; raises :class:`StageBusy` while another process owns it."""
+        lock = self._try_lease()
+        if lock is None:
+            raise StageBusy(self.key)
         number = max(self.attempts(), default=0) + 1
         self.attempt_path(number).mkdir()
         return Attempt(self, number, lock)

@@ -1,0 +1,97 @@
+"""Logs: a trial or a run is found by the beginning of its name, and its events read like sentences, to the end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from orchestration.scripted import fail_with, succeed
+from orchestration.small import write_small
+
+from umd_bench.config.errors import UserError
+from umd_bench.config.resolve import Sweep, load_sweep
+from umd_bench.orchestration.finding import find_stages
+from umd_bench.orchestration.logs import show_logs
+from umd_bench.orchestration.plan import sweep_record
+from umd_bench.store import RunDir, write_sweep
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    sweep = load_sweep(write_small(tmp_path))
+    write_sweep(tmp_path, sweep_record(sweep))
+    return sweep
+
+
+def begun(root: Path, sweep: Sweep, trial: int = 0, stage: str = "pretrain") -> RunDir:
+    spec = sweep.trials[trial].specs[stage]
+    run = RunDir(root, spec.key)
+    run.prepare(spec)
+    return run
+
+
+def lines(root: Path, what: str, count: int = 100) -> list[str]:
+    out: list[str] = []
+    show_logs(find_stages(root, what), out.append, lines=count, follow=False)
+    return out
+
+
+def test_a_run_is_found_by_the_beginning_of_its_key_and_a_trial_by_its_name(tmp_path: Path, sweep: Sweep) -> None:
+    run = begun(tmp_path, sweep)
+    assert [found.run.key for found in find_stages(tmp_path, run.key[:6])] == [run.key]
+    for what in ("mask_ratio=0.25,seed=0", "small/mask_ratio=0.25,seed=0"):
+        assert [found.name for found in find_stages(tmp_path, what)] == list(sweep.trials[0].specs)
+    with pytest.raises(UserError, match=r"2 trials begin so, small/mask_ratio=0\.25,seed=0"):
+        find_stages(tmp_path, "mask_ratio=0.25")
+    with pytest.raises(UserError, match="no run and no trial"):
+        find_stages(tmp_path, "nothing")
+
+
+def test_a_trial_of_two_sweeps_with_the_same_stages_is_one(tmp_path: Path, sweep: Sweep) -> None:
+    write_sweep(tmp_path, sweep_record(sweep).model_copy(update={"name": "again"}))
+    assert len(find_stages(tmp_path, "mask_ratio=0.25,seed=0")) == 5
+
+
+def test_events_output_and_failures_are_told_in_words(tmp_path: Path, sweep: Sweep) -> None:
+    run = begun(tmp_path, sweep)
+    with run.begin() as attempt:
+        attempt.event("state", state="running", pid=12)
+        attempt.event("metrics", nimg=15360, loss=0.123456, images_per_second=2345.6)
+        attempt.event("progress", done=10, total=2000)
+        attempt.event("warning", message="careful")
+        (attempt.path / "worker.log").write_text("hello\nunfinished")
+    fail_with("a\nlong story")(run, 0)
+    told = "\n".join(lines(tmp_path, run.key))
+    for part in (
+        "pretrain #1 running pid 12",
+        "pretrain #1 15,360 images, loss 0.1235, 2,346 images/s",
+        "10 of 2,000",
+        "warning: careful",
+        "pretrain #1 worker.log | hello",
+        "pretrain #2 failed (error): a",
+        "pretrain #2 | long story",
+    ):
+        assert part in told
+    assert "unfinished" not in told
+    assert len(lines(tmp_path, run.key, 2)) == 2
+    assert lines(tmp_path, "mask_ratio=0.25,seed=1")[0].endswith("not begun yet")
+
+
+def test_following_goes_on_until_the_stage_is_done_and_repeats_nothing(tmp_path: Path, sweep: Sweep) -> None:
+    run = begun(tmp_path, sweep)
+    run.begin().__exit__(None, None, None)
+    naps = 0
+
+    def sleep(seconds: float) -> None:
+        nonlocal naps
+        naps += 1
+        with (run.attempt_path(1) / "events.jsonl").open("a") as file:
+            file.write(json.dumps({"event": "metrics", "time": 1, "nimg": naps}) + "\n")
+        if naps == 3:
+            succeed(run, 0)
+
+    out: list[str] = []
+    show_logs(find_stages(tmp_path, run.key), out.append, lines=5, follow=True, sleep=sleep)
+    assert [line.split(" ", 4)[4] for line in out if "images" in line] == ["1 images", "2 images", "3 images"]
+    assert out[-1].endswith("#2 done")
