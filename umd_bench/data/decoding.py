@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -15,36 +16,54 @@ from numpy.typing import NDArray
 
 from umd_bench.config.errors import UserError
 from umd_bench.data.albums import Album
-from umd_bench.data.pictures import Encoded, decode_all, start_process
+from umd_bench.data.pictures import decode_all, start_process
 from umd_bench.data.writing import Rows
 
 ON_CORRUPT = ("refuse", "skip")
 _CHUNK = 8  # pictures sent to a process at once
+_CHUNKS_AHEAD = 4  # for each process: it has work while a shard is written
 
 
 class Decoder:
     """Decodes pictures to uint8 [3, size, size] in ``workers`` processes; in this process where there is one."""
 
-    def __init__(self, size: int, resize: str, pool: ProcessPoolExecutor | None) -> None:
+    def __init__(self, size: int, resize: str, pool: ProcessPoolExecutor | None, workers: int) -> None:
         self._size, self._resize, self._pool = size, resize, pool
+        self._ahead = _CHUNKS_AHEAD * workers
 
-    def decode(self, pictures: list[Encoded]) -> list[NDArray[np.uint8] | str]:
-        """Each picture, or why it cannot be read; in order. Raises :class:`UserError` when a process dies."""
+    def decoded(self, album: Album, start: int) -> Iterator[NDArray[np.uint8] | str]:
+        """Each picture from ``start`` on, or why it cannot be read; in order, while later ones are decoded already.
+
+        Raises :class:`UserError` when a process dies.
+        """
+        chunks = (range(i, min(i + _CHUNK, len(album))) for i in range(start, len(album), _CHUNK))
+        work = ([album.load(i) for i in chunk] for chunk in chunks)
         if self._pool is None:
-            return decode_all(pictures, self._size, self._resize)
-        chunks = [pictures[i : i + _CHUNK] for i in range(0, len(pictures), _CHUNK)]
-        sizes, resizes = itertools.repeat(self._size), itertools.repeat(self._resize)
+            for pictures in work:
+                yield from decode_all(pictures, self._size, self._resize)
+            return
+        waiting: deque[Future[list[NDArray[np.uint8] | str]]] = deque()
         try:
-            return list(itertools.chain.from_iterable(self._pool.map(decode_all, chunks, sizes, resizes)))
+            for pictures in work:
+                waiting.append(self._pool.submit(decode_all, pictures, self._size, self._resize))
+                if len(waiting) > self._ahead:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
         except BrokenProcessPool:
             raise UserError("a decoding process died (out of memory?): give fewer workers; what is packed is kept") from None
 
     def rows(self, album: Album, on_corrupt: str) -> Rows:
-        """The rows of a split. One of ``on_corrupt``: "refuse" raises :class:`UserError` for the first that cannot be read."""
+        """The rows of a split. ``on_corrupt`` "refuse" raises :class:`UserError` for the first that cannot be read."""
         reasons: dict[int, str] = {}
+        stream, position = self.decoded(album, 0), 0
 
         def read(start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-            decoded = self.decode([album.load(i) for i in range(start, stop)])
+            nonlocal stream, position
+            if start != position:  # what lies between was packed earlier
+                stream = self.decoded(album, start)
+            decoded = list(itertools.islice(stream, stop - start))
+            position = stop
             kept = np.array([not isinstance(found, str) for found in decoded], np.bool_)
             for i in np.flatnonzero(~kept).tolist():
                 reasons[start + i] = f"{album.names[start + i]}: {decoded[i]}"
@@ -63,10 +82,10 @@ class Decoder:
 def decoder(size: int, resize: str, workers: int) -> Iterator[Decoder]:
     """A decoder whose processes live as long as the context."""
     if workers == 1:
-        yield Decoder(size, resize, None)
+        yield Decoder(size, resize, None, 1)
         return
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=start_process)
     try:
-        yield Decoder(size, resize, pool)
+        yield Decoder(size, resize, pool, workers)
     finally:
         pool.shutdown(cancel_futures=True)

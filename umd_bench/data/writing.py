@@ -32,7 +32,7 @@ from umd_bench.config.errors import UserError
 from umd_bench.data.manifest import MANIFEST_FILE, SKIPPED_FILE, Manifest, images_file, labels_file, sha256_of
 
 SHARD_BYTES = 256 * 2**20  # of a shard, which is also what a packing holds in memory
-_READ_BYTES, _READ_ROWS = 64 * 2**20, 2048  # asked for at once: enough for many decoding processes, little for the memory
+_READ_BYTES, _READ_ROWS = 64 * 2**20, 512  # asked for at once, between two reports of progress
 _LEFTOVER_AGE_S = 24 * 3600  # other inputs' unfinished folders are removed when nobody has written to them for a day
 _GIB = 2**30
 
