@@ -13,7 +13,7 @@ from small_parents import digits
 
 from umd_bench.config.data import DataConfig
 from umd_bench.config.errors import FieldError, UserError
-from umd_bench.data.sources import SOURCES, data_facts
+from umd_bench.data.sources import SOURCES, DataFacts, data_facts
 from umd_bench.evaluation import extractors
 from umd_bench.evaluation.classifier import RECIPES, accuracy, build_classifier, read_weights
 from umd_bench.evaluation.extractors import (
@@ -128,10 +128,14 @@ def test_unknown_names_list_the_valid_ones() -> None:
         load_extractor("inception")
     with pytest.raises(FieldError, match=rf"stages.x.extractor = 'inception' is not accepted: {listed}"):
         check_extractor("inception", SOURCES["digits"], path="stages.x.extractor")
-    with pytest.raises(
-        UserError, match="no extractor takes images of the data set 'nowhere': expected one of cifar100, digits"
-    ):
-        extractor_for("nowhere")
+
+
+def test_a_users_own_pictures_are_rgb_and_a_grey_set_without_an_extractor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert extractor_for("pets_of_mine") in EXTRACTORS
+    check_extractor("efficientnet_lite0", DataFacts("pets_of_mine", 32, 3, 2), path="p")
+    monkeypatch.setitem(SOURCES, "grey", dataclasses.replace(SOURCES["digits"], name="grey"))
+    with pytest.raises(UserError, match="no extractor takes images of the data set 'grey': expected one of cifar10, cifar100"):
+        extractor_for("grey")
 
 
 def test_an_extractor_of_another_data_set_is_refused_with_one_that_fits() -> None:

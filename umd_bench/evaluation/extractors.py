@@ -297,7 +297,7 @@ def _fitting(data: str) -> list[str]:
 
 
 def _is_rgb(data: str) -> bool:
-    return data in SOURCES and SOURCES[data].channels == 3
+    return data not in SOURCES or SOURCES[data].channels == 3  # users' own pictures are packed in RGB
 
 
 def _names(names: Iterable[str]) -> str:
