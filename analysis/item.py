@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 PAPER = "Hansen-Estruch, Vishwanath, Zhang, Tomar, Unified Auto-Encoding with Masked Diffusion, arXiv 2406.17688"
 STANDARD_METRICS = (
-    "*probe.acc_*shot",
+    "*probe.acc_*",
     "*generate*.fid",
     "*generate*.fd_*",
     "*generate*.is",
@@ -17,7 +17,8 @@ STANDARD_METRICS = (
 
 @dataclass(frozen=True)
 class Item:
-    """A table with its figure. ``x`` is an axis's path; ``published`` names files of ``paper/`` to show beside."""
+    """A table with its figure. ``x`` is an axis's path, and so is ``map_y``, where a heat map over both is drawn too;
+    ``published`` names files of ``paper/`` to show beside."""
 
     title: str
     sweep: str
@@ -25,6 +26,7 @@ class Item:
     source: str
     metrics: tuple[str, ...] = STANDARD_METRICS
     published: tuple[str, ...] = ()
+    map_y: str | None = None
 
     @property
     def command(self) -> str:

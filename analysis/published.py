@@ -11,9 +11,9 @@ import pandas as pd
 import yaml
 
 from umd_bench.config.frozen import Frozen
-from umd_bench.reporting.naming import axis_value, number
+from umd_bench.reporting.naming import axis_value
 from umd_bench.reporting.summary import Row, Summary
-from umd_bench.reporting.tables import MISSING, markdown_rows
+from umd_bench.reporting.tables import MISSING, markdown_rows, value
 
 FOLDER = Path(__file__).parent / "paper"
 HEADERS = {"acc_100shot": "100-shot % ↑", "fid": "FID ↓", "is": "IS ↑"}
@@ -85,5 +85,5 @@ def _own(summary: Summary, arm: Row | None) -> dict[str, str]:
     for column in summary.columns:
         found = None if arm is None else arm.estimates.get(column)
         name = f"here: {column.header}"
-        cells[name] = MISSING if found is None else number(found.mean, found.half, percent=column.percent)
+        cells[name] = MISSING if found is None else value(found, column)
     return cells

@@ -9,6 +9,7 @@ from pathlib import Path
 from analysis import (
     finetune_curve,
     latent,
+    layers,
     mask_ratio,
     methods,
     model_size,
@@ -18,8 +19,10 @@ from analysis import (
     training_cost,
     transfer,
 )
+from analysis.heatmap import heatmap
 from analysis.item import Item
 from umd_bench.config.errors import UserError
+from umd_bench.reporting.figures import render
 from umd_bench.reporting.report import write_report
 from umd_bench.reporting.summary import summarize
 from umd_bench.store import list_sweeps
@@ -35,6 +38,7 @@ ITEMS = (
     latent.ITEM,
     model_size.ITEM,
     training_cost.ITEM,
+    layers.ITEM,
 )
 
 
@@ -80,6 +84,9 @@ def _made(results: Path, out: Path, name: str, item: Item | None) -> Outcome:
             lacking = "none of its stages has a result yet; running the sweep again goes on with it"
             return Outcome(name, title, source, lacking=lacking)
         write_report(summary, results, out=out / name, title=title)
+        drawn = heatmap(summary, item.map_y) if item and item.map_y else None
+        for kind in ("png", "pdf") if drawn else ():
+            write_atomic(out / name / f"map.{kind}", render(drawn, kind))
         if item and item.published:
             page = published.beside(summary, [published.load(table) for table in item.published])
             write_atomic(out / name / "published.md", page.encode())
@@ -96,7 +103,8 @@ def _index(outcomes: list[Outcome]) -> str:
             lines += [f"Not made: {outcome.lacking}.", ""]
             continue
         files = sorted(path.name for path in outcome.folder.iterdir())
-        if "figure.png" in files:
-            lines += [f"![{outcome.title}]({outcome.name}/figure.png)", ""]
+        pictures = [file for file in ("figure.png", "map.png") if file in files]
+        for picture in pictures:
+            lines += [f"![{outcome.title}]({outcome.name}/{picture})", ""]
         lines += [", ".join(f"[{file}]({outcome.name}/{file})" for file in files), ""]
     return "\n".join(lines)

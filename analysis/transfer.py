@@ -9,5 +9,5 @@ ITEM = Item(
     sweep="transfer",
     x="method",
     source=f"{PAPER}: Figure 2",
-    metrics=("probe.acc_*shot", "transfer_*.acc_*shot"),
+    metrics=("probe.acc_*", "transfer_*.acc_*"),
 )

@@ -151,6 +151,6 @@ def test_a_missing_file_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
 
 def test_help_names_every_verb(tmp_path: Path) -> None:
     text = run("--help", cwd=tmp_path).stdout
-    verbs = "sweep plan status table train sample evaluate import export schema doctor data mlflow"
+    verbs = "sweep plan status table train sample evaluate score import export schema doctor data mlflow"
     for verb in verbs.split():
         assert verb in text

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import pytest
 
 from umd_bench.config.data import DataConfig
+from umd_bench.config.errors import UserError
+from umd_bench.config.generating import GenerateStage
 from umd_bench.config.model import ModelConfig
 from umd_bench.config.noise import NoiseConfig
+from umd_bench.config.probing import ProbeStage
 from umd_bench.config.resolve import load_trial
 from umd_bench.config.stage import COMPONENT_VERSIONS, StageSpec
 from umd_bench.config.training import CorruptionConfig, ImportStage, TrainStage
@@ -33,6 +39,11 @@ def changed(*sets: str, method: str = "umd") -> set[str]:
         ("stages.finetune.nimg=2560", {"finetune", "finetune_probe", "generate"}),
         ("stages.generate.cfg_scale=3.5", {"generate"}),
         ("stages.probe.shots=[5]", {"probe"}),
+        ("stages.probe.ridge=[10]", {"probe"}),
+        ("stages.probe.knn=[20]", {"probe"}),
+        ("stages.probe.linear={}", {"probe"}),
+        ("stages.probe.block=2", {"probe"}),
+        ("stages.probe.pool=patches", {"probe"}),
         ("stages.pretrain.precision=bf16", set(STAGES)),
     ],
 )
@@ -50,6 +61,11 @@ def test_a_field_changes_its_stage_and_its_descendants(change: str, stages: set[
         "stages.generate.eta=1.0",  # ddim's default, spelled out
         "stages.pretrain.min_snr_gamma=2",  # nothing is weighted by it
         "stages.probe.t=0",  # the default, spelled out
+        "stages.probe.knn=[]",
+        "stages.probe.linear=null",
+        "stages.probe.block=4",  # the last
+        "stages.probe.pool=class",  # the model's own
+        "stages.probe.ridge=10.0",
         "stages.pretrain.corruption.mask_ratio=0.375",
         "data.size=8",  # its own
     ],
@@ -159,8 +175,91 @@ def test_keys_stay_what_they_were() -> None:
     assert spec.key == "05164e46fab4742c"
 
 
+def test_a_probes_key_stays_what_it_was() -> None:
+    spec = StageSpec(
+        stage=ProbeStage(parent="pretrain", shots=(10, 100), draws=5, ridge=10, t=0),
+        model=ModelConfig(patch=2, width=64, depth=2, decoder_depth=1, heads=2),
+        data=DataConfig(name="digits"),
+        noise=NoiseConfig(),
+        seed=0,
+        parent_key="0" * 16,
+        parent_nimg=1280,
+    )
+    assert spec.key == "e73290119141b7e6"
+
+
+def test_without_shots_what_says_how_they_are_drawn_is_idle() -> None:
+    base = ("stages.probe.shots=[]", "stages.probe.knn=[20]")
+    assert keys("umd", *base, "stages.probe.draws=3", "stages.probe.ridge=5")["probe"] == keys("umd", *base)["probe"]
+
+
 def test_the_size_and_the_vae_of_the_data_are_in_every_key() -> None:
     pretrain = load_trial("umd").specs["pretrain"]
     choices = [(64, None), (256, None), (256, "sd_kl_f8")]
     data = [DataConfig(name="imagenet", size=size, vae=vae) for size, vae in choices]
     assert len({StageSpec.model_validate({**pretrain.model_dump(), "data": choice}).key for choice in data}) == 3
+
+
+@pytest.mark.parametrize(
+    "idle",
+    ["scores=[is, accuracy, fd]", "more_extractors=[]", "save=false"],
+)
+def test_a_later_field_of_generate_is_in_no_key_where_it_is_idle(idle: str) -> None:
+    plain = {"parent": "finetune", "n": 500, "extractor": "digits_cnn"}
+    assert "scores" not in GenerateStage(**plain).identity()
+    before = [f"stages.generate.{field}" for field in ("scores=[fd, is, accuracy]",)]
+    assert keys("umd", *before, f"stages.generate.{idle}") == keys("umd", *before)
+
+
+@pytest.mark.parametrize("acts", ["scores=[fd]", "more_extractors=[fashion_cnn]", "save=true", "reference=train"])
+def test_what_a_generate_stage_scores_is_in_its_key_alone(acts: str) -> None:
+    assert changed(f"stages.generate.{acts}") == {"generate"}
+
+
+def test_a_generate_key_stays_what_it_was() -> None:
+    """Pinned like a training stage's: scores asked for since leave results of before where they are."""
+    spec = StageSpec(
+        stage=GenerateStage(parent="finetune", n=500, steps=20, cfg_scale=2.0, extractor="digits_cnn", eta=1.0),
+        model=ModelConfig(patch=2, width=64, depth=2, decoder_depth=1, heads=2),
+        data=DataConfig(name="digits"),
+        noise=NoiseConfig(),
+        seed=0,
+        parent_key="05164e46fab4742c",
+        parent_nimg=1280,
+        parent_labels=True,
+        parent_ema=True,
+    )
+    assert spec.key == "6c2baa698d1927b7"
+
+
+def test_order_of_scores_is_no_difference() -> None:
+    assert keys("umd", "stages.generate.scores=[fd, kid]") == keys("umd", "stages.generate.scores=[kid, fd]")
+
+
+def test_a_reference_file_is_in_the_key_by_its_content(tmp_path: Path) -> None:
+    one, other = tmp_path / "a.npz", tmp_path / "b.npz"
+    one.write_bytes(b"statistics")
+    other.write_bytes(b"statistics")
+
+    def key(file: Path, *more: str) -> str:
+        return keys("umd", f"stages.generate.reference={file}", *more)["generate"]
+
+    assert key(one) == key(other) != keys()["generate"]
+    stated = "stages.generate.reference_sha256=" + hashlib.sha256(b"statistics").hexdigest()
+    assert key(tmp_path / "not_here.npz", stated) == key(one)
+    before = key(one)
+    one.write_bytes(b"others")
+    assert key(one) != before
+
+
+def test_a_reference_that_is_no_file_is_refused_with_its_place(tmp_path: Path) -> None:
+    for value, problem in {
+        tmp_path / "none.npz": r"--set stages\.generate\.reference: .* cannot be read \(No such file",
+        "validation": "'validation' is not accepted: expected train, test, or the path of an .npz",
+    }.items():
+        with pytest.raises(UserError, match=problem):
+            keys("umd", f"stages.generate.reference={value}")
+    with pytest.raises(UserError, match="holds the statistics of one extractor"):
+        keys("umd", "stages.generate.reference=a.npz", "stages.generate.more_extractors=[fashion_cnn]")
+    with pytest.raises(UserError, match="only a file has one"):
+        keys("umd", "stages.generate.reference_sha256=" + "a" * 64)

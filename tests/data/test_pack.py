@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,7 +21,9 @@ import pytest
 from umd_bench.config.data import DataConfig
 from umd_bench.config.errors import UserError
 from umd_bench.data import pack as pack_module
-from umd_bench.data.pack import Manifest, Pack, data_root, open_data, open_pack, pack, verify
+from umd_bench.data import writing
+from umd_bench.data.manifest import Manifest, data_root
+from umd_bench.data.pack import Pack, open_data, open_pack, pack, verify
 from umd_bench.data.shards import ShardedArray
 from umd_bench.data.sources import SOURCES, DataSource, Splits
 
@@ -94,18 +97,18 @@ KILLED_PACKER = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from umd_bench.data import pack
-from umd_bench.data.shards import ShardedArray
+from umd_bench.data import pack, writing
 from umd_bench.data.sources import SOURCES, DataSource
 splits = {split: (np.zeros((2, 3, 4, 4), np.uint8), np.zeros(2, np.int64)) for split in ("train", "test")}
 SOURCES["tiny"] = DataSource("tiny", 1, 4, 3, ("even", "odd"), "none", lambda folder: splits)
-save = pack._save
+save = writing.save_array
 def save_then_hang(path, array):
-    save(path, array)
+    sha256 = save(path, array)
     if path.name == "test-labels.npy":
         print("all but the manifest", flush=True)
         time.sleep(60)
-pack._save = save_then_hang
+    return sha256
+writing.save_array = save_then_hang
 pack.pack("tiny", Path(sys.argv[1]))
 """
 
@@ -122,7 +125,7 @@ def test_a_killed_packer_leaves_nothing_that_is_read(tmp_path: Path) -> None:
 def test_what_a_killed_packer_left_is_removed_after_a_day_and_not_before(tmp_path: Path) -> None:
     for name, age_h in (("old", 25), ("young", 23)):
         (tmp_path / f".tiny-v1.2.{name}").mkdir()
-        then = pack_module.time.time() - age_h * 3600
+        then = time.time() - age_h * 3600
         os.utime(tmp_path / f".tiny-v1.2.{name}", (then, then))
     pack("tiny", tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".tiny-v1.2.young", "tiny-v1.2"]
@@ -157,7 +160,7 @@ def test_a_full_disk_is_a_users_mistake_and_leaves_no_folder(tmp_path: Path, mon
     def full(path: Path, array: np.ndarray) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pack_module, "_save", full)
+    monkeypatch.setattr(writing, "save_array", full)
     with pytest.raises(UserError, match=r"tiny cannot be packed into .*No space left"):
         pack("tiny", tmp_path)
     assert not list(tmp_path.iterdir())

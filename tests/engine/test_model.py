@@ -106,6 +106,27 @@ def test_the_representation_is_that_of_the_whole_image_without_label() -> None:
     assert torch.equal(model.represent(IMAGE, T), model(IMAGE, T).representation)
 
 
+def test_a_block_is_read_as_the_model_that_ends_with_it_would_be() -> None:
+    model = tiny_model("adaln1_nc10")
+    shallow = tiny_model("adaln1_nc10")
+    shallow.blocks = shallow.blocks[:1]
+    assert torch.equal(model.represent(IMAGE, T, block=1), shallow.represent(IMAGE, T))
+    assert torch.equal(model.represent(IMAGE, T, block=len(model.blocks)), model.represent(IMAGE, T))
+    assert not torch.allclose(model.represent(IMAGE, T, block=1), model.represent(IMAGE, T), atol=0.1)
+
+
+def test_a_pool_is_the_mean_of_its_tokens() -> None:
+    model = tiny_model("adaln1_nc10")
+    _, patches = model.encode(model.embed(IMAGE), model.condition(T, None))
+    assert torch.equal(model.represent(IMAGE, T, pool="patches"), patches.mean(dim=1))
+    assert torch.equal(model.represent(IMAGE, T, pool="class"), model.represent(IMAGE, T))
+    first = model.represent(IMAGE, T, pool="first_class")
+    model.norm.weight.data.zero_()
+    model.norm.bias.data.fill_(2.0)
+    assert torch.equal(model.represent(IMAGE, T, pool="first_class"), torch.full_like(first, 2.0))  # behind the norm
+    assert not torch.allclose(first, tiny_model("adaln1_nc10").represent(IMAGE, T), atol=1e-3)
+
+
 SIZES = {
     "S/4": (ModelConfig(patch=4, width=384, depth=12, decoder_depth=4, heads=6), 64, 3),
     "B/4": (ModelConfig(patch=4, width=768, depth=12, decoder_depth=4, heads=12), 64, 3),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -12,14 +13,14 @@ from small_parents import digits
 
 from umd_bench.config.data import DataConfig
 from umd_bench.config.errors import FieldError, UserError
-from umd_bench.data.sources import SOURCES, data_facts
+from umd_bench.data.sources import SOURCES, DataFacts, data_facts
 from umd_bench.evaluation import extractors
 from umd_bench.evaluation.classifier import RECIPES, accuracy, build_classifier, read_weights
 from umd_bench.evaluation.extractors import (
     EXTRACTORS,
     WEIGHTS,
+    Features,
     check_extractor,
-    describe_extractors,
     extractor_for,
     load_extractor,
 )
@@ -31,12 +32,16 @@ MEGABYTE = 1 << 20
 def test_every_extractor_gives_finite_features_and_logits_of_its_stated_widths(name: str) -> None:
     facts, extractor = EXTRACTORS[name], load_extractor(name)
     images = torch.randint(0, 256, (5, *facts.shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    features, logits = extractor.features(images)
+    found = extractor.features(images)
+    features, logits = found.pooled, found.logits
+    assert logits is not None
+    assert found.spatial is None
+    assert (extractor.dim, extractor.has_logits, extractor.spatial_dim) == (facts.dim, True, None)
     assert (features.shape, features.dtype) == ((5, facts.dim), torch.float32)
     assert (logits.shape, logits.dtype) == ((5, len(SOURCES[facts.data].class_names)), torch.float32)
     assert features.isfinite().all()
     assert logits.isfinite().all()
-    one_by_one = torch.cat([extractor.features(image[None])[0] for image in images])
+    one_by_one = torch.cat([extractor.features(image[None]).pooled for image in images])
     torch.testing.assert_close(one_by_one, features, rtol=1e-4, atol=1e-5)  # nothing depends on the batch
     assert extractor.name == name
     assert facts.shape == (SOURCES[facts.data].channels, SOURCES[facts.data].size, SOURCES[facts.data].size)
@@ -91,16 +96,46 @@ def test_images_of_another_type_or_shape_are_refused(images: torch.Tensor) -> No
         load_extractor("digits_cnn").features(images)
 
 
+def test_spatial_features_are_refused_where_there_are_none() -> None:
+    with pytest.raises(UserError, match="digits_cnn has no spatial features: only inception-v3-compat has them"):
+        load_extractor("digits_cnn").features(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), spatial=True)
+
+
+def test_features_are_made_in_full_precision_whatever_the_rest_of_the_program_uses() -> None:
+    loaded, seen = load_extractor("digits_cnn"), []
+
+    def now() -> tuple[object, ...]:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
+
+    def network(images: torch.Tensor, spatial: bool) -> Features:
+        seen.append(now())
+        return loaded.network(images, spatial)
+
+    outside = now()
+    torch.set_float32_matmul_precision("high")
+    try:
+        dataclasses.replace(loaded, network=network).features(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen == [("highest", False, True)]
+    assert now() == outside
+
+
 def test_unknown_names_list_the_valid_ones() -> None:
-    listed = "expected one of digits_cnn, emoji_cnn, fashion_cnn, inception-v3-compat"
+    listed = "expected one of digits_cnn, efficientnet_lite0, emoji_cnn, fashion_cnn, inception-v3-compat, or timm:NAME"
     with pytest.raises(FieldError, match=rf"stages.generate.extractor = 'inception' is not accepted: {listed}"):
         load_extractor("inception")
     with pytest.raises(FieldError, match=rf"stages.x.extractor = 'inception' is not accepted: {listed}"):
         check_extractor("inception", SOURCES["digits"], path="stages.x.extractor")
-    with pytest.raises(
-        UserError, match="no extractor takes images of the data set 'nowhere': expected one of cifar100, digits"
-    ):
-        extractor_for("nowhere")
+
+
+def test_a_users_own_pictures_are_rgb_and_a_grey_set_without_an_extractor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert extractor_for("pets_of_mine") in EXTRACTORS
+    check_extractor("efficientnet_lite0", DataFacts("pets_of_mine", 32, 3, 2), path="p")
+    monkeypatch.setitem(SOURCES, "grey", dataclasses.replace(SOURCES["digits"], name="grey"))
+    with pytest.raises(UserError, match="no extractor takes images of the data set 'grey': expected one of cifar10, cifar100"):
+        extractor_for("grey")
 
 
 def test_an_extractor_of_another_data_set_is_refused_with_one_that_fits() -> None:
@@ -111,19 +146,19 @@ def test_an_extractor_of_another_data_set_is_refused_with_one_that_fits() -> Non
         check_extractor("inception-v3-compat", SOURCES["digits"], path="p")
     check_extractor("inception-v3-compat", data_facts(DataConfig(name="emoji64")), path="p")
     check_extractor("inception-v3-compat", data_facts(DataConfig(name="imagenet", size=256, vae="sd_kl_f8")), path="p")
-    with pytest.raises(FieldError, match="reads images of digits, not of imagenet; expected one of inception-v3-compat"):
-        check_extractor("digits_cnn", data_facts(DataConfig(name="imagenet", size=64)), path="p")
+    imagenet = data_facts(DataConfig(name="imagenet", size=64))
+    listed = "expected one of efficientnet_lite0, inception-v3-compat, or timm:NAME"
+    with pytest.raises(FieldError, match=f"reads images of digits, not of imagenet; {listed}"):
+        check_extractor("digits_cnn", imagenet, path="p")
+    for name in ("efficientnet_lite0", "timm:vit_large_patch14_dinov2.lvd142m", "timm:resnet50"):
+        check_extractor(name, imagenet, path="p")
+        with pytest.raises(FieldError, match=r"it reads RGB images, and those of digits are not; expected one of digits_cnn$"):
+            check_extractor(name, SOURCES["digits"], path="p")
+    with pytest.raises(FieldError, match=r"p = 'timm:resnet5' is not accepted: .*a model that timm has, as timm:resnet50"):
+        check_extractor("timm:resnet5", imagenet, path="p")
 
 
 def test_every_data_set_that_can_be_read_has_an_extractor() -> None:
     read = [name for name, facts in SOURCES.items() if facts.read is not None]
     assert {name: EXTRACTORS[extractor_for(name)].data for name in read} == {name: name for name in read}
     assert extractor_for("imagenet") == "inception-v3-compat"
-
-
-def test_each_extractor_is_described_in_a_line() -> None:
-    lines = list(describe_extractors())
-    assert len(lines) == len(EXTRACTORS)
-    assert lines[0].startswith("digits_cnn: 64 features, trained on digits; SHA-256 ")
-    assert all("% of the test split" in line for line in lines[:-1])
-    assert lines[-1].startswith("inception-v3-compat: 2048 features, takes any RGB images; SHA-256 6726825d0af5, ")

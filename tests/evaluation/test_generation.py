@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from small_parents import NIMG, SHARED, digits, parent_run, run_of, stage_of
 
-from umd_bench.config.data import DataConfig
 from umd_bench.config.errors import UserError
 from umd_bench.config.generating import GenerateStage
 from umd_bench.config.randomness import derive_seed
@@ -25,9 +24,10 @@ from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.samplers import generate
 from umd_bench.engine.snapshot import restore_model
 from umd_bench.evaluation import StageResult, generation, run_generate
-from umd_bench.evaluation.extractors import load_extractor
+from umd_bench.evaluation.extractors import Extractor, Features, load_extractor
 from umd_bench.evaluation.generation import sample_labels
 from umd_bench.evaluation.grids import draw_grid, grid_rows
+from umd_bench.evaluation.reference import reference_of
 from umd_bench.evaluation.statistics import Gaussian, frechet_distance, inception_score
 from umd_bench.store.run import RunDir
 
@@ -46,13 +46,15 @@ def test_scores_are_those_of_the_samples_drawn_in_one_piece(tmp_path: Path) -> N
     assert isinstance(stage, GenerateStage)
     model = restore_model(parent_run(tmp_path / "again"), NIMG, source=source("digits"), ema=True)
     extractor = load_extractor("digits_cnn")
-    real = Gaussian.of(extractor.features(torch.from_numpy(np.array(digits().split("test").images)))[0])
+    real = Gaussian.of(extractor.features(torch.from_numpy(np.array(digits().split("test").images))).pooled)
     label = torch.arange(30) % 10
     expected: dict[str, list[float]] = {"fd": [], "is": [], "accuracy": []}
     for i in range(2):
         seed = derive_seed(3, "generate/set", i)
         x_0 = generate(model, NoiseProcess(SHARED["noise"]), stage, label=label, indices=range(30), seed=seed)
-        features, logits = extractor.features(to_uint8(x_0))
+        found = extractor.features(to_uint8(x_0))
+        features, logits = found.pooled, found.logits
+        assert logits is not None
         expected["fd"].append(frechet_distance(Gaussian.of(features), real))
         expected["is"].append(inception_score(logits)[0])
         expected["accuracy"].append((logits.argmax(1) == label).double().mean().item())
@@ -75,11 +77,17 @@ def test_stage_repeats_to_the_bit_and_its_floor_is_the_datas(tmp_path: Path) -> 
 
 
 def test_every_score_says_what_it_is(tmp_path: Path) -> None:
-    facts = generated(tmp_path, n=30, eta=0.5, clip=False, reference="train")[0].facts
+    facts = dict(generated(tmp_path, n=30, eta=0.5, clip=False, reference="train")[0].facts)
+    assert set(facts.pop("by_metric")) == {"is_digits_cnn"}
+    extractor = load_extractor("digits_cnn")
     assert facts == {
         "extractor": "digits_cnn",
-        "extractor_hash": load_extractor("digits_cnn").hash,
+        "extractor_hash": extractor.hash,
+        "resize": "none",
+        "left_out": [],
         "reference": "train",
+        "reference_label": "digits train",
+        "reference_hash": reference_of(digits(), "train", extractor).hash,
         "reference_n": 1297,
         "n": 30,
         "sampling_seeds": 1,
@@ -216,10 +224,79 @@ def test_an_extractor_of_other_classes_reports_no_accuracy(tmp_path: Path, monke
     assert set(metrics) == {"fd_digits_cnn", "is_digits_cnn", "floor_fd_digits_cnn"}
 
 
-def test_samples_that_are_latents_are_refused(tmp_path: Path) -> None:
-    parent = parent_run(tmp_path)
-    spec = stage_of(parent, "generate", extractor="inception-v3-compat")
-    latents = spec.model_copy(update={"data": DataConfig(name="imagenet", size=256, vae="sd_kl_f8")})
-    run = run_of(spec, tmp_path)
-    with run.begin() as attempt, pytest.raises(UserError, match="latents of sd_kl_f8, and this version has no decoder"):
-        run_generate(latents, parent, digits(), attempt)
+EVERYTHING = ["fd", "fd_inf", "kid", "is", "accuracy", "precision_recall", "memorised"]
+
+
+def test_every_score_is_there_with_what_it_is_and_its_spread(tmp_path: Path) -> None:
+    result, run, _ = generated(tmp_path, n=40, sampling_seeds=2, scores=EVERYTHING)
+    names = {"fd", "fd_inf", "kid", "is", "accuracy", "precision", "recall", "memorised"}
+    expected = {f"{name}_digits_cnn{spread}" for name in names for spread in ("", "_sd")} | {"floor_fd_digits_cnn"}
+    assert set(result.metrics) == expected
+    by_metric = result.facts["by_metric"]
+    assert by_metric["kid_digits_cnn"]["subset_size"] == 40
+    assert by_metric["fd_inf_digits_cnn"]["points"] == [13, 20, 26, 33, 40]
+    assert by_metric["memorised_digits_cnn"]["expected"] == 0.05
+    assert Image.open(run.artifacts / "neighbours.png").size == (2 * 50 - 2, 10 * 50 - 2)
+    assert not (run.artifacts / "samples.npz").exists()
+
+
+def test_further_scores_leave_the_first_ones_as_they_are(tmp_path: Path) -> None:
+    plain, more = (generated(tmp_path / str(len(s)), scores=s)[0].metrics for s in (["fd", "is", "accuracy"], EVERYTHING))
+    assert {name: more[name] for name in plain} == plain
+
+
+def test_samples_of_several_extractors_are_scored_by_each_and_drawn_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(name: str, device: torch.device) -> Extractor:
+        """A stranger that reads half of the features and no classes."""
+        loaded = load_extractor("digits_cnn", device)
+        if name == "digits_cnn":
+            return loaded
+
+        def network(images: torch.Tensor, spatial: bool) -> Features:
+            return Features(loaded.network(images, spatial).pooled[:, :32], None, None)
+
+        return replace(loaded, name="timm:x.y", hash="f" * 64, dim=32, network=network, has_logits=False, data=None)
+
+    monkeypatch.setattr(generation, "load_extractor", load)
+    monkeypatch.setattr(generation, "check_extractor", lambda *_, **__: None)
+    result, run, _ = generated(tmp_path, more_extractors=["timm:x.y"], scores=["fd", "is", "kid"])
+    assert set(result.metrics) == {
+        *("fd_digits_cnn", "kid_digits_cnn", "is_digits_cnn", "floor_fd_digits_cnn"),
+        *("fd_timm_x_y", "kid_timm_x_y", "floor_fd_timm_x_y"),
+    }
+    assert result.metrics["fd_timm_x_y"] != result.metrics["fd_digits_cnn"]
+    by_metric = result.facts["by_metric"]
+    assert by_metric["kid_timm_x_y"]["extractor_hash"] == "f" * 64
+    assert "extractor_hash" not in by_metric["kid_digits_cnn"]
+    assert [event["done"] for event in run.events() if event["event"] == "progress"] in ([], [30])
+
+
+def test_saved_samples_are_the_scored_ones_in_adms_format(tmp_path: Path) -> None:
+    result, run, _ = generated(tmp_path, n=25, batch=10, save=True, sampling_seeds=2)
+    with np.load(run.artifacts / "samples.npz") as file:
+        images, label = file["arr_0"], file["arr_1"]
+    assert images.shape == (25, 8, 8, 3)
+    assert images.dtype == np.uint8
+    assert label.tolist() == [i % 10 for i in range(25)]
+    extractor = load_extractor("digits_cnn")
+    features = extractor.features(torch.from_numpy(images[..., :1]).permute(0, 3, 1, 2).contiguous()).pooled
+    reference = reference_of(digits(), "test", extractor).gaussian
+    first = generated(tmp_path / "again", n=25, batch=10)[0].metrics["fd_digits_cnn"]
+    assert frechet_distance(Gaussian.of(features), reference) == pytest.approx(first, rel=1e-9)
+    assert result.metrics["fd_digits_cnn"] != first  # the mean of two
+
+
+def test_neighbours_picture_shows_the_nearest_sample_beside_its_image(tmp_path: Path) -> None:
+    _, run, _ = generated(tmp_path, n=40, scores=["memorised"])
+    with np.load(generated(tmp_path / "again", n=40, save=True)[1].artifacts / "samples.npz") as file:
+        images = torch.from_numpy(file["arr_0"][..., :1]).permute(0, 3, 1, 2).contiguous()
+    extractor = load_extractor("digits_cnn")
+    train = np.array(digits().split("train").images)
+    rows = [extractor.features(x).pooled.double() for x in (images, torch.from_numpy(train))]
+    distance, index = torch.cdist(*rows).min(1)
+    shown = np.asarray(Image.open(run.artifacts / "neighbours.png"))
+    nearest = int(distance.argmin())
+    assert np.abs(shown[:48:6, :48:6].astype(int) - images[nearest, 0].numpy()).max() <= 1
+    assert np.array_equal(shown[:48:6, 50::6], train[index[nearest], 0])

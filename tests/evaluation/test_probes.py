@@ -17,7 +17,7 @@ from umd_bench.data.loader import to_unit
 from umd_bench.data.sources import source
 from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.snapshot import restore_model
-from umd_bench.evaluation import StageResult, probes, run_probe
+from umd_bench.evaluation import StageResult, features, probes, run_probe
 from umd_bench.evaluation.ridge import draw_shots, fit_ridge
 
 
@@ -86,7 +86,7 @@ def test_one_draw_has_no_deviation(tmp_path: Path) -> None:
 
 def test_batch_size_of_the_features_changes_no_draw_and_no_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = probed(tmp_path / "a", t=51)
-    monkeypatch.setattr(probes, "_BATCH", 37)
+    monkeypatch.setattr(features, "_BATCH", 37)
     other = probed(tmp_path / "b", t=51)
     assert other.metrics["pixel_acc_3shot"] == one.metrics["pixel_acc_3shot"]
     assert other.metrics["acc_3shot"] == pytest.approx(one.metrics["acc_3shot"], abs=0.002)
@@ -144,3 +144,58 @@ def test_other_stages_and_missing_weights_are_refused(tmp_path: Path) -> None:
         shutil.rmtree(parent.path / "snapshots")
         with pytest.raises(UserError, match="keeps no weights"):
             run_probe(stage_of(parent, "probe"), parent, digits(), attempt)
+
+
+LINEAR = {"lr_per_256": [1.0, 30.0, 300.0], "batch": 256, "epochs": 40}
+
+
+def test_every_probe_of_a_stage_is_measured_on_features_and_on_pixels(tmp_path: Path) -> None:
+    result = probed(tmp_path, shots=[], knn=[1, 20], linear=LINEAR)
+    names = {"acc_knn1", "acc_knn20", "acc_linear"}
+    assert set(result.metrics) == names | {f"pixel_{name}" for name in names}
+    assert all(0.3 < value < 1 for value in result.metrics.values())
+    assert result.metrics["pixel_acc_knn20"] > 0.9
+    assert result.facts["linear_lr"] in LINEAR["lr_per_256"]
+    assert len(result.facts["linear_held_out"]) == 3  # type: ignore[arg-type]
+    assert "draws" not in result.facts
+
+
+def test_probes_beside_each_other_are_the_probes_alone(tmp_path: Path) -> None:
+    both = probed(tmp_path / "a", shots=[3], knn=[20], linear=LINEAR).metrics
+    assert probed(tmp_path / "b", shots=[], knn=[20]).metrics.items() <= both.items()
+    assert probed(tmp_path / "c", shots=[], linear=LINEAR).metrics.items() <= both.items()
+    alone = probed(tmp_path / "d", shots=[3]).metrics
+    assert alone["pixel_acc_3shot"] == both["pixel_acc_3shot"]
+    assert both["acc_3shot"] == pytest.approx(alone["acc_3shot"], abs=0.002)  # features in other batches
+
+
+def test_a_list_of_penalties_is_chosen_from_draw_by_draw(tmp_path: Path) -> None:
+    result = probed(tmp_path / "a", shots=[3], ridge=[0.1, 10.0, 1e5])
+    chosen = result.facts["ridge_3shot"]
+    assert len(chosen) == 2  # type: ignore[arg-type]
+    assert set(chosen) <= {0.1, 10.0, 1e5}  # type: ignore[arg-type]
+    one = probed(tmp_path / "b", shots=[3], ridge=[10.0])
+    assert one.metrics == pytest.approx(probed(tmp_path / "c", shots=[3], ridge=10.0).metrics, abs=1e-12)
+
+
+def test_a_rate_at_the_end_of_its_range_is_a_warning(tmp_path: Path) -> None:
+    parent = parent_run(tmp_path)
+    spec = stage_of(parent, "probe", shots=[], linear={**LINEAR, "lr_per_256": [1e-6, 1e-5]})
+    run = run_of(spec, tmp_path)
+    with run.begin() as attempt:
+        run_probe(spec, parent, digits(), attempt)
+    warnings = [event["message"] for event in run.events() if event["event"] == "warning"]
+    assert warnings == ["the best learning rate of the linear probe is an end of 1e-06, 1e-05: give a wider range"]
+
+
+def test_pixels_are_probed_once_for_all_parents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = probed(tmp_path, shots=[], knn=[20])
+    monkeypatch.setattr(probes, "Pixels", None)
+    with pytest.raises(TypeError):
+        probed(tmp_path, shots=[], knn=[10])
+    monkeypatch.undo()
+    stage = ProbeStage(parent="pretrain", shots=(), knn=(20,))
+    again = probes.pixel_probe(digits(), stage, seed=0, kept=tmp_path / "features")
+    assert again["pixel_acc_knn20"] == first.metrics["pixel_acc_knn20"]
+    kept = list((tmp_path / "features").glob("*.cache"))
+    assert len(kept) == 1

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import Ridge, RidgeCV
 
 from umd_bench.config.errors import UserError
-from umd_bench.evaluation.ridge import draw_shots, fit_ridge
+from umd_bench.evaluation.ridge import draw_shots, fit_ridge, fit_ridge_path
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fewshot_lsr.npz"
 LABELS = np.random.default_rng(0).integers(0, 4, 200)
@@ -36,6 +36,44 @@ def test_probe_is_scikit_learns_ridge_with_the_constant_in_the_matrix(n: int, d:
     X = np.concatenate([(x - x.mean(0)) / (x.std(0) + 1e-5), np.full((n, 1), 2.0)], axis=1)
     expected = Ridge(alpha=7.0, fit_intercept=False, solver="svd").fit(X, 2.0 * np.eye(3)[y] - 1).coef_.T
     np.testing.assert_allclose(probe.weights, expected, rtol=1e-9, atol=1e-12)
+
+
+RIDGES = (0.01, 1.0, 7.0, 1024.0)
+
+
+@pytest.mark.parametrize(("n", "d"), [(80, 12), (12, 13), (13, 12), (12, 12), (20, 90)])
+def test_every_regularisation_of_one_factorisation_is_the_fit_of_its_own(n: int, d: int) -> None:
+    rng = np.random.default_rng(n)
+    x, y = torch.from_numpy(rng.normal(2, 3, (n, d))), torch.from_numpy(rng.integers(0, 3, n))
+    path = fit_ridge_path(x, y, classes=3, ridges=RIDGES, bias=2.0)
+    for r, ridge in enumerate(RIDGES):
+        expected = fit_ridge(x, y, classes=3, ridge=ridge, bias=2.0)
+        torch.testing.assert_close(path.probe(r).weights, expected.weights, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(("n", "d"), [(40, 6), (20, 90)])
+def test_leaving_one_out_in_closed_form_is_leaving_one_out(n: int, d: int) -> None:
+    rng = np.random.default_rng(n)
+    x, y = rng.normal(size=(n, d)), rng.integers(0, 3, n)
+    path = fit_ridge_path(torch.from_numpy(x), torch.from_numpy(y), classes=3, ridges=RIDGES, bias=2.0)
+    X = np.concatenate([(x - x.mean(0)) / (x.std(0) + 1e-5), np.full((n, 1), 2.0)], axis=1)
+    Y = 2.0 * np.eye(3)[y] - 1
+    for r, ridge in enumerate(RIDGES):
+        errors = []
+        for i in range(n):
+            rest = np.arange(n) != i
+            w = np.linalg.solve(X[rest].T @ X[rest] + ridge * np.eye(d + 1), X[rest].T @ Y[rest])
+            errors.append(Y[i] - X[i] @ w)
+        assert path.loo[r] == pytest.approx(np.mean(np.square(errors)), rel=1e-7)
+    known = RidgeCV(alphas=RIDGES, fit_intercept=False).fit(X, Y)
+    assert path.ridges[path.best] == known.alpha_
+    assert path.loo[path.best] == pytest.approx(-known.best_score_, rel=1e-7)
+
+
+def test_of_equally_good_regularisations_the_largest_is_chosen() -> None:
+    x, y = torch.zeros(6, 2, dtype=torch.float64), torch.arange(6) % 3  # nothing to learn from, and no bias either
+    path = fit_ridge_path(x, y, classes=3, ridges=(1.0, 100.0, 10.0), bias=0.0)
+    assert path.ridges[path.best] == 100.0
 
 
 def test_probe_does_not_depend_on_the_order_of_its_images() -> None:

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 from torch import Tensor
+from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
 
 from umd_bench.config.errors import UserError
-from umd_bench.evaluation.statistics import Gaussian, Moments, frechet_distance, inception_score
+from umd_bench.evaluation.statistics import ClassSums, Gaussian, Moments, frechet_distance, inception_score
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fid_is.npz"
 
@@ -155,3 +156,28 @@ def test_what_cannot_be_compared_or_computed_is_refused() -> None:
         Gaussian.of(features(1, 4))
     with pytest.raises(UserError, match=r"expected 1\.\.5 splits"):
         inception_score(torch.zeros(5, 3), 6)
+
+
+def test_an_inception_score_of_parts_is_that_of_the_whole_whatever_their_order() -> None:
+    g = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn(103, 12, generator=g)
+    order = torch.randperm(103, generator=g)
+    parts = [ClassSums.of(logits[index], index, n=103, splits=7) for index in order.split(10)]
+    whole = parts[-1]
+    for part in parts[:-1]:
+        whole = whole.merged(part)
+    assert whole.score() == pytest.approx(inception_score(logits, 7), rel=1e-12)
+    assert whole.p.shape == (7, 12)  # no larger for more samples
+
+
+@pytest.mark.parametrize("scale", [0.1, 40.0])
+def test_inception_score_is_torch_fidelitys_on_the_same_logits(scale: float) -> None:
+    logits = scale * torch.randn(503, 30, generator=torch.Generator().manual_seed(0))
+    theirs = isc_features_to_metric(logits, splits=10, shuffle=False)
+    assert inception_score(logits) == pytest.approx((theirs[KEY_METRIC_ISC_MEAN], theirs[KEY_METRIC_ISC_STD]), rel=1e-9)
+
+
+def test_sums_of_other_numbers_of_classes_are_not_merged() -> None:
+    one, other = (ClassSums.of(torch.zeros(2, k), torch.arange(2), n=4, splits=1) for k in (3, 4))
+    with pytest.raises(UserError, match="3 and of 4 dimensions"):
+        one.merged(other)

@@ -83,7 +83,8 @@ def test_official_weights_are_evaluated_and_sampled(tmp_path: Path) -> None:
     assert imported.attempts() == [1]
     assert 0 <= metrics(evaluated["probe"])["acc_5shot"] <= 1
     assert {"fd_digits_cnn", "accuracy_digits_cnn"} <= metrics(evaluated["generate"]).keys()
-    draw_samples(tmp_path, imported.key, tmp_path / "grid.png", GenerateStage(parent="run", n=10, steps=2, extractor="none"), 0)
+    settings = GenerateStage(parent="run", n=10, steps=2, extractor="none")
+    draw_samples(tmp_path, imported.key, tmp_path / "grid.png", settings, 0, data_root=data_root())
     assert (tmp_path / "grid.png").stat().st_size > 100
 
 

@@ -71,7 +71,7 @@ def test_the_trials_own_set_spelled_out_is_the_same_stage() -> None:
 def test_a_set_without_a_size_is_probed_at_the_trials() -> None:
     trial = load_trial("umd", tier="imagenet256_latent", sets=["stages.probe.data={name: food101}"])
     check_trials([trial])
-    assert trial.specs["probe"].reads.model_dump() == {"name": "food101", "size": 256, "vae": "sd_kl_f8"}
+    assert trial.specs["probe"].reads.model_dump() == {"name": "food101", "size": 256, "vae": "sd-vae-ft-ema"}
 
 
 @pytest.mark.parametrize(
@@ -85,3 +85,23 @@ def test_a_set_without_a_size_is_probed_at_the_trials() -> None:
 def test_a_set_that_does_not_fit_the_model_is_refused(data: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_trials([load_trial("umd", sets=[f"stages.probe.data={data}"])])
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("block=5", r"stages\.probe\.block = 5 is not accepted: expected 1\.\.4, the encoder's blocks"),
+        ("pool=mean", r"stages\.probe\.pool = 'mean' is not accepted: expected 'class', 'first_class' or 'patches'"),
+        ("shots=[]", r"stages\.probe\.shots: \[\] leaves nothing to measure: expected shots, knn or linear"),
+        ("ridge=[]", r"stages\.probe\.ridge: \[\] is not accepted: expected a number above 0, or a list of such numbers"),
+        ("ridge=0", r"stages\.probe\.ridge: 0\.0 is not accepted: expected a number above 0, or a list of such numbers"),
+        ("ridge=[1, -1]", r"stages\.probe\.ridge: \[1\.0, -1\.0\] is not accepted: expected a number above 0"),
+        ("linear={lr: 3}", r"unknown field stages\.probe\.linear\.lr: .*expected one of lr_per_256, batch"),
+        ("linear={lr_per_256: []}", r"stages\.probe\.linear\.lr_per_256 = \[\] is not accepted"),
+        ("linear={epochs: 5}", r"stages\.probe\.linear\.warmup_epochs: 5 is not accepted: expected less than epochs = 5"),
+        ("knn=[0]", r"stages\.probe\.knn\.0 = 0 is not accepted"),
+    ],
+)
+def test_a_probe_that_cannot_be_made_is_refused_in_a_sentence(option: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_trials([load_trial("umd", sets=[f"stages.probe.{option}"])])

@@ -188,8 +188,12 @@ def _scores(trial: Trial, stage: str, spec: StageSpec) -> tuple[dict[str, float]
                 f"is_{name}": 8.0 - 0.2 * frechet + scatter.gauss(0, 0.05),
                 f"accuracy_{name}": 0.99 - 0.02 * frechet + scatter.gauss(0, 0.01),
                 f"floor_fd_{name}": 0.41,
+                f"fd_inf_{name}": 0.9 * frechet + scatter.gauss(0, 0.5),
+                f"kid_{name}": 0.01 * frechet + scatter.gauss(0, 0.001),
+                f"memorised_{name}": 0.05,
             }
             facts = {"extractor": name, "extractor_hash": "e" * 64, "reference": generate.reference, "reference_n": 360}
+            facts["by_metric"] = {f"memorised_{name}": {"expected": 0.05, "alarm_above": 0.1, "held_out_n": 500}}
             facts |= {"n": generate.n, "sampler": generate.sampler, "steps": generate.steps, "eta": generate.eta}
             return metrics, facts | {"cfg_scale": generate.cfg_scale, "ema": True, "sampling_seeds": 1, "labels": "balanced"}
 

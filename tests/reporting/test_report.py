@@ -60,7 +60,7 @@ def test_markdown_has_a_cell_for_every_arm_and_column(root: Path) -> None:
     summary = summarize(root, "mask_ratio")
     lines = [line for line in tables.markdown(summary, "A title").splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 6 + 2
-    assert {line.count("|") for line in lines} == {9}
+    assert {line.count("|") for line in lines} == {10}
     assert re.search(r"\| 0\.375 +\| +\d\d\.\d ± \d\.\d \|", lines[5])
     assert len({len(line) for line in lines}) == 1
 
@@ -120,7 +120,7 @@ def test_a_narrow_terminal_shows_probes_and_samples_one_below_the_other(root: Pa
     print_report(root, "methods", rich.console.Console(width=80, file=out, force_terminal=True, color_system=None))
     lines = out.getvalue().splitlines()
     rows = [line.split() for line in lines if line.strip().startswith("maskdit  ")]
-    assert [len(row) for row in rows] == [1 + 4 * 3, 1 + 3 * 3]
+    assert [len(row) for row in rows] == [1 + 4 * 3, 1 + 4 * 3]
     assert max(map(len, lines[:-1])) <= 80
 
 
@@ -128,7 +128,7 @@ def test_a_pipe_gets_the_whole_width(root: Path) -> None:
     out = io.StringIO()
     print_report(root, "methods", rich.console.Console(width=80, file=out))
     row = next(line for line in out.getvalue().splitlines() if line.strip().startswith("maskdit"))
-    assert len(row.split()) == 1 + 7 * 3
+    assert len(row.split()) == 1 + 8 * 3
 
 
 def test_costs_of_shared_stages_are_counted_once(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from scipy import stats
 from umd_bench.config.errors import UserError
 from umd_bench.config.resolve import Trial
 from umd_bench.reporting.frames import long_table
-from umd_bench.reporting.naming import header, number
+from umd_bench.reporting.naming import header, number, standard
 from umd_bench.reporting.summary import Column, estimate, summarize
 
 FD = Column("generate", "fd_digits_cnn")
@@ -58,7 +58,8 @@ def test_the_standard_columns_are_the_scores_by_stage_without_spreads_and_refere
         "fine-tuned probe 10-shot % ↑",
         "fine-tuned probe 100-shot % ↑",
         "fd_digits_cnn ↓",
-        "is_digits_cnn ↑",
+        "fd_inf_digits_cnn ↓",
+        "kid_digits_cnn ×10³ ↓",
         "accuracy_digits_cnn % ↑",
     ]
 
@@ -68,6 +69,7 @@ def test_metrics_that_are_asked_for_come_in_the_asked_order(tmp_path: Path) -> N
     summary = summarize(tmp_path, "mask_ratio", metrics=["generate.fd_*", "probe.acc_100shot", "pretrain.loss"])
     assert [f"{c.stage}.{c.metric}" for c in summary.columns] == [
         "generate.fd_digits_cnn",
+        "generate.fd_inf_digits_cnn",
         "probe.acc_100shot",
         "pretrain.loss",
     ]
@@ -79,7 +81,7 @@ def test_metrics_that_are_asked_for_come_in_the_asked_order(tmp_path: Path) -> N
 
 def test_numbers_from_different_sample_counts_never_share_a_column(tmp_path: Path) -> None:
     build_sweep(tmp_path, axes={"stages.generate.n": [100, 500]})
-    summary = summarize(tmp_path, "mask_ratio", metrics=["generate.fd_*"])
+    summary = summarize(tmp_path, "mask_ratio", metrics=["generate.fd_digits_cnn"])
     assert [column.variant for column in summary.columns] == ["n=100", "n=500"]
     assert [[c.variant for c in row.estimates] for row in summary.arms] == [["n=100"], ["n=500"]]
 
@@ -90,7 +92,7 @@ def test_numbers_from_different_extractors_never_share_a_column(tmp_path: Path) 
             result["facts"]["extractor_hash"] = "f" * 64
 
     build_sweep(tmp_path, axes=TWO_ARMS, edit=retrained)
-    summary = summarize(tmp_path, "mask_ratio", metrics=["generate.fd_*"])
+    summary = summarize(tmp_path, "mask_ratio", metrics=["generate.fd_digits_cnn"])
     assert [column.variant for column in summary.columns] == ["extractor_hash=eeeeeeeeeeee", "extractor_hash=ffffffffffff"]
     assert [[e.n for e in row.estimates.values()] for row in summary.arms] == [[2, 1]] * 2
 
@@ -110,7 +112,7 @@ def test_an_arm_without_any_result_keeps_its_row(tmp_path: Path) -> None:
     stages = ("pretrain", "probe", "finetune", "finetune_probe", "generate")
     build_sweep(tmp_path, axes=TWO_ARMS, skipped=dict.fromkeys(trials, stages))
     summary = summarize(tmp_path, "mask_ratio")
-    assert [len(row.estimates) for row in summary.arms] == [7, 0]
+    assert [len(row.estimates) for row in summary.arms] == [8, 0]
     assert summary.frame().loc[1, "generate.fd_digits_cnn.n"] == 0
 
 
@@ -172,3 +174,86 @@ def test_a_wide_frame_keeps_full_precision(root: Path) -> None:
     assert frame["row"].tolist() == ["arm"] * 6 + ["raw pixels", "real train vs test"]
     assert frame.loc[0, "probe.acc_10shot.mean"] == summary.arms[0].estimates[PROBE].mean
     assert math.isclose(frame.loc[0, "probe.acc_10shot.half95"], summary.arms[0].estimates[PROBE].half or 0)
+
+
+def edited(**facts: object) -> Any:
+    """An edit that gives the results of seed 2 these facts, and all of them a resize and a reference hash."""
+
+    def edit(trial: Trial, stage: str, result: dict[str, Any]) -> None:
+        if stage == "generate":
+            result["facts"] |= {"resize": "none", "reference_hash": "a" * 64}
+            if trial.config.seed == 2:
+                result["facts"] |= facts
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("facts", "variants"),
+    [
+        ({"resize": "bilinear to 299"}, ["resize=none", "resize=bilinear to "]),
+        ({"reference_hash": "b" * 64}, ["reference_hash=aaaaaaaaaaaa", "reference_hash=bbbbbbbbbbbb"]),
+        # another extractor has other statistics of the same images: said once
+        (
+            {"extractor_hash": "f" * 64, "reference_hash": "b" * 64},
+            ["extractor_hash=eeeeeeeeeeee", "extractor_hash=ffffffffffff"],
+        ),
+        ({"resize": None, "reference_hash": None}, [""]),  # an earlier version's result
+    ],
+)
+def test_numbers_of_other_resizing_or_reference_never_share_a_column(
+    tmp_path: Path, facts: dict[str, Any], variants: list[str]
+) -> None:
+    build_sweep(tmp_path, axes=TWO_ARMS, edit=edited(**facts))
+    summary = summarize(tmp_path, "mask_ratio", metrics=["generate.fd_digits_cnn"])
+    assert [column.variant for column in summary.columns] == variants
+
+
+def test_the_inception_score_is_shown_where_no_accuracy_is_and_the_rest_where_asked_for() -> None:
+    own = ["fd_x", "fd_x_sd", "is_x", "accuracy_x", "kid_x", "memorised_x", "fd_inf_x"]
+    assert standard(own) == ["fd_x", "accuracy_x", "kid_x", "fd_inf_x"]
+    assert standard(["fid", "fid_inf", "sfid", "is", "precision", "recall", "kid", "memorised"]) == [
+        *("fid", "fid_inf", "sfid", "is", "precision", "recall", "kid"),
+    ]
+    assert header("generate", "memorised_x") == "memorised_x % ↓"
+
+
+def test_the_memorisation_alarm_is_a_note_that_names_the_runs(tmp_path: Path) -> None:
+    def copied(trial: Trial, stage: str, result: dict[str, Any]) -> None:
+        if stage == "generate" and trial.id == "mask_ratio=0.5,seed=1":
+            result["metrics"]["memorised_digits_cnn"] = 0.31
+
+    build_sweep(tmp_path / "quiet", axes=TWO_ARMS)
+    assert not any("alarm" in note for note in summarize(tmp_path / "quiet", "mask_ratio").notes)
+    build_sweep(tmp_path / "loud", axes=TWO_ARMS, edit=copied)
+    (note,) = [note for note in summarize(tmp_path / "loud", "mask_ratio").notes if "alarm" in note]
+    assert "31.0% of mask_ratio=0.5,seed=1 (5% expected)" in note
+    assert "seed=0" not in note
+
+
+def test_a_further_extractor_has_columns_and_a_note_of_its_own(tmp_path: Path) -> None:
+    def scored_too(trial: Trial, stage: str, result: dict[str, Any]) -> None:
+        if stage == "generate":
+            result["metrics"]["fd_timm_x"] = 40.0 + trial.config.seed
+            result["facts"]["by_metric"]["fd_timm_x"] = {
+                "further_extractor": True,
+                "extractor": "timm:x",
+                "extractor_hash": "f" * 64,
+                "resize": "bicubic to 224",
+            }
+
+    build_sweep(tmp_path, axes=TWO_ARMS, edit=scored_too)
+    summary = summarize(tmp_path, "mask_ratio")
+    assert {c.metric: c.variant for c in summary.columns}["fd_timm_x"] == ""
+    facts = "extractor hash ffffffffffff; resize bicubic to 224; reference n 360."
+    assert f"generate, the same samples with timm:x: {facts}" in summary.notes
+    (own,) = [note for note in summary.notes if note.startswith("generate: ")]
+    assert "extractor digits_cnn; extractor hash eeeeeeeeeeee" in own
+    assert "timm" not in own
+
+
+def test_the_extrapolation_and_the_kernel_distance_are_explained_where_they_are_shown(tmp_path: Path) -> None:
+    build_sweep(tmp_path, axes=TWO_ARMS)
+    both = summarize(tmp_path, "mask_ratio").notes
+    neither = summarize(tmp_path, "mask_ratio", metrics=["probe.*"]).notes
+    assert [sum(note.startswith(("fd_inf", "kid")) for note in notes) for notes in (both, neither)] == [2, 0]

@@ -3,53 +3,144 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from umd_bench.cli.shared import (
-    DataOption,
-    SizeOption,
-    console,
-    folder_of_data,
-)
+from umd_bench.cli.shared import DataOption, SizeOption, console, folder_of_data
+
+if TYPE_CHECKING:
+    from umd_bench.data.listing import Listing
+    from umd_bench.data.pack import Pack
 
 app = typer.Typer(help="Data sets: list, pack, verify.", no_args_is_help=True)
 
 
 @app.command("list")
 def data_list(data_root: DataOption = None) -> None:
-    """List the data sets and whether they are packed."""
-    from umd_bench.data.pack import describe_sources
+    """List the data sets, and which of them are packed where."""
+    from rich.table import Table
 
-    for line in describe_sources(folder_of_data(data_root)):
-        console.print(line, highlight=False, soft_wrap=True)
+    from umd_bench.data.listing import list_data
+
+    root = folder_of_data(data_root)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column, justify in (("data set", "left"), ("images", "right"), ("classes", "right"), ("size", "right")):
+        table.add_column(column, justify=justify, no_wrap=column == "data set")  # type: ignore[arg-type]
+    for column in ("packed", "on disk", "licence"):
+        table.add_column(column, overflow="fold")
+    for listing in list_data(root):
+        table.add_row(*_row(listing))
+    console.print(table, highlight=False)
+    console.print(f"packs lie in {root}", highlight=False, soft_wrap=True)
 
 
 @app.command("pack")
 def data_pack(
-    name: Annotated[str, typer.Argument(help="A data set's name (see data list).")],
-    folder: Annotated[Path | None, typer.Option("--folder", help="Where its original files are.")] = None,
+    name: Annotated[str, typer.Argument(help="A data set's name (see data list), or a new one for a data set of your own.")],
+    root: Annotated[Path | None, typer.Option("--root", "--folder", help="Where its original files are.")] = None,
     size: SizeOption = None,
-    data_root: DataOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "--data-root", envvar="UMD_BENCH_DATA", help="Data root (default: the user's cache)."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Decoding processes (default: one a core).")] = None,
+    resize: Annotated[
+        str, typer.Option("--resize", help="antialiased, adm (as ADM and DiT) or aliased (as the official implementation).")
+    ] = "antialiased",
+    on_corrupt: Annotated[
+        str, typer.Option("--on-corrupt", help="An image that cannot be read: refuse (stop there) or skip (leave it out).")
+    ] = "refuse",
+    splits: Annotated[str | None, typer.Option("--splits", metavar="A,B", help="Pack these splits only.")] = None,
+    test_share: Annotated[
+        float | None, typer.Option("--test-share", help="Of each class, where there are no splits yet (default: 0.2).")
+    ] = None,
+    image_column: Annotated[str | None, typer.Option("--image-column", help="Of a Hugging Face data set.")] = None,
+    label_column: Annotated[str | None, typer.Option("--label-column", help="Of a Hugging Face data set.")] = None,
+    licence: Annotated[str | None, typer.Option("--licence", help="Of a data set of your own, for the manifest.")] = None,
+    vae: Annotated[str | None, typer.Option("--vae", help="Latents too: a VAE's folder, or its name in the cache.")] = None,
+    vae_name: Annotated[str | None, typer.Option("--vae-name", help="What its latents are called (default: as it is).")] = None,
+    vae_precision: Annotated[str, typer.Option("--vae-precision", help="Of the encoder: fp32 or bf16.")] = "fp32",
+    device: Annotated[str, typer.Option("--device", help="Of the encoder: auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Read a data set's original files into memory-mapped arrays."""
-    from umd_bench.data.pack import pack
+    """Turn a data set's original files into memory-mapped arrays; what was interrupted goes on.
 
-    packed = pack(name, folder_of_data(data_root), folder, size=size)
-    counts = ", ".join(f"{count} {split}" for split, count in packed.manifest.counts.items())
-    console.print(f"{name}: {counts}, digest {packed.manifest.digest[:12]}", highlight=False)
+    With --vae its images are then encoded into latents, which are a pack of their own.
+    """
+    from umd_bench.cli.packing import PackingProgress
+    from umd_bench.data.pack import pack
+    from umd_bench.data.packing import PackOptions, pack_data
+
+    options = PackOptions(
+        size=size,
+        resize=resize,
+        on_corrupt=on_corrupt,
+        workers=workers,
+        splits=tuple(splits.split(",")) if splits is not None else None,
+        test_share=test_share,
+        image_column=image_column,
+        label_column=label_column,
+        licence=licence,
+    )
+    request = None
+    if vae is not None:
+        from umd_bench.data.latent_pack import LatentRequest, pack_latents
+
+        request = LatentRequest.checked(
+            name, folder_of_data(out), vae, vae_name=vae_name, size=size, precision=vae_precision, device=device
+        )
+    with PackingProgress(name) as shown:
+        if request is not None and root is None:  # images that are packed already need no folder
+            packed = pack(name, folder_of_data(out), size=size, progress=shown.update)
+        else:
+            packed = pack_data(name, root, folder_of_data(out), options, progress=shown.update, listed=shown.line)
+    _print_pack(packed)
+    if request is not None:
+        with PackingProgress(f"latents of {name}") as shown:
+            latents = pack_latents(request, packed, progress=shown.update)
+        _print_pack(latents)
 
 
 @app.command("verify")
 def data_verify(
-    name: Annotated[str, typer.Argument(help="A packed data set's name.")],
+    which: Annotated[str | None, typer.Argument(metavar="[NAME|FOLDER]", help="Default: every pack in the data root.")] = None,
     size: SizeOption = None,
     data_root: DataOption = None,
 ) -> None:
-    """Compare the packed files with the sums in their manifest."""
-    from umd_bench.data.pack import pack, verify
+    """Compare packed files with the sums in their manifests."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    packed = pack(name, folder_of_data(data_root), size=size)
-    verify(packed)
-    console.print(f"{name}: every file agrees with its sum (digest {packed.manifest.digest[:12]})", highlight=False)
+    from umd_bench.data.listing import bytes_of, find_packs
+    from umd_bench.data.pack import verify
+
+    packs = find_packs(which, folder_of_data(data_root), size)
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True) as bar:
+        for packed in packs:
+            task = bar.add_task(packed.path.name, total=bytes_of(packed))
+            verify(packed, progress=lambda done, task=task: bar.advance(task, done))  # type: ignore[misc]
+            bar.remove_task(task)
+            agrees = f"{packed.path}: every file agrees with its sum (digest {packed.manifest.digest[:12]})"
+            bar.console.print(agrees, highlight=False, soft_wrap=True)
+
+
+def _row(listing: Listing) -> tuple[str, ...]:
+    from umd_bench.data.listing import bytes_of
+
+    images = "\n".join(f"{count:,} {split}" for split, count in listing.images.items()) or "-"
+    size = str(listing.size) if listing.size is not None else "any" if not listing.own else ""
+    places = "\n".join(packed.path.name for packed in listing.packs) or "-"
+    disk = "\n".join(f"{bytes_of(packed) / 2**20:,.1f} MiB" for packed in listing.packs)
+    return listing.name, images, f"{listing.classes:,}", size, places, disk, listing.licence
+
+
+def _print_pack(packed: Pack) -> None:
+    from umd_bench.data.manifest import SKIPPED_FILE
+
+    manifest = packed.manifest
+    counts = ", ".join(f"{count:,} {split}" for split, count in manifest.counts.items())
+    lines = [f"{manifest.name}: {counts}, digest {manifest.digest[:12]}, in {packed.path}"]
+    if "skipped" in manifest.notes:
+        lines.append(manifest.notes["skipped"].replace(SKIPPED_FILE, str(packed.path / SKIPPED_FILE)))
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -12,17 +12,56 @@ from umd_bench.cli.shared import (
     console,
     folder_of_data,
 )
+from umd_bench.config.errors import UserError
 
-app = typer.Typer(help="Feature extractors: list, train.", no_args_is_help=True)
+app = typer.Typer(help="Feature extractors: list, fetch, train.", no_args_is_help=True)
 
 
 @app.command("list")
 def extractor_list() -> None:
-    """List the feature extractors and the hashes of their weights."""
-    from umd_bench.evaluation.extractors import describe_extractors
+    """List the feature extractors: what they read and give, and the hashes of their weights."""
+    from rich.table import Table
 
-    for line in describe_extractors():
-        console.print(line, highlight=False, soft_wrap=True)
+    from umd_bench.evaluation.catalogue import catalogue
+
+    entries = list(catalogue())
+    table = Table("name", "features", "takes", "data", "resize", "weights", "licence")
+    table.columns[0].no_wrap = True
+    for entry in entries:
+        weights = "faulty" if entry.faulty else "missing" if entry.weights is None else entry.weights[:12]
+        table.add_row(entry.name, entry.dim, entry.takes, entry.data, entry.resize, weights, entry.licence)
+    console.print(table, highlight=False, markup=False)
+    for entry in entries:
+        if entry.remark is not None and not entry.faulty:
+            console.print(f"{entry.name}: {entry.remark}", highlight=False, soft_wrap=True, markup=False)
+    faults = [str(entry.remark) for entry in entries if entry.faulty]
+    if faults:
+        raise UserError("; ".join(faults))
+
+
+@app.command("fetch")
+def extractor_fetch(
+    name: Annotated[str, typer.Argument(help="inception-v3-compat.")],
+    address: Annotated[
+        str | None, typer.Option("--from", metavar="URL", help="A mirror of the file; its hash has to be the published one.")
+    ] = None,
+) -> None:
+    """Download an extractor's published weights. Nothing else ever downloads any."""
+    from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
+
+    from umd_bench.evaluation.extractors import published_weights
+    from umd_bench.evaluation.weights import fetch
+
+    published = published_weights(name)
+    with Progress(*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn(), console=console) as progress:
+        task = progress.add_task(name)
+        new = fetch(
+            address or published.address,
+            published.target,
+            published.sha256,
+            lambda done, total: progress.update(task, completed=done, total=total or None),
+        )
+    console.print(f"{'fetched' if new else 'there already:'} {published.target}", highlight=False, soft_wrap=True)
 
 
 @app.command("train")

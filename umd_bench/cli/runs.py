@@ -13,6 +13,7 @@ from umd_bench.cli.shared import (
     OnOption,
     ResultsOption,
     SetOption,
+    SizeOption,
     TierOption,
     console,
     explain_and_exit,
@@ -21,6 +22,10 @@ from umd_bench.cli.shared import (
 )
 
 app = typer.Typer()
+
+ProfileOption = Annotated[
+    list[str] | None, typer.Option("--profile", help="An agreed way to score: umd-paper or adm-50k; may be repeated.")
+]
 
 
 @app.command()
@@ -41,7 +46,13 @@ def train(
 @app.command()
 def sample(
     run: Annotated[str, typer.Argument(help="Key of a training stage, or the beginning of it.")],
-    out: Annotated[Path, typer.Option("--out", help="PNG file to write.")] = Path("samples.png"),
+    out: Annotated[
+        Path | None, typer.Option("--out", help="PNG file for the first ones (default: samples.png, none with --npz).")
+    ] = None,
+    npz: Annotated[
+        Path | None,
+        typer.Option("--npz", help="File for all, as ADM's evaluation reads it: arr_0, uint8 [N, H, W, 3]."),
+    ] = None,
     n: Annotated[int, typer.Option("--n", min=2, help="How many images.")] = 100,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Sampler steps.")] = 50,
     cfg_scale: Annotated[float, typer.Option("--cfg-scale", min=0, help="Guidance; 1 is none.")] = 1.0,
@@ -52,8 +63,9 @@ def sample(
     sampler: Annotated[str, typer.Option("--sampler", help="ddim, euler, heun, dpmpp-2m, ddim-x0, ddim-official.")] = "ddim",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Sampling seed.")] = 0,
     results: ResultsOption = RESULTS,
+    data_root: DataOption = None,
 ) -> None:
-    """Draw images from a trained run into one PNG grid."""
+    """Draw images from a trained run into one PNG grid, or all of them into a file that other evaluations read."""
     from umd_bench.config.documents import Document
     from umd_bench.config.generating import GenerateStage
     from umd_bench.config.validation import validate
@@ -61,21 +73,68 @@ def sample(
 
     asked = {"n": n, "steps": steps, "cfg_scale": cfg_scale, "cfg_interval": cfg_interval, "eta": eta, "sampler": sampler}
     settings = validate(GenerateStage, Document({"parent": "run", "extractor": "none", **asked}))
-    draw_samples(results, run, out, settings, seed)
-    console.print(f"wrote {out}")
+    grid = Path("samples.png") if out is None and npz is None else out
+    draw_samples(results, run, grid, settings, seed, data_root=folder_of_data(data_root), npz=npz)
+    for path in (grid, npz):
+        if path is not None:
+            console.print(f"wrote {path}")
 
 
 @app.command()
 def evaluate(
     run: Annotated[str, typer.Argument(help="Key of a training stage, or the beginning of it.")],
+    profiles: ProfileOption = None,
     sets: SetOption = None,
     results: ResultsOption = RESULTS,
     data_root: DataOption = None,
 ) -> None:
-    """Probe a trained run and score its samples; --set probe.shots=[1,10] or generate.n=1000 change how."""
-    from umd_bench.orchestration.adhoc import evaluation_trial
+    """Probe a trained run and score its samples; --set probe.shots=[1,10] or probe.protocol=full or generate.n=1000."""
+    from umd_bench.orchestration.adhoc import evaluation_trial, left_out
 
-    run_trial(evaluation_trial(results, run, sets or []), results, data_root, "inline")
+    trial = evaluation_trial(results, run, sets or [], profiles or [])
+    for note in left_out(trial, profiles or []):
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+    run_trial(trial, results, data_root, "inline")
+
+
+@app.command()
+def score(
+    samples: Annotated[Path, typer.Argument(help="An .npz (arr_0, uint8 [N, H, W, 3]), an .npy, or a folder of PNG files.")],
+    data: Annotated[str, typer.Option("--data", help="The data set they are samples of.")],
+    size: SizeOption = None,
+    profiles: ProfileOption = None,
+    extractors: Annotated[
+        list[str] | None, typer.Option("--extractor", help="Feature extractor; may be repeated (default: the data set's own).")
+    ] = None,
+    n: Annotated[int | None, typer.Option("--n", min=2, help="How many samples to score (default: the profile's).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    data_root: DataOption = None,
+) -> None:
+    """Score a file of samples, whoever drew them, under every profile (or those named), a column each."""
+    import json
+
+    from rich.progress import Progress
+
+    from umd_bench.config.data import DataConfig
+    from umd_bench.config.profiles import profile_names
+    from umd_bench.orchestration.scoring import score_samples, scores_json, scores_table
+
+    asked = profiles or profile_names()
+    with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as bar:
+        task = bar.add_task("extracting", total=None)
+        found = score_samples(
+            samples,
+            DataConfig(name=data, size=size),
+            folder_of_data(data_root),
+            asked,
+            extractors or (),
+            n,
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if as_json:
+        print(json.dumps(scores_json(found), indent=1))
+    else:
+        console.print(scores_table(found, f"{samples}, as samples of {data}"))
 
 
 @app.command("import")

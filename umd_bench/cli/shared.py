@@ -64,7 +64,7 @@ def run_search(sweep: Sweep, site: Site, mlflow: str | None) -> None:
     from umd_bench.orchestration.search import Search
     from umd_bench.tracking.background import BackgroundProjection
 
-    with Search(sweep, site.results, lambda trials: prepare(trials, site)) as search:
+    with Search(sweep, site.results, lambda trials: prepare(trials, site), data_root=site.data) as search:
         record = search.record()
         console.print(f"{record.name} ({record.tier}): {search.outcome}")
         tracking = BackgroundProjection(mlflow, site.results, record)

@@ -53,7 +53,7 @@ def sweep(
     nodes = prepare(resolved.trials, site)
     record = sweep_record(resolved)
     write_sweep(results, record)
-    keep_forecast(results, record.name, forecast(results, nodes, 1))
+    keep_forecast(results, record.name, forecast(results, nodes, 1, data_root=site.data))
     reused = sum(node.state is StageState.DONE for node in nodes.values())
     console.print(f"{record.name} ({record.tier}): {len(record.trials)} trials, {len(nodes)} stages, {reused} reused")
     tracking = BackgroundProjection(mlflow, results, record)
@@ -75,8 +75,9 @@ def plan(
     sets: SetOption = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Stages side by side, for the number of waves.")] = 1,
     results: ResultsOption = RESULTS,
+    data_root: DataOption = None,
 ) -> None:
-    """Say what a sweep would run, what it would reuse and why, and what it may cost. Starts nothing, needs no data."""
+    """Say what a sweep would run, reuse and cost, and why. Starts nothing, and needs no data but packs of your own."""
     from umd_bench.config.resolve import load_sweep
     from umd_bench.orchestration.checks import check_trials
     from umd_bench.orchestration.forecast import forecast
@@ -85,14 +86,15 @@ def plan(
     resolved = load_sweep(file, tier=tier, sets=sets or [])
     search = resolved.config.search
     trials = resolved.trials if search is None else resolved.corners()
-    check_trials(trials)
+    folder = folder_of_data(data_root)
+    check_trials(trials, folder)
     nodes, copies = build_graph(results, trials), 1.0
     console.print(plan_table(results, nodes))
     if search is not None:
         total = search.trials * len(resolved.arms) * len(resolved.config.seeds)
         copies = total / len(trials)
         console.print(f"a search: at most {total} trials between these, the corners of its space", highlight=False)
-    for line in forecast(results, nodes, workers, copies=copies).lines(workers):
+    for line in forecast(results, nodes, workers, copies=copies, data_root=folder).lines(workers):
         console.print(line, highlight=False, soft_wrap=True)
 
 

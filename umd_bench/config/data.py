@@ -19,7 +19,7 @@ class DataConfig(Frozen):
 
     name: Name
     size: int | None = Field(default=None, ge=1, description="image side in pixels; None: the data set's own")
-    vae: Name | None = Field(default=None, description="a name of data/sources.py: train on its latents of the images")
+    vae: Name | None = Field(default=None, description="train on its latents: a name of data/sources.py or one ending in -f8c4")
 
     @model_validator(mode="after")
     def _own_size(self) -> DataConfig:

@@ -55,6 +55,13 @@ class Document:
             raise UserError(f"{self.place(path)}: {'.'.join(path)} = {value!r} is not accepted: expected a mapping of fields")
         return Document(value, {p[len(path) :]: place for p, place in self.places.items() if p[: len(path)] == path})
 
+    def below(self, *path: str) -> Document:
+        """The document as the mapping at ``path`` of another."""
+        value = self.value
+        for name in reversed(path):
+            value = {name: value}
+        return Document(value, {(*path, *p): place for p, place in self.places.items()})
+
     def without(self, name: str) -> Document:
         """The document less one top-level field."""
         rest = {k: v for k, v in self.value.items() if k != name}

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from umd_bench.config.errors import FieldRuleError
 from umd_bench.config.fields import Name, Snapshot
 from umd_bench.config.frozen import Frozen
+
+ScoreName = Literal["fd", "fd_inf", "kid", "is", "accuracy", "precision_recall", "sfid", "memorised"]
+SCORES: tuple[ScoreName, ...] = get_args(ScoreName)
+SPLITS = ("train", "test")
+# What a stage without the field scores; left out of its key, so that results from before there was a choice stay its own.
+DEFAULT_SCORES: tuple[ScoreName, ...] = ("fd", "is", "accuracy")
 
 
 class GenerateStage(Frozen):
@@ -32,7 +38,17 @@ class GenerateStage(Frozen):
     labels: Literal["balanced", "drawn"] = "balanced"
     ema: bool = Field(default=True, description="sample from the average where the parent keeps one")
     extractor: Name = Field(description="a name of evaluation/extractors.py")
-    reference: Literal["train", "test"] = "test"
+    more_extractors: tuple[Name, ...] = Field(default=(), description="further ones that the same samples are scored with")
+    scores: tuple[ScoreName, ...] = Field(
+        default=DEFAULT_SCORES,
+        min_length=1,
+        description="is and accuracy where the extractor reads classes, sfid with Inception's",
+    )
+    reference: str = Field(default="test", description="train, test, or the path of a published .npz with statistics")
+    reference_sha256: str | None = Field(
+        default=None, pattern="^[0-9a-f]{64}$", description="SHA-256 of that file, in hex; read from it when left out"
+    )
+    save: bool = Field(default=False, description="keep the first sampling seed's samples, as samples.npz")
     batch: int = Field(default=250, ge=1, description="samples at once; changes no sample")
 
     @model_validator(mode="after")
@@ -41,7 +57,38 @@ class GenerateStage(Frozen):
             raise FieldRuleError("eta", f"{self.eta} is not accepted: the sampler {self.sampler} takes no eta, only ddim does")
         if self.cfg_interval is not None and self.cfg_interval[0] > self.cfg_interval[1]:
             raise FieldRuleError("cfg_interval", f"{list(self.cfg_interval)} is empty: expected [lowest t, highest t]")
+        if not self.is_split and not self.reference.endswith(".npz"):
+            raise FieldRuleError(
+                "reference", f"{self.reference!r} is not accepted: expected train, test, or the path of an .npz"
+            )
+        if self.is_split and self.reference_sha256 is not None:
+            raise FieldRuleError("reference_sha256", f"only a file has one, and reference is the {self.reference} split")
+        extractors = self.all_extractors
+        if len(set(extractors)) < len(extractors):
+            raise FieldRuleError("more_extractors", f"{list(self.more_extractors)} names one twice, or the extractor itself")
+        if len(extractors) > 1 and not self.is_split:
+            raise FieldRuleError("more_extractors", "a reference file holds the statistics of one extractor: expected none")
+        if len(set(self.scores)) < len(self.scores):
+            raise FieldRuleError("scores", f"{list(self.scores)} names one twice")
         return self
+
+    @property
+    def is_split(self) -> bool:
+        """Whether the reference is a split of the data set, not a file."""
+        return self.reference in SPLITS
+
+    @property
+    def all_extractors(self) -> tuple[str, ...]:
+        """The extractor, and the further ones."""
+        return (self.extractor, *self.more_extractors)
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that change what the stage gives, but the parent: those added later are left out where they are idle."""
+        fields = self.model_dump(mode="json", exclude={"parent", "snapshot", "batch"})
+        fields.pop("reference_sha256" if self.is_split else "reference")
+        fields["scores"] = sorted(self.scores)
+        idle = {"scores": sorted(DEFAULT_SCORES), "more_extractors": [], "save": False}
+        return {name: value for name, value in fields.items() if name not in idle or value != idle[name]}
 
     @property
     def is_ddim(self) -> bool:

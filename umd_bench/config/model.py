@@ -6,13 +6,20 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from umd_bench.config.errors import FieldRuleError
+from umd_bench.config.errors import FieldError, FieldRuleError, one_of
 from umd_bench.config.frozen import Frozen
 
 # What the architecture of a published family fixes.
 _FIXED: dict[str, dict[str, int | bool]] = {
     "mae": {"decoder_depth": 0, "class_tokens": 1, "adaln": False},
     "dit": {"decoder_depth": 0, "class_tokens": 0, "adaln": True},
+}
+
+# Which tokens of a family can be pooled into a representation; the first is its own unless an import says otherwise.
+POOLS: dict[str, tuple[str, ...]] = {
+    "umd": ("class", "first_class", "patches"),
+    "mae": ("class", "patches"),
+    "dit": ("patches",),
 }
 
 
@@ -51,3 +58,10 @@ class ModelConfig(Frozen):
             if getattr(self, field) != only:
                 raise FieldRuleError(field, f"{getattr(self, field)} is not accepted: the family {self.family} has {only}")
         return self
+
+    def check_representation(self, block: int | None, pool: str | None, path: str) -> None:
+        """Raise :class:`FieldError` below ``path`` unless the model has such an encoder block and such tokens."""
+        if block is not None and not 1 <= block <= self.depth:
+            raise FieldError(f"{path}.block", block, f"expected 1..{self.depth}, the encoder's blocks")
+        if pool is not None and pool not in POOLS[self.family]:
+            raise FieldError(f"{path}.pool", pool, f"the family {self.family} has other tokens; {one_of(POOLS[self.family])}")

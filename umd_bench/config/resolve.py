@@ -17,6 +17,8 @@ from typing import Any
 
 from umd_bench.config.documents import Document, Path_, Place, parse_set, read_document
 from umd_bench.config.errors import FieldError, UserError, one_of
+from umd_bench.config.protocols import FIELD as PROTOCOL
+from umd_bench.config.protocols import with_protocols
 from umd_bench.config.sizes import expanded, expanded_value
 from umd_bench.config.stage import StageSpec, stage_specs
 from umd_bench.config.sweep import SweepConfig, axis_paths
@@ -163,13 +165,17 @@ def _trial(patch: Document, tier: Any, tier_place: Place | None, axes: dict[str,
         scale = expanded(expanded(_tier(tier, tier_place), "trial"), "methods", method)
         layers += [scale.part("trial"), scale.part("methods", method)]
     layers.append(patch.patched(("method",), method, patch.place(("method",)) or Place("method")))
-    document = _less_null_stages(layers)
+    document = _less_null_stages([with_protocols(layer) for layer in layers])
     config = validate(TrialConfig, document)
     axes = {
-        path: value if path == "model" and isinstance(value, str) else _field(config, axis_paths(path)[0])
+        path: value if _names_fields(path) and isinstance(value, str) else _field(config, axis_paths(path)[0])
         for path, value in axes.items()
     }
-    return Trial(config, axes, stage_specs(config), document)
+    try:
+        specs = stage_specs(config)
+    except FieldError as error:
+        raise located(error, document) from None
+    return Trial(config, axes, specs, document)
 
 
 def _less_null_stages(layers: list[Document]) -> Document:
@@ -207,6 +213,11 @@ def _only(trial: Trial, stages: tuple[str, ...] | None, document: Document) -> T
             raise located(FieldError("stages", name, one_of(trial.specs)), document)
     wanted = {ancestor for name in stages for ancestor in trial.config.lineage(name)}
     return Trial(trial.config, trial.axes, {k: v for k, v in trial.specs.items() if k in wanted}, trial.document)
+
+
+def _names_fields(path: str) -> bool:
+    """Whether the axis's values may be names that stand for several fields."""
+    return path == "model" or axis_paths(path)[0].endswith(f".{PROTOCOL}")
 
 
 def _plain(value: Any) -> str:

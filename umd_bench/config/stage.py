@@ -11,15 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from umd_bench.config.data import DataConfig
+from umd_bench.config.errors import FieldError
 from umd_bench.config.frozen import Frozen
 from umd_bench.config.generating import GenerateStage
-from umd_bench.config.model import ModelConfig
+from umd_bench.config.model import POOLS, ModelConfig
 from umd_bench.config.noise import NoiseConfig
 from umd_bench.config.probing import ProbeStage
 from umd_bench.config.training import ImportStage, TrainStage, WeightsStage
@@ -109,12 +111,22 @@ class StageSpec(Frozen):
             case ProbeStage() as probe:
                 identity["versions"] = {name: COMPONENT_VERSIONS[name] for name in ("data", "probe")}
                 stage.pop("data")
+                for added in ("knn", "linear", "block", "pool"):  # what is not measured is in no key
+                    if not stage[added]:
+                        stage.pop(added)
+                if not probe.shots:
+                    for idle in ("draws", "ridge", "bias"):
+                        stage.pop(idle)
+                if probe.block == self.model.depth:
+                    stage.pop("block")
+                if probe.pool == POOLS[self.model.family][0] and self.model.family != "mae":  # an import of mae has a say
+                    stage.pop("pool")
                 if probe.t:
                     identity["noise"] = self.noise.model_dump(mode="json")
             case GenerateStage() as generate:
                 identity["noise"] = self.noise.model_dump(mode="json")
                 identity["versions"] = {name: COMPONENT_VERSIONS[name] for name in ("data", "generate")}
-                stage.pop("batch")
+                identity["stage"] = stage = generate.identity()
                 stage["ema"] = generate.ema and self.parent_ema
                 if generate.cfg_scale == 1:
                     stage.pop("cfg_interval")
@@ -133,6 +145,8 @@ def stage_specs(trial: TrialConfig) -> dict[str, StageSpec]:
             stage = stage.model_copy(update={"t": 0 if sees_clean else NOISED_PROBE_T})
         if isinstance(stage, GenerateStage) and stage.eta is None and stage.is_ddim:
             stage = stage.model_copy(update={"eta": 1.0})
+        if isinstance(stage, GenerateStage) and not stage.is_split:
+            stage = _with_hash(stage, f"stages.{name}.reference")
         specs[name] = StageSpec(
             stage=stage,
             model=trial.model,
@@ -143,6 +157,25 @@ def stage_specs(trial: TrialConfig) -> dict[str, StageSpec]:
             **_inherited(parent, stage.snapshot),
         )
     return specs
+
+
+def _with_hash(stage: GenerateStage, path: str) -> GenerateStage:
+    """The stage with the hash of its reference file, which a stage that states it needs not have here, and the whole path."""
+    file = Path(stage.reference).expanduser().resolve()
+    try:
+        sha256 = stage.reference_sha256 or _sha256(file, file.stat().st_mtime_ns)
+    except OSError as error:
+        raise FieldError(
+            path, stage.reference, f"it cannot be read ({error.strerror}): expected train, test, or the path of an .npz"
+        ) from None
+    return stage.model_copy(update={"reference": str(file), "reference_sha256": sha256})
+
+
+@lru_cache
+def _sha256(file: Path, modified_ns: int) -> str:
+    """In hex; the other argument says which state of the file is meant."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _inherited(parent: StageSpec | None, snapshot: float | None) -> dict[str, Any]:

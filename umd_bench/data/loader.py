@@ -1,23 +1,25 @@
 """Batches: what a training step sees, as a pure function of (seed, purpose, images seen so far).
 
 Every epoch visits each image once in an order of its own; a batch may end one epoch and begin the next. Nothing depends on
-what was asked for before, so a resumed run, or another arm of a sweep with the same seed, gets the same batch. Small splits
-stay on the device as uint8; larger ones are gathered from the memory map.
+what was asked for before, so a resumed run, or another arm of a sweep with the same seed, gets the same batch. What is stored
+lies on the device or in the memory map (placement.py); crop, flip and range are made on the device, for a whole batch at once.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from umd_bench.config.errors import UserError
+from umd_bench.config.errors import FieldError, UserError
 from umd_bench.config.randomness import derive_seed
 from umd_bench.config.training import AugmentConfig
 from umd_bench.data.augment import draw_crops, draw_flips, resized_crop
+from umd_bench.data.latents import posterior_mean, posterior_sample
+from umd_bench.data.manifest import VaeFacts
 from umd_bench.data.pack import Split
-
-_RESIDENT_BYTES = 1 << 30  # a split up to this size is copied to the device
+from umd_bench.data.placement import Mapped, Resident, fits
 
 
 def to_unit(images: Tensor) -> Tensor:
@@ -30,32 +32,68 @@ def to_uint8(x: Tensor) -> Tensor:
     return x.to(torch.float32).add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
+def unaugmented(split: Split, rows: slice | NDArray[np.int64]) -> Tensor:
+    """What an evaluation sees of B ``rows``, a slice or indices: x_0 float32 [B, C, H, W] on the CPU.
+
+    Images in [-1, 1]; of latents the posterior's mean, scaled.
+    """
+    stored = torch.from_numpy(split.images[rows])
+    return to_unit(stored) if split.vae is None else posterior_mean(stored, split.vae)
+
+
+def require_no_crop(augment: AugmentConfig, path: str) -> None:
+    """Raise :class:`FieldError` below ``path`` for crops, which latents cannot be given."""
+    if augment.crop_area_min < 1:
+        raise FieldError(
+            f"{path}.crop_area_min",
+            augment.crop_area_min,
+            "expected 1 on latents: a crop of an image has other latents than the crop of its latents, and only whole images "
+            "and their mirror images are stored",
+        )
+
+
 class Batches:
     """The batches of one split for one purpose ("pretrain", "finetune", ...).
 
-    Raises :class:`UserError` for a split without images.
+    ``resident`` says whether its rows lie on the device; left out, they do where they fit. Of latents a batch is a fresh
+    sample of each posterior, a function of (seed, purpose, nimg) as all else; a flip takes the mirror image's posterior.
+    Raises :class:`UserError` for a split without images, and for crops of latents.
     """
 
     def __init__(
-        self, split: Split, *, batch: int, seed: int, purpose: str, augment: AugmentConfig, device: torch.device
+        self,
+        split: Split,
+        *,
+        batch: int,
+        seed: int,
+        purpose: str,
+        augment: AugmentConfig,
+        device: torch.device,
+        resident: bool | None = None,
     ) -> None:
         if not len(split):
             raise UserError("the split holds no images: nothing can be trained on it")
-        self._images = split.images
+        if split.vae is not None:
+            require_no_crop(augment, "augment")
+        if resident is None:
+            resident = fits(split.images.nbytes, device)
+        self._rows = Resident(split.images, device) if resident else Mapped(split.images, device)
         self._batch, self._seed, self._purpose, self._augment, self._device = batch, seed, purpose, augment, device
         self._labels = torch.tensor(split.labels, device=device)
-        resident = split.images.nbytes <= _RESIDENT_BYTES
-        self._resident = torch.tensor(np.asarray(split.images), device=device) if resident else None
-        self._order = (0, self._permutation(0))
+        self._vae = split.vae
+        self._orders: dict[int, Tensor] = {}
 
     def at(self, nimg: int) -> tuple[Tensor, Tensor]:
-        """The batch after ``nimg`` >= 0 images: x_0 float32 [B, C, H, W] in [-1, 1] and labels int64 [B], on the device."""
+        """The batch after ``nimg`` >= 0 images: x_0 float32 [B, C, H, W] and labels int64 [B], on the device.
+
+        Images lie in [-1, 1]; latents, scaled, have no bounds.
+        """
         index = self._index(nimg)
-        if self._resident is not None:
-            images = self._resident.index_select(0, index)
-        else:
-            images = torch.from_numpy(self._images[index.cpu().numpy()]).to(self._device)
-        return self._augmented(to_unit(images), nimg), self._labels.index_select(0, index)
+        rows = self._rows.take(index)
+        if isinstance(self._rows, Mapped) and self._rows.ahead:
+            self._rows.expect(self._index(nimg + self._batch))
+        x_0 = self._augmented(to_unit(rows), nimg) if self._vae is None else self._sampled(rows, self._vae, nimg)
+        return x_0, self._labels.index_select(0, index.to(self._device))
 
     def _augmented(self, x_0: Tensor, nimg: int) -> Tensor:
         """Crop and flip with parameters drawn for the whole batch; with nothing to do, x_0 itself."""
@@ -73,9 +111,21 @@ class Batches:
             x_0 = torch.where(flipped, x_0.flip(-1), x_0)
         return x_0
 
+    def _sampled(self, moments: Tensor, vae: VaeFacts, nimg: int) -> Tensor:
+        """A sample of each posterior, of the views that the flips choose: those that images would be flipped by."""
+        B, h = len(moments), moments.shape[-1]
+        view = torch.zeros(B, dtype=torch.bool, device=self._device)
+        if self._augment.flip:
+            rng = np.random.default_rng(derive_seed(self._seed, self._purpose + "/augment", nimg))
+            draw_crops(rng, B, h, 1)
+            view = torch.from_numpy(draw_flips(rng, B)).to(self._device)
+        generator = torch.Generator(self._device).manual_seed(derive_seed(self._seed, self._purpose + "/posterior", nimg))
+        eps = torch.randn((B, *moments.shape[3:]), generator=generator, device=self._device)
+        return posterior_sample(moments, view, eps, vae)
+
     def _index(self, nimg: int) -> Tensor:
-        """Which images these are: int64 [B], on the device."""
-        epoch, start = divmod(nimg, len(self._images))
+        """Which images these are: int64 [B], where the rows are looked up."""
+        epoch, start = divmod(nimg, len(self._labels))
         parts, missing = [], self._batch
         while missing:
             part = self._epoch_order(epoch)[start : start + missing]
@@ -85,11 +135,10 @@ class Batches:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _epoch_order(self, epoch: int) -> Tensor:
-        """The epoch's order; the last one is kept, since hundreds of batches in a row ask for it."""
-        if self._order[0] != epoch:
-            self._order = (epoch, self._permutation(epoch))
-        return self._order[1]
-
-    def _permutation(self, epoch: int) -> Tensor:
-        rng = np.random.default_rng(derive_seed(self._seed, self._purpose + "/order", epoch))
-        return torch.from_numpy(rng.permutation(len(self._images))).to(self._device)
+        """The epoch's order; the last two are kept, since hundreds of batches in a row ask for one, and one for its end."""
+        if epoch not in self._orders:
+            while len(self._orders) > 1:
+                del self._orders[next(iter(self._orders))]
+            rng = np.random.default_rng(derive_seed(self._seed, self._purpose + "/order", epoch))
+            self._orders[epoch] = torch.from_numpy(rng.permutation(len(self._labels))).to(self._rows.index_device)
+        return self._orders[epoch]

@@ -1,7 +1,7 @@
 """The models that can be evaluated: ours, and the published architectures that are not ours.
 
-Each has ``represent(x_t, t)``, and says in ``position`` what its representation is; those of :data:`Sampled` also predict x_0
-and the target in a forward pass, which is what a sampler calls.
+Each has ``represent(x_t, t, block, pool)``, and says in ``position`` what its own representation is; those of :data:`Sampled`
+also predict x_0 and the target in a forward pass, which is what a sampler calls.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from umd_bench.engine.published.mae import MaeEncoder
 
 Sampled = AutoEncoder | DiT
 Evaluated = Sampled | MaeEncoder
+_TOKENS = {"class": "mean of class tokens", "first_class": "first class token", "patches": "mean of patch tokens"}
 
 
 def empty_model(spec: StageSpec, source: DataFacts) -> Evaluated:
@@ -50,3 +51,14 @@ def require_own(model: ModelConfig, what: str) -> None:
 def can_sample(model: ModelConfig) -> bool:
     """Whether the family predicts anything that a sampler could use."""
     return model.family != "mae"
+
+
+def position(model: Evaluated, *, block: int | None, pool: str | None) -> str:
+    """What ``represent`` with this block and pool reads, in words: ``mean of patch tokens after block 3 of 12``."""
+    own = model.position.removesuffix(" after the last block")
+    tokens = own if pool is None else _TOKENS[pool]
+    if pool == "class" and isinstance(model, MaeEncoder):
+        tokens = "class token"  # of which it has one
+    if block not in (None, len(model.blocks)):
+        return f"{tokens} after block {block} of {len(model.blocks)}"
+    return model.position if tokens == own else tokens

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from umd_bench.config.errors import FieldError, UserError
 from umd_bench.config.randomness import derive_seed
@@ -31,7 +32,7 @@ from umd_bench.engine.snapshot import publish_snapshot, snapshot_outcome
 from umd_bench.engine.state import NonFiniteError, TrainingState
 from umd_bench.store.run import Attempt
 
-__all__ = ["NonFiniteError", "Stopped", "TrainResult", "pick_device", "train"]
+__all__ = ["NonFiniteError", "Stopped", "TrainResult", "pick_device", "train", "training_step"]
 
 _RECORDS = 100  # metrics events a stage
 _CHECKPOINTS = 10  # a stage, unless its config says how often
@@ -135,19 +136,7 @@ def _train(
             raise Stopped(f"stopped after {nimg} of {stage.nimg} images")
 
         x_0, label = batches.at(nimg)
-        generator.manual_seed(derive_seed(spec.seed, f"{stage.kind}/noise", nimg))
-        noise = draw_noise(x_0, model.n_patches, process, generator)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=stage.precision == "bf16"):
-            losses = umd_loss(model, x_0, noise, stage, process, label if stage.labels else None)
-        state.optimizer.zero_grad()
-        torch.autograd.backward(losses.loss)
-        grad_norm = clip_grad_norm(model, stage.optim.clip_norm)
-        lr = learning_rate(nimg, stage)
-        set_learning_rate(state.optimizer, lr)
-        state.optimizer.step()
-        if state.average is not None:
-            state.average.update()
-        state.count(losses, grad_norm)
+        lr = training_step(state, spec, process, generator, x_0, label)
         nimg = state.nimg
 
         if nimg % record_every == 0 or nimg == stage.nimg:
@@ -158,6 +147,30 @@ def _train(
         if nimg // checkpoint_every > (nimg - stage.batch) // checkpoint_every and nimg < missing[-1]:
             state.save(attempt.checkpoints)
             saved = nimg
+
+
+def training_step(
+    state: TrainingState, spec: StageSpec, process: NoiseProcess, generator: torch.Generator, x_0: Tensor, label: Tensor
+) -> float:
+    """One optimiser step on the batch after ``state.nimg`` images, counted in ``state``; the learning rate it was made with.
+
+    ``x_0`` float32 [B, C, H, W] and ``label`` int64 [B], as :meth:`Batches.at` gives them. Nothing waits for the device.
+    """
+    stage, nimg, model = state.stage, state.nimg, state.model
+    generator.manual_seed(derive_seed(spec.seed, f"{stage.kind}/noise", nimg))
+    noise = draw_noise(x_0, model.n_patches, process, generator)
+    with torch.autocast(state.device.type, dtype=torch.bfloat16, enabled=stage.precision == "bf16"):
+        losses = umd_loss(model, x_0, noise, stage, process, label if stage.labels else None)
+    state.optimizer.zero_grad()
+    torch.autograd.backward(losses.loss)
+    grad_norm = clip_grad_norm(model, stage.optim.clip_norm)
+    lr = learning_rate(nimg, stage)
+    set_learning_rate(state.optimizer, lr)
+    state.optimizer.step()
+    if state.average is not None:
+        state.average.update()
+    state.count(losses, grad_norm)
+    return lr
 
 
 def _resume(state: TrainingState, attempt: Attempt, *, at_most: int) -> int | None:

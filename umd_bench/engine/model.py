@@ -6,6 +6,7 @@ noised; a mask is 0 keep, 1 removed. The encoder never sees a removed token: it 
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -104,10 +105,17 @@ class AutoEncoder(nn.Module):
         x_0, target = self.decode(tokens, restore, representation, c)
         return Output(x_0, target, mask, representation)
 
-    def represent(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """The representation of a whole image, no mask, no label. [B, C, H, W], [B] -> [B, D]."""
-        representation, _ = self.encode(self.embed(x_t), self.condition(t, None))
-        return representation
+    def represent(self, x_t: Tensor, t: Tensor, *, block: int | None = None, pool: str | None = None) -> Tensor:
+        """The representation of a whole image, no mask, no label. [B, C, H, W], [B] -> [B, D].
+
+        Another ``block`` than the last (1..depth) is read through the encoder's norm too; another ``pool`` than the class
+        tokens' mean is ``first_class`` or ``patches``.
+        """
+        n_class = self.cls_token.shape[1]
+        x = self._encoded(self.embed(x_t), self.condition(t, None), block)
+        if pool == "patches":
+            return x[:, n_class:].mean(dim=1)
+        return x[:, 0] if pool == "first_class" else x[:, :n_class].mean(dim=1)
 
     def condition(self, t: Tensor, label: Tensor | None) -> Tensor:
         """``c = time + label``, through SiLU under adaLN. [B] -> [B, D] ([1] -> [1, D])."""
@@ -124,11 +132,16 @@ class AutoEncoder(nn.Module):
     def encode(self, tokens: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """Encoder over class tokens and visible patches. [B, K, D] -> representation [B, D], tokens [B, K, D]."""
         n_class = self.cls_token.shape[1]
-        x = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
-        for block in self.blocks:
-            x = block(x, c)
-        x = self.norm(x)
+        x = self._encoded(tokens, c, None)
         return x[:, :n_class].mean(dim=1), x[:, n_class:]
+
+    def _encoded(self, tokens: Tensor, c: Tensor, depth: int | None) -> Tensor:
+        """Class tokens and patches after the first ``depth`` blocks (all) and the norm. [B, K, D] -> [B, 4 + K, D]."""
+        x = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        for block in islice(self.blocks, depth):
+            x = block(x, c)
+        normed: Tensor = self.norm(x)
+        return normed
 
     def decode(self, tokens: Tensor, restore: Tensor | None, representation: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """Decoder over all patches and the representation as one token more. [B, K, D] -> x_0, target [B, C, H, W].

@@ -24,7 +24,7 @@ _SUM_BYTES = 32
 
 def cached(path: Path, compute: Callable[[], Arrays]) -> Arrays:
     """The arrays kept at ``path``, or ``compute()``'s, which then are kept there."""
-    kept = _read(path)
+    kept = read_cached(path)
     if kept is not None:
         return kept
     arrays = compute()
@@ -34,8 +34,8 @@ def cached(path: Path, compute: Callable[[], Arrays]) -> Arrays:
     return arrays
 
 
-def _read(path: Path) -> Arrays | None:
-    """The arrays, or None where the file is missing or is not what its sum says."""
+def read_cached(path: Path) -> Arrays | None:
+    """The arrays kept at ``path``, or None where the file is missing or is not what its sum says."""
     try:
         data = path.read_bytes()
     except OSError:

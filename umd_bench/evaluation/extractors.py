@@ -1,12 +1,15 @@
 """Feature extractors: which there are, and how each turns images into features and class scores.
 
-Shapes: B batch, C channels, H, W, D features, K classes. A new extractor is a row of :data:`EXTRACTORS`. Distances of two
-extractors are never compared: every score carries its extractor's name and the hash of its weights.
+Shapes: B batch, C channels, H, W, D features, K classes, S spatial features. A new extractor is a row of :data:`EXTRACTORS`.
+``timm:NAME`` is any timm model. Distances of two extractors are never compared: every score carries its extractor's name and
+the hash of its weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,41 +20,70 @@ from torch import Tensor
 from umd_bench.config.errors import FieldError, UserError, one_of
 from umd_bench.data.loader import to_unit
 from umd_bench.data.sources import SOURCES, DataFacts
-from umd_bench.evaluation import inception
+from umd_bench.evaluation import efficientnet, inception, timm_features
 from umd_bench.evaluation.classifier import RECIPES, Recipe, build_classifier, read_weights
-from umd_bench.store.files import read_json
+from umd_bench.evaluation.weights import Published
 
 WEIGHTS = Path(__file__).parent / "weights"
-INCEPTION = "inception-v3-compat"
+INCEPTION = inception.NAME
+FIELD = "stages.generate.extractor"
+_CHUNK = 64  # images at once in a network of many channels: what bounds memory, however many are asked for at once
 
 Shape = tuple[int, int | None, int | None]  # (C, H, W); None: any
 
-# uint8 [B, C, H, W] -> features [B, D], logits [B, K]
-Network = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+@dataclass(frozen=True)
+class Features:
+    """What an extractor reads of B images, all float32 on the CPU.
+
+    ``pooled`` [B, D]; ``logits`` [B, K], None where the network has no classes whose scores are meant to be read;
+    ``spatial`` [B, S], only where asked for and the network has them.
+    """
+
+    pooled: Tensor
+    logits: Tensor | None
+    spatial: Tensor | None
+
+
+# uint8 [B, C, H, W], whether spatial features are asked for -> the features, on any device
+Network = Callable[[Tensor, bool], Features]
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """A loaded extractor. ``hash`` is the SHA-256 of its weights, in hex; ``data`` the set whose classes it reads, if any."""
+    """A loaded extractor.
+
+    ``hash`` is the SHA-256 of its weights, in hex; ``resize`` what is done to an image before the network sees it;
+    ``shape`` the images it takes; ``dim`` is D and ``spatial_dim`` S, None without spatial features; ``data`` is the set
+    whose classes it reads, if any; ``has_logits`` says whether it gives class scores.
+    """
 
     name: str
     hash: str
+    resize: str
     shape: Shape
-    network: Network
-    device: torch.device
+    dim: int
     data: str | None
+    spatial_dim: int | None
+    has_logits: bool
+    device: torch.device
+    network: Network
 
     def metric(self, score: str) -> str:
-        """What a score of its features is called: ``fd`` is ``fid`` with the features that FID is defined by, and only then."""
+        """What a score of its features is called: ``fd`` is ``fid`` with the features that FID is defined by, and only then.
+
+        Others carry the extractor's name, with what no column may hold (the colon and dots of ``timm:NAME``) as ``_``.
+        """
         if self.name != INCEPTION:
-            return f"{score}_{self.name}"
+            return f"{score}_{re.sub(r'[^a-z0-9_-]', '_', self.name)}"
         return "fid" if score == "fd" else score
 
     @torch.inference_mode()
-    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 [B, C, H, W], 0..255 -> features float32 [B, D] and logits float32 [B, K], on the CPU.
+    def features(self, images: Tensor, *, spatial: bool = False) -> Features:
+        """The features of uint8 images [B, C, H, W], 0..255.
 
-        Raises :class:`UserError` for another dtype or shape.
+        Raises :class:`UserError` for another dtype or shape, for spatial features where there are none, and for features
+        that are NaN or infinite.
         """
         sides = zip(images.shape[1:], self.shape, strict=False)
         if images.dtype != torch.uint8 or images.ndim != 4 or any(wanted not in (None, side) for side, wanted in sides):
@@ -63,28 +95,136 @@ class Extractor:
                 f"{self.name} does not take {dtype} images of shape {list(images.shape)}: "
                 f"expected uint8 of shape [B, {expected}]"
             )
-        features, logits = self.network(images.to(self.device))
-        return features.float().cpu(), logits.float().cpu()
+        if spatial and self.spatial_dim is None:
+            raise UserError(f"{self.name} has no spatial features: only {INCEPTION} has them")
+        with _full_precision():
+            found = self.network(images.to(self.device), spatial)
+        logits = found.logits.float().cpu() if found.logits is not None and self.has_logits else None
+        kept = found.spatial.float().cpu() if found.spatial is not None else None
+        pooled = found.pooled.float().cpu()
+        bad = ~torch.stack([x.isfinite().all(1) for x in (pooled, logits, kept) if x is not None]).all(0)
+        if bad.any():
+            raise UserError(f"{self.name} gives NaN or infinite features for {int(bad.sum())} of {len(images)} images")
+        return Features(pooled, logits, kept)
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """float32 as it is written, and the same algorithm every time, on a GPU too.
+
+    TensorFloat-32, which cuDNN takes by default, keeps ten bits of each factor: one machine's reference would not fit another's
+    samples.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @dataclass(frozen=True)
 class ExtractorFacts:
-    """A row: the data set whose classes it reads (None: it takes any RGB images), its input, D, and how it is loaded."""
+    """A row: the data set whose classes it reads (None: it takes any RGB images), its input, D, and how it is loaded.
+
+    ``weights`` raises :class:`UserError` unless they are on this machine and the ones meant.
+    """
 
     data: str | None
     shape: Shape
     dim: int
     load: Callable[[torch.device], Extractor]
+    weights: Callable[[], object]
 
 
 def _load_classifier(name: str, device: torch.device) -> Extractor:
     state, digest = read_weights(name, WEIGHTS)
     model = build_classifier(name, state).to(device)
-    return Extractor(name, digest, _shape(RECIPES[name]), lambda x: model(to_unit(x)), device, RECIPES[name].data)
+
+    def network(images: Tensor, spatial: bool) -> Features:
+        pooled, logits = model(to_unit(images))
+        return Features(pooled, logits, None)
+
+    recipe = RECIPES[name]
+    return Extractor(
+        name,
+        hash=digest,
+        resize="none",
+        shape=_shape(recipe),
+        dim=recipe.dim,
+        data=recipe.data,
+        spatial_dim=None,
+        has_logits=True,
+        device=device,
+        network=network,
+    )
+
+
+def _classifier_weights(name: str) -> object:
+    return read_weights(name, WEIGHTS)
 
 
 def _load_inception(device: torch.device) -> Extractor:
-    return Extractor(INCEPTION, inception.SHA256, (3, None, None), inception.load_inception(device), device, None)
+    model = inception.load_inception(device)
+    return Extractor(
+        INCEPTION,
+        hash=inception.SHA256,
+        resize=inception.RESIZE,
+        shape=(3, None, None),
+        dim=inception.DIM,
+        data=None,
+        spatial_dim=inception.SPATIAL_DIM,
+        has_logits=True,
+        device=device,
+        network=in_chunks(lambda images, spatial: Features(*model(images, spatial=spatial))),
+    )
+
+
+def _load_efficientnet(device: torch.device) -> Extractor:
+    model = efficientnet.load_efficientnet(device)
+    return Extractor(
+        efficientnet.NAME,
+        hash=efficientnet.SHA256,
+        resize=efficientnet.RESIZE,
+        shape=(3, None, None),
+        dim=efficientnet.DIM,
+        data=None,
+        spatial_dim=None,
+        has_logits=False,
+        device=device,
+        network=in_chunks(lambda images, _: Features(model(images)[0], None, None)),
+    )
+
+
+def _load_timm(name: str, device: torch.device) -> Extractor:
+    facts = timm_features.timm_model(name, path=FIELD)
+    model, digest, dim = timm_features.load_timm(facts, device)
+    return Extractor(
+        name,
+        hash=digest,
+        resize=facts.resize,
+        shape=(3, None, None),
+        dim=dim,
+        data=None,
+        spatial_dim=None,
+        has_logits=False,
+        device=device,
+        network=in_chunks(lambda images, _: Features(model(images), None, None)),
+    )
+
+
+def in_chunks(network: Network) -> Network:
+    """The network, given at most 64 images at once: what it makes of them is a small part of what it needs for it."""
+
+    def chunked(images: Tensor, spatial: bool) -> Features:
+        parts = [network(images[start : start + _CHUNK], spatial) for start in range(0, len(images), _CHUNK)]
+        pooled = torch.cat([part.pooled for part in parts])
+        logits = [part.logits for part in parts if part.logits is not None]
+        places = [part.spatial for part in parts if part.spatial is not None]
+        return Features(pooled, torch.cat(logits) if logits else None, torch.cat(places) if places else None)
+
+    return chunked
 
 
 def _shape(recipe: Recipe) -> Shape:
@@ -92,9 +232,14 @@ def _shape(recipe: Recipe) -> Shape:
 
 
 EXTRACTORS: dict[str, ExtractorFacts] = {
-    name: ExtractorFacts(recipe.data, _shape(recipe), recipe.dim, partial(_load_classifier, name))
+    name: ExtractorFacts(
+        recipe.data, _shape(recipe), recipe.dim, partial(_load_classifier, name), partial(_classifier_weights, name)
+    )
     for name, recipe in RECIPES.items()
-} | {INCEPTION: ExtractorFacts(None, (3, None, None), inception.DIM, _load_inception)}
+} | {
+    INCEPTION: ExtractorFacts(None, (3, None, None), inception.DIM, _load_inception, inception.find_weights),
+    efficientnet.NAME: ExtractorFacts(None, (3, None, None), efficientnet.DIM, _load_efficientnet, efficientnet.find_weights),
+}
 
 
 def load_extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
@@ -102,20 +247,39 @@ def load_extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
 
     Raises :class:`FieldError` for an unknown name, :class:`UserError` for weights that are missing or not the published ones.
     """
+    if name.startswith(timm_features.PREFIX):
+        return _load_timm(name, torch.device(device))
     if name not in EXTRACTORS:
-        raise FieldError("stages.generate.extractor", name, one_of(EXTRACTORS))
+        raise FieldError(FIELD, name, _names(EXTRACTORS))
     return EXTRACTORS[name].load(torch.device(device))
+
+
+def require_weights(name: str, *, path: str) -> None:
+    """Prove that :func:`load_extractor` will find the weights, so that nobody trains for days before it does not.
+
+    Raises as that does, with ``path`` for the field; of a timm model's file only that it is there is proved.
+    """
+    if name.startswith(timm_features.PREFIX):
+        timm_features.require_weights(timm_features.timm_model(name, path=path))
+    elif name in EXTRACTORS:
+        EXTRACTORS[name].weights()
+    else:
+        raise FieldError(path, name, _names(EXTRACTORS))
 
 
 def check_extractor(name: str, data: DataFacts, *, path: str) -> None:
     """Raise :class:`FieldError` at ``path`` unless the extractor exists and is the data set's own, or takes any RGB images."""
-    if name not in EXTRACTORS:
-        raise FieldError(path, name, one_of(EXTRACTORS))
     fitting = _fitting(data.name)
-    if name not in fitting:
-        belongs = EXTRACTORS[name].data
+    if name.startswith(timm_features.PREFIX):
+        timm_features.timm_model(name, path=path)
+        belongs, fits = None, _is_rgb(data.name)
+    elif name in EXTRACTORS:
+        belongs, fits = EXTRACTORS[name].data, name in fitting
+    else:
+        raise FieldError(path, name, _names(EXTRACTORS))
+    if not fits:
         reads = f"images of {belongs}, not of {data.name}" if belongs else f"RGB images, and those of {data.name} are not"
-        raise FieldError(path, name, f"it reads {reads}; {one_of(fitting)}")
+        raise FieldError(path, name, f"it reads {reads}; {_names(fitting) if _is_rgb(data.name) else one_of(fitting)}")
 
 
 def extractor_for(data: str) -> str:
@@ -129,20 +293,19 @@ def extractor_for(data: str) -> str:
 def _fitting(data: str) -> list[str]:
     """Extractors of the data set, its own first. What is drawn from latents is decoded before: only the images count."""
     own = [name for name, facts in EXTRACTORS.items() if facts.data == data]
-    rgb = data in SOURCES and SOURCES[data].channels == 3
-    return own + [name for name, facts in EXTRACTORS.items() if facts.data is None and rgb]
+    return own + [name for name, facts in EXTRACTORS.items() if facts.data is None and _is_rgb(data)]
 
 
-def describe_extractors() -> Iterator[str]:
-    """One line an extractor: its data set, its width, the hash of its weights and their accuracy."""
-    for name, facts in EXTRACTORS.items():
-        if facts.data is None:
-            path = inception.weights_path()
-            there = f"weights in {path}" if path.exists() else f"no weights in {path}; {inception.ADDRESS} has them"
-            yield f"{name}: {facts.dim} features, takes any RGB images; SHA-256 {inception.SHA256[:12]}, {there}"
-            continue
-        described = read_json(WEIGHTS / f"{name}.json")
-        known = "weights missing"
-        if described is not None:
-            known = f"SHA-256 {described['sha256'][:12]}, {described['test_accuracy']:.1%} of the test split named rightly"
-        yield f"{name}: {facts.dim} features, trained on {facts.data}; {known}"
+def _is_rgb(data: str) -> bool:
+    return data not in SOURCES or SOURCES[data].channels == 3  # users' own pictures are packed in RGB
+
+
+def _names(names: Iterable[str]) -> str:
+    return f"{one_of(names)}, or timm:NAME"
+
+
+def published_weights(name: str) -> Published:
+    """The weights of that extractor that can be downloaded; :class:`UserError` for one whose weights cannot be fetched."""
+    if name != INCEPTION:
+        raise UserError(f"weights of {name!r} cannot be fetched: {one_of([INCEPTION])}")
+    return inception.published()

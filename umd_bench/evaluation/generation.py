@@ -1,4 +1,4 @@
-"""Samples and their scores: drawn in chunks, streamed through an extractor, kept only as one small picture.
+"""Samples and their scores: drawn in batches, streamed through extractors, kept only as one small picture.
 
 Shapes: N samples, B samples at once, C channels, H, W.
 """
@@ -6,6 +6,8 @@ Shapes: N samples, B samples at once, C channels, H, W.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,80 +18,94 @@ from umd_bench.config.errors import UserError
 from umd_bench.config.generating import GenerateStage
 from umd_bench.config.randomness import derive_seed
 from umd_bench.config.stage import StageSpec
-from umd_bench.data.loader import to_uint8
-from umd_bench.data.pack import Pack
+from umd_bench.data.pack import Pack, images_of
+from umd_bench.data.shards import ShardedArray
 from umd_bench.data.sources import data_facts
+from umd_bench.data.vae import Decode, decoder_of
 from umd_bench.engine.families import Sampled
 from umd_bench.engine.loop import pick_device
 from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.samplers import SAMPLERS, generate
 from umd_bench.engine.snapshot import restore_sampled
-from umd_bench.evaluation.extractors import Extractor, check_extractor, load_extractor
+from umd_bench.evaluation.extractors import check_extractor, load_extractor
 from umd_bench.evaluation.grids import draw_grid, grid_rows
-from umd_bench.evaluation.reference import floor_distance, reference_gaussian
+from umd_bench.evaluation.judging import judge_of
 from umd_bench.evaluation.result import Fact, StageResult
-from umd_bench.evaluation.statistics import Gaussian, Moments, frechet_distance, inception_score
+from umd_bench.evaluation.sample_files import SampleWriter
+from umd_bench.evaluation.scorer import Scorer
+from umd_bench.evaluation.scores import IS_SPLITS, Scored
 from umd_bench.store.files import write_atomic
 from umd_bench.store.run import Attempt, RunDir
 
-IS_SPLITS = 10
 _PROGRESS_SECONDS = 2.0
 
 
 def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> StageResult:
-    """Draw ``stage.n`` samples for each sampling seed, and score them against the reference split.
+    """Draw ``stage.n`` samples for each sampling seed, and score them against the reference.
 
-    Metrics are means over the sampling seeds, with the standard deviation (``_sd``) where there is more than one:
-    ``fd_<extractor>``, the Fréchet distance (right, though strongly raised by its bias, for n <= D too); ``is_<extractor>``,
-    the inception score; for a parent with classes ``accuracy_<extractor>``, the share of samples that the extractor reads as
-    the class they were asked for, if it reads these classes; and ``floor_fd_<extractor>``, the distance of real images to the
-    same reference. With the features that FID is defined by they are called ``fid``, ``is`` and ``floor_fid``.
-    ``samples.png`` shows the first sampling seed's first samples, a row for each class.
-    Raises :class:`UserError` for another kind of stage, missing weights, an extractor of another data set, and NaN samples.
+    Metrics are means over the sampling seeds, with the standard deviation (``_sd``) where there is more than one; judging.py
+    says how they are made and scores.py which there are. Their names end in the extractor's: ``fd_<extractor>`` is the Fréchet
+    distance (right, though strongly raised by its bias, for n <= D too), ``is_<extractor>`` the inception score;
+    ``accuracy_<extractor>``, the share of samples that the extractor reads as the class they were asked for, is there if it
+    reads the parent's classes; ``floor_fd_<extractor>`` is the distance of real images to the same split. With the features
+    that FID is defined by they are called ``fid``, ``is`` and ``floor_fid``.
+    ``samples.png`` shows the first sampling seed's first samples, a row for each class; ``neighbours.png``, where ``memorised``
+    is asked for, its samples that are nearest to a training image, each beside that image; ``samples.npz``, where ``save`` is,
+    all of its samples. Latents are decoded first, and scored against images. Raises :class:`UserError` for another kind of
+    stage, missing weights, an extractor of another data set, a reference that cannot serve, and NaN samples.
     """
     stage = spec.stage
     if not isinstance(stage, GenerateStage) or spec.parent_nimg is None:
         raise UserError(f"a {spec.kind} stage draws nothing from a parent's snapshot: expected a generate stage with a parent")
-    data = data_facts(spec.data)
-    if data.vae is not None:
-        raise UserError(
-            f"samples of {data.name} are latents of {data.vae}, and this version has no decoder that makes images of them"
-        )
+    data, images = data_facts(spec.data, root=pack.path.parent), images_of(pack)
     check_extractor(stage.extractor, data, path="stages.generate.extractor")
+    for name in stage.more_extractors:
+        check_extractor(name, data, path="stages.generate.more_extractors")
     device = pick_device(spec.resources.device)
-    extractor = load_extractor(stage.extractor, device)
-    reference = reference_gaussian(pack, stage.reference, extractor)
-    floor = floor_distance(pack, stage.reference, stage.n, extractor)
+    judges = []
+    for name in stage.all_extractors:
+        extractor = load_extractor(name, device)
+        judge = judge_of(extractor, images, stage.scores, stage.reference, stage.n, sha256=stage.reference_sha256)
+        judges.append(judge)
     ema = stage.ema and spec.parent_ema
     model = restore_sampled(parent, spec.parent_nimg, source=data, ema=ema, device=device)
-    sampling = _Sampling(model, NoiseProcess(spec.noise, device), stage, extractor, attempt)
+    sampling = _Sampling(model, NoiseProcess(spec.noise, device), stage, decoder_of(pack, device), attempt)
 
-    scores = []
+    scored: list[list[Scored]] = [[] for _ in judges]
     classes = len(pack.manifest.class_names) if spec.parent_labels else 0
     for sampling_seed in range(stage.sampling_seeds):
         seed = derive_seed(spec.seed, "generate/set", sampling_seed)
         label = sample_labels(stage, pack.split("train").labels, classes, seed) if classes else None
-        rows = grid_rows(stage.n, label, classes) if sampling_seed == 0 else []
-        readable = label if extractor.data == pack.manifest.name else None  # other classes say nothing of these
-        scores.append(_score(sampling.draw_set(seed, label, rows), readable, reference))
+        first = sampling_seed == 0
+        scorers = [
+            judge.scorer(stage.n, label if judge.extractor.data == pack.manifest.name else None)  # others' classes say nothing
+            for judge in judges
+        ]
+        sampling.draw_set(
+            seed, label, scorers, rows=grid_rows(stage.n, label, classes) if first else [], save=stage.save and first
+        )
+        started = time.perf_counter()
+        for judge, scorer, sets in zip(judges, scorers, scored, strict=True):
+            sets.append(judge.scored(scorer))
+            scorer.close()
+        sampling.score_seconds += time.perf_counter() - started
+        if first and (pairs := scored[0][0].closest):
+            sampling.show_neighbours(pairs, images.split("train").images, seed, label)
 
-    metrics = {}
-    for name in scores[0]:
-        values = [score[name] for score in scores]
-        metrics[extractor.metric(name)] = float(np.mean(values))
-        if len(values) > 1:
-            metrics[f"{extractor.metric(name)}_sd"] = float(np.std(values, ddof=1))
-    metrics[f"floor_{extractor.metric('fd')}"] = floor.distance
-    provenance: dict[str, Fact] = {
-        "extractor": extractor.name,
-        "extractor_hash": extractor.hash,
+    metrics: dict[str, float] = {}
+    by_metric: dict[str, dict[str, Fact]] = {}
+    for judge, sets in zip(judges, scored, strict=True):
+        own = judge.metrics(sets)
+        metrics |= own
+        by_metric |= judge.by_metric(sets)
+        if judge is not judges[0]:  # the stage's facts are the first one's
+            for name in own:
+                by_metric[name] = {"further_extractor": True, **judge.facts(), **by_metric.get(name, {})}
+    provenance: dict[str, Fact | dict[str, dict[str, Fact]]] = {
+        **judges[0].facts(),
         "reference": stage.reference,
-        "reference_n": reference.count,
         "n": stage.n,
         "sampling_seeds": stage.sampling_seeds,
-        "floor_n": floor.n,
-        "floor_draws": floor.draws,
-        "is_splits": min(IS_SPLITS, stage.n),
         "sampler": stage.sampler,
         "steps": stage.steps,
         "model_calls": SAMPLERS[stage.sampler].calls(stage.steps),
@@ -100,7 +116,11 @@ def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) 
         "ema": ema,
         "labels": stage.labels if classes else None,
         "weights_nimg": spec.parent_nimg,
+        "is_splits": min(IS_SPLITS, stage.n),
+        "by_metric": by_metric,
     }
+    if (floor := judges[0].floor) is not None:
+        provenance |= {"floor_n": floor.n, "floor_draws": floor.draws}
     return StageResult(metrics, provenance, sampling.cost())
 
 
@@ -118,14 +138,6 @@ def sample_labels(
     return torch.from_numpy(train_labels[drawn])
 
 
-@dataclass(frozen=True)
-class _Set:
-    """What is kept of a set of samples: its Gaussian, and the extractor's logits [N, K]."""
-
-    gaussian: Gaussian
-    logits: Tensor
-
-
 @dataclass
 class _Sampling:
     """Draws sets, and counts what they cost."""
@@ -133,52 +145,70 @@ class _Sampling:
     model: Sampled
     process: NoiseProcess
     stage: GenerateStage
-    extractor: Extractor
+    decode: Decode
     attempt: Attempt
     done: int = 0
     sample_seconds: float = 0.0
     extract_seconds: float = 0.0
+    score_seconds: float = 0.0
     reported: float = field(default_factory=time.monotonic)
 
-    def draw_set(self, seed: int, label: Tensor | None, rows: list[list[int]]) -> _Set:
-        """Draw and extract samples 0..n-1 of the set that ``seed`` names; ``rows`` of them, if any, become samples.png."""
-        moments: Moments | None = None
-        logits = []
+    def draw_set(
+        self, seed: int, label: Tensor | None, scorers: Sequence[Scorer], *, rows: list[list[int]], save: bool
+    ) -> None:
+        """Draw samples 0..n-1 of the set that ``seed`` names into the scorers.
+
+        ``rows`` of them, if any, become samples.png, and all of them samples.npz where ``save``.
+        """
         shown = {index for row in rows for index in row}
         pictures: dict[int, Tensor] = {}
-        for start in range(0, self.stage.n, self.stage.batch):
-            indices = range(start, min(start + self.stage.batch, self.stage.n))
-            images = self._draw(indices, label, seed)
-            pictures |= {i: images[i - start].clone() for i in indices if i in shown}
-            started = time.perf_counter()
-            features, scores = self.extractor.features(images)
-            self.extract_seconds += time.perf_counter() - started
-            part = Moments.of(features)
-            moments = part if moments is None else moments.merged(part)
-            logits.append(scores)
-            self._progress(len(indices))
+        file = self.attempt.path / "samples.npz"
+        with SampleWriter(file, self.stage.n, label) if save else nullcontext() as writer:
+            for start in range(0, self.stage.n, self.stage.batch):
+                indices = range(start, min(start + self.stage.batch, self.stage.n))
+                images = self._draw(indices, label, seed)
+                pictures |= {i: images[i - start].clone() for i in indices if i in shown}
+                started = time.perf_counter()
+                for scorer in scorers:
+                    scorer.add(images, torch.arange(indices.start, indices.stop))
+                if writer is not None:
+                    writer.add(images)
+                self.extract_seconds += time.perf_counter() - started
+                self._progress(len(indices))
+        if save:
+            self.attempt.publish(file, self.attempt.run.artifacts / file.name)
         if pictures:
-            self._publish([[pictures[i] for i in row] for row in rows if row])
-        assert moments is not None  # n >= 2
-        return _Set(moments.gaussian(), torch.cat(logits))
+            self._publish("samples.png", [[pictures[i] for i in row] for row in rows if row])
+
+    def show_neighbours(
+        self, pairs: Sequence[tuple[int, int, float]], train: ShardedArray, seed: int, label: Tensor | None
+    ) -> None:
+        """neighbours.png: a row for each (sample, training image, distance), the sample left of the image.
+
+        The samples are drawn again, since they were not kept: sample i is the same whatever it is drawn with.
+        """
+        images = self._draw([sample for sample, _, _ in pairs], label, seed)
+        real = torch.from_numpy(train[np.array([index for _, index, _ in pairs])])
+        self._publish("neighbours.png", [list(pair) for pair in zip(images, real, strict=True)])
 
     def cost(self) -> dict[str, float]:
         """Seconds and samples a second so far."""
         return {
             "sample_seconds": self.sample_seconds,
             "extract_seconds": self.extract_seconds,
+            "score_seconds": self.score_seconds,
             "images_per_second": self.done / self.sample_seconds,
         }
 
-    def _draw(self, indices: range, label: Tensor | None, seed: int) -> Tensor:
+    def _draw(self, indices: Sequence[int], label: Tensor | None, seed: int) -> Tensor:
         """uint8 [B, C, H, W] on the CPU."""
         started = time.perf_counter()
         device = self.model.pos_embed.device
-        asked = None if label is None else label[indices.start : indices.stop].to(device)
+        asked = None if label is None else label[list(indices)].to(device)
         x_0 = generate(self.model, self.process, self.stage, label=asked, indices=indices, seed=seed)
         if not x_0.isfinite().all():  # as uint8 it would be a picture like any other
-            raise UserError(f"samples {indices.start}..{indices.stop - 1} are NaN or infinite: the weights are no use")
-        images = to_uint8(x_0).cpu()
+            raise UserError(f"samples {indices[0]}..{indices[-1]} are NaN or infinite: the weights are no use")
+        images = self.decode(x_0)
         self.sample_seconds += time.perf_counter() - started
         return images
 
@@ -188,15 +218,7 @@ class _Sampling:
             self.reported = time.monotonic()
             self.attempt.event("progress", done=self.done, total=self.stage.n * self.stage.sampling_seeds)
 
-    def _publish(self, rows: list[list[Tensor]]) -> None:
-        path = self.attempt.path / "samples.png"
+    def _publish(self, name: str, rows: list[list[Tensor]]) -> None:
+        path = self.attempt.path / name
         write_atomic(path, draw_grid(rows))
-        self.attempt.publish(path, self.attempt.run.artifacts / "samples.png")
-
-
-def _score(samples: _Set, label: Tensor | None, reference: Gaussian) -> dict[str, float]:
-    score, _ = inception_score(samples.logits, min(IS_SPLITS, len(samples.logits)))
-    scores = {"fd": frechet_distance(samples.gaussian, reference), "is": score}
-    if label is not None:
-        scores["accuracy"] = (samples.logits.argmax(1) == label).double().mean().item()
-    return scores
+        self.attempt.publish(path, self.attempt.run.artifacts / name)

@@ -1,98 +1,104 @@
-"""The few-shot probe of a trained model: how much of the classes a linear read-out finds in the representation.
+"""The probe stage: how much of the classes simple read-outs find in a representation.
 
-Shapes: N images, D features, C channels, H, W. Accuracies are shares in [0, 1].
+Few-shot ridge (ridge.py), k nearest neighbours (knn.py) and a linear layer (linear.py), on features that are made once
+(features.py), and the same on the raw pixels. Shapes: N images, D features. Accuracies are shares in [0, 1].
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from umd_bench.config.errors import FieldError, UserError
 from umd_bench.config.probing import ProbeStage
 from umd_bench.config.randomness import derive_seed
 from umd_bench.config.stage import StageSpec
-from umd_bench.data.loader import to_unit
 from umd_bench.data.pack import Pack
 from umd_bench.data.sources import data_facts
-from umd_bench.engine.families import Evaluated
 from umd_bench.engine.loop import pick_device
-from umd_bench.engine.noise_process import NoiseProcess
-from umd_bench.engine.snapshot import restore_model
+from umd_bench.evaluation.cache import cached
+from umd_bench.evaluation.features import FOLDER, Index, Pixels, Representation, Table
+from umd_bench.evaluation.knn import knn_accuracies
+from umd_bench.evaluation.linear import linear_probe
 from umd_bench.evaluation.result import Fact, StageResult
-from umd_bench.evaluation.ridge import draw_shots, fit_ridge
+from umd_bench.evaluation.ridge import RidgeProbe, draw_shots, fit_ridge, fit_ridge_path
 from umd_bench.store.run import Attempt, RunDir
 
-# (x_0 float32 [B, C, H, W] in [-1, 1], split, indices of its rows in the split [B]) -> features [B, D]
-Represent = Callable[[Tensor, str, NDArray[np.int64]], Tensor]
 Shots = list[dict[int, NDArray[np.int64]]]  # by draw and number of shots: indices into the train split
+Metrics = dict[str, float]
+Facts = dict[str, Fact]
 
-_BATCH = 500
+_PIXELS_VERSION = 1  # goes up when the same images would give other numbers
 
 
 def run_probe(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> StageResult:
-    """Probe the raw weights of ``parent`` at ``spec.parent_nimg`` as the official implementation does.
+    """Probe the raw weights of ``parent`` at ``spec.parent_nimg``.
 
-    Metrics are means over ``stage.draws`` draws of the shots, with the standard deviation (``_sd``) where there is more than
-    one: ``acc_<k>shot``, and ``pixel_acc_<k>shot`` of :func:`pixel_probe`. All test images are scored. Features are the
-    representation at t = ``stage.t`` without mask and label; a t >= 1 noises image i of a split with noise of its own, the
-    same in every trial of one seed. A class with fewer images than shots gives all it has, which is an event and a fact.
-    ``pack`` is of ``spec.reads``, which need not be what the parent was trained on.
-    Raises :class:`UserError` for another kind of stage, a t that is not resolved, missing weights, and features that are NaN.
+    Metrics are ``acc_<k>shot``, means over ``stage.draws`` draws of the shots with the standard deviation (``_sd``) where there
+    is more than one, ``acc_knn<k>`` and ``acc_linear``, as far as the stage asks for them; and each as ``pixel_acc_...`` of
+    :func:`pixel_probe`. All test images are scored. Features are the representation at t = ``stage.t`` without mask and label;
+    a t >= 1 noises image i of a split with noise of its own, the same in every trial of one seed. A class with fewer images
+    than shots gives all it has, which is an event and a fact. ``pack`` is of ``spec.reads``, which need not be what the parent
+    was trained on.
+    Raises :class:`UserError` for another kind of stage, a t, block or pool that the parent has not, missing weights, and
+    features that are NaN.
     """
-    stage = spec.stage
-    if not isinstance(stage, ProbeStage) or spec.parent_nimg is None:
-        raise UserError(f"a {spec.kind} stage is no probe of a parent's snapshot: expected a probe stage with a parent")
-    if stage.t is None or not 0 <= stage.t <= spec.noise.timesteps:
-        raise FieldError("stages.probe.t", stage.t, f"expected 0..{spec.noise.timesteps}")
     started = time.perf_counter()
     device = pick_device(spec.resources.device)
-    model = restore_model(parent, spec.parent_nimg, source=data_facts(spec.data), device=device)
-    represent = _representation(model, NoiseProcess(spec.noise, device), stage.t, spec.seed)
+    representation = Representation(spec, parent, data_facts(spec.data, root=pack.path.parent), device)
+    stage = spec.stage
+    assert isinstance(stage, ProbeStage)
     shots = _shots(pack, stage, spec.seed)
-    metrics = _accuracies("acc", pack, represent, shots, stage, device) | pixel_probe(pack, stage, spec.seed)
-    facts: dict[str, Fact] = {
-        "probe_position": model.position,
+    drawn = None if stage.reads_all else np.unique(np.concatenate([rows for draw in shots for rows in draw.values()]))
+    train, test = representation.of(pack, "train", drawn), representation.of(pack, "test")
+    metrics, facts = _few_shot("acc", pack, train, test, shots, stage, drawn)
+    more, chosen = _whole_split("acc", pack, train, test, stage, spec.seed, device)
+    metrics |= more | pixel_probe(pack, stage, spec.seed, device=device, kept=parent.root / FOLDER)
+    facts |= chosen | {
+        "probe_position": representation.position,
         "probe_t": stage.t,
-        "shots": list(stage.shots),
-        "draws": stage.draws,
-        "ridge": stage.ridge,
-        "bias": stage.bias,
         "reference": "test",
         "n": len(pack.split("test")),
         "ema": False,
     }
+    if facts.get("linear_lr_at_edge"):
+        rates = ", ".join(f"{lr:g}" for lr in stage.linear.lr_per_256) if stage.linear else ""
+        attempt.event("warning", message=f"the best learning rate of the linear probe is an end of {rates}: give a wider range")
     return StageResult(metrics, facts | _counts(pack, shots, attempt), {"probe_seconds": time.perf_counter() - started})
 
 
-def pixel_probe(pack: Pack, stage: ProbeStage, seed: int) -> dict[str, float]:
-    """The same probe on the images themselves, in [-1, 1], with the same draws: the row that a representation should beat.
+def pixel_probe(
+    pack: Pack, stage: ProbeStage, seed: int, *, device: torch.device | str = "cpu", kept: Path | None = None
+) -> Metrics:
+    """The same probes on the images themselves, in [-1, 1], with the same draws: the row that a representation should beat.
 
-    ``pixel_acc_<k>shot`` and its ``_sd``, shares in [0, 1].
+    ``pixel_acc_<k>shot`` and its ``_sd``, ``pixel_acc_knn<k>``, ``pixel_acc_linear``: shares in [0, 1]; of latents, which are
+    probed themselves, ``latent_acc_...``. What needs every image is the same for every arm of a sweep, and so is kept below the
+    folder ``kept`` where one is given.
     """
-    shots = _shots(pack, stage, seed)
-    return _accuracies("pixel_acc", pack, lambda x_0, split, index: x_0.flatten(1), shots, stage, torch.device("cpu"))
+    name = "pixel_acc" if pack.manifest.vae is None else "latent_acc"
+    train, test = (Pixels(pack.split(split)) for split in ("train", "test"))
+    metrics, _ = _few_shot(name, pack, train, test, _shots(pack, stage, seed), stage, None)
+    if not stage.reads_all:
+        return metrics
 
+    def compute() -> dict[str, NDArray[np.float64]]:
+        found, _ = _whole_split(name, pack, train, test, stage, seed, torch.device(device))
+        return {name: np.array(value) for name, value in found.items()}
 
-def _representation(model: Evaluated, process: NoiseProcess, t: int, seed: int) -> Represent:
-    def represent(x_0: Tensor, split: str, index: NDArray[np.int64]) -> Tensor:
-        times = torch.full((len(x_0),), t, device=x_0.device)
-        if t == 0:
-            return model.represent(x_0, times)
-        eps = np.stack([_noise(seed, split, int(i), tuple(x_0.shape[1:])) for i in index])
-        return model.represent(process.q_sample(x_0, times, torch.from_numpy(eps).to(x_0.device)), times)
-
-    return represent
-
-
-def _noise(seed: int, split: str, index: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    rng = np.random.default_rng(derive_seed(seed, "probe/noise", split, index))
-    return rng.standard_normal(shape, dtype=np.float32)
+    if kept is None:
+        arrays = compute()
+    else:
+        here = [torch.device(device).type, torch.get_num_threads(), torch.__version__]
+        asked = stage.model_dump(mode="json", include={"knn", "linear"})
+        text = json.dumps([_PIXELS_VERSION, pack.manifest.digest, asked, seed, *here], sort_keys=True)
+        arrays = cached(kept / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.cache", compute)
+    return metrics | {name: float(value) for name, value in arrays.items()}
 
 
 def _shots(pack: Pack, stage: ProbeStage, seed: int) -> Shots:
@@ -101,45 +107,74 @@ def _shots(pack: Pack, stage: ProbeStage, seed: int) -> Shots:
     return [draw_shots(labels, stage.shots, classes=classes, seed=draw_seed) for draw_seed in seeds]
 
 
-def _accuracies(
-    name: str, pack: Pack, represent: Represent, shots: Shots, stage: ProbeStage, device: torch.device
-) -> dict[str, float]:
-    """Mean and deviation over the draws, for each number of shots. Of the train split only what is drawn is represented."""
-    drawn = np.unique(np.concatenate([indices for draw in shots for indices in draw.values()]))
-    test_index = np.arange(len(pack.split("test")))
-    train = _features(pack, "train", drawn, represent, device)
-    test = _features(pack, "test", test_index, represent, device)
+def _few_shot(
+    name: str, pack: Pack, train: Table, test: Table, shots: Shots, stage: ProbeStage, drawn: Index | None
+) -> tuple[Metrics, Facts]:
+    """Mean and deviation over the draws, for each number of shots. ``train`` has the rows ``drawn`` of the split, or all."""
+    if not stage.shots:
+        return {}, {}
     labels = {split: torch.from_numpy(pack.split(split).labels) for split in ("train", "test")}
-    metrics: dict[str, float] = {}
+    scored = torch.from_numpy(np.array(test[:]))
+    metrics: Metrics = {}
+    facts: Facts = {"shots": list(stage.shots), "draws": stage.draws, "bias": stage.bias}
+    facts |= {"ridges": list(stage.ridge)} if isinstance(stage.ridge, tuple) else {"ridge": stage.ridge}
     for k in stage.shots:
-        scores = []
+        scores, penalties = [], []
         for draw in shots:
-            x, y = train[np.searchsorted(drawn, draw[k])], labels["train"][draw[k]]
-            probe = fit_ridge(x, y, classes=len(pack.manifest.class_names), ridge=stage.ridge, bias=stage.bias)
-            scores.append(probe.accuracy(test, labels["test"]))
+            rows = draw[k] if drawn is None else np.searchsorted(drawn, draw[k])
+            x, y = torch.from_numpy(np.array(train[rows])), labels["train"][draw[k]]
+            probe, penalty = _fitted(x, y, len(pack.manifest.class_names), stage)
+            scores.append(probe.accuracy(scored, labels["test"]))
+            penalties.append(penalty)
         metrics[f"{name}_{k}shot"] = float(np.mean(scores))
         if len(scores) > 1:
             metrics[f"{name}_{k}shot_sd"] = float(np.std(scores, ddof=1))
-    return metrics
+        if isinstance(stage.ridge, tuple):
+            facts[f"ridge_{k}shot"] = penalties
+    return metrics, facts
 
 
-@torch.inference_mode()
-def _features(pack: Pack, name: str, index: NDArray[np.int64], represent: Represent, device: torch.device) -> Tensor:
-    """Features float32 [N, D], on the CPU, of the split's images ``index`` [N]; in batches of one size, for the same bits."""
-    images = pack.split(name).images
-    batches = np.split(index, range(_BATCH, len(index), _BATCH))
-    parts = [represent(to_unit(torch.from_numpy(images[rows])).to(device), name, rows) for rows in batches]
-    features = torch.cat([part.float().cpu() for part in parts])
-    if not features.isfinite().all():
-        raise UserError(f"the representation of the {name} split is NaN or infinite: the weights it comes from are no use")
-    return features
+def _fitted(x: torch.Tensor, y: torch.Tensor, classes: int, stage: ProbeStage) -> tuple[RidgeProbe, float]:
+    """The probe of these shots and its penalty: the one stated, or of a list the best of leaving one out."""
+    if not isinstance(stage.ridge, tuple):
+        return fit_ridge(x, y, classes=classes, ridge=stage.ridge, bias=stage.bias), stage.ridge
+    path = fit_ridge_path(x, y, classes=classes, ridges=stage.ridge, bias=stage.bias)
+    return path.probe(path.best), path.ridges[path.best]
+
+
+def _whole_split(
+    name: str, pack: Pack, train: Table, test: Table, stage: ProbeStage, seed: int, device: torch.device
+) -> tuple[Metrics, Facts]:
+    """The probes that read every training image."""
+    metrics: Metrics = {}
+    facts: Facts = {}
+    y_train, y_test = (pack.split(split).labels for split in ("train", "test"))
+    classes = len(pack.manifest.class_names)
+    if stage.knn:
+        labels = torch.from_numpy(y_train), torch.from_numpy(y_test)
+        found = knn_accuracies(train, labels[0], test, labels[1], classes=classes, ks=stage.knn, device=device)
+        metrics |= {f"{name}_knn{k}": accuracy for k, accuracy in found.items()}
+        facts["knn"] = list(stage.knn)
+    if stage.linear is not None:
+        config = stage.linear
+        result = linear_probe(train, y_train, test, y_test, classes=classes, config=config, seed=seed, device=device)
+        metrics[f"{name}_linear"] = result.accuracy
+        facts |= {
+            "linear_lr": result.lr,
+            "linear_lr_at_edge": result.at_edge,
+            "linear_lrs": list(result.lrs),
+            "linear_held_out": list(result.held_out),
+            "linear_batch": min(config.batch, len(y_train)),
+            "linear_epochs": config.epochs,
+        }
+    return metrics, facts
 
 
 def _counts(pack: Pack, shots: Shots, attempt: Attempt) -> dict[str, Fact]:
     """How many images each number of shots really was; every draw takes the same numbers."""
     counts: dict[str, Fact] = {}
     labels, names = pack.split("train").labels, pack.manifest.class_names
-    for k, indices in shots[0].items():
+    for k, indices in (shots[0] if shots else {}).items():
         counts[f"images_{k}shot"] = len(indices)
         by_class = np.bincount(labels[indices], minlength=len(names))
         if len(indices) < k * len(names):

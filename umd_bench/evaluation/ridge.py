@@ -46,19 +46,66 @@ def fit_ridge(features: Tensor, labels: Tensor, *, classes: int, ridge: float = 
     the bias is regularised too. For N < D + 1 the dual ``X' (X X' + ridge I)^-1 Y`` is solved, which is equal and smaller.
     Raises :class:`UserError` where the features have a NaN or infinity, or the shapes and labels do not fit.
     """
-    if features.ndim != 2 or labels.shape != features.shape[:1] or not len(labels):
-        raise UserError(f"a probe of features {list(features.shape)} and labels {list(labels.shape)}: expected [N, D] and [N]")
-    if not features.isfinite().all():
-        raise UserError("the features to probe are NaN or infinite: the weights they come from are no use")
-    if int(labels.min()) < 0 or int(labels.max()) >= classes:
-        raise UserError(f"labels {int(labels.min())}..{int(labels.max())} are not accepted: expected 0..{classes - 1}")
-    x = features.to(torch.float64)
-    mean, std = x.mean(0), x.std(0, correction=0) + _STD_FLOOR
-    X = _design(x, mean, std, bias)
-    Y = 2 * torch.nn.functional.one_hot(labels, classes).to(torch.float64) - 1
+    mean, std, X, Y = _problem(features, labels, classes, bias)
     N, D1 = X.shape
     weights = X.T @ _solve(X @ X.T, ridge, Y) if N < D1 else _solve(X.T @ X, ridge, X.T @ Y)
     return RidgeProbe(mean, std, weights, bias)
+
+
+@dataclass(frozen=True)
+class RidgePath:
+    """The probes of several regularisations ``ridges`` [R] on one set of shots, from one factorisation.
+
+    ``loo`` [R] is each one's mean squared error over images and classes where every image is predicted by the probe of all
+    others (their standardisation is kept: that of all shots).
+    """
+
+    ridges: tuple[float, ...]
+    loo: tuple[float, ...]
+    mean: Tensor
+    std: Tensor
+    bias: float
+    spectrum: Tensor  # [M] eigenvalues of the smaller Gram matrix
+    basis: Tensor  # [D + 1, M]
+    projected: Tensor  # [M, K]; the weights are basis diag(1 / (spectrum + ridge)) projected
+
+    @property
+    def best(self) -> int:
+        """Which regularisation has the smallest ``loo``; of equals the largest."""
+        return min(range(len(self.ridges)), key=lambda r: (self.loo[r], -self.ridges[r]))
+
+    def probe(self, r: int) -> RidgeProbe:
+        """The probe of ``ridges[r]``."""
+        weights = self.basis @ (self.projected / (self.spectrum + self.ridges[r]).unsqueeze(1))
+        return RidgeProbe(self.mean, self.std, weights, self.bias)
+
+
+def fit_ridge_path(
+    features: Tensor, labels: Tensor, *, classes: int, ridges: Sequence[float], bias: float = 100.0
+) -> RidgePath:
+    """:func:`fit_ridge` for all of ``ridges`` from one factorisation: ``X'X = V S V'``, or ``X X' = U S U'`` for N < D + 1.
+
+    With ``G = X X' + ridge I`` the error of image i under the probe of all other images is ``(G^-1 Y)_i / (G^-1)_ii`` (Golub,
+    Heath and Wahba, 1979), so that leaving one out costs no fit. Raises as :func:`fit_ridge` does.
+    """
+    mean, std, X, Y = _problem(features, labels, classes, bias)
+    N, D1 = X.shape
+    if N < D1:
+        spectrum, U = _eigh(X @ X.T)
+        basis, projected = X.T @ U, U.T @ Y
+        errors = [
+            (U @ (projected / (spectrum + ridge).unsqueeze(1))) / (U**2 @ (1 / (spectrum + ridge))).unsqueeze(1)
+            for ridge in ridges
+        ]
+    else:
+        spectrum, basis = _eigh(X.T @ X)
+        projected, Z = basis.T @ (X.T @ Y), X @ basis
+        errors = [
+            (Y - Z @ (projected / (spectrum + ridge).unsqueeze(1))) / (1 - Z**2 @ (1 / (spectrum + ridge))).unsqueeze(1)
+            for ridge in ridges
+        ]
+    loo = tuple(float((error**2).mean()) for error in errors)
+    return RidgePath(tuple(ridges), loo, mean, std, bias, spectrum, basis, projected)
 
 
 def draw_shots(labels: NDArray[np.int64], shots: Sequence[int], *, classes: int, seed: int) -> dict[int, NDArray[np.int64]]:
@@ -72,6 +119,20 @@ def draw_shots(labels: NDArray[np.int64], shots: Sequence[int], *, classes: int,
     return {k: np.concatenate([indices[:k] for indices in order]) for k in shots}
 
 
+def _problem(features: Tensor, labels: Tensor, classes: int, bias: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Mean and std [D] of the features, the design X [N, D + 1] and the targets Y [N, K], float64."""
+    if features.ndim != 2 or labels.shape != features.shape[:1] or not len(labels):
+        raise UserError(f"a probe of features {list(features.shape)} and labels {list(labels.shape)}: expected [N, D] and [N]")
+    if not features.isfinite().all():
+        raise UserError("the features to probe are NaN or infinite: the weights they come from are no use")
+    if int(labels.min()) < 0 or int(labels.max()) >= classes:
+        raise UserError(f"labels {int(labels.min())}..{int(labels.max())} are not accepted: expected 0..{classes - 1}")
+    x = features.to(torch.float64)
+    mean, std = x.mean(0), x.std(0, correction=0) + _STD_FLOOR
+    Y = 2 * torch.nn.functional.one_hot(labels, classes).to(torch.float64) - 1
+    return mean, std, _design(x, mean, std, bias), Y
+
+
 def _design(x: Tensor, mean: Tensor, std: Tensor, bias: float) -> Tensor:
     return torch.cat([(x - mean) / std, x.new_full((len(x), 1), bias)], dim=1)
 
@@ -79,3 +140,9 @@ def _design(x: Tensor, mean: Tensor, std: Tensor, bias: float) -> Tensor:
 def _solve(gram: Tensor, ridge: float, right: Tensor) -> Tensor:
     gram.diagonal().add_(ridge)
     return torch.cholesky_solve(right, torch.linalg.cholesky(gram))
+
+
+def _eigh(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, none of them negative, and eigenvectors of a Gram matrix."""
+    spectrum, vectors = torch.linalg.eigh(gram)
+    return spectrum.clamp_min(0), vectors

@@ -87,24 +87,57 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     return max(distance, 0.0)  # below 0 by rounding only
 
 
-def inception_score(logits: Tensor, splits: int = 10) -> tuple[float, float]:
-    """Mean and standard deviation over sequential splits of ``exp mean_x KL(p(y|x) || p(y))``.
+@dataclass(frozen=True)
+class ClassSums:
+    """What an inception score needs of samples seen so far, a row for each split: ``count`` [S], ``p`` = sum p(y|x) [S, K] and
+    ``p_log_p`` = sum over x and y of p log p [S], float64.
 
-    Salimans et al., arXiv 1606.03498. ``logits`` [N, K]; split i holds the samples from ``i N // splits`` on, and ``p(y)`` is
-    its own mean. Between 1 and K, and lower the smaller the splits are. Raises :class:`UserError` for another shape, a NaN or
-    infinity, or N < splits.
+    Merging is addition, so parts may be computed anywhere and in any order, and take no more room for more samples.
     """
-    log_p = _checked(logits).log_softmax(1)
-    N = len(log_p)
-    if not 1 <= splits <= N:
-        raise UserError(f"an inception score of {N} samples in {splits} splits is not possible: expected 1..{N} splits")
-    scores = []
-    for i in range(splits):
-        part = log_p[i * N // splits : (i + 1) * N // splits]
-        log_marginal = part.logsumexp(0) - torch.tensor(float(len(part)), dtype=torch.float64).log()
-        scores.append((part.exp() * (part - log_marginal)).sum(1).mean().exp())
-    score = torch.stack(scores)
-    return score.mean().item(), score.std(correction=0).item()
+
+    count: Tensor
+    p: Tensor
+    p_log_p: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor, index: Tensor, *, n: int, splits: int) -> ClassSums:
+        """Sums of ``logits`` [B, K] of the samples ``index`` [B] (int64, 0..n-1) of a set of ``n``, parted in ``splits``.
+
+        Split j holds the samples from ``j n // splits`` on. Raises :class:`UserError` for another shape, a NaN or infinity,
+        and ``n < splits``.
+        """
+        log_p = _checked(logits).log_softmax(1)
+        if not 1 <= splits <= n:
+            raise UserError(f"an inception score of {n} samples in {splits} splits is not possible: expected 1..{n} splits")
+        starts = torch.tensor([j * n // splits for j in range(splits)])
+        split = torch.searchsorted(starts, index, right=True) - 1
+        p = log_p.exp()
+        zero = torch.zeros(splits, p.shape[1], dtype=torch.float64)
+        return cls(
+            torch.bincount(split, minlength=splits),
+            zero.index_add(0, split, p),
+            zero[:, 0].index_add(0, split, (p * log_p).sum(1)),
+        )
+
+    def merged(self, other: ClassSums) -> ClassSums:
+        """Sums of both sets of samples. Raises :class:`UserError` where the numbers of classes differ."""
+        _same_width(self.p.shape[1], other.p.shape[1])
+        return ClassSums(self.count + other.count, self.p + other.p, self.p_log_p + other.p_log_p)
+
+    def score(self) -> tuple[float, float]:
+        """Mean and standard deviation over the splits of ``exp mean_x KL(p(y|x) || p(y))`` (Salimans et al., arXiv 1606.03498).
+
+        ``p(y)`` is the split's own mean. Between 1 and K, and lower the smaller the splits are.
+        """
+        n = self.count.double()
+        p_y = self.p / n[:, None]
+        scores = (self.p_log_p / n - torch.xlogy(p_y, p_y).sum(1)).exp()
+        return scores.mean().item(), scores.std(correction=0).item()
+
+
+def inception_score(logits: Tensor, splits: int = 10) -> tuple[float, float]:
+    """:meth:`ClassSums.score` of ``logits`` [N, K] in one piece, split in their order. Raises as :meth:`ClassSums.of`."""
+    return ClassSums.of(logits, torch.arange(len(logits)), n=len(logits), splits=splits).score()
 
 
 def _checked(x: Tensor) -> Tensor:

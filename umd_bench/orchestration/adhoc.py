@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from umd_bench.config.documents import Document, parse_set
+from umd_bench.config.documents import Document, Place, parse_set
 from umd_bench.config.errors import UserError
 from umd_bench.config.generating import GenerateStage
+from umd_bench.config.profiles import load_profile
+from umd_bench.config.protocols import with_protocols
 from umd_bench.config.resolve import Trial
 from umd_bench.config.stage import stage_specs
 from umd_bench.config.training import WeightsStage
 from umd_bench.config.trial import TrialConfig
 from umd_bench.config.validation import validate
-from umd_bench.data.loader import to_uint8
+from umd_bench.data.pack import open_data
 from umd_bench.data.sources import data_facts
+from umd_bench.data.vae import decoder_of, rounded
 from umd_bench.engine.families import can_sample
 from umd_bench.engine.loop import pick_device
 from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.samplers import generate
 from umd_bench.engine.snapshot import restore_sampled
-from umd_bench.evaluation.extractors import extractor_for
+from umd_bench.evaluation.extractors import INCEPTION, extractor_for
 from umd_bench.evaluation.grids import draw_grid, grid_rows
+from umd_bench.evaluation.sample_files import SampleWriter
 from umd_bench.store import RunDir
 from umd_bench.store.files import require_writable, write_atomic
 
@@ -45,10 +51,12 @@ def find_run(root: Path, key: str) -> RunDir:
     return run
 
 
-def evaluation_trial(root: Path, key: str, sets: Sequence[str]) -> Trial:
+def evaluation_trial(root: Path, key: str, sets: Sequence[str], profiles: Sequence[str] = ()) -> Trial:
     """The trial that the run belongs to, with a ``probe`` and, where its model can be sampled, a ``generate`` stage on the end.
 
-    ``sets`` are ``probe.FIELD=value`` and ``generate.FIELD=value``. Raises :class:`UserError`.
+    ``profiles`` (profiles.py) say how samples are drawn and scored; of several each has a ``generate_<profile>`` stage.
+    Without Inception's features it has no sFID (:func:`left_out` says so). ``sets`` are ``probe.FIELD=value`` and
+    ``generate.FIELD=value``, the latter for every profile. Raises :class:`UserError`.
     """
     run = find_run(root, key)
     spec = run.config()
@@ -60,50 +68,92 @@ def evaluation_trial(root: Path, key: str, sets: Sequence[str]) -> Trial:
             break
         name, line = line.stage.parent, RunDir(root, line.parent_key).config()
     stages["probe"] = {"kind": "probe", "parent": spec.kind}
+    drawn = _stages_of(profiles)
+    generated = list(drawn.values()) or ["generate"]
     if can_sample(spec.model):
-        stages["generate"] = {
+        common = {
             "kind": "generate",
             "parent": spec.kind,
-            "n": 500,
-            "steps": 50,
             "extractor": extractor_for(spec.data.name),
+            "clip": spec.data.vae is None,
         }
+        stages |= {name: {**common, **({} if profiles else {"n": 500, "steps": 50})} for name in generated}
     document = Document({"stages": stages})
+    if can_sample(spec.model):
+        for profile, name in drawn.items():
+            document = load_profile(profile).below("stages", name).over(document)
     for option in sets:
         path, value, place = parse_set(option)
         if path[0] not in ("probe", "generate"):
             raise UserError(f"{place} is not accepted: expected probe.FIELD=value or generate.FIELD=value")
-        if path[0] not in stages:
+        if path[0] == "generate" and not can_sample(spec.model):
             raise UserError(f"{place} is not accepted: run {run.key} has the family {spec.model.family}, which has no sampler")
-        document = document.patched(("stages", *path), value, place)
+        for name in generated if path[0] == "generate" else ["probe"]:
+            document = document.patched(("stages", name, *path[1:]), value, place)
+    document = _less_places(document, drawn)
     rest = {name: getattr(spec, name).model_dump(mode="json") for name in ("model", "data", "noise", "resources")}
-    document = document.over(Document({"method": "run", "seed": spec.seed, **rest}))
+    document = with_protocols(document).over(Document({"method": "run", "seed": spec.seed, **rest}))
     config = validate(TrialConfig, document)
     return Trial(config, {}, stage_specs(config), document)
 
 
-def draw_samples(root: Path, key: str, out: Path, settings: GenerateStage, seed: int) -> None:
-    """Draw ``settings.n`` samples of the run's last snapshot into the PNG ``out``, class by class where it knows classes.
+def left_out(trial: Trial, profiles: Sequence[str]) -> Iterator[str]:
+    """A sentence for each profile that asks for scores which the trial's extractor cannot give."""
+    for profile, name in _stages_of(profiles).items():
+        stage = trial.specs[name].stage if name in trial.specs else None
+        if isinstance(stage, GenerateStage) and "sfid" in {*load_profile(profile).value["scores"]} - {*stage.scores}:
+            yield f"{profile} is scored without sfid: {stage.extractor} has no spatial features, only {INCEPTION} has"
 
-    Raises :class:`UserError`, before anything is drawn where ``out`` cannot be written.
+
+def _stages_of(profiles: Sequence[str]) -> dict[str, str]:
+    """The name of each profile's stage."""
+    names = list(dict.fromkeys(profiles))
+    return {name: f"generate_{name.replace('-', '_')}" if len(names) > 1 else "generate" for name in names}
+
+
+def _less_places(document: Document, drawn: Mapping[str, str]) -> Document:
+    """The document without a profile's sFID where no extractor has spatial features."""
+    for profile, name in drawn.items():
+        stage = document.value["stages"].get(name, {})
+        extractors = [stage.get("extractor"), *stage.get("more_extractors", [])]
+        if "sfid" in stage.get("scores", []) and INCEPTION not in extractors:
+            scores = [score for score in stage["scores"] if score != "sfid"]
+            document = document.patched(("stages", name, "scores"), scores, Place(f"--profile {profile}"))
+    return document
+
+
+def draw_samples(
+    root: Path, key: str, out: Path | None, settings: GenerateStage, seed: int, *, data_root: Path, npz: Path | None = None
+) -> None:
+    """Draw ``settings.n`` samples of the run's last snapshot, class by class in turn where it knows classes.
+
+    The first of them go into the PNG ``out``, all into ``npz`` in the format of sample_files.py, as they are drawn; either may
+    be None. Latents are not clipped, and are decoded by the VAE in their pack below ``data_root``; images need no data. Raises
+    :class:`UserError`, before anything is drawn where a file cannot be written.
     """
     run = find_run(root, key)
     spec = run.config()
     train = spec.stage
     assert isinstance(train, WeightsStage)
-    require_writable(out.parent, "the folder of --out")
-    data = data_facts(spec.data)
-    if data.vae is not None:
-        raise UserError(f"RUN = {key!r} draws latents of {data.vae}, and this version has no decoder that makes images of them")
+    for path, option in ((out, "--out"), (npz, "--npz")):
+        if path is not None:
+            require_writable(path.parent, f"the folder of {option}")
+    data = data_facts(spec.data, root=data_root)
     device = pick_device(spec.resources.device)
+    decode = rounded if data.vae is None else decoder_of(open_data(spec.data, data_root), device)
+    settings = settings.model_copy(update={"clip": settings.clip and data.vae is None})
     model = restore_sampled(run, train.nimg, source=data, ema=settings.ema and train.keeps_average, device=device)
     label = torch.arange(settings.n) % data.classes if train.labels else None
-    images = []
-    for first in range(0, settings.n, settings.batch):
-        indices = range(first, min(first + settings.batch, settings.n))
-        asked = label[indices.start : indices.stop].to(device) if label is not None else None
-        drawn = generate(model, NoiseProcess(spec.noise, device), settings, label=asked, indices=indices, seed=seed)
-        images.append(to_uint8(drawn).cpu())
-    pictures = torch.cat(images)
     rows = grid_rows(settings.n, label, data.classes)
-    write_atomic(out, draw_grid([[pictures[i] for i in row] for row in rows if row]))
+    pictures: dict[int, Tensor] = {index: torch.empty(0) for row in rows for index in row}
+    with nullcontext() if npz is None else SampleWriter(npz, settings.n, label) as writer:
+        for first in range(0, settings.n, settings.batch):
+            indices = range(first, min(first + settings.batch, settings.n))
+            asked = label[indices.start : indices.stop].to(device) if label is not None else None
+            drawn = generate(model, NoiseProcess(spec.noise, device), settings, label=asked, indices=indices, seed=seed)
+            images = decode(drawn)
+            pictures |= {i: images[i - first].clone() for i in indices if i in pictures}
+            if writer is not None:
+                writer.add(images)
+    if out is not None:
+        write_atomic(out, draw_grid([[pictures[i] for i in row] for row in rows if row]))

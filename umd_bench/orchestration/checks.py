@@ -6,50 +6,54 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from umd_bench.config.data import DataConfig
-from umd_bench.config.errors import FieldError
+from umd_bench.config.errors import FieldError, UserError
 from umd_bench.config.generating import GenerateStage
 from umd_bench.config.probing import ProbeStage
 from umd_bench.config.resolve import Trial
 from umd_bench.config.stage import StageSpec
 from umd_bench.config.training import ImportStage, TrainStage
-from umd_bench.data.pack import open_data
+from umd_bench.data.loader import require_no_crop
+from umd_bench.data.pack import Pack, images_of, open_data
 from umd_bench.data.sources import DataFacts, data_facts
 from umd_bench.engine.families import can_sample, require_own
 from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.published import dit
 from umd_bench.engine.published.layouts import layout, read_import
 from umd_bench.engine.samplers import check_sampler
-from umd_bench.evaluation.extractors import check_extractor
+from umd_bench.evaluation.extractors import INCEPTION, check_extractor, require_weights
 from umd_bench.store import RunDir
 
 
-def check_trials(trials: Iterable[Trial]) -> None:
+def check_trials(trials: Iterable[Trial], data_root: Path | None = None) -> None:
     """Raise :class:`UserError` for the first trial that cannot run, naming the file and line of the field.
 
-    Needs no data: a plan for a cluster can be checked on a laptop.
+    Needs no data, so that a plan for a cluster can be checked on a laptop; but a user's own data set is known only where its
+    pack lies below ``data_root`` (None: where packs lie by default).
     """
     for trial in trials:
         try:
-            check_trial(trial)
+            check_trial(trial, data_root)
         except FieldError as error:
             raise trial.located(error) from None
 
 
-def check_trial(trial: Trial) -> None:
+def check_trial(trial: Trial, data_root: Path | None = None) -> None:
     """Names and shapes of one trial; raises :class:`FieldError`."""
-    data = data_facts(trial.config.data)
+    data = data_facts(trial.config.data, root=data_root)
     patch = trial.config.model.patch
     if data.size % patch:
         raise FieldError("model.patch", patch, f"expected a divisor of the image size {data.size}")
     for name, spec in trial.specs.items():
-        _check_stage(name, spec, data)
+        _check_stage(name, spec, data, data_root)
 
 
-def _check_stage(name: str, spec: StageSpec, data: DataFacts) -> None:
+def _check_stage(name: str, spec: StageSpec, data: DataFacts, data_root: Path | None) -> None:
     tokens = (data.size // spec.model.patch) ** 2
     match spec.stage:
         case TrainStage() as train:
             require_own(spec.model, "trained")
+            if data.vae is not None:
+                require_no_crop(train.augment, f"stages.{name}.augment")
             corruption = train.corruption
             if train.n_clean and int(tokens * (1 - corruption.mask_ratio_t0)) == tokens:
                 path, ratio = f"stages.{name}.corruption.mask_ratio_t0", corruption.mask_ratio_t0
@@ -63,11 +67,12 @@ def _check_stage(name: str, spec: StageSpec, data: DataFacts) -> None:
         case ImportStage() as imported:
             _check_import(name, imported, spec, data)
         case ProbeStage() as probe:
+            spec.model.check_representation(probe.block, probe.pool, f"stages.{name}")
             if probe.t == 0 and spec.model.family == "dit":
                 raise FieldError(
                     f"stages.{name}.t", 0, f"expected 1..{spec.noise.timesteps}: a DiT has no input for clean images"
                 )
-            other = data_facts(spec.reads, path=f"stages.{name}.data") if probe.data is not None else data
+            other = data if probe.data is None else data_facts(spec.reads, path=f"stages.{name}.data", root=data_root)
             if (other.size, other.channels) != (data.size, data.channels):
                 asked, made = (f"{facts.channels}x{facts.size}x{facts.size}" for facts in (other, data))
                 path = f"stages.{name}.data.name"
@@ -77,8 +82,18 @@ def _check_stage(name: str, spec: StageSpec, data: DataFacts) -> None:
         case GenerateStage() as generate:
             if not can_sample(spec.model):
                 raise FieldError(f"stages.{name}.parent", generate.parent, f"the family {spec.model.family} has no sampler")
+            if generate.clip and data.vae is not None:
+                raise FieldError(f"stages.{name}.clip", True, "expected false: latents are not bounded by [-1, 1]")
             check_sampler(generate, NoiseProcess(spec.noise), guidable=spec.parent_labels, path=f"stages.{name}")
             check_extractor(generate.extractor, data, path=f"stages.{name}.extractor")
+            for further in generate.more_extractors:
+                check_extractor(further, data, path=f"stages.{name}.more_extractors")
+            if not generate.is_split and generate.extractor != INCEPTION:
+                path = f"stages.{name}.reference"
+                raise FieldError(path, generate.reference, f"published statistics are of {INCEPTION}: expected train or test")
+            if "sfid" in generate.scores and INCEPTION not in generate.all_extractors:
+                path = f"stages.{name}.scores"
+                raise FieldError(path, "sfid", f"only {INCEPTION} has spatial features: leave it out, or score with that too")
 
 
 def _check_import(name: str, stage: ImportStage, spec: StageSpec, data: DataFacts) -> None:
@@ -103,21 +118,47 @@ def _check_import(name: str, stage: ImportStage, spec: StageSpec, data: DataFact
             raise FieldError("noise.schedule", spec.noise.schedule, f"expected {wanted}, which is what a DiT was trained with")
 
 
-def check_weights(trials: Iterable[Trial], results: Path) -> None:
-    """Read every file that an import stage without a result names; :class:`UserError` where one is not what it should be."""
+def check_weights(trials: Iterable[Trial], results: Path, data_root: Path | None = None) -> None:
+    """Read every file of weights that a stage without a result will read: what it imports, and its extractors'.
+
+    Raises :class:`UserError` where one is missing or is not what it should be.
+    """
     seen = set()
+    extractors = set()
     for trial in trials:
         for name, spec in trial.specs.items():
-            if not isinstance(spec.stage, ImportStage) or spec.key in seen or RunDir(results, spec.key).result() is not None:
+            if spec.key in seen or RunDir(results, spec.key).result() is not None:
                 continue
             seen.add(spec.key)
             try:
-                read_import(spec.model, spec.stage, data_facts(spec.data), path=f"stages.{name}")
+                if isinstance(spec.stage, ImportStage):
+                    read_import(spec.model, spec.stage, data_facts(spec.data, root=data_root), path=f"stages.{name}")
+                if isinstance(spec.stage, GenerateStage):
+                    for extractor in spec.stage.all_extractors:
+                        if extractor not in extractors:
+                            field = "extractor" if extractor == spec.stage.extractor else "more_extractors"
+                            require_weights(extractor, path=f"stages.{name}.{field}")
+                            extractors.add(extractor)
             except FieldError as error:
                 raise trial.located(error) from None
 
 
 def prepare_data(trials: Iterable[Trial], data_root: Path) -> dict[DataConfig, str]:
-    """Pack the data sets that are not packed yet; the digest of each. Raises :class:`UserError` when one is missing."""
-    wanted = dict.fromkeys(spec.reads for trial in trials for spec in trial.specs.values())
-    return {data: open_data(data, data_root).manifest.digest for data in wanted}
+    """Pack the data sets that are not packed yet; the digest of each.
+
+    Raises :class:`UserError` when one is missing, when samples of latents have no images to be scored against, and when
+    latents of one name are of several VAEs.
+    """
+    specs = [spec for trial in trials for spec in trial.specs.values()]
+    packs = {data: open_data(data, data_root) for data in dict.fromkeys(spec.reads for spec in specs)}
+    for data in dict.fromkeys(spec.reads for spec in specs if isinstance(spec.stage, GenerateStage)):
+        images_of(packs[data])
+    by_vae: dict[str, Pack] = {}
+    for pack in packs.values():
+        vae = pack.manifest.vae
+        if vae is None:
+            continue
+        other = by_vae.setdefault(vae.name, pack)
+        if other.manifest.vae is None or other.manifest.vae.hash != vae.hash:
+            raise UserError(f"{pack.path} and {other.path} hold latents of two VAEs under one name, {vae.name}")
+    return {data: pack.manifest.digest for data, pack in packs.items()}

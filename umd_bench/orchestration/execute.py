@@ -40,8 +40,8 @@ def prepare(trials: Sequence[Trial], site: Site) -> dict[str, Node]:
 
     Raises :class:`UserError` for the first thing that is wrong.
     """
-    check_trials(trials)
-    check_weights(trials, site.results)
+    check_trials(trials, site.data)
+    check_weights(trials, site.results, site.data)
     require_writable(site.results, "the results folder")
     digests = prepare_data(trials, site.data)
     nodes = build_graph(site.results, trials)

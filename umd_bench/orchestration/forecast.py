@@ -61,13 +61,16 @@ class Forecast:
         return lines
 
 
-def forecast(root: Path, nodes: dict[str, Node], workers: int, *, copies: float = 1) -> Forecast:
+def forecast(root: Path, nodes: dict[str, Node], workers: int, *, copies: float = 1, data_root: Path | None = None) -> Forecast:
     """What the nodes without a result will cost; ``copies`` times as many where they stand for more like them (a search)."""
     todo = [node for node in nodes.values() if node.state is not StageState.DONE]
     rates: dict[Kind, list[float]] = {}
     sizes: dict[Kind, list[float]] = {}
     for spec, result, size in _past(root, {node.spec.kind for node in todo}):
-        seconds, work = result.get("cost", {}).get("seconds"), _work(spec)
+        try:
+            seconds, work = result.get("cost", {}).get("seconds"), _work(spec, data_root)
+        except UserError:  # its data set is not known here any more
+            continue
         if seconds and work:
             rates.setdefault(_shape(spec), []).append(seconds / work)
             sizes.setdefault(_shape(spec), []).append(size / _network(spec))
@@ -79,7 +82,7 @@ def forecast(root: Path, nodes: dict[str, Node], workers: int, *, copies: float 
             unknown[node.spec.kind] = unknown.get(node.spec.kind, 0) + copies
             continue
         known.append(node.key)
-        work = _work(node.spec) * copies
+        work = _work(node.spec, data_root) * copies
         seconds += work * math.fsum(past) / len(past)
         low += work * (float(np.quantile(past, 0.1)) if len(past) > 1 else past[0] / ALONE)
         high += work * (float(np.quantile(past, 0.9)) if len(past) > 1 else past[0] * ALONE)
@@ -150,10 +153,10 @@ def _network(spec: StageSpec) -> float:
     return float(model.width) ** 2 * (model.depth + model.decoder_depth)
 
 
-def _work(spec: StageSpec) -> float:
+def _work(spec: StageSpec, data_root: Path | None) -> float:
     match spec.stage:
         case TrainStage() as train:
-            facts = data_facts(spec.data)
+            facts = data_facts(spec.data, root=data_root)
             classes = facts.classes if train.labels else 0
             return flops_per_image(spec.model, train, size=facts.size, channels=facts.channels, classes=classes) * train.nimg
         case GenerateStage() as generate:

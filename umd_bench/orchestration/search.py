@@ -53,15 +53,15 @@ class Search:
     it. A stage fails at most once a command; a suggestion that was told as failed stays so.
     """
 
-    def __init__(self, sweep: Sweep, root: Path, admit: Admit) -> None:
+    def __init__(self, sweep: Sweep, root: Path, admit: Admit, *, data_root: Path | None = None) -> None:
         """Open the search, or go on with it. Raises :class:`UserError` for a space or objectives that no trial can have, and
         while another command is at work on the search."""
         assert sweep.config.search is not None
-        self._sweep, self._root, self._admit = sweep, root, admit
+        self._sweep, self._root, self._admit, self._data_root = sweep, root, admit, data_root
         self._config: SearchConfig = sweep.config.search
         corners = sweep.corners()
         _check_objectives(self._config, corners[0])
-        check_trials(corners)
+        check_trials(corners, data_root)
         admit(corners)
         self._folder = sweep_dir(root, sweep.config.name)
         self._lock = filelock.FileLock(self._folder / "search.lock", thread_local=False)
@@ -156,7 +156,7 @@ class Search:
         number = suggestion.number
         try:
             trials = self._sweep.suggested(arm.axes, suggestion.values)
-            check_trials(trials)
+            check_trials(trials, self._data_root)
         except UserError as error:
             arm.refused[number] = str(error)
             return []

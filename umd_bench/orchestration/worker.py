@@ -94,12 +94,12 @@ def _work(
             cost = {"images_per_second": trained.images_per_second}
             return trained.metrics, facts, cost, trained.exact
         case ImportStage():
-            return {}, run_import(spec, data_facts(spec.data), attempt), {}, True
+            return {}, run_import(spec, data_facts(spec.data, root=pack.path.parent), attempt), {}, True
         case ProbeStage():
             scored = run_probe(spec, _parent(run, spec), pack, attempt)
         case GenerateStage():
             scored = run_generate(spec, _parent(run, spec), pack, attempt)
-    return scored.metrics, scored.facts, scored.cost, True
+    return scored.metrics, dict(scored.facts), scored.cost, True
 
 
 def _parent(run: RunDir, spec: StageSpec) -> RunDir:
@@ -117,11 +117,17 @@ def environment(spec: StageSpec) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": device.type,
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+        "device_name": device_name(spec.resources.device),
         "threads": spec.resources.threads,
         "world_size": 1,
         "host": platform.node(),
     }
+
+
+def device_name(device: str) -> str:
+    """The maker's name of the GPU or of the processor that ``resources.device`` picks here."""
+    picked = pick_device(device)
+    return torch.cuda.get_device_name(picked) if picked.type == "cuda" else _cpu_name()
 
 
 def _failure(error: Exception) -> Failure:

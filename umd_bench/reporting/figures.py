@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from umd_bench.reporting.naming import axis_value, family
+from umd_bench.reporting.naming import axis_value, family, is_extrapolated
 from umd_bench.reporting.summary import Column, Row, Summary
 
 # Okabe and Ito's palette, told apart by colour-blind readers too; yellow left out, as it is faint on white.
@@ -105,6 +105,7 @@ def render(drawn: Figure, kind: str) -> bytes:
 def _lines(summary: Summary, *prefixes: str) -> list[Line]:
     """What a panel shows: every column when there is one series, else each series' first column per stage."""
     columns = [column for column in summary.columns if column.metric.startswith(prefixes) and family(column.metric)]
+    columns = [column for column in columns if not is_extrapolated(column.metric)]
     others = [axis for axis in summary.axes if axis != summary.x]
     series: dict[tuple[str, ...], list[Row]] = {}
     for row in summary.arms:

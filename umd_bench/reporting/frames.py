@@ -7,7 +7,7 @@ that it is the same to the byte wherever the stages ran alike; seconds, memory a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -30,7 +30,10 @@ FACTS = {
     "sampling_seeds": "Int64",
     "extractor": "string",
     "extractor_hash": "string",
+    "resize": "string",
     "reference": "string",
+    "reference_label": "string",
+    "reference_hash": "string",
     "reference_n": "Int64",
     "noise_schedule": "string",
     "predicted": "string",
@@ -48,6 +51,9 @@ FACTS = {
     "shots": "string",
     "draws": "Int64",
     "ridge": "Float64",
+    "ridges": "string",
+    "linear_lr": "Float64",
+    "linear_batch": "Int64",
 }
 # What it was made from and with.
 ORIGIN = {
@@ -124,13 +130,19 @@ def _metric_rows(sweep: SweepRecord, stage: StageRecord) -> Iterable[dict[str, A
         return
     metrics, facts = dict(stage.result["metrics"]), dict(stage.result["facts"])
     metrics |= {name: facts.pop(name) for name in list(facts) if name.startswith(tuple(REFERENCES)) and _is_number(facts[name])}
-    for name, value in facts.items():
-        row[name if name in FACTS and _fits(value, FACTS[name]) else f"fact.{name}"] = value
+    by_metric = facts.pop("by_metric", {})
+    row |= _columns_of(facts)
     environment, data = stage.result["environment"], stage.result["data"]
     row |= {"data": data["name"], "data_digest": data["digest"], "exact": stage.result["exact"]}
     row |= {name: environment.get(name) for name in ("umd_bench", "torch", "commit", "device")}
     for metric in sorted(metrics):
-        yield {**row, "metric": metric, "value": metrics[metric]}
+        own = _columns_of(by_metric.get(metric.removesuffix("_sd"), {}))
+        yield {**row, **own, "metric": metric, "value": metrics[metric]}
+
+
+def _columns_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts under the names of their columns."""
+    return {name if name in FACTS and _fits(value, FACTS[name]) else f"fact.{name}": value for name, value in facts.items()}
 
 
 def _asked(stage: StageRecord) -> dict[str, Any]:
@@ -140,7 +152,10 @@ def _asked(stage: StageRecord) -> dict[str, Any]:
     asked: dict[str, Any] = {"data": stage.spec.reads.name}
     match stage.spec.stage:
         case ProbeStage() as probe:
-            asked |= {"probe_t": probe.t, "shots": list(probe.shots), "draws": probe.draws, "ridge": probe.ridge}
+            asked["probe_t"] = probe.t
+            if probe.shots:
+                asked |= {"shots": list(probe.shots), "draws": probe.draws}
+                asked |= {"ridges": list(probe.ridge)} if isinstance(probe.ridge, tuple) else {"ridge": probe.ridge}
         case GenerateStage() as generate:
             names = ("n", "sampling_seeds", "extractor", "reference", "sampler", "steps", "eta", "cfg_scale", "clip", "labels")
             asked |= {name: getattr(generate, name) for name in (*names, "cfg_interval")}

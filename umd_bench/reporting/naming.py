@@ -7,26 +7,32 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Family:
-    """Metrics that are read alike. ``better`` is ``up``, ``down`` or empty; ``percent`` metrics are fractions in [0, 1]."""
+    """Metrics that are read alike. ``better`` is ``up``, ``down`` or empty; ``percent`` metrics are fractions in [0, 1].
+
+    Those that are not ``standard`` are shown where they are asked for.
+    """
 
     pattern: str
     better: str
     percent: bool = False
+    standard: bool = True
 
 
 # In the order in which a table shows them.
 FAMILIES = (
-    Family(r"acc_\d+shot", "up", percent=True),
-    Family(r"s?fid|fd_.+", "down"),
+    Family(r"acc_(\d+shot|knn\d+|linear)", "up", percent=True),
+    Family(r"s?fid|fid_inf|fd_.+", "down"),
     Family(r"kid_?.*", "down"),
     Family(r"is|is_.+", "up"),
     Family(r"accuracy_.+", "up", percent=True),
     Family(r"(precision|recall).*", "up", percent=True),
+    Family(r"memorised.*", "down", percent=True, standard=False),
 )
 # Metrics of these kinds of stages are what a sweep is about; a training stage's loss is shown only when asked for.
 REPORTED_KINDS = ("probe", "generate")
@@ -39,6 +45,26 @@ def family(metric: str) -> Family | None:
     if metric.endswith("_sd"):
         return None
     return next((f for f in FAMILIES if re.fullmatch(f.pattern, metric)), None)
+
+
+def standard(metrics: Collection[str]) -> list[str]:
+    """Those of one stage's metrics that a table shows unasked.
+
+    Where the share of samples of the class they were asked for is known, the inception score is left out: off the images that
+    its classes are of it need not fall when samples get worse.
+    """
+    shown = []
+    for metric in metrics:
+        found = family(metric)
+        by_own_classes = metric.startswith("is_") and metric.replace("is_", "accuracy_", 1) in metrics
+        if found is not None and found.standard and not by_own_classes:
+            shown.append(metric)
+    return shown
+
+
+def is_extrapolated(metric: str) -> bool:
+    """Whether a Fréchet distance is the one without end of samples."""
+    return metric == "fid_inf" or metric.startswith("fd_inf_")
 
 
 def rank(metric: str) -> tuple[int, list[int | str]]:
@@ -54,10 +80,17 @@ def is_percent(metric: str) -> bool:
     return found is not None and found.percent
 
 
+def scale(metric: str) -> int:
+    """What a metric that is no percentage is shown times: kernel distances times a thousand, as they are small."""
+    return 1000 if re.fullmatch(r"kid_?.*", metric) else 1
+
+
 def title(stage: str, metric: str) -> str:
     """``probe 10-shot %``, ``fd_digits_cnn``: the metric of the stage, without its direction."""
+    unit = " %" if is_percent(metric) else " ×10³" if scale(metric) == 1000 else ""
     shown = re.sub(r"^acc_(\d+)shot$", r"\1-shot", metric)
-    return f"{STAGE_TITLES.get(stage, stage)} {shown}{' %' if is_percent(metric) else ''}".strip()
+    shown = re.sub(r"^acc_knn(\d+)$", r"\1-NN", shown).removeprefix("acc_")
+    return f"{STAGE_TITLES.get(stage, stage)} {shown}{unit}".strip()
 
 
 def header(stage: str, metric: str) -> str:

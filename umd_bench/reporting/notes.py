@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from umd_bench.reporting.naming import axis_value
+from umd_bench.reporting.naming import axis_value, is_extrapolated
 from umd_bench.store import SweepRecord
 
 # Stated per stage, under these names; what a metric's reader asks first (which sampler, which guidance, which t).
@@ -16,6 +16,8 @@ _STATED = {
     "probe_t": "t",
     "draws": "draws of the shots",
     "ridge": "ridge",
+    "ridges": "ridge by leaving one out among",
+    "linear_batch": "linear probe's batch",
     "n": "n",
     "sampling_seeds": "sampling seeds",
     "labels": "labels",
@@ -30,10 +32,13 @@ _STATED = {
     "ema": "EMA",
     "extractor": "extractor",
     "extractor_hash": "extractor hash",
+    "resize": "resize",
     "reference": "reference",
+    "reference_hash": "reference hash",
     "reference_n": "reference n",
     "nimg": "images seen",
 }
+_OF_EXTRACTOR = ("extractor_hash", "resize", "reference_hash", "reference_n")
 _MADE_WITH = {
     "data": "data",
     "data_digest": "data digest",
@@ -53,9 +58,14 @@ def sweep_notes(frame: pd.DataFrame, sweep: SweepRecord, stages: Sequence[str], 
     if done["data"].nunique() < 2:
         data = {}  # one for all, said once below
     for stage in stages:
-        facts = _stated(done[done["stage"] == stage], _STATED | data, axes)
+        rows = done[done["stage"] == stage]
+        further = _further(rows)
+        facts = _stated(rows[~further], _STATED | data, axes)
         if facts:
             notes.append(f"{stage}: {facts}.")
+        for extractor, of_it in rows[further].groupby("extractor", sort=False):
+            facts = _stated(of_it, {name: _STATED[name] for name in _OF_EXTRACTOR}, axes)
+            notes.append(f"{stage}, the same samples with {extractor}: {facts}.")
     made_with = _stated(done, {name: text for name, text in _MADE_WITH.items() if name not in data}, axes)
     if made_with:
         notes.append(f"Tier {sweep.tier}; {made_with}.")
@@ -63,6 +73,40 @@ def sweep_notes(frame: pd.DataFrame, sweep: SweepRecord, stages: Sequence[str], 
     if inexact:
         notes.append(f"Not exact (resumed on other hardware or versions): {', '.join(inexact)}.")
     return notes + missing_notes(frame)
+
+
+def score_notes(frame: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
+    """What a reader of the columns ``metrics`` has to know, and the memorisation alarm, which sounds in any table."""
+    notes = []
+    if any(map(is_extrapolated, metrics)):
+        notes.append(
+            "fd_inf, fid_inf: the distance where its line against 1/n meets 1/n = 0 (Chong and Forsyth, arXiv 1911.07023); "
+            "to be read beside the distance at n, which is raised by about the difference, and noisier."
+        )
+    if any(metric.split("_")[0] == "kid" for metric in metrics):
+        notes.append("kid: unbiased, so it can be below 0; subsets of at most 1,000 samples and images.")
+    return notes + alarm_notes(frame)
+
+
+def alarm_notes(frame: pd.DataFrame) -> list[str]:
+    """A line for each stage and extractor of which trials have more samples near to training images than chance gives."""
+    if "fact.alarm_above" not in frame:
+        return []
+    rows = frame[frame["metric"].str.fullmatch("memorised(_.+)?", na=False) & ~frame["metric"].str.endswith("_sd", na=False)]
+    loud = rows[rows["value"] > rows["fact.alarm_above"].astype("Float64")]
+    return [
+        f"Memorisation alarm: {stage}, {metric}: more samples lie near to a training image than held-out images do, "
+        f"{'; '.join(f'{value:.1%} of {trial}' for trial, value in zip(found['trial'], found['value'], strict=True))} "
+        f"({float(found['fact.expected'].iloc[0]):.0%} expected); look at neighbours.png of these runs."
+        for (stage, metric), found in loud.groupby(["stage", "metric"], sort=False)
+    ]
+
+
+def _further(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Which rows are of an extractor that the same samples were scored with besides the stage's own."""
+    if "fact.further_extractor" not in rows:
+        return pd.Series(False, index=rows.index)
+    return rows["fact.further_extractor"].eq("true").fillna(False).astype(bool)
 
 
 def missing_notes(frame: pd.DataFrame) -> list[str]:

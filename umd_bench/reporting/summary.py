@@ -14,18 +14,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
 from umd_bench.config.errors import UserError
 from umd_bench.reporting.frames import REFERENCES, axis_columns, long_table
-from umd_bench.reporting.naming import REPORTED_KINDS, family, header, is_percent, rank, title
-from umd_bench.reporting.notes import sweep_notes
+from umd_bench.reporting.naming import REPORTED_KINDS, family, header, is_percent, rank, scale, standard, title
+from umd_bench.reporting.notes import score_notes, sweep_notes
 from umd_bench.store import SweepRecord, read_sweep
 
 CONFIDENCE = 0.95
 # Where two numbers of one metric differ in these, their difference says nothing about the arms.
 COMPARABLE = ("n", "extractor", "extractor_hash", "reference", "reference_n", "data", "data_digest")
+# Likewise, but stated only where they tell apart what the ones above do not: results of earlier versions lack them.
+COMPARABLE_TOO = ("resize", "reference_hash")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,11 @@ class Column:
     def percent(self) -> bool:
         """Whether the values are fractions shown times 100."""
         return is_percent(self.metric)
+
+    @property
+    def scale(self) -> int:
+        """What the values are shown times otherwise."""
+        return scale(self.metric)
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,7 @@ def summarize(root: Path, sweep: str, *, x: str | None = None, metrics: Sequence
     arms = tuple(_arms(frame, tuple(axes.values()), columns))
     references, clashes = _references(frame, columns)
     notes = sweep_notes(frame, record, list(dict.fromkeys(column.stage for column in columns)), list(axes.values()))
+    notes += score_notes(frame, [column.metric for column in columns])
     return Summary(record, long, tuple(axes.values()), axes[chosen], columns, arms, references, (*notes, *clashes))
 
 
@@ -137,6 +146,10 @@ def _variants(frame: pd.DataFrame) -> list[str]:
     variants = [""] * len(frame)
     for _, rows in frame[frame["value"].notna()].groupby(["stage", "metric"], sort=False):
         varying = [name for name in COMPARABLE if rows[name].nunique(dropna=False) > 1]
+        for name in COMPARABLE_TOO:
+            alike = rows.groupby(varying, dropna=False)[name].nunique() if varying else rows[name].nunique()
+            if np.max(alike) > 1:
+                varying.append(name)
         for place, (_, row) in zip(frame.index.get_indexer(rows.index), rows[varying].iterrows(), strict=True):
             variants[place] = ", ".join(f"{name}={str(row[name])[:12]}" for name in varying)
     return variants
@@ -150,7 +163,8 @@ def _columns(frame: pd.DataFrame, patterns: Sequence[str], sweep: str) -> tuple[
     there.sort(key=lambda c: (stages.index(c.stage), rank(c.metric)))
     if not patterns:
         kinds = dict(zip(measured["stage"], measured["kind"], strict=True))
-        return tuple(c for c in there if kinds[c.stage] in REPORTED_KINDS and family(c.metric) is not None)
+        shown = {stage: standard([c.metric for c in there if c.stage == stage]) for stage in stages}
+        return tuple(c for c in there if kinds[c.stage] in REPORTED_KINDS and c.metric in shown[c.stage])
     chosen: dict[Column, None] = {}
     for pattern in patterns:
         found = [c for c in there if fnmatch.fnmatchcase(f"{c.stage}.{c.metric}", pattern) and not _is_reference(c.metric)]

@@ -17,11 +17,11 @@ import rich.table
 from great_tables import GT
 
 from umd_bench.reporting.naming import axis_value, number
-from umd_bench.reporting.summary import Column, Row, Summary
+from umd_bench.reporting.summary import Column, Estimate, Row, Summary
 
 MISSING = "–"
 # LaTeX has these characters under other names.
-_LATEX = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$", "–": "--", "é": r"\'e"}
+_LATEX = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$", "–": "--", "é": r"\'e", "×": r"$\times$", "³": r"$^3$"}
 
 
 def cells(summary: Summary) -> pd.DataFrame:
@@ -91,6 +91,12 @@ def terminal(summary: Summary, title: str, columns: Sequence[Column] | None = No
     return table
 
 
+def value(estimate: Estimate, column: Column) -> str:
+    """``mean ± half-width`` in the unit that the column's header names."""
+    half = None if estimate.half is None else estimate.half * column.scale
+    return number(estimate.mean * column.scale, half, percent=column.percent)
+
+
 def _cells(summary: Summary, row: Row) -> list[str]:
     if row.name == "arm":
         labels = [axis_value(row.axes[axis]) for axis in summary.axes]
@@ -103,7 +109,7 @@ def _cell(summary: Summary, row: Row, column: Column) -> str:
     estimate = row.estimates.get(column)
     if estimate is None:
         return MISSING
-    text = number(estimate.mean, estimate.half, percent=column.percent)
+    text = value(estimate, column)
     complete = estimate.n == len(summary.sweep.seeds) and estimate.n > 1
     return text if complete or row.name != "arm" else f"{text} (n={estimate.n})"
 

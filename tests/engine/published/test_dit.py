@@ -12,6 +12,7 @@ from torch import Tensor
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.generating import GenerateStage
+from umd_bench.engine.families import position
 from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.published.dit import NOISE, DiT, read_dit
 from umd_bench.engine.samplers import generate
@@ -92,6 +93,18 @@ def test_the_representation_is_the_mean_of_the_patches_after_the_last_block() ->
     model = model_of(state)
     torch.testing.assert_close(model.represent(images(), t), tokens.mean(dim=1), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(model(images(), t).representation, tokens.mean(dim=1), rtol=1e-5, atol=1e-5)
+
+
+def test_an_earlier_block_is_read_and_class_tokens_are_not_there() -> None:
+    state, t = dit_state(), torch.full((4,), 51)
+    model = model_of(state)
+    shallow = model_of(state)
+    shallow.blocks = shallow.blocks[:1]
+    assert torch.equal(model.represent(images(), t, block=1, pool="patches"), shallow.represent(images(), t))
+    assert position(model, block=1, pool=None) == "mean of patch tokens after block 1 of 2"
+    assert position(model, block=2, pool="patches") == model.position
+    with pytest.raises(UserError, match="a DiT has no class tokens: its pool is patches, not class"):
+        model.represent(images(), t, pool="class")
 
 
 def test_a_clean_image_is_refused() -> None:

@@ -12,6 +12,7 @@ from engine.published.published_files import State, attention, mae_state
 from torch import Tensor
 
 from umd_bench.config.errors import UserError
+from umd_bench.engine.families import position
 from umd_bench.engine.published.mae import MEAN, STD, MaeEncoder, read_mae
 
 HEADS = 3
@@ -62,6 +63,17 @@ def test_the_patch_mean_is_that_of_the_published_forward_pass() -> None:
     state = mae_state()
     expected = forward(state, normalised(images()))[:, 1:].mean(dim=1)
     torch.testing.assert_close(encoder(state, "patches").represent(images(), T), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_another_pool_and_block_are_read_from_the_same_weights() -> None:
+    state = mae_state()
+    model = encoder(state)
+    assert torch.equal(model.represent(images(), T, pool="patches"), encoder(state, "patches").represent(images(), T))
+    first = {name: value for name, value in state.items() if not name.startswith("blocks.1.")}
+    torch.testing.assert_close(model.represent(images(), T, block=1), encoder(first).represent(images(), T))
+    assert position(model, block=None, pool=None) == "class token"
+    assert position(model, block=1, pool="class") == "class token after block 1 of 2"
+    assert position(model, block=2, pool="patches") == "mean of patch tokens"
 
 
 def test_timms_vision_transformer_says_the_same() -> None:

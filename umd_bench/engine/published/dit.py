@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
@@ -91,14 +92,16 @@ class DiT(nn.Module):
         self.final_modulation = nn.Linear(D, 2 * D)
         self.head = nn.Linear(D, p * p * 2 * channels)
 
-    def represent(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """The representation of whole noised images without a label. [B, C, H, W], [B] in 1..1000 -> [B, D].
+    def represent(self, x_t: Tensor, t: Tensor, *, block: int | None = None, pool: str | None = None) -> Tensor:
+        """The representation of whole noised images without a label, no norm after any ``block``. [B, C, H, W], [B] -> [B, D]
 
-        Raises :class:`UserError` for a t of 0.
+        ``t`` in 1..1000; raises :class:`UserError` for 0, and for tokens that a DiT has not.
         """
+        if pool not in (None, "patches"):
+            raise UserError(f"a DiT has no class tokens: its pool is patches, not {pool}")
         if not t.all():
             raise UserError("a DiT has no input for clean images: expected t in 1..1000 where it is probed")
-        tokens, _ = self._encode(x_t, t, None)
+        tokens, _ = self._encode(x_t, t, None, block)
         return tokens.mean(dim=1)
 
     def forward(self, x_t: Tensor, t: Tensor, *, label: Tensor | None = None) -> Output:
@@ -116,12 +119,12 @@ class DiT(nn.Module):
         x_0 = (x_t - sigma * eps) / alpha
         return Output(x_0, eps, x_t.new_zeros(B, side**2), tokens.mean(dim=1))
 
-    def _encode(self, x_t: Tensor, t: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Tokens after the last block [B, L, D], and the condition after SiLU [B, D] or [1, D]."""
+    def _encode(self, x_t: Tensor, t: Tensor, label: Tensor | None, depth: int | None = None) -> tuple[Tensor, Tensor]:
+        """Tokens after the first ``depth`` blocks (all) [B, L, D], and the condition after SiLU [B, D] or [1, D]."""
         label = t.new_full(t.shape, self.label_embed.null, dtype=torch.int64) if label is None else label
         c = F.silu(self.time_embed(t - 1) + self.label_embed(label))
         x = self.patch_embed(x_t) + self.pos_embed
-        for block in self.blocks:
+        for block in islice(self.blocks, depth):
             x = block(x, c)
         return x, c
 

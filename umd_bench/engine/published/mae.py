@@ -7,6 +7,7 @@ and cannot be sampled. Shapes: B images, L patches, D width, p patch.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Literal
 
 import torch
@@ -45,15 +46,18 @@ class MaeEncoder(nn.Module):
         self.blocks = nn.ModuleList(_Block(D, config.heads) for _ in range(config.depth))
         self.norm = nn.LayerNorm(D, eps=LAYER_NORM_EPS)
 
-    def represent(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """The representation of whole images in [-1, 1]; ``t`` is not used. [B, C, H, W], [B] -> [B, D]."""
+    def represent(self, x_t: Tensor, t: Tensor, *, block: int | None = None, pool: str | None = None) -> Tensor:
+        """The representation of whole images in [-1, 1]; ``t`` is not used. [B, C, H, W], [B] -> [B, D].
+
+        Another ``block`` than the last (1..depth) is read through the encoder's norm too; ``pool`` overrides the model's own.
+        """
         tokens = self.patch_embed(x_t) + self.pos_embed[:, 1:]
         first = self.cls_token + self.pos_embed[:, :1]
         x = torch.cat([first.expand(len(tokens), -1, -1), tokens], dim=1)
-        for block in self.blocks:
-            x = block(x)
+        for layer in islice(self.blocks, block):
+            x = layer(x)
         x = self.norm(x)
-        representation: Tensor = x[:, 0] if self.pool == "class" else x[:, 1:].mean(dim=1)
+        representation: Tensor = x[:, 0] if (pool or self.pool) == "class" else x[:, 1:].mean(dim=1)
         return representation
 
 

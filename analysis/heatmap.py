@@ -1,0 +1,56 @@
+"""A heat map of one metric over two axes of a sweep: the mean over seeds in each cell, written and coloured."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from umd_bench.config.errors import UserError
+from umd_bench.reporting.figures import STYLE
+from umd_bench.reporting.frames import axis_columns
+from umd_bench.reporting.naming import axis_value, number
+from umd_bench.reporting.summary import Summary
+
+_DARK = 0.5  # of the colour scale, from 0 (light) to 1: from here on the writing is white
+
+
+def heatmap(summary: Summary, y: str) -> Figure | None:
+    """One panel a shown metric, ``summary.x`` to the right and the axis ``y`` (its path) upwards; None with nothing to show.
+
+    Where the sweep has further axes, a cell is the mean over them too, which the title says. Raises :class:`UserError` for a
+    ``y`` that is no axis of the sweep.
+    """
+    paths = axis_columns(list(summary.sweep.axes))
+    if y not in paths or paths[y] == summary.x:
+        raise UserError(
+            f"sweep {summary.sweep.name}: a map's y = {y!r} is not another axis: expected one of {', '.join(paths)}"
+        )
+    shown = [column for column in summary.columns if any(column in row.estimates for row in summary.arms)]
+    if not shown:
+        return None
+    x_values, y_values = (sorted({row.axes[axis] for row in summary.arms}) for axis in (summary.x, paths[y]))
+    others = [axis for axis in summary.axes if axis not in (summary.x, paths[y])]
+    with mpl.rc_context({**STYLE, "axes.grid": False, "axes.spines.left": False, "axes.spines.bottom": False}):
+        drawn = Figure(figsize=(3.5 * len(shown), 1.0 + 0.36 * len(y_values)), layout="constrained")
+        FigureCanvasAgg(drawn)
+        for axes, column in zip(drawn.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+            cells = np.full((len(y_values), len(x_values)), np.nan)
+            for i, j in np.ndindex(cells.shape):
+                at = {summary.x: x_values[j], paths[y]: y_values[i]}
+                arms = [row for row in summary.arms if all(row.axes[axis] == value for axis, value in at.items())]
+                means = [row.estimates[column].mean for row in arms if column in row.estimates]
+                cells[i, j] = np.mean(means) if means else np.nan
+            image = axes.imshow(cells, origin="lower", aspect="auto", cmap="Blues")
+            for (i, j), value in np.ndenumerate(cells):
+                written = "" if np.isnan(value) else number(value, None, percent=column.percent)
+                colour = "white" if image.norm(value) > _DARK else "black"
+                axes.text(j, i, written, ha="center", va="center", color=colour, fontsize=7)
+            axes.set_xticks(range(len(x_values)), [axis_value(value) for value in x_values])
+            axes.set_yticks(range(len(y_values)), [axis_value(value) for value in y_values])
+            axes.tick_params(length=0)
+            axes.set_xlabel(summary.x)
+            axes.set_ylabel(paths[y])
+            axes.set_title(column.title + (f" (mean over {', '.join(others)})" if others else ""))
+    return drawn

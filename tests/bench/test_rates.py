@@ -1,0 +1,52 @@
+"""Rates are of the repeats that count, of works in turn, each repeat long enough to time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from umd_bench.bench.rates import REPEAT_SECONDS, Rate, Work, measure
+
+Clock = list[float]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Time that stands still but for what a work adds to it."""
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    return now
+
+
+def lasting(clock: Clock, *seconds: float, log: Callable[[], None] = lambda: None) -> Work:
+    """Eight images a call; the calls last so long, the last value from there on."""
+    left = list(seconds)
+
+    def work() -> int:
+        clock[0] += left.pop(0) if len(left) > 1 else left[0]
+        log()
+        return 8
+
+    return work
+
+
+def test_the_median_and_both_ends_are_of_the_repeats_after_the_warm_up(clock: Clock) -> None:
+    work = lasting(clock, 9, 9, 1, 2, 4)
+    assert measure({"work": work}, repeats=3, device=CPU)["work"] == Rate(4.0, 2.0, 8.0, 3, 1)
+
+
+def test_a_repeat_of_quick_work_is_many_calls(clock: Clock) -> None:
+    rate = measure({"work": lasting(clock, 0.01)}, repeats=2, device=CPU)["work"]
+    assert rate.calls * 0.01 == pytest.approx(REPEAT_SECONDS, rel=0.1)
+    assert rate.median == pytest.approx(800)
+
+
+def test_works_are_timed_in_turn(clock: Clock) -> None:
+    order: list[str] = []
+    works = {name: lasting(clock, 1, log=lambda name=name: order.append(name)) for name in ("a", "b")}  # type: ignore[misc]
+    measure(works, repeats=3, device=CPU)
+    assert order[-6:] == ["a", "b"] * 3

@@ -1,0 +1,88 @@
+"""The verbs on extractors: the only download there is, and mistakes that end in one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+
+from umd_bench import cli
+from umd_bench.evaluation import inception
+from umd_bench.evaluation.catalogue import catalogue
+from umd_bench.evaluation.extractors import EXTRACTORS, load_extractor
+from umd_bench.evaluation.timm_features import DINOV2
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    """The exit code of ``umd-bench extractor ...``."""
+    monkeypatch.setattr(sys, "argv", ["umd-bench", "extractor", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+@pytest.fixture(autouse=True)
+def _places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No place of this machine's own is looked at."""
+    for name in ("UMD_BENCH_WEIGHTS", "TORCH_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+    monkeypatch.delenv("UMD_BENCH_INCEPTION", raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+def test_fetch_keeps_the_published_file_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mirror = tmp_path / "mirror.pth"
+    mirror.write_bytes(b"weights")
+    target = inception.fetched_path()
+    assert run(monkeypatch, "fetch", "inception-v3-compat", "--from", mirror.as_uri()) == 2
+    assert "is not the file that was asked for" in capsys.readouterr().err
+    assert not list(target.parent.iterdir())
+    monkeypatch.setattr(inception, "SHA256", hashlib.sha256(b"weights").hexdigest())
+    monkeypatch.setattr(inception, "ADDRESS", mirror.as_uri())
+    for said in ("fetched", "there already:"):
+        assert run(monkeypatch, "fetch", "inception-v3-compat") == 0
+        assert f"{said} {target}" in capsys.readouterr().out.replace("\n", "")
+    assert target.read_bytes() == b"weights"
+    assert inception.find_weights() == b"weights"
+
+
+def test_what_cannot_be_fetched_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "fetch", "digits_cnn") == 2
+    assert "weights of 'digits_cnn' cannot be fetched: expected one of inception-v3-compat" in capsys.readouterr().err
+
+
+def test_list_shows_every_extractor_its_weights_and_how_to_get_those_that_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "list") == 0
+    out = capsys.readouterr().out
+    for entry in catalogue():
+        assert f"│ {entry.name} " in out
+    assert [entry.name for entry in catalogue()] == [*EXTRACTORS, DINOV2]
+    assert load_extractor("digits_cnn").hash[:12] in out
+    assert "inception-v3-compat: no weights: name the file in $UMD_BENCH_INCEPTION, or run" in out
+    assert f"{DINOV2}: no weights: name the file in $UMD_BENCH_TIMM_VIT_LARGE" in out
+
+
+def test_list_shows_timm_models_that_are_there_and_ends_with_2_for_weights_that_are_not_the_ones_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "umd_bench_weights" / "timm" / "test_vit.r160_in1k.pth"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"weights")
+    (own.parent / "README.md").write_text("what these are")
+    assert run(monkeypatch, "list") == 0
+    out = capsys.readouterr().out
+    assert "timm:test_vit" in out
+    assert hashlib.sha256(b"weights").hexdigest()[:12] in out
+    (tmp_path / "umd_bench_weights" / inception.FILE).write_bytes(b"others")
+    assert run(monkeypatch, "list") == 2
+    told = capsys.readouterr()
+    assert "faulty" in told.out
+    assert "is not the Inception-v3 that FID is defined by" in told.err

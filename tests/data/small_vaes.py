@@ -1,0 +1,62 @@
+"""A random VAE of a few thousand parameters in a folder, as diffusers writes it, and a small RGB data set to encode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from umd_bench.data.latent_pack import LatentRequest, pack_latents
+from umd_bench.data.pack import Pack, pack
+from umd_bench.data.sources import DataSource, Splits
+
+SIZE, FACTOR, CHANNELS = 16, 2, 4
+SHIFT, SCALE = 0.1, 0.7
+N_TRAIN, N_TEST = 24, 10
+
+
+def write_vae(folder: Path, *, seed: int = 0, **config: Any) -> Path:
+    """A folder with a random AutoencoderKL of factor 2 and 4 latent channels."""
+    from diffusers import AutoencoderKL
+
+    fields: dict[str, Any] = {
+        "block_out_channels": (4, 8),
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "norm_num_groups": 2,
+        "latent_channels": CHANNELS,
+        "layers_per_block": 1,
+        "scaling_factor": SCALE,
+        "shift_factor": SHIFT,
+        "sample_size": SIZE,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        AutoencoderKL(**{**fields, **config}).save_pretrained(str(folder))
+    return folder
+
+
+def read_tinies(folder: Path | None) -> Splits:
+    """Two classes: red above, or blue below; the left half is darker, so that a mirror image is another."""
+    rng = np.random.default_rng(0)
+    splits: Splits = {}
+    for split, n in (("train", N_TRAIN), ("test", N_TEST)):
+        images = rng.integers(0, 60, (n, 3, SIZE, SIZE), dtype=np.uint8)
+        labels = np.arange(n, dtype=np.int64) % 2
+        images[labels == 0, 0, : SIZE // 2] += 150
+        images[labels == 1, 2, SIZE // 2 :] += 150
+        images[..., : SIZE // 2] //= 2
+        splits[split] = images, labels
+    return splits
+
+
+def pack_small(root: Path, vae: Path | str, *, name: str = "tinies", size: int | None = SIZE, **asked: Any) -> Pack:
+    """The latents of a data set that is made where it is asked for, on the CPU; ``progress`` and fields of the request."""
+    progress = asked.pop("progress", lambda _: None)
+    request = LatentRequest.checked(name, root, str(vae), size=size, **{"device": "cpu", **asked})
+    return pack_latents(request, pack(name, root, size=size), progress=progress)
+
+
+TINIES = DataSource("tinies", 1, None, 3, ("red", "blue"), "none", read_tinies)

@@ -1,0 +1,157 @@
+"""Probes against independent implementations: ``rows()`` gives what is compared, ours, theirs, and the largest difference.
+
+A module, not a test: the test beside it sets the tolerances, and documentation prints the rows
+(``PYTHONPATH=tests/evaluation python tests/evaluation/agreement_probes.py``). Differences are relative to the largest number of
+the other side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import Ridge, RidgeCV
+from sklearn.neighbors import KNeighborsClassifier
+from timm.optim.lars import Lars
+
+from umd_bench.config.probing import LinearConfig
+from umd_bench.config.randomness import derive_seed
+from umd_bench.evaluation.knn import TEMPERATURE, knn_accuracies, nearest
+from umd_bench.evaluation.linear import TRUST, Heads, train_heads
+from umd_bench.evaluation.ridge import fit_ridge, fit_ridge_path
+
+RIDGES = (0.1, 10.0, 1024.0, 1e5)
+BIAS = 100.0
+RATES = (0.3, 1.0, 3.0, 10.0)
+SEED = 3
+
+
+class Row(NamedTuple):
+    """One comparison."""
+
+    what: str
+    ours: str
+    library: str
+    difference: float  # relative
+
+
+def rows() -> list[Row]:
+    """Every comparison, on the CPU, with features from a fixed seed."""
+    return [*ridge_rows(), *knn_rows(), *linear_rows()]
+
+
+def features(n: int, d: int, seed: int, classes: int = 5) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Features [n, d] with an offset, float32 as doubles, and labels of classes that overlap."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, classes, n)
+    centres = np.random.default_rng(99).normal(size=(classes, d))
+    return (2 + centres[y] + 1.5 * rng.normal(size=(n, d))).astype(np.float32).astype(np.float64), y
+
+
+def ridge_rows() -> Iterator[Row]:
+    """Weights with scikit-learn's ridge on the standardised features and the constant, one fit a penalty."""
+    for form, n, d in (("primal, 600 x 64", 600, 64), ("dual, 50 x 384", 50, 384)):
+        x, y = features(n, d, seed=0)
+        X = np.concatenate([(x - x.mean(0)) / (x.std(0) + 1e-5), np.full((n, 1), BIAS)], axis=1)
+        Y = 2.0 * np.eye(5)[y] - 1
+        path = fit_ridge_path(torch.from_numpy(x), torch.from_numpy(y), classes=5, ridges=RIDGES, bias=BIAS)
+        known = [Ridge(alpha=ridge, fit_intercept=False, solver="svd").fit(X, Y).coef_.T for ridge in RIDGES]
+        one = fit_ridge(torch.from_numpy(x), torch.from_numpy(y), classes=5, ridge=1024.0, bias=BIAS)
+        yield Row(f"ridge weights, {form}, penalty 1024", "fit_ridge", "scikit-learn Ridge", relative(one.weights, known[2]))
+        worst = max(relative(path.probe(r).weights, expected) for r, expected in enumerate(known))
+        yield Row(f"ridge weights, {form}, penalties .1 to 1e5", "fit_ridge_path", "scikit-learn Ridge, one by one", worst)
+        chosen = RidgeCV(alphas=RIDGES, fit_intercept=False, store_cv_results=True).fit(X, Y)
+        expected = chosen.cv_results_.mean((0, 1))
+        yield Row(f"error of leaving one out, {form}", "fit_ridge_path", "scikit-learn RidgeCV", relative(path.loo, expected))
+        same = float(path.ridges[path.best] != chosen.alpha_)
+        yield Row(f"penalty chosen, {form} (0: the same)", "fit_ridge_path", "scikit-learn RidgeCV", same)
+
+
+def knn_rows() -> Iterator[Row]:
+    """Neighbours, and accuracies by votes weighted as DINO's."""
+    (x, y), (queries, truth) = features(3000, 32, seed=0), features(1000, 32, seed=1)
+    train, test = x.astype(np.float32), queries.astype(np.float32)
+    known = KNeighborsClassifier(20, metric="cosine", algorithm="brute").fit(x, y)
+    distance, _ = known.kneighbors(queries)
+    similarity, _ = nearest(train, test, 20)
+    yield Row("similarities of the 20 nearest", "nearest", "scikit-learn kneighbors", relative(similarity, 1 - distance))
+    ours = knn_accuracies(train, torch.from_numpy(y), test, torch.from_numpy(truth), classes=5, ks=(1, 20))
+    for k in (1, 20):
+        voting = KNeighborsClassifier(
+            k, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / TEMPERATURE)
+        ).fit(x, y)
+        difference = relative([ours[k]], [voting.score(queries, truth)])
+        yield Row(f"accuracy of {k}-NN", "knn_accuracies", "scikit-learn KNeighborsClassifier", difference)
+
+
+def linear_rows() -> Iterator[Row]:
+    """Weights after training: together and apart, and against autograd with LARS written out, and with timm's."""
+    for decay, library in ((0.5, "autograd, LARS written out"), (0.0, "autograd, timm Lars")):
+        config = LinearConfig(lr_per_256=RATES, batch=64, epochs=8, warmup_epochs=2, weight_decay=decay)
+        heads = trained(config)
+        theirs = [by_the_book(rate, config, library="timm" in library) for rate in RATES]
+        worst = max(relative(heads.weights[:, place].T, weight) for place, weight in enumerate(theirs))
+        yield Row(f"linear probe's weights, 4 rates at once, decay {decay:g}", "train_heads", library, worst)
+    config = LinearConfig(lr_per_256=RATES, batch=64, epochs=8, warmup_epochs=2)
+    together = trained(config).weights
+    apart = [trained(config.model_copy(update={"lr_per_256": (rate,)})).weights[:, 0] for rate in RATES]
+    worst = max(relative(together[:, place], alone) for place, alone in enumerate(apart))
+    yield Row("linear probe's weights, 4 rates at once", "train_heads", "train_heads, one rate at a time", worst)
+
+
+def trained(config: LinearConfig) -> Heads:
+    """The heads of ``config`` after training on 240 images."""
+    x, y = features(240, 10, seed=0)
+    return train_heads(x.astype(np.float32), np.arange(240), y, classes=5, config=config, seed=SEED)
+
+
+def by_the_book(rate: float, config: LinearConfig, *, library: bool) -> torch.Tensor:
+    """Weights [K, D] of one head by torch's own layers and autograd; LARS written out, or timm's, which decays otherwise."""
+    x, y = (torch.from_numpy(array) for array in features(240, 10, seed=0))
+    norm, dense = torch.nn.BatchNorm1d(10, eps=1e-6, affine=False), torch.nn.Linear(10, 5)
+    first = np.random.default_rng(derive_seed(SEED, "probe/linear/weights")).standard_normal((10, 1, 5), dtype=np.float32)
+    dense.weight.data.copy_(torch.from_numpy(first[:, 0].T * 0.01))
+    dense.bias.data.zero_()
+    groups = [{"params": [dense.weight], "always_adapt": True}, {"params": [dense.bias], "always_adapt": False}]
+    lars = Lars(groups, lr=1.0, momentum=config.momentum, trust_coeff=TRUST, eps=0.0)
+    moment = {name: torch.zeros_like(p) for name, p in dense.named_parameters()}
+    B, steps, warmup = config.batch, 240 // config.batch, config.warmup_epochs
+    for epoch in range(config.epochs):
+        order = np.random.default_rng(derive_seed(SEED, "probe/linear/order", epoch)).permutation(240)
+        for step in range(steps):
+            rows_ = torch.from_numpy(order[step * B : (step + 1) * B])
+            e = epoch + step / steps
+            share = e / warmup if e < warmup else (1 + math.cos(math.pi * (e - warmup) / (config.epochs - warmup))) / 2
+            lr = rate * B / 256 * share
+            dense.zero_grad()
+            torch.nn.functional.cross_entropy(dense(norm(x[rows_].float())), y[rows_]).backward()
+            if library:
+                for group in lars.param_groups:
+                    group["lr"] = lr
+                lars.step()
+                continue
+            for name, p in dense.named_parameters():
+                assert p.grad is not None
+                update = p.grad.clone()
+                if name == "weight":
+                    update += config.weight_decay * p.data
+                    update *= TRUST * p.data.norm() / update.norm()
+                moment[name] = config.momentum * moment[name] + update
+                p.data -= lr * moment[name]
+    return dense.weight.data
+
+
+def relative(ours: object, theirs: object) -> float:
+    """The largest difference of two arrays, of the largest number of the second."""
+    a, b = (np.asarray(values, dtype=np.float64) for values in (ours, theirs))
+    assert a.shape == b.shape
+    return float(np.abs(a - b).max() / np.abs(b).max())
+
+
+if __name__ == "__main__":
+    for row in rows():
+        print(f"| {row.what} | `{row.ours}` | {row.library} | {row.difference:.1e} |")

@@ -1,0 +1,51 @@
+"""Writes how far the evaluation is from independent implementations into ``docs/evaluation.md``, between its markers.
+
+    OMP_NUM_THREADS=1 python tests/evaluation/agreement_table.py
+
+Every module beside this one that is called ``agreement_*`` and has ``rows()`` gives some of the rows: what is compared, with
+whom, the relative difference. The tests hold the tolerances.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).parent
+PAGE = HERE.parents[1] / "docs" / "evaluation.md"
+BEGIN, END = "<!-- agreement -->", "<!-- /agreement -->"
+
+Row = tuple[str, str, float]
+
+
+def collected() -> list[Row]:
+    """The rows of every module, in the order of their names with the scores first."""
+    names = sorted((path.stem for path in HERE.glob("agreement_*.py")), key=lambda name: (name != "agreement_metrics", name))
+    modules = [importlib.import_module(name) for name in names if name != Path(__file__).stem]
+    return [row for module in modules for row in module.rows()]
+
+
+def table(rows: Iterable[Row]) -> str:
+    """The rows as a Markdown table."""
+    lines = ["| what | against | largest relative difference |", "| :--- | :--- | ---: |"]
+    lines += [
+        f"| {what} | {library} | {'0' if difference == 0 else f'{difference:.1e}'} |" for what, library, difference in rows
+    ]
+    return "\n".join(lines)
+
+
+def write(page: Path = PAGE) -> None:
+    """Put the table where the page's markers are."""
+    text = page.read_text(encoding="utf-8")
+    start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
+    page.write_text(f"{text[:start]}\n{table(collected())}\n{text[end:]}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(HERE))
+    torch.set_num_threads(1)
+    write()

@@ -1,0 +1,26 @@
+"""Extractors agree with independent implementations of them."""
+
+from __future__ import annotations
+
+import pytest
+from agreement_extractors import Row, efficientnet_rows, inception_rows, resize_rows
+
+TOLERANCE = 1e-5  # float32, of networks fifty layers deep
+
+
+def assert_agree(rows: list[Row], n: int) -> None:
+    assert len(rows) == n
+    assert [row for row in rows if not row.difference <= TOLERANCE] == []
+
+
+def test_efficientnet_agrees_with_a_forward_pass_by_the_weight_files_own_names() -> None:
+    assert_agree(list(efficientnet_rows()), 4)
+
+
+def test_resizing_agrees_with_torchvision_and_pillow() -> None:
+    assert_agree(list(resize_rows()), 4)
+
+
+@pytest.mark.slow
+def test_inception_agrees_with_torch_fidelity_layer_by_layer() -> None:
+    assert_agree(list(inception_rows()), 3)

@@ -1,0 +1,61 @@
+"""A sweep whose extractor has no weights, or others, is refused before anything is started, and planned all the same."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+from orchestration.small import SMALL, write_small
+
+from umd_bench.config.errors import UserError
+from umd_bench.config.resolve import Trial, load_sweep
+from umd_bench.data.pack import data_root
+from umd_bench.evaluation import extractors, inception
+from umd_bench.orchestration.checks import check_trials, check_weights
+from umd_bench.orchestration.execute import Site, prepare
+
+RGB = SMALL.replace("tier: digits", "tier: emoji64").replace("depth: 1, ", "patch: 16, depth: 1, ", 1)
+
+
+def trials(folder: Path, extractor: str) -> tuple[Trial, ...]:
+    return load_sweep(write_small(folder, RGB.replace("steps: 3}", f"steps: 3, extractor: {extractor}}}"))).trials
+
+
+@pytest.fixture(autouse=True)
+def _places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No place of this machine's own is looked at."""
+    for name in ("UMD_BENCH_WEIGHTS", "TORCH_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+    monkeypatch.delenv("UMD_BENCH_INCEPTION", raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+@pytest.mark.parametrize("extractor", ["inception-v3-compat", "timm:vit_large_patch14_dinov2.lvd142m"])
+def test_missing_weights_stop_a_sweep_before_it_starts(tmp_path: Path, extractor: str) -> None:
+    asked = trials(tmp_path, extractor)
+    check_trials(asked)  # what a plan asks
+    with pytest.raises(UserError, match=f"{extractor} has no weights"):
+        prepare(asked, Site(tmp_path / "results", tmp_path / "data", "inline"))
+    assert not (tmp_path / "results").exists()
+    assert not (tmp_path / "data").exists()
+
+
+def test_weights_of_another_hash_stop_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = inception.fetched_path()
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"others")
+    with pytest.raises(UserError, match="is not the Inception-v3 that FID is defined by"):
+        check_weights(trials(tmp_path, inception.NAME), tmp_path / "results")
+    for file in extractors.WEIGHTS.glob("digits_cnn.*"):
+        shutil.copy(file, tmp_path)
+    (tmp_path / "digits_cnn.safetensors").write_bytes(b"others")
+    monkeypatch.setattr(extractors, "WEIGHTS", tmp_path)
+    with pytest.raises(UserError, match="is not the extractor that scores were made with"):
+        prepare(load_sweep(write_small(tmp_path)).trials, Site(tmp_path / "results", data_root(), "inline"))
+    assert not (tmp_path / "results").exists()
+
+
+def test_weights_that_are_there_let_it_pass(tmp_path: Path) -> None:
+    check_weights(trials(tmp_path, "efficientnet_lite0"), tmp_path / "results")

@@ -1,0 +1,64 @@
+"""Rates of work in one process: warm-up, repeats long enough to time, the median and how far the repeats lie apart.
+
+Several kinds of work are timed in turn within each repeat, so that a machine that is slower for a while is slower for all of
+them, and their ratio stays what it is.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+REPEAT_SECONDS = 0.25  # a repeat lasts at least about this long
+
+Work = Callable[[], int]  # does a piece of the work; how many images it was
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Images a second: the median over the repeats, the slowest and the fastest of them; ``calls`` pieces made a repeat."""
+
+    median: float
+    slowest: float
+    fastest: float
+    repeats: int
+    calls: int
+
+
+def measure(
+    works: Mapping[str, Work], *, repeats: int, device: torch.device, progress: Callable[[str], None] = lambda _: None
+) -> dict[str, Rate]:
+    """The rate of each kind of work on ``device``, the kinds in turn, after a warm-up of each as long as a repeat."""
+    calls = {}
+    for name, work in works.items():
+        progress(f"warming up: {name}")
+        work()
+        calls[name], spent = 0, 0.0
+        while spent < REPEAT_SECONDS:
+            spent += _seconds(work, 1, device)[0]
+            calls[name] += 1
+    rates: dict[str, list[float]] = {name: [] for name in works}
+    for repeat in range(repeats):
+        for name, work in works.items():
+            progress(f"repeat {repeat + 1} of {repeats}: {name}")
+            seconds, images = _seconds(work, calls[name], device)
+            rates[name].append(images / seconds)
+    return {name: Rate(statistics.median(found), min(found), max(found), repeats, calls[name]) for name, found in rates.items()}
+
+
+def _seconds(work: Work, calls: int, device: torch.device) -> tuple[float, int]:
+    """Seconds for so many calls, all that was queued on the device included, and the images they were."""
+    _wait(device)
+    started = time.perf_counter()
+    images = sum(work() for _ in range(calls))
+    _wait(device)
+    return time.perf_counter() - started, images
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

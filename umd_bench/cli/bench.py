@@ -1,0 +1,73 @@
+"""Verbs that measure what the pieces cost in time, on this machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from umd_bench.cli.shared import DataOption, SizeOption, console, folder_of_data
+
+app = typer.Typer(help="Measure what the pieces cost in time: data.", no_args_is_help=True)
+
+
+@app.callback()
+def bench() -> None:
+    """Measure what the pieces cost in time: data."""
+
+
+@app.command("data")
+def bench_data_verb(
+    data: Annotated[str | None, typer.Option("--data", help="A packed data set (default: made-up ImageNet-64).")] = None,
+    size: SizeOption = None,
+    images: Annotated[int, typer.Option("--n", min=1, help="How many images to make up.")] = 20_000,
+    batch: Annotated[int | None, typer.Option("--batch", min=2, help="Images a batch (default: 16; on a GPU 256).")] = None,
+    repeats: Annotated[int, typer.Option("--repeats", min=1, help="Measurements of each.")] = 5,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads (default: torch's own).")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+    data_root: DataOption = None,
+) -> None:
+    """Measure whether training waits for its data: the loader alone against the S/4 step that it feeds."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from umd_bench.bench.data import bench_data
+    from umd_bench.config.data import DataConfig
+    from umd_bench.config.documents import Document
+    from umd_bench.config.errors import FieldError, one_of
+    from umd_bench.config.validation import validate
+    from umd_bench.orchestration.worker import device_name
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise FieldError("--device", device, one_of(("auto", "cpu", "cuda")))
+    asked = validate(DataConfig, Document({"name": data, "size": size})) if data is not None else None
+    with Console(stderr=True).status("starting") as status:
+        found = bench_data(
+            data=asked,
+            data_root=folder_of_data(data_root),
+            images=images,
+            batch=batch,
+            repeats=repeats,
+            threads=threads,
+            device=device,
+            device_name=device_name(device),
+            progress=status.update,
+        )
+    if as_json:
+        sys.stdout.write(json.dumps(found.as_json(), indent=1) + "\n")
+        return
+    C, H, W = found.shape
+    console.print(
+        f"{found.data}: {found.images:,} images {C}x{H}x{W}, batch {found.batch}; {found.device} ({found.device_name}), "
+        f"{found.threads} threads, torch {found.torch}",
+        highlight=False,
+    )
+    table = Table("", "images/s (median)", "slowest", "fastest", "repeats", "batches a repeat")
+    for name, rate in {**found.loaders, f"S/4 training step, {found.precision}": found.step}.items():
+        numbers = (f"{value:,.1f}" for value in (rate.median, rate.slowest, rate.fastest))
+        table.add_row(name, *numbers, str(rate.repeats), str(rate.calls))
+    console.print(table)
+    console.print(found.verdict, highlight=False)
