@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from umd_bench.config.cluster import ClusterConfig
     from umd_bench.config.resolve import Trial
     from umd_bench.orchestration.runner import Progress
 
@@ -29,7 +30,19 @@ TierOption = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change one field; may be repeated.")
 ]
-OnOption = Annotated[str, typer.Option("--on", help="Executor: ray (worker processes) or inline (this process).")]
+OnOption = Annotated[
+    str,
+    typer.Option(
+        "--on", help="Executor: ray (worker processes), inline (this process), slurm (jobs), submitit-local (jobs here)."
+    ),
+]
+ClusterOption = Annotated[
+    str | None, typer.Option("--cluster", metavar="NAME|FILE", help="Settings of jobs: clusters/NAME.yaml, or a file.")
+]
+SlurmOption = Annotated[
+    list[str] | None,
+    typer.Option("--slurm", metavar="KEY=VALUE", help="One setting of jobs: partition, time, gpus, ...; may be repeated."),
+]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Stages side by side (default: cores / threads).")]
 TrackingOption = Annotated[
     str | None,
@@ -37,12 +50,23 @@ TrackingOption = Annotated[
 ]
 SweepFile = Annotated[Path, typer.Argument(help="A sweep's YAML file.")]
 RESULTS = Path("results")
+JOB_EXECUTORS = ("slurm", "submitit-local")
 
 
 def folder_of_data(option: Path | None) -> Path:
     from umd_bench.data.pack import data_root
 
     return option if option is not None else data_root()
+
+
+def cluster_settings(on: str, name: str | None, options: list[str]) -> ClusterConfig:
+    from umd_bench.config.cluster import load_cluster
+    from umd_bench.config.errors import UserError
+
+    if (name is not None or options) and on not in JOB_EXECUTORS:
+        given = "--cluster" if name is not None else "--slurm"
+        raise UserError(f"{given} is for jobs: expected --on {' or --on '.join(JOB_EXECUTORS)}, found --on {on}")
+    return load_cluster(name, options)
 
 
 def run_trial(trial: Trial, results: Path, data_root: Path | None, on: str) -> None:

@@ -8,14 +8,17 @@ import typer
 
 from umd_bench.cli.shared import (
     RESULTS,
+    ClusterOption,
     DataOption,
     OnOption,
     ResultsOption,
     SetOption,
+    SlurmOption,
     SweepFile,
     TierOption,
     TrackingOption,
     WorkersOption,
+    cluster_settings,
     console,
     explain_and_exit,
     folder_of_data,
@@ -32,6 +35,8 @@ def sweep(
     sets: SetOption = None,
     on: OnOption = "ray",
     workers: WorkersOption = None,
+    cluster: ClusterOption = None,
+    slurm: SlurmOption = None,
     results: ResultsOption = RESULTS,
     data_root: DataOption = None,
     mlflow: TrackingOption = None,
@@ -44,7 +49,7 @@ def sweep(
     from umd_bench.tracking.background import BackgroundProjection
 
     resolved = load_sweep(file, tier=tier, sets=sets or [])
-    site = Site(results, folder_of_data(data_root), on, workers)
+    site = Site(results, folder_of_data(data_root), on, workers, cluster_settings(on, cluster, slurm or []))
     nodes = prepare(resolved.trials, site)
     record = sweep_record(resolved)
     write_sweep(results, record)

@@ -6,18 +6,19 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
 
+from umd_bench.config.cluster import ClusterConfig
 from umd_bench.config.data import DataConfig
 from umd_bench.config.errors import UserError
 from umd_bench.config.resolve import Trial
 from umd_bench.orchestration.checks import check_trials, check_weights, prepare_data
 from umd_bench.orchestration.display import Display
-from umd_bench.orchestration.executors import start_executor
+from umd_bench.orchestration.executors import Executor, start_executor
 from umd_bench.orchestration.plan import Node, build_graph
 from umd_bench.orchestration.runner import Progress, Runner
 from umd_bench.store import RunDir, StageState
@@ -32,6 +33,7 @@ class Site:
     data: Path
     executor: str = "ray"
     workers: int | None = None
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
 def prepare(trials: Sequence[Trial], site: Site) -> dict[str, Node]:
@@ -64,9 +66,7 @@ def execute(
     missing = [node for node in nodes.values() if node.state is not StageState.DONE]
     if not missing:
         return Progress(nodes, reused=len(nodes))
-    threads = max(node.spec.resources.threads for node in missing)
-    workers = site.workers or max(1, _cores() // threads)
-    executor = start_executor(site.executor, site.results, site.data, workers=min(workers, len(missing)), threads=threads)
+    executor = _start(missing, site)
     try:
         keys = {trial.id: [spec.key for spec in trial.specs.values()] for trial in trials}
         with Display(console, site.results, keys, executor.slots) as display:
@@ -80,6 +80,12 @@ def execute(
                 return runner.run()
     finally:
         executor.close()
+
+
+def _start(missing: Sequence[Node], site: Site) -> Executor:
+    threads = max(node.spec.resources.threads for node in missing)
+    workers = min(site.workers or max(1, _cores() // threads), len(missing))
+    return start_executor(site.executor, site.results, site.data, workers=workers, threads=threads, cluster=site.cluster)
 
 
 def _refuse_other_data(root: Path, node: Node, digests: dict[DataConfig, str]) -> None:
