@@ -105,6 +105,7 @@ class MiniSlurm:
         self._conf = self.root / "etc" / "slurm.conf"
         self.environment = {"SLURM_CONF": str(self._conf)}
         self._pipes: dict[str, int] = {}
+        self._past: set[str] = set()
 
     def __enter__(self) -> MiniSlurm:
         self._write()
@@ -138,10 +139,11 @@ class MiniSlurm:
         environment = os.environ | self.environment
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
 
-    def jobs(self, name: str = "") -> dict[str, str]:
-        """State by job id of all jobs, or of those whose name begins so."""
-        lines = self.run("squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%j").stdout.splitlines()
-        return {job: state for job, state, called in (line.split("|") for line in lines) if called.startswith(name)}
+    def jobs(self) -> dict[str, str]:
+        """State by job id of all jobs submitted since the last :meth:`reset`."""
+        lines = self.run("squeue", "-h", "-r", "-t", "all", "-o", "%i|%T").stdout.splitlines()
+        states = dict(line.split("|") for line in lines)
+        return {job: state for job, state in states.items() if job not in self._past}
 
     # ---- faults
 
@@ -173,6 +175,7 @@ class MiniSlurm:
             return False
 
         self._until(ready, 60, "idle nodes")
+        self._past |= set(self.jobs())
 
     # ---- processes
 

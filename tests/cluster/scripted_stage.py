@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import umd_bench
+from umd_bench.config.training import TrainStage
 from umd_bench.orchestration.executors.contract import Outcome
-from umd_bench.store import Failure, RunDir, StageBusy
+from umd_bench.store import Attempt, Failure, RunDir, StageBusy
 
 NAME = "cluster.scripted_stage:run"
 STEP_SECONDS = 0.05
@@ -38,10 +40,13 @@ def run(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool]) -> o
         word, _, argument = (stage.path / "script").read_text().partition(" ")
         match word:
             case "succeed":
-                attempt.finish({"metrics": {}})
+                _finish(attempt)
+                return Outcome.DONE
+            case "say-where":
+                attempt.finish({"metrics": {}, "file": umd_bench.__file__})
                 return Outcome.DONE
             case "return-a-function":
-                attempt.finish({"metrics": {}})
+                _finish(attempt)
                 return lambda: attempt
             case "fail":
                 attempt.fail(Failure(state="error", message=argument, fingerprint=argument))
@@ -62,6 +67,17 @@ def run(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool]) -> o
                         attempt.event("state", state="stopped")
                         return Outcome.STOPPED
                     time.sleep(STEP_SECONDS)
-                attempt.finish({"metrics": {}})
+                _finish(attempt)
                 return Outcome.DONE
         raise AssertionError(f"an unknown script: {word}")
+
+
+def _finish(attempt: Attempt) -> None:
+    """A result and, where a child may read them, the snapshots."""
+    if (attempt.run.path / "config.yaml").exists():
+        spec = attempt.run.config()
+        for nimg in {*spec.snapshots, spec.stage.nimg} if isinstance(spec.stage, TrainStage) else ():
+            path = attempt.run.snapshot(nimg)
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+    attempt.finish({"metrics": {}})

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -20,9 +21,12 @@ from umd_bench.orchestration.checks import check_trials, check_weights, prepare_
 from umd_bench.orchestration.display import Display
 from umd_bench.orchestration.executors import Executor, start_executor
 from umd_bench.orchestration.plan import Node, build_graph
-from umd_bench.orchestration.runner import Progress, Runner
+from umd_bench.orchestration.runner import CANCELLED, Progress, Runner
 from umd_bench.store import RunDir, StageState
 from umd_bench.store.files import require_writable
+
+if TYPE_CHECKING:
+    from umd_bench.orchestration.detached import HandedOver
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,9 @@ def execute(
     console: Console,
     *,
     on_change: Callable[[Progress], None] = lambda progress: None,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> Progress:
-    """Run what has no result yet and show it; with nothing to run no executor is started.
+    """Run what has no result yet and show it; with nothing to run no executor is started. ``cancelled`` is asked now and then.
 
     The first Ctrl-C (or SIGTERM) lets running stages save their state, a second one ends at once.
     """
@@ -74,12 +79,29 @@ def execute(
             def changed(progress: Progress) -> None:
                 display.show(progress)
                 on_change(progress)
+                if cancelled():
+                    runner.stop(CANCELLED)
 
             runner = Runner(site.results, nodes, executor, on_change=changed)
             with _stopping_by_signal(runner.stop, console):
                 return runner.run()
     finally:
         executor.close()
+
+
+def hand_over_to_slurm(nodes: dict[str, Node], site: Site) -> HandedOver:
+    """Submit all that has no result as jobs that wait for each other, and leave; :class:`UserError` where that cannot be."""
+    from umd_bench.orchestration.detached import HandedOver, hand_over
+    from umd_bench.orchestration.executors.submitit_jobs import SubmititExecutor
+
+    if site.executor != "slurm":
+        raise UserError(f"--detach leaves a sweep to a cluster: expected --on slurm, found --on {site.executor}")
+    missing = [node for node in nodes.values() if node.state is not StageState.DONE]
+    if not missing:
+        return HandedOver(0, 0, 0)
+    executor = _start(missing, site)
+    assert isinstance(executor, SubmititExecutor)
+    return hand_over(nodes, executor)
 
 
 def _start(missing: Sequence[Node], site: Site) -> Executor:

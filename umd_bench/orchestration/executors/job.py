@@ -21,7 +21,7 @@ from types import FrameType
 
 from umd_bench.orchestration.executors.contract import TRIES, Kind, Outcome, stage_function
 from umd_bench.orchestration.executors.records import Batch, Jobs
-from umd_bench.store import RunDir
+from umd_bench.store import RunDir, parent_done
 
 BUSY_SECONDS = 2.0  # between two looks at a stage that another life of this job still owns
 ASK_SECONDS = 1.0  # between two looks for a request to stop
@@ -105,7 +105,7 @@ def _run(jobs: Jobs, batch: Batch, task: int, key: str, warned: Warned) -> bool:
     if warned.asked(key):
         jobs.end(batch.name, key, Kind.CANCELLED, "cancelled before it began")
         return False
-    if not _parent_done(run):
+    if not parent_done(run):
         jobs.end(batch.name, key, Kind.ORPHANED, "its parent left no result")
         return False
     outcome = Outcome.BUSY
@@ -123,17 +123,6 @@ def _run(jobs: Jobs, batch: Batch, task: int, key: str, warned: Warned) -> bool:
     elif warned.asked(key):
         jobs.end(batch.name, key, Kind.CANCELLED, "cancelled while it ran; its state is saved")
     return run.result() is not None
-
-
-def _parent_done(run: RunDir) -> bool:
-    """Whether what the stage reads is there: a job that was submitted behind its parent may find that it is not."""
-    if not (run.path / "config.yaml").exists():
-        return True
-    spec = run.config()
-    if spec.parent_key is None:
-        return True
-    parent = RunDir(run.root, spec.parent_key)
-    return parent.result() is not None and not parent.lacks([spec.parent_nimg] if spec.parent_nimg is not None else [])
 
 
 def _why(batch: Batch, number: int, seconds: float) -> Kind | None:

@@ -135,7 +135,10 @@ class SlurmQueue:
         if lines is None:
             return {}
         wanted = set(ids)
-        looks = {name: look for name, look in _parse(lines) if name in wanted}
+        listed = dict(_parse(lines))
+        # an array that was taken back before any of its tasks began is listed by its own number alone
+        found = {name: listed.get(name) or listed.get(name.partition("_")[0]) for name in wanted}
+        looks = {name: look for name, look in found.items() if look is not None}
         forgotten = [name for name in ids if name not in looks]
         for start in range(0, len(forgotten), MOST_IDS):
             names = ",".join(forgotten[start : start + MOST_IDS])

@@ -21,7 +21,7 @@ from umd_bench.orchestration.executors.contract import RUN_STAGE, Ended, Kind
 from umd_bench.orchestration.executors.frozen_code import freeze_code
 from umd_bench.orchestration.executors.queues import Look, Queue, Unreachable
 from umd_bench.orchestration.executors.records import Batch, Claim, Jobs, new_name
-from umd_bench.store import RunDir
+from umd_bench.store import RunDir, parent_done
 
 LOOK_SECONDS = 0.2  # between two looks at the batches' folders within one poll
 SUBMITTING_SECONDS = 30.0  # for which a submission may still be under way whose submitting side has gone
@@ -38,9 +38,9 @@ class SubmititExecutor:
     ) -> None:
         self.name = queue.name
         self.slots = cluster.max_submitted if queue.capacity is None else queue.capacity * cluster.pack
-        self._root, self._data_root, self._queue, self._cluster = root.resolve(), data_root.resolve(), queue, cluster
+        self.root, self._data_root, self._queue, self._cluster = root.resolve(), data_root.resolve(), queue, cluster
         self._threads, self._stage = threads, stage
-        self._jobs = Jobs(self._root)
+        self._jobs = Jobs(self.root)
         self._waiting: dict[str, str | None] = {}  # key -> key of the stage that must end well first
         self._live: dict[str, Claim] = {}
         self._batches: dict[str, Batch] = {}
@@ -108,10 +108,10 @@ class SubmititExecutor:
         self._queue.cancel(self._live_ids())
         self.detach()
 
-    def flush(self) -> None:
-        """Submit what waits, as far as there is room."""
+    def flush(self) -> bool:
+        """Submit what waits, as far as there is room; whether some still waits."""
         if self._stopping or not self._waiting:
-            return
+            return False
         room = len(self._waiting)
         if self._queue.capacity is not None:
             jobs = {(claim.batch, claim.task) for claim in self._live.values()}
@@ -127,6 +127,11 @@ class SubmititExecutor:
             size = self._cluster.pack * self._queue.array_limit()
             for start in range(0, len(keys), size):
                 self._submit_batch(keys[start : start + size], after)
+        return bool(self._waiting)
+
+    def unconfirmed(self) -> bool:
+        """Whether some batch was given to the scheduler without an answer."""
+        return bool(self._again_at)
 
     # ---- submitting
 
@@ -146,7 +151,7 @@ class SubmititExecutor:
             host=platform.node(),
             created=time.time(),
             tasks=tasks,
-            root=str(self._root),
+            root=str(self.root),
             data_root=str(self._data_root),
             stage=self._stage,
             code=str(self._code),
@@ -253,7 +258,7 @@ class SubmititExecutor:
         claim = self._live[key]
         if look.over:
             since = self._over_since.setdefault(key, now)
-            if now > since and not RunDir(self._root, key).is_owned():
+            if now > since and not RunDir(self.root, key).is_owned():
                 kind, message = self._why(claim, look)
                 self._jobs.end(claim.batch, key, kind, message)
                 self._finish(key)
@@ -261,7 +266,7 @@ class SubmititExecutor:
         self._over_since.pop(key, None)
         task = self._batches[claim.batch].tasks[claim.task]
         begun = look.running and any("begun" in life for life in self._jobs.lives(claim.batch, claim.task))
-        if not begun or any(RunDir(self._root, other).is_owned() for other in task):
+        if not begun or any(RunDir(self.root, other).is_owned() for other in task):
             self._silent_since.pop(key, None)
         elif (
             now - self._silent_since.setdefault(key, now) > SILENT_SECONDS
@@ -274,7 +279,7 @@ class SubmititExecutor:
         said = next((life["end"] for life in reversed(lives) if life.get("end")), None)
         where = f"job {self._jobs.ids(claim.batch)[claim.task]}" if self._jobs.ids(claim.batch) else "its job"  # type: ignore[index]
         where += f" on {look.node}" if look.node else ""
-        if look.kind is Kind.CANCELLED and not lives and self._batches[claim.batch].after is not None:
+        if look.kind is Kind.CANCELLED and not lives and not parent_done(RunDir(self.root, claim.key)):
             return Kind.ORPHANED, f"{where} was taken back: its parent's job left no result"
         if look.kind is Kind.NODE_FAIL and look.node:
             self._avoid.add(look.node)
