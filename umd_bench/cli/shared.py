@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from umd_bench.config.cluster import ClusterConfig
     from umd_bench.config.resolve import Sweep, Trial
     from umd_bench.orchestration.execute import Site
     from umd_bench.orchestration.runner import Progress
@@ -30,7 +31,19 @@ TierOption = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change one field; may be repeated.")
 ]
-OnOption = Annotated[str, typer.Option("--on", help="Executor: ray (worker processes) or inline (this process).")]
+OnOption = Annotated[
+    str,
+    typer.Option(
+        "--on", help="Executor: ray (worker processes), inline (this process), slurm (jobs), submitit-local (jobs here)."
+    ),
+]
+ClusterOption = Annotated[
+    str | None, typer.Option("--cluster", metavar="NAME|FILE", help="Settings of jobs: clusters/NAME.yaml, or a file.")
+]
+SlurmOption = Annotated[
+    list[str] | None,
+    typer.Option("--slurm", metavar="KEY=VALUE", help="One setting of jobs: partition, time, gpus, ...; may be repeated."),
+]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Stages side by side (default: cores / threads).")]
 TrackingOption = Annotated[
     str | None,
@@ -38,12 +51,23 @@ TrackingOption = Annotated[
 ]
 SweepFile = Annotated[Path, typer.Argument(help="A sweep's YAML file.")]
 RESULTS = Path("results")
+JOB_EXECUTORS = ("slurm", "submitit-local")
 
 
 def folder_of_data(option: Path | None) -> Path:
     from umd_bench.data.pack import data_root
 
     return option if option is not None else data_root()
+
+
+def cluster_settings(on: str, name: str | None, options: list[str]) -> ClusterConfig:
+    from umd_bench.config.cluster import load_cluster
+    from umd_bench.config.errors import UserError
+
+    if (name is not None or options) and on not in JOB_EXECUTORS:
+        given = "--cluster" if name is not None else "--slurm"
+        raise UserError(f"{given} is for jobs: expected --on {' or --on '.join(JOB_EXECUTORS)}, found --on {on}")
+    return load_cluster(name, options)
 
 
 def run_trial(trial: Trial, results: Path, data_root: Path | None, on: str) -> None:
@@ -62,6 +86,7 @@ def run_search(sweep: Sweep, site: Site, mlflow: str | None) -> None:
     """Run a search to its last suggestion; one that fails is a result of the search, not a failure of the command."""
     from umd_bench.orchestration.execute import execute, prepare
     from umd_bench.orchestration.search import Search
+    from umd_bench.store import cancel_request
     from umd_bench.tracking.background import BackgroundProjection
 
     with Search(sweep, site.results, lambda trials: prepare(trials, site), data_root=site.data) as search:
@@ -74,7 +99,9 @@ def run_search(sweep: Sweep, site: Site, mlflow: str | None) -> None:
             tracking.tick(search.record() if added else None)
             return added
 
-        progress = execute(search.nodes, search.trials, site, console, grow=grow)
+        request = cancel_request(site.results, record.name)
+        request.unlink(missing_ok=True)
+        progress = execute(search.nodes, search.trials, site, console, grow=grow, cancelled=request.exists)
         if progress.finished or search.complete:
             print_report_of(site.results, record.name)
             tracking.tick(search.record())

@@ -8,14 +8,17 @@ import typer
 
 from umd_bench.cli.shared import (
     RESULTS,
+    ClusterOption,
     DataOption,
     OnOption,
     ResultsOption,
     SetOption,
+    SlurmOption,
     SweepFile,
     TierOption,
     TrackingOption,
     WorkersOption,
+    cluster_settings,
     console,
     explain_and_exit,
     folder_of_data,
@@ -33,21 +36,27 @@ def sweep(
     sets: SetOption = None,
     on: OnOption = "ray",
     workers: WorkersOption = None,
+    cluster: ClusterOption = None,
+    slurm: SlurmOption = None,
+    detach: Annotated[bool, typer.Option("--detach", help="With --on slurm: submit everything and leave.")] = False,
     results: ResultsOption = RESULTS,
     data_root: DataOption = None,
     mlflow: TrackingOption = None,
 ) -> None:
     """Run what a sweep still lacks, then print its table."""
+    from umd_bench.config.errors import UserError
     from umd_bench.config.resolve import load_sweep
-    from umd_bench.orchestration.execute import Site, execute, prepare
+    from umd_bench.orchestration.execute import Site, execute, hand_over_to_slurm, prepare
     from umd_bench.orchestration.forecast import forecast, forecast_error, keep_forecast
     from umd_bench.orchestration.plan import sweep_record
-    from umd_bench.store import StageState, write_sweep
+    from umd_bench.store import StageState, cancel_request, write_sweep
     from umd_bench.tracking.background import BackgroundProjection
 
     resolved = load_sweep(file, tier=tier, sets=sets or [])
-    site = Site(results, folder_of_data(data_root), on, workers)
+    site = Site(results, folder_of_data(data_root), on, workers, cluster_settings(on, cluster, slurm or []))
     if resolved.config.search is not None:
+        if detach:
+            raise UserError("--detach is not accepted: a search is suggested by the command's own process, which has to stay")
         run_search(resolved, site, mlflow)
         return
     nodes = prepare(resolved.trials, site)
@@ -56,8 +65,18 @@ def sweep(
     keep_forecast(results, record.name, forecast(results, nodes, 1, data_root=site.data))
     reused = sum(node.state is StageState.DONE for node in nodes.values())
     console.print(f"{record.name} ({record.tier}): {len(record.trials)} trials, {len(nodes)} stages, {reused} reused")
+    request = cancel_request(results, record.name)
+    request.unlink(missing_ok=True)
+    if detach:
+        handed = hand_over_to_slurm(nodes, site)
+        for line in (
+            f"{handed.submitted} stages submitted, {handed.alive} in the queue from before, {handed.left} left for later",
+            f"`umd-bench status {record.name}` looks; the same command without --detach collects and goes on",
+        ):
+            console.print(line, highlight=False, soft_wrap=True)
+        return
     tracking = BackgroundProjection(mlflow, results, record)
-    progress = execute(nodes, resolved.trials, site, console, on_change=lambda _: tracking.tick())
+    progress = execute(nodes, resolved.trials, site, console, on_change=lambda _: tracking.tick(), cancelled=request.exists)
     if progress.finished or progress.reused:
         print_report_of(results, record.name)
         console.print(tracking.finish(), highlight=False, soft_wrap=True)
@@ -117,6 +136,22 @@ def status(
     from umd_bench.orchestration.status import status_table
 
     console.print(status_table(results, name))
+
+
+@app.command()
+def cancel(
+    name: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name.")],
+    results: ResultsOption = RESULTS,
+) -> None:
+    """Take a sweep's jobs back and ask commands at work on it to stop; what runs saves its state first."""
+    from umd_bench.orchestration.detached import cancel_jobs
+    from umd_bench.store import cancel_request, read_sweep
+
+    record = read_sweep(results, name)
+    cancel_request(results, name).touch()
+    keys = dict.fromkeys(key for trial in record.trials for key in trial.stages.values())
+    ended, busy = cancel_jobs(results, keys)
+    console.print(f"{ended} jobs ended, {busy} still save their state; a command at work on {name} stops as soon as it can")
 
 
 @app.command()

@@ -6,23 +6,28 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from umd_bench.config.cluster import ClusterConfig
 from umd_bench.config.data import DataConfig
 from umd_bench.config.errors import UserError
 from umd_bench.config.resolve import Trial
 from umd_bench.orchestration.checks import check_trials, check_weights, prepare_data
 from umd_bench.orchestration.display import Display
-from umd_bench.orchestration.executors import start_executor
+from umd_bench.orchestration.executors import Executor, start_executor
 from umd_bench.orchestration.plan import Node, build_graph
 from umd_bench.orchestration.retrying import take_up_retried
-from umd_bench.orchestration.runner import Progress, Runner
+from umd_bench.orchestration.runner import CANCELLED, Progress, Runner
 from umd_bench.store import RunDir, StageState
 from umd_bench.store.files import require_writable
+
+if TYPE_CHECKING:
+    from umd_bench.orchestration.detached import HandedOver
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Site:
     data: Path
     executor: str = "ray"
     workers: int | None = None
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
 def prepare(trials: Sequence[Trial], site: Site) -> dict[str, Node]:
@@ -58,8 +64,9 @@ def execute(
     *,
     on_change: Callable[[Progress], None] = lambda progress: None,
     grow: Callable[[Progress], Sequence[Trial]] | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> Progress:
-    """Run what has no result yet and show it; with nothing to run no executor is started.
+    """Run what has no result yet and show it; with nothing to run no executor is started. ``cancelled`` is asked now and then.
 
     ``grow`` is asked whenever something may have settled. It may add nodes to the progress's, which run like the others, and
     gives the trials that they belong to.
@@ -69,11 +76,7 @@ def execute(
     missing = [node for node in nodes.values() if node.state is not StageState.DONE]
     if not missing:
         return Progress(nodes, reused=len(nodes))
-    threads = max(node.spec.resources.threads for node in missing)
-    workers = site.workers or max(1, _cores() // threads)
-    if grow is None:
-        workers = min(workers, len(missing))
-    executor = start_executor(site.executor, site.results, site.data, workers=workers, threads=threads)
+    executor = _start(missing, site, growing=grow is not None)
     try:
         keys = {trial.id: [spec.key for spec in trial.specs.values()] for trial in trials}
         with Display(console, site.results, keys, executor.slots) as display:
@@ -84,12 +87,37 @@ def execute(
                     keys[trial.id] = [spec.key for spec in trial.specs.values()]
                 display.show(progress)
                 on_change(progress)
+                if cancelled():
+                    runner.stop(CANCELLED)
 
             runner = Runner(site.results, nodes, executor, on_change=changed)
             with _stopping_by_signal(runner.stop, console):
                 return runner.run()
     finally:
         executor.close()
+
+
+def hand_over_to_slurm(nodes: dict[str, Node], site: Site) -> HandedOver:
+    """Submit all that has no result as jobs that wait for each other, and leave; :class:`UserError` where that cannot be."""
+    from umd_bench.orchestration.detached import HandedOver, hand_over
+    from umd_bench.orchestration.executors.submitit_jobs import SubmititExecutor
+
+    if site.executor != "slurm":
+        raise UserError(f"--detach leaves a sweep to a cluster: expected --on slurm, found --on {site.executor}")
+    missing = [node for node in nodes.values() if node.state is not StageState.DONE]
+    if not missing:
+        return HandedOver(0, 0, 0)
+    executor = _start(missing, site, growing=False)
+    assert isinstance(executor, SubmititExecutor)
+    return hand_over(nodes, executor)
+
+
+def _start(missing: Sequence[Node], site: Site, *, growing: bool) -> Executor:
+    threads = max(node.spec.resources.threads for node in missing)
+    workers = site.workers or max(1, _cores() // threads)
+    if not growing:
+        workers = min(workers, len(missing))
+    return start_executor(site.executor, site.results, site.data, workers=workers, threads=threads, cluster=site.cluster)
 
 
 def _refuse_other_data(root: Path, node: Node, digests: dict[DataConfig, str]) -> None:

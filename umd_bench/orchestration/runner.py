@@ -14,6 +14,7 @@ from umd_bench.store import Failure, RunDir, StageState, stage_state
 
 # The sweep stops when this many stages have failed, all alike, and none has succeeded.
 SAME_FAILURES_TO_STOP = 3
+INTERRUPTED, CANCELLED = "interrupted", "cancelled"  # why a sweep stops without a failure
 
 
 @dataclass
@@ -72,10 +73,12 @@ class Runner:
         self._on_change(self.progress)
         return self.progress
 
-    def stop(self) -> None:
+    def stop(self, because: str = INTERRUPTED) -> None:
         """Submit nothing more and ask what runs to save its state; :meth:`run` returns when it has."""
+        if self._stopping:
+            return
         self._stopping = True
-        self.progress.stopped_because = "interrupted"
+        self.progress.stopped_because = because
         self._executor.stop()
 
     def _adopt(self) -> None:
@@ -147,8 +150,7 @@ class Runner:
         prints = [f.fingerprint for f in self.progress.failures.values()]
         alike = len(prints) >= SAME_FAILURES_TO_STOP and len(set(prints)) == 1
         if alike and self.progress.finished == 0 and not self._stopping:
-            self.stop()
-            self.progress.stopped_because = f"the first {len(prints)} stages failed alike: {failure.headline}"
+            self.stop(f"the first {len(prints)} stages failed alike: {failure.headline}")
 
     def _block_descendants(self, node: Node) -> None:
         for key in node.children:
@@ -172,4 +174,4 @@ def explain(progress: Progress, again: str) -> tuple[list[str], int]:
     left = sum(node.state is not StageState.DONE for node in progress.nodes.values())
     reason = progress.stopped_because or "some stages failed"
     lines.append(f"{left} of {len(progress.nodes)} stages have no result ({reason}); `{again}` goes on from here")
-    return lines, 130 if progress.stopped_because == "interrupted" else 1
+    return lines, 130 if progress.stopped_because in (INTERRUPTED, CANCELLED) else 1

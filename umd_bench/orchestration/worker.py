@@ -11,7 +11,6 @@ import os
 import platform
 import re
 import resource
-import subprocess
 import time
 import traceback
 from collections.abc import Callable
@@ -32,32 +31,37 @@ from umd_bench.data.sources import data_facts
 from umd_bench.engine.loop import NonFiniteError, Stopped, pick_device, train
 from umd_bench.engine.published.layouts import run_import
 from umd_bench.evaluation import run_generate, run_probe
+from umd_bench.orchestration.executors.contract import Outcome
+from umd_bench.orchestration.provenance import commit
 from umd_bench.store.files import write_json
 from umd_bench.store.run import Attempt, Failure, RunDir, StageBusy
 
 
-def run_stage(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool] = lambda: False) -> None:
+def run_stage(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool] = lambda: False) -> Outcome:
     """Run the stage of ``root/stages/<key>`` unless it has a result and every snapshot asked for, or an owner at work.
 
     ``stop`` is asked between steps; a stage that is stopped has its state saved and goes on from there next time.
     """
     run = RunDir(root, key)
     if run.result() is not None and not run.lacks(run.config().snapshots):
-        return
+        return Outcome.DONE
     try:
         attempt = run.begin()
     except StageBusy:
-        return
+        return Outcome.BUSY
     with attempt:
         attempt.event("state", state="running", pid=os.getpid())
         try:
             result = _result(run, attempt, data_root, stop)
         except Stopped:
             attempt.event("state", state="stopped")
+            return Outcome.STOPPED
         except Exception as error:  # whatever a stage does, it fails alone and says so
             attempt.fail(_failure(error))
+            return Outcome.FAILED
         else:
             attempt.finish(result)
+            return Outcome.DONE
 
 
 def _result(run: RunDir, attempt: Attempt, data_root: Path, stop: Callable[[], bool]) -> dict[str, Any]:
@@ -113,7 +117,7 @@ def environment(spec: StageSpec) -> dict[str, Any]:
     device = pick_device(spec.resources.device)
     return {
         "umd_bench": umd_bench.__version__,
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": device.type,
@@ -149,18 +153,6 @@ def _failure(error: Exception) -> Failure:
         fingerprint=hashlib.sha256(cause.encode()).hexdigest()[:12],
         traceback="".join(traceback.format_exception(error)),
     )
-
-
-@cache
-def _commit() -> str | None:
-    """The checkout's commit, with ``-dirty`` where it has changes; None for an installed package."""
-    folder = Path(umd_bench.__file__).parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() or None
 
 
 @cache

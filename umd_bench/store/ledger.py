@@ -27,3 +27,14 @@ def stage_state(run: RunDir, snapshots: Iterable[int] = ()) -> StageState:
     if run.is_owned():
         return StageState.RUNNING
     return StageState.FAILED if run.failure() is not None else StageState.INTERRUPTED
+
+
+def parent_done(run: RunDir) -> bool:
+    """Whether what a stage reads is there; true where it reads nothing, or was never prepared."""
+    if not (run.path / "config.yaml").exists():
+        return True
+    spec = run.config()
+    if spec.parent_key is None:
+        return True
+    parent = RunDir(run.root, spec.parent_key)
+    return parent.result() is not None and not parent.lacks([] if spec.parent_nimg is None else [spec.parent_nimg])

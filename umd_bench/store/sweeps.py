@@ -79,6 +79,11 @@ def sweep_dir(root: Path, name: str) -> Path:
     return root / "sweeps" / name
 
 
+def cancel_request(root: Path, name: str) -> Path:
+    """The file that asks commands at work on the sweep to stop; they look whether it is there."""
+    return sweep_dir(root, name) / "cancel"
+
+
 def write_sweep(root: Path, record: SweepRecord) -> None:
     """Write the record in place of an older one."""
     text = yaml.safe_dump(record.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from umd_bench.config.cluster import ClusterConfig
 from umd_bench.config.errors import UserError, one_of
 from umd_bench.orchestration.executors.contract import RUN_STAGE, TRIES, Ended, Executor, Kind
 
 
 @dataclass(frozen=True)
 class Place:
-    """What an executor is started with. ``stage`` names the function that runs one (see ``stage_function``)."""
+    """What an executor is started with: ``cluster`` for jobs, ``stage`` the function that runs one (see ``stage_function``)."""
 
     root: Path
     data_root: Path
     workers: int
     threads: int
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
     stage: str = RUN_STAGE
 
 
@@ -33,14 +35,45 @@ def _ray(place: Place) -> Executor:
     return RayExecutor(place.root, place.data_root, workers=place.workers, threads=place.threads, stage=place.stage)
 
 
-EXECUTORS: dict[str, Callable[[Place], Executor]] = {"inline": _inline, "ray": _ray}
+def _submitit_local(place: Place) -> Executor:
+    from umd_bench.orchestration.executors.local_queue import LocalQueue
+    from umd_bench.orchestration.executors.submitit_jobs import SubmititExecutor
+
+    queue = LocalQueue(place.workers)
+    return SubmititExecutor(place.root, place.data_root, queue, place.cluster, threads=place.threads, stage=place.stage)
 
 
-def start_executor(name: str, root: Path, data_root: Path, *, workers: int, threads: int, stage: str = RUN_STAGE) -> Executor:
-    """Start the named executor; an unknown name raises :class:`UserError` listing the valid ones."""
+def _slurm(place: Place) -> Executor:
+    from umd_bench.orchestration.executors.slurm_queue import SlurmQueue
+    from umd_bench.orchestration.executors.submitit_jobs import SubmititExecutor
+
+    queue = SlurmQueue(place.cluster, threads=place.threads)
+    queue.check()
+    return SubmititExecutor(place.root, place.data_root, queue, place.cluster, threads=place.threads, stage=place.stage)
+
+
+EXECUTORS: dict[str, Callable[[Place], Executor]] = {
+    "inline": _inline,
+    "ray": _ray,
+    "submitit-local": _submitit_local,
+    "slurm": _slurm,
+}
+
+
+def start_executor(
+    name: str,
+    root: Path,
+    data_root: Path,
+    *,
+    workers: int,
+    threads: int,
+    cluster: ClusterConfig | None = None,
+    stage: str = RUN_STAGE,
+) -> Executor:
+    """Start the named executor; an unknown name, or settings that it refuses, raise :class:`UserError`."""
     if name not in EXECUTORS:
         raise UserError(f"--on {name!r} is not accepted: {one_of(EXECUTORS)}")
-    return EXECUTORS[name](Place(root, data_root, workers, threads, stage))
+    return EXECUTORS[name](Place(root, data_root, workers, threads, cluster or ClusterConfig(), stage))
 
 
 __all__ = ["EXECUTORS", "TRIES", "Ended", "Executor", "Kind", "Place", "start_executor"]

@@ -34,6 +34,15 @@ from typing import Any, Protocol
 RUN_STAGE = "umd_bench.orchestration.worker:run_stage"
 
 
+class Outcome(StrEnum):
+    """How ``run_stage`` came back."""
+
+    DONE = "done"
+    FAILED = "failed"
+    STOPPED = "stopped"  # on request, its state saved
+    BUSY = "busy"  # another process owns the stage
+
+
 class Kind(StrEnum):
     """What took a stage's process away."""
 

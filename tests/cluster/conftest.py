@@ -1,0 +1,52 @@
+"""A real Slurm for the session of each test worker. Without one its tests say so, or fail where REQUIRE_SLURM is set."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster.minislurm import MiniSlurm, why_not
+
+TESTS = Path(__file__).parents[1]
+HIDDEN = ("SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_")
+ARRAY = 33  # small, so that a few dozen stages show whether arrays are split
+
+
+@pytest.fixture(scope="session")
+def slurm_session() -> Iterator[MiniSlurm]:
+    reason = why_not()
+    if reason is not None:
+        if os.environ.get("REQUIRE_SLURM"):
+            pytest.fail(f"REQUIRE_SLURM is set, but {reason}")
+        warnings.warn(f"NO SLURM: the tests on a real Slurm are skipped: {reason}", stacklevel=1)
+        pytest.skip(reason)
+    root = Path(tempfile.mkdtemp(prefix="ms"))
+    before = dict(os.environ)
+    try:
+        for name in [name for name in os.environ if name.startswith(HIDDEN)]:
+            del os.environ[name]
+        with MiniSlurm(root, array=ARRAY) as cluster:
+            os.environ.update(cluster.environment)
+            yield cluster
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture
+def slurm(slurm_session: MiniSlurm) -> Iterator[MiniSlurm]:
+    """The cluster with nothing on it, before and after."""
+    yield slurm_session
+    slurm_session.reset()
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs and workers import the scripted stages from the tests' folder."""
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))

@@ -1,0 +1,21 @@
+"""A process that submits stages and then only waits, to be killed: ``submitting_side.py EXECUTOR RESULTS KEY...``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from cluster import scripted_stage
+from cluster.lab import CLUSTER, WORKERS
+
+from umd_bench.orchestration.executors import start_executor
+
+if __name__ == "__main__":
+    name, folder, *keys = sys.argv[1:]
+    root = Path(folder)
+    executor = start_executor(name, root, root, workers=WORKERS, threads=1, cluster=CLUSTER, stage=scripted_stage.NAME)
+    for key in keys:
+        executor.submit(key)
+    while True:
+        executor.poll(0.2)
+        print("polled", flush=True)
