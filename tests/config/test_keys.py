@@ -229,7 +229,7 @@ def test_a_generate_key_stays_what_it_was() -> None:
         parent_labels=True,
         parent_ema=True,
     )
-    assert spec.key == "6c2baa698d1927b7"
+    assert spec.key == "ca96c7c989f19401"
 
 
 def test_order_of_scores_is_no_difference() -> None:

@@ -13,6 +13,11 @@ from torch import Tensor
 from umd_bench.config.errors import UserError
 
 
+_EPS = torch.finfo(torch.float64).eps
+_PIVOT_MARGIN = 1000  # above rounding, for a factor of Cholesky's to be as good as one of eigenvalues
+_NORM_TOLERANCE = 1e-9  # of the estimated error of a nuclear norm; measured ones are some 10^4 smaller
+
+
 @dataclass(frozen=True)
 class Moments:
     """Raw moments of samples seen so far: ``count``, ``total`` = sum x [D], ``outer`` = sum x x' [D, D], float64.
@@ -38,15 +43,21 @@ class Moments:
     def gaussian(self) -> Gaussian:
         """The Gaussian with these moments; raises :class:`UserError` for fewer than two samples.
 
-        The covariance's null space, which is large when N <= D, is known only to rounding: eigenvalues below what rounding can
-        make of zero are dropped, since their square roots would be errors eight digits larger.
+        The factor is Cholesky's where every pivot stands well above rounding. Else the covariance's null space, which is large
+        when N <= D, is known only to rounding: eigenvalues below what rounding can make of zero are dropped, since their
+        square roots would be errors eight digits larger.
         """
         _enough(self.count)
         mean = self.total / self.count
         covariance = (self.outer - self.count * torch.outer(mean, mean)) / (self.count - 1)
-        values, vectors = torch.linalg.eigh((covariance + covariance.T) / 2)
         scale = self.outer.diagonal().max() / (self.count - 1)  # of what was subtracted above
-        kept = values > max(len(values), 10) * torch.finfo(torch.float64).eps * scale
+        rounding = max(len(mean), 10) * _EPS * scale
+        if self.count > len(mean):
+            factor, failed = torch.linalg.cholesky_ex(covariance)
+            if not failed and factor.diagonal().square().min() > _PIVOT_MARGIN * rounding:
+                return Gaussian(self.count, mean, factor)
+        values, vectors = torch.linalg.eigh((covariance + covariance.T) / 2)
+        kept = values > rounding
         return Gaussian(self.count, mean, vectors[:, kept] * values[kept].sqrt())
 
 
@@ -81,7 +92,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     rounding. In squared units of the features. Raises :class:`UserError` where the numbers of features differ.
     """
     _same_width(len(a.mean), len(b.mean))
-    cross = torch.linalg.svdvals(a.factor.T @ b.factor).sum()
+    cross = _nuclear_norm(a.factor.T @ b.factor)
     traces = a.factor.square().sum() + b.factor.square().sum()
     distance = float((a.mean - b.mean).square().sum() + traces - 2 * cross)
     return max(distance, 0.0)  # below 0 by rounding only
@@ -138,6 +149,22 @@ class ClassSums:
 def inception_score(logits: Tensor, splits: int = 10) -> tuple[float, float]:
     """:meth:`ClassSums.score` of ``logits`` [N, K] in one piece, split in their order. Raises as :meth:`ClassSums.of`."""
     return ClassSums.of(logits, torch.arange(len(logits)), n=len(logits), splits=splits).score()
+
+
+def _nuclear_norm(M: Tensor) -> Tensor:
+    """The sum of the singular values of ``M``, from the eigenvalues of ``M M'`` where these give it as well as the SVD does.
+
+    That is four times faster at 2048 x 2048. An eigenvalue e is known to about eps times the largest, so its root to
+    ``eps e_max / (2 sqrt(e))``: small ones, and those that should be 0, are known badly, and then the SVD is taken.
+    """
+    M = M if M.shape[0] <= M.shape[1] else M.T
+    squares = torch.linalg.eigvalsh(M @ M.T)
+    if len(squares) and squares[0] > 0:
+        roots = squares.sqrt()
+        error = (_EPS * squares[-1] / (2 * roots)).square().sum().sqrt()  # of many roundings, as independent
+        if error <= _NORM_TOLERANCE * roots.sum():
+            return roots.sum()
+    return torch.linalg.svdvals(M).sum()
 
 
 def _checked(x: Tensor) -> Tensor:
