@@ -61,6 +61,14 @@ def run(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool]) -> o
                 except MemoryError:
                     attempt.fail(Failure(state="oom", message="no memory", fingerprint="oom"))
                     return Outcome.FAILED
+            case "nap":
+                until = time.monotonic() + float(argument)
+                while time.monotonic() < until:
+                    if stop():
+                        return Outcome.STOPPED
+                    time.sleep(STEP_SECONDS)
+                _finish(attempt)
+                return Outcome.DONE
             case "sleep":  # until somebody writes the file `go`, or asks to stop
                 while not (stage.path / "go").exists():
                     if stop():
