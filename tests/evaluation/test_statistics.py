@@ -89,6 +89,18 @@ def test_rank_of_the_factor_is_the_rank_of_the_samples_even_far_from_the_origin(
     assert Moments.of(features(200, 64, rank=10, offset=100.0)).gaussian().factor.shape == (64, 10)
 
 
+def test_covariances_near_the_edge_of_rounding_are_left_to_singular_values() -> None:
+    """Forty directions of the size of one and forty of 1e-7: squared, these are beyond what eigenvalues of M M' can hold."""
+    g = torch.Generator().manual_seed(0)
+    turn = torch.linalg.qr(torch.randn(80, 80, generator=g, dtype=torch.float64)).Q
+    sizes = torch.cat([torch.full((40,), size, dtype=torch.float64) for size in (1.0, 1e-7)])
+    factor = turn * sizes
+    a, b = Gaussian(1000, torch.zeros(80, dtype=torch.float64), factor), Gaussian(1000, factor.new_zeros(80), factor[:, :40])
+    small = 40 * 1e-14  # all that differs: the small directions' variance
+    assert abs(frechet_distance(a, b) - small) < 1e-12
+    assert frechet_distance(a, a) < 1e-12
+
+
 @settings(max_examples=25, deadline=None)
 @given(cuts=st.lists(st.integers(1, 199), max_size=6), seed=st.integers(0, 5))
 def test_merged_moments_are_those_of_the_whole_in_any_parts_and_order(cuts: list[int], seed: int) -> None:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from umd_bench.config.errors import UserError
 
-
 _EPS = torch.finfo(torch.float64).eps
 _PIVOT_MARGIN = 1000  # above rounding, for a factor of Cholesky's to be as good as one of eigenvalues
 _NORM_TOLERANCE = 1e-9  # of the estimated error of a nuclear norm; measured ones are some 10^4 smaller
@@ -158,13 +157,14 @@ def _nuclear_norm(M: Tensor) -> Tensor:
     ``eps e_max / (2 sqrt(e))``: small ones, and those that should be 0, are known badly, and then the SVD is taken.
     """
     M = M if M.shape[0] <= M.shape[1] else M.T
-    squares = torch.linalg.eigvalsh(M @ M.T)
+    squares: Tensor = torch.linalg.eigvalsh(M @ M.T)
     if len(squares) and squares[0] > 0:
         roots = squares.sqrt()
         error = (_EPS * squares[-1] / (2 * roots)).square().sum().sqrt()  # of many roundings, as independent
         if error <= _NORM_TOLERANCE * roots.sum():
             return roots.sum()
-    return torch.linalg.svdvals(M).sum()
+    values: Tensor = torch.linalg.svdvals(M)
+    return values.sum()
 
 
 def _checked(x: Tensor) -> Tensor:
