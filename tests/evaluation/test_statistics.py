@@ -90,10 +90,10 @@ def test_rank_of_the_factor_is_the_rank_of_the_samples_even_far_from_the_origin(
 
 
 def test_covariances_near_the_edge_of_rounding_are_left_to_singular_values() -> None:
-    """Squared singular values of 1 and 1e-16: the root of an eigenvalue of M M' would miss the small ones by their own size."""
+    """One large direction and 79 small ones, whose squares rounding has reached: their roots would be known to 1e-10 only."""
     g = torch.Generator().manual_seed(0)
     turn, other = torch.linalg.qr(torch.randn(2, 80, 80, generator=g, dtype=torch.float64)).Q
-    sizes = torch.cat([torch.full((40,), size, dtype=torch.float64) for size in (1.0, 1e-4)])
+    sizes = torch.tensor([1.0, *[5e-4] * 79], dtype=torch.float64)
     a = Gaussian(1000, torch.zeros(80, dtype=torch.float64), (turn * sizes) @ other)
     assert frechet_distance(a, a) < 1e-12
 
