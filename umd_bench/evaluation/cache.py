@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
@@ -27,7 +28,8 @@ def cached(path: Path, compute: Callable[[], Arrays]) -> Arrays:
     kept = read_cached(path)
     if kept is not None:
         return kept
-    arrays = compute()
+    # safetensors writes memory as it lies: a matrix in column order, as LAPACK gives it, would come back transposed.
+    arrays = {name: np.asarray(array, order="C") for name, array in compute().items()}
     payload = safetensors.numpy.save(arrays)
     with suppress(OSError):  # a data root that is shared and read-only
         write_atomic(path, hashlib.sha256(payload).digest() + payload)
