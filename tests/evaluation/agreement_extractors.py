@@ -8,22 +8,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from comparison import Row
 from torch import Tensor
 
 from umd_bench.evaluation import efficientnet, inception, timm_features
-
-
-class Row(NamedTuple):
-    """One comparison."""
-
-    what: str
-    library: str
-    difference: float  # relative
 
 
 def rows() -> list[Row]:

@@ -13,10 +13,10 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import torch
+from comparison import Row
 from scipy.linalg import sqrtm, svdvals
 from torch import Tensor
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
@@ -27,14 +27,6 @@ from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, p
 from umd_bench.evaluation.kernel_distance import kernel_distance
 from umd_bench.evaluation.neighbours import precision_recall
 from umd_bench.evaluation.statistics import Gaussian, Moments, frechet_distance, inception_score
-
-
-class Row(NamedTuple):
-    """One comparison."""
-
-    what: str
-    library: str
-    difference: float  # relative
 
 
 def rows() -> list[Row]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import torch
+from comparison import Row
 from numpy.typing import NDArray
 from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.neighbors import KNeighborsClassifier
@@ -28,15 +28,6 @@ RIDGES = (0.1, 10.0, 1024.0, 1e5)
 BIAS = 100.0
 RATES = (0.3, 1.0, 3.0, 10.0)
 SEED = 3
-
-
-class Row(NamedTuple):
-    """One comparison."""
-
-    what: str
-    ours: str
-    library: str
-    difference: float  # relative
 
 
 def rows() -> list[Row]:
@@ -61,14 +52,14 @@ def ridge_rows() -> Iterator[Row]:
         path = fit_ridge_path(torch.from_numpy(x), torch.from_numpy(y), classes=5, ridges=RIDGES, bias=BIAS)
         known = [Ridge(alpha=ridge, fit_intercept=False, solver="svd").fit(X, Y).coef_.T for ridge in RIDGES]
         one = fit_ridge(torch.from_numpy(x), torch.from_numpy(y), classes=5, ridge=1024.0, bias=BIAS)
-        yield Row(f"ridge weights, {form}, penalty 1024", "fit_ridge", "scikit-learn Ridge", relative(one.weights, known[2]))
+        yield Row(f"ridge weights, {form}, penalty 1024", "scikit-learn Ridge", relative(one.weights, known[2]))
         worst = max(relative(path.probe(r).weights, expected) for r, expected in enumerate(known))
-        yield Row(f"ridge weights, {form}, penalties .1 to 1e5", "fit_ridge_path", "scikit-learn Ridge, one by one", worst)
+        yield Row(f"ridge weights, {form}, penalties .1 to 1e5", "scikit-learn Ridge, one by one", worst)
         chosen = RidgeCV(alphas=RIDGES, fit_intercept=False, store_cv_results=True).fit(X, Y)
         expected = chosen.cv_results_.mean((0, 1))
-        yield Row(f"error of leaving one out, {form}", "fit_ridge_path", "scikit-learn RidgeCV", relative(path.loo, expected))
+        yield Row(f"error of leaving one out, {form}", "scikit-learn RidgeCV", relative(path.loo, expected))
         same = float(path.ridges[path.best] != chosen.alpha_)
-        yield Row(f"penalty chosen, {form} (0: the same)", "fit_ridge_path", "scikit-learn RidgeCV", same)
+        yield Row(f"penalty chosen, {form} (0: the same)", "scikit-learn RidgeCV", same)
 
 
 def knn_rows() -> Iterator[Row]:
@@ -78,14 +69,14 @@ def knn_rows() -> Iterator[Row]:
     known = KNeighborsClassifier(20, metric="cosine", algorithm="brute").fit(x, y)
     distance, _ = known.kneighbors(queries)
     similarity, _ = nearest(train, test, 20)
-    yield Row("similarities of the 20 nearest", "nearest", "scikit-learn kneighbors", relative(similarity, 1 - distance))
+    yield Row("similarities of the 20 nearest", "scikit-learn kneighbors", relative(similarity, 1 - distance))
     ours = knn_accuracies(train, torch.from_numpy(y), test, torch.from_numpy(truth), classes=5, ks=(1, 20))
     for k in (1, 20):
         voting = KNeighborsClassifier(
             k, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / TEMPERATURE)
         ).fit(x, y)
         difference = relative([ours[k]], [voting.score(queries, truth)])
-        yield Row(f"accuracy of {k}-NN", "knn_accuracies", "scikit-learn KNeighborsClassifier", difference)
+        yield Row(f"accuracy of {k}-NN", "scikit-learn KNeighborsClassifier", difference)
 
 
 def linear_rows() -> Iterator[Row]:
@@ -95,12 +86,12 @@ def linear_rows() -> Iterator[Row]:
         heads = trained(config)
         theirs = [by_the_book(rate, config, library="timm" in library) for rate in RATES]
         worst = max(relative(heads.weights[:, place].T, weight) for place, weight in enumerate(theirs))
-        yield Row(f"linear probe's weights, 4 rates at once, decay {decay:g}", "train_heads", library, worst)
+        yield Row(f"linear probe's weights, 4 rates at once, decay {decay:g}", library, worst)
     config = LinearConfig(lr_per_256=RATES, batch=64, epochs=8, warmup_epochs=2)
     together = trained(config).weights
     apart = [trained(config.model_copy(update={"lr_per_256": (rate,)})).weights[:, 0] for rate in RATES]
     worst = max(relative(together[:, place], alone) for place, alone in enumerate(apart))
-    yield Row("linear probe's weights, 4 rates at once", "train_heads", "train_heads, one rate at a time", worst)
+    yield Row("linear probe's weights, 4 rates at once", "train_heads, one rate at a time", worst)
 
 
 def trained(config: LinearConfig) -> Heads:
@@ -154,4 +145,4 @@ def relative(ours: object, theirs: object) -> float:
 
 if __name__ == "__main__":
     for row in rows():
-        print(f"| {row.what} | `{row.ours}` | {row.library} | {row.difference:.1e} |")
+        print(f"| {row.what} | {row.library} | {row.difference:.1e} |")

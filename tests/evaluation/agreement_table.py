@@ -14,12 +14,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from comparison import Row
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "evaluation.md"
 BEGIN, END = "<!-- agreement -->", "<!-- /agreement -->"
-
-Row = tuple[str, str, float]
 
 
 def collected() -> list[Row]:
@@ -32,9 +31,8 @@ def collected() -> list[Row]:
 def table(rows: Iterable[Row]) -> str:
     """The rows as a Markdown table."""
     lines = ["| what | against | largest relative difference |", "| :--- | :--- | ---: |"]
-    lines += [
-        f"| {what} | {library} | {'0' if difference == 0 else f'{difference:.1e}'} |" for what, library, difference in rows
-    ]
+    for what, library, difference in rows:
+        lines.append(f"| {what} | {library} | {'0' if difference == 0 else f'{difference:.1e}'} |")
     return "\n".join(lines)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from agreement_extractors import Row, efficientnet_rows, inception_rows, resize_rows
+from agreement_extractors import efficientnet_rows, inception_rows, resize_rows
+from comparison import Row
 
 TOLERANCE = 1e-5  # float32, of networks fifty layers deep
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from agreement_metrics import Row, rows
+from agreement_metrics import rows
 from agreement_table import BEGIN, END, PAGE, table
+from comparison import Row
 
 ROWS = rows()
 

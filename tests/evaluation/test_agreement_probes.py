@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from agreement_probes import Row, knn_rows, linear_rows, ridge_rows
+from agreement_probes import knn_rows, linear_rows, ridge_rows
+from comparison import Row
 
 
 def assert_agree(rows: list[Row], n: int, tolerance: float) -> None:
