@@ -6,7 +6,6 @@ import hashlib
 import sys
 from pathlib import Path
 
-import huggingface_hub.constants
 import pytest
 
 from umd_bench import cli
@@ -14,6 +13,8 @@ from umd_bench.evaluation import inception
 from umd_bench.evaluation.catalogue import catalogue
 from umd_bench.evaluation.extractors import EXTRACTORS, load_extractor
 from umd_bench.evaluation.timm_features import DINOV2
+
+pytestmark = pytest.mark.usefixtures("no_weights_of_this_machine")
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
@@ -23,15 +24,6 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
         cli.main()
     assert isinstance(ended.value.code, int)
     return ended.value.code
-
-
-@pytest.fixture(autouse=True)
-def _places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No place of this machine's own is looked at."""
-    for name in ("UMD_BENCH_WEIGHTS", "TORCH_HOME"):
-        monkeypatch.setenv(name, str(tmp_path / name.lower()))
-    monkeypatch.delenv("UMD_BENCH_INCEPTION", raising=False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
 def test_fetch_keeps_the_published_file_and_no_other(

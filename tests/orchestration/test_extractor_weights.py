@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import huggingface_hub.constants
 import pytest
 from orchestration.small import SMALL, write_small
 
@@ -16,20 +15,13 @@ from umd_bench.evaluation import extractors, inception
 from umd_bench.orchestration.checks import check_trials, check_weights
 from umd_bench.orchestration.execute import Site, prepare
 
+pytestmark = pytest.mark.usefixtures("no_weights_of_this_machine")
+
 RGB = SMALL.replace("tier: digits", "tier: emoji64").replace("depth: 1, ", "patch: 16, depth: 1, ", 1)
 
 
 def trials(folder: Path, extractor: str) -> tuple[Trial, ...]:
     return load_sweep(write_small(folder, RGB.replace("steps: 3}", f"steps: 3, extractor: {extractor}}}"))).trials
-
-
-@pytest.fixture(autouse=True)
-def _places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No place of this machine's own is looked at."""
-    for name in ("UMD_BENCH_WEIGHTS", "TORCH_HOME"):
-        monkeypatch.setenv(name, str(tmp_path / name.lower()))
-    monkeypatch.delenv("UMD_BENCH_INCEPTION", raising=False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
 @pytest.mark.parametrize("extractor", ["inception-v3-compat", "timm:vit_large_patch14_dinov2.lvd142m"])
