@@ -1,4 +1,4 @@
-"""A user's own data set goes from a folder of pictures to a trained and probed model, from any data root."""
+"""A user's own data set goes from a folder of pictures to a trained, probed and exported model, from any data root."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from umd_bench.config.resolve import load_trial
 from umd_bench.data.packing import PackOptions, pack_data
 from umd_bench.orchestration.checks import check_trials
 from umd_bench.orchestration.execute import Site, execute, prepare
+from umd_bench.orchestration.exporting import export_run
 from umd_bench.store import RunDir
 
 TRIAL = """
@@ -42,5 +43,7 @@ def test_a_folder_of_pictures_is_packed_trained_on_and_probed(tmp_path: Path) ->
     assert result is not None
     assert result["data"] == {"name": "pets", "digest": packed.manifest.digest}
     assert result["metrics"]["acc_2shot"] > 0
+    export_run(results, trial.specs["pretrain"].key, "timm", tmp_path / "timm", ema=False, data_root=packs)
+    assert (tmp_path / "timm" / "model.safetensors").exists()
     with pytest.raises(UserError, match=r"data\.size = 16 .*expected one of 8, at which pets is packed below"):
         check_trials([load_trial(str(tmp_path / "trial.yaml"), tier="digits", sets=["data.size=16"])], packs)

@@ -178,9 +178,10 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="What to write; it must not exist, or be an empty folder.")],
     ema: Annotated[bool, typer.Option("--ema", help="The average of the weights instead of the weights.")] = False,
     results: ResultsOption = RESULTS,
+    data_root: DataOption = None,
 ) -> None:
     """Write a run's weights for other code: a timm VisionTransformer, or the official implementation's parameters."""
     from umd_bench.orchestration.exporting import export_run
 
-    for line in export_run(results, run, to, out, ema=ema):
+    for line in export_run(results, run, to, out, ema=ema, data_root=folder_of_data(data_root)):
         console.print(line, highlight=False, soft_wrap=True, markup=False)

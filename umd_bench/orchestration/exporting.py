@@ -28,10 +28,11 @@ from umd_bench.store import RunDir
 from umd_bench.store.files import require_writable, write_atomic, write_json
 
 
-def export_run(root: Path, key: str, to: str, out: Path, *, ema: bool) -> list[str]:
+def export_run(root: Path, key: str, to: str, out: Path, *, ema: bool, data_root: Path | None = None) -> list[str]:
     """Write the last weights of the run whose key begins with ``key`` (their average with ``ema``); lines that say what to do.
 
-    ``to`` is a name of :data:`FORMATS`. ``out`` appears whole or not at all. Raises :class:`UserError`, also where something
+    ``to`` is a name of :data:`FORMATS`. ``out`` appears whole or not at all. A run on a user's own data set
+    needs its pack below ``data_root`` (None: where packs lie by default). Raises :class:`UserError`, also where something
     stands at ``out`` already.
     """
     if to not in FORMATS:
@@ -41,10 +42,10 @@ def export_run(root: Path, key: str, to: str, out: Path, *, ema: bool) -> list[s
     assert isinstance(stage, WeightsStage)
     if ema and not stage.keeps_average:
         raise UserError(f"--ema is not accepted: run {run.key} keeps no average of its weights")
-    return FORMATS[to](run, stage, out, ema)
+    return FORMATS[to](run, stage, out, ema, data_root)
 
 
-def _export_small_vision(run: RunDir, stage: WeightsStage, out: Path, ema: bool) -> list[str]:
+def _export_small_vision(run: RunDir, stage: WeightsStage, out: Path, ema: bool, data_root: Path | None) -> list[str]:
     model = run.config().model
     if model.family != "umd":
         raise UserError(f"run {run.key} has the family {model.family}: expected one of our own, which small-vision names")
@@ -59,11 +60,11 @@ def _export_small_vision(run: RunDir, stage: WeightsStage, out: Path, ema: bool)
     return [f"wrote {out}: the parameters under their official names, stacked over layers"]
 
 
-def _export_timm(run: RunDir, stage: WeightsStage, out: Path, ema: bool) -> list[str]:
+def _export_timm(run: RunDir, stage: WeightsStage, out: Path, ema: bool, data_root: Path | None) -> list[str]:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out = {str(out)!r} is not accepted: expected a folder that is new or empty")
     spec = run.config()
-    data = data_facts(spec.data)
+    data = data_facts(spec.data, root=data_root)
     if not stage.sees_clean and spec.model.family == "umd":
         raise UserError(
             f"run {run.key} saw no clean image, so its representation at t = 0, all that timm's ViT could give, is untrained"
@@ -142,7 +143,7 @@ def _umask() -> int:
     return mask
 
 
-FORMATS: dict[str, Callable[[RunDir, WeightsStage, Path, bool], list[str]]] = {
+FORMATS: dict[str, Callable[[RunDir, WeightsStage, Path, bool, Path | None], list[str]]] = {
     "timm": _export_timm,
     "small-vision": _export_small_vision,
 }
