@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ def test_a_folder_tells_its_geometry_and_its_name(folder: Path) -> None:
     files = find_vae(str(folder))
     assert (files.factor, files.channels) == (FACTOR, CHANNELS)
     assert files.named(None) == "my-vae-f2c4"
+    assert replace(files, label="told-f2c4").named(None) == "told-f2c4"
     assert files.named("other-f2c4") == "other-f2c4"
 
 

@@ -139,7 +139,8 @@ def _print_pack(packed: Pack) -> None:
 
     manifest = packed.manifest
     counts = ", ".join(f"{count:,} {split}" for split, count in manifest.counts.items())
-    lines = [f"{manifest.name}: {counts}, digest {manifest.digest[:12]}, in {packed.path}"]
+    named = f"{manifest.name} (vae: {manifest.vae.name})" if manifest.vae is not None else manifest.name
+    lines = [f"{named}: {counts}, digest {manifest.digest[:12]}, in {packed.path}"]
     if "skipped" in manifest.notes:
         lines.append(manifest.notes["skipped"].replace(SKIPPED_FILE, str(packed.path / SKIPPED_FILE)))
     for line in lines:

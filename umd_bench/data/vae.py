@@ -66,7 +66,8 @@ class VaeFiles:
         asked = "--vae-name" if name is not None else "--vae"
         if name is None:
             name = "".join(c if c.isalnum() and c.isascii() else "-" for c in self.label.lower()).strip("-") or "vae"
-            name = name if name in VAES else f"{name[:_NAMED_LONG]}-f{self.factor}c{self.channels}"
+            geometry = f"-f{self.factor}c{self.channels}"
+            name = name if name in VAES else name.removesuffix(geometry)[:_NAMED_LONG] + geometry
         told = vae_named(name, asked)
         if (told.factor, told.channels) != (self.factor, self.channels):
             raise FieldError(
