@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from reporting.built_results import TWO_ARMS, build_sweep
 from scipy import stats
@@ -14,6 +15,7 @@ from umd_bench.config.errors import UserError
 from umd_bench.config.resolve import Trial
 from umd_bench.reporting.frames import long_table
 from umd_bench.reporting.naming import header, number, standard
+from umd_bench.reporting.notes import stated
 from umd_bench.reporting.summary import Column, estimate, summarize
 
 FD = Column("generate", "fd_digits_cnn")
@@ -135,6 +137,17 @@ def test_a_reference_that_arms_disagree_on_is_not_averaged(tmp_path: Path) -> No
     summary = summarize(tmp_path, "mask_ratio")
     assert PROBE not in summary.references[0].estimates
     assert any("probe 10-shot" in note and "differs between arms" in note for note in summary.notes)
+
+
+def test_a_field_that_one_of_two_axes_decides_is_told_by_that_axis_alone() -> None:
+    rows = pd.DataFrame(
+        [(block, t, f"after block {block}", t, block + t) for block in (1, 2) for t in (0, 51)],
+        columns=["block", "t", "position", "probe_t", "both"],
+    )
+    names = {"position": "position", "probe_t": "t", "both": "sum"}
+    assert stated(rows, names, ["block", "t"]) == (
+        "position after block 1 (1) or after block 2 (2); sum 1 (1 0) or 52 (1 51) or 2 (2 0) or 53 (2 51)"
+    )
 
 
 def test_notes_say_which_arm_was_probed_where(tmp_path: Path) -> None:

@@ -60,13 +60,13 @@ def sweep_notes(frame: pd.DataFrame, sweep: SweepRecord, stages: Sequence[str], 
     for stage in stages:
         rows = done[done["stage"] == stage]
         further = _further(rows)
-        facts = _stated(rows[~further], _STATED | data, axes)
+        facts = stated(rows[~further], _STATED | data, axes)
         if facts:
             notes.append(f"{stage}: {facts}.")
         for extractor, of_it in rows[further].groupby("extractor", sort=False):
-            facts = _stated(of_it, {name: _STATED[name] for name in _OF_EXTRACTOR}, axes)
+            facts = stated(of_it, {name: _STATED[name] for name in _OF_EXTRACTOR}, axes)
             notes.append(f"{stage}, the same samples with {extractor}: {facts}.")
-    made_with = _stated(done, {name: text for name, text in _MADE_WITH.items() if name not in data}, axes)
+    made_with = stated(done, {name: text for name, text in _MADE_WITH.items() if name not in data}, axes)
     if made_with:
         notes.append(f"Tier {sweep.tier}; {made_with}.")
     inexact = done.loc[~done["exact"].fillna(True), "trial"].unique().tolist()
@@ -116,13 +116,17 @@ def missing_notes(frame: pd.DataFrame) -> list[str]:
     return [f"Missing: {stage} of {'; '.join(rows['trial'])} ({state})." for (stage, state), rows in groups]
 
 
-def _stated(rows: pd.DataFrame, names: dict[str, str], axes: Sequence[str]) -> str:
-    """``n 500; t 0 (umd, mae) or 51 (dit)``: each field that has a value, and whose each is where arms differ."""
+def stated(rows: pd.DataFrame, names: dict[str, str], axes: Sequence[str]) -> str:
+    """``n 500; t 0 (umd, mae) or 51 (dit)``: each field that has a value, and whose each is where arms differ.
+
+    Arms are named by the one axis that decides the field, where there is one, else by all of them.
+    """
     parts = []
     for column, name in names.items():
         known = rows[rows[column].notna()]
+        deciding = next(([axis] for axis in axes if _decides(known, axis, column)), list(axes))
         arms: dict[str, list[str]] = {}
-        for value, *key in known[[column, *axes]].drop_duplicates().itertuples(index=False):
+        for value, *key in known[[column, *deciding]].drop_duplicates().itertuples(index=False):
             arms.setdefault(_short(value), []).append(" ".join(map(axis_value, key)))
         if all(keys == [value] for value, keys in arms.items()):
             continue  # the axis itself: the table's first column says it
@@ -133,6 +137,12 @@ def _stated(rows: pd.DataFrame, names: dict[str, str], axes: Sequence[str]) -> s
                 f"{name} " + " or ".join(f"{value} ({', '.join(dict.fromkeys(keys))})" for value, keys in arms.items())
             )
     return "; ".join(parts)
+
+
+def _decides(rows: pd.DataFrame, axis: str, column: str) -> bool:
+    """Whether a value of the axis leaves one value of the column."""
+    pairs = rows[[axis, column]].map(axis_value).drop_duplicates()
+    return not pairs[axis].duplicated().any()
 
 
 def _short(value: Any) -> str:
