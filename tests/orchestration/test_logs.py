@@ -11,6 +11,7 @@ from orchestration.small import write_small
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.resolve import Sweep, load_sweep
+from umd_bench.orchestration.executors.records import Claim, Jobs
 from umd_bench.orchestration.finding import find_stages
 from umd_bench.orchestration.logs import show_logs
 from umd_bench.orchestration.plan import sweep_record
@@ -95,3 +96,18 @@ def test_following_goes_on_until_the_stage_is_done_and_repeats_nothing(tmp_path:
     show_logs(find_stages(tmp_path, run.key), out.append, lines=5, follow=True, sleep=sleep)
     assert [line.split(" ", 4)[4] for line in out if "images" in line] == ["1 images", "2 images", "3 images"]
     assert out[-1].endswith("#2 done")
+
+
+def test_what_a_stages_job_printed_is_told_and_no_other_jobs(tmp_path: Path, sweep: Sweep) -> None:
+    run = begun(tmp_path, sweep)
+    jobs = Jobs(tmp_path)
+    assert jobs.claim(Claim(run.key, 1, "batch", 1))
+    jobs.folder("batch").mkdir(parents=True)
+    jobs.confirm("batch", ["7_0", "7_1"])
+    for name, text in (
+        ("7_0_0_log.out", "a neighbour's\n"),
+        ("7_1_0_log.err", "no such module\n"),
+        ("7_10_0_log.err", "another\n"),
+    ):
+        (jobs.folder("batch") / name).write_text(text)
+    assert lines(tmp_path, run.key) == ["pretrain job 7_1_0_log.err | no such module"]

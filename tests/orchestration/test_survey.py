@@ -11,8 +11,11 @@ from orchestration.small import write_small
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.resolve import Sweep, load_sweep
+from umd_bench.orchestration.executors.contract import Kind
+from umd_bench.orchestration.executors.records import Claim, Jobs
 from umd_bench.orchestration.plan import build_graph, sweep_record
 from umd_bench.orchestration.runner import Runner
+from umd_bench.orchestration.status import status_table
 from umd_bench.orchestration.survey import Survey, status_json, trial_state
 from umd_bench.store import RunDir, StageState, write_sweep
 
@@ -47,10 +50,11 @@ def test_the_schema_says_every_state_attempt_and_failure(tmp_path: Path, sweep: 
     assert failed == {
         "state": "failed",
         "attempts": 1,
+        "submitted": False,
         "failure": {"state": "nan", "fingerprint": "loss is not finite", "message": "loss is not finite"},
     }
     assert (died["attempts"], died["failure"]["state"]) == (3, "died")
-    assert half == {"state": "done", "attempts": 1, "failure": None}
+    assert half == {"state": "done", "attempts": 1, "submitted": False, "failure": None}
     assert len(told["stages"]) == 20
 
 
@@ -81,3 +85,21 @@ def test_what_needs_a_person_comes_first_in_a_trials_state() -> None:
     assert trial_state([StageState.DONE, StageState.RUNNING, StageState.NEW]) is StageState.RUNNING
     assert trial_state([StageState.DONE, StageState.NEW]) is StageState.NEW
     assert trial_state([StageState.DONE]) is StageState.DONE
+
+
+def test_a_stage_whose_job_waits_is_submitted_until_the_job_is_over(tmp_path: Path, sweep: Sweep) -> None:
+    new, half = (trial.specs for trial in sweep.trials[2:])
+    waiting, done = new["pretrain"].key, half["pretrain"].key
+    jobs = Jobs(tmp_path)
+    for task, key in enumerate((waiting, done)):
+        assert jobs.claim(Claim(key, 1, "batch", task))
+    stages = status_json(tmp_path, None)["stages"]
+    assert (stages[waiting]["state"], stages[waiting]["submitted"]) == ("new", True)
+    assert (stages[done]["state"], stages[done]["submitted"]) == ("done", False)
+    row = {
+        trial: cells
+        for trial, *cells in zip(*(column.cells for column in status_table(tmp_path, "small").columns), strict=True)
+    }
+    assert row[sweep.trials[2].id][0] == "submitted"
+    jobs.end("batch", waiting, Kind.CANCELLED)
+    assert not status_json(tmp_path, None)["stages"][waiting]["submitted"]

@@ -10,10 +10,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from umd_bench.orchestration.executors.records import Jobs
 from umd_bench.orchestration.finding import Found
 from umd_bench.store import RunDir, StageState, stage_state
 
-# What a worker's process printed, wherever its executor keeps it: files of an attempt, and of the run directory.
+# What a worker's process printed, wherever its executor keeps it: files of an attempt, the run directory, or a job's batch.
 OUTPUT = ("*.log", "*.out", "*.err")
 FOLLOW_SECONDS = 0.5
 
@@ -60,9 +61,18 @@ class StageLog:
                     self._explained.add(number)
                     yield from _failure(label, folder / failure)
         yield from self._output(self._run.path, self._name)
+        yield from self._of_job()
 
-    def _output(self, folder: Path, label: str) -> Iterator[str]:
-        for path in sorted(path for pattern in OUTPUT for path in folder.glob(pattern)):
+    def _of_job(self) -> Iterator[str]:
+        """What the job of its last submission printed, for all of the stages that share the job; where one was submitted."""
+        jobs = Jobs(self._run.root)
+        claim = jobs.newest(self._run.key)
+        ids = jobs.ids(claim.batch) if claim is not None else None
+        if claim is not None and ids is not None:
+            yield from self._output(jobs.folder(claim.batch), f"{self._name} job", f"{ids[claim.task]}_")
+
+    def _output(self, folder: Path, label: str, begins: str = "") -> Iterator[str]:
+        for path in sorted(path for pattern in OUTPUT for path in folder.glob(begins + pattern)):
             for line in self._tail(path):
                 yield f"{label} {path.name} | {line}"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from umd_bench.orchestration.plan import Node
-from umd_bench.orchestration.survey import Survey, keys_of
+from umd_bench.orchestration.survey import Stand, Survey, keys_of
 from umd_bench.store import RunDir, StageState, list_sweeps, read_sweep
 
 
@@ -36,8 +36,7 @@ def _trials_table(root: Path, name: str) -> Table:
     table = Table("trial", *stages, box=None, pad_edge=False)
     stands = Survey(root).look(keys_of(record))
     for trial in record.trials:
-        states = {stage: stands[key].state for stage, key in trial.stages.items()}
-        table.add_row(trial.id, *(_coloured(states[stage]) if stage in states else "" for stage in stages))
+        table.add_row(trial.id, *(_stood(stands[trial.stages[stage]]) if stage in trial.stages else "" for stage in stages))
     return table
 
 
@@ -52,6 +51,13 @@ def metrics_table(root: Path, nodes: dict[str, Node]) -> Table:
         for i, (metric, value) in enumerate(sorted(result["metrics"].items())):
             table.add_row(*((node.name, node.key) if i == 0 else ("", "")), metric, f"{value:.4g}")
     return table
+
+
+def _stood(stand: Stand) -> str:
+    """``new``, or ``submitted`` where a job waits; what was begun before says both."""
+    if not stand.submitted:
+        return _coloured(stand.state)
+    return "submitted" if stand.state is StageState.NEW else f"{_coloured(stand.state)}, submitted"
 
 
 def _coloured(state: StageState) -> str:

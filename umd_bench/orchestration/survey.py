@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from umd_bench.orchestration.executors.records import Jobs
 from umd_bench.store import Failure, RunDir, StageState, SweepRecord, list_sweeps, read_sweep, stage_state
 
 SCHEMA = 1
@@ -19,18 +20,22 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Stand:
-    """The state of a stage, how many attempts it has had, and why the last one failed where it did."""
+    """The state of a stage, how many attempts it has had, and why the last one failed where it did.
+
+    ``submitted``: it waits, new or interrupted, and a job was submitted for it that nothing is known to have ended.
+    """
 
     state: StageState
     attempts: int
     failure: Failure | None = None
+    submitted: bool = False
 
 
 class Survey:
     """Looks at stages below ``root`` and remembers those that are done, which do not change again."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._root, self._jobs = root, Jobs(root)
         self._done: dict[str, Stand] = {}
 
     def look(self, keys: Iterable[str]) -> dict[str, Stand]:
@@ -40,7 +45,9 @@ class Survey:
     def _look(self, key: str) -> Stand:
         run = RunDir(self._root, key)
         state = stage_state(run)
-        stand = Stand(state, len(run.attempts()), run.failure() if state is StageState.FAILED else None)
+        waits = state in (StageState.NEW, StageState.INTERRUPTED)
+        submitted = waits and next(self._jobs.live([key]), None) is not None
+        stand = Stand(state, len(run.attempts()), run.failure() if state is StageState.FAILED else None, submitted)
         if state is StageState.DONE:
             self._done[key] = stand
         return stand
@@ -70,6 +77,7 @@ def status_json(root: Path, name: str | None) -> dict[str, Any]:
         stages     key -> one object a stage, however many trials share it:
           state      new, running, interrupted, failed or done
           attempts   how many processes have begun it
+          submitted  whether it waits for a job that was submitted and has not ended as far as is known
           failure    null, or of a failed one:
             state        nan, oom, error, user, died, timeout, ...
             fingerprint  equal for failures of one cause
@@ -117,4 +125,4 @@ def trial_state(states: Iterable[StageState]) -> StageState:
 def _stage_json(stand: Stand) -> dict[str, Any]:
     failure = stand.failure
     told = None if failure is None else {"state": failure.state, "fingerprint": failure.fingerprint, "message": failure.message}
-    return {"state": stand.state.value, "attempts": stand.attempts, "failure": told}
+    return {"state": stand.state.value, "attempts": stand.attempts, "submitted": stand.submitted, "failure": told}
