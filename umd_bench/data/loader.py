@@ -55,7 +55,8 @@ def require_no_crop(augment: AugmentConfig, path: str) -> None:
 class Batches:
     """The batches of one split for one purpose ("pretrain", "finetune", ...).
 
-    ``resident`` says whether its rows lie on the device; left out, they do where they fit. Of latents a batch is a fresh
+    ``resident`` says whether its rows lie on the device; left out, they do where they fit. ``beside`` are batches of the same
+    split on the same device, whose rows there are taken instead of a second copy. Of latents a batch is a fresh
     sample of each posterior, a function of (seed, purpose, nimg) as all else; a flip takes the mirror image's posterior.
     Raises :class:`UserError` for a split without images, and for crops of latents.
     """
@@ -70,6 +71,7 @@ class Batches:
         augment: AugmentConfig,
         device: torch.device,
         resident: bool | None = None,
+        beside: Batches | None = None,
     ) -> None:
         if not len(split):
             raise UserError("the split holds no images: nothing can be trained on it")
@@ -77,7 +79,10 @@ class Batches:
             require_no_crop(augment, "augment")
         if resident is None:
             resident = fits(split.images.nbytes, device)
-        self._rows = Resident(split.images, device) if resident else Mapped(split.images, device)
+        if beside is not None and isinstance(beside._rows, Resident):
+            self._rows: Resident | Mapped = beside._rows
+        else:
+            self._rows = Resident(split.images, device) if resident else Mapped(split.images, device)
         self._batch, self._seed, self._purpose, self._augment, self._device = batch, seed, purpose, augment, device
         self._labels = torch.tensor(split.labels, device=device)
         self._vae = split.vae

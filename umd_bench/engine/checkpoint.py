@@ -42,6 +42,12 @@ def fingerprint(device: torch.device) -> dict[str, str]:
     return {"device": kind, "torch": torch.__version__, "threads": str(torch.get_num_threads()), "world_size": "1"}
 
 
+def changes(before: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
+    """How two fingerprints differ, in words; what one of them does not name counts too."""
+    names = [*here, *(name for name in before if name not in here)]
+    return [f"{name} {before.get(name)} -> {here.get(name)}" for name in names if before.get(name) != here.get(name)]
+
+
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write it into ``folder`` and remove all but the two newest there."""
     about = {"nimg": str(checkpoint.nimg), "exact": json.dumps(checkpoint.exact)}

@@ -21,7 +21,7 @@ from umd_bench.config.stage import StageSpec
 from umd_bench.config.training import TrainStage
 from umd_bench.data.loader import Batches
 from umd_bench.data.pack import Pack
-from umd_bench.engine.checkpoint import fingerprint, newest_checkpoint, remove_checkpoints
+from umd_bench.engine.checkpoint import changes, newest_checkpoint, remove_checkpoints
 from umd_bench.engine.corruption import draw_noise
 from umd_bench.engine.families import require_own
 from umd_bench.engine.flops import flops_per_image
@@ -32,10 +32,19 @@ from umd_bench.engine.snapshot import publish_snapshot, snapshot_outcome
 from umd_bench.engine.state import NonFiniteError, TrainingState
 from umd_bench.store.run import Attempt
 
-__all__ = ["NonFiniteError", "Stopped", "TrainResult", "pick_device", "train", "training_step"]
+__all__ = [
+    "NonFiniteError",
+    "Stopped",
+    "TrainResult",
+    "pick_device",
+    "resume",
+    "same_bits_every_time",
+    "train",
+    "training_step",
+]
 
-_RECORDS = 100  # metrics events a stage
-_CHECKPOINTS = 10  # a stage, unless its config says how often
+RECORDS = 100  # metrics events a stage
+CHECKPOINTS = 10  # a stage, unless its config says how often
 
 
 class Stopped(Exception):  # noqa: N818 - a state, not a fault
@@ -81,9 +90,9 @@ def train(spec: StageSpec, pack: Pack, attempt: Attempt, *, stop: Callable[[], b
     resumed_from, seconds, trained = None, 0.0, 0
     if missing:
         device = pick_device(spec.resources.device)
-        with _same_bits_every_time(device):
+        with same_bits_every_time(device):
             state = TrainingState(spec, stage, facts, attempt.run, device)
-            resumed_from = _resume(state, attempt, at_most=missing[0])
+            resumed_from = resume(state, attempt, at_most=missing[0])
             begun, started = state.nimg, time.perf_counter()
             _train(state, spec, stage, pack, attempt, missing, stop)
             seconds, trained = time.perf_counter() - started, state.nimg - begun
@@ -116,8 +125,8 @@ def _train(
     )
     process = NoiseProcess(spec.noise, device)
     generator = torch.Generator(device)
-    record_every = max(1, stage.n_steps // _RECORDS) * stage.batch
-    checkpoint_every = stage.checkpoint_every_nimg or max(1, stage.nimg // _CHECKPOINTS)
+    record_every = max(1, stage.n_steps // RECORDS) * stage.batch
+    checkpoint_every = stage.checkpoint_every_nimg or max(1, stage.nimg // CHECKPOINTS)
     saved = clocked = begun = state.nimg
     started = clock = time.perf_counter()
 
@@ -173,7 +182,7 @@ def training_step(
     return lr
 
 
-def _resume(state: TrainingState, attempt: Attempt, *, at_most: int) -> int | None:
+def resume(state: TrainingState, attempt: Attempt, *, at_most: int) -> int | None:
     """Put the newest sound checkpoint into ``state``; its nimg, or None where there is none."""
     checkpoint = newest_checkpoint(
         attempt.run.checkpoint_dirs(), at_most=at_most, warn=lambda message: attempt.event("warning", message=message)
@@ -181,8 +190,7 @@ def _resume(state: TrainingState, attempt: Attempt, *, at_most: int) -> int | No
     if checkpoint is None:
         return None
     state.restore(checkpoint)
-    here = fingerprint(state.device)
-    changed = [f"{k} {checkpoint.fingerprint.get(k)} -> {v}" for k, v in here.items() if checkpoint.fingerprint.get(k) != v]
+    changed = changes(checkpoint.fingerprint, state.fingerprint())
     if changed:
         state.exact = False
         message = f"resumed at nimg = {checkpoint.nimg} in another environment ({', '.join(changed)}): the result is not exact"
@@ -192,7 +200,7 @@ def _resume(state: TrainingState, attempt: Attempt, *, at_most: int) -> int | No
 
 
 @contextmanager
-def _same_bits_every_time(device: torch.device) -> Iterator[None]:
+def same_bits_every_time(device: torch.device) -> Iterator[None]:
     """On CUDA, take deterministic kernels where there are any (the fused attention's backward pass, above all)."""
     if device.type != "cuda":
         yield

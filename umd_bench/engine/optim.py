@@ -35,6 +35,11 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
         {"params": [p for name, p in named if is_decayed(name)], "weight_decay": config.weight_decay},
         {"params": [p for name, p in named if not is_decayed(name)], "weight_decay": 0.0},
     ]
+    return adamw(groups, config)
+
+
+def adamw(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:
+    """AdamW over groups of parameters that state their decay."""
     betas = (config.beta1, config.beta2)
     if config.first_moment == "bf16":
         return AdamWBf16(groups, betas=betas, eps=config.eps)

@@ -36,6 +36,7 @@ class TrainingState:
     def __init__(self, spec: StageSpec, stage: TrainStage, facts: Manifest, run: RunDir, device: torch.device) -> None:
         self.stage, self.device = stage, device
         self.nimg, self.exact = 0, True
+        self.fused: str | None = None  # its place among stages that are trained as one, "2 of 5"
         self.model = _initial_model(spec, stage, facts, run, device)
         self.optimizer = build_optimizer(self.model, stage.optim)
         self.average = WeightAverage(self.model, stage.ema_decay) if stage.optim.ema else None
@@ -77,7 +78,11 @@ class TrainingState:
         tensors = {f"model/{name}": p.detach() for name, p in self.model.named_parameters()}
         tensors |= {f"optimizer/{name}": value for name, value in optimizer_tensors(self.optimizer, self.model).items()}
         tensors |= {f"ema/{name}": value for name, value in (self.average_weights() or {}).items()}
-        save_checkpoint(folder, Checkpoint(self.nimg, {**tensors, "sums": self._sums}, fingerprint(self.device), self.exact))
+        save_checkpoint(folder, Checkpoint(self.nimg, {**tensors, "sums": self._sums}, self.fingerprint(), self.exact))
+
+    def fingerprint(self) -> dict[str, str]:
+        """What computes it here."""
+        return fingerprint(self.device) | ({} if self.fused is None else {"fused": self.fused})
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """The inverse of :meth:`save`."""

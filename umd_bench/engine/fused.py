@@ -1,0 +1,403 @@
+"""Several training stages of one shape trained as one: one forward and one backward pass a step for all of them.
+
+Each stage keeps what is its own: seed, draws, batches, noise process, share of clean images, loss weight, learning rate, decay,
+clipping, average, metrics, checkpoints and snapshots, the last three in its own run directory as if it had run alone. Only the
+memory is shared: all weights lie in one block [S, P], gradients, moments and averages likewise, and each stage's
+:class:`TrainingState` looks into its row of them. Results equal those of a stage alone but for the order of sums.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import compress
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from umd_bench.config.fusing import may_fuse
+from umd_bench.config.randomness import derive_seed
+from umd_bench.config.stage import StageSpec
+from umd_bench.config.training import TrainStage
+from umd_bench.data.loader import Batches
+from umd_bench.data.pack import Pack
+from umd_bench.engine.checkpoint import remove_checkpoints
+from umd_bench.engine.corruption import Noise, corrupt, draw_noise
+from umd_bench.engine.flops import flops_per_image
+from umd_bench.engine.loop import (
+    CHECKPOINTS,
+    RECORDS,
+    NonFiniteError,
+    Stopped,
+    TrainResult,
+    pick_device,
+    resume,
+    same_bits_every_time,
+)
+from umd_bench.engine.model import AutoEncoder, Output
+from umd_bench.engine.noise_process import NoiseProcess
+from umd_bench.engine.objective import LOSS_WEIGHTS, Losses, clean_loss, noised_loss
+from umd_bench.engine.optim import adamw, is_decayed, learning_rate
+from umd_bench.engine.snapshot import publish_snapshot, snapshot_outcome
+from umd_bench.engine.stacked import Rows, call_stacked
+from umd_bench.engine.state import TrainingState
+from umd_bench.store.run import Attempt
+
+_ALIGNED = 16  # floats: each weight begins on a cache line
+
+
+class Apart(Exception):  # noqa: N818 - a state, not a fault
+    """The stage does not stand where the others do: it is trained by itself."""
+
+
+Ending = TrainResult | Exception
+
+
+@dataclass(eq=False)
+class Member:
+    """One of the stages, and what its own loop would hold."""
+
+    spec: StageSpec
+    stage: TrainStage
+    attempt: Attempt
+    missing: list[int]
+    state: TrainingState
+    resumed_from: int | None
+    batches: Batches
+    process: NoiseProcess
+    generator: torch.Generator
+    saved: int
+
+    def draw(self) -> tuple[Tensor, Tensor, Noise]:
+        """The batch and the draws of the next step: those of the stage alone."""
+        nimg = self.state.nimg
+        x_0, label = self.batches.at(nimg)
+        self.generator.manual_seed(derive_seed(self.spec.seed, f"{self.stage.kind}/noise", nimg))
+        return x_0, label, draw_noise(x_0, self.state.model.n_patches, self.process, self.generator)
+
+
+class FusedStages:
+    """The shared memory of S stages that have seen equally many images, and one step of all."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members = list(members)
+        first, S = members[0].state, len(members)
+        names = dict(first.model.named_parameters())
+        order = sorted(names, key=lambda name: not is_decayed(name))  # what decays first: two blocks a stage
+        self._places: dict[str, tuple[int, torch.Size]] = {}
+        end = decayed = 0
+        for name in order:
+            self._places[name] = (end, names[name].shape)
+            end += -(-names[name].numel() // _ALIGNED) * _ALIGNED
+            decayed = end if is_decayed(name) else decayed
+        device = first.device
+        self._weights, self._gradients = torch.zeros(S, end, device=device), torch.zeros(S, end, device=device)
+        self._average = torch.zeros(S, end, device=device) if first.average is not None else None
+        self._ema = torch.tensor([1 - m.stage.ema_decay for m in members], device=device).unsqueeze(1)
+        self._clip = torch.tensor([m.stage.optim.clip_norm for m in members], device=device)
+        self._leaves: dict[str, Tensor] = {}
+        for name in order:
+            self._leaves[name] = self._of_all(self._weights, name).detach().requires_grad_()
+        self._optimizers = [self._adopt(s, decayed) for s in range(S)]
+
+    def _of_all(self, block: Tensor, name: str) -> Tensor:
+        start, shape = self._places[name]
+        return block[:, start : start + shape.numel()].view(len(block), *shape)
+
+    def _of_one(self, row: Tensor, name: str) -> Tensor:
+        start, shape = self._places[name]
+        return row[start : start + shape.numel()].view(shape)
+
+    @torch.no_grad()
+    def _adopt(self, s: int, decayed: int) -> torch.optim.Optimizer:
+        """Move a stage's state into its row, leave it views there; the optimiser over its two parts."""
+        member = self.members[s]
+        state, row = member.state, self._weights[s]
+        state.fused = f"{s + 1} of {len(self.members)}"
+        moments = {
+            "exp_avg": torch.zeros_like(row, dtype=torch.bfloat16 if member.stage.optim.first_moment == "bf16" else None),
+            "exp_avg_sq": torch.zeros_like(row),
+        }
+        steps = torch.tensor(0.0)
+        for name, p in state.model.named_parameters():
+            own, place = state.optimizer.state.get(p, {}), self._of_one(row, name)
+            place.copy_(p)
+            p.data, p.grad = place, None
+            for kind, block in moments.items():
+                if kind in own:
+                    self._of_one(block, name).copy_(own[kind])
+            steps = torch.maximum(steps, own["step"].cpu()) if "step" in own else steps
+            if state.average is not None and self._average is not None:
+                average = self._of_one(self._average[s], name)
+                state.average.weights[name] = average.copy_(state.average.weights[name])
+            state.optimizer.state[p] = {kind: self._of_one(block, name) for kind, block in moments.items()}
+        groups: list[tuple[dict[str, Any], slice]] = []
+        for part, decay in ((slice(None, decayed), member.stage.optim.weight_decay), (slice(decayed, None), 0.0)):
+            weights = row[part].detach().requires_grad_()
+            weights.grad = self._gradients[s][part]
+            groups.append(({"params": [weights], "weight_decay": decay}, part))
+        optimizer = adamw([group for group, _ in groups], member.stage.optim)
+        on_host = member.stage.optim.first_moment == "bf16"
+        for group, part in groups:
+            optimizer.state[group["params"][0]] = {
+                "step": steps.clone() if on_host else steps.to(row.device, copy=True),
+                **{kind: block[part] for kind, block in moments.items()},
+            }
+        return optimizer
+
+    def settle(self, member: Member) -> None:
+        """Tell a stage's own optimiser how many steps were made: its moments lie in the shared memory already."""
+        optimizer = self._optimizers[self.members.index(member)]
+        step = next(iter(optimizer.state.values()))["step"]
+        for own in member.state.optimizer.state.values():
+            own["step"] = step.clone()
+
+    def step(self) -> list[float]:
+        """One optimiser step of every stage; their learning rates. Nothing waits for the device."""
+        first = self.members[0]
+        drawn = [member.draw() for member in self.members]
+        with torch.autocast(first.state.device.type, dtype=torch.bfloat16, enabled=first.stage.precision == "bf16"):
+            losses = fused_losses(first.state.model, self._leaves, self.members, drawn)
+        self._differentiate([loss.loss for loss in losses])
+        norms = self._gradients.norm(dim=1)
+        self._gradients.mul_((self._clip / norms).clamp(max=1).unsqueeze(1))
+        rates = []
+        for member, optimizer in zip(self.members, self._optimizers, strict=True):
+            rates.append(learning_rate(member.state.nimg, member.stage))
+            for group in optimizer.param_groups:
+                group["lr"] = rates[-1]
+            optimizer.step()
+        if self._average is not None:
+            self._average.lerp_(self._weights, self._ema)
+        for member, loss, norm in zip(self.members, losses, norms, strict=True):
+            member.state.count(loss, norm)
+        return rates
+
+    def _differentiate(self, losses: list[Tensor]) -> None:
+        """Gradients of each stage's loss into its row; a weight that no loss depends on gets 0."""
+        found = torch.autograd.grad(losses, list(self._leaves.values()), allow_unused=True)
+        places = [self._of_all(self._gradients, name) for name in self._leaves]
+        used = [value is not None for value in found]
+        for place, is_used in zip(places, used, strict=True):
+            if not is_used:
+                place.zero_()
+        torch._foreach_copy_(list(compress(places, used)), list(compress(found, used)))
+
+
+def fused_losses(
+    model: AutoEncoder, weights: Mapping[str, Tensor], members: Sequence[Member], drawn: Sequence[tuple[Tensor, Tensor, Noise]]
+) -> list[Losses]:
+    """:func:`~umd_bench.engine.objective.umd_loss` of each stage on its own batch, with two passes for all of them.
+
+    ``weights`` [S, ...] by name; ``drawn`` is x_0 [B, C, H, W], label [B] and the draws of each stage.
+    """
+    config, device = members[0].stage.corruption, drawn[0][0].device
+    noisy, clean = [], []
+    for member, (x_0, label, noise) in zip(members, drawn, strict=True):
+        n_clean = member.stage.n_clean
+        x_t, t = corrupt(x_0, noise, n_clean, member.process)
+        dropped = label
+        if member.stage.labels:
+            assert model.label_embed is not None
+            dropped = torch.where(noise.drop_label, model.label_embed.null, label)
+        cut = len(x_0) - n_clean
+        parts = (x_t, t, noise.mask_noise, dropped, x_0, noise.eps)
+        noisy.append(tuple(part[:cut] for part in parts))
+        clean.append(tuple(part[cut:] for part in parts))
+    labels = members[0].stage.labels
+    of_noisy = _passed(model, weights, noisy, config.mask_ratio, labels, device)
+    of_clean = _passed(model, weights, clean, config.mask_ratio_t0, False, device)
+    losses = []
+    for member, a, b, out, out_0 in zip(members, noisy, clean, of_noisy, of_clean, strict=True):
+        stage, (_, t, _, _, x_0, eps) = member.stage, a
+        loss_t0 = loss_t = eps.new_zeros(())
+        if len(x_0):
+            target = member.process.target(x_0, t, eps)
+            weight = LOSS_WEIGHTS[stage.loss_weight](member.process, stage, t).to(x_0.dtype)
+            loss_t = noised_loss(out.x_0, x_0, out.target, target, out.mask, weight, masked=config.mask_ratio > 0)
+        if stage.n_clean:
+            loss_t0 = clean_loss(out_0.x_0, b[4], out_0.mask)
+        share = stage.n_clean / stage.batch
+        losses.append(Losses(loss_t * (1 - share) + loss_t0 * share, loss_t0, loss_t))
+    return losses
+
+
+def _passed(
+    model: AutoEncoder,
+    weights: Mapping[str, Tensor],
+    parts: Sequence[tuple[Tensor, ...]],
+    mask_ratio: float,
+    labels: bool,
+    device: torch.device,
+) -> list[Output]:
+    """One pass of all stages' rows of one kind, and what each stage got; of a stage without such rows, empty tensors."""
+    rows = Rows([len(part[0]) for part in parts], device)
+    x_t, t, mask_noise, label = (torch.cat(column) for column in list(zip(*parts, strict=True))[:4])
+    if not rows.total:
+        nothing = x_t, x_t, mask_noise, x_t
+        return [Output(*nothing)] * len(parts)
+    out = call_stacked(
+        model, weights, rows, x_t, t, mask_noise=mask_noise, mask_ratio=mask_ratio, label=label if labels else None
+    )
+    return [Output(*of_one) for of_one in zip(*(rows.split(value) for value in out), strict=True)]
+
+
+def train_fused(
+    jobs: Sequence[tuple[StageSpec, Attempt]], pack: Pack, *, stop: Callable[[str], bool] = lambda key: False
+) -> dict[str, Ending]:
+    """:func:`~umd_bench.engine.loop.train` of several stages as one; by key, each one's result or what ended it.
+
+    ``stop`` is asked for each stage before each step. A stage that is stopped (:class:`Stopped`) or whose numbers are lost
+    (:class:`NonFiniteError`) leaves the others, which go on. :class:`Apart` is the answer for stages that do not stand where
+    most do (of equal numbers, where the furthest do), and for those that lack nothing: nothing was done for them.
+
+    Raises ``ValueError`` for stages that may not be fused.
+    """
+    if not all(may_fuse(jobs[0][0], spec) for spec, _ in jobs):
+        raise ValueError(f"stages of different shapes cannot be trained as one: {[spec.key for spec, _ in jobs]}")
+    device = pick_device(jobs[0][0].resources.device)
+    endings: dict[str, Ending] = {}
+    with same_bits_every_time(device):
+        members = _members(jobs, pack, device)
+        places = Counter(member.state.nimg for member in members)
+        point = max(places, key=lambda nimg: (places[nimg], nimg), default=0)
+        together = [member for member in members if member.state.nimg == point]
+        for spec, attempt in jobs:
+            if not any(member.attempt is attempt for member in together):
+                endings[spec.key] = Apart(f"{spec.key} does not stand at nimg = {point}")
+        if len(together) < len(jobs):
+            for member in together:  # fewer than were resumed for: other sums
+                member.state.exact = member.state.exact and member.resumed_from is None
+        if together:
+            _train(together, endings, stop)
+    return endings
+
+
+def _members(jobs: Sequence[tuple[StageSpec, Attempt]], pack: Pack, device: torch.device) -> list[Member]:
+    members: list[Member] = []
+    for place, (spec, attempt) in enumerate(jobs):
+        stage = spec.stage
+        assert isinstance(stage, TrainStage)
+        missing = [n for n in sorted({*stage.snapshots, stage.nimg}) if not attempt.run.snapshot(n).exists()]
+        if not missing:
+            continue
+        state = TrainingState(spec, stage, pack.manifest, attempt.run, device)
+        state.fused = f"{place + 1} of {len(jobs)}"
+        resumed_from = resume(state, attempt, at_most=missing[0])
+        batches = Batches(
+            pack.split("train"),
+            batch=stage.batch,
+            seed=spec.seed,
+            purpose=stage.kind,
+            augment=stage.augment,
+            device=device,
+            beside=members[0].batches if members else None,
+        )
+        process, generator = NoiseProcess(spec.noise, device), torch.Generator(device)
+        members.append(
+            Member(spec, stage, attempt, missing, state, resumed_from, batches, process, generator, saved=state.nimg)
+        )
+    return members
+
+
+def _train(members: list[Member], endings: dict[str, Ending], stop: Callable[[str], bool]) -> None:
+    """Steps from where all stand to the end; what becomes of each stage is put into ``endings``."""
+    fused, stage = FusedStages(members), members[0].stage
+    record_every = max(1, stage.n_steps // RECORDS) * stage.batch
+    checkpoint_every = stage.checkpoint_every_nimg or max(1, stage.nimg // CHECKPOINTS)
+    begun = clocked = members[0].state.nimg
+    started = clock = time.perf_counter()
+    spent = 0.0  # seconds, a stage's share of the group's
+
+    def for_each(work: Callable[[Member], None]) -> None:
+        """Do it for every stage; one that ends by it leaves the others."""
+        nonlocal fused
+        left = []
+        for member in fused.members:
+            try:
+                work(member)
+            except (NonFiniteError, Stopped) as ending:
+                endings[member.spec.key] = ending
+            else:
+                left.append(member)
+        if left and len(left) < len(fused.members):
+            for member in left:
+                fused.settle(member)
+            fused = FusedStages(left)
+        elif not left:
+            fused.members.clear()
+
+    def publish(member: Member) -> None:
+        state, nimg = member.state, member.state.nimg
+        if nimg not in member.missing:
+            return
+        state.require_finite()
+        speed = (nimg - begun) / spent if spent else 0.0
+        outcome = {"metrics": state.final_metrics(), "exact": state.exact, "images_per_second": speed}
+        publish_snapshot(member.attempt, nimg, dict(state.model.named_parameters()), state.average_weights(), outcome)
+
+    def save(member: Member) -> None:
+        fused.settle(member)
+        member.state.save(member.attempt.checkpoints)
+        member.saved = member.state.nimg
+
+    def leave_if_stopped(member: Member) -> None:
+        if not stop(member.spec.key):
+            return
+        if member.saved < member.state.nimg:
+            save(member)
+        raise Stopped(f"stopped after {member.state.nimg} of {member.stage.nimg} images")
+
+    while fused.members:
+        for_each(publish)
+        if not fused.members:
+            return
+        nimg = fused.members[0].state.nimg
+        if nimg >= stage.nimg:
+            break
+        for_each(leave_if_stopped)
+        if not fused.members:
+            return
+        now = time.perf_counter()
+        rates = dict(zip([member.spec.key for member in fused.members], fused.step(), strict=True))
+        spent += (time.perf_counter() - now) / len(fused.members)
+        nimg += stage.batch
+
+        if nimg % record_every == 0 or nimg == stage.nimg:
+            now = time.perf_counter()
+            speed = round(len(fused.members) * (nimg - clocked) / (now - clock), 1)
+            clock, clocked = now, nimg
+
+            for_each(partial(_record, rates=rates, speed=speed))
+        if nimg // checkpoint_every > (nimg - stage.batch) // checkpoint_every and nimg < stage.nimg:
+            for_each(save)
+    seconds = (time.perf_counter() - started) / max(1, len(fused.members))
+    for member in fused.members:
+        remove_checkpoints(member.attempt.checkpoints)
+        endings[member.spec.key] = _result(member, seconds, trained=stage.nimg - begun)
+
+
+def _record(member: Member, *, rates: Mapping[str, float], speed: float) -> None:
+    metrics, lr = member.state.take_metrics(), rates[member.spec.key]
+    member.attempt.event("metrics", nimg=member.state.nimg, **metrics, lr=lr, images_per_second=speed)
+
+
+def _result(member: Member, seconds: float, *, trained: int) -> TrainResult:
+    """``seconds`` is the stage's share of the group's."""
+    facts, stage, model = member.spec, member.stage, member.state.model
+    classes = 0 if model.label_embed is None else model.label_embed.null
+    flops = flops_per_image(facts.model, stage, size=model.side * model.patch, channels=model.channels, classes=classes)
+    outcome = snapshot_outcome(member.attempt.run, stage.nimg)
+    return TrainResult(
+        metrics=outcome["metrics"],
+        nimg=stage.nimg,
+        flops_per_image=flops,
+        seconds=seconds,
+        images_per_second=trained / seconds,
+        resumed_from=member.resumed_from,
+        exact=outcome["exact"],
+    )
