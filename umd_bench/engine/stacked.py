@@ -94,9 +94,8 @@ class _UnevenLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, counts: tuple[int, ...]) -> Tensor:
         y = x.new_empty(len(x), weight.shape[1])
-        for out, part, w, b in zip(
-            torch.split(y, counts), torch.split(x, counts), weight.mT.unbind(), bias.unbind(), strict=True
-        ):
+        of_rows = (torch.split(each, list(counts)) for each in (y, x))
+        for out, part, w, b in zip(*of_rows, weight.mT.unbind(), bias.unbind(), strict=True):
             torch.addmm(b, part, w, out=out)
         ctx.save_for_backward(x, weight)
         ctx.counts = counts
