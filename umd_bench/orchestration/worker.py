@@ -45,6 +45,11 @@ def run_stage(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool]
     run = RunDir(root, key)
     if run.result() is not None and not run.lacks(run.config().snapshots):
         return Outcome.DONE
+    return carry_out(run, lambda attempt: _result(run, attempt, data_root, stop))
+
+
+def carry_out(run: RunDir, work: Callable[[Attempt], dict[str, Any]]) -> Outcome:
+    """Own the stage, do the work as a new attempt, and record what came of it: the result that ``work`` gives, or its failure."""
     try:
         attempt = run.begin()
     except StageBusy:
@@ -52,7 +57,7 @@ def run_stage(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool]
     with attempt:
         attempt.event("state", state="running", pid=os.getpid())
         try:
-            result = _result(run, attempt, data_root, stop)
+            result = work(attempt)
         except Stopped:
             attempt.event("state", state="stopped")
             return Outcome.STOPPED

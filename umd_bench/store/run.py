@@ -29,12 +29,11 @@ from types import TracebackType
 from typing import Any, TextIO
 
 import filelock
-import yaml
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.frozen import Frozen
 from umd_bench.config.stage import StageSpec
-from umd_bench.store.files import link_new, read_json, read_yaml, write_atomic, write_json
+from umd_bench.store.files import link_new, read_json, read_yaml, write_json, write_yaml
 
 
 class StageBusy(Exception):  # noqa: N818 - a state, not a fault
@@ -78,7 +77,7 @@ class RunDir:
             note.touch()
         path = self.path / "config.yaml"
         if not path.exists():
-            write_atomic(path, yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False).encode())
+            write_yaml(path, spec.model_dump(mode="json"))
 
     def config(self) -> StageSpec:
         """The stage with all snapshots ever asked for. Raises :class:`UserError` where the folder or its config is missing."""
