@@ -1,4 +1,4 @@
-"""The measurement of the runner's overhead: its stages are real but for their work, and what a look costs grows no faster than they."""
+"""The measurement of the runner's overhead: stages that are real but for their work, and a display that looks seldom."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from umd_bench.store import RunDir, StageState
 def test_stages_without_work_run_through_the_whole_runner(tmp_path: Path) -> None:
     found = measure_overhead(stages=8, executor="inline", workers=1, folder=tmp_path)
     assert (found.stages, found.workers) == (8, 1)
-    assert 0 < found.direct_seconds
+    assert found.direct_seconds > 0
     assert found.as_json()["seconds_per_stage"] == found.seconds / 8
     assert list(tmp_path.iterdir()) == [], "its run directories were left behind"
 

@@ -49,7 +49,7 @@ def run_stage(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool]
 
 
 def carry_out(run: RunDir, work: Callable[[Attempt], dict[str, Any]]) -> Outcome:
-    """Own the stage, do the work as a new attempt, and record what came of it: the result that ``work`` gives, or its failure."""
+    """Own the stage, do the work as a new attempt, and record what came of it: ``work``'s result, or its failure."""
     try:
         attempt = run.begin()
     except StageBusy:
