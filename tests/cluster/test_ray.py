@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 from cluster import scripted_stage
 from cluster.lab import Lab, wait_for
 from cluster.miniray import MiniRay, Node
@@ -65,14 +66,27 @@ def test_a_clusters_workers_run_the_frozen_copy_and_the_cluster_is_left_running(
     assert [item.kind for item in lab.run("succeed")] == [None]
 
 
-def test_shares_of_one_gpu_say_how_many_stages_run_side_by_side(cluster: MiniRay, tmp_path: Path) -> None:
+def test_more_gpus_than_there_are_are_refused_instead_of_waited_for(cluster: MiniRay, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"room for a stage of 1 CPUs and 2 GPUs: there is 127.0.0.21 with 1 CPUs and 1 GPUs"):
         _start(tmp_path, RayConfig(address=cluster.address, gpus=2))
-    executor = _start(tmp_path, RayConfig(address=cluster.address, gpus=0.5))
+
+
+def test_a_stage_with_a_share_of_a_gpu_runs(cluster: MiniRay, tmp_path: Path) -> None:
+    lab = Lab("ray", tmp_path, ray=RayConfig(address=cluster.address, gpus=0.25))
     try:
-        assert executor.slots == 1, "the node has one core"
+        assert [item.kind for item in lab.run("succeed", "succeed")] == [None, None]
     finally:
-        executor.close()
+        lab.close()
+
+
+@pytest.mark.parametrize(
+    ("threads", "gpus", "room"),
+    [(1, 0, 20), (4, 0, 5), (1, 0.25, 8), (1, 0.3, 6), (1, 1, 2), (8, 0.5, 2), (1, 2, 1), (1, 4, 0)],
+)
+def test_room_is_what_fits_on_single_nodes(threads: int, gpus: float, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [{"Alive": True, "Resources": {"CPU": 16.0, "GPU": 2.0}}, {"Alive": True, "Resources": {"CPU": 4.0}}]
+    monkeypatch.setattr(ray, "nodes", lambda: [*nodes, {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}])
+    assert ray_start._room(threads, gpus) == room
 
 
 def test_a_node_that_does_not_see_the_results_is_named(
@@ -81,10 +95,10 @@ def test_a_node_that_does_not_see_the_results_is_named(
     """The nodes are on this machine: what the driver has written is taken away again before they look."""
     nodes = RunningRay.check_nodes
 
-    def unshared(ray: RunningRay, root: Path, data_root: Path) -> None:
+    def unshared(running: RunningRay, root: Path, data_root: Path) -> None:
         real = os.listdir
         monkeypatch.setattr(os, "listdir", lambda path: [*real(path), "only-here"] if Path(path) == root else real(path))
-        nodes(ray, root, data_root)
+        nodes(running, root, data_root)
 
     monkeypatch.setattr(RunningRay, "check_nodes", unshared)
     (tmp_path / "data").mkdir()
