@@ -9,17 +9,31 @@ from pathlib import Path
 
 import pytest
 import ray
+import torch
 from cluster import scripted_stage
 from cluster.lab import Lab, wait_for
-from cluster.miniray import MiniRay, Node
+from cluster.miniray import MiniRay
+from cluster.miniray import Node as RayNode
+from safetensors.torch import load_file
 
 import umd_bench
 from umd_bench.config.errors import UserError
 from umd_bench.config.ray import RayConfig
-from umd_bench.orchestration.executors import Executor, Kind, ray_start, start_executor
+from umd_bench.config.resolve import load_trial
+from umd_bench.config.stage import StageSpec
+from umd_bench.config.training import TrainStage
+from umd_bench.orchestration.checks import prepare_data
+from umd_bench.orchestration.executors import Executor, ray_start, start_executor
 from umd_bench.orchestration.executors.ray_start import RunningRay
+from umd_bench.orchestration.plan import Node
+from umd_bench.orchestration.runner import Progress, Runner
+from umd_bench.store import RunDir, StageState
 
 pytestmark = pytest.mark.slow
+TINY = [
+    "model.width=16", "model.depth=1", "model.decoder_depth=1", "model.heads=2",
+    "stages.pretrain.batch=64", "stages.pretrain.nimg=7680", "stages.pretrain.checkpoint_every_nimg=640",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -35,23 +49,43 @@ def lab(cluster: MiniRay, tmp_path: Path) -> Iterator[Lab]:
     made.close()
 
 
-def test_a_stage_of_a_killed_raylet_goes_on_at_another_node(cluster: MiniRay, lab: Lab) -> None:
-    second = cluster.add_node()
-    [here, there] = lab.submit("sleep", "sleep")
-    pids = {lab.pid(key): key for key in (here, there)}
-    [lost] = [key for pid, key in pids.items() if _is_below(pid, second)]
-    second.process("raylet").kill()
-    ended = lab.collect([lost])[lost]
-    assert ended.kind is Kind.NODE_FAIL
-    assert not lab.dir(lost).is_owned()
-    second.kill()
-    lab.go(here, there)
-    [kept] = {here, there} - {lost}
-    assert lab.collect([kept])[kept].kind is None
-    lab.executor.submit(lost)
-    assert lab.collect([lost])[lost].kind is None
-    assert lab.dir(lost).attempts() == [1, 2]
-    assert lab.dir(lost).result() == {"metrics": {}}
+def test_training_on_a_raylet_that_is_killed_goes_on_elsewhere_to_the_same_bits(cluster: MiniRay, tmp_path: Path) -> None:
+    data = Path(os.environ["UMD_BENCH_DATA"])
+    trials = [load_trial("umd", tier="digits", sets=[*TINY, f"seed={seed}"]) for seed in (0, 1)]
+    prepare_data(trials, data)
+    specs = [trial.specs["pretrain"] for trial in trials]
+    root, second = tmp_path / "ray", cluster.add_node()
+    killed: list[str] = []
+
+    def kill_once(progress: Progress) -> None:
+        for spec in specs:
+            run = RunDir(root, spec.key)
+            pids = [event["pid"] for event in run.events() if "pid" in event]
+            trained = any(run.attempt_path(1).glob("checkpoints/*"))
+            if not killed and trained and run.result() is None and _is_below(pids[-1], second):
+                second.process("raylet").kill()
+                killed.append(spec.key)
+
+    executor = start_executor("ray", root, data, workers=2, threads=1, ray=RayConfig(address=cluster.address))
+    try:
+        assert executor.slots == 2
+        ended = Runner(root, _nodes(specs), executor, on_change=kill_once, poll_seconds=0.1).run()
+    finally:
+        executor.close()
+        second.kill()
+    assert ended.complete
+    assert [spec.key for spec in specs if len(RunDir(root, spec.key).attempts()) > 1] == killed != []
+    alone = start_executor("inline", tmp_path / "inline", data, workers=1, threads=1)
+    assert Runner(tmp_path / "inline", _nodes(specs), alone).run().complete
+    for spec in specs:
+        there, here = RunDir(root, spec.key), RunDir(tmp_path / "inline", spec.key)
+        nimg = spec.stage.nimg if isinstance(spec.stage, TrainStage) else 0
+        weights = [load_file(run.snapshot(nimg)) for run in (there, here)]
+        assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+        results = there.result(), here.result()
+        assert results[0] is not None
+        assert results[1] is not None
+        assert results[0]["metrics"] == results[1]["metrics"]
 
 
 def test_a_clusters_workers_run_the_frozen_copy_and_the_cluster_is_left_running(cluster: MiniRay, lab: Lab) -> None:
@@ -141,9 +175,13 @@ def test_two_commands_at_once_have_a_ray_each(tmp_path: Path) -> None:
             side.wait()
 
 
+def _nodes(specs: list[StageSpec]) -> dict[str, Node]:
+    return {spec.key: Node(spec, "pretrain", StageState.NEW, [f"seed={spec.seed}"]) for spec in specs}
+
+
 def _start(root: Path, config: RayConfig) -> Executor:
     return start_executor("ray", root, root, workers=4, threads=1, stage=scripted_stage.NAME, ray=config)
 
 
-def _is_below(pid: int, node: Node) -> bool:
+def _is_below(pid: int, node: RayNode) -> bool:
     return pid in {child.pid for child in node.process("raylet").children(recursive=True)}
