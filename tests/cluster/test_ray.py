@@ -140,6 +140,17 @@ def test_a_node_that_does_not_see_the_results_is_named(
         start_executor("ray", tmp_path, tmp_path / "data", workers=1, threads=1, ray=RayConfig(address=cluster.address))
 
 
+def test_auto_is_the_ray_that_was_started_here_and_no_commands_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    with pytest.raises(UserError, match="expected a Ray that `ray start` has started here"):
+        _start(tmp_path, RayConfig(address="auto"))
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:9")
+    with pytest.raises(UserError, match=r"auto \(127.0.0.1:9\): nothing answers there"):
+        _start(tmp_path, RayConfig(address="auto"))
+
+
 def test_an_address_where_no_ray_is_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing answers there"):
         _start(tmp_path, RayConfig(address="127.0.0.1:9"))
