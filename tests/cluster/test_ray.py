@@ -23,7 +23,7 @@ from umd_bench.config.resolve import load_trial
 from umd_bench.config.stage import StageSpec
 from umd_bench.config.training import TrainStage
 from umd_bench.orchestration.checks import prepare_data
-from umd_bench.orchestration.executors import Executor, ray_start, start_executor
+from umd_bench.orchestration.executors import Executor, Kind, ray_start, start_executor
 from umd_bench.orchestration.executors.ray_start import RunningRay
 from umd_bench.orchestration.plan import Node
 from umd_bench.orchestration.runner import Progress, Runner
@@ -69,12 +69,14 @@ def test_training_on_a_raylet_that_is_killed_goes_on_elsewhere_to_the_same_bits(
     executor = start_executor("ray", root, data, workers=2, threads=1, ray=RayConfig(address=cluster.address))
     try:
         assert executor.slots == 2
-        ended = Runner(root, _nodes(specs), executor, on_change=kill_once, poll_seconds=0.1).run()
+        runner = Runner(root, _nodes(specs), executor, on_change=kill_once, poll_seconds=0.1)
+        ended = runner.run()
     finally:
         executor.close()
         second.kill()
     assert ended.complete
     assert [spec.key for spec in specs if len(RunDir(root, spec.key).attempts()) > 1] == killed != []
+    assert runner._lost == {(killed[0], Kind.NODE_FAIL): 1}
     alone = start_executor("inline", tmp_path / "inline", data, workers=1, threads=1)
     assert Runner(tmp_path / "inline", _nodes(specs), alone).run().complete
     for spec in specs:
