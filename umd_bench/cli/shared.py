@@ -101,7 +101,9 @@ def run_search(sweep: Sweep, site: Site, mlflow: str | None) -> None:
 
         request = cancel_request(site.results, record.name)
         request.unlink(missing_ok=True)
-        progress = execute(search.nodes, search.trials, site, console, grow=grow, cancelled=request.exists)
+        progress = execute(
+            search.nodes, search.trials, site, console, grow=grow, dropped=search.dropped, cancelled=request.exists
+        )
         if progress.finished or search.complete:
             print_report_of(site.results, record.name)
             tracking.tick(search.record())
