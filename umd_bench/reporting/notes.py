@@ -111,7 +111,7 @@ def _further(rows: pd.DataFrame) -> pd.Series[bool]:
 
 def missing_notes(frame: pd.DataFrame) -> list[str]:
     """One line per stage and state without a result, naming its trials; a parent's failure explains a child's."""
-    missing = frame[frame["state"] != "done"]
+    missing = frame[~frame["state"].isin(["done", "pruned"])]
     groups = missing.groupby(["stage", "state"], sort=False)
     return [f"Missing: {stage} of {'; '.join(rows['trial'])} ({state})." for (stage, state), rows in groups]
 
