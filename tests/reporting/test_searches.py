@@ -114,7 +114,7 @@ def test_pruned_suggestions_are_told_in_notes_frame_and_figure_and_have_no_rank(
     assert frame["probe_at_50.acc_10shot"].tolist()[2:4] == [None, 0.45]
     notes = " ".join(found.notes)
     assert "3 done, 1 failed, 2 pruned" in notes
-    assert "Pruned by the median of probe.acc_10shot (maximise): 1 at 25%, 1 at 50% of the training." in notes
+    assert "Pruned by the median of probe.acc_10shot (maximise): 1 at 25% of the training, 1 at 50% of the training." in notes
     assert "Missing" not in notes
     drawn = search_figure(found)
     assert drawn is not None

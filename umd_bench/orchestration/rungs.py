@@ -12,7 +12,7 @@ from pathlib import Path
 
 from umd_bench.config.errors import FieldError, UserError, one_of
 from umd_bench.config.pruning import rung_stage
-from umd_bench.config.resolve import Trial
+from umd_bench.config.resolve import Sweep, Trial
 from umd_bench.config.search import SearchConfig
 from umd_bench.config.stage import StageSpec, stage_specs
 from umd_bench.config.training import TrainStage
@@ -20,6 +20,27 @@ from umd_bench.store import RunDir
 
 # In a record beside its metrics: where and when it was made, and what depends on the machine.
 _NO_METRICS = ("event", "time", "attempt", "nimg", "lr", "images_per_second")
+
+
+def checked_corners(sweep: Sweep) -> list[Trial]:
+    """Trials, with their rungs, that tell whether a search's space is sound, of which each has the stages that it names.
+
+    Raises :class:`UserError` for the first mistake.
+    """
+    config = sweep.config.search
+    assert config is not None
+    corners = sweep.corners()
+    for objective in config.objectives:
+        stage = objective.partition(".")[0]
+        if stage not in corners[0].specs:
+            raise FieldError("search.objectives", objective, f"there is no stage {stage}: {one_of(corners[0].specs)}")
+    for trial in corners:
+        try:
+            check_rungs(config, trial)
+        except FieldError as error:
+            place = sweep.document.place(tuple(error.path.split(".")))
+            raise UserError(f"{place}: {error}" if place else str(error)) from None
+    return [with_rungs(config, trial) for trial in corners]
 
 
 def check_rungs(config: SearchConfig, trial: Trial) -> None:

@@ -18,12 +18,12 @@ from typing import Any
 
 import filelock
 
-from umd_bench.config.errors import FieldError, UserError, one_of
+from umd_bench.config.errors import UserError, one_of
 from umd_bench.config.resolve import Sweep, Trial
 from umd_bench.config.search import SearchConfig
 from umd_bench.orchestration.checks import check_trials
 from umd_bench.orchestration.plan import Node, add_nodes, trial_records
-from umd_bench.orchestration.rungs import check_rungs, rung_value, trained_spec, with_rungs
+from umd_bench.orchestration.rungs import checked_corners, rung_value, trained_spec, with_rungs
 from umd_bench.orchestration.runner import Progress
 from umd_bench.orchestration.suggesting import State, Study, Suggestion
 from umd_bench.store import RunDir, SearchRecord, StageState, SuggestionRecord, SweepRecord, sweep_dir, write_sweep
@@ -68,7 +68,7 @@ class Search:
         assert sweep.config.search is not None
         self._sweep, self._root, self._admit, self._data_root = sweep, root, admit, data_root
         self._config: SearchConfig = sweep.config.search
-        corners = [with_rungs(self._config, trial) for trial in _checked(self._config, sweep.corners())]
+        corners = checked_corners(sweep)
         check_trials(corners, data_root)
         admit(corners)
         self._folder = sweep_dir(root, sweep.config.name)
@@ -103,6 +103,12 @@ class Search:
     def complete(self) -> bool:
         """Whether all suggestions were made and settled."""
         return self._search_record().complete
+
+    @property
+    def n_left(self) -> int:
+        """How many suggestions are open or still to be made."""
+        record = self._search_record()
+        return self._config.trials * record.arms - sum(suggestion.state != "open" for suggestion in record.suggestions)
 
     @property
     def outcome(self) -> str:
@@ -364,20 +370,6 @@ class Search:
     def _write(self) -> None:
         if self.trials:
             write_sweep(self._root, self.record())
-
-
-def _checked(config: SearchConfig, corners: list[Trial]) -> list[Trial]:
-    """The trials, which have the stages that the objectives name and the rungs where some are pruned."""
-    for objective in config.objectives:
-        stage = objective.partition(".")[0]
-        if stage not in corners[0].specs:
-            raise FieldError("search.objectives", objective, f"there is no stage {stage}: {one_of(corners[0].specs)}")
-    for trial in corners:
-        try:
-            check_rungs(config, trial)
-        except FieldError as error:
-            raise trial.located(error) from None
-    return corners
 
 
 def outcome_line(record: SearchRecord) -> str:

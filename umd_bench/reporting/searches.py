@@ -181,8 +181,8 @@ def _notes(summary: Summary, search: SearchRecord) -> list[str]:
     if config.pruner is not None:
         stage, metric, direction = config.pruned_by
         at = Counter(s.pruned_at for s in suggestions if s.pruned_at is not None and s.repeats is None)
-        counts = ", ".join(f"{count} at {percent(share)}%" for share, count in sorted(at.items())) or "none so far"
-        notes.append(f"Pruned by {_PRUNERS[config.pruner.kind]} of {stage}.{metric} ({direction}): {counts} of the training.")
+        counts = ", ".join(f"{count} at {percent(share)}% of the training" for share, count in sorted(at.items())) or "none"
+        notes.append(f"Pruned by {_PRUNERS[config.pruner.kind]} of {stage}.{metric} ({direction}): {counts}.")
     if len(config.objectives) > 1:
         notes.append(
             f"{FRONT_MARK} on the Pareto front: no other suggestion of its arm is at least as good in all and better in one."
