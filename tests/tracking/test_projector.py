@@ -161,7 +161,7 @@ def test_a_trial_that_a_search_pruned_is_shown_as_ended(uri: str, client: Mlflow
     search = SearchRecord.model_validate({"config": config, "arms": 1, "suggestions": [suggestion]})
     record = built.model_copy(update={"search": search})
     for _ in range(2):
-        MlflowProjector(tmp_path, uri).project(record)
+        MlflowProjector(uri, tmp_path).project(record)
         found = _runs(client, "pruned")
         assert found[trial].info.status == "KILLED"
         assert found["mask_ratio=0.25,seed=1"].info.status == "FINISHED"
