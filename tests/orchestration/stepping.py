@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from umd_bench.config.training import TrainStage
@@ -106,3 +106,15 @@ def finish(run: RunDir) -> None:
     metrics = {"acc_5shot": share * (2 - bad), "fd": 3 * bad, "loss_final": bad}
     with run.begin() as attempt:
         attempt.finish(json.loads(json.dumps({"metrics": metrics, "cost": {"seconds": 1.0}})))
+
+
+def run_here(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool]) -> None:
+    """A stage as an executor runs it: from where it stands to its end, unless it is asked to stop between steps."""
+    run = RunDir(root, key)
+    if isinstance(run.config().stage, TrainStage):
+        for number in range(steps_of(run) + 1, STEPS + 1):
+            if stop():
+                return
+            if number < STEPS:
+                step(run, number)
+    finish(run)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from umd_bench.orchestration.executors.contract import TRIES, Ended, Executor, Kind
+from umd_bench.orchestration.executors.contract import TRIES, Ended, Executor, InCallersThread, Kind
 from umd_bench.orchestration.plan import Node
 from umd_bench.store import Failure, RunDir, StageState, stage_state
 
@@ -69,6 +69,8 @@ class Runner:
         self._stopping = False
         reused = sum(node.state is StageState.DONE for node in nodes.values())
         self.progress = Progress(nodes, reused, set() if dropped is None else dropped)
+        if isinstance(executor, InCallersThread):
+            executor.between_steps = self._look_around
 
     def run(self) -> Progress:
         """Work until nothing more can be done; failures are in the result, not raised.
@@ -87,6 +89,12 @@ class Runner:
             self._on_change(self.progress)
         self._on_change(self.progress)
         return self.progress
+
+    def _look_around(self) -> None:
+        """What is done between two polls, while one of them is under way; nothing is submitted."""
+        self._on_change(self.progress)
+        self._drop()
+        self._make_way()
 
     def stop(self, because: str = INTERRUPTED) -> None:
         """Submit nothing more and ask what runs to save its state; :meth:`run` returns when it has."""
