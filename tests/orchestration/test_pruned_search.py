@@ -25,7 +25,7 @@ from umd_bench.orchestration.status import status_table
 from umd_bench.orchestration.suggesting import Study
 from umd_bench.orchestration.survey import status_json
 from umd_bench.orchestration.watch import Watcher
-from umd_bench.store import Failure, RunDir, SearchRecord, StageState, read_sweep
+from umd_bench.store import Failure, RunDir, SearchRecord, StageState, parent_done, read_sweep
 
 MEDIAN = "search.pruner={kind: median, metric: probe.acc_5shot, direction: maximise, startup: 2}"
 LOSS = "search.pruner={kind: median, metric: pretrain.loss, direction: minimise, startup: 2}"
@@ -363,3 +363,7 @@ def test_weights_of_a_training_that_is_not_over_are_enough_for_a_rung_and_for_no
     runner._submit_ready()
     assert executor.submitted == [first.key, training.key]
     assert second.state is StageState.NEW
+    at_the_end = next(node for node in nodes.values() if node.name == "probe")
+    RunDir(tmp_path, at_the_end.key).prepare(at_the_end.spec)
+    assert parent_done(RunDir(tmp_path, first.key))  # which is what a job asks before it begins
+    assert not parent_done(RunDir(tmp_path, at_the_end.key))
