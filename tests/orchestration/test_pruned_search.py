@@ -157,6 +157,10 @@ def test_a_kill_at_any_decision_changes_nothing(
             continue
     assert record == whole[1]
     assert next(calls) >= 8
+    trials = {trial.id: trial for trial in read_sweep(tmp_path, "small").trials}
+    for name in read_sweep(tmp_path, "small").pruned():  # nor is anything begun that was given up before the kill
+        begun = {stage for stage, key in trials[name].stages.items() if RunDir(tmp_path, key).attempts()}
+        assert begun <= {"pretrain", "probe_at_25", "probe_at_50"}
 
 
 def test_trainings_make_way_for_their_rungs_where_every_slot_is_taken(tmp_path: Path) -> None:
