@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from umd_bench.orchestration.output import copied_to_the_terminal, kept_output
+from umd_bench.orchestration.output import copied_to_the_terminal, kept_output, output_set_aside
 
 
 def speak() -> None:
@@ -48,3 +48,13 @@ def test_the_streams_are_back_after_an_error(tmp_path: Path, capfd: pytest.Captu
     assert (sys.stdout, sys.stderr) == before
     os.write(1, b"here again\n")
     assert capfd.readouterr().out == "here again\n"
+
+
+def test_what_a_command_prints_between_the_steps_is_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with kept_output(tmp_path):
+        print("the stage")
+        with output_set_aside():
+            print("the command")
+        print("the stage again")
+    assert (tmp_path / "output.log").read_text() == "the stage\nthe stage again\n"
+    assert capfd.readouterr().out == "the command\n"

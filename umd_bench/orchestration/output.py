@@ -13,11 +13,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 OUTPUT_FILE = "output.log"
 COPY_SECONDS = 0.2
-_STREAMS = ("stdout", "stderr")
 
 _copied: ContextVar[bool] = ContextVar("copied", default=False)
 
@@ -37,36 +38,62 @@ def kept_output(folder: Path) -> Iterator[None]:
     """Send this process's standard output and error to ``folder/output.log``; a file without a byte is removed again."""
     path = folder / OUTPUT_FILE
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-    before = {name: getattr(sys, name) for name in _STREAMS}
-    _flush()
-    own = [os.dup(1), os.dup(2)]
+    before = _Streams((os.dup(1), os.dup(2)), (sys.stdout, sys.stderr))
     # To the error stream: a verb's own output may be read by a program.
-    copier = _Copier(path, own[1]) if _copied.get() else None
+    copier = _Copier(path, before.descriptors[1]) if _copied.get() else None
+    opened = [open(number, "w", buffering=1, closefd=False, errors="replace") for number in (1, 2)]  # noqa: SIM115
+    ours = _Streams((log, log), (opened[0], opened[1]))  # sys.stdout may be a pytest's or a live table's
+    ours.use()
+    _kept.append((before, ours))
     try:
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        for number, name in enumerate(_STREAMS, start=1):  # theirs may be a pytest's or a live table's
-            setattr(sys, name, open(number, "w", buffering=1, closefd=False, errors="replace"))  # noqa: SIM115
         yield
     finally:
-        _flush()
-        for name, stream in before.items():
-            setattr(sys, name, stream)
-        for number, descriptor in enumerate(own, start=1):
-            os.dup2(descriptor, number)
+        _kept.pop()
+        before.use()
         if copier is not None:
             copier.close()
-        for descriptor in (log, *own):
+        for descriptor in (log, *before.descriptors):
             os.close(descriptor)
         if path.stat().st_size == 0:
             path.unlink()
 
 
+@contextlib.contextmanager
+def output_set_aside() -> Iterator[None]:
+    """Give the streams back for a while, to what is not the stage's own: a command that looks around between its steps."""
+    if not _kept:
+        yield
+        return
+    before, ours = _kept[-1]
+    before.use()
+    try:
+        yield
+    finally:
+        ours.use()
+
+
+@dataclass(frozen=True)
+class _Streams:
+    """Where standard output and error go: the descriptors behind 1 and 2, and Python's objects."""
+
+    descriptors: tuple[int, int]
+    objects: tuple[TextIO, TextIO]
+
+    def use(self) -> None:
+        _flush()
+        for number, descriptor in enumerate(self.descriptors, start=1):
+            os.dup2(descriptor, number)
+        sys.stdout, sys.stderr = self.objects
+
+
+_kept: list[tuple[_Streams, _Streams]] = []
+
+
 def _flush() -> None:
     """Python's buffers and the C library's, each to where the descriptors point now."""
-    for name in _STREAMS:
+    for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            getattr(sys, name).flush()
+            stream.flush()
     ctypes.CDLL(None).fflush(None)
 
 
