@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -27,6 +27,22 @@ class Rate:
     fastest: float
     repeats: int
     calls: int
+    each: tuple[float, ...] = field(default=(), repr=False, compare=False)  # one a repeat, in their order
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as fast one kind of work was: the median over the repeats, each of which timed both, and its range."""
+
+    median: float
+    smallest: float
+    largest: float
+
+
+def ratio(rate: Rate, baseline: Rate) -> Ratio:
+    """``rate`` over ``baseline``, both of one :func:`measure`: repeat by repeat, so what slowed the machine down cancels."""
+    each = [a / b for a, b in zip(rate.each, baseline.each, strict=True)]
+    return Ratio(statistics.median(each), min(each), max(each))
 
 
 def measure(
@@ -47,7 +63,10 @@ def measure(
             progress(f"repeat {repeat + 1} of {repeats}: {name}")
             seconds, images = _seconds(work, calls[name], device)
             rates[name].append(images / seconds)
-    return {name: Rate(statistics.median(found), min(found), max(found), repeats, calls[name]) for name, found in rates.items()}
+    return {
+        name: Rate(statistics.median(found), min(found), max(found), repeats, calls[name], tuple(found))
+        for name, found in rates.items()
+    }
 
 
 def _seconds(work: Work, calls: int, device: torch.device) -> tuple[float, int]:

@@ -8,14 +8,15 @@ from typing import Annotated
 
 import typer
 
-from umd_bench.cli.shared import DataOption, SizeOption, console, folder_of_data
+from umd_bench.cli.measuring import DeviceOption, JsonOption, RepeatsOption, ThreadsOption, here, show
+from umd_bench.cli.shared import DataOption, SetOption, SizeOption, TierOption, console, folder_of_data
 
-app = typer.Typer(help="Measure what the pieces cost in time: data.", no_args_is_help=True)
+app = typer.Typer(help="Measure what the pieces cost in time: data, train.", no_args_is_help=True)
 
 
 @app.callback()
 def bench() -> None:
-    """Measure what the pieces cost in time: data."""
+    """Measure what the pieces cost in time: data, train."""
 
 
 @app.command("data")
@@ -71,3 +72,45 @@ def bench_data_verb(
         table.add_row(name, *numbers, str(rate.repeats), str(rate.calls))
     console.print(table)
     console.print(found.verdict, highlight=False)
+
+
+@app.command("train")
+def bench_train_verb(
+    method: Annotated[str, typer.Option("--method", help="umd, mae, dit, maskdit or dit_scratch.")] = "umd",
+    tier: TierOption = None,
+    model: Annotated[str | None, typer.Option("--model", help="S/4, B/4, L/2 and so on (default: the tier's).")] = None,
+    size: SizeOption = None,
+    stage: Annotated[str, typer.Option("--stage", help="pretrain or finetune.")] = "pretrain",
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Images a step (default: the tier's).")] = None,
+    precision: Annotated[list[str] | None, typer.Option("--precision", help="fp32 or bf16; may be repeated.")] = None,
+    baseline: Annotated[bool, typer.Option("--baseline", help="Time the plain eager fp32 step in the same run.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Show where the time of a step goes.")] = False,
+    set_: SetOption = None,
+    repeats: RepeatsOption = 5,
+    threads: ThreadsOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the training step: images a second, of the peak, memory; a tier's step, or a model's by its name."""
+    from umd_bench.bench.peak import precisions_of
+    from umd_bench.bench.train import bench_train, train_spec
+    from umd_bench.config.errors import UserError
+
+    if tier is None and model is None:
+        raise UserError("nothing is named to be measured: expected --tier, or --model with --size")
+    asked = precisions_of(precision)
+    where, machine = here(device, threads)
+    spec = train_spec(method=method, tier=tier, model=model, size=size, stage=stage, batch=batch, device=where, sets=set_ or [])
+    show(
+        lambda progress: bench_train(
+            spec,
+            machine=machine,
+            precisions=asked,
+            baseline=baseline,
+            profile=profile,
+            repeats=repeats,
+            device=where,
+            progress=progress,
+        ),
+        as_json=as_json,
+    )
