@@ -6,6 +6,7 @@ them, and their ratio stays what it is.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -46,11 +47,22 @@ def ratio(rate: Rate, baseline: Rate) -> Ratio:
 
 
 def measure(
-    works: Mapping[str, Work], *, repeats: int, device: torch.device, progress: Callable[[str], None] = lambda _: None
+    works: Mapping[str, Work],
+    *,
+    repeats: int,
+    device: torch.device,
+    warm_up: bool = True,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Rate]:
-    """The rate of each kind of work on ``device``, the kinds in turn, after a warm-up of each as long as a repeat."""
+    """The rate of each kind of work on ``device``, the kinds in turn, after a warm-up of each as long as a repeat.
+
+    Without ``warm_up``, for work that has been called before or needs none, a repeat is so many calls as one call's time says.
+    """
     calls = {}
     for name, work in works.items():
+        if not warm_up:
+            calls[name] = max(1, math.ceil(REPEAT_SECONDS / max(1e-6, _seconds(work, 1, device)[0])))
+            continue
         progress(f"warming up: {name}")
         work()
         calls[name], spent = 0, 0.0

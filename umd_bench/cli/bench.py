@@ -11,12 +11,12 @@ import typer
 from umd_bench.cli.measuring import DeviceOption, JsonOption, RepeatsOption, ThreadsOption, here, show
 from umd_bench.cli.shared import DataOption, SetOption, SizeOption, TierOption, console, folder_of_data
 
-app = typer.Typer(help="Measure what the pieces cost in time: data, train.", no_args_is_help=True)
+app = typer.Typer(help="Measure what the pieces cost in time: data, train, sample, fid, probe.", no_args_is_help=True)
 
 
 @app.callback()
 def bench() -> None:
-    """Measure what the pieces cost in time: data, train."""
+    """Measure what the pieces cost in time: data, train, sample, fid, probe."""
 
 
 @app.command("data")
@@ -111,6 +111,84 @@ def bench_train_verb(
             repeats=repeats,
             device=where,
             progress=progress,
+        ),
+        as_json=as_json,
+    )
+
+
+@app.command("sample")
+def bench_sample_verb(
+    tier: Annotated[str, typer.Option("--tier", help="Scale: digits, fashion, emoji64 and so on, or a YAML file.")] = "digits",
+    model: Annotated[str | None, typer.Option("--model", help="S/4, B/4 and so on (default: the tier's).")] = None,
+    sampler: Annotated[list[str] | None, typer.Option("--sampler", help="May be repeated (default: every one).")] = None,
+    steps: Annotated[list[int] | None, typer.Option("--steps", min=1, help="May be repeated (default: 10 and 20).")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Samples at once (default: the tier's).")] = None,
+    cfg_scale: Annotated[float | None, typer.Option("--cfg-scale", min=0, help="Guidance (default: the tier's).")] = None,
+    baseline: Annotated[bool, typer.Option("--baseline", help="Time a plain loop of DDIM in the same run.")] = False,
+    repeats: RepeatsOption = 5,
+    threads: ThreadsOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure sampling: images a second for each sampler and number of steps."""
+    from umd_bench.bench.sample import bench_sample
+
+    where, machine = here(device, threads)
+    show(
+        lambda progress: bench_sample(
+            tier=tier,
+            model=model,
+            samplers=sampler or [],
+            steps=steps or [10, 20],
+            batch=batch,
+            cfg_scale=cfg_scale,
+            baseline=baseline,
+            machine=machine,
+            repeats=repeats,
+            device=where,
+            progress=progress,
+        ),
+        as_json=as_json,
+    )
+
+
+@app.command("fid")
+def bench_fid_verb(
+    width: Annotated[list[int] | None, typer.Option("--width", min=2, help="D; may be repeated (default: 256, 2048).")] = None,
+    extractor: Annotated[list[str] | None, typer.Option("--extractor", help="Time its features too; may be repeated.")] = None,
+    repeats: RepeatsOption = 3,
+    threads: ThreadsOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the Fréchet distance against scipy's matrix square root, and extractors' images a second."""
+    from umd_bench.bench.fid import WIDTHS, bench_fid
+
+    where, machine = here(device, threads)
+    widths, extractors = tuple(width or WIDTHS), tuple(extractor or ())
+    show(
+        lambda progress: bench_fid(
+            machine=machine, widths=widths, extractors=extractors, repeats=repeats, device=where, progress=progress
+        ),
+        as_json=as_json,
+    )
+
+
+@app.command("probe")
+def bench_probe_verb(
+    width: Annotated[int, typer.Option("--width", min=2, help="Features of an image.")] = 384,
+    images: Annotated[int, typer.Option("--n", min=1024, help="Training images.")] = 4000,
+    repeats: RepeatsOption = 3,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the probes on the CPU against scikit-learn, timm's LARS and a plain loop."""
+    from umd_bench.bench.probe import bench_probe
+
+    where, machine = here("cpu", threads)
+    show(
+        lambda progress: bench_probe(
+            machine=machine, width=width, images=images, repeats=repeats, device=where, progress=progress
         ),
         as_json=as_json,
     )
