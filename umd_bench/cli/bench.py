@@ -11,12 +11,14 @@ import typer
 from umd_bench.cli.measuring import DeviceOption, JsonOption, RepeatsOption, ThreadsOption, here, show
 from umd_bench.cli.shared import DataOption, SetOption, SizeOption, TierOption, console, folder_of_data
 
-app = typer.Typer(help="Measure what the pieces cost in time: data, train, sample, fid, probe.", no_args_is_help=True)
+app = typer.Typer(
+    help="Measure what the pieces cost in time: data, train, sample, fid, probe, sweep, scale, all.", no_args_is_help=True
+)
 
 
 @app.callback()
 def bench() -> None:
-    """Measure what the pieces cost in time: data, train, sample, fid, probe."""
+    """Measure what the pieces cost in time: data, train, sample, fid, probe, sweep, scale, all."""
 
 
 @app.command("data")
