@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from umd_bench.bench.machine import Machine
+from umd_bench.bench.peak import Precision
 from umd_bench.bench.plain_model import PlainModel
 from umd_bench.bench.plain_sampling import plain_ddim
 from umd_bench.bench.rates import Rate, Ratio, Work, measure, ratio
@@ -89,6 +90,7 @@ def bench_sample(
     steps: list[int],
     batch: int | None,
     cfg_scale: float | None,
+    precision: Precision = "fp32",
     baseline: bool,
     machine: Machine,
     repeats: int,
@@ -104,7 +106,8 @@ def bench_sample(
             raise FieldError("--sampler", name, one_of(SAMPLERS))
     spec = load_trial("umd", tier=tier, sets=[f"model={model}"] if model is not None else []).specs["generate"]
     facts, process = data_facts(spec.data), NoiseProcess(spec.noise, device)
-    stage = _stage(spec, {"batch": batch, "cfg_scale": cfg_scale})
+    common = {"batch": batch, "cfg_scale": cfg_scale, "precision": precision}
+    stage = _stage(spec, common)
     shape = {"size": facts.size, "channels": facts.channels, "classes": facts.classes}
     weights = build_model(spec.model, **shape, seed=0, device=device).eval()
     label = (torch.arange(stage.batch) % facts.classes).to(device)
@@ -119,7 +122,7 @@ def bench_sample(
     configs = {}
     for sampler in samplers or list(SAMPLERS):
         for count in steps:
-            config = _stage(spec, {"batch": batch, "cfg_scale": cfg_scale, "sampler": sampler, "steps": count, "eta": None})
+            config = _stage(spec, {**common, "sampler": sampler, "steps": count, "eta": None})
             check_sampler(config, process, guidable=True, path="stages.generate")
             name = f"{sampler}, {count} steps"
             works[name], configs[name] = ours(config), config
@@ -127,7 +130,7 @@ def bench_sample(
     if baseline:
         plain = PlainModel(spec.model, **shape).to(device)
         plain.load_state_dict(weights.state_dict())
-        config = _stage(spec, {"batch": batch, "cfg_scale": cfg_scale, "sampler": "ddim", "steps": min(steps), "eta": 0.0})
+        config = _stage(spec, {**common, "precision": "fp32", "sampler": "ddim", "steps": min(steps), "eta": 0.0})
 
         def loop() -> int:
             start = next(sample_noise(0, range(stage.batch), (facts.channels, facts.size, facts.size), device))
@@ -144,7 +147,7 @@ def bench_sample(
             per_pass = Ratio(found.median * scale, found.smallest * scale, found.largest * scale)
         sampler = PLAIN if name == PLAIN else config.sampler
         ways.append(Way(sampler, config.steps, calls * (rows if name == PLAIN else 1), calls * rows, rates[name], per_pass))
-    subject = f"width {spec.model.width}, {facts.name} {facts.channels}x{facts.size}x{facts.size}"
+    subject = f"width {spec.model.width}, {facts.name} {facts.channels}x{facts.size}x{facts.size}, {precision}"
     return SampleFinding(machine, subject, stage.batch, stage.cfg_scale, tuple(ways))
 
 

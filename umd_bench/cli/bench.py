@@ -126,6 +126,7 @@ def bench_sample_verb(
     steps: Annotated[list[int] | None, typer.Option("--steps", min=1, help="May be repeated (default: 10 and 20).")] = None,
     batch: Annotated[int | None, typer.Option("--batch", min=1, help="Samples at once (default: the tier's).")] = None,
     cfg_scale: Annotated[float | None, typer.Option("--cfg-scale", min=0, help="Guidance (default: the tier's).")] = None,
+    precision: Annotated[str, typer.Option("--precision", help="fp32 or bf16; the plain loop is fp32.")] = "fp32",
     baseline: Annotated[bool, typer.Option("--baseline", help="Time a plain loop of DDIM in the same run.")] = False,
     repeats: RepeatsOption = 5,
     threads: ThreadsOption = None,
@@ -133,8 +134,10 @@ def bench_sample_verb(
     as_json: JsonOption = False,
 ) -> None:
     """Measure sampling: images a second for each sampler and number of steps."""
+    from umd_bench.bench.peak import precisions_of
     from umd_bench.bench.sample import bench_sample
 
+    asked = precisions_of([precision])[0]
     where, machine = here(device, threads)
     show(
         lambda progress: bench_sample(
@@ -144,6 +147,7 @@ def bench_sample_verb(
             steps=steps or [10, 20],
             batch=batch,
             cfg_scale=cfg_scale,
+            precision=asked,
             baseline=baseline,
             machine=machine,
             repeats=repeats,
