@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from umd_bench.config.cluster import ClusterConfig
     from umd_bench.config.resolve import Sweep, Trial
     from umd_bench.orchestration.execute import Site
+    from umd_bench.orchestration.plan import Node
     from umd_bench.orchestration.runner import Progress
 
 PLAIN_WIDTH = 140  # columns of a table that is written to a file or a pipe
@@ -44,6 +45,7 @@ SlurmOption = Annotated[
     list[str] | None,
     typer.Option("--slurm", metavar="KEY=VALUE", help="One setting of jobs: partition, time, gpus, ...; may be repeated."),
 ]
+DetachOption = Annotated[bool, typer.Option("--detach", help="With --on slurm: submit everything and leave.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Stages side by side (default: cores / threads).")]
 TrackingOption = Annotated[
     str | None,
@@ -70,16 +72,51 @@ def cluster_settings(on: str, name: str | None, options: list[str]) -> ClusterCo
     return load_cluster(name, options)
 
 
-def run_trial(trial: Trial, results: Path, data_root: Path | None, on: str) -> None:
-    from umd_bench.orchestration.execute import Site, execute, prepare
+def site_of(
+    on: str,
+    results: Path,
+    data_root: Path | None,
+    *,
+    workers: int | None = None,
+    cluster: str | None = None,
+    slurm: list[str] | None = None,
+    detach: bool = False,
+) -> Site:
+    """Where a command runs, from its options; what cannot be is refused before anything is written."""
+    from umd_bench.config.errors import UserError
+    from umd_bench.orchestration.execute import Site
+    from umd_bench.orchestration.executors import check_name
+
+    check_name(on)
+    if detach and on != "slurm":
+        raise UserError(f"--detach leaves the work to a cluster: expected --on slurm, found --on {on}")
+    return Site(results, folder_of_data(data_root), on, workers, cluster_settings(on, cluster, slurm or []))
+
+
+def run_trial(trial: Trial, site: Site, *, detach: bool = False) -> None:
+    from umd_bench.orchestration.execute import execute, prepare
     from umd_bench.orchestration.status import metrics_table
 
-    site = Site(results, folder_of_data(data_root), on)
     nodes = prepare([trial], site)
+    if detach:
+        leave(nodes, site, f"`umd-bench logs RUN` ({', '.join(f'{node.name} {node.key}' for node in nodes.values())})")
+        return
     progress = execute(nodes, [trial], site, console)
-    console.print(metrics_table(results, nodes))
+    console.print(metrics_table(site.results, nodes))
     if not progress.complete:
         explain_and_exit(progress)
+
+
+def leave(nodes: dict[str, Node], site: Site, looks: str) -> None:
+    """Hand everything to the cluster and say how to come back; ``looks`` is the command that shows how it stands."""
+    from umd_bench.orchestration.execute import hand_over_to_slurm
+
+    handed = hand_over_to_slurm(nodes, site)
+    for line in (
+        f"{handed.submitted} stages submitted, {handed.alive} in the queue from before, {handed.left} left for later",
+        f"{looks} looks; the same command without --detach collects and goes on",
+    ):
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def run_search(sweep: Sweep, site: Site, mlflow: str | None) -> None:
