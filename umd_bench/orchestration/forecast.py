@@ -3,7 +3,8 @@
 A stage's work is counted in units in which all stages of its kind are alike: FLOPs per image x images for training, and for
 what is evaluated the size of the network x model calls x images. Seconds per unit come from finished stages of the same kind,
 on the same data set for probes. The interval goes from the fastest tenth of them to the slowest; one alone is taken to be
-right within a factor of two. A stage that was resumed took what all of its attempts took. Where no stage of a kind has finished there is no basis, and the forecast says so.
+right within a factor of two. A stage that was resumed took what all of its attempts took. Where no stage of a kind has finished
+there is no basis, and the forecast says so.
 """
 
 from __future__ import annotations

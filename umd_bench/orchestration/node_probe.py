@@ -22,6 +22,7 @@ from umd_bench.config.cluster import ClusterConfig
 from umd_bench.orchestration.commands import answer, output
 from umd_bench.orchestration.executors.frozen_code import freeze_code
 from umd_bench.orchestration.executors.slurm_queue import SlurmQueue, clean_environment
+from umd_bench.orchestration.executors.slurm_words import waits_because
 from umd_bench.orchestration.findings import Finding
 from umd_bench.orchestration.folder_check import LOW_DISK_BYTES
 from umd_bench.orchestration.node_report import ASKED, HELD, OURS, REPORT, SEEN, TAKEN, versions
@@ -97,7 +98,7 @@ def _wait(folder: Path, job: str, config: ClusterConfig, seconds: float) -> tupl
         if report is not None:
             return dict(report), time.monotonic() - begun
         if time.monotonic() - begun > seconds:
-            why = queue.waits_because(job, ANSWER_SECONDS) or "nobody says what became of it"
+            why = waits_because(job, ANSWER_SECONDS) or "nobody says what became of it"
             remedy = "give it longer with --probe-seconds, or other settings"
             return Finding("warn", f"the job that asks a node has not reported within {seconds:.0f} s: it {why}", remedy)
         look = queue.look([job]).get(job)

@@ -77,14 +77,6 @@ class SlurmQueue:
         options = [f"--{name.replace('_', '-')}={value}" for name, value in {**self._parameters(), **instead}.items()]
         return options + [f"--{name}" if value is True else f"--{name}={value}" for name, value in _extra(self._config).items()]
 
-    def waits_because(self, name: str, seconds: float) -> str | None:
-        """State of a job and why it waits, in Slurm's words; None where nobody says so within ``seconds``."""
-        lines = output("squeue", "--noheader", f"--jobs={name}", "--states=all", "--format=%T|%r|%S|%N", seconds=seconds)
-        state, why, at, node = (((lines or "").splitlines() or [""])[0].split("|") + [""] * 4)[:4]
-        if state == "PENDING":
-            return f"waits in the queue ({why})" + (f", to start about {at}" if at not in ("", "N/A") else "")
-        return f"is {state}" + (f" on {node}" if node else "") if state else None
-
     def _parameters(self) -> dict[str, object]:
         """What both sbatch and submitit call by the same names."""
         config = self._config
