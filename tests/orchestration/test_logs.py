@@ -118,7 +118,7 @@ def test_what_a_stages_job_printed_is_told_and_no_other_jobs(tmp_path: Path, swe
     ("answer", "said"),
     [
         (
-            "echo 'PENDING|Resources|2026-11-25T10:00:00|'",
+            "echo 'PENDING|Resources|10:00|'",
             "7_1 waits in the queue (Resources), to start about 10:00",
         ),
         ("echo 'PENDING|Dependency|N/A|'", "7_1 waits in the queue (Dependency)"),

@@ -122,6 +122,9 @@ def leave(nodes: dict[str, Node], site: Site, looks: str) -> None:
 def run_search(sweep: Sweep, site: Site, mlflow: str | None) -> None:
     """Run a search to its last suggestion; one that fails is a result of the search, not a failure of the command."""
     from umd_bench.orchestration.execute import execute, prepare
+    from umd_bench.orchestration.forecast import forecast, keep_forecast, search_forecast_error
+    from umd_bench.orchestration.plan import build_graph
+    from umd_bench.orchestration.rungs import checked_corners
     from umd_bench.orchestration.search import Search
     from umd_bench.store import cancel_request
     from umd_bench.tracking.background import BackgroundProjection
@@ -129,6 +132,11 @@ def run_search(sweep: Sweep, site: Site, mlflow: str | None) -> None:
     with Search(sweep, site.results, lambda trials: prepare(trials, site), data_root=site.data) as search:
         record = search.record()
         console.print(f"{record.name} ({record.tier}): {search.outcome}")
+        corners = checked_corners(sweep)
+        share = search.n_left * len(sweep.config.seeds) / len(corners)
+        if share > 0:
+            made = forecast(site.results, build_graph(site.results, corners), 1, copies=share, data_root=site.data)
+            keep_forecast(site.results, record.name, made)
         tracking = BackgroundProjection(mlflow, site.results, record)
 
         def grow(progress: Progress) -> list[Trial]:
@@ -138,11 +146,16 @@ def run_search(sweep: Sweep, site: Site, mlflow: str | None) -> None:
 
         request = cancel_request(site.results, record.name)
         request.unlink(missing_ok=True)
-        progress = execute(search.nodes, search.trials, site, console, grow=grow, cancelled=request.exists)
+        progress = execute(
+            search.nodes, search.trials, site, console, grow=grow, dropped=search.dropped, cancelled=request.exists
+        )
         if progress.finished or search.complete:
             print_report_of(site.results, record.name)
             tracking.tick(search.record())
             console.print(tracking.finish(), highlight=False, soft_wrap=True)
+        off_by = search_forecast_error(site.results, record.name) if search.complete else None
+        if off_by is not None:
+            console.print(off_by, highlight=False, soft_wrap=True)
         console.print(search.outcome, highlight=False)
         if not search.complete:
             explain_and_exit(progress)

@@ -98,18 +98,23 @@ def plan(
     from umd_bench.orchestration.checks import check_trials
     from umd_bench.orchestration.forecast import forecast
     from umd_bench.orchestration.plan import build_graph, plan_table
+    from umd_bench.orchestration.rungs import checked_corners
 
     resolved = load_sweep(file, tier=tier, sets=sets or [])
     search = resolved.config.search
-    trials = resolved.trials if search is None else resolved.corners()
+    trials = resolved.trials if search is None else checked_corners(resolved)
     folder = folder_of_data(data_root)
     check_trials(trials, folder)
-    nodes, copies = build_graph(results, trials), 1.0
+    nodes, copies = build_graph(results, trials), None
     console.print(plan_table(results, nodes))
     if search is not None:
         total = search.trials * len(resolved.arms) * len(resolved.config.seeds)
         copies = total / len(trials)
-        console.print(f"a search: at most {total} trials between these, the corners of its space", highlight=False)
+        stages = total * len(trials[0].specs)
+        console.print(
+            f"a search: at most {total} trials, {stages} stages in all, between these corners of its space",
+            highlight=False,
+        )
     for line in forecast(results, nodes, workers, copies=copies, data_root=folder).lines(workers):
         console.print(line, highlight=False, soft_wrap=True)
 

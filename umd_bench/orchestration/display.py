@@ -152,9 +152,7 @@ class Display:
         table.add_column("progress", min_width=20)
         for heading in ("images/s", "loss", "stages"):
             table.add_column(heading, justify="right", no_wrap=True)
-        rows = [
-            self._row(trial, [progress.nodes[key] for key in keys], progress, pulses) for trial, keys in self._trials.items()
-        ]
+        rows = [self._row(trial, keys, progress, pulses) for trial, keys in self._trials.items()]
         if len(rows) > MOST_ROWS:  # a long sweep: what runs or failed, then the rest as a count
             interesting = [row for row in rows if row[0]]
             hidden = len(rows) - len(interesting[:MOST_ROWS])
@@ -165,8 +163,9 @@ class Display:
         return table
 
     def _row(
-        self, trial: str, nodes: list[Node], progress: Progress, pulses: dict[str, Pulse]
+        self, trial: str, keys: list[str], progress: Progress, pulses: dict[str, Pulse]
     ) -> tuple[bool, list[str | Text | ProgressBar]]:
+        nodes = [progress.nodes[key] for key in keys if key in progress.nodes]
         done = sum(node.state is StageState.DONE for node in nodes)
         count = f"{done}/{len(nodes)}"
         failed = next((node for node in nodes if node.key in progress.failures), None)
@@ -178,6 +177,8 @@ class Display:
             return True, [trial, running.name, ProgressBar(total=1.0, completed=beat.fraction, width=20), rate, loss, count]
         if failed is not None:
             return True, [trial, Text(f"{failed.name} failed", style="red"), "", "", "", count]
+        if len(nodes) < len(keys):  # a search took the rest out
+            return False, [trial, Text("pruned", style="dim"), "", "", "", f"{done}/{len(keys)}"]
         state = Text("done", style="green") if done == len(nodes) else Text("waiting", style="dim")
         return False, [trial, state, "", "", "", count]
 

@@ -64,12 +64,13 @@ def execute(
     *,
     on_change: Callable[[Progress], None] = lambda progress: None,
     grow: Callable[[Progress], Sequence[Trial]] | None = None,
+    dropped: set[str] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Progress:
     """Run what has no result yet and show it; with nothing to run no executor is started. ``cancelled`` is asked now and then.
 
     ``grow`` is asked whenever something may have settled. It may add nodes to the progress's, which run like the others, and
-    gives the trials that they belong to.
+    gives the trials that they belong to. It may add keys to ``dropped``, whose stages are ended and taken out.
 
     The first Ctrl-C (or SIGTERM) lets running stages save their state, a second one ends at once.
     """
@@ -90,7 +91,7 @@ def execute(
                 if cancelled():
                     runner.stop(CANCELLED)
 
-            runner = Runner(site.results, nodes, executor, on_change=changed)
+            runner = Runner(site.results, nodes, executor, on_change=changed, dropped=dropped)
             with _stopping_by_signal(runner.stop, console):
                 return runner.run()
     finally:

@@ -159,10 +159,11 @@ class MlflowProjector:
         experiment = self._experiment(client, sweep)
         runs = {run.data.tags[TRIAL]: run for run in _runs(client, experiment) if TRIAL in run.data.tags}
         outcome, parent = self._project_summary(client, experiment, sweep, runs.get(SUMMARY))
-        did = [outcome]
+        did, pruned = [outcome], sweep.pruned()
         for trial in sweep.trials:
             run = runs.get(contents.trial_tag(trial))
-            did.append(self._project_trial(client, experiment, sweep, trial, run, parent))
+            states = contents.stage_states(self._root, trial, pruned=trial.id in pruned)
+            did.append(self._project_trial(client, experiment, sweep, trial, run, parent, states))
         wanted = {contents.trial_tag(trial) for trial in sweep.trials} | {SUMMARY}
         for tag, run in runs.items():
             current = "yes" if tag in wanted else "no"
@@ -202,10 +203,16 @@ class MlflowProjector:
         return "created" if created else "completed", run_id
 
     def _project_trial(
-        self, client: MlflowClient, experiment: str, sweep: SweepRecord, trial: TrialRecord, run: Run | None, parent: str
+        self,
+        client: MlflowClient,
+        experiment: str,
+        sweep: SweepRecord,
+        trial: TrialRecord,
+        run: Run | None,
+        parent: str,
+        states: dict[str, str],
     ) -> str:
-        """One trial's run; what was done to it."""
-        states = contents.stage_states(self._root, trial)
+        """One trial's run, whose stages are in ``states``; what was done to it."""
         held = json.loads(run.data.tags.get(STAGES, "{}")) if run is not None else {}
         if run is not None and held == states:
             return "unchanged"
@@ -242,6 +249,8 @@ class MlflowProjector:
             client.set_terminated(run_id, "FAILED", contents.ended_ms(self._root, trial))
         elif set(states.values()) == {"done"}:
             client.set_terminated(run_id, "FINISHED", contents.ended_ms(self._root, trial))
+        elif "pruned" in states.values():
+            client.set_terminated(run_id, "KILLED", contents.ended_ms(self._root, trial))
         else:
             client.update_run(run_id, status="RUNNING")
 
