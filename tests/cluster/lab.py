@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 import time
@@ -132,5 +133,9 @@ class Lab:
         command = [sys.executable, "-m", "cluster.submitting_side", self.name, str(self.root), *keys]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path})
         assert process.stdout is not None
-        assert "polled" in process.stdout.readline()
+        ready = select.select([process.stdout], [], [], DEADLINE_SECONDS)[0]
+        if not ready or "polled" not in process.stdout.readline():
+            process.kill()
+            process.wait(timeout=30)
+            raise AssertionError("the submitting side ended, or was silent for too long")
         return process

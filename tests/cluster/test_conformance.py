@@ -113,7 +113,7 @@ def submitting_side_killed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     if lab.name != "inline":
         lab.pid(woken)
     side.kill()
-    side.wait()
+    side.wait(timeout=30)
     lab.go(woken)  # it finishes while nobody watches, where it can
     if lab.name in OUTLIVES:
         wait_for(lambda: lab.dir(woken).result() is not None, "a result without a submitting side")

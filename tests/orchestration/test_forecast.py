@@ -91,6 +91,26 @@ def test_the_error_is_told_and_noted_once_when_all_are_done(tmp_path: Path) -> N
     assert forecast_error(tmp_path, "small") is None
 
 
+def test_a_resumed_stage_took_what_all_of_its_attempts_took(tmp_path: Path) -> None:
+    work(tmp_path, nodes_of(tmp_path), [RATE, RATE])
+    longer = nodes_of(tmp_path, "trial.stages.pretrain.nimg=12800")
+    made = forecast(tmp_path, longer, 1)
+    keep_forecast(tmp_path, "small", made)
+    for node in longer.values():  # three quarters in an attempt that was killed, the rest in a second one
+        run, seconds = RunDir(tmp_path, node.key), RATE * flops(node)
+        run.prepare(node.spec)
+        with run.begin() as attempt:
+            lines = [{"event": "state", "time": 100.0}, {"event": "metrics", "time": 100.0 + 0.75 * seconds}]
+            (attempt.path / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        with run.begin() as attempt:
+            attempt.finish({"kind": "pretrain", "metrics": {}, "cost": {"seconds": 0.25 * seconds}, "attempts": 2})
+    told = forecast_error(tmp_path, "small")
+    assert told is not None
+    assert "+0%, inside the interval" in told
+    later = forecast(tmp_path, nodes_of(tmp_path, "trial.stages.pretrain.nimg=25600"), 1)
+    assert later.seconds == pytest.approx(2 * made.seconds), "the basis of the next forecast counts them too"
+
+
 def test_a_forecast_of_many_counts_what_is_done_too_since_others_like_it_are_to_come(tmp_path: Path) -> None:
     nodes = nodes_of(tmp_path)
     work(tmp_path, nodes, [RATE, RATE])

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from umd_bench.config.ray import RayConfig
     from umd_bench.config.resolve import Sweep, Trial
     from umd_bench.orchestration.execute import Site
+    from umd_bench.orchestration.plan import Node
     from umd_bench.orchestration.runner import Progress
 
 PLAIN_WIDTH = 140  # columns of a table that is written to a file or a pipe
@@ -52,6 +53,7 @@ GpusOption = Annotated[
     float | None,
     typer.Option("--gpus-per-stage", help="With --on ray: GPUs a stage asks for, such as 0.25 (default: an equal share)."),
 ]
+DetachOption = Annotated[bool, typer.Option("--detach", help="With --on slurm: submit everything and leave.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Stages side by side (default: cores / threads).")]
 TrackingOption = Annotated[
     str | None,
@@ -95,16 +97,54 @@ def ray_settings(on: str, address: str | None, gpus: float | None) -> RayConfig:
     return validate(RayConfig, document)
 
 
-def run_trial(trial: Trial, results: Path, data_root: Path | None, on: str) -> None:
-    from umd_bench.orchestration.execute import Site, execute, prepare
+def site_of(
+    on: str,
+    results: Path,
+    data_root: Path | None,
+    *,
+    workers: int | None = None,
+    cluster: str | None = None,
+    slurm: list[str] | None = None,
+    ray_address: str | None = None,
+    gpus_per_stage: float | None = None,
+    detach: bool = False,
+) -> Site:
+    """Where a command runs, from its options; what cannot be is refused before anything is written."""
+    from umd_bench.config.errors import UserError
+    from umd_bench.orchestration.execute import Site
+    from umd_bench.orchestration.executors import check_name
+
+    check_name(on)
+    if detach and on != "slurm":
+        raise UserError(f"--detach leaves the work to a cluster: expected --on slurm, found --on {on}")
+    jobs, ray = cluster_settings(on, cluster, slurm or []), ray_settings(on, ray_address, gpus_per_stage)
+    return Site(results, folder_of_data(data_root), on, workers, jobs, ray)
+
+
+def run_trial(trial: Trial, site: Site, *, detach: bool = False) -> None:
+    from umd_bench.orchestration.execute import execute, prepare
     from umd_bench.orchestration.status import metrics_table
 
-    site = Site(results, folder_of_data(data_root), on)
     nodes = prepare([trial], site)
+    if detach:
+        leave(nodes, site, f"`umd-bench logs RUN` ({', '.join(f'{node.name} {node.key}' for node in nodes.values())})")
+        return
     progress = execute(nodes, [trial], site, console)
-    console.print(metrics_table(results, nodes))
+    console.print(metrics_table(site.results, nodes))
     if not progress.complete:
         explain_and_exit(progress)
+
+
+def leave(nodes: dict[str, Node], site: Site, looks: str) -> None:
+    """Hand everything to the cluster and say how to come back; ``looks`` is the command that shows how it stands."""
+    from umd_bench.orchestration.execute import hand_over_to_slurm
+
+    handed = hand_over_to_slurm(nodes, site)
+    for line in (
+        f"{handed.submitted} stages submitted, {handed.alive} in the queue from before, {handed.left} left for later",
+        f"{looks} looks; the same command without --detach collects and goes on",
+    ):
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def run_search(sweep: Sweep, site: Site, mlflow: str | None) -> None:

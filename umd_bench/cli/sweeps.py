@@ -10,6 +10,7 @@ from umd_bench.cli.shared import (
     RESULTS,
     ClusterOption,
     DataOption,
+    DetachOption,
     GpusOption,
     OnOption,
     RayAddressOption,
@@ -20,13 +21,13 @@ from umd_bench.cli.shared import (
     TierOption,
     TrackingOption,
     WorkersOption,
-    cluster_settings,
     console,
     explain_and_exit,
     folder_of_data,
+    leave,
     print_report_of,
-    ray_settings,
     run_search,
+    site_of,
 )
 
 app = typer.Typer()
@@ -43,7 +44,7 @@ def sweep(
     slurm: SlurmOption = None,
     ray_address: RayAddressOption = None,
     gpus_per_stage: GpusOption = None,
-    detach: Annotated[bool, typer.Option("--detach", help="With --on slurm: submit everything and leave.")] = False,
+    detach: DetachOption = False,
     results: ResultsOption = RESULTS,
     data_root: DataOption = None,
     mlflow: TrackingOption = None,
@@ -51,15 +52,24 @@ def sweep(
     """Run what a sweep still lacks, then print its table."""
     from umd_bench.config.errors import UserError
     from umd_bench.config.resolve import load_sweep
-    from umd_bench.orchestration.execute import Site, execute, hand_over_to_slurm, prepare
+    from umd_bench.orchestration.execute import execute, prepare
     from umd_bench.orchestration.forecast import forecast, forecast_error, keep_forecast
     from umd_bench.orchestration.plan import sweep_record
     from umd_bench.store import StageState, cancel_request, write_sweep
     from umd_bench.tracking.background import BackgroundProjection
 
     resolved = load_sweep(file, tier=tier, sets=sets or [])
-    jobs, ray = cluster_settings(on, cluster, slurm or []), ray_settings(on, ray_address, gpus_per_stage)
-    site = Site(results, folder_of_data(data_root), on, workers, jobs, ray)
+    site = site_of(
+        on,
+        results,
+        data_root,
+        workers=workers,
+        cluster=cluster,
+        slurm=slurm,
+        ray_address=ray_address,
+        gpus_per_stage=gpus_per_stage,
+        detach=detach,
+    )
     if resolved.config.search is not None:
         if detach:
             raise UserError("--detach is not accepted: a search is suggested by the command's own process, which has to stay")
@@ -74,12 +84,7 @@ def sweep(
     request = cancel_request(results, record.name)
     request.unlink(missing_ok=True)
     if detach:
-        handed = hand_over_to_slurm(nodes, site)
-        for line in (
-            f"{handed.submitted} stages submitted, {handed.alive} in the queue from before, {handed.left} left for later",
-            f"`umd-bench status {record.name}` looks; the same command without --detach collects and goes on",
-        ):
-            console.print(line, highlight=False, soft_wrap=True)
+        leave(nodes, site, f"`umd-bench status {record.name}`")
         return
     tracking = BackgroundProjection(mlflow, results, record)
     progress = execute(nodes, resolved.trials, site, console, on_change=lambda _: tracking.tick(), cancelled=request.exists)
@@ -151,18 +156,22 @@ def status(
 
 @app.command()
 def cancel(
-    name: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name.")],
+    what: Annotated[
+        str, typer.Argument(metavar="SWEEP|TRIAL|RUN", help="A sweep's name, or a trial or run as `logs` takes it.")
+    ],
     results: ResultsOption = RESULTS,
 ) -> None:
-    """Take a sweep's jobs back and ask commands at work on it to stop; what runs saves its state first."""
+    """Take jobs back, and ask commands at work on a sweep to stop; what runs saves its state first."""
     from umd_bench.orchestration.detached import cancel_jobs
-    from umd_bench.store import cancel_request, read_sweep
+    from umd_bench.orchestration.finding import find_work
+    from umd_bench.store import cancel_request
 
-    record = read_sweep(results, name)
-    cancel_request(results, name).touch()
-    keys = dict.fromkeys(key for trial in record.trials for key in trial.stages.values())
+    sweep, keys = find_work(results, what)
+    if sweep is not None:
+        cancel_request(results, sweep).touch()
     ended, busy = cancel_jobs(results, keys)
-    console.print(f"{ended} jobs ended, {busy} still save their state; a command at work on {name} stops as soon as it can")
+    at_work = "" if sweep is None else f"; a command at work on {sweep} stops as soon as it can"
+    console.print(f"{ended} jobs ended, {busy} still save their state{at_work}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -104,12 +104,13 @@ def execute(
 
 
 def hand_over_to_slurm(nodes: dict[str, Node], site: Site) -> HandedOver:
-    """Submit all that has no result as jobs that wait for each other, and leave; :class:`UserError` where that cannot be."""
+    """Submit all that has no result as jobs that wait for each other, and leave; :class:`UserError` where that cannot be.
+
+    The site's executor is ``slurm``.
+    """
     from umd_bench.orchestration.detached import HandedOver, hand_over
     from umd_bench.orchestration.executors.submitit_jobs import SubmititExecutor
 
-    if site.executor != "slurm":
-        raise UserError(f"--detach leaves a sweep to a cluster: expected --on slurm, found --on {site.executor}")
     missing = [node for node in nodes.values() if node.state is not StageState.DONE]
     if not missing:
         return HandedOver(0, 0, 0)

@@ -3,7 +3,8 @@
 A stage's work is counted in units in which all stages of its kind are alike: FLOPs per image x images for training, and for
 what is evaluated the size of the network x model calls x images. Seconds per unit come from finished stages of the same kind,
 on the same data set for probes. The interval goes from the fastest tenth of them to the slowest; one alone is taken to be
-right within a factor of two. Where no stage of a kind has finished there is no basis, and the forecast says so.
+right within a factor of two. A stage that was resumed took what all of its attempts took. Where no stage of a kind has finished
+there is no basis, and the forecast says so.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def forecast(
     sizes: dict[Kind, list[float]] = {}
     for spec, result, size in _past(root, {node.spec.kind for node in todo}):
         try:
-            seconds, work = result.get("cost", {}).get("seconds"), _work(spec, data_root)
+            seconds, work = _seconds(RunDir(root, spec.key), result), _work(spec, data_root)
         except UserError:  # its data set is not known here any more
             continue
         if seconds and work:
@@ -117,9 +118,9 @@ def forecast_error(root: Path, sweep: str) -> str | None:
     kept = read_json(path)
     if kept is None or "took" in kept:
         return None
-    results = [RunDir(root, key).result() for key in kept["keys"]]
-    took = [result["cost"]["seconds"] for result in results if result is not None]
-    if len(took) < len(results):
+    runs = [RunDir(root, key) for key in kept["keys"]]
+    took = [_seconds(run, result) for run in runs if (result := run.result()) is not None]
+    if len(took) < len(runs):
         return None
     return _compare(path, kept, math.fsum(took))
 
@@ -156,6 +157,15 @@ def _compare(path: Path, kept: dict[str, Any], total: float) -> str | None:
         f"forecast was {_hours(kept['seconds'])} device-hours ({_hours(kept['low'])} to {_hours(kept['high'])}), "
         f"it took {_hours(total)}: {error:+.0%}, {inside} the interval"
     )
+
+
+def _seconds(run: RunDir, result: dict[str, Any]) -> float:
+    """What a stage took in all: its result counts the last attempt alone, those before it took as long as their events say."""
+    total = float(result.get("cost", {}).get("seconds") or 0)
+    for number in range(1, result.get("attempts", 1)):
+        times = [event["time"] for event in run.events(number) if "time" in event]
+        total += max(times) - min(times) if times else 0
+    return total
 
 
 def _past(root: Path, kinds: Iterable[str]) -> Iterator[tuple[StageSpec, dict[str, Any], float]]:

@@ -12,7 +12,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+
+from umd_bench.orchestration.findings import Finding
 
 TRY_SECONDS = 60.0
 SLOW_SECONDS = 20.0
@@ -45,39 +46,39 @@ REMEDIES = (
     (r"No module named", "ray is not installed whole: pip install ray again"),
 )
 
-Line = tuple[Literal["pass", "warn", "fail"], str, str]
 
-
-def check_ray(*, seconds: float = TRY_SECONDS) -> Iterator[Line]:
-    """Findings as (level, what, remedy): what a Ray needs, then whether one starts and answers within ``seconds``."""
+def check_ray(*, seconds: float = TRY_SECONDS) -> Iterator[Finding]:
+    """What a Ray needs, then whether one starts and answers within ``seconds``."""
     yield from _temporary_folder()
     yield from _shared_memory()
     yield from _variables()
     yield _try(seconds)
 
 
-def _temporary_folder() -> Iterator[Line]:
+def _temporary_folder() -> Iterator[Finding]:
     folder = tempfile.gettempdir()
     if len(os.fsencode(folder + SOCKET)) > SOCKET_PATH_BYTES:
-        yield "fail", f"the temporary folder {folder} has too long a path for Ray's sockets", "set TMPDIR to a short one: /tmp"
+        yield Finding(
+            "fail", f"the temporary folder {folder} has too long a path for Ray's sockets", "set TMPDIR to a short one: /tmp"
+        )
     elif not os.access(folder, os.W_OK):
-        yield "fail", f"the temporary folder {folder} cannot be written", "set TMPDIR to one that can be"
+        yield Finding("fail", f"the temporary folder {folder} cannot be written", "set TMPDIR to one that can be")
 
 
-def _shared_memory() -> Iterator[Line]:
+def _shared_memory() -> Iterator[Finding]:
     shm = Path("/dev/shm")
     if not shm.is_dir():
-        yield "warn", "there is no /dev/shm: Ray keeps its objects on disk", "start the container with --shm-size=1g"
+        yield Finding("warn", "there is no /dev/shm: Ray keeps its objects on disk", "start the container with --shm-size=1g")
     elif (free := shutil.disk_usage(shm).free) < SHM_BYTES:
-        yield "warn", f"/dev/shm has {free / 1e6:.0f} MB free", "free some, or start the container with --shm-size=1g"
+        yield Finding("warn", f"/dev/shm has {free / 1e6:.0f} MB free", "free some, or start the container with --shm-size=1g")
 
 
-def _variables() -> Iterator[Line]:
+def _variables() -> Iterator[Finding]:
     if address := os.environ.get("RAY_ADDRESS"):
-        yield "warn", f"RAY_ADDRESS={address} is not used by itself", f"to run there, give --ray-address {address}"
+        yield Finding("warn", f"RAY_ADDRESS={address} is not used by itself", f"to run there, give --ray-address {address}")
 
 
-def _try(seconds: float) -> Line:
+def _try(seconds: float) -> Finding:
     begun = time.monotonic()
     command = [sys.executable, "-c", _TRY]
     with subprocess.Popen(
@@ -89,13 +90,17 @@ def _try(seconds: float) -> Line:
             os.killpg(tried.pid, signal.SIGKILL)  # Ray's own processes see that and end
             out, err = tried.communicate()
             words = _last(err)
-            return "fail", f"a local Ray did not start within {seconds:.0f} s{f' ({words})' if words else ''}", _remedy(words)
+            return Finding(
+                "fail", f"a local Ray did not start within {seconds:.0f} s{f' ({words})' if words else ''}", _remedy(words)
+            )
     took = time.monotonic() - begun
     if tried.returncode != 0:
         words = _last(err)
-        return "fail", f"a local Ray cannot start ({words})", _remedy(words)
+        return Finding("fail", f"a local Ray cannot start ({words})", _remedy(words))
     what = f"a local Ray {out.split()[0]} starts, answers and ends in {took:.0f} s"
-    return ("pass", what, "") if took < SLOW_SECONDS else ("warn", what, "the machine is busy, or its disk is slow")
+    if took < SLOW_SECONDS:
+        return Finding("pass", what)
+    return Finding("warn", what, "the machine is busy, or its disk is slow")
 
 
 def _last(text: str) -> str:

@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import sqlite3
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ TRIAL, STAGES, CURRENT, FILES = "umd_bench.trial", "umd_bench.stages", "umd_benc
 SUMMARY = "summary"
 SUMMARY_FILES = ("table.md", "table.html", "table.csv", "long.csv", "figure.png")
 LOCK_SECONDS = 30.0
+LOOK_SECONDS = 20.0
 _ACCEPTED_URI = r"(sqlite|https?|postgresql|mysql|mssql|databricks|file)(\+\w+)?:"
 _BATCH = 900  # MLflow takes at most 1000 values at once
 _NOTE_CHARACTERS = 7_000
@@ -82,6 +84,11 @@ def push(results: Path, sweep: str | None = None, uri: str | None = None) -> Ite
         yield f"{name}: {projector.project(read_sweep(results, name))} in {projector.address}"
 
 
+def look_at_store(uri: str | None, results: Path) -> str:
+    """How the store is that ``--mlflow URI`` means, in one sentence; :class:`TrackingError` for one that is no use."""
+    return "MLflow: off" if uri == "off" else MlflowProjector(uri or default_uri(results), results).look()
+
+
 class MlflowProjector:
     """Projects sweeps of the results folder ``root`` into the store at ``uri``. Making the object touches neither."""
 
@@ -105,6 +112,38 @@ class MlflowProjector:
                 f"MLflow at {self.address} cannot be updated ({_reason(error)}); results are not affected, and "
                 f"`umd-bench mlflow push` sends what is missing"
             ) from error
+
+    def look(self) -> str:
+        """How the store is, in one sentence; writes nothing. Raises :class:`TrackingError` for one that is of no use.
+
+        Whether a server takes what it is sent shows only when something is sent.
+        """
+        found: list[str | Exception] = []
+        thread = threading.Thread(target=lambda: found.append(self._look()), name="mlflow", daemon=True)
+        thread.start()
+        thread.join(LOOK_SECONDS)
+        said = found[0] if found else TimeoutError(f"no answer within {LOOK_SECONDS:.0f} s")
+        if isinstance(said, Exception):
+            raise TrackingError(
+                f"MLflow at {self.address} cannot be used ({_reason(said)}); results are not affected"
+            ) from said
+        return said
+
+    def _look(self) -> str | Exception:
+        path = Path(self._uri.removeprefix("sqlite:///"))
+        try:
+            if not self._uri.startswith("sqlite:///"):
+                with _connected(self._uri) as client:
+                    client.search_experiments(max_results=1)
+                return f"MLflow at {self.address} answers"
+            if not path.exists():
+                return f"MLflow: {self.address} is made by the first sweep"
+            with contextlib.closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=LOOK_SECONDS / 2)) as store:
+                store.execute("BEGIN IMMEDIATE")  # needs the right to write, and a lock as writing does
+                store.rollback()
+        except Exception as error:
+            return error
+        return f"MLflow: {self.address} can be written"
 
     def _check_file(self) -> None:
         """MLflow keeps a SQLite file open for the life of a process, and goes on writing into one that was deleted."""

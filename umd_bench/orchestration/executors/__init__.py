@@ -64,6 +64,12 @@ EXECUTORS: dict[str, Callable[[Place], Executor]] = {
 }
 
 
+def check_name(name: str) -> None:
+    """Raises :class:`UserError` for a name that no executor has."""
+    if name not in EXECUTORS:
+        raise UserError(f"--on {name!r} is not accepted: {one_of(EXECUTORS)}")
+
+
 def start_executor(
     name: str,
     root: Path,
@@ -76,9 +82,8 @@ def start_executor(
     ray: RayConfig | None = None,
 ) -> Executor:
     """Start the named executor; an unknown name, or settings that it refuses, raise :class:`UserError`."""
-    if name not in EXECUTORS:
-        raise UserError(f"--on {name!r} is not accepted: {one_of(EXECUTORS)}")
+    check_name(name)
     return EXECUTORS[name](Place(root, data_root, workers, threads, cluster or ClusterConfig(), stage, ray or RayConfig()))
 
 
-__all__ = ["EXECUTORS", "TRIES", "Ended", "Executor", "Kind", "Place", "start_executor"]
+__all__ = ["EXECUTORS", "TRIES", "Ended", "Executor", "Kind", "Place", "check_name", "start_executor"]
