@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from cluster import scripted_stage
 
 from umd_bench.config.cluster import ClusterConfig
+from umd_bench.config.ray import RayConfig
 from umd_bench.orchestration.executors import Ended, Executor, start_executor
 from umd_bench.orchestration.executors.submitit_jobs import SubmititExecutor
 from umd_bench.store import RunDir
@@ -33,8 +35,8 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = DEADLINE
 class Lab:
     """A results folder and an executor on it; keys are counted, so that tests may share both."""
 
-    def __init__(self, name: str, root: Path) -> None:
-        self.name, self.root = name, root
+    def __init__(self, name: str, root: Path, *, ray: RayConfig | None = None) -> None:
+        self.name, self.root, self.ray = name, root, ray
         self.workers, self.cluster = WORKERS, CLUSTER
         self._count = 0
         self._executor: Executor | None = None
@@ -49,7 +51,14 @@ class Lab:
     def another(self) -> Executor:
         """A second executor on the same results, as a command that is started again has it."""
         executor = start_executor(
-            self.name, self.root, self.root, workers=WORKERS, threads=1, cluster=self.cluster, stage=scripted_stage.NAME
+            self.name,
+            self.root,
+            self.root,
+            workers=WORKERS,
+            threads=1,
+            cluster=self.cluster,
+            stage=scripted_stage.NAME,
+            ray=self.ray,
         )
         if isinstance(executor, SubmititExecutor):
             executor._queue.status_seconds = STATUS_SECONDS
@@ -124,5 +133,9 @@ class Lab:
         command = [sys.executable, "-m", "cluster.submitting_side", self.name, str(self.root), *keys]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path})
         assert process.stdout is not None
-        assert "polled" in process.stdout.readline()
+        ready = select.select([process.stdout], [], [], DEADLINE_SECONDS)[0]
+        if not ready or "polled" not in process.stdout.readline():
+            process.kill()
+            process.wait(timeout=30)
+            raise AssertionError("the submitting side ended, or was silent for too long")
         return process

@@ -19,6 +19,7 @@ from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
 TERM_SECONDS = 5.0
+KILL_SECONDS = 15.0  # less than the 30 s that the cluster waits for its reapers
 
 
 def descendants(pid: int) -> list[int]:
@@ -93,7 +94,9 @@ def _reap() -> None:
 
 
 def _kill_all() -> None:
-    while found := descendants(os.getpid()):
+    """A process that the kernel cannot end now (it waits for a device) is left to init after a while."""
+    until = time.monotonic() + KILL_SECONDS
+    while (found := descendants(os.getpid())) and time.monotonic() < until:
         for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

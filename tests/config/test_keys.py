@@ -202,7 +202,7 @@ def test_the_size_and_the_vae_of_the_data_are_in_every_key() -> None:
 
 @pytest.mark.parametrize(
     "idle",
-    ["scores=[is, accuracy, fd]", "more_extractors=[]", "save=false"],
+    ["scores=[is, accuracy, fd]", "more_extractors=[]", "save=false", "precision=fp32"],
 )
 def test_a_later_field_of_generate_is_in_no_key_where_it_is_idle(idle: str) -> None:
     plain = {"parent": "finetune", "n": 500, "extractor": "digits_cnn"}
@@ -211,7 +211,9 @@ def test_a_later_field_of_generate_is_in_no_key_where_it_is_idle(idle: str) -> N
     assert keys("umd", *before, f"stages.generate.{idle}") == keys("umd", *before)
 
 
-@pytest.mark.parametrize("acts", ["scores=[fd]", "more_extractors=[fashion_cnn]", "save=true", "reference=train"])
+@pytest.mark.parametrize(
+    "acts", ["scores=[fd]", "more_extractors=[fashion_cnn]", "save=true", "reference=train", "precision=bf16"]
+)
 def test_what_a_generate_stage_scores_is_in_its_key_alone(acts: str) -> None:
     assert changed(f"stages.generate.{acts}") == {"generate"}
 

@@ -249,3 +249,17 @@ def test_eta_zero_uses_the_starting_noise_alone() -> None:
 def test_what_cannot_be_sampled_is_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(FieldError, match=message):
         generate(tiny_model("adaln1_nc10"), COSINE, config(**fields), label=None, indices=[0], seed=0)
+
+
+def test_bf16_is_in_the_model_alone_and_draws_nearly_the_same_samples() -> None:
+    model = tiny_model("adaln1_nc10")
+    label = torch.tensor([0, 1])
+    draws = [
+        generate(
+            model, COSINE, config(steps=5, eta=0, cfg_scale=2.0, precision=precision), label=label, indices=range(2), seed=0
+        )
+        for precision in ("fp32", "bf16")
+    ]
+    assert draws[1].dtype == torch.float32
+    difference = (draws[0] - draws[1]).abs().mean() / draws[0].abs().mean()
+    assert 0 < difference < 0.05

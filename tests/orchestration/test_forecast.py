@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,10 @@ from orchestration.small import write_small
 from umd_bench.config.resolve import load_sweep
 from umd_bench.config.training import TrainStage
 from umd_bench.engine.flops import flops_per_image
-from umd_bench.orchestration.forecast import forecast, forecast_error, keep_forecast
-from umd_bench.orchestration.plan import Node, build_graph
+from umd_bench.orchestration.forecast import forecast, forecast_error, keep_forecast, search_forecast_error
+from umd_bench.orchestration.plan import Node, build_graph, sweep_record
 from umd_bench.orchestration.runner import Runner
-from umd_bench.store import RunDir
+from umd_bench.store import RunDir, write_sweep
 
 RATE = 1e-6  # seconds a FLOP
 
@@ -88,3 +89,52 @@ def test_the_error_is_told_and_noted_once_when_all_are_done(tmp_path: Path) -> N
     assert "+50%, outside the interval" in told
     assert '"error": 0.5' in (tmp_path / "sweeps" / "small" / "forecast.json").read_text()
     assert forecast_error(tmp_path, "small") is None
+
+
+def test_a_resumed_stage_took_what_all_of_its_attempts_took(tmp_path: Path) -> None:
+    work(tmp_path, nodes_of(tmp_path), [RATE, RATE])
+    longer = nodes_of(tmp_path, "trial.stages.pretrain.nimg=12800")
+    made = forecast(tmp_path, longer, 1)
+    keep_forecast(tmp_path, "small", made)
+    for node in longer.values():  # three quarters in an attempt that was killed, the rest in a second one
+        run, seconds = RunDir(tmp_path, node.key), RATE * flops(node)
+        run.prepare(node.spec)
+        with run.begin() as attempt:
+            lines = [{"event": "state", "time": 100.0}, {"event": "metrics", "time": 100.0 + 0.75 * seconds}]
+            (attempt.path / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        with run.begin() as attempt:
+            attempt.finish({"kind": "pretrain", "metrics": {}, "cost": {"seconds": 0.25 * seconds}, "attempts": 2})
+    told = forecast_error(tmp_path, "small")
+    assert told is not None
+    assert "+0%, inside the interval" in told
+    later = forecast(tmp_path, nodes_of(tmp_path, "trial.stages.pretrain.nimg=25600"), 1)
+    assert later.seconds == pytest.approx(2 * made.seconds), "the basis of the next forecast counts them too"
+
+
+def test_a_forecast_of_many_counts_what_is_done_too_since_others_like_it_are_to_come(tmp_path: Path) -> None:
+    nodes = nodes_of(tmp_path)
+    work(tmp_path, nodes, [RATE, RATE])
+    assert forecast(tmp_path, nodes_of(tmp_path), 1).keys == ()
+    assert forecast(tmp_path, nodes_of(tmp_path), 1, copies=5).seconds == pytest.approx(
+        5 * RATE * sum(map(flops, nodes.values()))
+    )
+
+
+def test_a_search_is_compared_with_what_its_stages_were_at_work_since_pruned_ones_too(tmp_path: Path) -> None:
+    work(tmp_path, nodes_of(tmp_path), [RATE, RATE])
+    sweep = load_sweep(write_small(tmp_path), sets=("seeds=[1]", "stages=[pretrain]"))
+    made = forecast(tmp_path, build_graph(tmp_path, sweep.trials), 1)
+    write_sweep(tmp_path, sweep_record(sweep))
+    keep_forecast(tmp_path, "small", made)
+    since = (tmp_path / "sweeps" / "small" / "forecast.json").stat().st_mtime
+    for trial in sweep.trials:
+        run = RunDir(tmp_path, trial.specs["pretrain"].key)
+        run.prepare(trial.specs["pretrain"])
+        lines = [{"event": "state", "time": since + at} for at in (-50, -40, 1, 1 + made.seconds)]
+        folder = run.attempt_path(1)
+        folder.mkdir()
+        (folder / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    told = search_forecast_error(tmp_path, "small")
+    assert told is not None
+    assert "+100%, " in told
+    assert search_forecast_error(tmp_path, "small") is None

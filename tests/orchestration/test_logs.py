@@ -11,7 +11,8 @@ from orchestration.small import write_small
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.resolve import Sweep, load_sweep
-from umd_bench.orchestration.executors.records import Claim, Jobs
+from umd_bench.orchestration import logs
+from umd_bench.orchestration.executors.records import Batch, Claim, Jobs
 from umd_bench.orchestration.finding import find_stages
 from umd_bench.orchestration.logs import show_logs
 from umd_bench.orchestration.plan import sweep_record
@@ -111,3 +112,37 @@ def test_what_a_stages_job_printed_is_told_and_no_other_jobs(tmp_path: Path, swe
     ):
         (jobs.folder("batch") / name).write_text(text)
     assert lines(tmp_path, run.key) == ["pretrain job 7_1_0_log.err | no such module"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (
+            "echo 'PENDING|Resources|10:00|'",
+            "7_1 waits in the queue (Resources), to start about 10:00",
+        ),
+        ("echo 'PENDING|Dependency|N/A|'", "7_1 waits in the queue (Dependency)"),
+        ("echo 'RUNNING|None|2026-11-25T10:00:00|node3'", "7_1 is RUNNING on node3"),
+        ("exit 1", "7_1 was submitted, and nobody says how it is now"),
+        ("exec sleep 60", "7_1 was submitted, and nobody says how it is now"),
+    ],
+)
+def test_a_stage_that_waits_for_its_job_says_so_and_why(
+    tmp_path: Path, sweep: Sweep, answer: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begun(tmp_path, sweep)
+    jobs = Jobs(tmp_path)
+    assert jobs.claim(Claim(run.key, 1, "batch", 1))
+    jobs.write(
+        Batch(
+            name="batch", executor="slurm", host="here", created=0, tasks=(("0" * 16,), (run.key,)), root=str(tmp_path),
+            data_root=str(tmp_path), stage="a:b", code="", minutes=5, signal_seconds=5, threads=1,
+        )
+    )  # fmt: skip
+    assert lines(tmp_path, run.key) == [f"pretrain [{run.key}]: not begun yet; its submission is not confirmed"]
+    jobs.confirm("batch", ["7_0", "7_1"])
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\n{answer}\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(logs, "QUEUE_SECONDS", 0.3)
+    assert lines(tmp_path, run.key) == [f"pretrain [{run.key}]: not begun yet; its job {said}"]

@@ -40,11 +40,11 @@ def test_the_schema_says_every_state_attempt_and_failure(tmp_path: Path, sweep: 
     assert set(told) == {"schema", "results", "sweeps", "stages"}
     assert told["schema"] == 1
     (small,) = told["sweeps"]
-    assert set(small) == {"name", "question", "tier", "complete", "counts", "trials"}
+    assert set(small) == {"name", "question", "tier", "complete", "counts", "pruned", "trials"}
     assert small["counts"] == {"new": 16, "running": 0, "interrupted": 0, "failed": 2, "done": 2}
     assert not small["complete"]
     assert [trial["state"] for trial in small["trials"]] == ["failed", "failed", "new", "new"]
-    assert set(small["trials"][0]) == {"id", "method", "seed", "axes", "state", "stages"}
+    assert set(small["trials"][0]) == {"id", "method", "seed", "axes", "state", "pruned", "stages"}
     assert [trial["id"] for trial in small["trials"]] == [trial.id for trial in sweep.trials]
     failed, died, _, half = (told["stages"][trial.specs["pretrain"].key] for trial in sweep.trials)
     assert failed == {

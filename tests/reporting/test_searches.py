@@ -15,7 +15,7 @@ from umd_bench.reporting.report import write_report
 from umd_bench.reporting.search_figure import search_figure
 from umd_bench.reporting.searches import SearchSummary, pareto_front, search_cells, summarize_search
 from umd_bench.reporting.summary import summarize
-from umd_bench.store import SearchRecord, SuggestionRecord, SweepRecord, write_sweep
+from umd_bench.store import RunDir, SearchRecord, SuggestionRecord, SweepRecord, write_sweep
 
 RATIO = "stages.pretrain.corruption.mask_ratio"
 ACCURACY, DISTANCE = "finetune_probe.acc_10shot", "generate.fd_digits_cnn"
@@ -87,9 +87,63 @@ def test_the_whole_search_stands_in_the_frame_and_what_went_wrong_in_the_notes(t
     assert frame["front"].tolist() == [False, True, True, False, True, False]
     assert frame["repeats"].tolist()[4] == 1
     notes = " ".join(found.notes)
-    for part in ("5 of 6 suggestions done, 1 failed, 1 equal to an earlier one", "constant liar", "Failed (1): finetune (nan)"):
+    for part in ("5 done, 1 failed, 1 of them equal to an earlier one", "Parzen", "Failed (1): finetune (nan)"):
         assert part in notes
     assert "run the best again with other seeds" in notes
+
+
+def pruned(root: Path) -> SweepRecord:
+    """:func:`searched`, where the last two suggestions that were done were pruned instead, each at another rung."""
+    pruner = {"kind": "median", "metric": "probe.acc_10shot", "direction": "maximise"}
+    record = searched(root, objectives={ACCURACY: "maximise"}, pruner=pruner)
+    assert record.search is not None
+    suggestions = list(record.search.suggestions)
+    for number, rungs in ((2, {0.25: 0.4}), (3, {0.25: 0.5, 0.5: 0.45})):
+        suggestions[number] = suggestions[number].model_copy(update={"state": "pruned", "scores": {}, "rungs": rungs})
+    record = record.model_copy(update={"search": record.search.model_copy(update={"suggestions": suggestions})})
+    write_sweep(root, record)
+    return record
+
+
+def test_pruned_suggestions_are_told_in_notes_frame_and_figure_and_have_no_rank(tmp_path: Path) -> None:
+    record = pruned(tmp_path)
+    found = found_in(tmp_path)
+    assert [row.suggestion.number for row in found.ranked] == [1, 0]
+    frame = found.frame()
+    assert frame["pruned_at"].tolist() == [None, None, 0.25, 0.5, None, None]
+    assert frame["probe_at_50.acc_10shot"].tolist()[2:4] == [None, 0.45]
+    notes = " ".join(found.notes)
+    assert "3 done, 1 failed, 2 pruned" in notes
+    assert "Pruned by the median of probe.acc_10shot (maximise): 1 at 25% of the training, 1 at 50% of the training." in notes
+    assert "Missing" not in notes
+    drawn = search_figure(found)
+    assert drawn is not None
+    legend = drawn.axes[-1].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["pruned at 25%", "pruned at 50%"]
+    low, high = drawn.axes[1].get_xlim()
+    assert all(low <= ratio <= high for ratio in record.axes[RATIO])
+
+
+def test_what_was_pruned_is_not_reported_as_missing(tmp_path: Path) -> None:
+    record = pruned(tmp_path)
+    for trial in record.trials:
+        if trial.id in record.pruned():
+            (RunDir(tmp_path, trial.stages["generate"]).path / "result.json").unlink()
+    assert set(record.pruned().values()) == {0.25, 0.5}
+    assert not any("Missing" in note for note in summarize(tmp_path, "mask_ratio").notes)
+
+
+def test_rungs_are_no_columns_of_the_table_unless_one_is_asked_for(tmp_path: Path) -> None:
+    record = pruned(tmp_path)
+    first = record.trials[0].model_copy(
+        update={"stages": record.trials[0].stages | {"probe_at_25": record.trials[0].stages["probe"]}}
+    )
+    write_sweep(tmp_path, record.model_copy(update={"trials": [first, *record.trials[1:]]}))
+    for metrics in ((), ("*.acc_*",)):
+        assert "probe_at_25" not in {column.stage for column in summarize(tmp_path, "mask_ratio", metrics=metrics).columns}
+    (asked,) = summarize(tmp_path, "mask_ratio", metrics=["probe_at_25.acc_10shot"]).columns
+    assert asked.stage == "probe_at_25"
 
 
 def test_reports_of_a_search_are_the_same_bytes_twice(tmp_path: Path) -> None:

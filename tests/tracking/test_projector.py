@@ -16,7 +16,7 @@ from mlflow.entities import Run
 from reporting.built_results import TWO_ARMS, build_sweep
 
 from umd_bench.config.errors import UserError
-from umd_bench.store import RunDir, SweepRecord
+from umd_bench.store import RunDir, SearchRecord, SuggestionRecord, SweepRecord
 from umd_bench.store.files import write_json
 from umd_bench.tracking import background, contents, projector
 from umd_bench.tracking.background import BackgroundProjection
@@ -146,6 +146,25 @@ def test_a_failed_trial_is_shown_as_failed_and_recovers(uri: str, client: Mlflow
     _build(tmp_path, "failed")
     MlflowProjector(uri, tmp_path).project(record)
     assert _runs(client, "failed")[trial].info.status == "FINISHED"
+
+
+def test_a_trial_that_a_search_pruned_is_shown_as_ended(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+    trial = "mask_ratio=0.25,seed=0"
+    built = _build(tmp_path, "pruned", skipped={trial: EVALUATIONS})
+    config = {
+        "trials": 1,
+        "space": {"model.width": {"low": 8, "high": 16}},
+        "objectives": {"probe.acc_10shot": "maximise"},
+        "pruner": {"kind": "median"},
+    }
+    suggestion = SuggestionRecord(number=0, arm={}, values={}, trials=(trial,), state="pruned", rungs={0.25: 0.3})
+    search = SearchRecord.model_validate({"config": config, "arms": 1, "suggestions": [suggestion]})
+    record = built.model_copy(update={"search": search})
+    for _ in range(2):
+        MlflowProjector(uri, tmp_path).project(record)
+        found = _runs(client, "pruned")
+        assert found[trial].info.status == "KILLED"
+        assert found["mask_ratio=0.25,seed=1"].info.status == "FINISHED"
 
 
 def test_a_store_rebuilt_from_nothing_holds_the_same(uri: str, client: MlflowClient, tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from umd_bench.bench.machine import Machine
 from umd_bench.bench.rates import Rate, Work, measure
+from umd_bench.bench.tables import Table, spread
 from umd_bench.config.data import DataConfig
 from umd_bench.config.errors import FieldError
 from umd_bench.config.resolve import load_trial
@@ -72,9 +74,35 @@ class Finding:
             return f"The loader alone is {self.ratio:,.0f} times as fast as the S/4 step that it feeds (wanted: {WANTED})."
         return f"The loader alone is only {self.ratio:.1f} times as fast as the S/4 step that it feeds (wanted: {WANTED})."
 
+    def with_machine(self, machine: Machine) -> Placed:
+        """The same as a finding of the notebook."""
+        return Placed(machine, self)
+
     def as_json(self) -> dict[str, Any]:
         """Plain values, the ratio among them."""
         return {**asdict(self), "ratio": self.ratio, "wanted": WANTED, "fast_enough": self.fast_enough}
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What was measured of the loader, on which machine."""
+
+    machine: Machine
+    finding: Finding
+
+    def tables(self) -> list[Table]:
+        """The loaders and the step that they feed."""
+        rates = {**self.finding.loaders, f"S/4 training step, {self.finding.precision}": self.finding.step}
+        title = f"Data: {self.finding.data}, batch {self.finding.batch}"
+        return [Table(title, ("", "images/s (range)"), tuple((name, spread(rate)) for name, rate in rates.items()))]
+
+    def remarks(self) -> list[str]:
+        """The verdict."""
+        return [self.finding.verdict]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**self.finding.as_json(), "machine": asdict(self.machine)}
 
 
 def bench_data(

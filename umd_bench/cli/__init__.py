@@ -11,7 +11,7 @@ import sys
 import typer
 from rich.console import Console
 
-from umd_bench.cli import bench, data, extractors, following, machine, runs, sweeps, tracking
+from umd_bench.cli import bench_whole, data, extractors, following, machine, runs, sweeps, tracking
 from umd_bench.config.errors import UserError
 
 app = typer.Typer(
@@ -25,7 +25,7 @@ for verbs in (sweeps.app, following.app, runs.app, machine.app):
     app.add_typer(verbs)
 app.add_typer(data.app, name="data")
 app.add_typer(tracking.app, name="mlflow")
-app.add_typer(bench.app, name="bench")
+app.add_typer(bench_whole.app, name="bench")
 app.add_typer(extractors.app, name="extractor")
 
 

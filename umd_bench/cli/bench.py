@@ -8,14 +8,17 @@ from typing import Annotated
 
 import typer
 
-from umd_bench.cli.shared import DataOption, SizeOption, console, folder_of_data
+from umd_bench.cli.measuring import DeviceOption, JsonOption, RepeatsOption, ThreadsOption, here, show
+from umd_bench.cli.shared import DataOption, SetOption, SizeOption, TierOption, console, folder_of_data
 
-app = typer.Typer(help="Measure what the pieces cost in time: data.", no_args_is_help=True)
+app = typer.Typer(
+    help="Measure what the pieces cost in time: data, train, sample, fid, probe, sweep, scale, all.", no_args_is_help=True
+)
 
 
 @app.callback()
 def bench() -> None:
-    """Measure what the pieces cost in time: data."""
+    """Measure what the pieces cost in time: data, train, sample, fid, probe, sweep, scale, all."""
 
 
 @app.command("data")
@@ -71,3 +74,127 @@ def bench_data_verb(
         table.add_row(name, *numbers, str(rate.repeats), str(rate.calls))
     console.print(table)
     console.print(found.verdict, highlight=False)
+
+
+@app.command("train")
+def bench_train_verb(
+    method: Annotated[str, typer.Option("--method", help="umd, mae, dit, maskdit or dit_scratch.")] = "umd",
+    tier: TierOption = None,
+    model: Annotated[str | None, typer.Option("--model", help="S/4, B/4, L/2 and so on (default: the tier's).")] = None,
+    size: SizeOption = None,
+    stage: Annotated[str, typer.Option("--stage", help="pretrain or finetune.")] = "pretrain",
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Images a step (default: the tier's).")] = None,
+    precision: Annotated[list[str] | None, typer.Option("--precision", help="fp32 or bf16; may be repeated.")] = None,
+    baseline: Annotated[bool, typer.Option("--baseline", help="Time the plain eager fp32 step in the same run.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Show where the time of a step goes.")] = False,
+    set_: SetOption = None,
+    repeats: RepeatsOption = 5,
+    threads: ThreadsOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the training step: images a second, of the peak, memory; a tier's step, or a model's by its name."""
+    from umd_bench.bench.peak import precisions_of
+    from umd_bench.bench.train import bench_train, train_spec
+    from umd_bench.config.errors import UserError
+
+    if tier is None and model is None:
+        raise UserError("nothing is named to be measured: expected --tier, or --model with --size")
+    asked = precisions_of(precision)
+    where, machine = here(device, threads)
+    spec = train_spec(method=method, tier=tier, model=model, size=size, stage=stage, batch=batch, device=where, sets=set_ or [])
+    show(
+        lambda progress: bench_train(
+            spec,
+            machine=machine,
+            precisions=asked,
+            baseline=baseline,
+            profile=profile,
+            repeats=repeats,
+            device=where,
+            progress=progress,
+        ),
+        as_json=as_json,
+    )
+
+
+@app.command("sample")
+def bench_sample_verb(
+    tier: Annotated[str, typer.Option("--tier", help="Scale: digits, fashion, emoji64 and so on, or a YAML file.")] = "digits",
+    model: Annotated[str | None, typer.Option("--model", help="S/4, B/4 and so on (default: the tier's).")] = None,
+    sampler: Annotated[list[str] | None, typer.Option("--sampler", help="May be repeated (default: every one).")] = None,
+    steps: Annotated[list[int] | None, typer.Option("--steps", min=1, help="May be repeated (default: 10 and 20).")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Samples at once (default: the tier's).")] = None,
+    cfg_scale: Annotated[float | None, typer.Option("--cfg-scale", min=0, help="Guidance (default: the tier's).")] = None,
+    precision: Annotated[str, typer.Option("--precision", help="fp32 or bf16; the plain loop is fp32.")] = "fp32",
+    baseline: Annotated[bool, typer.Option("--baseline", help="Time a plain loop of DDIM in the same run.")] = False,
+    repeats: RepeatsOption = 5,
+    threads: ThreadsOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure sampling: images a second for each sampler and number of steps."""
+    from umd_bench.bench.peak import precisions_of
+    from umd_bench.bench.sample import bench_sample
+
+    asked = precisions_of([precision])[0]
+    where, machine = here(device, threads)
+    show(
+        lambda progress: bench_sample(
+            tier=tier,
+            model=model,
+            samplers=sampler or [],
+            steps=steps or [10, 20],
+            batch=batch,
+            cfg_scale=cfg_scale,
+            precision=asked,
+            baseline=baseline,
+            machine=machine,
+            repeats=repeats,
+            device=where,
+            progress=progress,
+        ),
+        as_json=as_json,
+    )
+
+
+@app.command("fid")
+def bench_fid_verb(
+    width: Annotated[list[int] | None, typer.Option("--width", min=2, help="D; may be repeated (default: 256, 2048).")] = None,
+    extractor: Annotated[list[str] | None, typer.Option("--extractor", help="Time its features too; may be repeated.")] = None,
+    repeats: RepeatsOption = 3,
+    threads: ThreadsOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the Fréchet distance against scipy's matrix square root, and extractors' images a second."""
+    from umd_bench.bench.fid import WIDTHS, bench_fid
+
+    where, machine = here(device, threads)
+    widths, extractors = tuple(width or WIDTHS), tuple(extractor or ())
+    show(
+        lambda progress: bench_fid(
+            machine=machine, widths=widths, extractors=extractors, repeats=repeats, device=where, progress=progress
+        ),
+        as_json=as_json,
+    )
+
+
+@app.command("probe")
+def bench_probe_verb(
+    width: Annotated[int, typer.Option("--width", min=2, help="Features of an image.")] = 384,
+    images: Annotated[int, typer.Option("--n", min=1024, help="Training images.")] = 4000,
+    repeats: RepeatsOption = 3,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the probes on the CPU against scikit-learn, timm's LARS and a plain loop."""
+    from umd_bench.bench.probe import bench_probe
+
+    where, machine = here("cpu", threads)
+    show(
+        lambda progress: bench_probe(
+            machine=machine, width=width, images=images, repeats=repeats, device=where, progress=progress
+        ),
+        as_json=as_json,
+    )

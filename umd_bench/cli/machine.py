@@ -9,8 +9,12 @@ import typer
 
 from umd_bench.cli.shared import (
     RESULTS,
+    ClusterOption,
     DataOption,
     ResultsOption,
+    SlurmOption,
+    TrackingOption,
+    cluster_settings,
     console,
     folder_of_data,
 )
@@ -30,14 +34,35 @@ def schema(
 
 @app.command()
 def doctor(
+    on: Annotated[
+        str | None, typer.Option("--on", help="Check for this executor: with slurm, what would stop jobs there fails.")
+    ] = None,
+    cluster: ClusterOption = None,
+    slurm: SlurmOption = None,
+    probe_node: Annotated[
+        bool, typer.Option("--probe-node", help="With --on slurm: submit a tiny job that reports what a node is like.")
+    ] = False,
+    probe_seconds: Annotated[float, typer.Option("--probe-seconds", min=1, help="How long to wait for that job.")] = 120.0,
+    mlflow: TrackingOption = None,
     results: ResultsOption = RESULTS,
     data_root: DataOption = None,
 ) -> None:
-    """Check this machine: each line passes, warns or fails, with the remedy. Exit code 1 when one fails."""
-    from umd_bench.orchestration.doctor import examine
+    """Check this machine, and the cluster it talks to: each line passes, warns or fails, with the remedy. Exit code 1 when
+    one fails."""
+    from umd_bench.config.errors import UserError
+    from umd_bench.orchestration.doctor import Aim, examine
+    from umd_bench.orchestration.executors import check_name
+    from umd_bench.tracking.projector import look_at_store
 
-    findings = examine(results, folder_of_data(data_root))
-    for finding in findings:
-        console.print(finding.line(), highlight=False)
-    if any(finding.failed for finding in findings):
+    if on is not None:
+        check_name(on)
+    if probe_node and on != "slurm":
+        raise UserError(f"--probe-node asks a node of a cluster: expected --on slurm, found --on {on or '(nothing)'}")
+    settings = cluster_settings(on or "(nothing)", cluster, slurm or [])
+    aim = Aim(on == "slurm", settings, probe_seconds if probe_node else None, lambda: look_at_store(mlflow, results))
+    failed = False
+    for finding in examine(results, folder_of_data(data_root), aim):
+        console.print(finding.line(), highlight=False, soft_wrap=True)
+        failed |= finding.failed
+    if failed:
         raise typer.Exit(1)

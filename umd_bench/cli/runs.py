@@ -9,16 +9,22 @@ import typer
 
 from umd_bench.cli.shared import (
     RESULTS,
+    ClusterOption,
     DataOption,
+    DetachOption,
+    GpusOption,
     OnOption,
+    RayAddressOption,
     ResultsOption,
     SetOption,
     SizeOption,
+    SlurmOption,
     TierOption,
     console,
     explain_and_exit,
     folder_of_data,
     run_trial,
+    site_of,
 )
 
 app = typer.Typer()
@@ -34,13 +40,28 @@ def train(
     tier: TierOption = None,
     sets: SetOption = None,
     on: OnOption = "inline",
+    cluster: ClusterOption = None,
+    slurm: SlurmOption = None,
+    ray_address: RayAddressOption = None,
+    gpus_per_stage: GpusOption = None,
+    detach: DetachOption = False,
     results: ResultsOption = RESULTS,
     data_root: DataOption = None,
 ) -> None:
     """Run one trial, all of its stages, and print what came out."""
     from umd_bench.config.resolve import load_trial
 
-    run_trial(load_trial(trial, tier=tier, sets=sets or []), results, data_root, on)
+    site = site_of(
+        on,
+        results,
+        data_root,
+        cluster=cluster,
+        slurm=slurm,
+        ray_address=ray_address,
+        gpus_per_stage=gpus_per_stage,
+        detach=detach,
+    )
+    run_trial(load_trial(trial, tier=tier, sets=sets or []), site, detach=detach)
 
 
 @app.command()
@@ -85,16 +106,32 @@ def evaluate(
     run: Annotated[str, typer.Argument(help="Key of a training stage, or the beginning of it.")],
     profiles: ProfileOption = None,
     sets: SetOption = None,
+    on: OnOption = "inline",
+    cluster: ClusterOption = None,
+    slurm: SlurmOption = None,
+    ray_address: RayAddressOption = None,
+    gpus_per_stage: GpusOption = None,
+    detach: DetachOption = False,
     results: ResultsOption = RESULTS,
     data_root: DataOption = None,
 ) -> None:
     """Probe a trained run and score its samples; --set probe.shots=[1,10] or probe.protocol=full or generate.n=1000."""
     from umd_bench.orchestration.adhoc import evaluation_trial, left_out
 
+    site = site_of(
+        on,
+        results,
+        data_root,
+        cluster=cluster,
+        slurm=slurm,
+        ray_address=ray_address,
+        gpus_per_stage=gpus_per_stage,
+        detach=detach,
+    )
     trial = evaluation_trial(results, run, sets or [], profiles or [])
     for note in left_out(trial, profiles or []):
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
-    run_trial(trial, results, data_root, "inline")
+    run_trial(trial, site, detach=detach)
 
 
 @app.command()

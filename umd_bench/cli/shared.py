@@ -12,8 +12,10 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from umd_bench.config.cluster import ClusterConfig
+    from umd_bench.config.ray import RayConfig
     from umd_bench.config.resolve import Sweep, Trial
     from umd_bench.orchestration.execute import Site
+    from umd_bench.orchestration.plan import Node
     from umd_bench.orchestration.runner import Progress
 
 PLAIN_WIDTH = 140  # columns of a table that is written to a file or a pipe
@@ -44,6 +46,14 @@ SlurmOption = Annotated[
     list[str] | None,
     typer.Option("--slurm", metavar="KEY=VALUE", help="One setting of jobs: partition, time, gpus, ...; may be repeated."),
 ]
+RayAddressOption = Annotated[
+    str | None, typer.Option("--ray-address", metavar="HOST:PORT|auto", help="With --on ray: a Ray that runs already.")
+]
+GpusOption = Annotated[
+    float | None,
+    typer.Option("--gpus-per-stage", help="With --on ray: GPUs a stage asks for, such as 0.25 (default: an equal share)."),
+]
+DetachOption = Annotated[bool, typer.Option("--detach", help="With --on slurm: submit everything and leave.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Stages side by side (default: cores / threads).")]
 TrackingOption = Annotated[
     str | None,
@@ -70,21 +80,79 @@ def cluster_settings(on: str, name: str | None, options: list[str]) -> ClusterCo
     return load_cluster(name, options)
 
 
-def run_trial(trial: Trial, results: Path, data_root: Path | None, on: str) -> None:
-    from umd_bench.orchestration.execute import Site, execute, prepare
+def ray_settings(on: str, address: str | None, gpus: float | None) -> RayConfig:
+    from umd_bench.config.documents import Document, Place
+    from umd_bench.config.errors import UserError
+    from umd_bench.config.ray import RayConfig
+    from umd_bench.config.validation import validate
+
+    names = {"address": "--ray-address", "gpus": "--gpus-per-stage"}
+    document = Document({})
+    for name, value in (("address", address), ("gpus", gpus)):
+        if value is None:
+            continue
+        if on != "ray":
+            raise UserError(f"{names[name]} is for Ray: expected --on ray, found --on {on}")
+        document = document.patched((name,), value, Place(names[name]))
+    return validate(RayConfig, document)
+
+
+def site_of(
+    on: str,
+    results: Path,
+    data_root: Path | None,
+    *,
+    workers: int | None = None,
+    cluster: str | None = None,
+    slurm: list[str] | None = None,
+    ray_address: str | None = None,
+    gpus_per_stage: float | None = None,
+    detach: bool = False,
+) -> Site:
+    """Where a command runs, from its options; what cannot be is refused before anything is written."""
+    from umd_bench.config.errors import UserError
+    from umd_bench.orchestration.execute import Site
+    from umd_bench.orchestration.executors import check_name
+
+    check_name(on)
+    if detach and on != "slurm":
+        raise UserError(f"--detach leaves the work to a cluster: expected --on slurm, found --on {on}")
+    jobs, ray = cluster_settings(on, cluster, slurm or []), ray_settings(on, ray_address, gpus_per_stage)
+    return Site(results, folder_of_data(data_root), on, workers, jobs, ray)
+
+
+def run_trial(trial: Trial, site: Site, *, detach: bool = False) -> None:
+    from umd_bench.orchestration.execute import execute, prepare
     from umd_bench.orchestration.status import metrics_table
 
-    site = Site(results, folder_of_data(data_root), on)
     nodes = prepare([trial], site)
+    if detach:
+        leave(nodes, site, f"`umd-bench logs RUN` ({', '.join(f'{node.name} {node.key}' for node in nodes.values())})")
+        return
     progress = execute(nodes, [trial], site, console)
-    console.print(metrics_table(results, nodes))
+    console.print(metrics_table(site.results, nodes))
     if not progress.complete:
         explain_and_exit(progress)
+
+
+def leave(nodes: dict[str, Node], site: Site, looks: str) -> None:
+    """Hand everything to the cluster and say how to come back; ``looks`` is the command that shows how it stands."""
+    from umd_bench.orchestration.execute import hand_over_to_slurm
+
+    handed = hand_over_to_slurm(nodes, site)
+    for line in (
+        f"{handed.submitted} stages submitted, {handed.alive} in the queue from before, {handed.left} left for later",
+        f"{looks} looks; the same command without --detach collects and goes on",
+    ):
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def run_search(sweep: Sweep, site: Site, mlflow: str | None) -> None:
     """Run a search to its last suggestion; one that fails is a result of the search, not a failure of the command."""
     from umd_bench.orchestration.execute import execute, prepare
+    from umd_bench.orchestration.forecast import forecast, keep_forecast, search_forecast_error
+    from umd_bench.orchestration.plan import build_graph
+    from umd_bench.orchestration.rungs import checked_corners
     from umd_bench.orchestration.search import Search
     from umd_bench.store import cancel_request
     from umd_bench.tracking.background import BackgroundProjection
@@ -92,6 +160,11 @@ def run_search(sweep: Sweep, site: Site, mlflow: str | None) -> None:
     with Search(sweep, site.results, lambda trials: prepare(trials, site), data_root=site.data) as search:
         record = search.record()
         console.print(f"{record.name} ({record.tier}): {search.outcome}")
+        corners = checked_corners(sweep)
+        share = search.n_left * len(sweep.config.seeds) / len(corners)
+        if share > 0:
+            made = forecast(site.results, build_graph(site.results, corners), 1, copies=share, data_root=site.data)
+            keep_forecast(site.results, record.name, made)
         tracking = BackgroundProjection(mlflow, site.results, record)
 
         def grow(progress: Progress) -> list[Trial]:
@@ -101,11 +174,16 @@ def run_search(sweep: Sweep, site: Site, mlflow: str | None) -> None:
 
         request = cancel_request(site.results, record.name)
         request.unlink(missing_ok=True)
-        progress = execute(search.nodes, search.trials, site, console, grow=grow, cancelled=request.exists)
+        progress = execute(
+            search.nodes, search.trials, site, console, grow=grow, dropped=search.dropped, cancelled=request.exists
+        )
         if progress.finished or search.complete:
             print_report_of(site.results, record.name)
             tracking.tick(search.record())
             console.print(tracking.finish(), highlight=False, soft_wrap=True)
+        off_by = search_forecast_error(site.results, record.name) if search.complete else None
+        if off_by is not None:
+            console.print(off_by, highlight=False, soft_wrap=True)
         console.print(search.outcome, highlight=False)
         if not search.complete:
             explain_and_exit(progress)

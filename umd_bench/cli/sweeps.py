@@ -10,7 +10,10 @@ from umd_bench.cli.shared import (
     RESULTS,
     ClusterOption,
     DataOption,
+    DetachOption,
+    GpusOption,
     OnOption,
+    RayAddressOption,
     ResultsOption,
     SetOption,
     SlurmOption,
@@ -18,12 +21,13 @@ from umd_bench.cli.shared import (
     TierOption,
     TrackingOption,
     WorkersOption,
-    cluster_settings,
     console,
     explain_and_exit,
     folder_of_data,
+    leave,
     print_report_of,
     run_search,
+    site_of,
 )
 
 app = typer.Typer()
@@ -38,7 +42,9 @@ def sweep(
     workers: WorkersOption = None,
     cluster: ClusterOption = None,
     slurm: SlurmOption = None,
-    detach: Annotated[bool, typer.Option("--detach", help="With --on slurm: submit everything and leave.")] = False,
+    ray_address: RayAddressOption = None,
+    gpus_per_stage: GpusOption = None,
+    detach: DetachOption = False,
     results: ResultsOption = RESULTS,
     data_root: DataOption = None,
     mlflow: TrackingOption = None,
@@ -46,14 +52,24 @@ def sweep(
     """Run what a sweep still lacks, then print its table."""
     from umd_bench.config.errors import UserError
     from umd_bench.config.resolve import load_sweep
-    from umd_bench.orchestration.execute import Site, execute, hand_over_to_slurm, prepare
+    from umd_bench.orchestration.execute import execute, prepare
     from umd_bench.orchestration.forecast import forecast, forecast_error, keep_forecast
     from umd_bench.orchestration.plan import sweep_record
     from umd_bench.store import StageState, cancel_request, write_sweep
     from umd_bench.tracking.background import BackgroundProjection
 
     resolved = load_sweep(file, tier=tier, sets=sets or [])
-    site = Site(results, folder_of_data(data_root), on, workers, cluster_settings(on, cluster, slurm or []))
+    site = site_of(
+        on,
+        results,
+        data_root,
+        workers=workers,
+        cluster=cluster,
+        slurm=slurm,
+        ray_address=ray_address,
+        gpus_per_stage=gpus_per_stage,
+        detach=detach,
+    )
     if resolved.config.search is not None:
         if detach:
             raise UserError("--detach is not accepted: a search is suggested by the command's own process, which has to stay")
@@ -68,12 +84,7 @@ def sweep(
     request = cancel_request(results, record.name)
     request.unlink(missing_ok=True)
     if detach:
-        handed = hand_over_to_slurm(nodes, site)
-        for line in (
-            f"{handed.submitted} stages submitted, {handed.alive} in the queue from before, {handed.left} left for later",
-            f"`umd-bench status {record.name}` looks; the same command without --detach collects and goes on",
-        ):
-            console.print(line, highlight=False, soft_wrap=True)
+        leave(nodes, site, f"`umd-bench status {record.name}`")
         return
     tracking = BackgroundProjection(mlflow, results, record)
     progress = execute(nodes, resolved.trials, site, console, on_change=lambda _: tracking.tick(), cancelled=request.exists)
@@ -101,18 +112,23 @@ def plan(
     from umd_bench.orchestration.checks import check_trials
     from umd_bench.orchestration.forecast import forecast
     from umd_bench.orchestration.plan import build_graph, plan_table
+    from umd_bench.orchestration.rungs import checked_corners
 
     resolved = load_sweep(file, tier=tier, sets=sets or [])
     search = resolved.config.search
-    trials = resolved.trials if search is None else resolved.corners()
+    trials = resolved.trials if search is None else checked_corners(resolved)
     folder = folder_of_data(data_root)
     check_trials(trials, folder)
-    nodes, copies = build_graph(results, trials), 1.0
+    nodes, copies = build_graph(results, trials), None
     console.print(plan_table(results, nodes))
     if search is not None:
         total = search.trials * len(resolved.arms) * len(resolved.config.seeds)
         copies = total / len(trials)
-        console.print(f"a search: at most {total} trials between these, the corners of its space", highlight=False)
+        stages = total * len(trials[0].specs)
+        console.print(
+            f"a search: at most {total} trials, {stages} stages in all, between these corners of its space",
+            highlight=False,
+        )
     for line in forecast(results, nodes, workers, copies=copies, data_root=folder).lines(workers):
         console.print(line, highlight=False, soft_wrap=True)
 
@@ -140,18 +156,22 @@ def status(
 
 @app.command()
 def cancel(
-    name: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name.")],
+    what: Annotated[
+        str, typer.Argument(metavar="SWEEP|TRIAL|RUN", help="A sweep's name, or a trial or run as `logs` takes it.")
+    ],
     results: ResultsOption = RESULTS,
 ) -> None:
-    """Take a sweep's jobs back and ask commands at work on it to stop; what runs saves its state first."""
+    """Take jobs back, and ask commands at work on a sweep to stop; what runs saves its state first."""
     from umd_bench.orchestration.detached import cancel_jobs
-    from umd_bench.store import cancel_request, read_sweep
+    from umd_bench.orchestration.finding import find_work
+    from umd_bench.store import cancel_request
 
-    record = read_sweep(results, name)
-    cancel_request(results, name).touch()
-    keys = dict.fromkeys(key for trial in record.trials for key in trial.stages.values())
+    sweep, keys = find_work(results, what)
+    if sweep is not None:
+        cancel_request(results, sweep).touch()
     ended, busy = cancel_jobs(results, keys)
-    console.print(f"{ended} jobs ended, {busy} still save their state; a command at work on {name} stops as soon as it can")
+    at_work = "" if sweep is None else f"; a command at work on {sweep} stops as soon as it can"
+    console.print(f"{ended} jobs ended, {busy} still save their state{at_work}", highlight=False, soft_wrap=True)
 
 
 @app.command()

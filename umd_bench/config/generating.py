@@ -49,6 +49,9 @@ class GenerateStage(Frozen):
         default=None, pattern="^[0-9a-f]{64}$", description="SHA-256 of that file, in hex; read from it when left out"
     )
     save: bool = Field(default=False, description="keep the first sampling seed's samples, as samples.npz")
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="bf16 is autocast in the model; the sampler's own arithmetic stays fp32"
+    )
     batch: int = Field(default=250, ge=1, description="samples at once; changes no sample")
 
     @model_validator(mode="after")
@@ -87,7 +90,7 @@ class GenerateStage(Frozen):
         fields = self.model_dump(mode="json", exclude={"parent", "snapshot", "batch"})
         fields.pop("reference_sha256" if self.is_split else "reference")
         fields["scores"] = sorted(self.scores)
-        idle = {"scores": sorted(DEFAULT_SCORES), "more_extractors": [], "save": False}
+        idle = {"scores": sorted(DEFAULT_SCORES), "more_extractors": [], "save": False, "precision": "fp32"}
         return {name: value for name, value in fields.items() if name not in idle or value != idle[name]}
 
     @property

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import typing
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from umd_bench.config.errors import FieldRuleError
+from umd_bench.config.fields import Metric
 from umd_bench.config.frozen import Frozen
+from umd_bench.config.pruning import Direction, PrunerConfig, rung_stage
 
-Direction = Literal["maximise", "minimise"]
-Metric = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*\.[A-Za-z0-9_.:@-]+$")]
 Scalar = bool | int | float | str | None
+# Trials that differ in these have training losses of different problems, which cannot be ranked.
+_CHANGES_LOSS = ("corruption", "loss_weight", "min_snr_gamma", "noise", "method", "labels")
 
 
 class Dimension(Frozen):
@@ -91,6 +93,7 @@ class SearchConfig(Frozen):
     startup: int = Field(default=10, ge=1, description="tpe, gp: so many random suggestions first")
     population: int = Field(default=16, ge=2, description="nsga2: suggestions of a generation")
     seed: int = Field(default=0, ge=0, lt=2**31, description="of the suggestions, beside the training seeds")
+    pruner: PrunerConfig | None = Field(default=None, description="which trials are ended early; none when left out")
 
     @model_validator(mode="after")
     def _generations(self) -> SearchConfig:
@@ -99,3 +102,44 @@ class SearchConfig(Frozen):
                 "population", f"{self.population} leaves {self.trials} trials one random generation: expected less than that"
             )
         return self
+
+    @model_validator(mode="after")
+    def _pruned_by_one_metric(self) -> SearchConfig:
+        if self.pruner is None:
+            return self
+        metric, direction = self.pruner.metric, self.pruner.direction
+        if metric is None and len(self.objectives) > 1:
+            raise FieldRuleError(
+                "pruner.metric", "is missing: a search with several objectives prunes by one metric, which has to be named"
+            )
+        known = self.objectives.get(metric or next(iter(self.objectives)))
+        if known is None and direction is None:
+            raise FieldRuleError("pruner.direction", f"is missing: {metric} is no objective: expected maximise or minimise")
+        if known is not None and direction not in (None, known):
+            raise FieldRuleError("pruner.direction", f"{direction!r} is not accepted: as an objective it is to {known}")
+        return self
+
+    @property
+    def pruned_by(self) -> tuple[str, str, Direction]:
+        """The stage and the metric that the pruner compares, and which way is better; only of a search that prunes."""
+        assert self.pruner is not None
+        metric = self.pruner.metric or next(iter(self.objectives))
+        stage, _, name = metric.partition(".")
+        return stage, name, self.pruner.direction or self.objectives[metric]
+
+    @property
+    def rung_stages(self) -> dict[str, float]:
+        """Names that a rung's probe or samples may have in a trial, with the share of the training; empty without a pruner."""
+        if self.pruner is None:
+            return {}
+        return {rung_stage(self.pruned_by[0], share): share for share in self.pruner.rungs}
+
+    def identity(self) -> dict[str, Any]:
+        """What the suggestions depend on, as plain values: all but how many there are. A field of later versions that is idle
+        is left out, so that a search goes on under them."""
+        return self.model_dump(mode="json", exclude={"trials"} | ({"pruner"} if self.pruner is None else set()))
+
+    def changing_the_loss(self) -> list[str]:
+        """Paths of the space whose values make training losses of trials differ in meaning."""
+        paths = [path.strip() for axis in self.space for path in axis.split(",")]
+        return [path for path in paths if set(path.split(".")) & set(_CHANGES_LOSS)]

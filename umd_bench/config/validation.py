@@ -83,7 +83,8 @@ def _fields_at(annotation: Any, loc: tuple[str | int, ...]) -> list[str]:
         annotation = typing.get_args(annotation)[0]
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        if loc:
+        args = tuple(a for a in args if a is not types.NoneType)
+        if loc and len(args) > 1:
             args = tuple(a for a in args if loc[0] in _kinds(a)) or args
             loc = loc[1:]
         return _fields_at(args[0], loc)

@@ -42,6 +42,7 @@ class NoiseProcess:
         self._target = PREDICTIONS[config.prediction]
         self._curves = build(config.timesteps, device, **config.parameters)
         self._on_host = build(config.timesteps, None, **config.parameters)
+        self._known: dict[float, tuple[float, float]] = {}
         self.discrete, self.straight = self._curves.discrete, self._curves.straight
 
     def path(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,8 +51,10 @@ class NoiseProcess:
 
     def at(self, t: float) -> tuple[float, float]:
         """alpha and sigma at one time, without waiting for the device."""
-        alpha, sigma = _from_clean(self._on_host, torch.tensor(t, dtype=torch.float64))
-        return alpha.item(), sigma.item()
+        if t not in self._known:  # a sampler asks for each of its times in every batch, several times
+            alpha, sigma = _from_clean(self._on_host, torch.tensor(t, dtype=torch.float64))
+            self._known[t] = alpha.item(), sigma.item()
+        return self._known[t]
 
     def theta(self, t: float) -> float:
         """The place on the path at one time: an angle in [0, pi/2], or on a straight line a share in [0, 1]."""

@@ -200,19 +200,26 @@ def sample_noise(seed: int, indices: Sequence[int], shape: tuple[int, int, int],
 def _guided(model: Sampled, label: Tensor | None, config: GenerateStage, x_t: Tensor, t: float) -> tuple[Tensor, Tensor]:
     """``u + s (c - u)`` on both predictions, u with the null label; one pass of 2B rows, or of B without guidance.
 
-    Outside of ``config.cfg_interval`` there is none (Kynkäänniemi et al., arXiv 2404.07724).
+    Outside of ``config.cfg_interval`` there is none (Kynkäänniemi et al., arXiv 2404.07724). The model runs in
+    ``config.precision``; its predictions, and all that is made of them, are float32.
     """
     low, high = config.cfg_interval or (-math.inf, math.inf)
     if config.cfg_scale == 1 or not low <= t <= high:
-        out = model(x_t, torch.full((len(x_t) if label is not None else 1,), t, device=x_t.device), label=label)
-        return out.x_0, out.target
+        with _autocast(x_t, config):
+            out = model(x_t, torch.full((len(x_t) if label is not None else 1,), t, device=x_t.device), label=label)
+        return out.x_0.float(), out.target.float()
     assert label is not None
     assert model.label_embed is not None
     labels = torch.cat([label, torch.full_like(label, model.label_embed.null)])
-    out = model(x_t.repeat(2, 1, 1, 1), torch.full((2 * len(x_t),), t, device=x_t.device), label=labels)
-    conditional, unconditional = torch.cat([out.x_0, out.target], dim=1).chunk(2)
+    with _autocast(x_t, config):
+        out = model(x_t.repeat(2, 1, 1, 1), torch.full((2 * len(x_t),), t, device=x_t.device), label=labels)
+    conditional, unconditional = torch.cat([out.x_0.float(), out.target.float()], dim=1).chunk(2)
     x_0, target = (unconditional + config.cfg_scale * (conditional - unconditional)).chunk(2, dim=1)
     return x_0, target
+
+
+def _autocast(x_t: Tensor, config: GenerateStage) -> torch.autocast:
+    return torch.autocast(x_t.device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16")
 
 
 def _estimate(

@@ -119,6 +119,8 @@ def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) 
         "is_splits": min(IS_SPLITS, stage.n),
         "by_metric": by_metric,
     }
+    if stage.precision != "fp32":
+        provenance["sample_precision"] = stage.precision
     if (floor := judges[0].floor) is not None:
         provenance |= {"floor_n": floor.n, "floor_draws": floor.draws}
     return StageResult(metrics, provenance, sampling.cost())

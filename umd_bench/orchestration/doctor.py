@@ -5,60 +5,67 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import shutil
 import socket
-import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-import filelock
 import psutil
 import torch
 
+from umd_bench.config.cluster import ClusterConfig
 from umd_bench.config.errors import UserError
 from umd_bench.data.pack import open_pack
 from umd_bench.data.sources import SOURCES
-from umd_bench.store.files import link_new, require_writable, write_atomic
+from umd_bench.orchestration.findings import Finding
+from umd_bench.orchestration.folder_check import examine_folder, examine_locks, examine_sharing
+from umd_bench.orchestration.node_probe import probe_node
+from umd_bench.orchestration.ray_check import check_ray
+from umd_bench.orchestration.slurm_check import examine_slurm
 
-LOW_DISK_BYTES = 5 * 10**9
 LOW_MEMORY_BYTES = 2 * 10**9
 LIBRARIES = ("torch", "torchvision", "timm", "torch-fidelity", "ray", "optuna", "mlflow", "pandas", "submitit", "pydantic")
+RAY_PORTS = range(10_002, 20_000)  # of Ray's workers, unless a cluster was started with others
+PORTS_NEEDED = 64  # a few for each worker and its raylet, one for each stage on several devices
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One line: what was looked at, how it is, and the remedy where it is not well."""
+class Aim:
+    """What the machine is to be fit for: ``slurm`` whether jobs on a cluster are, with the settings ``cluster``.
 
-    level: Literal["pass", "warn", "fail"]
-    what: str
-    remedy: str = ""
+    ``probe_seconds`` is how long a small job on a node may take, None where none is to be submitted; ``tracking`` looks at the
+    tracking store and says how it is, or raises :class:`UserError`.
+    """
 
-    @property
-    def failed(self) -> bool:
-        """Whether this stops a sweep."""
-        return self.level == "fail"
-
-    def line(self) -> str:
-        """The finding as rich markup."""
-        colour = {"pass": "green", "warn": "yellow", "fail": "red"}[self.level]
-        return f"[{colour}]{self.level}[/]  {self.what}{f': {self.remedy}' if self.remedy else ''}"
+    slurm: bool = False
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    probe_seconds: float | None = None
+    tracking: Callable[[], str] | None = None
 
 
-def examine(results: Path, data_root: Path) -> list[Finding]:
-    """Every finding, in the order in which a newcomer would meet them."""
-    checks: list[Callable[[], Iterator[Finding]]] = [
-        _versions,
-        _device,
-        lambda: _folder(results, "the results folder"),
-        lambda: _folder(data_root, "the data folder"),
-        lambda: _file_system(results),
-        lambda: _data(data_root),
-        _memory,
-        _loopback,
-    ]
-    return [finding for check in checks for finding in check()]
+def examine(results: Path, data_root: Path, aim: Aim | None = None) -> Iterator[Finding]:
+    """Every finding, in the order in which a newcomer would meet them, each as soon as it is made."""
+    aim = aim or Aim()
+    yield from _versions()
+    yield from _device()
+    yield from examine_folder(results, "the results folder")
+    yield from examine_folder(data_root, "the data folder")
+    if results.is_dir():
+        yield from examine_locks(results)
+        yield from examine_sharing(results, "the results folder", locks=True, asked=aim.slurm)
+    if data_root.is_dir():
+        yield from examine_sharing(data_root, "the data folder", locks=False, asked=aim.slurm)
+    yield from _data(data_root)
+    yield from _memory()
+    yield from _loopback()
+    yield from _ports()
+    yield from check_ray()
+    if aim.tracking is not None:
+        yield from _tracking(aim.tracking)
+    yield from examine_slurm(aim.cluster, asked=aim.slurm)
+    if aim.probe_seconds is not None:
+        yield from probe_node(results, data_root, aim.cluster, aim.probe_seconds)
 
 
 def _versions() -> Iterator[Finding]:
@@ -81,41 +88,6 @@ def _device() -> Iterator[Finding]:
         yield Finding("pass", f"{cores} cores, CUDA devices: {names}")
     else:
         yield Finding("pass", f"{cores} cores, no CUDA device: stages run on the CPU")
-
-
-def _folder(folder: Path, what: str) -> Iterator[Finding]:
-    try:
-        require_writable(folder, what)
-    except UserError as error:
-        yield Finding("fail", str(error))
-        return
-    free = shutil.disk_usage(folder).free
-    text = f"{what} {folder} can be written, {free / 1e9:.0f} GB free"
-    yield Finding("pass", text) if free > LOW_DISK_BYTES else Finding("warn", text, "free some, or give another folder")
-
-
-def _file_system(results: Path) -> Iterator[Finding]:
-    """Locks, hard links and renames are what keeps two processes from spoiling one stage."""
-    try:
-        with tempfile.TemporaryDirectory(dir=results) as name:
-            folder = Path(name)
-            write_atomic(folder / "a", b"1")
-            first, second = link_new(folder / "a", folder / "b"), link_new(folder / "a", folder / "b")
-            with filelock.FileLock(folder / "lock"):
-                try:
-                    filelock.FileLock(folder / "lock", is_singleton=False).acquire(blocking=False)
-                    locks = False
-                except filelock.Timeout:
-                    locks = True
-    except OSError as error:
-        yield Finding(
-            "fail", f"the file system of {results} lacks rename, link or lock ({error.strerror})", "use a local folder"
-        )
-        return
-    if first and not second and locks:
-        yield Finding("pass", "locks, links and renames work there")
-    else:
-        yield Finding("fail", f"locks or links do not exclude each other in {results}", "use a folder on another file system")
 
 
 def _data(data_root: Path) -> Iterator[Finding]:
@@ -147,3 +119,34 @@ def _loopback() -> Iterator[Finding]:
         yield Finding("fail", f"loopback connections fail ({error.strerror})", "Ray needs them; use --on inline")
     else:
         yield Finding("pass", "loopback connections work, as Ray needs")
+
+
+def _ports() -> Iterator[Finding]:
+    """Ray's workers listen on ports of a range; the processes of one stage on several devices meet on any free one."""
+    with ExitStack() as held:
+        in_range = sum(_listens(held, port) for port in RAY_PORTS[:: len(RAY_PORTS) // (2 * PORTS_NEEDED)])
+        anywhere = sum(_listens(held, 0) for _ in range(PORTS_NEEDED))
+    text = (
+        f"enough ports are free for Ray's workers ({RAY_PORTS.start} to {RAY_PORTS.stop - 1}) and for stages on several devices"
+    )
+    if min(in_range, anywhere) >= PORTS_NEEDED:
+        yield Finding("pass", text)
+    else:
+        scarce = f"{RAY_PORTS.start} to {RAY_PORTS.stop - 1}" if in_range < PORTS_NEEDED else "that the system gives out"
+        yield Finding("warn", f"most ports {scarce} are taken or forbidden", "end what holds them, or use --on inline")
+
+
+def _listens(held: ExitStack, port: int) -> bool:
+    try:
+        server = held.enter_context(socket.socket())
+        server.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True
+
+
+def _tracking(look: Callable[[], str]) -> Iterator[Finding]:
+    try:
+        yield Finding("pass", look())
+    except UserError as error:  # which no stage minds
+        yield Finding("warn", str(error), "give another --mlflow URI, or --mlflow off")

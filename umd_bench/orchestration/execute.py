@@ -16,6 +16,7 @@ from rich.console import Console
 from umd_bench.config.cluster import ClusterConfig
 from umd_bench.config.data import DataConfig
 from umd_bench.config.errors import UserError
+from umd_bench.config.ray import RayConfig
 from umd_bench.config.resolve import Trial
 from umd_bench.orchestration.checks import check_trials, check_weights, prepare_data
 from umd_bench.orchestration.display import Display
@@ -30,15 +31,19 @@ if TYPE_CHECKING:
     from umd_bench.orchestration.detached import HandedOver
 
 
+MOST_ACTORS = 256  # on a Ray cluster, however large
+
+
 @dataclass(frozen=True)
 class Site:
-    """Where things are and run; ``workers`` None divides all cores by the threads of a stage."""
+    """Where things are and run; ``workers`` None divides all cores, the cluster's where there is one, by a stage's threads."""
 
     results: Path
     data: Path
     executor: str = "ray"
     workers: int | None = None
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
 
 
 def prepare(trials: Sequence[Trial], site: Site) -> dict[str, Node]:
@@ -64,12 +69,13 @@ def execute(
     *,
     on_change: Callable[[Progress], None] = lambda progress: None,
     grow: Callable[[Progress], Sequence[Trial]] | None = None,
+    dropped: set[str] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Progress:
     """Run what has no result yet and show it; with nothing to run no executor is started. ``cancelled`` is asked now and then.
 
     ``grow`` is asked whenever something may have settled. It may add nodes to the progress's, which run like the others, and
-    gives the trials that they belong to.
+    gives the trials that they belong to. It may add keys to ``dropped``, whose stages are ended and taken out.
 
     The first Ctrl-C (or SIGTERM) lets running stages save their state, a second one ends at once.
     """
@@ -90,7 +96,7 @@ def execute(
                 if cancelled():
                     runner.stop(CANCELLED)
 
-            runner = Runner(site.results, nodes, executor, on_change=changed)
+            runner = Runner(site.results, nodes, executor, on_change=changed, dropped=dropped)
             with _stopping_by_signal(runner.stop, console):
                 return runner.run()
     finally:
@@ -98,12 +104,13 @@ def execute(
 
 
 def hand_over_to_slurm(nodes: dict[str, Node], site: Site) -> HandedOver:
-    """Submit all that has no result as jobs that wait for each other, and leave; :class:`UserError` where that cannot be."""
+    """Submit all that has no result as jobs that wait for each other, and leave; :class:`UserError` where that cannot be.
+
+    The site's executor is ``slurm``.
+    """
     from umd_bench.orchestration.detached import HandedOver, hand_over
     from umd_bench.orchestration.executors.submitit_jobs import SubmititExecutor
 
-    if site.executor != "slurm":
-        raise UserError(f"--detach leaves a sweep to a cluster: expected --on slurm, found --on {site.executor}")
     missing = [node for node in nodes.values() if node.state is not StageState.DONE]
     if not missing:
         return HandedOver(0, 0, 0)
@@ -114,10 +121,13 @@ def hand_over_to_slurm(nodes: dict[str, Node], site: Site) -> HandedOver:
 
 def _start(missing: Sequence[Node], site: Site, *, growing: bool) -> Executor:
     threads = max(node.spec.resources.threads for node in missing)
-    workers = site.workers or max(1, _cores() // threads)
+    here = max(1, _cores() // threads)
+    workers = site.workers or (here if site.ray.address is None else MOST_ACTORS)
     if not growing:
         workers = min(workers, len(missing))
-    return start_executor(site.executor, site.results, site.data, workers=workers, threads=threads, cluster=site.cluster)
+    return start_executor(
+        site.executor, site.results, site.data, workers=workers, threads=threads, cluster=site.cluster, ray=site.ray
+    )
 
 
 def _refuse_other_data(root: Path, node: Node, digests: dict[DataConfig, str]) -> None:

@@ -43,9 +43,17 @@ def find_stages(root: Path, what: str) -> list[Found]:
     if not chosen:
         raise UserError(
             f"{what!r} is not accepted: no run and no trial in {root} begins so; "
-            "`umd-bench status SWEEP` lists trials, `umd-bench status --json` keys"
+            "`umd-bench status` lists sweeps, `umd-bench status SWEEP` trials, `umd-bench status --json` keys"
         )
     return [Found(name, RunDir(root, key)) for name, key in chosen[0].items()]
+
+
+def find_work(root: Path, what: str) -> tuple[str | None, list[str]]:
+    """The keys that a sweep's name, or else what :func:`find_stages` takes, stands for, each once; and that sweep's name."""
+    if what in list_sweeps(root):
+        trials = read_sweep(root, what).trials
+        return what, list(dict.fromkeys(key for trial in trials for key in trial.stages.values()))
+    return None, [found.run.key for found in find_stages(root, what)]
 
 
 def _keys(root: Path) -> list[str]:

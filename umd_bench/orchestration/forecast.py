@@ -3,7 +3,8 @@
 A stage's work is counted in units in which all stages of its kind are alike: FLOPs per image x images for training, and for
 what is evaluated the size of the network x model calls x images. Seconds per unit come from finished stages of the same kind,
 on the same data set for probes. The interval goes from the fastest tenth of them to the slowest; one alone is taken to be
-right within a factor of two. Where no stage of a kind has finished there is no basis, and the forecast says so.
+right within a factor of two. A stage that was resumed took what all of its attempts took. Where no stage of a kind has finished
+there is no basis, and the forecast says so.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from umd_bench.config.training import TrainStage
 from umd_bench.data.sources import data_facts
 from umd_bench.engine.flops import flops_per_image
 from umd_bench.orchestration.plan import Node
-from umd_bench.store import RunDir, StageState, sweep_dir
+from umd_bench.store import RunDir, StageState, read_sweep, sweep_dir
 from umd_bench.store.files import read_json, write_json
 
 ALONE = 2.0  # the factor within which a single past stage is taken to be right
@@ -61,14 +62,19 @@ class Forecast:
         return lines
 
 
-def forecast(root: Path, nodes: dict[str, Node], workers: int, *, copies: float = 1, data_root: Path | None = None) -> Forecast:
-    """What the nodes without a result will cost; ``copies`` times as many where they stand for more like them (a search)."""
-    todo = [node for node in nodes.values() if node.state is not StageState.DONE]
+def forecast(
+    root: Path, nodes: dict[str, Node], workers: int, *, copies: float | None = None, data_root: Path | None = None
+) -> Forecast:
+    """What the nodes without a result will cost. With ``copies`` they stand for others like them, as in a search: so many times
+    all of them.
+    """
+    todo = [node for node in nodes.values() if copies is not None or node.state is not StageState.DONE]
+    copies = 1.0 if copies is None else copies
     rates: dict[Kind, list[float]] = {}
     sizes: dict[Kind, list[float]] = {}
     for spec, result, size in _past(root, {node.spec.kind for node in todo}):
         try:
-            seconds, work = result.get("cost", {}).get("seconds"), _work(spec, data_root)
+            seconds, work = _seconds(RunDir(root, spec.key), result), _work(spec, data_root)
         except UserError:  # its data set is not known here any more
             continue
         if seconds and work:
@@ -112,11 +118,38 @@ def forecast_error(root: Path, sweep: str) -> str | None:
     kept = read_json(path)
     if kept is None or "took" in kept:
         return None
-    results = [RunDir(root, key).result() for key in kept["keys"]]
-    took = [result["cost"]["seconds"] for result in results if result is not None]
-    if len(took) < len(results):
+    runs = [RunDir(root, key) for key in kept["keys"]]
+    took = [_seconds(run, result) for run in runs if (result := run.result()) is not None]
+    if len(took) < len(runs):
         return None
-    total = math.fsum(took)
+    return _compare(path, kept, math.fsum(took))
+
+
+def search_forecast_error(root: Path, sweep: str) -> str | None:
+    """:func:`forecast_error` of a search that is complete: of whatever stages it came to since the forecast was kept.
+
+    What was pruned counts with the time that it was at work, of which the forecast, made of whole trials, knew nothing.
+    """
+    path = sweep_dir(root, sweep) / "forecast.json"
+    kept = read_json(path)
+    if kept is None or "took" in kept:
+        return None
+    since = path.stat().st_mtime
+    keys = {key for trial in read_sweep(root, sweep).trials for key in trial.stages.values()}
+    return _compare(path, kept, math.fsum(_seconds_since(RunDir(root, key), since) for key in keys))
+
+
+def _seconds_since(run: RunDir, since: float) -> float:
+    """Seconds of the attempts that began since then: until each one's last event."""
+    begun: dict[int, list[float]] = {}
+    for event in run.events():
+        if event["time"] >= since:
+            begun.setdefault(event["attempt"], []).append(event["time"])
+    return math.fsum(times[-1] - times[0] for times in begun.values())
+
+
+def _compare(path: Path, kept: dict[str, Any], total: float) -> str | None:
+    """Note beside the forecast what it came to, and say how far off it was."""
     error = total / kept["seconds"] - 1
     write_json(path, {**kept, "took": total, "error": error})
     inside = "inside" if kept["low"] <= total <= kept["high"] else "outside"
@@ -124,6 +157,15 @@ def forecast_error(root: Path, sweep: str) -> str | None:
         f"forecast was {_hours(kept['seconds'])} device-hours ({_hours(kept['low'])} to {_hours(kept['high'])}), "
         f"it took {_hours(total)}: {error:+.0%}, {inside} the interval"
     )
+
+
+def _seconds(run: RunDir, result: dict[str, Any]) -> float:
+    """What a stage took in all: its result counts the last attempt alone, those before it took as long as their events say."""
+    total = float(result.get("cost", {}).get("seconds") or 0)
+    for number in range(1, result.get("attempts", 1)):
+        times = [event["time"] for event in run.events(number) if "time" in event]
+        total += max(times) - min(times) if times else 0
+    return total
 
 
 def _past(root: Path, kinds: Iterable[str]) -> Iterator[tuple[StageSpec, dict[str, Any], float]]:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from umd_bench.orchestration.executors.records import Jobs
+from umd_bench.orchestration.executors.slurm_words import waits_because
 from umd_bench.orchestration.finding import Found
 from umd_bench.store import RunDir, StageState, stage_state
 
 # What a worker's process printed, wherever its executor keeps it: files of an attempt, the run directory, or a job's batch.
 OUTPUT = ("*.log", "*.out", "*.err")
 FOLLOW_SECONDS = 0.5
+QUEUE_SECONDS = 5.0  # for Slurm to say why a job waits
 
 
 class _Tail:
@@ -110,7 +112,18 @@ def show_logs(
 
 
 def _silence(run: RunDir) -> str:
-    return "not begun yet" if stage_state(run) is StageState.NEW else "has written nothing yet"
+    if stage_state(run) is not StageState.NEW:
+        return "has written nothing yet"
+    jobs = Jobs(run.root)
+    claim = next(jobs.live([run.key]), None)
+    if claim is None:
+        return "not begun yet"
+    ids, batch = jobs.ids(claim.batch), jobs.read(claim.batch)
+    if ids is None or batch is None:
+        return "not begun yet; its submission is not confirmed"
+    job = ids[claim.task]
+    why = waits_because(job, QUEUE_SECONDS) if batch.executor == "slurm" else None
+    return f"not begun yet; its job {job} {why or 'was submitted, and nobody says how it is now'}"
 
 
 def _event(label: str, line: str) -> str | None:

@@ -19,7 +19,8 @@ from umd_bench.store import RunDir, StageState, SweepRecord, TrialRecord, stage_
 class Node:
     """One stage to be done; ``trials`` are the ids of those that share it, ``name`` its name in the first of them.
 
-    ``needed`` are the snapshots before its end without which it is not done, whether or not it has a result.
+    ``needed`` are the snapshots before its end without which it is not done, whether or not it has a result. ``rung``: what it
+    says decides whether its parent goes on, so it begins as soon as its weights are there, and before other stages.
     """
 
     spec: StageSpec
@@ -28,6 +29,7 @@ class Node:
     trials: list[str] = field(default_factory=list)
     children: list[str] = field(default_factory=list)
     needed: tuple[int, ...] = ()
+    rung: bool = False
 
     @property
     def key(self) -> str:
@@ -76,6 +78,7 @@ def add_nodes(root: Path, nodes: dict[str, Node], more: dict[str, Node]) -> None
         node.trials += [trial for trial in new.trials if trial not in node.trials]
         node.children += [child for child in new.children if child not in node.children]
         node.needed = tuple(sorted({*node.needed, *new.needed}))
+        node.rung = node.rung or new.rung
         if node.state is StageState.DONE:
             node.state = stage_state(RunDir(root, key), node.needed)
 

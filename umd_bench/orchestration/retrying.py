@@ -11,7 +11,7 @@ from pathlib import Path
 
 from umd_bench.config.errors import UserError
 from umd_bench.orchestration.runner import Progress
-from umd_bench.orchestration.survey import Survey, keys_of
+from umd_bench.orchestration.survey import Survey, expected, keys_of
 from umd_bench.store import Failure, RunDir, StageState, read_sweep
 
 
@@ -36,7 +36,7 @@ def retry(root: Path, sweep: str, *, state: str | None = None, fingerprint: str 
     but none so.
     """
     record = read_sweep(root, sweep)
-    stands = Survey(root).look(keys_of(record))
+    stands = expected(record, Survey(root).look(keys_of(record)))  # what a search pruned is left as it is
     failed = {key: stand.failure for key, stand in stands.items() if stand.failure is not None}
     wanted = {
         key: failure

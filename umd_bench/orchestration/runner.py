@@ -1,4 +1,8 @@
-"""The only scheduler loop: submits stages whose parents are done, reads what became of them, decides what is tried again."""
+"""The only scheduler loop: submits stages whose parents are done, reads what became of them, decides what is tried again.
+
+A stage that is a rung of a search begins when its weights are there, though its parent still trains. Where all slots are taken,
+its parent makes way: it saves its state, and goes on when the rung has been looked at.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from umd_bench.orchestration.executors.contract import TRIES, Ended, Executor, Kind
+from umd_bench.orchestration.executors.contract import TRIES, Ended, Executor, InCallersThread, Kind
 from umd_bench.orchestration.plan import Node
 from umd_bench.store import Failure, RunDir, StageState, stage_state
 
@@ -19,10 +23,16 @@ INTERRUPTED, CANCELLED = "interrupted", "cancelled"  # why a sweep stops without
 
 @dataclass
 class Progress:
-    """Where a sweep stands; the same object is updated throughout and handed to ``on_change``."""
+    """Where a sweep stands; the same object is updated throughout and handed to ``on_change``, which may add to ``nodes``.
+
+    It may also put keys into ``dropped``: such stages are ended, their state saved, and taken out of ``nodes``; those in
+    ``held`` are not submitted for the time being.
+    """
 
     nodes: dict[str, Node]
     reused: int
+    dropped: set[str] = field(default_factory=set)
+    held: set[str] = field(default_factory=set)
     blocked: set[str] = field(default_factory=set)
     failures: dict[str, Failure] = field(default_factory=dict)
     finished: int = 0
@@ -49,13 +59,18 @@ class Runner:
         *,
         on_change: Callable[[Progress], None] = lambda progress: None,
         poll_seconds: float = 0.5,
+        dropped: set[str] | None = None,
     ) -> None:
         self._root, self._nodes, self._executor = root, nodes, executor
         self._on_change, self._poll_seconds = on_change, poll_seconds
         self._submitted: set[str] = set()
         self._lost: Counter[tuple[str, Kind]] = Counter()  # attempts that something else ended, by stage and kind
+        self._asked_to_end: set[str] = set()  # by this runner, which is no failure
         self._stopping = False
-        self.progress = Progress(nodes, reused=sum(node.state is StageState.DONE for node in nodes.values()))
+        reused = sum(node.state is StageState.DONE for node in nodes.values())
+        self.progress = Progress(nodes, reused, set() if dropped is None else dropped)
+        if isinstance(executor, InCallersThread):
+            executor.between_steps = self._look_around
 
     def run(self) -> Progress:
         """Work until nothing more can be done; failures are in the result, not raised.
@@ -64,6 +79,8 @@ class Runner:
         """
         self._adopt()
         while True:
+            self._drop()
+            self._make_way()
             self._submit_ready()
             if not self._submitted and not self._waiting_elsewhere():
                 break
@@ -72,6 +89,12 @@ class Runner:
             self._on_change(self.progress)
         self._on_change(self.progress)
         return self.progress
+
+    def _look_around(self) -> None:
+        """What is done between two polls, while one of them is under way; nothing is submitted."""
+        self._on_change(self.progress)
+        self._drop()
+        self._make_way()
 
     def stop(self, because: str = INTERRUPTED) -> None:
         """Submit nothing more and ask what runs to save its state; :meth:`run` returns when it has."""
@@ -89,10 +112,10 @@ class Runner:
     def _submit_ready(self) -> None:
         if self._stopping:
             return
-        for node in self._nodes.values():
+        for node in (*self._rungs(), *self._nodes.values()):
             if len(self._submitted) >= self._executor.slots:
                 return
-            if node.key in self._submitted or node.key in self.progress.blocked or node.key in self.progress.failures:
+            if not self._waits(node):
                 continue
             if node.state is StageState.RUNNING:  # another command's; its result will be ours too
                 node.state = stage_state(RunDir(self._root, node.key), node.needed)
@@ -103,10 +126,45 @@ class Runner:
             self._submitted.add(node.key)
             self._executor.submit(node.key)
 
+    def _waits(self, node: Node) -> bool:
+        """Whether the stage is neither submitted nor out of the question."""
+        progress = self.progress
+        return not any(node.key in keys for keys in (self._submitted, progress.blocked, progress.failures, progress.held))
+
+    def _rungs(self) -> list[Node]:
+        return [node for node in self._nodes.values() if node.rung and node.state is not StageState.DONE and self._waits(node)]
+
     def _parent_done(self, node: Node) -> bool:
-        """A parent that is not part of the graph was done before: the graph begins below it."""
+        """A parent that is not part of the graph was done before: the graph begins below it. A rung needs its weights alone."""
         parent = self._nodes.get(node.spec.parent_key or "")
-        return parent is None or parent.state is StageState.DONE
+        if parent is None or parent.state is StageState.DONE:
+            return True
+        nimg = node.spec.parent_nimg
+        return node.rung and nimg is not None and RunDir(self._root, parent.key).snapshot(nimg).exists()
+
+    def _make_way(self) -> None:
+        """Where no slot is free, ask as many trainings to save their state as have a rung that could be looked at."""
+        if self._stopping or len(self._submitted) < self._executor.slots:
+            return
+        for node in self._rungs():
+            parent = node.spec.parent_key
+            if parent in self._submitted and parent not in self._asked_to_end and self._parent_done(node):
+                self._asked_to_end.add(parent)
+                self._executor.cancel(parent)
+
+    def _drop(self) -> None:
+        """End what is dropped and runs for this sweep, and take out of the graph what does not."""
+        for key in self.progress.dropped & self._nodes.keys():
+            if self._nodes[key].state is StageState.DONE:
+                continue
+            if key not in self._submitted:
+                node = self._nodes.pop(key)
+                parent = self._nodes.get(node.spec.parent_key or "")
+                if parent is not None:
+                    parent.children.remove(key)
+            elif key not in self._asked_to_end:
+                self._asked_to_end.add(key)
+                self._executor.cancel(key)
 
     def _waiting_elsewhere(self) -> bool:
         """Whether another command owns a stage that this sweep needs."""
@@ -123,8 +181,12 @@ class Runner:
         self._submitted.discard(ended.key)
         run = RunDir(self._root, ended.key)
         node.state = stage_state(run, node.needed)
+        asked = ended.key in self._asked_to_end
+        self._asked_to_end.discard(ended.key)
         if node.state is StageState.DONE:
             self.progress.finished += 1
+        elif asked and ended.kind is Kind.CANCELLED:
+            node.state = StageState.INTERRUPTED
         elif ended.kind is not None:
             self._count(node, ended.kind, ended.message)
         elif node.state is StageState.FAILED:

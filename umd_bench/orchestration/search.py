@@ -7,6 +7,7 @@ directories. What a suggestion was made of is in :mod:`umd_bench.orchestration.s
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import statistics
@@ -17,11 +18,12 @@ from typing import Any
 
 import filelock
 
-from umd_bench.config.errors import FieldError, UserError, one_of
+from umd_bench.config.errors import UserError, one_of
 from umd_bench.config.resolve import Sweep, Trial
 from umd_bench.config.search import SearchConfig
 from umd_bench.orchestration.checks import check_trials
 from umd_bench.orchestration.plan import Node, add_nodes, trial_records
+from umd_bench.orchestration.rungs import checked_corners, rung_value, trained_spec, with_rungs
 from umd_bench.orchestration.runner import Progress
 from umd_bench.orchestration.suggesting import State, Study, Suggestion
 from umd_bench.store import RunDir, SearchRecord, StageState, SuggestionRecord, SweepRecord, sweep_dir, write_sweep
@@ -39,18 +41,25 @@ class _Arm:
     suggestions: list[Suggestion]
     trials: dict[int, list[Trial]] = dataclasses.field(default_factory=dict)
     refused: dict[int, str] = dataclasses.field(default_factory=dict)
+    retried: set[int] = dataclasses.field(default_factory=set)
 
     def may_ask(self, config: SearchConfig) -> bool:
         """Whether another suggestion is due: fewer than there are to be, and fewer than ``parallel`` open."""
         n_open = sum(suggestion.state == "open" for suggestion in self.suggestions)
         return len(self.suggestions) < config.trials and n_open < config.parallel
 
+    def twin(self, suggestion: Suggestion) -> Suggestion | None:
+        """An earlier suggestion of the same values."""
+        earlier = self.suggestions[: suggestion.number]
+        return next((other for other in earlier if repr(other.values) == repr(suggestion.values)), None)
+
 
 class Search:
     """Suggests trials for a sweep while its runner works; a context manager that keeps other commands from the same search.
 
     ``nodes`` is the graph of all that is not settled yet, and the one that the runner has to be given: :meth:`advance` adds to
-    it. A stage fails at most once a command; a suggestion that was told as failed stays so.
+    it. ``dropped`` are keys of stages that pruned suggestions had; the runner takes them out of the graph and ends what runs.
+    A stage fails at most once a command; a suggestion that was told as failed, or was pruned, stays so.
     """
 
     def __init__(self, sweep: Sweep, root: Path, admit: Admit, *, data_root: Path | None = None) -> None:
@@ -59,8 +68,7 @@ class Search:
         assert sweep.config.search is not None
         self._sweep, self._root, self._admit, self._data_root = sweep, root, admit, data_root
         self._config: SearchConfig = sweep.config.search
-        corners = sweep.corners()
-        _check_objectives(self._config, corners[0])
+        corners = checked_corners(sweep)
         check_trials(corners, data_root)
         admit(corners)
         self._folder = sweep_dir(root, sweep.config.name)
@@ -70,12 +78,14 @@ class Search:
         except filelock.Timeout:
             raise UserError(f"another command is at work on the search {sweep.config.name}: wait for it, or stop it") from None
         self.nodes: dict[str, Node] = {}
+        self.dropped: set[str] = set()
         self._arms = [self._open_arm(arm) for arm in sweep.arms]
         for arm in self._arms:
             for suggestion in arm.suggestions:
                 self._take_up(arm, suggestion)
-        self.advance(Progress(self.nodes, reused=0))
+        self.advance(Progress(self.nodes, reused=0, dropped=self.dropped))
         self._write()
+        self._take_back_jobs()
 
     def __enter__(self) -> Search:
         return self
@@ -95,6 +105,12 @@ class Search:
         return self._search_record().complete
 
     @property
+    def n_left(self) -> int:
+        """How many suggestions are open or still to be made."""
+        record = self._search_record()
+        return self._config.trials * record.arms - sum(suggestion.state != "open" for suggestion in record.suggestions)
+
+    @property
     def outcome(self) -> str:
         """How far the search has come, in one line."""
         return outcome_line(self._search_record())
@@ -109,13 +125,17 @@ class Search:
         added: list[Trial] = []
         moved = False
         for arm in self._arms:
+            for suggestion in list(arm.suggestions):
+                moved = self._race(arm, suggestion.number) or moved
             while True:
                 if arm.may_ask(self._config):
-                    arm.suggestions.append(arm.study.ask())
+                    arm.suggestions.append(arm.study.ask(functools.partial(self._has_result, arm)))
                     added += self._take_up(arm, arm.suggestions[-1], progress)
                 elif not self._tell_next(arm, progress):
                     break
                 moved = True
+        if self._config.pruner is not None:
+            progress.held = self._ahead(progress)
         if moved:
             self._write()
         return added
@@ -147,7 +167,7 @@ class Search:
         """
         first = {path: dimension.first for path, dimension in self._config.space.items()}
         stages = [{name: spec.key for name, spec in trial.specs.items()} for trial in self._sweep.suggested(arm, first)]
-        identity = {"search": self._config.model_dump(mode="json", exclude={"trials"}), "arm": arm, "stages": stages}
+        identity = {"search": self._config.identity(), "arm": arm, "stages": stages}
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
         return f"{self._sweep.config.name}-{digest}"
 
@@ -160,15 +180,114 @@ class Search:
         except UserError as error:
             arm.refused[number] = str(error)
             return []
+        if not suggestion.finished:
+            trials = [with_rungs(self._config, trial) for trial in trials]
         arm.trials[number] = trials
         keys = {spec.key for trial in trials for spec in trial.specs.values()}
-        again = suggestion.state != "open" and any(RunDir(self._root, key).was_retried() for key in keys)
-        if suggestion.state == "open" or again:
-            add_nodes(self._root, self.nodes, self._admit(trials))
+        settled = suggestion.state != "open" or suggestion.pruned_at is not None or self._shares(arm, suggestion)
+        if suggestion.state in ("done", "failed") and any(RunDir(self._root, key).was_retried() for key in keys):
+            arm.retried.add(number)
+        if not settled or number in arm.retried:
+            self.dropped -= keys
+            admitted = self._admit(trials)
+            for trial in trials:
+                for name in self._config.rung_stages.keys() & trial.specs.keys():
+                    admitted[trial.specs[name].key].rung = True
+            add_nodes(self._root, self.nodes, admitted)
             if progress is not None:
                 progress.reused += sum(self.nodes[key].state is StageState.DONE for key in keys)
                 progress.blocked |= {key for key in keys if self._below_failure(key, progress)}
         return trials
+
+    def _has_result(self, arm: _Arm, values: dict[str, Any]) -> bool:
+        """Whether a suggestion that is being made has all of its results, none of them from another suggestion of this search.
+
+        Such a one costs nothing and is not pruned. What this search makes itself may be there or not, by the timing.
+        """
+        if self._config.pruner is None:
+            return False
+        try:
+            trials = self._sweep.suggested(arm.axes, values)
+        except UserError:
+            return False
+        keys = {spec.key for trial in trials for spec in trial.specs.values()}
+        scored = {trial.specs[objective.partition(".")[0]].key for trial in trials for objective in self._config.objectives}
+        others = {
+            spec.key
+            for other in self._arms
+            for made in other.trials.values()
+            for trial in made
+            for spec in trial.specs.values()
+        }
+        return not scored & others and all(RunDir(self._root, key).result() is not None for key in keys)
+
+    def _shares(self, arm: _Arm, suggestion: Suggestion) -> bool:
+        """Whether what becomes of an earlier suggestion becomes of this one: where trials are pruned, equal ones are one."""
+        return self._config.pruner is not None and arm.twin(suggestion) is not None
+
+    def _race(self, arm: _Arm, number: int) -> bool:
+        """Decide at the rungs that a suggestion has come to, each seed's trial of it; whether there were any."""
+        config, suggestion = self._config, arm.suggestions[number]
+        if config.pruner is None or suggestion.state != "open" or number in arm.refused or self._shares(arm, suggestion):
+            return False
+        moved = False
+        while suggestion.pruned_at is None and len(suggestion.rungs) < len(config.pruner.rungs):
+            place = len(suggestion.rungs)
+            values = [rung_value(self._root, config, trial, place) for trial in arm.trials[number]]
+            known = [value for value in values if value is not None]
+            if len(known) < len(values):
+                break
+            suggestion = arm.suggestions[number] = arm.study.reach(number, statistics.fmean(known))
+            moved = True
+        if moved and suggestion.pruned_at is not None:
+            self._drop(arm, number)
+        return moved
+
+    def _ahead(self, progress: Progress) -> set[str]:
+        """Keys of trainings that came to a rung at which another seed of their suggestion is still to arrive."""
+        ahead: set[str] = set()
+        for arm in self._arms:
+            for suggestion in arm.suggestions:
+                trials, place = arm.trials.get(suggestion.number, []), len(suggestion.rungs)
+                if suggestion.state != "open" or suggestion.pruned_at is not None or suggestion.finished or len(trials) < 2:
+                    continue
+                keys = {spec.key for trial in trials for spec in trial.specs.values()}
+                if place < len(self._config.rung_stages) and not keys & progress.failures.keys():
+                    values = [rung_value(self._root, self._config, trial, place) for trial in trials]
+                    there = [trial for trial, value in zip(trials, values, strict=True) if value is not None]
+                    ahead |= {trained_spec(self._config, trial).key for trial in there if len(there) < len(trials)}
+        return ahead
+
+    def _drop(self, arm: _Arm, number: int) -> None:
+        """Have the stages of a pruned suggestion ended, but those that another still needs."""
+        own = {spec.key for trial in arm.trials[number] for spec in trial.specs.values()}
+        self.dropped |= own - self._needed()
+
+    def _needed(self) -> set[str]:
+        """Keys of the stages of suggestions that are open and not pruned, or that run again."""
+        return {
+            spec.key
+            for arm in self._arms
+            for suggestion in arm.suggestions
+            if (suggestion.state == "open" and suggestion.pruned_at is None and not self._shares(arm, suggestion))
+            or suggestion.number in arm.retried
+            for trial in arm.trials.get(suggestion.number, [])
+            for spec in trial.specs.values()
+        }
+
+    def _take_back_jobs(self) -> None:
+        """End jobs of stages that were pruned by a command that was killed before it could."""
+        pruned = [
+            (arm, suggestion.number)
+            for arm in self._arms
+            for suggestion in arm.suggestions
+            if suggestion.pruned_at is not None and suggestion.number in arm.trials
+        ]
+        keys = {spec.key for arm, number in pruned for trial in arm.trials[number] for spec in trial.specs.values()}
+        if keys := keys - self._needed():
+            from umd_bench.orchestration.detached import cancel_jobs
+
+            cancel_jobs(self._root, keys)
 
     def _below_failure(self, key: str, progress: Progress) -> bool:
         parent = self.nodes[key].spec.parent_key
@@ -195,6 +314,12 @@ class Search:
         """How a suggestion ended; None while it has not."""
         if suggestion.number in arm.refused:
             return "failed", (), arm.refused[suggestion.number]
+        twin = arm.twin(suggestion) if self._shares(arm, suggestion) else None
+        if twin is not None:  # told before, as its number is lower
+            return twin.state, twin.scores, twin.why
+        self._race(arm, suggestion.number)
+        if arm.suggestions[suggestion.number].pruned_at is not None:
+            return "pruned", (), ""
         trials = arm.trials[suggestion.number]
         for trial in trials:
             for name, spec in trial.specs.items():
@@ -226,16 +351,18 @@ class Search:
         records = []
         for suggestion in arm.suggestions:
             earlier = first.setdefault(repr(suggestion.values), suggestion.number)
+            told = arm.suggestions[earlier] if self._config.pruner is not None else suggestion
             records.append(
                 SuggestionRecord(
                     number=suggestion.number,
                     arm=arm.axes,
                     values=suggestion.values,
                     trials=tuple(trial.id for trial in arm.trials.get(suggestion.number, [])),
-                    state=suggestion.state,
+                    state="pruned" if told.pruned_at is not None else suggestion.state,
                     scores=dict(zip(self._config.objectives, suggestion.scores, strict=False)),
                     repeats=None if earlier == suggestion.number else earlier,
                     why=suggestion.why,
+                    rungs={rung.share: rung.value for rung in told.rungs},
                 )
             )
         return records
@@ -245,14 +372,6 @@ class Search:
             write_sweep(self._root, self.record())
 
 
-def _check_objectives(config: SearchConfig, trial: Trial) -> None:
-    """Whether the trial has the stages that the objectives name."""
-    for objective in config.objectives:
-        stage = objective.partition(".")[0]
-        if stage not in trial.specs:
-            raise FieldError("search.objectives", objective, f"there is no stage {stage}: {one_of(trial.specs)}")
-
-
 def outcome_line(record: SearchRecord) -> str:
     """How far a search has come, in one line."""
     states = [suggestion.state for suggestion in record.suggestions]
@@ -260,6 +379,8 @@ def outcome_line(record: SearchRecord) -> str:
     parts = [f"{states.count('done')} of {total} suggestions done"]
     if "failed" in states:
         parts.append(f"{states.count('failed')} failed")
+    if "pruned" in states:
+        parts.append(f"{states.count('pruned')} pruned")
     repeated = sum(suggestion.repeats is not None for suggestion in record.suggestions)
     if repeated:
         parts.append(f"{repeated} equal to an earlier one, which they share")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from rich.table import Table
 
+from umd_bench.config.pruning import percent
 from umd_bench.orchestration.plan import Node
-from umd_bench.orchestration.survey import Stand, Survey, keys_of
+from umd_bench.orchestration.survey import Stand, Survey, expected, keys_of
 from umd_bench.store import RunDir, StageState, list_sweeps, read_sweep
 
 
@@ -23,8 +24,11 @@ def status_table(root: Path, name: str | None) -> Table:
     survey = Survey(root)
     for sweep in list_sweeps(root):
         record = read_sweep(root, sweep)
-        counts = Counter(stand.state for stand in survey.look(keys_of(record)).values())
-        table.add_row(sweep, record.tier, str(len(record.trials)), *(str(counts[state] or "") for state in StageState))
+        stands = survey.look(keys_of(record))
+        counts = Counter(stand.state for stand in expected(record, stands).values())
+        pruned = len(record.pruned())
+        trials = f"{len(record.trials)}, {pruned} pruned" if pruned else str(len(record.trials))
+        table.add_row(sweep, record.tier, trials, *(str(counts[state] or "") for state in StageState))
     if not table.rows:
         table.caption = f"no sweep in {root} yet: `umd-bench sweep FILE` makes one"
     return table
@@ -35,8 +39,13 @@ def _trials_table(root: Path, name: str) -> Table:
     stages = list(dict.fromkeys(stage for trial in record.trials for stage in trial.stages))
     table = Table("trial", *stages, box=None, pad_edge=False)
     stands = Survey(root).look(keys_of(record))
+    waited_for, pruned = expected(record, stands), record.pruned()
     for trial in record.trials:
-        table.add_row(trial.id, *(_stood(stands[trial.stages[stage]]) if stage in trial.stages else "" for stage in stages))
+        words = {stage: _stood(stands[key]) for stage, key in trial.stages.items() if key in waited_for}
+        ended = next((stage for stage in trial.stages if stage not in words), None)
+        if ended is not None:  # by a search, which left out what was to follow
+            words[ended] = f"[dim]pruned at {percent(pruned[trial.id])}%[/]"
+        table.add_row(trial.id, *(words.get(stage, "") for stage in stages))
     return table
 
 

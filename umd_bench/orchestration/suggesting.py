@@ -9,13 +9,18 @@ Which values the k-th suggestion has is a function of (the search's seed, k, the
   nothing, and what is made next is the same either way.
 
 Open suggestions count as bad ones for ``tpe`` (the constant liar) and are conditioned on by ``gp`` (expected improvement of the
-batch), so that suggestions made side by side keep apart; ``random`` and ``nsga2`` do without.
+batch), so that suggestions made side by side keep apart; ``random`` and ``nsga2`` do without. Pruned ones rank behind all that
+finished for ``tpe``, ``gp`` conditions on them as on open ones, and ``nsga2`` takes no parents from them.
+
+What a pruner decided (:mod:`umd_bench.orchestration.pruning`) is written whole too, before anything follows from it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,26 +33,39 @@ from optuna.trial import FrozenTrial, TrialState
 from umd_bench.config.errors import UserError
 from umd_bench.config.randomness import derive_seed
 from umd_bench.config.search import Dimension, SearchConfig
+from umd_bench.orchestration.pruning import Raced, Rung, reach, steps
 
-State = Literal["open", "done", "failed"]
+State = Literal["open", "done", "failed", "pruned"]
 _STATES: dict[TrialState, State] = {
     TrialState.RUNNING: "open",
     TrialState.COMPLETE: "done",
     TrialState.FAIL: "failed",
+    TrialState.PRUNED: "pruned",
 }
 _DIRECTIONS = {"maximise": StudyDirection.MAXIMIZE, "minimise": StudyDirection.MINIMIZE}
 _BUSY_SECONDS = 30.0  # how long a locked database is waited for
+_RUNGS, _WHY, _FINISHED = "rungs", "why", "finished"  # what is noted of a suggestion
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """Values by path, as a trial gets them; ``scores`` in the objectives' order, of a done one; ``why`` of one that is not."""
+    """Values by path, as a trial gets them; ``scores`` in the objectives' order, of a done one; ``why`` of one that is not.
+
+    ``rungs`` are those it came to. ``finished``: it had its result when it was made, and is not pruned.
+    """
 
     number: int
     values: dict[str, Any]
     state: State
     scores: tuple[float, ...] = ()
     why: str = ""
+    rungs: tuple[Rung, ...] = ()
+    finished: bool = False
+
+    @property
+    def pruned_at(self) -> float | None:
+        """The share of its training at which it was pruned, whether or not that was told yet."""
+        return self.rungs[-1].share if self.rungs and self.rungs[-1].pruned else None
 
 
 class Study:
@@ -74,29 +92,69 @@ class Study:
         """All of them, by number."""
         return [self._read(trial) for trial in self._study.get_trials(deepcopy=False)]
 
-    def ask(self) -> Suggestion:
-        """Make the next suggestion and keep it."""
+    def ask(self, finished: Callable[[dict[str, Any]], bool] = lambda values: False) -> Suggestion:
+        """Make the next suggestion and keep it, with the answer of ``finished`` to whether its values have their result."""
         trials = self._study.get_trials()
-        copy = _in_memory(self._directions, self._sampler(len(trials)), trials)
+        copy = _in_memory(self._directions, self._sampler(len(trials)), [self._as_sampled(trial) for trial in trials])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             copy.ask(self._distributions)
         made = copy.get_trials()[-1]
+        if finished(self._read(made).values):
+            made.set_user_attr(_FINISHED, True)
         self._study.add_trial(made)
         return self._read(self._study.get_trials(deepcopy=False)[len(trials)])
+
+    def reach(self, number: int, value: float) -> Suggestion:
+        """Note what the pruner's metric is at an open suggestion's next rung and decide there; nothing is told yet."""
+        assert self._config.pruner is not None
+        suggestions = self.suggestions()
+        before = suggestions[: max(0, number - self._config.parallel + 1)]
+        mine = suggestions[number]
+        rung = reach(
+            self._config.pruner,
+            self._config.pruned_by[2],
+            [Raced(earlier.rungs, earlier.state == "done") for earlier in before],
+            number,
+            mine.rungs,
+            value,
+            name=f"search-{self._config.seed}",
+        )
+        if mine.finished:
+            rung = dataclasses.replace(rung, pruned=False)
+        reached = (*mine.rungs, rung)
+        trial_id = self._study.get_trials(deepcopy=False)[number]._trial_id
+        self._study._storage.set_trial_user_attr(trial_id, _RUNGS, [dataclasses.asdict(each) for each in reached])
+        return dataclasses.replace(mine, rungs=reached)
 
     def tell(self, number: int, state: State, scores: tuple[float, ...] = (), why: str = "") -> None:
         """Settle an open suggestion for good."""
         trial = self._study.get_trials(deepcopy=False)[number]
         if why:
-            self._study._storage.set_trial_user_attr(trial._trial_id, "why", why)
+            self._study._storage.set_trial_user_attr(trial._trial_id, _WHY, why)
         outcome = {word: told for told, word in _STATES.items()}[state]
         self._study.tell(number, values=list(scores) if state == "done" else None, state=outcome)
 
     def _read(self, trial: FrozenTrial) -> Suggestion:
         values = {path: dimension.plain(trial.params[path]) for path, dimension in self._config.space.items()}
         scores = tuple(trial.values) if trial.state is TrialState.COMPLETE else ()
-        return Suggestion(trial.number, values, _STATES[trial.state], scores, trial.user_attrs.get("why", ""))
+        noted = trial.user_attrs
+        rungs = tuple(Rung(**rung) for rung in noted.get(_RUNGS, ()))
+        return Suggestion(
+            trial.number, values, _STATES[trial.state], scores, noted.get(_WHY, ""), rungs, noted.get(_FINISHED, False)
+        )
+
+    def _as_sampled(self, trial: FrozenTrial) -> FrozenTrial:
+        """A trial as the sampler sees it: a pruned one with its values on the way, where they rank like the objective's."""
+        if trial.state is not TrialState.PRUNED:
+            return trial
+        if self._config.sampler == "gp":  # which leaves pruned ones out, and would suggest the same again
+            trial.state, trial.datetime_complete = TrialState.RUNNING, None
+        elif len(self._directions) == 1 and self._config.pruner is not None:
+            same = self._config.pruned_by[2] == next(iter(self._config.objectives.values()))
+            reached = steps(self._config.pruner, self._read(trial).rungs)
+            trial.intermediate_values = {step: value if same else -value for step, value in reached.items()}
+        return trial
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         """The sampler of one suggestion: what it draws depends on the seed and the number alone."""

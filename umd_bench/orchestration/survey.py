@@ -16,6 +16,7 @@ from umd_bench.orchestration.executors.records import Jobs
 from umd_bench.store import Failure, RunDir, StageState, SweepRecord, list_sweeps, read_sweep, stage_state
 
 SCHEMA = 1
+PRUNED = "pruned"  # a state of trials alone: of its stages some are done, and the others are left as they are
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,13 @@ def keys_of(record: SweepRecord) -> list[str]:
     return list(dict.fromkeys(key for trial in record.trials for key in trial.stages.values()))
 
 
+def expected(record: SweepRecord, stands: dict[str, Stand]) -> dict[str, Stand]:
+    """Of the sweep's stages those that have their result or are to get it: not what a search pruned, unless it still runs."""
+    given_up = record.given_up()
+    there = (StageState.DONE, StageState.RUNNING)
+    return {key: stands[key] for key in keys_of(record) if key not in given_up or stands[key].state in there}
+
+
 def status_json(root: Path, name: str | None) -> dict[str, Any]:
     """Where sweeps stand, for programs. Raises :class:`UserError` for an unknown sweep.
 
@@ -67,12 +75,15 @@ def status_json(root: Path, name: str | None) -> dict[str, Any]:
         results    the results folder's absolute path
         sweeps     one object a sweep, by name (or the one that was asked for):
           name, question, tier
-          complete   whether each of its stages has its result
-          counts     state -> how many of its distinct stages are in it, every state named
+          complete   whether each of its stages has its result, but for those that a search pruned
+          counts     state -> how many of its distinct stages are in it, every state named, less what was pruned
+          pruned     how many trials a search ended early
           trials     one object a trial, in the sweep's order:
             id, method, seed
             axes       path of the field -> value
-            state      failed, running, interrupted or new where one of its stages is, in this order of precedence; else done
+            state      failed, running, interrupted or new where one of its stages is, in this order of precedence; else done;
+                       pruned where a search ended it early
+            pruned     the share of its training at which it was pruned, or null
             stages     name in the trial -> key
         stages     key -> one object a stage, however many trials share it:
           state      new, running, interrupted, failed or done
@@ -94,20 +105,23 @@ def status_json(root: Path, name: str | None) -> dict[str, Any]:
 
 
 def _sweep_json(record: SweepRecord, stands: dict[str, Stand]) -> dict[str, Any]:
-    counts = Counter(stands[key].state for key in keys_of(record))
+    waited_for, pruned = expected(record, stands), record.pruned()
+    counts = Counter(stand.state for stand in waited_for.values())
     return {
         "name": record.name,
         "question": record.question,
         "tier": record.tier,
         "complete": set(counts) == {StageState.DONE},
         "counts": {state.value: counts[state] for state in StageState},
+        "pruned": len(pruned),
         "trials": [
             {
                 "id": trial.id,
                 "method": trial.method,
                 "seed": trial.seed,
                 "axes": trial.axes,
-                "state": trial_state(stands[key].state for key in trial.stages.values()),
+                "state": PRUNED if trial.id in pruned else trial_state(stands[key].state for key in trial.stages.values()),
+                "pruned": pruned.get(trial.id),
                 "stages": trial.stages,
             }
             for trial in record.trials

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from umd_bench.orchestration.display import PLAIN_EVERY_SECONDS, Pulse, clock, pulse
 from umd_bench.orchestration.plan import Node
-from umd_bench.orchestration.survey import Stand, Survey, keys_of
+from umd_bench.orchestration.survey import Stand, Survey, expected, keys_of
 from umd_bench.store import Failure, RunDir, StageState, SweepRecord, read_sweep
 
 EVERY_SECONDS = 1.0
@@ -67,7 +67,7 @@ class Watcher:
     def look(self) -> View:
         """The sweep now; its record is read anew, since another command may have added trials."""
         record = read_sweep(self._root, self._sweep)
-        stands = self._survey.look(keys_of(record))
+        stands = expected(record, self._survey.look(keys_of(record)))
         names = _names(record)
         running = [self._running(key, *names[key]) for key, stand in stands.items() if stand.state is StageState.RUNNING]
         return View(record.name, Counter(stand.state for stand in stands.values()), tuple(running), _failures(stands, names))

@@ -32,6 +32,7 @@ from umd_bench.engine.loop import NonFiniteError, Stopped, pick_device, train
 from umd_bench.engine.published.layouts import run_import
 from umd_bench.evaluation import run_generate, run_probe
 from umd_bench.orchestration.executors.contract import Outcome
+from umd_bench.orchestration.output import kept_output
 from umd_bench.orchestration.provenance import commit
 from umd_bench.store.files import write_json
 from umd_bench.store.run import Attempt, Failure, RunDir, StageBusy
@@ -45,14 +46,19 @@ def run_stage(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool]
     run = RunDir(root, key)
     if run.result() is not None and not run.lacks(run.config().snapshots):
         return Outcome.DONE
+    return carry_out(run, lambda attempt: _result(run, attempt, data_root, stop))
+
+
+def carry_out(run: RunDir, work: Callable[[Attempt], dict[str, Any]]) -> Outcome:
+    """Own the stage, do the work as a new attempt, and record what came of it: ``work``'s result, or its failure."""
     try:
         attempt = run.begin()
     except StageBusy:
         return Outcome.BUSY
-    with attempt:
+    with attempt, kept_output(attempt.path):
         attempt.event("state", state="running", pid=os.getpid())
         try:
-            result = _result(run, attempt, data_root, stop)
+            result = work(attempt)
         except Stopped:
             attempt.event("state", state="stopped")
             return Outcome.STOPPED

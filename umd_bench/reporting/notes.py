@@ -111,7 +111,7 @@ def _further(rows: pd.DataFrame) -> pd.Series[bool]:
 
 def missing_notes(frame: pd.DataFrame) -> list[str]:
     """One line per stage and state without a result, naming its trials; a parent's failure explains a child's."""
-    missing = frame[frame["state"] != "done"]
+    missing = frame[~frame["state"].isin(["done", "pruned"])]
     groups = missing.groupby(["stage", "state"], sort=False)
     return [f"Missing: {stage} of {'; '.join(rows['trial'])} ({state})." for (stage, state), rows in groups]
 
@@ -124,12 +124,12 @@ def stated(rows: pd.DataFrame, names: dict[str, str], axes: Sequence[str]) -> st
     parts = []
     for column, name in names.items():
         known = rows[rows[column].notna()]
+        if any(_says(known, axis, column) for axis in axes):
+            continue  # the axis itself: the table's own column says it
         deciding = next(([axis] for axis in axes if _decides(known, axis, column)), list(axes))
         arms: dict[str, list[str]] = {}
         for value, *key in known[[column, *deciding]].drop_duplicates().itertuples(index=False):
             arms.setdefault(_short(value), []).append(" ".join(map(axis_value, key)))
-        if all(keys == [value] for value, keys in arms.items()):
-            continue  # the axis itself: the table's first column says it
         if len(arms) == 1:
             parts.append(f"{name} {next(iter(arms))}")
         elif arms:
@@ -143,6 +143,11 @@ def _decides(rows: pd.DataFrame, axis: str, column: str) -> bool:
     """Whether a value of the axis leaves one value of the column."""
     pairs = rows[[axis, column]].map(axis_value).drop_duplicates()
     return not pairs[axis].duplicated().any()
+
+
+def _says(rows: pd.DataFrame, axis: str, column: str) -> bool:
+    """Whether the axis and the column are the same, as people would write them."""
+    return len(rows) > 0 and bool((rows[axis].map(axis_value) == rows[column].map(_short)).all())
 
 
 def _short(value: Any) -> str:

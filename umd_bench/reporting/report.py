@@ -60,7 +60,7 @@ def print_report(root: Path, sweep: str, console: Console) -> None:
     for columns in [] if found is not None else [list(summary.columns)] if console.width >= WIDE else _narrow(summary.columns):
         console.print(tables.terminal(summary, title, columns))
         title = ""
-    for note in (*(found.notes if found is not None else ()), *summary.notes):
+    for note in summary.notes if found is None else found.notes:
         console.print(note, style="dim", highlight=False, markup=False)
     shown = [
         path.name

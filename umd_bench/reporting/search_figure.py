@@ -1,24 +1,29 @@
 """A search's figure: the Pareto front of its first two objectives, and the first one against each hyperparameter.
 
 With one objective, its score against the suggestion's number takes the front's place. Points on the front are filled and carry
-their numbers; the others are faint. The same results give the same bytes.
+their numbers; the others are faint. Pruned suggestions have no score: they stand on the lower edge, and the legend says where
+in their training they ended. The same results give the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from umd_bench.config.pruning import percent
 from umd_bench.reporting.figures import GREY, MARKERS, PALETTE, STYLE
 from umd_bench.reporting.naming import ARROWS, axis_value, family, is_percent, title
 from umd_bench.reporting.searches import Ranked, SearchSummary, finite
+from umd_bench.store import SuggestionRecord
 
 MOST_PANELS = 3  # of hyperparameters
 MOST_ARMS = len(PALETTE)
+PRUNED_MARKERS = ("x", "+", "1", "2", "3", "4")  # by rung
 
 
 def search_figure(found: SearchSummary) -> Figure | None:
@@ -37,9 +42,52 @@ def search_figure(found: SearchSummary) -> Figure | None:
             _history_panel(panels[0], found, arms)
         for axes, path in zip(panels[1:], space, strict=True):
             _dimension_panel(axes, found, arms, path)
+        if len(found.objectives) == 1:
+            _pruned(panels[0], found, lambda suggestion: suggestion.number)
+        for axes, path in zip(panels[1:], space, strict=True):
+            _pruned(axes, found, functools.partial(_place, found, path))
         if len(arms) > 1:
             panels[0].legend(loc="best")
+        _legend_of_pruned(panels[-1])
     return drawn
+
+
+def _pruned(axes: Axes, found: SearchSummary, x: Callable[[SuggestionRecord], float | None]) -> None:
+    """A cross on the lower edge for each suggestion that was pruned, another one for each rung."""
+    by_rung: dict[float, list[float]] = {}
+    for suggestion in found.search.suggestions:
+        share = suggestion.pruned_at if suggestion.repeats is None else None
+        place = x(suggestion) if share is not None else None
+        if share is not None and place is not None:
+            by_rung.setdefault(share, []).append(place)
+    for place, (share, at) in enumerate(sorted(by_rung.items())):
+        axes.update_datalim([(each, 0.0) for each in at], updatey=False)
+        axes.scatter(
+            at,
+            [0.03] * len(at),
+            s=16,
+            marker=PRUNED_MARKERS[place % len(PRUNED_MARKERS)],
+            color=GREY,
+            linewidth=0.8,
+            transform=axes.get_xaxis_transform(),
+            label=f"pruned at {percent(share)}%",
+        )
+    axes.autoscale_view(scaley=False)
+
+
+def _legend_of_pruned(axes: Axes) -> None:
+    named = [(handle, label) for handle, label in zip(*axes.get_legend_handles_labels(), strict=True) if "pruned at" in label]
+    if named:
+        axes.legend([handle for handle, _ in named], [label for _, label in named], loc="best")
+
+
+def _place(found: SearchSummary, path: str, suggestion: SuggestionRecord) -> float | None:
+    """Where a suggestion stands on a hyperparameter's axis; None where its value has no place there."""
+    value = suggestion.values[path]
+    choices = [axis_value(choice) for choice in found.search.config.space[path].choices or ()]
+    if choices:
+        return float(choices.index(axis_value(value)))
+    return float(value) if finite([value]) else None
 
 
 def _arms(found: SearchSummary) -> dict[str, list[Ranked]]:

@@ -16,8 +16,10 @@ import pandas as pd
 import rich.box
 import rich.table
 
+from umd_bench.config.pruning import percent
 from umd_bench.reporting.frames import axis_columns
 from umd_bench.reporting.naming import axis_value, header, is_percent, number
+from umd_bench.reporting.notes import score_notes, sweep_notes
 from umd_bench.reporting.summary import Estimate, Summary, estimate
 from umd_bench.store import SearchRecord, SuggestionRecord
 
@@ -25,10 +27,11 @@ BEST = 10  # rows of a table for people, where the front has fewer
 FRONT_MARK = "•"
 _SAMPLERS = {
     "random": "random search",
-    "tpe": "tree-structured Parzen estimator, open suggestions counted as bad ones (constant liar)",
-    "gp": "Gaussian process, open suggestions conditioned on",
+    "tpe": "a tree-structured Parzen estimator",
+    "gp": "a Gaussian process",
     "nsga2": "NSGA-II",
 }
+_PRUNERS = {"median": "the median", "successive_halving": "successive halving", "hyperband": "Hyperband"}
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class SearchSummary:
         return self.ranked[: max(BEST, sum(row.front for row in self.ranked))]
 
     def frame(self) -> pd.DataFrame:
-        """Every suggestion in full precision: number, state, front, what varied, the objectives, repeats, why."""
+        """Every suggestion in full precision: number, state, front, what varied, the objectives, rungs, repeats, why."""
         on_front = {(_key(row.suggestion), row.suggestion.number) for row in self.ranked if row.front}
         rows = []
         for s in self.search.suggestions:
@@ -71,11 +74,18 @@ class SearchSummary:
                     "front": (_key(s), shared) in on_front,
                     **{column: {**s.arm, **s.values}.get(path) for path, column in self.columns.items()},
                     **{objective: s.scores.get(objective) for objective in self.objectives},
+                    **({"pruned_at": s.pruned_at} if self.search.config.pruner is not None else {}),
+                    **{name: s.rungs.get(share) for share, name in self._rungs().items()},
                     "repeats": s.repeats,
                     "why": s.why,
                 }
             )
         return pd.DataFrame(rows, dtype=object)
+
+    def _rungs(self) -> dict[float, str]:
+        """Columns of what the pruner's metric was at each rung, by its share."""
+        config = self.search.config
+        return {share: f"{rung}.{config.pruned_by[1]}" for rung, share in config.rung_stages.items()}
 
 
 def summarize_search(summary: Summary) -> SearchSummary | None:
@@ -158,29 +168,43 @@ def _estimates(summary: Summary, search: SearchRecord, suggestion: SuggestionRec
 
 
 def _notes(summary: Summary, search: SearchRecord) -> list[str]:
+    """What a reader of the table needs: how it was searched, what became of the suggestions, what the scores are of."""
     config, suggestions = search.config, search.suggestions
-    states: Counter[str] = Counter(s.state for s in suggestions)
     seeds = ", ".join(map(str, summary.sweep.seeds))
-    total = config.trials * search.arms
     each = f" for each of {search.arms} combinations of the axes" if search.arms > 1 else ""
-    aims = "; ".join(f"{direction} {objective}" for objective, direction in config.objectives.items())
-    told = f"{states['done']} of {total} suggestions done"
-    told += f", {states['failed']} failed" if states["failed"] else ""
-    repeated = sum(s.repeats is not None for s in suggestions)
-    told += f", {repeated} equal to an earlier one and not run again" if repeated else ""
+    means = ", of which scores are means" if len(summary.sweep.seeds) > 1 else ""
     notes = [
-        f"Search: {_SAMPLERS[config.sampler]}; seed {config.seed}; {config.trials} suggestions{each}, "
-        f"number k made from the results before k - {config.parallel}; {aims}.",
-        f"{told}; training seeds {seeds}" + (", scores are means over them." if len(summary.sweep.seeds) > 1 else "."),
+        f"{config.trials} suggestions{each} by {_SAMPLERS[config.sampler]} (seed {config.seed}, parallel {config.parallel}): "
+        f"{outcome(search)}; training seeds {seeds}{means}.",
         "Picked by the same numbers that are shown: run the best again with other seeds before comparing them with others.",
     ]
+    if config.pruner is not None:
+        stage, metric, direction = config.pruned_by
+        at = Counter(s.pruned_at for s in suggestions if s.pruned_at is not None and s.repeats is None)
+        counts = ", ".join(f"{count} at {percent(share)}% of the training" for share, count in sorted(at.items())) or "none"
+        notes.append(f"Pruned by {_PRUNERS[config.pruner.kind]} of {stage}.{metric} ({direction}): {counts}.")
     if len(config.objectives) > 1:
         notes.append(
             f"{FRONT_MARK} on the Pareto front: no other suggestion of its arm is at least as good in all and better in one."
         )
     reasons = Counter(s.why for s in suggestions if s.state == "failed")
     notes += [f"Failed ({count}): {why}." for why, count in sorted(reasons.items())]
-    return notes
+    done = summary.long[summary.long["state"] == "done"]
+    stages = list(dict.fromkeys(objective.partition(".")[0] for objective in config.objectives))
+    scored = done[done["stage"].isin(stages)]
+    provenance = sweep_notes(scored, summary.sweep, stages, list(axis_columns(list(summary.sweep.axes)).values()))
+    notes += provenance[1:] if len(summary.sweep.seeds) == 1 else provenance  # one seed has no interval to explain
+    return notes + score_notes(scored, [objective.partition(".")[2] for objective in config.objectives])
+
+
+def outcome(search: SearchRecord) -> str:
+    """``19 done, 1 failed, 4 pruned``, and how many equal an earlier one or are still to come."""
+    states: Counter[str] = Counter(s.state for s in search.suggestions)
+    told = [f"{states['done']} done", *(f"{states[state]} {state}" for state in ("failed", "pruned") if states[state])]
+    open_still = search.config.trials * search.arms - sum(states[state] for state in ("done", "failed", "pruned"))
+    told += [f"{open_still} still open"] if open_still else []
+    repeated = sum(s.repeats is not None for s in search.suggestions)
+    return ", ".join(told + ([f"{repeated} of them equal to an earlier one"] if repeated else []))
 
 
 def finite(values: Sequence[Any]) -> bool:

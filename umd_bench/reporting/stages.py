@@ -27,12 +27,15 @@ class StageRecord:
     failure: str | None
     nimg: int | None
     flops: float | None
+    pruned: bool = False
 
     @property
     def state(self) -> str:
-        """``done``, ``failed: STATE`` or ``no result``."""
+        """``done``, ``pruned``, ``failed: STATE`` or ``no result``."""
         if self.result is not None:
             return "done"
+        if self.pruned:
+            return "pruned"
         return "no result" if self.failure is None else f"failed: {self.failure}"
 
     @property
@@ -50,12 +53,17 @@ class StageReader:
 
     def records(self, sweep: SweepRecord) -> list[StageRecord]:
         """Every stage of every trial, in the sweep's order; those without a result too."""
-        return [self._record(trial, name, key) for trial in sweep.trials for name, key in trial.stages.items()]
+        pruned = sweep.pruned()
+        return [
+            self._record(trial, name, key, pruned=trial.id in pruned)
+            for trial in sweep.trials
+            for name, key in trial.stages.items()
+        ]
 
-    def _record(self, trial: TrialRecord, name: str, key: str) -> StageRecord:
+    def _record(self, trial: TrialRecord, name: str, key: str, *, pruned: bool) -> StageRecord:
         spec, result, failure = self._read(key)
         nimg, flops = self._spent(key, None)
-        return StageRecord(trial, name, key, spec, result, failure, nimg, flops)
+        return StageRecord(trial, name, key, spec, result, failure, nimg, flops, pruned)
 
     def _read(self, key: str) -> tuple[StageSpec | None, dict[str, Any] | None, str | None]:
         if key not in self._seen:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,8 @@ def summarize(root: Path, sweep: str, *, x: str | None = None, metrics: Sequence
     if chosen not in axes:
         raise UserError(f"sweep {sweep}: x = {chosen!r} is not an axis: expected one of {', '.join(axes)}")
     frame = long.assign(variant=_variants(long))
-    columns = _columns(frame, metrics or record.report.metrics, sweep)
+    rungs = set() if record.search is None else record.search.config.rung_stages.keys()
+    columns = _columns(frame, metrics or record.report.metrics, sweep, unasked=rungs)
     arms = tuple(_arms(frame, tuple(axes.values()), columns))
     references, clashes = _references(frame, columns)
     notes = sweep_notes(frame, record, list(dict.fromkeys(column.stage for column in columns)), list(axes.values()))
@@ -155,8 +156,11 @@ def _variants(frame: pd.DataFrame) -> list[str]:
     return variants
 
 
-def _columns(frame: pd.DataFrame, patterns: Sequence[str], sweep: str) -> tuple[Column, ...]:
-    """The columns to show: those asked for in their order, or the standard ones by stage and family."""
+def _columns(frame: pd.DataFrame, patterns: Sequence[str], sweep: str, *, unasked: Collection[str]) -> tuple[Column, ...]:
+    """The columns to show: those asked for in their order, or the standard ones by stage and family.
+
+    Stages ``unasked``, the rungs of a search, are shown where one of them is asked for by its name.
+    """
     measured = frame[frame["value"].notna()]
     there = [Column(*key) for key in measured[["stage", "metric", "variant"]].drop_duplicates().itertuples(index=False)]
     stages = list(dict.fromkeys(frame["stage"]))
@@ -164,12 +168,13 @@ def _columns(frame: pd.DataFrame, patterns: Sequence[str], sweep: str) -> tuple[
     if not patterns:
         kinds = dict(zip(measured["stage"], measured["kind"], strict=True))
         shown = {stage: standard([c.metric for c in there if c.stage == stage]) for stage in stages}
-        return tuple(c for c in there if kinds[c.stage] in REPORTED_KINDS and c.metric in shown[c.stage])
+        told = [c for c in there if c.stage not in unasked and kinds[c.stage] in REPORTED_KINDS]
+        return tuple(c for c in told if c.metric in shown[c.stage])
     chosen: dict[Column, None] = {}
     for pattern in patterns:
         found = [c for c in there if fnmatch.fnmatchcase(f"{c.stage}.{c.metric}", pattern) and not _is_reference(c.metric)]
         if "*" in pattern:  # may match nothing, and never the spreads beside the scores
-            found = [c for c in found if family(c.metric) is not None]
+            found = [c for c in found if family(c.metric) is not None and c.stage not in unasked]
         elif not found and not _is_pending(frame, pattern.partition(".")[0]):
             names = ", ".join(dict.fromkeys(f"{c.stage}.{c.metric}" for c in there)) or "none yet"
             raise UserError(f"sweep {sweep}: metric {pattern!r} is not there; metrics with a value: {names}")

@@ -30,11 +30,14 @@ def stage_state(run: RunDir, snapshots: Iterable[int] = ()) -> StageState:
 
 
 def parent_done(run: RunDir) -> bool:
-    """Whether what a stage reads is there; true where it reads nothing, or was never prepared."""
+    """Whether what a stage reads is there; true where it reads nothing, or was never prepared.
+
+    Weights may be there before their stage has its result: a search looks at trainings on their way.
+    """
     if not (run.path / "config.yaml").exists():
         return True
     spec = run.config()
     if spec.parent_key is None:
         return True
     parent = RunDir(run.root, spec.parent_key)
-    return parent.result() is not None and not parent.lacks([] if spec.parent_nimg is None else [spec.parent_nimg])
+    return parent.result() is not None if spec.parent_nimg is None else not parent.lacks([spec.parent_nimg])

@@ -5,6 +5,7 @@
     attempt-<n>/             everything one process wrote while it owned the stage
         environment.json     versions, device, threads, host
         events.jsonl         append-only, one JSON object a line
+        output.log           what its process printed, if it did
         checkpoints/         training state to resume from
         result.json          its result, if it got that far
         failure.json         why it ended, if it failed
@@ -20,6 +21,7 @@ twin (a requeued job whose first life went on) can neither damage nor replace wh
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
@@ -29,12 +31,11 @@ from types import TracebackType
 from typing import Any, TextIO
 
 import filelock
-import yaml
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.frozen import Frozen
 from umd_bench.config.stage import StageSpec
-from umd_bench.store.files import link_new, read_json, read_yaml, write_atomic, write_json
+from umd_bench.store.files import link_new, read_json, read_yaml, write_json, write_yaml
 
 
 class StageBusy(Exception):  # noqa: N818 - a state, not a fault
@@ -78,7 +79,7 @@ class RunDir:
             note.touch()
         path = self.path / "config.yaml"
         if not path.exists():
-            write_atomic(path, yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False).encode())
+            write_yaml(path, spec.model_dump(mode="json"))
 
     def config(self) -> StageSpec:
         """The stage with all snapshots ever asked for. Raises :class:`UserError` where the folder or its config is missing."""
@@ -175,13 +176,17 @@ class RunDir:
         return filelock.FileLock(self.path / "lease.lock", thread_local=False)
 
     def is_owned(self) -> bool:
-        """Whether a living process owns the stage now."""
-        if not (self.path / "lease.lock").exists():
+        """Whether a living process owns the stage now; asked of thousands of stages, so without a lock object for each."""
+        try:
+            handle = os.open(self.path / "lease.lock", os.O_RDWR)
+        except FileNotFoundError:
             return False
-        lock = self._try_lease()
-        if lock is None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as the lease itself is taken
+        except BlockingIOError:
             return True
-        lock.release()
+        finally:
+            os.close(handle)  # which gives it back
         return False
 
     def _try_lease(self) -> filelock.BaseFileLock | None:

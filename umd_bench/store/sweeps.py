@@ -34,17 +34,24 @@ class SuggestionRecord(Frozen):
     """One suggestion of a search: ``trials`` are the ids of its trials, one a seed, none where no trial accepts its values.
 
     ``scores`` are the objectives' means over the seeds, of a ``done`` one; ``repeats`` is the number of an earlier suggestion
-    with the same values; ``why`` says why it failed.
+    with the same values; ``why`` says why it failed. ``rungs`` maps the shares of its training at which it was compared with
+    others to what the pruner's metric was there; a ``pruned`` one ended at the last of them, ``pruned_at``.
     """
 
     number: int
     arm: dict[str, Any]
     values: dict[str, Any]
     trials: tuple[str, ...]
-    state: Literal["open", "done", "failed"]
+    state: Literal["open", "done", "failed", "pruned"]
     scores: dict[str, float] = Field(default_factory=dict)
     repeats: int | None = None
     why: str = ""
+    rungs: dict[float, float] = Field(default_factory=dict)
+
+    @property
+    def pruned_at(self) -> float | None:
+        """The share of its training at which it was pruned."""
+        return max(self.rungs) if self.state == "pruned" and self.rungs else None
 
 
 class SearchRecord(Frozen):
@@ -72,6 +79,21 @@ class SweepRecord(Frozen):
     report: ReportConfig
     trials: list[TrialRecord] = Field(min_length=1)
     search: SearchRecord | None = None
+
+    def pruned(self) -> dict[str, float]:
+        """Ids of the trials that a search pruned -> the share of their training at which it did."""
+        suggestions = self.search.suggestions if self.search is not None else []
+        gone = {name: s.pruned_at for s in suggestions if s.pruned_at is not None for name in s.trials}
+        kept = {name for s in suggestions if s.pruned_at is None for name in s.trials}
+        return {name: share for name, share in gone.items() if name not in kept}
+
+    def given_up(self) -> set[str]:
+        """Keys of stages that only pruned trials have: what of them has no result gets none."""
+        pruned = self.pruned()
+        keys = {trial.id in pruned: set[str]() for trial in self.trials}
+        for trial in self.trials:
+            keys[trial.id in pruned] |= set(trial.stages.values())
+        return keys.get(True, set()) - keys.get(False, set())
 
 
 def sweep_dir(root: Path, name: str) -> Path:

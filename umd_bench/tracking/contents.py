@@ -37,13 +37,18 @@ def trial_tag(trial: TrialRecord) -> str:
     return f"{trial.id}#{hashlib.sha256(keys.encode()).hexdigest()[:12]}"
 
 
-def stage_states(root: Path, trial: TrialRecord) -> dict[str, str]:
-    """``done``, ``failed`` or ``pending`` of each stage. Takes no lease: it must not get in the way of a starting stage."""
+def stage_states(root: Path, trial: TrialRecord, *, pruned: bool = False) -> dict[str, str]:
+    """``done``, ``failed`` or ``pending`` of each stage, or ``pruned`` of what a ``pruned`` trial leaves without a result.
+
+    Takes no lease: it must not get in the way of a starting stage.
+    """
     states = {}
     for name, key in trial.stages.items():
         run = RunDir(root, key)
         if (run.path / "result.json").exists():
             states[name] = "done"
+        elif pruned:
+            states[name] = "pruned"
         else:
             states[name] = "pending" if run.failure() is None else "failed"
     return states

@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import sqlite3
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ TRIAL, STAGES, CURRENT, FILES = "umd_bench.trial", "umd_bench.stages", "umd_benc
 SUMMARY = "summary"
 SUMMARY_FILES = ("table.md", "table.html", "table.csv", "long.csv", "figure.png")
 LOCK_SECONDS = 30.0
+LOOK_SECONDS = 20.0
 _ACCEPTED_URI = r"(sqlite|https?|postgresql|mysql|mssql|databricks|file)(\+\w+)?:"
 _BATCH = 900  # MLflow takes at most 1000 values at once
 _NOTE_CHARACTERS = 7_000
@@ -82,6 +84,11 @@ def push(results: Path, sweep: str | None = None, uri: str | None = None) -> Ite
         yield f"{name}: {projector.project(read_sweep(results, name))} in {projector.address}"
 
 
+def look_at_store(uri: str | None, results: Path) -> str:
+    """How the store is that ``--mlflow URI`` means, in one sentence; :class:`TrackingError` for one that is no use."""
+    return "MLflow: off" if uri == "off" else MlflowProjector(uri or default_uri(results), results).look()
+
+
 class MlflowProjector:
     """Projects sweeps of the results folder ``root`` into the store at ``uri``. Making the object touches neither."""
 
@@ -106,6 +113,38 @@ class MlflowProjector:
                 f"`umd-bench mlflow push` sends what is missing"
             ) from error
 
+    def look(self) -> str:
+        """How the store is, in one sentence; writes nothing. Raises :class:`TrackingError` for one that is of no use.
+
+        Whether a server takes what it is sent shows only when something is sent.
+        """
+        found: list[str | Exception] = []
+        thread = threading.Thread(target=lambda: found.append(self._look()), name="mlflow", daemon=True)
+        thread.start()
+        thread.join(LOOK_SECONDS)
+        said = found[0] if found else TimeoutError(f"no answer within {LOOK_SECONDS:.0f} s")
+        if isinstance(said, Exception):
+            raise TrackingError(
+                f"MLflow at {self.address} cannot be used ({_reason(said)}); results are not affected"
+            ) from said
+        return said
+
+    def _look(self) -> str | Exception:
+        path = Path(self._uri.removeprefix("sqlite:///"))
+        try:
+            if not self._uri.startswith("sqlite:///"):
+                with _connected(self._uri) as client:
+                    client.search_experiments(max_results=1)
+                return f"MLflow at {self.address} answers"
+            if not path.exists():
+                return f"MLflow: {self.address} is made by the first sweep"
+            with contextlib.closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=LOOK_SECONDS / 2)) as store:
+                store.execute("BEGIN IMMEDIATE")  # needs the right to write, and a lock as writing does
+                store.rollback()
+        except Exception as error:
+            return error
+        return f"MLflow: {self.address} can be written"
+
     def _check_file(self) -> None:
         """MLflow keeps a SQLite file open for the life of a process, and goes on writing into one that was deleted."""
         if not self._uri.startswith("sqlite:///"):
@@ -120,10 +159,11 @@ class MlflowProjector:
         experiment = self._experiment(client, sweep)
         runs = {run.data.tags[TRIAL]: run for run in _runs(client, experiment) if TRIAL in run.data.tags}
         outcome, parent = self._project_summary(client, experiment, sweep, runs.get(SUMMARY))
-        did = [outcome]
+        did, pruned = [outcome], sweep.pruned()
         for trial in sweep.trials:
             run = runs.get(contents.trial_tag(trial))
-            did.append(self._project_trial(client, experiment, sweep, trial, run, parent))
+            states = contents.stage_states(self._root, trial, pruned=trial.id in pruned)
+            did.append(self._project_trial(client, experiment, sweep, trial, run, parent, states))
         wanted = {contents.trial_tag(trial) for trial in sweep.trials} | {SUMMARY}
         for tag, run in runs.items():
             current = "yes" if tag in wanted else "no"
@@ -163,10 +203,16 @@ class MlflowProjector:
         return "created" if created else "completed", run_id
 
     def _project_trial(
-        self, client: MlflowClient, experiment: str, sweep: SweepRecord, trial: TrialRecord, run: Run | None, parent: str
+        self,
+        client: MlflowClient,
+        experiment: str,
+        sweep: SweepRecord,
+        trial: TrialRecord,
+        run: Run | None,
+        parent: str,
+        states: dict[str, str],
     ) -> str:
-        """One trial's run; what was done to it."""
-        states = contents.stage_states(self._root, trial)
+        """One trial's run, whose stages are in ``states``; what was done to it."""
         held = json.loads(run.data.tags.get(STAGES, "{}")) if run is not None else {}
         if run is not None and held == states:
             return "unchanged"
@@ -203,6 +249,8 @@ class MlflowProjector:
             client.set_terminated(run_id, "FAILED", contents.ended_ms(self._root, trial))
         elif set(states.values()) == {"done"}:
             client.set_terminated(run_id, "FINISHED", contents.ended_ms(self._root, trial))
+        elif "pruned" in states.values():
+            client.set_terminated(run_id, "KILLED", contents.ended_ms(self._root, trial))
         else:
             client.update_run(run_id, status="RUNNING")
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from umd_bench.config.cluster import ClusterConfig
 from umd_bench.config.errors import UserError, one_of
+from umd_bench.config.ray import RayConfig
 from umd_bench.orchestration.executors.contract import RUN_STAGE, TRIES, Ended, Executor, Kind
 
 
 @dataclass(frozen=True)
 class Place:
-    """What an executor is started with: ``cluster`` for jobs, ``stage`` the function that runs one (see ``stage_function``)."""
+    """What an executor is started with: ``cluster`` for jobs, ``ray`` for Ray, ``stage`` the function that runs one."""
 
     root: Path
     data_root: Path
@@ -21,6 +22,7 @@ class Place:
     threads: int
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     stage: str = RUN_STAGE
+    ray: RayConfig = field(default_factory=RayConfig)
 
 
 def _inline(place: Place) -> Executor:
@@ -32,7 +34,9 @@ def _inline(place: Place) -> Executor:
 def _ray(place: Place) -> Executor:
     from umd_bench.orchestration.executors.ray_actors import RayExecutor
 
-    return RayExecutor(place.root, place.data_root, workers=place.workers, threads=place.threads, stage=place.stage)
+    return RayExecutor(
+        place.root, place.data_root, workers=place.workers, threads=place.threads, config=place.ray, stage=place.stage
+    )
 
 
 def _submitit_local(place: Place) -> Executor:
@@ -60,6 +64,12 @@ EXECUTORS: dict[str, Callable[[Place], Executor]] = {
 }
 
 
+def check_name(name: str) -> None:
+    """Raises :class:`UserError` for a name that no executor has."""
+    if name not in EXECUTORS:
+        raise UserError(f"--on {name!r} is not accepted: {one_of(EXECUTORS)}")
+
+
 def start_executor(
     name: str,
     root: Path,
@@ -69,11 +79,11 @@ def start_executor(
     threads: int,
     cluster: ClusterConfig | None = None,
     stage: str = RUN_STAGE,
+    ray: RayConfig | None = None,
 ) -> Executor:
     """Start the named executor; an unknown name, or settings that it refuses, raise :class:`UserError`."""
-    if name not in EXECUTORS:
-        raise UserError(f"--on {name!r} is not accepted: {one_of(EXECUTORS)}")
-    return EXECUTORS[name](Place(root, data_root, workers, threads, cluster or ClusterConfig(), stage))
+    check_name(name)
+    return EXECUTORS[name](Place(root, data_root, workers, threads, cluster or ClusterConfig(), stage, ray or RayConfig()))
 
 
-__all__ = ["EXECUTORS", "TRIES", "Ended", "Executor", "Kind", "Place", "start_executor"]
+__all__ = ["EXECUTORS", "TRIES", "Ended", "Executor", "Kind", "Place", "check_name", "start_executor"]

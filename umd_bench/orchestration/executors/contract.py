@@ -29,7 +29,7 @@ import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 RUN_STAGE = "umd_bench.orchestration.worker:run_stage"
 
@@ -104,6 +104,17 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """End and free everything."""
+
+
+@runtime_checkable
+class InCallersThread(Protocol):
+    """An executor that holds the thread that polls it while a stage runs: between steps it calls this now and then.
+
+    The caller may look around there, and :meth:`Executor.cancel` what runs. What it raises ends the stage, its state saved,
+    and is raised by ``poll``.
+    """
+
+    between_steps: Callable[[], None]
 
 
 def stage_function(name: str) -> Callable[..., Any]:

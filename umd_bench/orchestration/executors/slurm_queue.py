@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import subprocess
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import submitit
 
 from umd_bench.config.cluster import ClusterConfig
 from umd_bench.config.errors import UserError
+from umd_bench.orchestration.commands import answer, output
 from umd_bench.orchestration.executors.contract import Kind
 from umd_bench.orchestration.executors.local_queue import nothing
 from umd_bench.orchestration.executors.queues import Look, Unreachable
@@ -59,19 +60,22 @@ class SlurmQueue:
             self._limit = max(1, int(found.group(1)) if found else 1001)
         return self._limit
 
-    def check(self) -> None:
-        """Have Slurm judge the settings without submitting anything; :class:`UserError` with its own words."""
-        options = [f"--{name.replace('_', '-')}={value}" for name, value in self._parameters().items()]
-        extra = [f"--{name}" if value is True else f"--{name}={value}" for name, value in _extra(self._config).items()]
-        try:
-            command = ["sbatch", "--test-only", *options, *extra, "--wrap", "true"]
-            answer = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
-        except FileNotFoundError:
-            raise UserError("--on slurm needs Slurm's commands, and there is no sbatch on this machine") from None
-        except subprocess.TimeoutExpired:
-            raise UserError(f"--on slurm: sbatch did not answer within {ANSWER_SECONDS:.0f} s") from None
-        if answer.returncode:
-            raise UserError(f"Slurm refuses jobs with these settings: {_reason(answer.stderr)}")
+    def check(self, seconds: float = ANSWER_SECONDS) -> str:
+        """Have Slurm judge the settings without submitting anything: what it says; :class:`UserError` with its own words."""
+        if shutil.which("sbatch") is None:
+            raise UserError("--on slurm needs Slurm's commands, and there is no sbatch on this machine")
+        with clean_environment(self._config):
+            said = answer("sbatch", "--test-only", *self.options(), "--wrap", "true", seconds=seconds)
+        if said is None:
+            raise UserError(f"--on slurm: sbatch did not answer within {seconds:.0f} s")
+        if said.returncode:
+            raise UserError(f"Slurm refuses jobs with these settings: {_reason(said.stderr)}")
+        return _reason(said.stderr).removeprefix("sbatch: ")
+
+    def options(self, **instead: object) -> list[str]:
+        """What jobs ask for, as options of sbatch; ``instead`` are others for some of them."""
+        options = [f"--{name.replace('_', '-')}={value}" for name, value in {**self._parameters(), **instead}.items()]
+        return options + [f"--{name}" if value is True else f"--{name}={value}" for name, value in _extra(self._config).items()]
 
     def _parameters(self) -> dict[str, object]:
         """What both sbatch and submitit call by the same names."""
@@ -96,7 +100,7 @@ class SlurmQueue:
             additional["mem"] = parameters.pop("mem")
         if after is not None:
             additional["kill-on-invalid-dep"] = "yes"
-        with _clean_environment(self._config):
+        with clean_environment(self._config):
             executor = submitit.SlurmExecutor(folder, python=python)
             executor.update_parameters(
                 **parameters,
@@ -155,20 +159,12 @@ class SlurmQueue:
             self._ask("scancel", *(["--state=PENDING"] if pending_only else []), *ids[start : start + MOST_IDS])
 
     def _denied(self, name: str) -> bool:
-        answer = _run("scontrol", "show", "job", name)
-        return answer is not None and answer.returncode != 0 and "Invalid job id" in answer.stderr
+        said = answer("scontrol", "show", "job", name, seconds=ANSWER_SECONDS)
+        return said is not None and said.returncode != 0 and "Invalid job id" in said.stderr
 
     def _ask(self, *command: str) -> str | None:
         """The answer, or None where there is none to be trusted."""
-        answer = _run(*command)
-        return None if answer is None or answer.returncode else answer.stdout
-
-
-def _run(*command: str) -> subprocess.CompletedProcess[str] | None:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
+        return output(*command, seconds=ANSWER_SECONDS)
 
 
 def _parse(lines: str) -> Iterator[tuple[str, Look]]:
@@ -198,7 +194,7 @@ def _nothing_of(index: int) -> None:
 
 
 @contextlib.contextmanager
-def _clean_environment(config: ClusterConfig) -> Iterator[None]:
+def clean_environment(config: ClusterConfig) -> Iterator[None]:
     """Without what an enclosing allocation or the user's defaults would add to, or set above, the job's own options."""
     kept = {"SLURM_CONF", *(name for name, field in _DEFAULTS.items() if getattr(config, field) is None)}
     hidden = {

@@ -49,6 +49,7 @@ class SubmititExecutor:
         self._again_at: dict[str, float] = {}  # when a batch that may not have been taken is looked for
         self._asked_at = float("-inf")
         self._avoid: set[str] = set()
+        self._given_up: set[str] = set()  # jobs that were ended here since they had been silent for too long
         self._ended: list[Ended] = []
         self._code: Path | None = None
         self._stopping = False
@@ -268,9 +269,8 @@ class SubmititExecutor:
         begun = look.running and any("begun" in life for life in self._jobs.lives(claim.batch, claim.task))
         if not begun or any(RunDir(self.root, other).is_owned() for other in task):
             self._silent_since.pop(key, None)
-        elif (
-            now - self._silent_since.setdefault(key, now) > SILENT_SECONDS
-        ):  # its process died under a scheduler that has not seen it
+        elif now - self._silent_since.setdefault(key, now) > SILENT_SECONDS:
+            self._given_up.add(name)  # its process died under a scheduler that has not seen it
             self._queue.cancel([name])
 
     def _why(self, claim: Claim, look: Look) -> tuple[Kind, str]:
@@ -281,6 +281,9 @@ class SubmititExecutor:
         where += f" on {look.node}" if look.node else ""
         if look.kind is Kind.CANCELLED and not lives and not parent_done(RunDir(self.root, claim.key)):
             return Kind.ORPHANED, f"{where} was taken back: its parent's job left no result"
+        ids = self._jobs.ids(claim.batch)
+        if look.kind is Kind.CANCELLED and ids is not None and ids[claim.task] in self._given_up:  # our word, not a person's
+            return Kind.DIED, f"{where} was said to run, but left its stage without an owner; it was ended"
         if look.kind is Kind.NODE_FAIL and look.node:
             self._avoid.add(look.node)
         begun = next((life["time"] for life in reversed(lives) if life.get("begun")), None)

@@ -1,0 +1,139 @@
+"""What becomes of a stage whose job the scheduler ends, by the scheduler's word alone: a queue that says what it is told to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pytest
+from cluster import scripted_stage
+from orchestration.small import write_small
+
+from umd_bench.config.cluster import ClusterConfig
+from umd_bench.config.resolve import load_sweep
+from umd_bench.orchestration.executors import TRIES, Kind, submitit_jobs
+from umd_bench.orchestration.executors.queues import Look
+from umd_bench.orchestration.executors.records import Batch, Jobs
+from umd_bench.orchestration.executors.slurm_queue import OVER
+from umd_bench.orchestration.executors.submitit_jobs import SubmititExecutor
+from umd_bench.orchestration.plan import Node, build_graph
+from umd_bench.orchestration.runner import Progress, Runner
+from umd_bench.store import RunDir, StageState, stage_state
+
+
+class ToldQueue:
+    """A Slurm in which the ``n``-th job ends with the ``n``-th word, on node ``n``; after the last word jobs succeed."""
+
+    name = "slurm"
+    status_seconds = 0.0
+    capacity: int | None = None
+
+    def __init__(self, root: Path, *words: str) -> None:
+        self._root, self._words = root, words
+        self.avoided: list[list[str]] = []
+        self.cancelled: list[str] = []
+
+    def array_limit(self) -> int:
+        return 1
+
+    def submit(self, batch: Batch, folder: Path, python: str, *, after: str | None, avoid: Iterable[str]) -> list[str]:
+        number = len(self.avoided)
+        self.avoided.append(list(avoid))
+        [[key]] = batch.tasks
+        attempt = RunDir(self._root, key).begin()
+        jobs = Jobs(self._root)
+        jobs.note_life(batch.name, 0, begun=True)
+        if number >= len(self._words):
+            attempt.finish({"metrics": {}})
+            jobs.end(batch.name, key, None)
+        attempt.__exit__(None, None, None)
+        return [str(number)]
+
+    def find(self, batch: Batch, folder: Path) -> list[str] | None:
+        return None
+
+    def look(self, ids: Sequence[str]) -> dict[str, Look]:
+        return {name: self._look(name) for name in ids}
+
+    def _look(self, name: str) -> Look:
+        word = "CANCELLED" if name in self.cancelled else self._words[int(name)]
+        return Look(word in OVER, word == "RUNNING", OVER.get(word), word, f"node{name}")
+
+    def cancel(self, ids: Sequence[str], *, pending_only: bool = False) -> None:
+        if not pending_only:
+            self.cancelled += ids
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    trials = load_sweep(write_small(tmp_path), sets=["seeds=[0]", "stages=[pretrain]"]).trials[:1]
+    [only] = build_graph(tmp_path, trials).values()
+    return only
+
+
+def run(root: Path, node: Node, queue: ToldQueue) -> Progress:
+    executor = SubmititExecutor(root, root, queue, ClusterConfig(), threads=1, stage=scripted_stage.NAME)
+    return Runner(root, {node.key: node}, executor, poll_seconds=0.01).run()
+
+
+def failure(root: Path, node: Node) -> str:
+    found = RunDir(root, node.key).failure()
+    assert found is not None
+    return found.state
+
+
+def test_a_stage_of_a_node_that_failed_is_submitted_again_elsewhere(tmp_path: Path, node: Node) -> None:
+    queue = ToldQueue(tmp_path, "NODE_FAIL", "BOOT_FAIL")
+    assert run(tmp_path, node, queue).complete
+    assert queue.avoided == [[], ["node0"], ["node0", "node1"]]
+
+
+def test_nodes_that_go_on_failing_end_the_tries(tmp_path: Path, node: Node) -> None:
+    queue = ToldQueue(tmp_path, *["NODE_FAIL"] * 9)
+    assert not run(tmp_path, node, queue).complete
+    assert len(queue.avoided) == TRIES[Kind.NODE_FAIL]
+    assert failure(tmp_path, node) == "node_fail"
+
+
+@pytest.mark.parametrize(("word", "state"), [("OUT_OF_MEMORY", "oom"), ("CANCELLED", "cancelled")])
+def test_what_would_happen_again_or_was_meant_is_not_tried_again(tmp_path: Path, node: Node, word: str, state: str) -> None:
+    queue = ToldQueue(tmp_path, word, word)
+    assert not run(tmp_path, node, queue).complete
+    assert len(queue.avoided) == 1
+    assert failure(tmp_path, node) == state
+    assert queue.avoided == [[]], "no node is to blame"
+
+
+def test_kinds_of_end_are_counted_each_for_itself(tmp_path: Path, node: Node) -> None:
+    queue = ToldQueue(tmp_path, "FAILED", "FAILED", *["PREEMPTED"] * 4, *["TIMEOUT"] * 4, *["NODE_FAIL"] * 4)
+    assert run(tmp_path, node, queue).complete
+    assert len(queue.avoided) == 15
+
+
+def test_a_job_that_is_said_to_run_and_owns_nothing_for_long_is_ended_and_tried_again(
+    tmp_path: Path, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitit_jobs, "SILENT_SECONDS", 0.3)
+    queue = ToldQueue(tmp_path, "RUNNING")
+    begun = time.monotonic()
+    progress = run(tmp_path, node, queue)
+    assert time.monotonic() - begun > 0.3
+    assert set(queue.cancelled) == {"0"}
+    assert progress.complete, "our own scancel was taken for a person's"
+    assert len(queue.avoided) == 2
+
+
+def test_a_job_that_is_silent_but_owns_its_stage_is_left_alone(
+    tmp_path: Path, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submitit_jobs, "SILENT_SECONDS", 0.1)
+    queue = ToldQueue(tmp_path, "RUNNING")
+    executor = SubmititExecutor(tmp_path, tmp_path, queue, ClusterConfig(), threads=1, stage=scripted_stage.NAME)
+    RunDir(tmp_path, node.key).prepare(node.spec)
+    executor.submit(node.key)
+    executor.flush()
+    with RunDir(tmp_path, node.key).begin():
+        assert executor.poll(0.6) == []
+        assert queue.cancelled == []
+        assert stage_state(RunDir(tmp_path, node.key)) is StageState.RUNNING

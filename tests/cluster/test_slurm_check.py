@@ -1,0 +1,76 @@
+"""`doctor` on a real Slurm: what it says of a cluster that suits, of one that does not, and of a node."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cluster.minislurm import MiniSlurm
+
+from umd_bench.config.cluster import ClusterConfig
+from umd_bench.orchestration import node_probe
+from umd_bench.orchestration.findings import Finding
+from umd_bench.orchestration.node_probe import probe_node
+from umd_bench.orchestration.slurm_check import examine_slurm
+
+pytestmark = pytest.mark.slow
+SECONDS = 90.0
+
+
+def asking(**fields: object) -> ClusterConfig:
+    return ClusterConfig.model_validate({"time": "5m", **fields})
+
+
+def words(findings: list[Finding], level: str) -> str:
+    return "\n".join(f"{finding.what}: {finding.remedy}" for finding in findings if finding.level == level)
+
+
+def test_every_line_about_a_real_slurm(slurm: MiniSlurm) -> None:
+    findings = list(examine_slurm(asking(gpus=1), asked=True))
+    assert words(findings, "fail") == ""
+    assert words(findings, "warn").startswith("accounting is off")
+    for part in (" answers", "33 tasks", "partition main: up, 2 nodes", "warned 10 s before", "takes these settings: Job"):
+        assert part in words(findings, "pass")
+    refused = list(examine_slurm(asking(gpus=5), asked=True))
+    assert "Requested node configuration is not available" in words(refused, "fail")
+    assert slurm.jobs() == {}
+
+
+def test_a_node_reports_what_it_is_like(slurm: MiniSlurm, tmp_path: Path) -> None:
+    findings = list(probe_node(tmp_path, tmp_path, asking(gpus=1, nodelist=slurm.names[1]), SECONDS))
+    assert words(findings, "fail") == ""
+    for part in (f"a job ran on {slurm.names[1]}", "has the same versions", "the other way round"):
+        assert part in words(findings, "pass")
+    assert "it asked for 1; Slurm gave it CUDA_VISIBLE_DEVICES=" in words(findings, "warn")  # which torch does not see
+    assert [path.name for path in tmp_path.iterdir()] == ["jobs"]
+
+
+def test_locks_that_do_not_exclude_between_node_and_command_fail(
+    slurm: MiniSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_probe, "HELD", "another.lock")  # as if the node did not see ours
+    findings = list(probe_node(tmp_path, tmp_path / "nowhere", asking(), SECONDS))
+    assert "there is no exclusion (a lock held here)" in words(findings, "fail")
+    assert "does not see the data folder" in words(findings, "fail")
+
+
+@pytest.mark.parametrize(
+    ("setup", "said"),
+    [("exit 3", "ended without a report (FAILED, exit 3)"), ("cd /; exit 41", "does not see")],
+)
+def test_a_job_that_cannot_report_says_why(
+    slurm: MiniSlurm, tmp_path: Path, setup: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_probe, "LOOK_SECONDS", 0.1)
+    findings = list(probe_node(tmp_path, tmp_path, asking(setup=[setup]), SECONDS))
+    assert said in words(findings, "fail")
+
+
+def test_a_queue_that_is_full_is_waited_for_so_long_and_the_job_is_taken_back(slurm: MiniSlurm, tmp_path: Path) -> None:
+    blocking = slurm.run("sbatch", "-N2", "-c4", "-o", "/dev/null", "--wrap", "sleep 60")
+    assert blocking.returncode == 0, blocking.stderr
+    findings = list(probe_node(tmp_path, tmp_path, asking(), 2.0))
+    assert "it waits in the queue (" in words(findings, "warn")
+    states = sorted(slurm.jobs().values())
+    assert states[0] == "CANCELLED"
+    assert len(states) == 2

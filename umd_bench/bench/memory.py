@@ -1,0 +1,39 @@
+"""How much memory a piece of work takes at its peak, beyond what is held before it."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:
+    """Bytes at the peak of one call, beyond those before it: of the device, or resident ones of this process.
+
+    None where the system cannot forget the process's former peak (it is Linux that can).
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return torch.cuda.max_memory_allocated(device) - before
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+        trim(0)  # what was freed and kept would hide as much of what follows
+        _RESET.write_text("5", encoding="ascii")  # forget the peak (proc(5))
+        before = _kilobytes("VmRSS")
+    except (AttributeError, OSError):
+        return None
+    work()
+    return max(0, _kilobytes("VmHWM") - before) * 1024
+
+
+def _kilobytes(name: str) -> int:
+    line = next(line for line in _STATUS.read_text(encoding="ascii").splitlines() if line.startswith(name))
+    return int(line.split()[1])

@@ -1,0 +1,68 @@
+"""How findings are shown: plain tables that the terminal and docs/performance.md are both made from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from umd_bench.bench.machine import Machine
+from umd_bench.bench.rates import Rate, Ratio
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text, the first column naming the row."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        """The table in Markdown, its title above it."""
+        lines = [f"**{self.title}**", "", _row(self.header), _row([":---", *["---:"] * (len(self.header) - 1)])]
+        return "\n".join([*lines, *(_row(row) for row in self.rows)])
+
+
+class Finding(Protocol):
+    """What every benchmark gives."""
+
+    @property
+    def machine(self) -> Machine: ...
+
+    def tables(self) -> list[Table]:
+        """What was measured."""
+        ...
+
+    def remarks(self) -> list[str]:
+        """What the tables mean, a sentence each."""
+        ...
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        ...
+
+
+def number(value: float | None) -> str:
+    """Three digits that count: 1,230, 12.3, 0.0123; a dash for what was not measured."""
+    if value is None:
+        return "-"
+    if not value or not math.isfinite(value):
+        return f"{value:g}"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{round(value, 2 - math.floor(math.log10(abs(value)))):,.{digits}f}"
+
+
+def spread(rate: Rate) -> str:
+    """The median, and the slowest and fastest repeat."""
+    return f"{number(rate.median)} ({number(rate.slowest)} to {number(rate.fastest)})"
+
+
+def times(ratio: Ratio | None) -> str:
+    """A ratio with the smallest and largest of its repeats."""
+    return "-" if ratio is None else f"{number(ratio.median)}x ({number(ratio.smallest)} to {number(ratio.largest)})"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

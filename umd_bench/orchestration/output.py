@@ -1,0 +1,127 @@
+"""What a stage's process prints, kept in the attempt's folder: prints, warnings, and what libraries write below Python.
+
+Standard output and error *are* the file while the stage runs, so that a crash's last words are in it too; where a person looks
+at this process's own terminal, what is added to the file is copied there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+OUTPUT_FILE = "output.log"
+COPY_SECONDS = 0.2
+
+_copied: ContextVar[bool] = ContextVar("copied", default=False)
+
+
+@contextlib.contextmanager
+def copied_to_the_terminal() -> Iterator[None]:
+    """What stages print within is also written to where it would have gone: for stages in a command's own process."""
+    token = _copied.set(True)
+    try:
+        yield
+    finally:
+        _copied.reset(token)
+
+
+@contextlib.contextmanager
+def kept_output(folder: Path) -> Iterator[None]:
+    """Send this process's standard output and error to ``folder/output.log``; a file without a byte is removed again."""
+    path = folder / OUTPUT_FILE
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+    before = _Streams((os.dup(1), os.dup(2)), (sys.stdout, sys.stderr))
+    # To the error stream: a verb's own output may be read by a program.
+    copier = _Copier(path, before.descriptors[1]) if _copied.get() else None
+    opened = [open(number, "w", buffering=1, closefd=False, errors="replace") for number in (1, 2)]  # noqa: SIM115
+    ours = _Streams((log, log), (opened[0], opened[1]))  # sys.stdout may be a pytest's or a live table's
+    ours.use()
+    _kept.append((before, ours))
+    try:
+        yield
+    finally:
+        _kept.pop()
+        before.use()
+        if copier is not None:
+            copier.close()
+        for descriptor in (log, *before.descriptors):
+            os.close(descriptor)
+        if path.stat().st_size == 0:
+            path.unlink()
+
+
+@contextlib.contextmanager
+def output_set_aside() -> Iterator[None]:
+    """Give the streams back for a while, to what is not the stage's own: a command that looks around between its steps."""
+    if not _kept:
+        yield
+        return
+    before, ours = _kept[-1]
+    before.use()
+    try:
+        yield
+    finally:
+        ours.use()
+
+
+@dataclass(frozen=True)
+class _Streams:
+    """Where standard output and error go: the descriptors behind 1 and 2, and Python's objects."""
+
+    descriptors: tuple[int, int]
+    objects: tuple[TextIO, TextIO]
+
+    def use(self) -> None:
+        _flush()
+        for number, descriptor in enumerate(self.descriptors, start=1):
+            os.dup2(descriptor, number)
+        sys.stdout, sys.stderr = self.objects
+
+
+_kept: list[tuple[_Streams, _Streams]] = []
+
+
+def _flush() -> None:
+    """Python's buffers and the C library's, each to where the descriptors point now."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    ctypes.CDLL(None).fflush(None)
+
+
+class _Copier:
+    """A thread that copies what is added to a file to a descriptor."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path, self._descriptor = path, descriptor
+        self._at = path.stat().st_size
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ended.wait(COPY_SECONDS):
+            self._copy()
+        self._copy()
+
+    def _copy(self) -> None:
+        with self._path.open("rb") as file:
+            file.seek(self._at)
+            added = file.read()
+        self._at += len(added)
+        with contextlib.suppress(OSError):  # a terminal that has gone away stops no stage
+            while added:
+                added = added[os.write(self._descriptor, added) :]
+
+    def close(self) -> None:
+        """Copy the rest."""
+        self._ended.set()
+        self._thread.join()
