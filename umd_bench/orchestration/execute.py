@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Site:
-    """Where things are and run; ``workers`` None divides all cores by the threads of a stage."""
+    """Where things are and run; ``workers`` None divides all cores by the threads of a stage on all of its devices."""
 
     results: Path
     data: Path
@@ -114,7 +114,8 @@ def hand_over_to_slurm(nodes: dict[str, Node], site: Site) -> HandedOver:
 
 def _start(missing: Sequence[Node], site: Site, *, growing: bool) -> Executor:
     threads = max(node.spec.resources.threads for node in missing)
-    workers = site.workers or max(1, _cores() // threads)
+    devices = max(node.spec.devices for node in missing)
+    workers = site.workers or max(1, _cores() // (threads * devices))
     if not growing:
         workers = min(workers, len(missing))
     return start_executor(site.executor, site.results, site.data, workers=workers, threads=threads, cluster=site.cluster)

@@ -68,9 +68,10 @@ class RunDir:
         self.artifacts = self.path / "artifacts"
 
     def prepare(self, spec: StageSpec) -> None:
-        """Write ``config.yaml`` unless it is there, and note the snapshots that are asked for this time.
+        """Write ``config.yaml`` unless it is there, and note the snapshots and the resources that are asked for this time.
 
-        A note is a file of its own, so that two commands that ask at once take nothing from each other.
+        A stage that nobody owns goes on with the resources it was asked for last: they are not what it is. A note is a file
+        of its own, so that two commands that ask at once take nothing from each other.
         """
         for nimg in spec.snapshots:
             note = self.path / "asked" / self.snapshot(nimg).stem
@@ -78,7 +79,11 @@ class RunDir:
             note.touch()
         path = self.path / "config.yaml"
         if not path.exists():
-            write_atomic(path, yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False).encode())
+            _write_config(path, spec)
+            return
+        before = StageSpec.model_validate(read_yaml(path))
+        if before.resources != spec.resources and not self.is_owned():
+            _write_config(path, before.model_copy(update={"resources": spec.resources}))
 
     def config(self) -> StageSpec:
         """The stage with all snapshots ever asked for. Raises :class:`UserError` where the folder or its config is missing."""
@@ -201,6 +206,10 @@ class RunDir:
         number = max(self.attempts(), default=0) + 1
         self.attempt_path(number).mkdir()
         return Attempt(self, number, lock)
+
+
+def _write_config(path: Path, spec: StageSpec) -> None:
+    write_atomic(path, yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False).encode())
 
 
 class Attempt:
