@@ -16,7 +16,7 @@ from umd_bench.data.pack import data_root
 from umd_bench.engine.parallel import RankLost
 from umd_bench.orchestration import ranks
 from umd_bench.orchestration.executors import start_executor
-from umd_bench.orchestration.executors.contract import Outcome
+from umd_bench.orchestration.executors.contract import Beside, Outcome
 from umd_bench.orchestration.plan import build_graph
 from umd_bench.orchestration.runner import Runner
 from umd_bench.orchestration.worker import run_stage
@@ -155,7 +155,7 @@ def test_a_rank_that_does_not_come_is_lost_in_bounded_time(
     run = prepared(tmp_path, trial)
     told: list[str] = []
     with pytest.raises(RankLost, match="rank 1 of 2 did not come within"):
-        run_stage(tmp_path, run.key, data_root(), beside=ranks.Beside("127.0.0.1", told.append))
+        run_stage(tmp_path, run.key, data_root(), beside=Beside("127.0.0.1", told.append))
     assert told[0].startswith("127.0.0.1:")
     assert stage_state(run) is StageState.INTERRUPTED
     with pytest.raises(RankLost, match="rank 0 is not at"):

@@ -118,7 +118,9 @@ def _start(missing: Sequence[Node], site: Site, *, growing: bool) -> Executor:
     workers = site.workers or max(1, _cores() // (threads * devices))
     if not growing:
         workers = min(workers, len(missing))
-    return start_executor(site.executor, site.results, site.data, workers=workers, threads=threads, cluster=site.cluster)
+    return start_executor(
+        site.executor, site.results, site.data, workers=workers, threads=threads, devices=devices, cluster=site.cluster
+    )
 
 
 def _refuse_other_data(root: Path, node: Node, digests: dict[DataConfig, str]) -> None:

@@ -19,7 +19,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from umd_bench.config.stage import StageSpec
 from umd_bench.data.pack import open_data
 from umd_bench.engine.loop import NonFiniteError, Stopped, follow, pick_device
 from umd_bench.engine.parallel import Group, RankLost
+from umd_bench.orchestration.executors.contract import Beside
 from umd_bench.store.run import Attempt, RunDir
 
 LOOPBACK = "127.0.0.1"
@@ -39,14 +39,6 @@ LEAVE_SECONDS = 10.0  # for every rank to go when the stage is over
 SAY_SECONDS = 1.0  # for a rank that failed to say so
 LOOK_SECONDS = 0.05
 _FAILED, _READY, _STAGE = "failed", "ready", "stage"
-
-
-@dataclass(frozen=True)
-class Beside:
-    """Ranks that were started beside this process: the name by which they reach it, and how they are told the address."""
-
-    host: str
-    announce: Callable[[str], None]
 
 
 class RankFailed(Exception):  # noqa: N818 - another rank's error, told here
@@ -86,7 +78,7 @@ def together(
         else:
             beside.announce(address)
         _wait_for_all(store, size, started, stop)
-        with _joined(store, 0, size, device, loopback=beside is None) as group:
+        with _joined(store, 0, size, device, loopback=host == LOOPBACK) as group:
             yield group
     except RankLost as error:
         _raise_what_failed(store, size)

@@ -34,9 +34,9 @@ from umd_bench.engine.loop import NonFiniteError, Stopped, pick_device, train
 from umd_bench.engine.parallel import Group, RankLost
 from umd_bench.engine.published.layouts import run_import
 from umd_bench.evaluation import run_generate, run_probe
-from umd_bench.orchestration.executors.contract import Outcome
+from umd_bench.orchestration.executors.contract import Beside, Outcome
 from umd_bench.orchestration.provenance import commit
-from umd_bench.orchestration.ranks import Beside, RankFailed, together
+from umd_bench.orchestration.ranks import RankFailed, together
 from umd_bench.store.files import write_json
 from umd_bench.store.run import Attempt, Failure, RunDir, StageBusy
 

@@ -9,16 +9,21 @@ from pathlib import Path
 from umd_bench.config.cluster import ClusterConfig
 from umd_bench.config.errors import UserError, one_of
 from umd_bench.orchestration.executors.contract import RUN_STAGE, TRIES, Ended, Executor, Kind
+from umd_bench.orchestration.executors.queues import Queue
 
 
 @dataclass(frozen=True)
 class Place:
-    """What an executor is started with: ``cluster`` for jobs, ``stage`` the function that runs one (see ``stage_function``)."""
+    """What an executor is started with: ``cluster`` for jobs, ``stage`` the function that runs one (see ``stage_function``).
+
+    ``devices`` is the most that a stage is spread over.
+    """
 
     root: Path
     data_root: Path
     workers: int
     threads: int
+    devices: int = 1
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     stage: str = RUN_STAGE
 
@@ -37,19 +42,24 @@ def _ray(place: Place) -> Executor:
 
 def _submitit_local(place: Place) -> Executor:
     from umd_bench.orchestration.executors.local_queue import LocalQueue
-    from umd_bench.orchestration.executors.submitit_jobs import SubmititExecutor
 
-    queue = LocalQueue(place.workers)
-    return SubmititExecutor(place.root, place.data_root, queue, place.cluster, threads=place.threads, stage=place.stage)
+    return _jobs(place, LocalQueue(place.workers))
 
 
 def _slurm(place: Place) -> Executor:
     from umd_bench.orchestration.executors.slurm_queue import SlurmQueue
-    from umd_bench.orchestration.executors.submitit_jobs import SubmititExecutor
 
     queue = SlurmQueue(place.cluster, threads=place.threads)
-    queue.check()
-    return SubmititExecutor(place.root, place.data_root, queue, place.cluster, threads=place.threads, stage=place.stage)
+    queue.check(place.devices)
+    return _jobs(place, queue)
+
+
+def _jobs(place: Place, queue: Queue) -> Executor:
+    from umd_bench.orchestration.executors.submitit_jobs import SubmititExecutor
+
+    return SubmititExecutor(
+        place.root, place.data_root, queue, place.cluster, threads=place.threads, devices=place.devices, stage=place.stage
+    )
 
 
 EXECUTORS: dict[str, Callable[[Place], Executor]] = {
@@ -67,13 +77,14 @@ def start_executor(
     *,
     workers: int,
     threads: int,
+    devices: int = 1,
     cluster: ClusterConfig | None = None,
     stage: str = RUN_STAGE,
 ) -> Executor:
     """Start the named executor; an unknown name, or settings that it refuses, raise :class:`UserError`."""
     if name not in EXECUTORS:
         raise UserError(f"--on {name!r} is not accepted: {one_of(EXECUTORS)}")
-    return EXECUTORS[name](Place(root, data_root, workers, threads, cluster or ClusterConfig(), stage))
+    return EXECUTORS[name](Place(root, data_root, workers, threads, devices, cluster or ClusterConfig(), stage))
 
 
 __all__ = ["EXECUTORS", "TRIES", "Ended", "Executor", "Kind", "Place", "start_executor"]
