@@ -18,7 +18,7 @@ from umd_bench.orchestration import ranks
 from umd_bench.orchestration.executors import start_executor
 from umd_bench.orchestration.executors.contract import Beside, Outcome
 from umd_bench.orchestration.plan import build_graph
-from umd_bench.orchestration.runner import Runner
+from umd_bench.orchestration.runner import Progress, Runner
 from umd_bench.orchestration.worker import run_stage
 from umd_bench.store import RunDir, StageState, stage_state
 
@@ -115,6 +115,39 @@ def test_the_runner_tries_again_when_a_rank_was_killed_and_the_bits_are_the_same
     assert any(event["event"] == "resumed" for event in run.events(2))
     same_end(run, whole)
     assert other_ranks() == []
+
+
+def test_a_stage_on_two_ray_actors_survives_the_loss_of_one_and_ends_with_the_same_bits(
+    whole: RunDir, trial: Trial, tmp_path: Path
+) -> None:
+    run = RunDir(tmp_path, whole.key)
+    killed: list[int] = []
+
+    def kill_once(progress: Progress) -> None:
+        """The second actor, once the first has saved its state."""
+        owner = next((event["pid"] for event in run.events(1) if "pid" in event), None)
+        if killed or owner is None or not list(run.path.glob("attempt-1/checkpoints/*.sha256")):
+            return
+        actors = [
+            p for p in psutil.Process().children(recursive=True) if "_Worker" in p.name() or "_Worker" in " ".join(p.cmdline())
+        ]
+        other = next(p for p in actors if p.pid != owner)
+        other.kill()
+        killed.append(other.pid)
+
+    executor = start_executor("ray", tmp_path, data_root(), workers=1, threads=1, devices=2)
+    try:
+        nodes = {node.key: node for node in build_graph(tmp_path, [trial]).values() if node.name in ("pretrain", "probe")}
+        nodes[run.key].children = [trial.specs["probe"].key]
+        progress = Runner(tmp_path, nodes, executor, on_change=kill_once, poll_seconds=0.02).run()
+    finally:
+        executor.close()
+    assert killed
+    assert progress.complete, progress.failures
+    assert run.attempts() == [1, 2]
+    [*_, died] = run.events(1)
+    assert died["state"] == "died"
+    same_end(run, whole)
 
 
 def test_a_stop_saves_the_state_and_leaves_no_process(whole: RunDir, trial: Trial, tmp_path: Path) -> None:

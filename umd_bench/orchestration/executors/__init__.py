@@ -37,7 +37,14 @@ def _inline(place: Place) -> Executor:
 def _ray(place: Place) -> Executor:
     from umd_bench.orchestration.executors.ray_actors import RayExecutor
 
-    return RayExecutor(place.root, place.data_root, workers=place.workers, threads=place.threads, stage=place.stage)
+    return RayExecutor(
+        place.root,
+        place.data_root,
+        workers=place.workers * place.devices,  # an actor a device
+        threads=place.threads,
+        devices=place.devices,
+        stage=place.stage,
+    )
 
 
 def _submitit_local(place: Place) -> Executor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import shutil
 import tempfile
 import threading
@@ -19,7 +20,8 @@ from typing import Any
 import ray
 
 from umd_bench.config.errors import UserError
-from umd_bench.orchestration.executors.contract import RUN_STAGE, Ended, Kind, stage_function
+from umd_bench.orchestration.executors.contract import RUN_STAGE, Beside, Ended, Kind, stage_function
+from umd_bench.store import RunDir
 
 
 class _Worker:
@@ -28,6 +30,7 @@ class _Worker:
     def __init__(self, root: str, data_root: str, stage: str) -> None:
         self._run, self._root, self._data_root = stage_function(stage), Path(root), Path(data_root)
         self._stopped: dict[str, threading.Event] = {}
+        self._addresses: dict[int, queue.SimpleQueue[str]] = {}
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def stop(self, key: str) -> None:
@@ -35,10 +38,35 @@ class _Worker:
         self._stopped.setdefault(key, threading.Event()).set()
 
     @ray.method(concurrency_group="stage")  # type: ignore[untyped-decorator]
-    def run(self, key: str) -> None:
-        """What the stage returns stays here: it need not be anything that can be sent."""
-        self._run(self._root, key, self._data_root, stop=self._stopped.setdefault(key, threading.Event()).is_set)
-        del self._stopped[key]
+    def run(self, key: str, call: int | None = None) -> None:
+        """What the stage returns stays here: it need not be anything that can be sent. ``call`` is of one on several devices."""
+        stop = self._stopped.setdefault(key, threading.Event()).is_set
+        try:
+            if call is None:
+                self._run(self._root, key, self._data_root, stop=stop)
+            else:
+                beside = Beside(ray.util.get_node_ip_address(), self._told(call).put)
+                self._run(self._root, key, self._data_root, stop=stop, beside=beside)
+        finally:
+            del self._stopped[key]
+            if call is not None:
+                self._told(call).put("")  # for ranks that still wait for it
+
+    @ray.method(concurrency_group="meeting")  # type: ignore[untyped-decorator]
+    def address(self, call: int) -> str:
+        """Where rank 0 of the stage is, once it is there; empty when it never comes to that."""
+        return self._told(call).get()
+
+    @ray.method(concurrency_group="stage")  # type: ignore[untyped-decorator]
+    def follow(self, address: str, rank: int) -> None:
+        """Be another rank of the stage whose rank 0 is at ``address``."""
+        from umd_bench.orchestration.ranks import follow_stage
+
+        if address:
+            follow_stage(address, rank, local=rank)
+
+    def _told(self, call: int) -> queue.SimpleQueue[str]:
+        return self._addresses.setdefault(call, queue.SimpleQueue())
 
 
 class RayExecutor:
@@ -46,13 +74,18 @@ class RayExecutor:
 
     name = "ray"
 
-    def __init__(self, root: Path, data_root: Path, *, workers: int, threads: int, stage: str = RUN_STAGE) -> None:
+    def __init__(
+        self, root: Path, data_root: Path, *, workers: int, threads: int, devices: int = 1, stage: str = RUN_STAGE
+    ) -> None:
         self.slots = workers
+        self._root, self._devices = root.resolve(), devices
         self._arguments = (str(root.resolve()), str(data_root.resolve()), stage)
         self._threads = threads
         self._folder = tempfile.mkdtemp(prefix="ub-ray-")  # short: Ray's sockets live below it
         self._queue: deque[str] = deque()
         self._running: dict[Any, tuple[str, Any]] = {}
+        self._following: dict[Any, Any] = {}  # actors that are other ranks of a stage
+        self._calls = 0
         self._cancelled: set[str] = set()
         self._never_began: list[Ended] = []
         self._stopping = False
@@ -62,7 +95,7 @@ class RayExecutor:
     def _actor(self) -> Any:
         options = {
             "num_cpus": self._threads,
-            "concurrency_groups": {"stage": 1, "control": 1},
+            "concurrency_groups": {"stage": 1, "control": 1, "meeting": 1},
             "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(self._threads), "MKL_NUM_THREADS": str(self._threads)}},
         }
         return ray.remote(**options)(_Worker).remote(*self._arguments)
@@ -78,17 +111,33 @@ class RayExecutor:
 
     def _dispatch(self) -> None:
         while self._queue and self._idle and not self._stopping:
-            actor = self._idle.pop()
+            devices = self._devices_of(self._queue[0])
+            if devices > len(self._idle):  # what is behind it waits too, or it might never have them all
+                return
             key = self._queue.popleft()
-            self._running[actor.run.remote(key)] = (key, actor)
+            first, *others = (self._idle.pop() for _ in range(devices))
+            if not others:
+                self._running[first.run.remote(key)] = (key, first)
+                continue
+            self._calls += 1
+            self._running[first.run.remote(key, self._calls)] = (key, first)
+            address = first.address.remote(self._calls)
+            for rank, actor in enumerate(others, 1):
+                self._following[actor.follow.remote(address, rank)] = actor
+
+    def _devices_of(self, key: str) -> int:
+        return 1 if self._devices == 1 else RunDir(self._root, key).config().devices
 
     def poll(self, timeout: float) -> list[Ended]:
         """Collect the stages whose actor returned or died."""
         ended, self._never_began = self._never_began, []
         if ended or not self._running:
             return ended
-        ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout)
+        ready, _ = ray.wait([*self._running, *self._following], num_returns=1, timeout=timeout)
         for reference in ready:
+            if reference in self._following:
+                self._idle.append(self._let_go(reference))
+                continue
             key, actor = self._running.pop(reference)
             try:
                 ray.get(reference)
@@ -104,6 +153,18 @@ class RayExecutor:
             self._idle.append(actor)
         self._dispatch()
         return ended
+
+    def _let_go(self, reference: Any) -> Any:
+        """The actor of another rank; what became of the stage is rank 0's to say."""
+        actor = self._following.pop(reference)
+        try:
+            ray.get(reference)
+        except ray.exceptions.RayTaskError:
+            return actor
+        except ray.exceptions.RayError:  # its process ended, or rank 0's did before it gave the address
+            ray.kill(actor)
+            return self._actor()
+        return actor
 
     def cancel(self, key: str) -> None:
         """A queued stage never begins; a running one ends at its next step boundary."""
