@@ -39,7 +39,7 @@ class _Worker:
 
     @ray.method(concurrency_group="stage")  # type: ignore[untyped-decorator]
     def run(self, key: str, call: int | None = None) -> None:
-        """What the stage returns stays here: it need not be anything that can be sent. ``call`` is of one on several devices."""
+        """What it returns stays here, and need not be fit to be sent; ``call`` numbers a stage on several devices."""
         stop = self._stopped.setdefault(key, threading.Event()).is_set
         try:
             if call is None:
