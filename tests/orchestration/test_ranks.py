@@ -14,7 +14,8 @@ from orchestration.small import write_small
 from umd_bench.config.resolve import Trial, load_sweep
 from umd_bench.data.pack import data_root
 from umd_bench.engine.parallel import RankLost
-from umd_bench.orchestration import ranks
+from umd_bench.orchestration import execute, ranks
+from umd_bench.orchestration.execute import Site
 from umd_bench.orchestration.executors import start_executor
 from umd_bench.orchestration.executors.contract import Beside, Outcome
 from umd_bench.orchestration.plan import build_graph
@@ -193,6 +194,22 @@ def test_a_rank_that_does_not_come_is_lost_in_bounded_time(
     assert stage_state(run) is StageState.INTERRUPTED
     with pytest.raises(RankLost, match="rank 0 is not at"):
         ranks.follow_stage(told[0], 1, local=1)
+
+
+def test_every_device_of_a_stage_is_counted_when_cores_are_divided(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def started(*_: object, workers: int, devices: int, **__: object) -> None:
+        asked.append((workers, devices))
+
+    monkeypatch.setattr(execute, "start_executor", started)
+    monkeypatch.setattr(execute, "_cores", lambda: 8)
+    nodes = list(build_graph(tmp_path, [trial]).values())
+    execute._start(nodes, Site(tmp_path, tmp_path), growing=True)
+    execute._start([node for node in nodes if node.name == "probe"], Site(tmp_path, tmp_path), growing=True)
+    assert asked == [(4, 2), (8, 1)]
 
 
 def test_a_stage_goes_on_with_the_resources_it_was_asked_for_last(trial: Trial, tmp_path: Path) -> None:
