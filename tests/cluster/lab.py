@@ -12,6 +12,7 @@ from pathlib import Path
 from cluster import scripted_stage
 
 from umd_bench.config.cluster import ClusterConfig
+from umd_bench.config.ray import RayConfig
 from umd_bench.orchestration.executors import Ended, Executor, start_executor
 from umd_bench.orchestration.executors.submitit_jobs import SubmititExecutor
 from umd_bench.store import RunDir
@@ -33,8 +34,8 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = DEADLINE
 class Lab:
     """A results folder and an executor on it; keys are counted, so that tests may share both."""
 
-    def __init__(self, name: str, root: Path) -> None:
-        self.name, self.root = name, root
+    def __init__(self, name: str, root: Path, *, ray: RayConfig | None = None) -> None:
+        self.name, self.root, self.ray = name, root, ray
         self.workers, self.cluster = WORKERS, CLUSTER
         self._count = 0
         self._executor: Executor | None = None
@@ -49,7 +50,14 @@ class Lab:
     def another(self) -> Executor:
         """A second executor on the same results, as a command that is started again has it."""
         executor = start_executor(
-            self.name, self.root, self.root, workers=WORKERS, threads=1, cluster=self.cluster, stage=scripted_stage.NAME
+            self.name,
+            self.root,
+            self.root,
+            workers=WORKERS,
+            threads=1,
+            cluster=self.cluster,
+            stage=scripted_stage.NAME,
+            ray=self.ray,
         )
         if isinstance(executor, SubmititExecutor):
             executor._queue.status_seconds = STATUS_SECONDS

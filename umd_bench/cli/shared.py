@@ -12,6 +12,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from umd_bench.config.cluster import ClusterConfig
+    from umd_bench.config.ray import RayConfig
     from umd_bench.config.resolve import Sweep, Trial
     from umd_bench.orchestration.execute import Site
     from umd_bench.orchestration.runner import Progress
@@ -44,6 +45,13 @@ SlurmOption = Annotated[
     list[str] | None,
     typer.Option("--slurm", metavar="KEY=VALUE", help="One setting of jobs: partition, time, gpus, ...; may be repeated."),
 ]
+RayAddressOption = Annotated[
+    str | None, typer.Option("--ray-address", metavar="HOST:PORT|auto", help="With --on ray: a Ray that runs already.")
+]
+GpusOption = Annotated[
+    float | None,
+    typer.Option("--gpus-per-stage", help="With --on ray: GPUs a stage asks for, such as 0.25 (default: an equal share)."),
+]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Stages side by side (default: cores / threads).")]
 TrackingOption = Annotated[
     str | None,
@@ -68,6 +76,23 @@ def cluster_settings(on: str, name: str | None, options: list[str]) -> ClusterCo
         given = "--cluster" if name is not None else "--slurm"
         raise UserError(f"{given} is for jobs: expected --on {' or --on '.join(JOB_EXECUTORS)}, found --on {on}")
     return load_cluster(name, options)
+
+
+def ray_settings(on: str, address: str | None, gpus: float | None) -> RayConfig:
+    from umd_bench.config.documents import Document, Place
+    from umd_bench.config.errors import UserError
+    from umd_bench.config.ray import RayConfig
+    from umd_bench.config.validation import validate
+
+    names = {"address": "--ray-address", "gpus": "--gpus-per-stage"}
+    document = Document({})
+    for name, value in (("address", address), ("gpus", gpus)):
+        if value is None:
+            continue
+        if on != "ray":
+            raise UserError(f"{names[name]} is for Ray: expected --on ray, found --on {on}")
+        document = document.patched((name,), value, Place(names[name]))
+    return validate(RayConfig, document)
 
 
 def run_trial(trial: Trial, results: Path, data_root: Path | None, on: str) -> None:

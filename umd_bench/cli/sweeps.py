@@ -10,7 +10,9 @@ from umd_bench.cli.shared import (
     RESULTS,
     ClusterOption,
     DataOption,
+    GpusOption,
     OnOption,
+    RayAddressOption,
     ResultsOption,
     SetOption,
     SlurmOption,
@@ -23,6 +25,7 @@ from umd_bench.cli.shared import (
     explain_and_exit,
     folder_of_data,
     print_report_of,
+    ray_settings,
     run_search,
 )
 
@@ -38,6 +41,8 @@ def sweep(
     workers: WorkersOption = None,
     cluster: ClusterOption = None,
     slurm: SlurmOption = None,
+    ray_address: RayAddressOption = None,
+    gpus_per_stage: GpusOption = None,
     detach: Annotated[bool, typer.Option("--detach", help="With --on slurm: submit everything and leave.")] = False,
     results: ResultsOption = RESULTS,
     data_root: DataOption = None,
@@ -53,7 +58,8 @@ def sweep(
     from umd_bench.tracking.background import BackgroundProjection
 
     resolved = load_sweep(file, tier=tier, sets=sets or [])
-    site = Site(results, folder_of_data(data_root), on, workers, cluster_settings(on, cluster, slurm or []))
+    jobs, ray = cluster_settings(on, cluster, slurm or []), ray_settings(on, ray_address, gpus_per_stage)
+    site = Site(results, folder_of_data(data_root), on, workers, jobs, ray)
     if resolved.config.search is not None:
         if detach:
             raise UserError("--detach is not accepted: a search is suggested by the command's own process, which has to stay")

@@ -23,6 +23,7 @@ from umd_bench.store import RunDir, StageState
 
 TAIL_BYTES = 8192  # of a running stage's events: enough for its last metrics
 PLAIN_EVERY_SECONDS = 15.0
+REDRAW_SECONDS = 0.25
 MOST_ROWS = 24
 
 
@@ -74,18 +75,23 @@ class Forecast:
 
     def seconds_left(self, nodes: Iterable[Node], pulses: dict[str, Pulse]) -> float | None:
         """None until a stage of every kind that is left has finished."""
-        nodes = list(nodes)
-        left = [node for node in nodes if node.state is not StageState.DONE]
+        known: dict[str, list[float]] = {}
+        left = []
         for node in nodes:
-            if node.state is StageState.DONE and node.key not in self._seconds:
-                result = RunDir(self._root, node.key).result()
-                self._seconds[node.key] = result["cost"]["seconds"] if result else 0.0
+            if node.state is not StageState.DONE:
+                left.append(node)
+                continue
+            key = node.key
+            if key not in self._seconds:
+                result = RunDir(self._root, key).result()
+                self._seconds[key] = result["cost"]["seconds"] if result else 0.0
+            known.setdefault(node.name, []).append(self._seconds[key])
+        means = {name: sum(seconds) / len(seconds) for name, seconds in known.items()}
         total = 0.0
         for node in left:
-            known = [self._seconds[n.key] for n in nodes if n.name == node.name and n.key in self._seconds]
-            if not known:
+            if node.name not in means:
                 return None
-            total += sum(known) / len(known) * (1 - pulses.get(node.key, Pulse()).fraction)
+            total += means[node.name] * (1 - pulses.get(node.key, Pulse()).fraction)
         return total / self._slots
 
 
@@ -96,10 +102,10 @@ class Display:
         """``trials`` maps a trial's id to the keys of its stages."""
         self._console, self._root, self._trials, self._slots = console, root, trials, slots
         self._forecast = Forecast(root, slots)
-        self._started = time.monotonic()
-        self._last_line = self._started
-        self._announced: set[str] = set()
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self._started = time.monotonic()
+        self._last_look = self._started if self._live is None else float("-inf")
+        self._announced: set[str] = set()
 
     def __enter__(self) -> Display:
         if self._live is not None:
@@ -112,7 +118,6 @@ class Display:
 
     def show(self, progress: Progress) -> None:
         """Redraw the table, or print what is new."""
-        pulses = {key: pulse(self._root, node) for key, node in progress.nodes.items() if node.state is StageState.RUNNING}
         for key, failure in progress.failures.items():
             if key not in self._announced:
                 self._announced.add(key)
@@ -122,13 +127,17 @@ class Display:
                     highlight=False,
                     soft_wrap=True,
                 )
+        every = PLAIN_EVERY_SECONDS if self._live is None else REDRAW_SECONDS
+        if time.monotonic() - self._last_look < every:  # looking costs the more, the more stages there are
+            return
+        self._last_look = time.monotonic()
+        pulses = {key: pulse(self._root, node) for key, node in progress.nodes.items() if node.state is StageState.RUNNING}
         left = self._forecast.seconds_left(
             (n for n in progress.nodes.values() if n.key not in progress.blocked and n.key not in progress.failures), pulses
         )
         if self._live is not None:
             self._live.update(Group(self._table(progress, pulses), self._summary(progress, left)), refresh=True)
-        elif time.monotonic() - self._last_line >= PLAIN_EVERY_SECONDS:
-            self._last_line = time.monotonic()
+        else:
             self._console.print(self._summary(progress, left), highlight=False)
 
     def _summary(self, progress: Progress, left: float | None) -> str:

@@ -16,6 +16,7 @@ from rich.console import Console
 from umd_bench.config.cluster import ClusterConfig
 from umd_bench.config.data import DataConfig
 from umd_bench.config.errors import UserError
+from umd_bench.config.ray import RayConfig
 from umd_bench.config.resolve import Trial
 from umd_bench.orchestration.checks import check_trials, check_weights, prepare_data
 from umd_bench.orchestration.display import Display
@@ -30,15 +31,19 @@ if TYPE_CHECKING:
     from umd_bench.orchestration.detached import HandedOver
 
 
+MOST_ACTORS = 256  # on a Ray cluster, however large
+
+
 @dataclass(frozen=True)
 class Site:
-    """Where things are and run; ``workers`` None divides all cores by the threads of a stage on all of its devices."""
+    """Where things are and run; ``workers`` None divides all cores, the cluster's where there is one, by those of a stage."""
 
     results: Path
     data: Path
     executor: str = "ray"
     workers: int | None = None
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
 
 
 def prepare(trials: Sequence[Trial], site: Site) -> dict[str, Node]:
@@ -115,11 +120,19 @@ def hand_over_to_slurm(nodes: dict[str, Node], site: Site) -> HandedOver:
 def _start(missing: Sequence[Node], site: Site, *, growing: bool) -> Executor:
     threads = max(node.spec.resources.threads for node in missing)
     devices = max(node.spec.devices for node in missing)
-    workers = site.workers or max(1, _cores() // (threads * devices))
+    here = max(1, _cores() // (threads * devices))
+    workers = site.workers or (here if site.ray.address is None else MOST_ACTORS)
     if not growing:
         workers = min(workers, len(missing))
     return start_executor(
-        site.executor, site.results, site.data, workers=workers, threads=threads, devices=devices, cluster=site.cluster
+        site.executor,
+        site.results,
+        site.data,
+        workers=workers,
+        threads=threads,
+        devices=devices,
+        cluster=site.cluster,
+        ray=site.ray,
     )
 
 

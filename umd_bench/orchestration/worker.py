@@ -54,6 +54,11 @@ def run_stage(
     run = RunDir(root, key)
     if run.result() is not None and not run.lacks(run.config().snapshots):
         return Outcome.DONE
+    return carry_out(run, lambda attempt: _result(run, attempt, data_root, stop, beside))
+
+
+def carry_out(run: RunDir, work: Callable[[Attempt], dict[str, Any]]) -> Outcome:
+    """Own the stage, do the work as a new attempt, and record what came of it: ``work``'s result, or its failure."""
     try:
         attempt = run.begin()
     except StageBusy:
@@ -61,7 +66,7 @@ def run_stage(
     with attempt:
         attempt.event("state", state="running", pid=os.getpid())
         try:
-            result = _result(run, attempt, data_root, stop, beside)
+            result = work(attempt)
         except Stopped:
             attempt.event("state", state="stopped")
             return Outcome.STOPPED

@@ -12,7 +12,9 @@ import yaml
 
 from umd_bench.config.errors import UserError
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster, where PyYAML was built with it
+# Ten times faster, where PyYAML was built with them.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -51,6 +53,11 @@ def read_json(path: Path) -> Any | None:
 def read_yaml(path: Path) -> Any:
     """The file's plain values; raises ``OSError`` and ``yaml.YAMLError``."""
     return yaml.load(path.read_text(), _LOADER)
+
+
+def write_yaml(path: Path, value: Any) -> None:
+    """:func:`write_atomic` of plain values as YAML, in their order."""
+    write_atomic(path, yaml.dump(value, Dumper=_DUMPER, sort_keys=False).encode())
 
 
 def link_new(source: Path, target: Path) -> bool:

@@ -29,12 +29,11 @@ from types import TracebackType
 from typing import Any, TextIO
 
 import filelock
-import yaml
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.frozen import Frozen
 from umd_bench.config.stage import StageSpec
-from umd_bench.store.files import link_new, read_json, read_yaml, write_atomic, write_json
+from umd_bench.store.files import link_new, read_json, read_yaml, write_json, write_yaml
 
 
 class StageBusy(Exception):  # noqa: N818 - a state, not a fault
@@ -79,11 +78,11 @@ class RunDir:
             note.touch()
         path = self.path / "config.yaml"
         if not path.exists():
-            _write_config(path, spec)
+            write_yaml(path, spec.model_dump(mode="json"))
             return
         before = StageSpec.model_validate(read_yaml(path))
         if before.resources != spec.resources and not self.is_owned():
-            _write_config(path, before.model_copy(update={"resources": spec.resources}))
+            write_yaml(path, before.model_copy(update={"resources": spec.resources}).model_dump(mode="json"))
 
     def config(self) -> StageSpec:
         """The stage with all snapshots ever asked for. Raises :class:`UserError` where the folder or its config is missing."""
@@ -206,10 +205,6 @@ class RunDir:
         number = max(self.attempts(), default=0) + 1
         self.attempt_path(number).mkdir()
         return Attempt(self, number, lock)
-
-
-def _write_config(path: Path, spec: StageSpec) -> None:
-    write_atomic(path, yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False).encode())
 
 
 class Attempt:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from umd_bench.config.cluster import ClusterConfig
 from umd_bench.config.errors import UserError, one_of
+from umd_bench.config.ray import RayConfig
 from umd_bench.orchestration.executors.contract import RUN_STAGE, TRIES, Ended, Executor, Kind
 from umd_bench.orchestration.executors.queues import Queue
 
 
 @dataclass(frozen=True)
 class Place:
-    """What an executor is started with: ``cluster`` for jobs, ``stage`` the function that runs one (see ``stage_function``).
+    """What an executor is started with: ``cluster`` for jobs, ``ray`` for Ray, ``stage`` the function that runs one.
 
     ``devices`` is the most that a stage is spread over.
     """
@@ -26,6 +27,7 @@ class Place:
     devices: int = 1
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     stage: str = RUN_STAGE
+    ray: RayConfig = field(default_factory=RayConfig)
 
 
 def _inline(place: Place) -> Executor:
@@ -43,6 +45,7 @@ def _ray(place: Place) -> Executor:
         workers=place.workers * place.devices,  # an actor a device
         threads=place.threads,
         devices=place.devices,
+        config=place.ray,
         stage=place.stage,
     )
 
@@ -87,11 +90,13 @@ def start_executor(
     devices: int = 1,
     cluster: ClusterConfig | None = None,
     stage: str = RUN_STAGE,
+    ray: RayConfig | None = None,
 ) -> Executor:
     """Start the named executor; an unknown name, or settings that it refuses, raise :class:`UserError`."""
     if name not in EXECUTORS:
         raise UserError(f"--on {name!r} is not accepted: {one_of(EXECUTORS)}")
-    return EXECUTORS[name](Place(root, data_root, workers, threads, devices, cluster or ClusterConfig(), stage))
+    place = Place(root, data_root, workers, threads, devices, cluster or ClusterConfig(), stage, ray or RayConfig())
+    return EXECUTORS[name](place)
 
 
 __all__ = ["EXECUTORS", "TRIES", "Ended", "Executor", "Kind", "Place", "start_executor"]

@@ -1,27 +1,36 @@
 """Stages on warm Ray actors: each imports torch once and then runs one stage after another.
 
-A local Ray is started for the command, on loopback, in a temporary folder of its own, and ended with it; two commands on one
-machine have a Ray each. The machine's cores are divided among the actors: ``cores // threads`` of them unless told otherwise.
+The machine's cores, or the cluster's, are divided among the actors: as many as have room, unless told otherwise. A stage goes
+only to an actor that has begun, so that one that waits for room in vain holds nothing up. How a Ray comes to be is in
+:mod:`~umd_bench.orchestration.executors.ray_start`.
 """
 
 from __future__ import annotations
 
-import logging
-import os
+import contextlib
 import queue
-import shutil
-import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from umd_bench.config.errors import UserError
+from umd_bench.config.ray import RayConfig
 from umd_bench.orchestration.executors.contract import RUN_STAGE, Beside, Ended, Kind, stage_function
+from umd_bench.orchestration.executors.frozen_code import freeze_code
+from umd_bench.orchestration.executors.ray_start import OwnRay, Ray, RunningRay, what_there_is
+from umd_bench.orchestration.executors.records import Jobs
 from umd_bench.store import RunDir
+
+LOOK_SECONDS = 0.2  # between two looks at what may be lost
+DOUBT_SECONDS = 30.0  # for Ray to say that a node is gone; the process there ends when its raylet does
+NO_ROOM_SECONDS = 120.0  # without an actor or a place for one, after which the cluster is given up
+BROKEN_STARTS = 3  # actors in a row that could not begin
 
 
 class _Worker:
@@ -31,6 +40,11 @@ class _Worker:
         self._run, self._root, self._data_root = stage_function(stage), Path(root), Path(data_root)
         self._stopped: dict[str, threading.Event] = {}
         self._addresses: dict[int, queue.SimpleQueue[str]] = {}
+
+    @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
+    def begun(self) -> str:
+        """The id of the node that the actor has come to be on."""
+        return str(ray.get_runtime_context().get_node_id())
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def stop(self, key: str) -> None:
@@ -69,36 +83,99 @@ class _Worker:
         return self._addresses.setdefault(call, queue.SimpleQueue())
 
 
+@dataclass
+class _Lost:
+    """A stage whose actor does not answer: nobody may run it before it is sure that its process is gone."""
+
+    key: str
+    node: str
+    error: Exception
+    since: float
+
+
 class RayExecutor:
-    """A pool of actors; a dead one is replaced and its stage reported as died."""
+    """A pool of actors; a dead one is replaced and its stage reported as died, or as lost with its node."""
 
     name = "ray"
 
     def __init__(
-        self, root: Path, data_root: Path, *, workers: int, threads: int, devices: int = 1, stage: str = RUN_STAGE
+        self,
+        root: Path,
+        data_root: Path,
+        *,
+        workers: int,
+        threads: int,
+        devices: int = 1,
+        config: RayConfig | None = None,
+        stage: str = RUN_STAGE,
     ) -> None:
-        self.slots = workers
-        self._root, self._devices = root.resolve(), devices
-        self._arguments = (str(root.resolve()), str(data_root.resolve()), stage)
-        self._threads = threads
-        self._folder = tempfile.mkdtemp(prefix="ub-ray-")  # short: Ray's sockets live below it
+        config = config or RayConfig()
+        self._root = root.resolve()
+        self._arguments = (str(self._root), str(data_root.resolve()), stage)
+        self._threads, self._devices = threads, devices
         self._queue: deque[str] = deque()
         self._running: dict[Any, tuple[str, Any]] = {}
         self._following: dict[Any, Any] = {}  # actors that are other ranks of a stage
         self._calls = 0
+        self._starting: dict[Any, Any] = {}
+        self._idle: list[Any] = []
+        self._nodes: dict[Any, str] = {}
+        self._lost: list[_Lost] = []
+        self._dead: list[Any] = []  # to be replaced, once the head answers: a question to one that is gone would not return
         self._cancelled: set[str] = set()
         self._never_began: list[Ended] = []
+        self._broken = 0
+        self._no_room_since: float | None = None
         self._stopping = False
-        _start(self._folder, cpus=workers * threads)
-        self._idle = [self._actor() for _ in range(workers)]
+        self._ray: Ray
+        if config.address is None:
+            self._ray = own = OwnRay(cpus=workers * threads, threads=threads)
+            share = min(1.0, int(own.gpus() / workers * 1e4) / 1e4)
+            self._gpus = share if config.gpus is None else config.gpus
+        else:
+            code = freeze_code(Jobs(self._root).path / "code")
+            self._ray = RunningRay(config.address, code=code, threads=threads)
+            self._gpus = config.gpus or 0.0
+        try:
+            self.slots = min(workers, self._room())
+            if isinstance(self._ray, RunningRay):
+                self._ray.check_nodes(self._root, data_root.resolve())
+        except BaseException:
+            self._ray.close()
+            raise
+        for _ in range(self.slots):
+            self._start_actor()
 
-    def _actor(self) -> Any:
-        options = {
+    def _room(self) -> int:
+        """How many stages fit at a time; :class:`UserError` where not even one does, since it would wait for ever."""
+        room = self._ray.room(self._threads, self._gpus)
+        if 0 < room < self._devices:
+            raise UserError(
+                f"this Ray has room for {room} processes of {self._threads} CPUs and {self._gpus:g} GPUs, and a stage takes "
+                f"{self._devices}: there is {what_there_is()}; change resources.devices"
+            )
+        if self._devices > 1 and 0 < self._gpus < 1:
+            raise UserError(
+                f"a stage on {self._devices} devices takes a whole GPU for each, found {self._gpus:g}: change --workers or "
+                "--gpus-per-stage"
+            )
+        if room == 0:
+            raise UserError(
+                f"no node of this Ray has room for a stage of {self._threads} CPUs and {self._gpus:g} GPUs: there is "
+                f"{what_there_is()}; change resources.threads or --gpus-per-stage"
+            )
+        return room
+
+    def _start_actor(self) -> None:
+        options: dict[str, Any] = {
             "num_cpus": self._threads,
+            "num_gpus": self._gpus,
             "concurrency_groups": {"stage": 1, "control": 1, "meeting": 1},
-            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": str(self._threads), "MKL_NUM_THREADS": str(self._threads)}},
         }
-        return ray.remote(**options)(_Worker).remote(*self._arguments)
+        if self._ray.environment:
+            options["runtime_env"] = {"env_vars": self._ray.environment}
+        actor = ray.remote(**options)(_Worker).remote(*self._arguments)
+        self._starting[actor.begun.remote()] = actor
 
     def submit(self, key: str) -> None:
         """Give the stage to an idle actor, or queue it."""
@@ -106,7 +183,7 @@ class RayExecutor:
         self._dispatch()
 
     def adopt(self, keys: Iterable[str]) -> set[str]:
-        """None: the actors end with the process that started this Ray."""
+        """None: the actors end with the process that started them."""
         return set()
 
     def _dispatch(self) -> None:
@@ -129,42 +206,111 @@ class RayExecutor:
         return 1 if self._devices == 1 else RunDir(self._root, key).config().devices
 
     def poll(self, timeout: float) -> list[Ended]:
-        """Collect the stages whose actor returned or died."""
-        ended, self._never_began = self._never_began, []
-        if ended or not self._running:
-            return ended
-        ready, _ = ray.wait([*self._running, *self._following], num_returns=1, timeout=timeout)
-        for reference in ready:
-            if reference in self._following:
-                self._idle.append(self._let_go(reference))
-                continue
-            key, actor = self._running.pop(reference)
-            try:
-                ray.get(reference)
-            except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
-                ended.append(Ended(key, _kind(error), f"{type(error).__name__}: worker process ended while it ran the stage"))
-                actor = self._actor()
-            except ray.exceptions.RayError as error:
-                ended.append(Ended(key, Kind.DIED, str(error).strip().splitlines()[-1]))
+        """Collect the stages whose actor returned or died; raises :class:`UserError` when the cluster is lost."""
+        deadline = time.monotonic() + timeout
+        while True:
+            self._ray.check()
+            self._replace_dead()
+            ended, self._never_began = self._never_began, []
+            ended += self._settle_lost()
+            left = 0.0 if ended else max(0.0, deadline - time.monotonic())
+            watched = [*self._running, *self._following, *self._starting]
+            if watched:
+                first, _ = ray.wait(watched, num_returns=1, timeout=min(left, LOOK_SECONDS if self._lost else left))
+                ready, _ = ray.wait(watched, num_returns=len(watched), timeout=0) if first else ([], [])
             else:
-                cancelled = key in self._cancelled
-                ended.append(Ended(key, Kind.CANCELLED, "cancelled while it ran") if cancelled else Ended(key))
-            self._cancelled.discard(key)
-            self._idle.append(actor)
-        self._dispatch()
-        return ended
+                ready = []
+                time.sleep(min(left, LOOK_SECONDS))
+            for reference in ready:
+                if reference in self._starting:
+                    self._take_in(reference)
+                elif reference in self._following:
+                    self._let_go(reference)
+                else:
+                    ended += self._collect(reference)
+            self._dispatch()
+            self._refuse_for_ever()
+            if ended or time.monotonic() >= deadline or not (self._running or self._queue or self._lost):
+                return ended
 
-    def _let_go(self, reference: Any) -> Any:
-        """The actor of another rank; what became of the stage is rank 0's to say."""
+    def _take_in(self, reference: Any) -> None:
+        """An actor has begun, or could not."""
+        actor = self._starting.pop(reference)
+        try:
+            self._nodes[actor] = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            self._broken += 1
+            if self._broken >= BROKEN_STARTS:
+                raise UserError(f"Ray's workers do not begin: {' '.join(str(error).split())}") from error
+            self._dead.append(actor)
+        else:
+            self._broken = 0
+            self._idle.append(actor)
+
+    def _collect(self, reference: Any) -> list[Ended]:
+        key, actor = self._running.pop(reference)
+        try:
+            ray.get(reference)
+        except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
+            self._lost.append(_Lost(key, self._nodes.pop(actor), error, time.monotonic()))
+            self._dead.append(actor)
+            return []
+        except ray.exceptions.RayError as error:
+            ended = Ended(key, Kind.DIED, str(error).strip().splitlines()[-1])
+        else:
+            ended = Ended(key, Kind.CANCELLED, "cancelled while it ran") if key in self._cancelled else Ended(key)
+        self._cancelled.discard(key)
+        self._idle.append(actor)
+        return [ended]
+
+    def _let_go(self, reference: Any) -> None:
+        """Another rank is through; what became of the stage is rank 0's to say."""
         actor = self._following.pop(reference)
         try:
             ray.get(reference)
         except ray.exceptions.RayTaskError:
-            return actor
+            self._idle.append(actor)
         except ray.exceptions.RayError:  # its process ended, or rank 0's did before it gave the address
-            ray.kill(actor)
-            return self._actor()
-        return actor
+            self._nodes.pop(actor)
+            self._dead.append(actor)
+        else:
+            self._idle.append(actor)
+
+    def _replace_dead(self) -> None:
+        while self._dead and self._ray.answers():
+            with contextlib.suppress(ray.exceptions.RayError):
+                ray.kill(self._dead.pop())
+            self._start_actor()
+
+    def _settle_lost(self) -> list[Ended]:
+        """Report what was lost, once its kind is known and nobody holds the stage's lease."""
+        ended = []
+        for lost in list(self._lost):
+            sure = not isinstance(lost.error, ray.exceptions.ActorUnavailableError)
+            late = time.monotonic() - lost.since > DOUBT_SECONDS
+            gone = not self._ray.alive(lost.node)
+            if not (gone or sure or late) or RunDir(self._root, lost.key).is_owned():
+                continue
+            self._lost.remove(lost)
+            self._cancelled.discard(lost.key)
+            kind = Kind.NODE_FAIL if gone else _kind(lost.error)
+            what = "its Ray node was lost" if gone else "worker process ended"
+            ended.append(Ended(lost.key, kind, f"{type(lost.error).__name__}: {what} while it ran the stage"))
+        return ended
+
+    def _refuse_for_ever(self) -> None:
+        """Give a cluster up that has lost so many nodes that nothing of it is left, and gets none back."""
+        busy = self._running or self._following or self._lost or self._stopping or not self._queue
+        if busy or self._ray.room(self._threads, self._gpus) >= self._devices_of(self._queue[0]) or not self._ray.answers():
+            self._no_room_since = None
+            return
+        now = time.monotonic()
+        self._no_room_since = self._no_room_since or now
+        if now - self._no_room_since > NO_ROOM_SECONDS:
+            raise UserError(
+                f"no node of the Ray cluster has room for a stage any more: there is {what_there_is()}; what was done is kept, "
+                "and the same command goes on from there"
+            )
 
     def cancel(self, key: str) -> None:
         """A queued stage never begins; a running one ends at its next step boundary."""
@@ -185,37 +331,15 @@ class RayExecutor:
             actor.stop.remote(key)
 
     def detach(self) -> None:
-        """Ray is this process's own: the same as :meth:`close`."""
+        """The actors are this process's own: the same as :meth:`close`."""
         self.close()
 
     def close(self) -> None:
-        """End Ray and remove its folder."""
-        ray.shutdown()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """End the actors, and the Ray too if it is our own."""
+        self._ray.close()
 
 
 def _kind(error: Exception) -> Kind:
     """Ray ends a worker when the machine's memory runs short, and says so in its error."""
     short = isinstance(error, ray.exceptions.OutOfMemoryError) or "running low on memory" in str(error)
     return Kind.OOM if short else Kind.DIED
-
-
-def _start(folder: str, *, cpus: int) -> None:
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ["RAY_AUTH_MODE"] = "disabled"  # a token file left by another Ray would lock our own workers out
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    try:
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=folder,
-            object_store_memory=100 * 2**20,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            configure_logging=True,
-        )
-    except Exception as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise UserError(f"a local Ray could not be started ({error}); `--on inline` runs without it") from error
