@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -151,6 +155,38 @@ def test_a_stage_on_two_ray_actors_survives_the_loss_of_one_and_ends_with_the_sa
     same_end(run, whole)
 
 
+def test_ranks_do_not_outlive_a_killed_rank_0(tmp_path: Path) -> None:
+    sets = ["trial.resources.devices=2", "seeds=[0]", "axes={}", "trial.stages.pretrain.nimg=640000"]
+    run = prepared(tmp_path, load_sweep(write_small(tmp_path), sets=sets).trials[0])
+    code = (
+        f"from pathlib import Path; from umd_bench.orchestration.worker import run_stage; run_stage(Path({str(tmp_path)!r}), "
+    )
+    code += f"{run.key!r}, Path({str(data_root())!r}))"
+    process = psutil.Popen([sys.executable, "-c", code], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    others: list[psutil.Process] = []
+    try:
+        wait_for(lambda: bool(list(run.path.glob("attempt-1/checkpoints/*.sha256"))), "a checkpoint", process)
+        others = process.children()
+        assert len(others) == 1
+        process.kill()
+        _, alive = psutil.wait_procs(others, timeout=20)
+        assert alive == []
+        assert stage_state(run) is StageState.INTERRUPTED
+    finally:
+        for one in (process, *others):
+            with contextlib.suppress(psutil.Error):
+                one.kill()
+        process.wait()
+
+
+def wait_for(condition: Callable[[], bool], what: str, process: psutil.Popen) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert process.poll() is None, "the process ended by itself"
+        assert time.monotonic() < deadline, f"{what}: not within {DEADLINE_SECONDS:.0f} s"
+        time.sleep(0.02)
+
+
 def test_a_stop_saves_the_state_and_leaves_no_process(whole: RunDir, trial: Trial, tmp_path: Path) -> None:
     run = prepared(tmp_path, trial)
     begun = run.path / "attempt-1" / "checkpoints"
@@ -186,6 +222,7 @@ def test_a_rank_that_does_not_come_is_lost_in_bounded_time(
     trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ranks, "JOIN_SECONDS", 0.5)
+    monkeypatch.setattr(ranks, "REACH_SECONDS", 0.5)
     run = prepared(tmp_path, trial)
     told: list[str] = []
     with pytest.raises(RankLost, match="rank 1 of 2 did not come within"):

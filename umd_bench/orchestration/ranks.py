@@ -35,6 +35,7 @@ from umd_bench.store.run import Attempt, RunDir
 
 LOOPBACK = "127.0.0.1"
 JOIN_SECONDS = 300.0  # for every rank to come
+REACH_SECONDS = 30.0  # for rank 0, which is there already, to be reached
 LEAVE_SECONDS = 10.0  # for every rank to go when the stage is over
 SAY_SECONDS = 1.0  # for a rank that failed to say so
 LOOK_SECONDS = 0.05
@@ -99,7 +100,7 @@ def follow_stage(address: str, rank: int, *, local: int, stop: Callable[[], bool
     """
     host, _, port = address.rpartition(":")
     try:
-        store = TCPStore(host, int(port), is_master=False, timeout=timedelta(seconds=JOIN_SECONDS))
+        store = TCPStore(host, int(port), is_master=False, timeout=timedelta(seconds=REACH_SECONDS))
         told = json.loads(store.get(_STAGE))
     except RuntimeError as error:
         raise RankLost(f"rank 0 is not at {address}") from error
