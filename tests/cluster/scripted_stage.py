@@ -6,6 +6,7 @@ Nothing heavy is imported: hundreds of jobs run these.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import umd_bench
 from umd_bench.config.training import TrainStage
 from umd_bench.orchestration.executors.contract import Outcome
+from umd_bench.orchestration.output import kept_output
 from umd_bench.store import Attempt, Failure, RunDir, StageBusy
 
 NAME = "cluster.scripted_stage:run"
@@ -35,11 +37,17 @@ def run(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool]) -> o
         attempt = stage.begin()
     except StageBusy:
         return Outcome.BUSY
-    with attempt:
+    with attempt, kept_output(attempt.path):
         attempt.event("state", state="running", pid=os.getpid())
         word, _, argument = (stage.path / "script").read_text().partition(" ")
         match word:
             case "succeed":
+                _finish(attempt)
+                return Outcome.DONE
+            case "print":
+                print(argument)
+                print(f"complained of {argument}", file=sys.stderr)
+                os.write(2, f"below Python {argument}\n".encode())
                 _finish(attempt)
                 return Outcome.DONE
             case "say-where":
@@ -53,6 +61,9 @@ def run(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool]) -> o
                 return Outcome.FAILED
             case "raise":
                 raise RuntimeError(argument)
+            case "print-and-exit":
+                print(argument)
+                os._exit(3)
             case "exit":
                 os._exit(int(argument))
             case "fill-memory":

@@ -52,6 +52,15 @@ def out_of_memory(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     assert good.kind is None
 
 
+def output_is_kept(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the attempt's folder, a hard exit's last words too where the stage has a process of its own."""
+    printed, crashed = lab.run("print some words", "succeed" if lab.name == "inline" else "print-and-exit last words")
+    text = (lab.dir(printed.key).attempt_path(1) / "output.log").read_text()
+    assert [words in text for words in ("some words", "complained of some words", "below Python some words")] == [True] * 3
+    if lab.name != "inline":
+        assert "last words" in (lab.dir(crashed.key).attempt_path(1) / "output.log").read_text()
+
+
 def unpicklable_result(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     [ended] = lab.run("return-a-function")
     assert ended.kind is None
@@ -175,7 +184,8 @@ OUTLIVES = ("submitit-local", "slurm")
 CASES: dict[str, Case] = {
     case.__name__: case
     for case in (
-        success, exception, hard_exit, out_of_memory, unpicklable_result, cancel_before_it_began, cancel_while_it_runs,
+        success, exception, hard_exit, out_of_memory, output_is_kept, unpicklable_result,
+        cancel_before_it_began, cancel_while_it_runs,
         worker_killed, status_service_fails, status_service_is_empty, submitting_side_killed, two_hundred_jobs, stop,
     )
 }  # fmt: skip

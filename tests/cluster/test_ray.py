@@ -8,17 +8,32 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
+import torch
 from cluster import scripted_stage
 from cluster.lab import Lab, wait_for
-from cluster.miniray import MiniRay, Node
+from cluster.miniray import MiniRay
+from cluster.miniray import Node as RayNode
+from safetensors.torch import load_file
 
 import umd_bench
 from umd_bench.config.errors import UserError
 from umd_bench.config.ray import RayConfig
+from umd_bench.config.resolve import load_trial
+from umd_bench.config.stage import StageSpec
+from umd_bench.config.training import TrainStage
+from umd_bench.orchestration.checks import prepare_data
 from umd_bench.orchestration.executors import Executor, Kind, ray_start, start_executor
 from umd_bench.orchestration.executors.ray_start import RunningRay
+from umd_bench.orchestration.plan import Node
+from umd_bench.orchestration.runner import Progress, Runner
+from umd_bench.store import RunDir, StageState
 
 pytestmark = pytest.mark.slow
+TINY = [
+    "model.width=16", "model.depth=1", "model.decoder_depth=1", "model.heads=2",
+    "stages.pretrain.batch=64", "stages.pretrain.nimg=7680", "stages.pretrain.checkpoint_every_nimg=640",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -34,23 +49,45 @@ def lab(cluster: MiniRay, tmp_path: Path) -> Iterator[Lab]:
     made.close()
 
 
-def test_a_stage_of_a_killed_raylet_goes_on_at_another_node(cluster: MiniRay, lab: Lab) -> None:
-    second = cluster.add_node()
-    [here, there] = lab.submit("sleep", "sleep")
-    pids = {lab.pid(key): key for key in (here, there)}
-    [lost] = [key for pid, key in pids.items() if _is_below(pid, second)]
-    second.process("raylet").kill()
-    ended = lab.collect([lost])[lost]
-    assert ended.kind is Kind.NODE_FAIL
-    assert not lab.dir(lost).is_owned()
-    second.kill()
-    lab.go(here, there)
-    [kept] = {here, there} - {lost}
-    assert lab.collect([kept])[kept].kind is None
-    lab.executor.submit(lost)
-    assert lab.collect([lost])[lost].kind is None
-    assert lab.dir(lost).attempts() == [1, 2]
-    assert lab.dir(lost).result() == {"metrics": {}}
+def test_training_on_a_raylet_that_is_killed_goes_on_elsewhere_to_the_same_bits(cluster: MiniRay, tmp_path: Path) -> None:
+    data = Path(os.environ["UMD_BENCH_DATA"])
+    trials = [load_trial("umd", tier="digits", sets=[*TINY, f"seed={seed}"]) for seed in (0, 1)]
+    prepare_data(trials, data)
+    specs = [trial.specs["pretrain"] for trial in trials]
+    root, second = tmp_path / "ray", cluster.add_node()
+    killed: list[str] = []
+
+    def kill_once(progress: Progress) -> None:
+        for spec in specs:
+            run = RunDir(root, spec.key)
+            pids = [event["pid"] for event in run.events() if "pid" in event]
+            trained = any(run.attempt_path(1).glob("checkpoints/*"))
+            if not killed and trained and run.result() is None and _is_below(pids[-1], second):
+                second.process("raylet").kill()
+                killed.append(spec.key)
+
+    executor = start_executor("ray", root, data, workers=2, threads=1, ray=RayConfig(address=cluster.address))
+    try:
+        assert executor.slots == 2
+        runner = Runner(root, _nodes(specs), executor, on_change=kill_once, poll_seconds=0.1)
+        ended = runner.run()
+    finally:
+        executor.close()
+        second.kill()
+    assert ended.complete
+    assert [spec.key for spec in specs if len(RunDir(root, spec.key).attempts()) > 1] == killed != []
+    assert runner._lost == {(killed[0], Kind.NODE_FAIL): 1}
+    alone = start_executor("inline", tmp_path / "inline", data, workers=1, threads=1)
+    assert Runner(tmp_path / "inline", _nodes(specs), alone).run().complete
+    for spec in specs:
+        there, here = RunDir(root, spec.key), RunDir(tmp_path / "inline", spec.key)
+        nimg = spec.stage.nimg if isinstance(spec.stage, TrainStage) else 0
+        weights = [load_file(run.snapshot(nimg)) for run in (there, here)]
+        assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+        results = there.result(), here.result()
+        assert results[0] is not None
+        assert results[1] is not None
+        assert results[0]["metrics"] == results[1]["metrics"]
 
 
 def test_a_clusters_workers_run_the_frozen_copy_and_the_cluster_is_left_running(cluster: MiniRay, lab: Lab) -> None:
@@ -65,14 +102,27 @@ def test_a_clusters_workers_run_the_frozen_copy_and_the_cluster_is_left_running(
     assert [item.kind for item in lab.run("succeed")] == [None]
 
 
-def test_shares_of_one_gpu_say_how_many_stages_run_side_by_side(cluster: MiniRay, tmp_path: Path) -> None:
+def test_more_gpus_than_there_are_are_refused_instead_of_waited_for(cluster: MiniRay, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"room for a stage of 1 CPUs and 2 GPUs: there is 127.0.0.21 with 1 CPUs and 1 GPUs"):
         _start(tmp_path, RayConfig(address=cluster.address, gpus=2))
-    executor = _start(tmp_path, RayConfig(address=cluster.address, gpus=0.5))
+
+
+def test_a_stage_with_a_share_of_a_gpu_runs(cluster: MiniRay, tmp_path: Path) -> None:
+    lab = Lab("ray", tmp_path, ray=RayConfig(address=cluster.address, gpus=0.25))
     try:
-        assert executor.slots == 1, "the node has one core"
+        assert [item.kind for item in lab.run("succeed", "succeed")] == [None, None]
     finally:
-        executor.close()
+        lab.close()
+
+
+@pytest.mark.parametrize(
+    ("threads", "gpus", "room"),
+    [(1, 0, 20), (4, 0, 5), (1, 0.25, 8), (1, 0.3, 6), (1, 1, 2), (8, 0.5, 2), (1, 2, 1), (1, 4, 0)],
+)
+def test_room_is_what_fits_on_single_nodes(threads: int, gpus: float, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [{"Alive": True, "Resources": {"CPU": 16.0, "GPU": 2.0}}, {"Alive": True, "Resources": {"CPU": 4.0}}]
+    monkeypatch.setattr(ray, "nodes", lambda: [*nodes, {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}])
+    assert ray_start._room(threads, gpus) == room
 
 
 def test_a_node_that_does_not_see_the_results_is_named(
@@ -81,15 +131,26 @@ def test_a_node_that_does_not_see_the_results_is_named(
     """The nodes are on this machine: what the driver has written is taken away again before they look."""
     nodes = RunningRay.check_nodes
 
-    def unshared(ray: RunningRay, root: Path, data_root: Path) -> None:
+    def unshared(running: RunningRay, root: Path, data_root: Path) -> None:
         real = os.listdir
         monkeypatch.setattr(os, "listdir", lambda path: [*real(path), "only-here"] if Path(path) == root else real(path))
-        nodes(ray, root, data_root)
+        nodes(running, root, data_root)
 
     monkeypatch.setattr(RunningRay, "check_nodes", unshared)
     (tmp_path / "data").mkdir()
     with pytest.raises(UserError, match=r"Ray node 127.0.0.21 does not see .* in the results folder .* nodes share"):
         start_executor("ray", tmp_path, tmp_path / "data", workers=1, threads=1, ray=RayConfig(address=cluster.address))
+
+
+def test_auto_is_the_ray_that_was_started_here_and_no_commands_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    with pytest.raises(UserError, match="expected a Ray that `ray start` has started here"):
+        _start(tmp_path, RayConfig(address="auto"))
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:9")
+    with pytest.raises(UserError, match=r"auto \(127.0.0.1:9\): nothing answers there"):
+        _start(tmp_path, RayConfig(address="auto"))
 
 
 def test_an_address_where_no_ray_is_is_refused_at_once(tmp_path: Path) -> None:
@@ -127,9 +188,13 @@ def test_two_commands_at_once_have_a_ray_each(tmp_path: Path) -> None:
             side.wait()
 
 
+def _nodes(specs: list[StageSpec]) -> dict[str, Node]:
+    return {spec.key: Node(spec, "pretrain", StageState.NEW, [f"seed={spec.seed}"]) for spec in specs}
+
+
 def _start(root: Path, config: RayConfig) -> Executor:
     return start_executor("ray", root, root, workers=4, threads=1, stage=scripted_stage.NAME, ray=config)
 
 
-def _is_below(pid: int, node: Node) -> bool:
+def _is_below(pid: int, node: RayNode) -> bool:
     return pid in {child.pid for child in node.process("raylet").children(recursive=True)}

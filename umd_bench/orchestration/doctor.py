@@ -20,6 +20,7 @@ import torch
 from umd_bench.config.errors import UserError
 from umd_bench.data.pack import open_pack
 from umd_bench.data.sources import SOURCES
+from umd_bench.orchestration.ray_check import check_ray
 from umd_bench.store.files import link_new, require_writable, write_atomic
 
 LOW_DISK_BYTES = 5 * 10**9
@@ -57,6 +58,7 @@ def examine(results: Path, data_root: Path) -> list[Finding]:
         lambda: _data(data_root),
         _memory,
         _loopback,
+        lambda: (Finding(*line) for line in check_ray()),
     ]
     return [finding for check in checks for finding in check()]
 

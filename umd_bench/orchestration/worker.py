@@ -35,6 +35,7 @@ from umd_bench.engine.parallel import Group, RankLost
 from umd_bench.engine.published.layouts import run_import
 from umd_bench.evaluation import run_generate, run_probe
 from umd_bench.orchestration.executors.contract import Beside, Outcome
+from umd_bench.orchestration.output import kept_output
 from umd_bench.orchestration.provenance import commit
 from umd_bench.orchestration.ranks import RankFailed, together
 from umd_bench.store.files import write_json
@@ -63,7 +64,7 @@ def carry_out(run: RunDir, work: Callable[[Attempt], dict[str, Any]]) -> Outcome
         attempt = run.begin()
     except StageBusy:
         return Outcome.BUSY
-    with attempt:
+    with attempt, kept_output(attempt.path):
         attempt.event("state", state="running", pid=os.getpid())
         try:
             result = work(attempt)

@@ -5,6 +5,7 @@
     attempt-<n>/             everything one process wrote while it owned the stage
         environment.json     versions, device, threads, host
         events.jsonl         append-only, one JSON object a line
+        output.log           what its process printed, if it did
         checkpoints/         training state to resume from
         result.json          its result, if it got that far
         failure.json         why it ended, if it failed

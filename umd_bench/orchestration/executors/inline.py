@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from umd_bench.orchestration.executors.contract import RUN_STAGE, Ended, Kind, stage_function
+from umd_bench.orchestration.output import copied_to_the_terminal
 
 
 class InlineExecutor:
@@ -40,7 +41,8 @@ class InlineExecutor:
             return []
         key = self._queue.popleft()
         try:
-            self._run(self._root, key, self._data_root, stop=lambda: self._stopping)
+            with copied_to_the_terminal():
+                self._run(self._root, key, self._data_root, stop=lambda: self._stopping)
         except Exception as error:
             return [Ended(key, Kind.DIED, f"{type(error).__name__}: {error}")]
         return [Ended(key)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -121,22 +122,20 @@ class RunningRay:
             "OMP_NUM_THREADS": str(threads),
             "MKL_NUM_THREADS": str(threads),
         }
-        if address != "auto":
-            host, _, port = address.rpartition(":")
-            self._head = (host.strip("[]"), int(port))
-            if not self.answers():
-                raise UserError(f"--ray-address {address}: nothing answers there; `ray start --head` prints its address")
+        self._address = address if address != "auto" else _of_this_machine()
+        self._head = _host_and_port(self._address)
+        if not self.answers():
+            found = "" if address == self._address else f" ({self._address})"
+            raise UserError(f"--ray-address {address}{found}: nothing answers there; `ray start --head` prints its address")
         late = f"--ray-address {address}: no Ray answered there within {CONNECT_SECONDS:.0f} s"
         _within(CONNECT_SECONDS, self._connect, late)
-        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
-        self._head = (host.strip("[]"), int(port))
         self._asked_at = self._answered_at = time.monotonic()
 
     def _connect(self) -> None:
         try:
             with contextlib.chdir(self._code):  # Ray puts this process's directory first on its workers' path
                 ray.init(
-                    address=self.name,
+                    address=self._address,
                     namespace=f"umd-bench-{uuid.uuid4().hex[:8]}",
                     runtime_env={"env_vars": self.environment},
                     logging_level=logging.ERROR,
@@ -220,6 +219,26 @@ class RunningRay:
     def close(self) -> None:
         with contextlib.suppress(UserError):
             _within(CONNECT_SECONDS, ray.shutdown, "")
+
+
+def _of_this_machine() -> str:
+    """The address that RAY_ADDRESS names, or that ``ray start`` left on this machine.
+
+    Ray's own ``auto`` also looks through all processes, and would find the private Ray of another command.
+    """
+    left = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray" / "ray_current_cluster"
+    found = os.environ.get("RAY_ADDRESS") or (left.read_text().strip() if left.is_file() else "")
+    if not re.fullmatch(r".+:\d+", found) or "://" in found:
+        raise UserError(
+            f"--ray-address auto: expected a Ray that `ray start` has started here (its address in {left}), or "
+            "RAY_ADDRESS=HOST:PORT"
+        )
+    return found
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def _look(probes: list[tuple[str, str]], there: dict[str, list[str]]) -> tuple[list[str], str, str]:
