@@ -200,6 +200,13 @@ def test_a_missing_file_and_a_cycle_of_extends_are_named(tmp_path: Path) -> None
         load_sweep(path)
 
 
+def test_more_devices_than_a_batch_has_images_are_refused() -> None:
+    with pytest.raises(UserError, match=r"resources\.devices: 129 is not accepted: stages\.\w+ has batches of 128, and each"):
+        load_trial("umd", sets=["stages.pretrain.batch=128", "stages.finetune.batch=128", "resources.devices=129"])
+    with pytest.raises(UserError, match=r"resources\.devices = 0"):
+        load_trial("umd", sets=["resources.devices=0"])
+
+
 def test_a_clean_share_that_gives_no_clean_image_is_refused() -> None:
     with pytest.raises(UserError, match=r"gives no clean image in a batch of 128; expected 0, or at least 0\.0079"):
         load_trial("umd", sets=["stages.pretrain.batch=128", "stages.pretrain.corruption.r_t0=0.001"])

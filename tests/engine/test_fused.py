@@ -16,6 +16,7 @@ from umd_bench.config.fusing import may_fuse
 from umd_bench.config.noise import NoiseConfig
 from umd_bench.config.stage import StageSpec
 from umd_bench.config.training import CorruptionConfig, OptimConfig
+from umd_bench.config.trial import Resources
 from umd_bench.data.pack import Pack
 from umd_bench.engine.fused import Apart, Ending, train_fused
 from umd_bench.engine.loop import NonFiniteError, Stopped, TrainResult, train
@@ -242,6 +243,8 @@ def test_only_stages_of_one_shape_are_fused(pack: Pack, tmp_path: Path) -> None:
     ):
         assert not may_fuse(one, stage(**fields)), fields
     assert all(may_fuse(one, stage(**fields)) for group in OWN.values() for fields in group)
+    spread = one.model_copy(update={"resources": Resources(devices=2, device="cpu")})
+    assert not may_fuse(spread, spread)
     with pytest.raises(ValueError, match="different shapes"):
         fuse([one, stage(labels=False)], tmp_path, pack)
 

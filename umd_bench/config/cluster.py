@@ -76,9 +76,10 @@ class ClusterConfig(Frozen):
     """What one job asks for, and how many there may be. Nothing set is the cluster's own default.
 
     ``time`` in minutes (written 30m, 4h, 2d, '1-12:00:00'); a stage that needs longer is warned ``signal_seconds`` before the
-    end, saves its state and goes on in another life of the job. ``gpus`` and ``cpus`` are per job; ``mem`` as Slurm writes it
-    (8G). ``max_running`` caps the tasks of an array side by side, ``max_submitted`` the stages queued and running. ``pack`` is
-    how many stages that are ready together run one after another in one job.
+    end, saves its state and goes on in another life of the job. ``gpus`` and ``cpus`` are per job, ``mem`` per node, as Slurm
+    writes it (8G); a stage on several devices has ``cpus`` for each, a GPU for each where there are any, and is spread over
+    ``nodes``. ``max_running`` caps the tasks of an array side by side, ``max_submitted`` the stages queued and running.
+    ``pack`` is how many stages that are ready together run one after another in one job.
     """
 
     partition: Text | None = None
@@ -86,6 +87,7 @@ class ClusterConfig(Frozen):
     qos: Text | None = None
     time: Annotated[int, BeforeValidator(_minutes)] = 60
     gpus: int = Field(0, ge=0)
+    nodes: int = Field(1, ge=1)
     cpus: int | None = Field(None, ge=1)
     mem: Annotated[str, AfterValidator(_size)] | None = None
     constraint: Text | None = None

@@ -62,6 +62,11 @@ class StageSpec(Frozen):
         return self.model_copy(update={"stage": self.stage.model_copy(update={"snapshots": tuple(sorted(kept))})})
 
     @property
+    def devices(self) -> int:
+        """How many devices the stage runs on: only training is spread over more than one."""
+        return self.resources.devices if isinstance(self.stage, TrainStage) else 1
+
+    @property
     def reads(self) -> DataConfig:
         """The data set whose images the stage sees: the trial's, or the one that a probe names."""
         other = self.stage.data if isinstance(self.stage, ProbeStage) else None

@@ -24,9 +24,10 @@ Stage = Annotated[TrainStage | ImportStage | ProbeStage | GenerateStage, Field(d
 
 
 class Resources(Frozen):
-    """What one stage occupies. Threads change the order of sums and so the bits: the same on every executor."""
+    """What one stage occupies. Threads and devices change the order of sums and so the bits: the same on every executor."""
 
-    threads: int = Field(default=1, ge=1)
+    threads: int = Field(default=1, ge=1, description="of each device")
+    devices: int = Field(default=1, ge=1, description="that a training stage is spread over; other stages take one")
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
@@ -40,6 +41,17 @@ class TrialConfig(Frozen):
     stages: dict[Name, Stage] = Field(min_length=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
     resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _every_device_has_an_image(self) -> TrialConfig:
+        for name, stage in self.stages.items():
+            if isinstance(stage, TrainStage) and self.resources.devices > stage.batch:
+                raise FieldRuleError(
+                    "resources.devices",
+                    f"{self.resources.devices} is not accepted: stages.{name} has batches of {stage.batch}, "
+                    "and each device takes an image at least",
+                )
+        return self
 
     @model_validator(mode="after")
     def _stages_form_a_forest(self) -> TrialConfig:

@@ -33,13 +33,27 @@ class Checkpoint:
     exact: bool
 
 
-def fingerprint(device: torch.device) -> dict[str, str]:
+def fingerprint(device: torch.device, world_size: int = 1) -> dict[str, str]:
     """What must be the same for the same bits: device kind, torch version, threads, world size."""
     if device.type == "cuda":
         kind = torch.cuda.get_device_name(device)
     else:
         kind = f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
-    return {"device": kind, "torch": torch.__version__, "threads": str(torch.get_num_threads()), "world_size": "1"}
+    threads = str(torch.get_num_threads())
+    return {"device": kind, "torch": torch.__version__, "threads": threads, "world_size": str(world_size)}
+
+
+def pack_checkpoint(checkpoint: Checkpoint) -> bytes:
+    """As one safetensors file."""
+    about = {"nimg": str(checkpoint.nimg), "exact": json.dumps(checkpoint.exact)}
+    return safetensors.torch.save(checkpoint.tensors, {**about, "fingerprint": json.dumps(checkpoint.fingerprint)})
+
+
+def unpack_checkpoint(data: bytes) -> Checkpoint:
+    """The inverse of :func:`pack_checkpoint`. Raises ``ValueError``, ``KeyError`` or ``SafetensorError``."""
+    about = safetensors_metadata(data)
+    tensors = safetensors.torch.load(data)
+    return Checkpoint(int(about["nimg"]), tensors, json.loads(about["fingerprint"]), json.loads(about["exact"]))
 
 
 def changes(before: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
@@ -50,8 +64,7 @@ def changes(before: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write it into ``folder`` and remove all but the two newest there."""
-    about = {"nimg": str(checkpoint.nimg), "exact": json.dumps(checkpoint.exact)}
-    data = safetensors.torch.save(checkpoint.tensors, {**about, "fingerprint": json.dumps(checkpoint.fingerprint)})
+    data = pack_checkpoint(checkpoint)
     path = folder / f"nimg-{checkpoint.nimg:012d}.safetensors"
     write_atomic(path.with_suffix(".sha256"), hashlib.sha256(data).hexdigest().encode())
     write_atomic(path, data)
@@ -90,9 +103,7 @@ def _load(path: Path) -> Checkpoint:
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != path.with_suffix(".sha256").read_text():
         raise ValueError("its checksum is wrong")
-    about = safetensors_metadata(data)
-    tensors = safetensors.torch.load(data)
-    return Checkpoint(int(about["nimg"]), tensors, json.loads(about["fingerprint"]), json.loads(about["exact"]))
+    return unpack_checkpoint(data)
 
 
 def _nimg(path: Path) -> int:

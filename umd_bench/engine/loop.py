@@ -6,6 +6,7 @@ step, so a run that was killed anywhere goes on to the same bits on the same kin
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -21,21 +22,23 @@ from umd_bench.config.stage import StageSpec
 from umd_bench.config.training import TrainStage
 from umd_bench.data.loader import Batches
 from umd_bench.data.pack import Pack
-from umd_bench.engine.checkpoint import changes, newest_checkpoint, remove_checkpoints
+from umd_bench.engine.checkpoint import changes, newest_checkpoint, pack_checkpoint, remove_checkpoints, unpack_checkpoint
 from umd_bench.engine.corruption import draw_noise
 from umd_bench.engine.families import require_own
 from umd_bench.engine.flops import flops_per_image
 from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.objective import umd_loss
 from umd_bench.engine.optim import clip_grad_norm, learning_rate, set_learning_rate
+from umd_bench.engine.parallel import Group
 from umd_bench.engine.snapshot import publish_snapshot, snapshot_outcome
 from umd_bench.engine.state import NonFiniteError, TrainingState
-from umd_bench.store.run import Attempt
+from umd_bench.store.run import Attempt, RunDir
 
 __all__ = [
     "NonFiniteError",
     "Stopped",
     "TrainResult",
+    "follow",
     "pick_device",
     "resume",
     "same_bits_every_time",
@@ -61,7 +64,7 @@ class TrainResult:
     seconds: float  # of training in this attempt
     images_per_second: float
     resumed_from: int | None  # nimg of the checkpoint, None for a start from the beginning
-    exact: bool  # nothing was resumed under another device kind, torch version or number of threads
+    exact: bool  # nothing was resumed under another device kind, torch version, number of threads or of devices
 
 
 def pick_device(name: str) -> torch.device:
@@ -72,29 +75,35 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
-def train(spec: StageSpec, pack: Pack, attempt: Attempt, *, stop: Callable[[], bool] = lambda: False) -> TrainResult:
+def train(
+    spec: StageSpec, pack: Pack, attempt: Attempt, *, stop: Callable[[], bool] = lambda: False, group: Group | None = None
+) -> TrainResult:
     """Run a training stage to its end, from the newest sound checkpoint of any attempt, and publish its snapshots.
 
     ``stop`` is asked before each step. Only what is missing is trained: up to the last snapshot that is not there yet, from
-    a checkpoint not later than the first. Raises :class:`Stopped` after saving the state, :class:`NonFiniteError` where loss,
-    gradient or weights are no numbers, :class:`UserError` where the parent's weights are missing.
+    a checkpoint not later than the first. In a ``group`` this is rank 0, and the other ranks are in :func:`follow`.
+
+    Raises :class:`Stopped` after saving the state, :class:`NonFiniteError` where loss, gradient or weights are no numbers,
+    :class:`UserError` where the parent's weights are missing, and :class:`~umd_bench.engine.parallel.RankLost` where another
+    rank is gone.
     """
-    stage = spec.stage
-    if not isinstance(stage, TrainStage):
-        raise UserError(f"a {spec.kind} stage trains nothing: expected a pretrain or finetune stage")
-    require_own(spec.model, "trained")
+    stage = _train_stage(spec)
     facts = pack.manifest
     classes = len(facts.class_names) if stage.labels else 0
     flops = flops_per_image(spec.model, stage, size=facts.size, channels=facts.channels, classes=classes)
     missing = [n for n in sorted({*stage.snapshots, stage.nimg}) if not attempt.run.snapshot(n).exists()]
     resumed_from, seconds, trained = None, 0.0, 0
+    if group is not None:
+        group.hand_out(json.dumps(missing).encode())
     if missing:
-        device = pick_device(spec.resources.device)
+        device = pick_device(spec.resources.device) if group is None else group.device
         with same_bits_every_time(device):
-            state = TrainingState(spec, stage, facts, attempt.run, device)
+            state = TrainingState(spec, stage, facts, attempt.run, device, 1 if group is None else group.size)
             resumed_from = resume(state, attempt, at_most=missing[0])
+            if group is not None:
+                _hand_out(state, attempt, group)
             begun, started = state.nimg, time.perf_counter()
-            _train(state, spec, stage, pack, attempt, missing, stop)
+            _train(state, spec, stage, pack, attempt, missing, stop, group)
             seconds, trained = time.perf_counter() - started, state.nimg - begun
         remove_checkpoints(attempt.checkpoints)
     outcome = snapshot_outcome(attempt.run, stage.nimg)
@@ -109,16 +118,44 @@ def train(spec: StageSpec, pack: Pack, attempt: Attempt, *, stop: Callable[[], b
     )
 
 
+def follow(spec: StageSpec, pack: Pack, run: RunDir, group: Group, *, stop: Callable[[], bool] = lambda: False) -> None:
+    """What a rank other than 0 does while rank 0 is in :func:`train`: the same steps, from the state that rank 0 gives.
+
+    It writes nothing. A ``stop`` that is asked of it stops all. Raises as :func:`train`.
+    """
+    stage = _train_stage(spec)
+    missing = json.loads(group.hand_out(None))
+    if not missing:
+        return
+    with same_bits_every_time(group.device):
+        state = TrainingState(spec, stage, pack.manifest, run, group.device, group.size)
+        checkpoint = unpack_checkpoint(group.hand_out(None))
+        group.any(checkpoint.fingerprint != state.fingerprint())
+        state.restore(checkpoint)
+        _train(state, spec, stage, pack, None, missing, stop, group)
+
+
+def _train_stage(spec: StageSpec) -> TrainStage:
+    if not isinstance(spec.stage, TrainStage):
+        raise UserError(f"a {spec.kind} stage trains nothing: expected a pretrain or finetune stage")
+    require_own(spec.model, "trained")
+    return spec.stage
+
+
 def _train(
     state: TrainingState,
     spec: StageSpec,
     stage: TrainStage,
     pack: Pack,
-    attempt: Attempt,
+    attempt: Attempt | None,
     missing: list[int],
     stop: Callable[[], bool],
+    group: Group | None,
 ) -> None:
-    """Steps from ``state.nimg`` to the last of ``missing``, with records, checkpoints and snapshots on the way."""
+    """Steps from ``state.nimg`` to the last of ``missing``, with records, checkpoints and snapshots on the way.
+
+    ``attempt`` is None on a rank other than 0, which does all but write.
+    """
     device, model = state.device, state.model
     batches = Batches(
         pack.split("train"), batch=stage.batch, seed=spec.seed, purpose=stage.kind, augment=stage.augment, device=device
@@ -134,44 +171,64 @@ def _train(
         nimg = state.nimg
         if nimg in missing:
             state.require_finite()
+            if group is not None:
+                group.require_alike(model)
             speed = (nimg - begun) / (time.perf_counter() - started)
             outcome = {"metrics": state.final_metrics(), "exact": state.exact, "images_per_second": speed}
-            publish_snapshot(attempt, nimg, dict(model.named_parameters()), state.average_weights(), outcome)
+            if attempt is not None:
+                publish_snapshot(attempt, nimg, dict(model.named_parameters()), state.average_weights(), outcome)
         if nimg >= missing[-1]:
             return
-        if stop():
-            if saved < nimg:
+        if stop() if group is None else group.any(stop()):
+            if saved < nimg and attempt is not None:
                 state.save(attempt.checkpoints)
             raise Stopped(f"stopped after {nimg} of {stage.nimg} images")
 
         x_0, label = batches.at(nimg)
-        lr = training_step(state, spec, process, generator, x_0, label)
+        lr = training_step(state, spec, process, generator, x_0, label, group)
         nimg = state.nimg
 
         if nimg % record_every == 0 or nimg == stage.nimg:
             metrics = state.take_metrics()
             now = time.perf_counter()
-            attempt.event("metrics", nimg=nimg, **metrics, lr=lr, images_per_second=round((nimg - clocked) / (now - clock), 1))
+            if attempt is not None:
+                speed = round((nimg - clocked) / (now - clock), 1)
+                attempt.event("metrics", nimg=nimg, **metrics, lr=lr, images_per_second=speed)
             clock, clocked = now, nimg
         if nimg // checkpoint_every > (nimg - stage.batch) // checkpoint_every and nimg < missing[-1]:
-            state.save(attempt.checkpoints)
+            if group is not None:
+                group.require_alike(model)
+            if attempt is not None:
+                state.save(attempt.checkpoints)
             saved = nimg
 
 
 def training_step(
-    state: TrainingState, spec: StageSpec, process: NoiseProcess, generator: torch.Generator, x_0: Tensor, label: Tensor
+    state: TrainingState,
+    spec: StageSpec,
+    process: NoiseProcess,
+    generator: torch.Generator,
+    x_0: Tensor,
+    label: Tensor,
+    group: Group | None = None,
 ) -> float:
     """One optimiser step on the batch after ``state.nimg`` images, counted in ``state``; the learning rate it was made with.
 
-    ``x_0`` float32 [B, C, H, W] and ``label`` int64 [B], as :meth:`Batches.at` gives them. Nothing waits for the device.
+    ``x_0`` float32 [B, C, H, W] and ``label`` int64 [B], as :meth:`Batches.at` gives them. In a ``group`` each rank is given
+    the whole batch and computes its share. Nothing waits for the device.
     """
     stage, nimg, model = state.stage, state.nimg, state.model
     generator.manual_seed(derive_seed(spec.seed, f"{stage.kind}/noise", nimg))
     noise = draw_noise(x_0, model.n_patches, process, generator)
+    n_clean = stage.n_clean
+    if group is not None:
+        x_0, noise, label, n_clean = group.rows(x_0, noise, label, stage)
     with torch.autocast(state.device.type, dtype=torch.bfloat16, enabled=stage.precision == "bf16"):
-        losses = umd_loss(model, x_0, noise, stage, process, label if stage.labels else None)
+        losses = umd_loss(model, x_0, noise, stage, process, label if stage.labels else None, n_clean=n_clean)
     state.optimizer.zero_grad()
-    torch.autograd.backward(losses.loss)
+    torch.autograd.backward(losses.loss if group is None else losses.loss * (len(x_0) / stage.batch))
+    if group is not None:
+        losses = group.sum(model, losses, stage)
     grad_norm = clip_grad_norm(model, stage.optim.clip_norm)
     lr = learning_rate(nimg, stage)
     set_learning_rate(state.optimizer, lr)
@@ -197,6 +254,14 @@ def resume(state: TrainingState, attempt: Attempt, *, at_most: int) -> int | Non
         attempt.event("warning", message=message)
     attempt.event("resumed", nimg=checkpoint.nimg, exact=state.exact)
     return checkpoint.nimg
+
+
+def _hand_out(state: TrainingState, attempt: Attempt, group: Group) -> None:
+    """Give every rank the state of this one; where they are not of one kind, no other set of devices gives the same bits."""
+    group.hand_out(pack_checkpoint(state.checkpoint()))
+    if group.any(False):
+        state.exact = False
+        attempt.event("warning", message="the devices of this stage are not of one kind: the result is not exact")
 
 
 @contextmanager

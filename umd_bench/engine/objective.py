@@ -58,13 +58,15 @@ def umd_loss(
     stage: TrainStage,
     process: NoiseProcess,
     label: Tensor | None = None,
+    *,
+    n_clean: int | None = None,
 ) -> Losses:
-    """The loss of a batch of ``stage.batch`` images whose last ``stage.n_clean`` are clean.
+    """The loss of images of which the last ``n_clean`` are clean: ``stage.n_clean``, unless they are a share of a batch.
 
     ``x_0`` [B, C, H, W] in [-1, 1]; ``label`` [B] int64 or None. The groups have different numbers of visible tokens, so
     they are two passes. The clean group is given no labels; of the noised group's, ``noise.drop_label`` become null.
     """
-    config, n_clean = stage.corruption, stage.n_clean
+    config, n_clean = stage.corruption, stage.n_clean if n_clean is None else n_clean
     x_t, t = corrupt(x_0, noise, n_clean, process)
     B, n_noised = len(x_0), len(x_0) - n_clean
     noised, clean = slice(None, n_noised), slice(n_noised, None)

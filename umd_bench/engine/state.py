@@ -33,8 +33,10 @@ class TrainingState:
     Raises :class:`UserError` where the parent's weights are missing.
     """
 
-    def __init__(self, spec: StageSpec, stage: TrainStage, facts: Manifest, run: RunDir, device: torch.device) -> None:
-        self.stage, self.device = stage, device
+    def __init__(
+        self, spec: StageSpec, stage: TrainStage, facts: Manifest, run: RunDir, device: torch.device, world_size: int = 1
+    ) -> None:
+        self.stage, self.device, self._world_size = stage, device, world_size
         self.nimg, self.exact = 0, True
         self.fused: str | None = None  # its place among stages that are trained as one, "2 of 5"
         self.model = _initial_model(spec, stage, facts, run, device)
@@ -75,17 +77,22 @@ class TrainingState:
     def save(self, folder: Path) -> None:
         """Write a checkpoint; state that is not finite is refused with :class:`NonFiniteError`."""
         self.require_finite()
+        save_checkpoint(folder, self.checkpoint())
+
+    def checkpoint(self) -> Checkpoint:
+        """All of it, as it is now."""
         tensors = {f"model/{name}": p.detach() for name, p in self.model.named_parameters()}
         tensors |= {f"optimizer/{name}": value for name, value in optimizer_tensors(self.optimizer, self.model).items()}
         tensors |= {f"ema/{name}": value for name, value in (self.average_weights() or {}).items()}
-        save_checkpoint(folder, Checkpoint(self.nimg, {**tensors, "sums": self._sums}, self.fingerprint(), self.exact))
+        return Checkpoint(self.nimg, {**tensors, "sums": self._sums}, self.fingerprint(), self.exact)
 
     def fingerprint(self) -> dict[str, str]:
         """What computes it here."""
-        return fingerprint(self.device) | ({} if self.fused is None else {"fused": self.fused})
+        fused = {} if self.fused is None else {"fused": self.fused}
+        return fingerprint(self.device, self._world_size) | fused
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """The inverse of :meth:`save`."""
+        """The inverse of :meth:`checkpoint`."""
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "ema": {}, "sums": {}}
         for key, value in checkpoint.tensors.items():
             part, _, name = key.partition("/")

@@ -36,7 +36,7 @@ MOST_ACTORS = 256  # on a Ray cluster, however large
 
 @dataclass(frozen=True)
 class Site:
-    """Where things are and run; ``workers`` None divides all cores, the cluster's where there is one, by a stage's threads."""
+    """Where things are and run; ``workers`` None divides all cores, the cluster's where there is one, by those of a stage."""
 
     results: Path
     data: Path
@@ -121,12 +121,20 @@ def hand_over_to_slurm(nodes: dict[str, Node], site: Site) -> HandedOver:
 
 def _start(missing: Sequence[Node], site: Site, *, growing: bool) -> Executor:
     threads = max(node.spec.resources.threads for node in missing)
-    here = max(1, _cores() // threads)
+    devices = max(node.spec.devices for node in missing)
+    here = max(1, _cores() // (threads * devices))
     workers = site.workers or (here if site.ray.address is None else MOST_ACTORS)
     if not growing:
         workers = min(workers, len(missing))
     return start_executor(
-        site.executor, site.results, site.data, workers=workers, threads=threads, cluster=site.cluster, ray=site.ray
+        site.executor,
+        site.results,
+        site.data,
+        workers=workers,
+        threads=threads,
+        devices=devices,
+        cluster=site.cluster,
+        ray=site.ray,
     )
 
 

@@ -1,7 +1,8 @@
 """Runs one stage: the only door from orchestration to the engine and the evaluation.
 
 :func:`run_stage` owns the run directory while it works, writes what happened into it, and never raises for a stage's own
-failure, so that it can be called from any process in any way.
+failure, so that it can be called from any process in any way. Only the loss of another process that the stage needs is raised,
+as if this one had been lost too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import resource
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,24 +31,31 @@ from umd_bench.config.training import ImportStage, TrainStage
 from umd_bench.data.pack import Pack, open_data
 from umd_bench.data.sources import data_facts
 from umd_bench.engine.loop import NonFiniteError, Stopped, pick_device, train
+from umd_bench.engine.parallel import Group, RankLost
 from umd_bench.engine.published.layouts import run_import
 from umd_bench.evaluation import run_generate, run_probe
-from umd_bench.orchestration.executors.contract import Outcome
+from umd_bench.orchestration.executors.contract import Beside, Outcome
 from umd_bench.orchestration.output import kept_output
 from umd_bench.orchestration.provenance import commit
+from umd_bench.orchestration.ranks import RankFailed, together
 from umd_bench.store.files import write_json
 from umd_bench.store.run import Attempt, Failure, RunDir, StageBusy
 
+Ranks = AbstractContextManager[Group | None]
 
-def run_stage(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool] = lambda: False) -> Outcome:
+
+def run_stage(
+    root: Path, key: str, data_root: Path, *, stop: Callable[[], bool] = lambda: False, beside: Beside | None = None
+) -> Outcome:
     """Run the stage of ``root/stages/<key>`` unless it has a result and every snapshot asked for, or an owner at work.
 
-    ``stop`` is asked between steps; a stage that is stopped has its state saved and goes on from there next time.
+    ``stop`` is asked between steps; a stage that is stopped has its state saved and goes on from there next time. One on
+    several devices finds its other ranks through ``beside``, or starts them here; when one is lost, raises :class:`RankLost`.
     """
     run = RunDir(root, key)
     if run.result() is not None and not run.lacks(run.config().snapshots):
         return Outcome.DONE
-    return carry_out(run, lambda attempt: _result(run, attempt, data_root, stop))
+    return carry_out(run, lambda attempt: _result(run, attempt, data_root, stop, beside))
 
 
 def carry_out(run: RunDir, work: Callable[[Attempt], dict[str, Any]]) -> Outcome:
@@ -62,6 +71,9 @@ def carry_out(run: RunDir, work: Callable[[Attempt], dict[str, Any]]) -> Outcome
         except Stopped:
             attempt.event("state", state="stopped")
             return Outcome.STOPPED
+        except RankLost as error:
+            attempt.event("state", state="died", message=str(error))
+            raise
         except Exception as error:  # whatever a stage does, it fails alone and says so
             attempt.fail(_failure(error))
             return Outcome.FAILED
@@ -70,7 +82,7 @@ def carry_out(run: RunDir, work: Callable[[Attempt], dict[str, Any]]) -> Outcome
             return Outcome.DONE
 
 
-def _result(run: RunDir, attempt: Attempt, data_root: Path, stop: Callable[[], bool]) -> dict[str, Any]:
+def _result(run: RunDir, attempt: Attempt, data_root: Path, stop: Callable[[], bool], beside: Beside | None) -> dict[str, Any]:
     spec = run.config()
     torch.set_num_threads(spec.resources.threads)
     here = environment(spec)
@@ -79,7 +91,8 @@ def _result(run: RunDir, attempt: Attempt, data_root: Path, stop: Callable[[], b
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
-    metrics, facts, cost, exact = _work(run, spec, pack, attempt, stop)
+    joined = together(spec, attempt, data_root, stop=stop, beside=beside)
+    metrics, facts, cost, exact = _work(run, spec, pack, attempt, stop, joined)
     return {
         "key": run.key,
         "kind": spec.kind,
@@ -94,12 +107,13 @@ def _result(run: RunDir, attempt: Attempt, data_root: Path, stop: Callable[[], b
 
 
 def _work(
-    run: RunDir, spec: StageSpec, pack: Pack, attempt: Attempt, stop: Callable[[], bool]
+    run: RunDir, spec: StageSpec, pack: Pack, attempt: Attempt, stop: Callable[[], bool], joined: Ranks
 ) -> tuple[dict[str, float], dict[str, Any], dict[str, float], bool]:
     """The stage's metrics, facts and cost, and whether it is exact (nothing was resumed elsewhere)."""
     match spec.stage:
         case TrainStage():
-            trained = train(spec, pack, attempt, stop=stop)
+            with joined as group:
+                trained = train(spec, pack, attempt, stop=stop, group=group)
             facts = {"nimg": trained.nimg, "flops_per_image": trained.flops_per_image}
             cost = {"images_per_second": trained.images_per_second}
             return trained.metrics, facts, cost, trained.exact
@@ -129,7 +143,7 @@ def environment(spec: StageSpec) -> dict[str, Any]:
         "device": device.type,
         "device_name": device_name(spec.resources.device),
         "threads": spec.resources.threads,
-        "world_size": 1,
+        "world_size": spec.devices,
         "host": platform.node(),
     }
 
@@ -148,6 +162,8 @@ def _failure(error: Exception) -> Failure:
         state = "oom"
     elif isinstance(error, UserError):
         state = "user"
+    elif isinstance(error, RankFailed):
+        state = error.state
     else:
         state = "error"
     message = f"{error}" if isinstance(error, UserError | NonFiniteError) else f"{type(error).__name__}: {error}"

@@ -69,9 +69,10 @@ class RunDir:
         self.artifacts = self.path / "artifacts"
 
     def prepare(self, spec: StageSpec) -> None:
-        """Write ``config.yaml`` unless it is there, and note the snapshots that are asked for this time.
+        """Write ``config.yaml`` unless it is there, and note the snapshots and the resources that are asked for this time.
 
-        A note is a file of its own, so that two commands that ask at once take nothing from each other.
+        A stage that nobody owns goes on with the resources it was asked for last: they are not what it is. A note is a file
+        of its own, so that two commands that ask at once take nothing from each other.
         """
         for nimg in spec.snapshots:
             note = self.path / "asked" / self.snapshot(nimg).stem
@@ -80,6 +81,10 @@ class RunDir:
         path = self.path / "config.yaml"
         if not path.exists():
             write_yaml(path, spec.model_dump(mode="json"))
+            return
+        before = StageSpec.model_validate(read_yaml(path))
+        if before.resources != spec.resources and not self.is_owned():
+            write_yaml(path, before.model_copy(update={"resources": spec.resources}).model_dump(mode="json"))
 
     def config(self) -> StageSpec:
         """The stage with all snapshots ever asked for. Raises :class:`UserError` where the folder or its config is missing."""

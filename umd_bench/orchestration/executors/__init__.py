@@ -10,16 +10,21 @@ from umd_bench.config.cluster import ClusterConfig
 from umd_bench.config.errors import UserError, one_of
 from umd_bench.config.ray import RayConfig
 from umd_bench.orchestration.executors.contract import RUN_STAGE, TRIES, Ended, Executor, Kind
+from umd_bench.orchestration.executors.queues import Queue
 
 
 @dataclass(frozen=True)
 class Place:
-    """What an executor is started with: ``cluster`` for jobs, ``ray`` for Ray, ``stage`` the function that runs one."""
+    """What an executor is started with: ``cluster`` for jobs, ``ray`` for Ray, ``stage`` the function that runs one.
+
+    ``devices`` is the most that a stage is spread over.
+    """
 
     root: Path
     data_root: Path
     workers: int
     threads: int
+    devices: int = 1
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     stage: str = RUN_STAGE
     ray: RayConfig = field(default_factory=RayConfig)
@@ -35,25 +40,36 @@ def _ray(place: Place) -> Executor:
     from umd_bench.orchestration.executors.ray_actors import RayExecutor
 
     return RayExecutor(
-        place.root, place.data_root, workers=place.workers, threads=place.threads, config=place.ray, stage=place.stage
+        place.root,
+        place.data_root,
+        workers=place.workers * place.devices,  # an actor a device
+        threads=place.threads,
+        devices=place.devices,
+        config=place.ray,
+        stage=place.stage,
     )
 
 
 def _submitit_local(place: Place) -> Executor:
     from umd_bench.orchestration.executors.local_queue import LocalQueue
-    from umd_bench.orchestration.executors.submitit_jobs import SubmititExecutor
 
-    queue = LocalQueue(place.workers)
-    return SubmititExecutor(place.root, place.data_root, queue, place.cluster, threads=place.threads, stage=place.stage)
+    return _jobs(place, LocalQueue(place.workers))
 
 
 def _slurm(place: Place) -> Executor:
     from umd_bench.orchestration.executors.slurm_queue import SlurmQueue
-    from umd_bench.orchestration.executors.submitit_jobs import SubmititExecutor
 
     queue = SlurmQueue(place.cluster, threads=place.threads)
-    queue.check()
-    return SubmititExecutor(place.root, place.data_root, queue, place.cluster, threads=place.threads, stage=place.stage)
+    queue.check(place.devices)
+    return _jobs(place, queue)
+
+
+def _jobs(place: Place, queue: Queue) -> Executor:
+    from umd_bench.orchestration.executors.submitit_jobs import SubmititExecutor
+
+    return SubmititExecutor(
+        place.root, place.data_root, queue, place.cluster, threads=place.threads, devices=place.devices, stage=place.stage
+    )
 
 
 EXECUTORS: dict[str, Callable[[Place], Executor]] = {
@@ -77,13 +93,15 @@ def start_executor(
     *,
     workers: int,
     threads: int,
+    devices: int = 1,
     cluster: ClusterConfig | None = None,
     stage: str = RUN_STAGE,
     ray: RayConfig | None = None,
 ) -> Executor:
     """Start the named executor; an unknown name, or settings that it refuses, raise :class:`UserError`."""
     check_name(name)
-    return EXECUTORS[name](Place(root, data_root, workers, threads, cluster or ClusterConfig(), stage, ray or RayConfig()))
+    place = Place(root, data_root, workers, threads, devices, cluster or ClusterConfig(), stage, ray or RayConfig())
+    return EXECUTORS[name](place)
 
 
 __all__ = ["EXECUTORS", "TRIES", "Ended", "Executor", "Kind", "Place", "check_name", "start_executor"]

@@ -20,7 +20,9 @@ run directory, and the runner reads it there. Its promises:
 8. ``close`` ends and frees everything the executor started; ``detach`` frees what this process holds and lets the jobs go on
    where they can. Either may be called twice, and after the other.
 9. ``slots`` is how many stages it takes at a time, running or queued; what is beyond that is the runner's to hold back.
-10. A stage runs with its own ``resources.threads`` on every executor, so its bits do not depend on where it ran.
+10. A stage on several devices has one process for each; an executor that starts them itself says so by ``beside``, and
+   otherwise the first starts the others on its machine. One that is lost ends the stage's attempt as ``died``.
+11. A stage runs with its own ``resources.threads`` on every executor, so its bits do not depend on where it ran.
 """
 
 from __future__ import annotations
@@ -76,6 +78,14 @@ class Ended:
     key: str
     kind: Kind | None = None
     message: str = ""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Ranks that were started beside this process: the name by which they reach it, and how they are told the address."""
+
+    host: str
+    announce: Callable[[str], None]
 
 
 class Executor(Protocol):

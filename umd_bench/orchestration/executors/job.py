@@ -19,13 +19,14 @@ from collections import Counter
 from pathlib import Path
 from types import FrameType
 
-from umd_bench.orchestration.executors.contract import TRIES, Kind, Outcome, stage_function
+from umd_bench.orchestration.executors.contract import TRIES, Beside, Kind, Outcome, stage_function
 from umd_bench.orchestration.executors.records import Batch, Jobs
 from umd_bench.store import RunDir, parent_done
 
 BUSY_SECONDS = 2.0  # between two looks at a stage that another life of this job still owns
 ASK_SECONDS = 1.0  # between two looks for a request to stop
 EARLY_SECONDS = 60.0  # Slurm may warn of the time limit this much before it was asked to
+MEET_SECONDS = 0.2  # between two looks for what rank 0 announces
 REQUEUE_SECONDS = 60.0  # how long a requeued job waits for its end
 
 
@@ -69,10 +70,14 @@ def main(folder: str) -> int:
         return 1
     begun = time.time()
     warned = Warned(jobs, batch)
+    if _rank(batch):
+        return _follow(jobs, batch, warned)
     task, ids = _identity(batch)
     jobs.confirm(batch.name, ids)
     jobs.note_life(batch.name, task, begun=True, host=platform.node(), node=os.environ.get("SLURMD_NODENAME"), pid=os.getpid())
     results = [_run(jobs, batch, task, key, warned) for key in batch.tasks[task]]  # one that fails stops no other
+    if _beside(jobs, batch) is not None:
+        jobs.announce(batch.name, _life(), "")  # where the stage never came to its devices, nobody need wait
     complete = all(results)
     if complete or warned.signal is None:
         return 0 if complete else 1
@@ -95,6 +100,41 @@ def _identity(batch: Batch) -> tuple[int, list[str]]:
     return int(os.environ["SLURM_ARRAY_TASK_ID"]), [f"{array}_{i}" for i in range(len(batch.tasks))]
 
 
+def _rank(batch: Batch) -> int:
+    """Which device of the stage this process is for; it is rank 0's job that is recorded, and the others only follow."""
+    return int(os.environ["SLURM_PROCID"]) if batch.executor == "slurm" and batch.devices > 1 else 0
+
+
+def _life() -> str:
+    """This life of this job: an earlier one may go on beside it for a while, and its ranks are not ours."""
+    return f"{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT', '0')}"
+
+
+def _beside(jobs: Jobs, batch: Batch) -> Beside | None:
+    """The processes that Slurm started beside this one; elsewhere a stage on several devices starts its own."""
+    if batch.executor != "slurm" or batch.devices == 1:
+        return None
+    return Beside(os.environ["SLURMD_NODENAME"], lambda address: jobs.announce(batch.name, _life(), address))
+
+
+def _follow(jobs: Jobs, batch: Batch, warned: Warned) -> int:
+    """Wait for rank 0 to have the stage, for as long as the job lives, and follow it; the exit status."""
+    from umd_bench.orchestration.ranks import follow_stage
+
+    while (address := jobs.meeting(batch.name, _life())) is None:
+        if warned.ended:
+            return 1
+        time.sleep(MEET_SECONDS)
+    if not address:
+        return 0
+    try:
+        follow_stage(address, _rank(batch), local=int(os.environ["SLURM_LOCALID"]), stop=lambda: warned.signal is not None)
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
 def _run(jobs: Jobs, batch: Batch, task: int, key: str, warned: Warned) -> bool:
     """Run one stage of the task; whether it has its result now."""
     run = RunDir(Path(batch.root), key)
@@ -109,9 +149,11 @@ def _run(jobs: Jobs, batch: Batch, task: int, key: str, warned: Warned) -> bool:
         jobs.end(batch.name, key, Kind.ORPHANED, "its parent left no result")
         return False
     outcome = Outcome.BUSY
+    beside = _beside(jobs, batch)
+    more = {} if beside is None else {"beside": beside}
     while outcome is Outcome.BUSY and not warned.stop(key):
         try:
-            outcome = stage_function(batch.stage)(run.root, key, Path(batch.data_root), stop=lambda: warned.stop(key))
+            outcome = stage_function(batch.stage)(run.root, key, Path(batch.data_root), stop=lambda: warned.stop(key), **more)
         except Exception as error:
             traceback.print_exc()
             jobs.end(batch.name, key, Kind.DIED, f"{type(error).__name__}: {error}")

@@ -8,6 +8,7 @@ only to an actor that has begun, so that one that waits for room in vain holds n
 from __future__ import annotations
 
 import contextlib
+import queue
 import threading
 import time
 from collections import deque
@@ -20,7 +21,7 @@ import ray
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.ray import RayConfig
-from umd_bench.orchestration.executors.contract import RUN_STAGE, Ended, Kind, stage_function
+from umd_bench.orchestration.executors.contract import RUN_STAGE, Beside, Ended, Kind, stage_function
 from umd_bench.orchestration.executors.frozen_code import freeze_code
 from umd_bench.orchestration.executors.ray_start import OwnRay, Ray, RunningRay, what_there_is
 from umd_bench.orchestration.executors.records import Jobs
@@ -38,6 +39,7 @@ class _Worker:
     def __init__(self, root: str, data_root: str, stage: str) -> None:
         self._run, self._root, self._data_root = stage_function(stage), Path(root), Path(data_root)
         self._stopped: dict[str, threading.Event] = {}
+        self._addresses: dict[int, queue.SimpleQueue[str]] = {}
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
     def begun(self) -> str:
@@ -50,10 +52,35 @@ class _Worker:
         self._stopped.setdefault(key, threading.Event()).set()
 
     @ray.method(concurrency_group="stage")  # type: ignore[untyped-decorator]
-    def run(self, key: str) -> None:
-        """What the stage returns stays here: it need not be anything that can be sent."""
-        self._run(self._root, key, self._data_root, stop=self._stopped.setdefault(key, threading.Event()).is_set)
-        del self._stopped[key]
+    def run(self, key: str, call: int | None = None) -> None:
+        """What it returns stays here, and need not be fit to be sent; ``call`` numbers a stage on several devices."""
+        stop = self._stopped.setdefault(key, threading.Event()).is_set
+        try:
+            if call is None:
+                self._run(self._root, key, self._data_root, stop=stop)
+            else:
+                beside = Beside(ray.util.get_node_ip_address(), self._told(call).put)
+                self._run(self._root, key, self._data_root, stop=stop, beside=beside)
+        finally:
+            del self._stopped[key]
+            if call is not None:
+                self._told(call).put("")  # for ranks that still wait for it
+
+    @ray.method(concurrency_group="meeting")  # type: ignore[untyped-decorator]
+    def address(self, call: int) -> str:
+        """Where rank 0 of the stage is, once it is there; empty when it never comes to that."""
+        return self._told(call).get()
+
+    @ray.method(concurrency_group="stage")  # type: ignore[untyped-decorator]
+    def follow(self, address: str, rank: int) -> None:
+        """Be another rank of the stage whose rank 0 is at ``address``."""
+        from umd_bench.orchestration.ranks import follow_stage
+
+        if address:
+            follow_stage(address, rank, local=rank)
+
+    def _told(self, call: int) -> queue.SimpleQueue[str]:
+        return self._addresses.setdefault(call, queue.SimpleQueue())
 
 
 @dataclass
@@ -78,15 +105,18 @@ class RayExecutor:
         *,
         workers: int,
         threads: int,
+        devices: int = 1,
         config: RayConfig | None = None,
         stage: str = RUN_STAGE,
     ) -> None:
         config = config or RayConfig()
         self._root = root.resolve()
         self._arguments = (str(self._root), str(data_root.resolve()), stage)
-        self._threads = threads
+        self._threads, self._devices = threads, devices
         self._queue: deque[str] = deque()
         self._running: dict[Any, tuple[str, Any]] = {}
+        self._following: dict[Any, Any] = {}  # actors that are other ranks of a stage
+        self._calls = 0
         self._starting: dict[Any, Any] = {}
         self._idle: list[Any] = []
         self._nodes: dict[Any, str] = {}
@@ -119,6 +149,16 @@ class RayExecutor:
     def _room(self) -> int:
         """How many stages fit at a time; :class:`UserError` where not even one does, since it would wait for ever."""
         room = self._ray.room(self._threads, self._gpus)
+        if 0 < room < self._devices:
+            raise UserError(
+                f"this Ray has room for {room} processes of {self._threads} CPUs and {self._gpus:g} GPUs, and a stage takes "
+                f"{self._devices}: there is {what_there_is()}; change resources.devices"
+            )
+        if self._devices > 1 and 0 < self._gpus < 1:
+            raise UserError(
+                f"a stage on {self._devices} devices takes a whole GPU for each, found {self._gpus:g}: change --workers or "
+                "--gpus-per-stage"
+            )
         if room == 0:
             raise UserError(
                 f"no node of this Ray has room for a stage of {self._threads} CPUs and {self._gpus:g} GPUs: there is "
@@ -130,7 +170,7 @@ class RayExecutor:
         options: dict[str, Any] = {
             "num_cpus": self._threads,
             "num_gpus": self._gpus,
-            "concurrency_groups": {"stage": 1, "control": 1},
+            "concurrency_groups": {"stage": 1, "control": 1, "meeting": 1},
         }
         if self._ray.environment:
             options["runtime_env"] = {"env_vars": self._ray.environment}
@@ -148,9 +188,22 @@ class RayExecutor:
 
     def _dispatch(self) -> None:
         while self._queue and self._idle and not self._stopping:
-            actor = self._idle.pop()
+            devices = self._devices_of(self._queue[0])
+            if devices > len(self._idle):  # what is behind it waits too, or it might never have them all
+                return
             key = self._queue.popleft()
-            self._running[actor.run.remote(key)] = (key, actor)
+            first, *others = (self._idle.pop() for _ in range(devices))
+            if not others:
+                self._running[first.run.remote(key)] = (key, first)
+                continue
+            self._calls += 1
+            self._running[first.run.remote(key, self._calls)] = (key, first)
+            address = first.address.remote(self._calls)
+            for rank, actor in enumerate(others, 1):
+                self._following[actor.follow.remote(address, rank)] = actor
+
+    def _devices_of(self, key: str) -> int:
+        return 1 if self._devices == 1 else RunDir(self._root, key).config().devices
 
     def poll(self, timeout: float) -> list[Ended]:
         """Collect the stages whose actor returned or died; raises :class:`UserError` when the cluster is lost."""
@@ -161,7 +214,7 @@ class RayExecutor:
             ended, self._never_began = self._never_began, []
             ended += self._settle_lost()
             left = 0.0 if ended else max(0.0, deadline - time.monotonic())
-            watched = [*self._running, *self._starting]
+            watched = [*self._running, *self._following, *self._starting]
             if watched:
                 first, _ = ray.wait(watched, num_returns=1, timeout=min(left, LOOK_SECONDS if self._lost else left))
                 ready, _ = ray.wait(watched, num_returns=len(watched), timeout=0) if first else ([], [])
@@ -171,6 +224,8 @@ class RayExecutor:
             for reference in ready:
                 if reference in self._starting:
                     self._take_in(reference)
+                elif reference in self._following:
+                    self._let_go(reference)
                 else:
                     ended += self._collect(reference)
             self._dispatch()
@@ -208,6 +263,19 @@ class RayExecutor:
         self._idle.append(actor)
         return [ended]
 
+    def _let_go(self, reference: Any) -> None:
+        """Another rank is through; what became of the stage is rank 0's to say."""
+        actor = self._following.pop(reference)
+        try:
+            ray.get(reference)
+        except ray.exceptions.RayTaskError:
+            self._idle.append(actor)
+        except ray.exceptions.RayError:  # its process ended, or rank 0's did before it gave the address
+            self._nodes.pop(actor)
+            self._dead.append(actor)
+        else:
+            self._idle.append(actor)
+
     def _replace_dead(self) -> None:
         while self._dead and self._ray.answers():
             with contextlib.suppress(ray.exceptions.RayError):
@@ -232,7 +300,8 @@ class RayExecutor:
 
     def _refuse_for_ever(self) -> None:
         """Give a cluster up that has lost so many nodes that nothing of it is left, and gets none back."""
-        if self._running or self._idle or self._lost or not self._queue or self._ray.room(self._threads, self._gpus):
+        busy = self._running or self._following or self._lost or self._stopping or not self._queue
+        if busy or self._ray.room(self._threads, self._gpus) >= self._devices_of(self._queue[0]) or not self._ray.answers():
             self._no_room_since = None
             return
         now = time.monotonic()

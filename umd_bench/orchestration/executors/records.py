@@ -6,6 +6,7 @@
         stop/<key>, stop/all       asks that stage, or all of them, to end and not to be requeued
         ended/<key>.json           the stage's job is over: how, as far as is known; the first word stays
         lives/<task>.jsonl         one line when a life of the task begins and one when it ends
+        ranks/<job>-<life>.json    where rank 0 of a stage on several devices is to be found
         *.out, *.err               what its jobs printed
     results/stages/<key>/jobs/<n>.json    a claim: the n-th submission of this stage is that batch's
 
@@ -29,7 +30,10 @@ from umd_bench.store.files import link_new, read_json, write_json
 
 
 class Batch(Frozen):
-    """One submission. ``tasks`` are the keys of each job of the array; ``name`` is the job's name in the scheduler."""
+    """One submission. ``tasks`` are the keys of each job of the array; ``name`` is the job's name in the scheduler.
+
+    A job of several ``devices`` has as many processes, one a device, and a single stage.
+    """
 
     name: str
     executor: str
@@ -43,6 +47,7 @@ class Batch(Frozen):
     minutes: int
     signal_seconds: int
     threads: int
+    devices: int = 1
     after: str | None = None
 
 
@@ -152,6 +157,15 @@ class Jobs:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:
             file.write(json.dumps({"time": round(time.time(), 3), **facts}) + "\n")
+
+    def announce(self, batch: str, life: str, address: str) -> None:
+        """Write down where rank 0 of one life of a job is; empty when it has nothing for the others. The first word stays."""
+        _write_new(self.folder(batch) / "ranks" / f"{life}.json", {"address": address})
+
+    def meeting(self, batch: str, life: str) -> str | None:
+        """What was announced, or None while nothing was."""
+        record = read_json(self.folder(batch) / "ranks" / f"{life}.json")
+        return None if record is None else str(record["address"])
 
 
 def _write_new(path: Path, value: Any) -> bool:

@@ -60,37 +60,45 @@ class SlurmQueue:
             self._limit = max(1, int(found.group(1)) if found else 1001)
         return self._limit
 
-    def check(self, seconds: float = ANSWER_SECONDS) -> str:
-        """Have Slurm judge the settings without submitting anything: what it says; :class:`UserError` with its own words."""
+    def check(self, devices: int = 1, *, seconds: float = ANSWER_SECONDS) -> str:
+        """Have Slurm judge the settings, for a stage on ``devices``, and submit nothing: what it says.
+
+        Raises :class:`UserError` with its own words.
+        """
         if shutil.which("sbatch") is None:
             raise UserError("--on slurm needs Slurm's commands, and there is no sbatch on this machine")
         with clean_environment(self._config):
-            said = answer("sbatch", "--test-only", *self.options(), "--wrap", "true", seconds=seconds)
+            said = answer("sbatch", "--test-only", *self.options(devices), "--wrap", "true", seconds=seconds)
         if said is None:
             raise UserError(f"--on slurm: sbatch did not answer within {seconds:.0f} s")
         if said.returncode:
             raise UserError(f"Slurm refuses jobs with these settings: {_reason(said.stderr)}")
         return _reason(said.stderr).removeprefix("sbatch: ")
 
-    def options(self, **instead: object) -> list[str]:
+    def options(self, devices: int = 1, **instead: object) -> list[str]:
         """What jobs ask for, as options of sbatch; ``instead`` are others for some of them."""
-        options = [f"--{name.replace('_', '-')}={value}" for name, value in {**self._parameters(), **instead}.items()]
+        options = [f"--{name.replace('_', '-')}={value}" for name, value in {**self._parameters(devices), **instead}.items()]
         return options + [f"--{name}" if value is True else f"--{name}={value}" for name, value in _extra(self._config).items()]
 
-    def _parameters(self) -> dict[str, object]:
-        """What both sbatch and submitit call by the same names."""
+    def _parameters(self, devices: int) -> dict[str, object]:
+        """What both sbatch and submitit call by the same names. A stage on several devices is one task a device."""
         config = self._config
+        nodes = min(config.nodes, devices)
+        if devices % nodes:
+            raise UserError(f"nodes = {nodes} is not accepted: expected a divisor of resources.devices = {devices}")
+        each = devices // nodes
         asked = {
             "time": config.time,
             "cpus_per_task": config.cpus or self._threads,
-            "gpus_per_node": config.gpus or None,
+            "gpus_per_node": (config.gpus if devices == 1 else each) if config.gpus else None,
+            **({"nodes": nodes, "ntasks_per_node": each} if devices > 1 else {}),
             **{name: getattr(config, name) for name in _SAME_NAMES},
         }
         return {name: value for name, value in asked.items() if value is not None}
 
     def submit(self, batch: Batch, folder: Path, python: str, *, after: str | None, avoid: Iterable[str]) -> list[str]:
         """One sbatch for the batch, an array where it has several tasks."""
-        parameters = self._parameters()
+        parameters = self._parameters(batch.devices)
         if exclude := ",".join([*filter(None, [self._config.exclude]), *avoid]):
             parameters["exclude"] = exclude
         additional: dict[str, object] = {**_extra(self._config), "requeue": True, "chdir": batch.root}
@@ -111,6 +119,7 @@ class SlurmQueue:
                 signal_delay_s=self._config.signal_seconds,
                 additional_parameters=additional,
                 setup=list(self._config.setup),
+                srun_args=["--kill-on-bad-exit=1"] if batch.devices > 1 else [],
             )
             try:
                 count = len(batch.tasks)

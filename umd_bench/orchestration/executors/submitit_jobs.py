@@ -31,15 +31,23 @@ JOB_MODULE = "umd_bench.orchestration.executors.job"
 
 
 class SubmititExecutor:
-    """Runs stages as jobs of ``queue`` that ask for what ``cluster`` says."""
+    """Runs stages, on ``devices`` at the most, as jobs of ``queue`` that ask for what ``cluster`` says."""
 
     def __init__(
-        self, root: Path, data_root: Path, queue: Queue, cluster: ClusterConfig, *, threads: int, stage: str = RUN_STAGE
+        self,
+        root: Path,
+        data_root: Path,
+        queue: Queue,
+        cluster: ClusterConfig,
+        *,
+        threads: int,
+        devices: int = 1,
+        stage: str = RUN_STAGE,
     ) -> None:
         self.name = queue.name
         self.slots = cluster.max_submitted if queue.capacity is None else queue.capacity * cluster.pack
         self.root, self._data_root, self._queue, self._cluster = root.resolve(), data_root.resolve(), queue, cluster
-        self._threads, self._stage = threads, stage
+        self._threads, self._devices, self._stage = threads, devices, stage
         self._jobs = Jobs(self.root)
         self._waiting: dict[str, str | None] = {}  # key -> key of the stage that must end well first
         self._live: dict[str, Claim] = {}
@@ -117,17 +125,17 @@ class SubmititExecutor:
         if self._queue.capacity is not None:
             jobs = {(claim.batch, claim.task) for claim in self._live.values()}
             room = (self._queue.capacity - len(jobs)) * self._cluster.pack
-        groups: dict[str | None, list[str]] = {}
+        groups: dict[tuple[str | None, int], list[str]] = {}
         for key in list(self._waiting)[: max(0, room)]:
             claim = next(self._jobs.live([key]), None)
             if claim is not None and self._take(claim):  # another command was first
                 del self._waiting[key]
             else:
-                groups.setdefault(self._waiting[key], []).append(key)
-        for after, keys in groups.items():
-            size = self._cluster.pack * self._queue.array_limit()
+                groups.setdefault((self._waiting[key], self._devices_of(key)), []).append(key)
+        for (after, devices), keys in groups.items():
+            size = self._pack(devices) * self._queue.array_limit()
             for start in range(0, len(keys), size):
-                self._submit_batch(keys[start : start + size], after)
+                self._submit_batch(keys[start : start + size], after, devices)
         return bool(self._waiting)
 
     def unconfirmed(self) -> bool:
@@ -136,7 +144,14 @@ class SubmititExecutor:
 
     # ---- submitting
 
-    def _submit_batch(self, keys: list[str], after: str | None) -> None:
+    def _devices_of(self, key: str) -> int:
+        return 1 if self._devices == 1 else RunDir(self.root, key).config().devices
+
+    def _pack(self, devices: int) -> int:
+        """How many stages a job runs: the ranks of one that takes several devices live for it alone."""
+        return self._cluster.pack if devices == 1 else 1
+
+    def _submit_batch(self, keys: list[str], after: str | None, devices: int) -> None:
         parent = None
         if after is not None and (claim := next(self._jobs.live([after]), None)) is not None:
             ids = self._jobs.ids(claim.batch)
@@ -145,7 +160,8 @@ class SubmititExecutor:
             parent = ids[claim.task]
         if self._code is None:
             self._code = freeze_code(self._jobs.path / "code")
-        tasks = tuple(tuple(keys[i : i + self._cluster.pack]) for i in range(0, len(keys), self._cluster.pack))
+        pack = self._pack(devices)
+        tasks = tuple(tuple(keys[i : i + pack]) for i in range(0, len(keys), pack))
         batch = Batch(
             name=new_name(),
             executor=self.name,
@@ -159,6 +175,7 @@ class SubmititExecutor:
             minutes=self._cluster.time,
             signal_seconds=self._cluster.signal_seconds,
             threads=self._threads,
+            devices=devices,
             after=parent,
         )
         self._jobs.write(batch)

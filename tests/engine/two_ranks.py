@@ -1,0 +1,188 @@
+"""What two processes do together for ``test_parallel.py``: the same list of jobs in each, a fresh group for every job.
+
+As a module, ``two_ranks ADDRESS FOLDER``, it is rank 1, which writes what became of its jobs into ``FOLDER/outcomes.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from small_runs import BATCH, made_up_pack, run_of, training
+from torch import Tensor
+
+from umd_bench.config.noise import NoiseConfig
+from umd_bench.config.stage import StageSpec
+from umd_bench.config.training import CorruptionConfig, OptimConfig, TrainStage
+from umd_bench.engine import parallel
+from umd_bench.engine.corruption import draw_noise
+from umd_bench.engine.initialise import build_model
+from umd_bench.engine.loop import follow, train, training_step
+from umd_bench.engine.noise_process import NoiseProcess
+from umd_bench.engine.objective import Losses, umd_loss
+from umd_bench.engine.parallel import Group
+from umd_bench.engine.state import TrainingState
+
+WAIT = timedelta(seconds=60)
+CPU = torch.device("cpu")
+
+
+class Killed(BaseException):
+    """The process is gone: nothing is saved."""
+
+
+def _umd(r_t0: float, ratio: float = 0.375, **fields: object) -> StageSpec:
+    return training(corruption=CorruptionConfig(r_t0=r_t0, mask_ratio=ratio), **fields)
+
+
+# Corners of the objective and of the division of rows: by name, a stage whose first gradient is compared.
+STEPS_OF: dict[str, StageSpec] = {
+    "umd": _umd(0.5),
+    "umd-odd": _umd(0.43, batch=7, nimg=7 * 10),  # 3 clean, 4 noised
+    "umd-both-odd": _umd(0.375, batch=8, nimg=8 * 10),  # 3 clean, 5 noised
+    "one-clean": _umd(0.2, batch=5, nimg=5 * 10),  # a rank without a clean image
+    "one-noised": _umd(0.8, batch=5, nimg=5 * 10),
+    "two-images": _umd(0.5, batch=2, nimg=2 * 10),  # each rank has one, of another group
+    "mae": _umd(1.0),
+    "dit": _umd(0.0, 0.0),
+    "maskdit": _umd(0.0, 0.5, batch=3, nimg=3 * 10),
+    "no-labels": _umd(0.5, labels=False),
+    "min-snr": _umd(0.25, loss_weight="min_snr"),
+    "bf16": _umd(0.375, precision="bf16"),
+}
+
+
+def gradients(spec: StageSpec, group: Group | None) -> dict[str, Any]:
+    """The gradient of one step by parameter name (None where there is none), and the losses."""
+    stage = spec.stage
+    assert isinstance(stage, TrainStage)
+    B = stage.batch
+    model = build_model(spec.model, size=8, channels=1, classes=3 if stage.labels else 0, seed=5)
+    with torch.no_grad():  # not as initialised, where much is zero
+        for index, p in enumerate(model.parameters()):
+            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(index)), alpha=0.1)
+    draws = torch.Generator().manual_seed(1)
+    x_0, label = torch.rand(B, 1, 8, 8, generator=draws) * 2 - 1, torch.arange(B) % 3
+    process = NoiseProcess(NoiseConfig(timesteps=50), CPU)
+    noise, n_clean, weight = draw_noise(x_0, model.n_patches, process, draws), stage.n_clean, 1.0
+    if group is not None:
+        x_0, noise, label, n_clean = group.rows(x_0, noise, label, stage)
+        weight = len(x_0) / B
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=stage.precision == "bf16"):
+        losses = umd_loss(model, x_0, noise, stage, process, label if stage.labels else None, n_clean=n_clean)
+    torch.autograd.backward(losses.loss * weight)
+    if group is not None:
+        losses = group.sum(model, losses, stage)
+    found = {name: p.grad for name, p in model.named_parameters()}
+    return {"gradients": found, "losses": Losses(*(loss.detach() for loss in losses))}
+
+
+def _whole_run(spec: StageSpec, name: str, *, stop: dict[int, Callable[[], bool]] | None = None) -> Callable[..., object]:
+    """Train ``spec`` in the folder ``name``; ``stop`` by rank."""
+
+    def job(group: Group, folder: Path) -> object:
+        pack = made_up_pack(_made(folder / "pack"))
+        asked = (stop or {}).get(group.rank, lambda: False)
+        if group.rank:  # its own results folder: it must stay empty
+            follow(spec, pack, run_of(spec, folder / name), group, stop=asked)
+            return None
+        with run_of(spec, folder / name).begin() as attempt:
+            return train(spec, pack, attempt, stop=asked, group=group)
+
+    return job
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def after(steps: int, error: type[BaseException] | None = None) -> Callable[[], bool]:
+    """A ``stop`` that says so, or kills, before the step after that many."""
+    asked = iter(range(10**6))
+
+    def stop() -> bool:
+        if next(asked) < steps:
+            return False
+        if error is not None:
+            raise error
+        return True
+
+    return stop
+
+
+def strayed(group: Group, folder: Path) -> None:
+    """Rank 1 has another bit in one weight."""
+    model = torch.nn.Linear(3, 2)
+    torch.nn.init.ones_(model.weight)
+    torch.nn.init.zeros_(model.bias)
+    group.require_alike(model)
+    if group.rank:
+        model.weight.data[1, 1] += 1e-7
+    group.require_alike(model)
+
+
+def two_buckets(group: Group, folder: Path) -> list[dict[str, Tensor]]:
+    """Two steps whose gradients are summed in one piece and in many: weights after them."""
+    found = []
+    for elements in (10**9, 100):
+        with torch.random.fork_rng():
+            spec = training()
+            pack = made_up_pack(_made(folder / "pack"))
+            run = run_of(spec, folder / "buckets")
+            state = TrainingState(spec, spec.stage, pack.manifest, run, CPU, 2)  # type: ignore[arg-type]
+            process, generator = NoiseProcess(spec.noise, CPU), torch.Generator()
+            group._buckets, parallel.BUCKET_ELEMENTS = None, elements
+            for step in range(2):
+                x_0 = torch.rand(BATCH, 1, 8, 8, generator=torch.Generator().manual_seed(step))
+                training_step(state, spec, process, generator, x_0, torch.arange(BATCH) % 3, group)
+            found.append({name: p.detach().clone() for name, p in state.model.named_parameters()})
+    return found
+
+
+KEPT = training(snapshots=(10 * BATCH,))
+DIVERGING = training(optim=OptimConfig(lr_per_256=1e30, clip_norm=1e30))
+JOBS: dict[str, Callable[[Group, Path], object]] = {
+    **{f"gradients {name}": lambda group, folder, spec=spec: gradients(spec, group) for name, spec in STEPS_OF.items()},
+    "two buckets": two_buckets,
+    "strayed": strayed,
+    "whole": _whole_run(KEPT, "whole"),
+    "stopped by rank 1": _whole_run(KEPT, "stopped", stop={1: after(7)}),
+    "stopped by rank 0": _whole_run(KEPT, "stopped", stop={0: after(5)}),
+    "goes on": _whole_run(KEPT, "stopped"),
+    "nothing is left to do": _whole_run(KEPT, "stopped"),
+    "killed": _whole_run(KEPT, "killed", stop={0: after(7, Killed)}),
+    "killed again": _whole_run(KEPT, "killed", stop={1: after(9, Killed)}),
+    "goes on after a kill": _whole_run(KEPT, "killed"),
+    "began alone": _whole_run(KEPT, "alone"),
+    "diverging": _whole_run(DIVERGING, "diverging"),
+}
+
+
+def run_all(store: dist.TCPStore, rank: int, folder: Path) -> dict[str, Any]:
+    """What each job returned, or raised."""
+    found: dict[str, Any] = {}
+    for name, job in JOBS.items():
+        group = Group(dist.PrefixStore(name, store), rank, 2, CPU)
+        try:
+            found[name] = job(group, folder)
+        except (Exception, Killed) as error:
+            found[name] = error
+        finally:
+            group.close()
+    return found
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    host, port = sys.argv[1].split(":")
+    mine = Path(sys.argv[2])
+    outcomes = run_all(dist.TCPStore(host, int(port), is_master=False, timeout=WAIT), 1, mine)
+    told = {name: [type(value).__name__, str(value)[:300]] for name, value in outcomes.items()}
+    (mine / "outcomes.json").write_text(json.dumps(told))

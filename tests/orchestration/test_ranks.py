@@ -1,0 +1,260 @@
+"""A stage on two devices through the worker and the runner: its processes, and what is left when one of them is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from orchestration.small import write_small
+
+from umd_bench.config.resolve import Trial, load_sweep
+from umd_bench.data.pack import data_root
+from umd_bench.engine.parallel import RankLost
+from umd_bench.orchestration import execute, ranks
+from umd_bench.orchestration.execute import Site
+from umd_bench.orchestration.executors import start_executor
+from umd_bench.orchestration.executors.contract import Beside, Outcome
+from umd_bench.orchestration.plan import build_graph
+from umd_bench.orchestration.runner import Progress, Runner
+from umd_bench.orchestration.worker import run_stage
+from umd_bench.store import RunDir, StageState, stage_state
+
+DEADLINE_SECONDS = 60.0
+
+
+def trial_on(devices: int, folder: Path) -> Trial:
+    sets = [f"trial.resources.devices={devices}", "seeds=[0]", "axes={}"]
+    return load_sweep(write_small(folder), sets=sets).trials[0]
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
+    return trial_on(2, tmp_path_factory.mktemp("sweep"))
+
+
+@pytest.fixture(scope="module")
+def whole(trial: Trial, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A run on two devices that nothing disturbed."""
+    run = prepared(tmp_path_factory.mktemp("whole"), trial)
+    assert run_stage(run.root, run.key, data_root()) is Outcome.DONE
+    return run
+
+
+def prepared(root: Path, trial: Trial) -> RunDir:
+    run = RunDir(root, trial.specs["pretrain"].key)
+    run.prepare(trial.specs["pretrain"])
+    return run
+
+
+def other_ranks() -> list[psutil.Process]:
+    """Processes of this one that are ranks of a stage."""
+    return [p for p in psutil.Process().children() if "umd_bench.orchestration.ranks" in p.cmdline()]
+
+
+def same_end(ours: RunDir, theirs: RunDir) -> None:
+    first, second = ours.result(), theirs.result()
+    assert first is not None
+    assert second is not None
+    assert first["metrics"] == second["metrics"]
+    assert first["exact"]
+    assert ours.snapshot(640).read_bytes()[-4096:] == theirs.snapshot(640).read_bytes()[-4096:]
+
+
+def test_the_number_of_devices_is_recorded_and_is_in_no_key(whole: RunDir, trial: Trial, tmp_path: Path) -> None:
+    alone = trial_on(1, tmp_path)
+    assert {name: spec.key for name, spec in alone.specs.items()} == {name: spec.key for name, spec in trial.specs.items()}
+    assert {name: spec.devices for name, spec in trial.specs.items() if spec.devices > 1} == {"pretrain": 2, "finetune": 2}
+    result = whole.result()
+    assert result is not None
+    assert result["environment"]["world_size"] == 2
+    assert result["exact"] is True
+    one = prepared(tmp_path, alone)
+    run_stage(tmp_path, one.key, data_root())
+    other = one.result()
+    assert other is not None
+    assert other["environment"]["world_size"] == 1
+    assert result["metrics"] == pytest.approx(other["metrics"], rel=1e-4)
+    assert other_ranks() == []
+
+
+def test_the_runner_tries_again_when_a_rank_was_killed_and_the_bits_are_the_same(
+    whole: RunDir, trial: Trial, tmp_path: Path
+) -> None:
+    run = RunDir(tmp_path, whole.key)
+    killed_at: list[float] = []
+
+    def kill_one() -> None:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while time.monotonic() < deadline:
+            if list(run.path.glob("attempt-1/checkpoints/*.sha256")) and (found := other_ranks()):
+                found[0].send_signal(signal.SIGKILL)
+                killed_at.append(time.time())
+                return
+            time.sleep(0.001)
+
+    nodes = {node.key: node for node in build_graph(tmp_path, [trial]).values() if node.key == run.key}
+    nodes[run.key].children.clear()
+    executor = start_executor("inline", tmp_path, data_root(), workers=1, threads=1)
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    try:
+        progress = Runner(tmp_path, nodes, executor).run()
+    finally:
+        killer.join()
+        executor.close()
+    assert killed_at, "nothing was killed"
+    assert progress.complete
+    assert run.attempts() == [1, 2]
+    [*_, died] = run.events(1)
+    assert died["state"] == "died"
+    assert "rank 1 was ended by SIGKILL" in died["message"]
+    assert died["time"] - killed_at[0] < 10
+    assert any(event["event"] == "resumed" for event in run.events(2))
+    same_end(run, whole)
+    assert other_ranks() == []
+
+
+def test_a_stage_on_two_ray_actors_survives_the_loss_of_one_and_ends_with_the_same_bits(
+    whole: RunDir, trial: Trial, tmp_path: Path
+) -> None:
+    run = RunDir(tmp_path, whole.key)
+    killed: list[int] = []
+
+    def kill_once(progress: Progress) -> None:
+        """The second actor, once the first has saved its state."""
+        owner = next((event["pid"] for event in run.events(1) if "pid" in event), None)
+        if killed or owner is None or not list(run.path.glob("attempt-1/checkpoints/*.sha256")):
+            return
+        actors = [
+            p for p in psutil.Process().children(recursive=True) if "_Worker" in p.name() or "_Worker" in " ".join(p.cmdline())
+        ]
+        other = next(p for p in actors if p.pid != owner)
+        other.kill()
+        killed.append(other.pid)
+
+    executor = start_executor("ray", tmp_path, data_root(), workers=1, threads=1, devices=2)
+    try:
+        nodes = {node.key: node for node in build_graph(tmp_path, [trial]).values() if node.name in ("pretrain", "probe")}
+        nodes[run.key].children = [trial.specs["probe"].key]
+        progress = Runner(tmp_path, nodes, executor, on_change=kill_once, poll_seconds=0.02).run()
+    finally:
+        executor.close()
+    assert killed
+    assert progress.complete, progress.failures
+    assert run.attempts() == [1, 2]
+    [*_, died] = run.events(1)
+    assert died["state"] == "died"
+    same_end(run, whole)
+
+
+def test_ranks_do_not_outlive_a_killed_rank_0(tmp_path: Path) -> None:
+    sets = ["trial.resources.devices=2", "seeds=[0]", "axes={}", "trial.stages.pretrain.nimg=640000"]
+    run = prepared(tmp_path, load_sweep(write_small(tmp_path), sets=sets).trials[0])
+    code = (
+        f"from pathlib import Path; from umd_bench.orchestration.worker import run_stage; run_stage(Path({str(tmp_path)!r}), "
+    )
+    code += f"{run.key!r}, Path({str(data_root())!r}))"
+    process = psutil.Popen([sys.executable, "-c", code], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    others: list[psutil.Process] = []
+    try:
+        wait_for(lambda: bool(list(run.path.glob("attempt-1/checkpoints/*.sha256"))), "a checkpoint", process)
+        others = process.children()
+        assert len(others) == 1
+        process.kill()
+        _, alive = psutil.wait_procs(others, timeout=20)
+        assert alive == []
+        assert stage_state(run) is StageState.INTERRUPTED
+    finally:
+        for one in (process, *others):
+            with contextlib.suppress(psutil.Error):
+                one.kill()
+        process.wait()
+
+
+def wait_for(condition: Callable[[], bool], what: str, process: psutil.Popen) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert process.poll() is None, "the process ended by itself"
+        assert time.monotonic() < deadline, f"{what}: not within {DEADLINE_SECONDS:.0f} s"
+        time.sleep(0.02)
+
+
+def test_a_stop_saves_the_state_and_leaves_no_process(whole: RunDir, trial: Trial, tmp_path: Path) -> None:
+    run = prepared(tmp_path, trial)
+    begun = run.path / "attempt-1" / "checkpoints"
+    assert run_stage(tmp_path, run.key, data_root(), stop=begun.exists) is Outcome.STOPPED
+    assert stage_state(run) is StageState.INTERRUPTED
+    assert other_ranks() == []
+    assert run_stage(tmp_path, run.key, data_root()) is Outcome.DONE
+    same_end(run, whole)
+
+
+def test_a_rank_that_fails_by_itself_says_why_and_the_stage_fails_with_it(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prepared(tmp_path, trial)
+    real = ranks._start
+
+    def with_another_config(*arguments: object) -> object:
+        config = run.path / "config.yaml"
+        text = config.read_text()
+        config.write_text(text.replace("name: digits", "name: nonsense"))
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ranks, "_start", with_another_config)
+    assert run_stage(tmp_path, run.key, data_root()) is Outcome.FAILED
+    failure = run.failure()
+    assert failure is not None
+    assert failure.state == "user"
+    assert "rank 1 of 2 failed" in failure.message
+    assert "nonsense" in failure.message
+
+
+def test_a_rank_that_does_not_come_is_lost_in_bounded_time(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "JOIN_SECONDS", 0.5)
+    monkeypatch.setattr(ranks, "REACH_SECONDS", 0.5)
+    run = prepared(tmp_path, trial)
+    told: list[str] = []
+    with pytest.raises(RankLost, match="rank 1 of 2 did not come within"):
+        run_stage(tmp_path, run.key, data_root(), beside=Beside("127.0.0.1", told.append))
+    assert told[0].startswith("127.0.0.1:")
+    assert stage_state(run) is StageState.INTERRUPTED
+    with pytest.raises(RankLost, match="rank 0 is not at"):
+        ranks.follow_stage(told[0], 1, local=1)
+
+
+def test_every_device_of_a_stage_is_counted_when_cores_are_divided(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def started(*_: object, workers: int, devices: int, **__: object) -> None:
+        asked.append((workers, devices))
+
+    monkeypatch.setattr(execute, "start_executor", started)
+    monkeypatch.setattr(execute, "_cores", lambda: 8)
+    nodes = list(build_graph(tmp_path, [trial]).values())
+    execute._start(nodes, Site(tmp_path, tmp_path), growing=True)
+    execute._start([node for node in nodes if node.name == "probe"], Site(tmp_path, tmp_path), growing=True)
+    assert asked == [(4, 2), (8, 1)]
+
+
+def test_a_stage_goes_on_with_the_resources_it_was_asked_for_last(trial: Trial, tmp_path: Path) -> None:
+    run = prepared(tmp_path, trial)
+    prepared(tmp_path, trial_on(1, tmp_path))
+    assert run.config().devices == 1
+    with run.begin():
+        prepared(tmp_path, trial)
+        assert run.config().devices == 1, "an owner's config is left alone"
+    prepared(tmp_path, trial)
+    assert run.config().devices == 2
