@@ -127,6 +127,8 @@ def test_a_failed_trial_leaves_exit_code_1_and_the_others_done(tmp_path: Path) -
         (("name: small", "name: small"), ["--set", "trial.stages.pretrain.corruption.mask_ratio_t0=0"], ["clean group"]),
         (("name: small", "name: small"), ["--results", "small.yaml/results"], ["results folder", "cannot be written"]),
         (("name: small", "name: small"), ["--on", "pbs"], ["pbs", "inline, ray"]),
+        (("name: small", "name: small"), ["--fuse", "always"], ["--fuse 'always'", "auto, off, on"]),
+        (("name: small", "name: small"), ["--on", "slurm", "--fuse", "on"], ["a job trains one stage", "found --on slurm"]),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2_and_starts_nothing(

@@ -18,7 +18,7 @@ from umd_bench.config.stage import StageSpec
 from umd_bench.config.training import CorruptionConfig, OptimConfig
 from umd_bench.config.trial import Resources
 from umd_bench.data.pack import Pack
-from umd_bench.engine.fused import Apart, Ending, train_fused
+from umd_bench.engine.fused_loop import Ending, standing_together, train_fused
 from umd_bench.engine.loop import NonFiniteError, Stopped, TrainResult, train
 from umd_bench.engine.snapshot import load_snapshot
 from umd_bench.engine.stacked import Rows, stack_for
@@ -66,7 +66,9 @@ def stage(**fields: Any) -> StageSpec:
 def fuse(specs: list[StageSpec], root: Path, pack: Pack, stop: Callable[[str], bool] = lambda key: False) -> dict[str, Ending]:
     with contextlib.ExitStack() as attempts:
         jobs = [(spec, attempts.enter_context(run_of(spec, root).begin())) for spec in specs]
-        return train_fused(jobs, pack, stop=stop)
+        endings: dict[str, Ending] = {}
+        train_fused(standing_together(jobs), pack, stop=stop, ended=endings.__setitem__)
+        return {spec.key: endings[spec.key] for spec in specs if spec.key in endings}
 
 
 def alone(spec: StageSpec, root: Path, pack: Pack) -> TrainResult:
@@ -227,8 +229,8 @@ def test_stages_that_do_not_stand_where_most_do_are_left_alone(pack: Pack, tmp_p
     alone(specs[3], tmp_path, pack)
     stopped_alone(specs[0], tmp_path, pack)
     endings = fuse(specs, tmp_path, pack)
-    assert {key for key, ending in endings.items() if isinstance(ending, Apart)} == {specs[0].key, specs[3].key}
-    assert isinstance(endings[specs[1].key], TrainResult)
+    assert [*endings] == [specs[1].key, specs[2].key]
+    assert all(isinstance(ending, TrainResult) for ending in endings.values())
 
 
 def test_only_stages_of_one_shape_are_fused(pack: Pack, tmp_path: Path) -> None:

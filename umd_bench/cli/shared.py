@@ -54,6 +54,9 @@ GpusOption = Annotated[
     typer.Option("--gpus-per-stage", help="With --on ray: GPUs a stage asks for, such as 0.25 (default: an equal share)."),
 ]
 DetachOption = Annotated[bool, typer.Option("--detach", help="With --on slurm: submit everything and leave.")]
+FuseOption = Annotated[
+    str, typer.Option("--fuse", help="Train stages of one shape as one: off, auto (where measured to be faster), on.")
+]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Stages side by side (default: cores / threads).")]
 TrackingOption = Annotated[
     str | None,
@@ -108,17 +111,21 @@ def site_of(
     ray_address: str | None = None,
     gpus_per_stage: float | None = None,
     detach: bool = False,
+    fuse: str = "off",
+    searching: bool = False,
 ) -> Site:
     """Where a command runs, from its options; what cannot be is refused before anything is written."""
     from umd_bench.config.errors import UserError
     from umd_bench.orchestration.execute import Site
     from umd_bench.orchestration.executors import check_name
+    from umd_bench.orchestration.fusion import check_fuse
 
     check_name(on)
+    check_fuse(fuse, on, searching=searching, joined=ray_address is not None)
     if detach and on != "slurm":
         raise UserError(f"--detach leaves the work to a cluster: expected --on slurm, found --on {on}")
     jobs, ray = cluster_settings(on, cluster, slurm or []), ray_settings(on, ray_address, gpus_per_stage)
-    return Site(results, folder_of_data(data_root), on, workers, jobs, ray)
+    return Site(results, folder_of_data(data_root), on, workers, jobs, ray, fuse)
 
 
 def run_trial(trial: Trial, site: Site, *, detach: bool = False) -> None:

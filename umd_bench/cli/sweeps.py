@@ -11,6 +11,7 @@ from umd_bench.cli.shared import (
     ClusterOption,
     DataOption,
     DetachOption,
+    FuseOption,
     GpusOption,
     OnOption,
     RayAddressOption,
@@ -45,6 +46,7 @@ def sweep(
     ray_address: RayAddressOption = None,
     gpus_per_stage: GpusOption = None,
     detach: DetachOption = False,
+    fuse: FuseOption = "off",
     results: ResultsOption = RESULTS,
     data_root: DataOption = None,
     mlflow: TrackingOption = None,
@@ -54,6 +56,7 @@ def sweep(
     from umd_bench.config.resolve import load_sweep
     from umd_bench.orchestration.execute import execute, prepare
     from umd_bench.orchestration.forecast import forecast, forecast_error, keep_forecast
+    from umd_bench.orchestration.fusion import why_apart
     from umd_bench.orchestration.plan import sweep_record
     from umd_bench.store import StageState, cancel_request, write_sweep
     from umd_bench.tracking.background import BackgroundProjection
@@ -69,8 +72,12 @@ def sweep(
         ray_address=ray_address,
         gpus_per_stage=gpus_per_stage,
         detach=detach,
+        fuse=fuse,
+        searching=resolved.config.search is not None,
     )
     if resolved.config.search is not None:
+        if fuse != "off":
+            console.print(f"nothing is trained as one: {why_apart(on, searching=True)}", highlight=False, soft_wrap=True)
         if detach:
             raise UserError("--detach is not accepted: a search is suggested by the command's own process, which has to stay")
         run_search(resolved, site, mlflow)
@@ -104,6 +111,7 @@ def plan(
     tier: TierOption = None,
     sets: SetOption = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Stages side by side, for the number of waves.")] = 1,
+    fuse: FuseOption = "off",
     results: ResultsOption = RESULTS,
     data_root: DataOption = None,
 ) -> None:
@@ -111,11 +119,14 @@ def plan(
     from umd_bench.config.resolve import load_sweep
     from umd_bench.orchestration.checks import check_trials
     from umd_bench.orchestration.forecast import forecast
+    from umd_bench.orchestration.fusion import check_fuse
+    from umd_bench.orchestration.fusion_speed import planned
     from umd_bench.orchestration.plan import build_graph, plan_table
     from umd_bench.orchestration.rungs import checked_corners
 
     resolved = load_sweep(file, tier=tier, sets=sets or [])
     search = resolved.config.search
+    check_fuse(fuse, "inline", searching=search is not None)
     trials = resolved.trials if search is None else checked_corners(resolved)
     folder = folder_of_data(data_root)
     check_trials(trials, folder)
@@ -131,6 +142,9 @@ def plan(
         )
     for line in forecast(results, nodes, workers, copies=copies, data_root=folder).lines(workers):
         console.print(line, highlight=False, soft_wrap=True)
+    if search is None:
+        for line in planned(results, nodes.values(), workers, fuse):
+            console.print(line, highlight=False, soft_wrap=True)
 
 
 @app.command()

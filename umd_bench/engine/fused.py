@@ -1,60 +1,34 @@
-"""Several training stages of one shape trained as one: one forward and one backward pass a step for all of them.
+"""Several training stages of one shape as one: one forward and one backward pass a step for all of them.
 
 Each stage keeps what is its own: seed, draws, batches, noise process, share of clean images, loss weight, learning rate, decay,
-clipping, average, metrics, checkpoints and snapshots, the last three in its own run directory as if it had run alone. Only the
-memory is shared: all weights lie in one block [S, P], gradients, moments and averages likewise, and each stage's
-:class:`TrainingState` looks into its row of them. Results equal those of a stage alone but for the order of sums.
+clipping and average. Only the memory is shared: all weights lie in one block [S, P], gradients, moments and averages likewise,
+and each stage's :class:`TrainingState` looks into its row. Results equal those of a stage alone but for the order of sums.
 """
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import compress
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from umd_bench.config.fusing import may_fuse
 from umd_bench.config.randomness import derive_seed
 from umd_bench.config.stage import StageSpec
 from umd_bench.config.training import TrainStage
 from umd_bench.data.loader import Batches
-from umd_bench.data.pack import Pack
-from umd_bench.engine.checkpoint import remove_checkpoints
 from umd_bench.engine.corruption import Noise, corrupt, draw_noise
-from umd_bench.engine.flops import flops_per_image
-from umd_bench.engine.loop import (
-    CHECKPOINTS,
-    RECORDS,
-    NonFiniteError,
-    Stopped,
-    TrainResult,
-    pick_device,
-    resume,
-    same_bits_every_time,
-)
 from umd_bench.engine.model import AutoEncoder, Output
 from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.objective import LOSS_WEIGHTS, Losses, clean_loss, noised_loss
 from umd_bench.engine.optim import adamw, is_decayed, learning_rate
-from umd_bench.engine.snapshot import publish_snapshot, snapshot_outcome
 from umd_bench.engine.stacked import Rows, call_stacked
 from umd_bench.engine.state import TrainingState
 from umd_bench.store.run import Attempt
 
 _ALIGNED = 16  # floats: each weight begins on a cache line
-
-
-class Apart(Exception):  # noqa: N818 - a state, not a fault
-    """The stage does not stand where the others do: it is trained by itself."""
-
-
-Ending = TrainResult | Exception
 
 
 @dataclass(eq=False)
@@ -244,160 +218,3 @@ def _passed(
         model, weights, rows, x_t, t, mask_noise=mask_noise, mask_ratio=mask_ratio, label=label if labels else None
     )
     return [Output(*of_one) for of_one in zip(*(rows.split(value) for value in out), strict=True)]
-
-
-def train_fused(
-    jobs: Sequence[tuple[StageSpec, Attempt]], pack: Pack, *, stop: Callable[[str], bool] = lambda key: False
-) -> dict[str, Ending]:
-    """:func:`~umd_bench.engine.loop.train` of several stages as one; by key, each one's result or what ended it.
-
-    ``stop`` is asked for each stage before each step. A stage that is stopped (:class:`Stopped`) or whose numbers are lost
-    (:class:`NonFiniteError`) leaves the others, which go on. :class:`Apart` is the answer for stages that do not stand where
-    most do (of equal numbers, where the furthest do), and for those that lack nothing: nothing was done for them.
-
-    Raises ``ValueError`` for stages that may not be fused.
-    """
-    if not all(may_fuse(jobs[0][0], spec) for spec, _ in jobs):
-        raise ValueError(f"stages of different shapes cannot be trained as one: {[spec.key for spec, _ in jobs]}")
-    device = pick_device(jobs[0][0].resources.device)
-    endings: dict[str, Ending] = {}
-    with same_bits_every_time(device):
-        members = _members(jobs, pack, device)
-        places = Counter(member.state.nimg for member in members)
-        point = max(places, key=lambda nimg: (places[nimg], nimg), default=0)
-        together = [member for member in members if member.state.nimg == point]
-        for spec, attempt in jobs:
-            if not any(member.attempt is attempt for member in together):
-                endings[spec.key] = Apart(f"{spec.key} does not stand at nimg = {point}")
-        if len(together) < len(jobs):
-            for member in together:  # fewer than were resumed for: other sums
-                member.state.exact = member.state.exact and member.resumed_from is None
-        if together:
-            _train(together, endings, stop)
-    return endings
-
-
-def _members(jobs: Sequence[tuple[StageSpec, Attempt]], pack: Pack, device: torch.device) -> list[Member]:
-    members: list[Member] = []
-    for place, (spec, attempt) in enumerate(jobs):
-        stage = spec.stage
-        assert isinstance(stage, TrainStage)
-        missing = [n for n in sorted({*stage.snapshots, stage.nimg}) if not attempt.run.snapshot(n).exists()]
-        if not missing:
-            continue
-        state = TrainingState(spec, stage, pack.manifest, attempt.run, device)
-        state.fused = f"{place + 1} of {len(jobs)}"
-        resumed_from = resume(state, attempt, at_most=missing[0])
-        batches = Batches(
-            pack.split("train"),
-            batch=stage.batch,
-            seed=spec.seed,
-            purpose=stage.kind,
-            augment=stage.augment,
-            device=device,
-            beside=members[0].batches if members else None,
-        )
-        process, generator = NoiseProcess(spec.noise, device), torch.Generator(device)
-        members.append(
-            Member(spec, stage, attempt, missing, state, resumed_from, batches, process, generator, saved=state.nimg)
-        )
-    return members
-
-
-def _train(members: list[Member], endings: dict[str, Ending], stop: Callable[[str], bool]) -> None:
-    """Steps from where all stand to the end; what becomes of each stage is put into ``endings``."""
-    fused, stage = FusedStages(members), members[0].stage
-    record_every = max(1, stage.n_steps // RECORDS) * stage.batch
-    checkpoint_every = stage.checkpoint_every_nimg or max(1, stage.nimg // CHECKPOINTS)
-    begun = clocked = members[0].state.nimg
-    started = clock = time.perf_counter()
-    spent = 0.0  # seconds, a stage's share of the group's
-
-    def for_each(work: Callable[[Member], None]) -> None:
-        """Do it for every stage; one that ends by it leaves the others."""
-        nonlocal fused
-        left = []
-        for member in fused.members:
-            try:
-                work(member)
-            except (NonFiniteError, Stopped) as ending:
-                endings[member.spec.key] = ending
-            else:
-                left.append(member)
-        if left and len(left) < len(fused.members):
-            for member in left:
-                fused.settle(member)
-            fused = FusedStages(left)
-        elif not left:
-            fused.members.clear()
-
-    def publish(member: Member) -> None:
-        state, nimg = member.state, member.state.nimg
-        if nimg not in member.missing:
-            return
-        state.require_finite()
-        speed = (nimg - begun) / spent if spent else 0.0
-        outcome = {"metrics": state.final_metrics(), "exact": state.exact, "images_per_second": speed}
-        publish_snapshot(member.attempt, nimg, dict(state.model.named_parameters()), state.average_weights(), outcome)
-
-    def save(member: Member) -> None:
-        fused.settle(member)
-        member.state.save(member.attempt.checkpoints)
-        member.saved = member.state.nimg
-
-    def leave_if_stopped(member: Member) -> None:
-        if not stop(member.spec.key):
-            return
-        if member.saved < member.state.nimg:
-            save(member)
-        raise Stopped(f"stopped after {member.state.nimg} of {member.stage.nimg} images")
-
-    while fused.members:
-        for_each(publish)
-        if not fused.members:
-            return
-        nimg = fused.members[0].state.nimg
-        if nimg >= stage.nimg:
-            break
-        for_each(leave_if_stopped)
-        if not fused.members:
-            return
-        now = time.perf_counter()
-        rates = dict(zip([member.spec.key for member in fused.members], fused.step(), strict=True))
-        spent += (time.perf_counter() - now) / len(fused.members)
-        nimg += stage.batch
-
-        if nimg % record_every == 0 or nimg == stage.nimg:
-            now = time.perf_counter()
-            speed = round(len(fused.members) * (nimg - clocked) / (now - clock), 1)
-            clock, clocked = now, nimg
-
-            for_each(partial(_record, rates=rates, speed=speed))
-        if nimg // checkpoint_every > (nimg - stage.batch) // checkpoint_every and nimg < stage.nimg:
-            for_each(save)
-    seconds = (time.perf_counter() - started) / max(1, len(fused.members))
-    for member in fused.members:
-        remove_checkpoints(member.attempt.checkpoints)
-        endings[member.spec.key] = _result(member, seconds, trained=stage.nimg - begun)
-
-
-def _record(member: Member, *, rates: Mapping[str, float], speed: float) -> None:
-    metrics, lr = member.state.take_metrics(), rates[member.spec.key]
-    member.attempt.event("metrics", nimg=member.state.nimg, **metrics, lr=lr, images_per_second=speed)
-
-
-def _result(member: Member, seconds: float, *, trained: int) -> TrainResult:
-    """``seconds`` is the stage's share of the group's."""
-    facts, stage, model = member.spec, member.stage, member.state.model
-    classes = 0 if model.label_embed is None else model.label_embed.null
-    flops = flops_per_image(facts.model, stage, size=model.side * model.patch, channels=model.channels, classes=classes)
-    outcome = snapshot_outcome(member.attempt.run, stage.nimg)
-    return TrainResult(
-        metrics=outcome["metrics"],
-        nimg=stage.nimg,
-        flops_per_image=flops,
-        seconds=seconds,
-        images_per_second=trained / seconds,
-        resumed_from=member.resumed_from,
-        exact=outcome["exact"],
-    )

@@ -21,6 +21,10 @@ from umd_bench.config.resolve import Trial
 from umd_bench.orchestration.checks import check_trials, check_weights, prepare_data
 from umd_bench.orchestration.display import Display
 from umd_bench.orchestration.executors import Executor, start_executor
+from umd_bench.orchestration.executors.contract import RUN_STAGE
+from umd_bench.orchestration.executors.fusing import fusing
+from umd_bench.orchestration.executors.units import RUN_UNIT
+from umd_bench.orchestration.fusion import choose, why_apart
 from umd_bench.orchestration.plan import Node, build_graph
 from umd_bench.orchestration.retrying import take_up_retried
 from umd_bench.orchestration.runner import CANCELLED, Progress, Runner
@@ -44,6 +48,7 @@ class Site:
     workers: int | None = None
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     ray: RayConfig = field(default_factory=RayConfig)
+    fuse: str = "off"  # whether stages of one shape are trained as one: off, auto, on
 
 
 def prepare(trials: Sequence[Trial], site: Site) -> dict[str, Node]:
@@ -82,10 +87,15 @@ def execute(
     missing = [node for node in nodes.values() if node.state is not StageState.DONE]
     if not missing:
         return Progress(nodes, reused=len(nodes))
-    executor = _start(missing, site, growing=grow is not None)
+    workers = side_by_side(missing, site)
+    if grow is None:
+        workers = min(workers, len(missing))
+    sizes = _fused(missing, site, workers, console) if grow is None else {}
+    inner = _start(missing, site, workers, stage=RUN_UNIT if sizes else RUN_STAGE)
+    executor = fusing(site.results, inner, sizes) if sizes else inner
     try:
         keys = {trial.id: [spec.key for spec in trial.specs.values()] for trial in trials}
-        with Display(console, site.results, keys, executor.slots) as display:
+        with Display(console, site.results, keys, inner.slots) as display:
 
             def changed(progress: Progress) -> None:
                 take_up_retried(site.results, progress)
@@ -114,18 +124,41 @@ def hand_over_to_slurm(nodes: dict[str, Node], site: Site) -> HandedOver:
     missing = [node for node in nodes.values() if node.state is not StageState.DONE]
     if not missing:
         return HandedOver(0, 0, 0)
-    executor = _start(missing, site, growing=False)
+    executor = _start(missing, site, min(side_by_side(missing, site), len(missing)))
     assert isinstance(executor, SubmititExecutor)
     return hand_over(nodes, executor)
 
 
-def _start(missing: Sequence[Node], site: Site, *, growing: bool) -> Executor:
+def side_by_side(stages: Sequence[Node], site: Site) -> int:
+    """How many of these stages the site runs at a time at most, by its options and this machine's cores."""
+    if site.executor == "inline":
+        return 1
+    threads = max(node.spec.resources.threads for node in stages)
+    devices = max(node.spec.devices for node in stages)
+    here = max(1, _cores() // (threads * devices))
+    return site.workers or (here if site.ray.address is None else MOST_ACTORS)
+
+
+def _fused(missing: Sequence[Node], site: Site, workers: int, console: Console) -> dict[str, int]:
+    """How many stages are trained as one, by shape, as the site asks for; the decision is printed."""
+    from umd_bench.orchestration.fusion_speed import measured_gain
+
+    if site.fuse == "off":
+        return {}
+    devices = max(node.spec.devices for node in missing)
+    why = why_apart(site.executor, joined=site.ray.address is not None, devices=devices)
+    if why is not None:
+        console.print(f"nothing is trained as one: {why}", highlight=False, soft_wrap=True)
+        return {}
+    fusion = choose(missing, workers, site.fuse, lambda group: measured_gain(site.results, group, workers, site.data))
+    for line in fusion.lines:
+        console.print(line, highlight=False, soft_wrap=True)
+    return fusion.sizes
+
+
+def _start(missing: Sequence[Node], site: Site, workers: int, stage: str = RUN_STAGE) -> Executor:
     threads = max(node.spec.resources.threads for node in missing)
     devices = max(node.spec.devices for node in missing)
-    here = max(1, _cores() // (threads * devices))
-    workers = site.workers or (here if site.ray.address is None else MOST_ACTORS)
-    if not growing:
-        workers = min(workers, len(missing))
     return start_executor(
         site.executor,
         site.results,
@@ -134,6 +167,7 @@ def _start(missing: Sequence[Node], site: Site, *, growing: bool) -> Executor:
         threads=threads,
         devices=devices,
         cluster=site.cluster,
+        stage=stage,
         ray=site.ray,
     )
 

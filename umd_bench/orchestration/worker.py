@@ -30,7 +30,7 @@ from umd_bench.config.stage import StageSpec
 from umd_bench.config.training import ImportStage, TrainStage
 from umd_bench.data.pack import Pack, open_data
 from umd_bench.data.sources import data_facts
-from umd_bench.engine.loop import NonFiniteError, Stopped, pick_device, train
+from umd_bench.engine.loop import NonFiniteError, Stopped, TrainResult, pick_device, train
 from umd_bench.engine.parallel import Group, RankLost
 from umd_bench.engine.published.layouts import run_import
 from umd_bench.evaluation import run_generate, run_probe
@@ -55,7 +55,7 @@ def run_stage(
     run = RunDir(root, key)
     if run.result() is not None and not run.lacks(run.config().snapshots):
         return Outcome.DONE
-    return carry_out(run, lambda attempt: _result(run, attempt, data_root, stop, beside))
+    return carry_out(run, lambda attempt: stage_result(run, attempt, data_root, stop, beside))
 
 
 def carry_out(run: RunDir, work: Callable[[Attempt], dict[str, Any]]) -> Outcome:
@@ -66,23 +66,31 @@ def carry_out(run: RunDir, work: Callable[[Attempt], dict[str, Any]]) -> Outcome
         return Outcome.BUSY
     with attempt, kept_output(attempt.path):
         attempt.event("state", state="running", pid=os.getpid())
-        try:
-            result = work(attempt)
-        except Stopped:
-            attempt.event("state", state="stopped")
-            return Outcome.STOPPED
-        except RankLost as error:
-            attempt.event("state", state="died", message=str(error))
-            raise
-        except Exception as error:  # whatever a stage does, it fails alone and says so
-            attempt.fail(_failure(error))
-            return Outcome.FAILED
-        else:
-            attempt.finish(result)
-            return Outcome.DONE
+        return conclude(attempt, lambda: work(attempt))
 
 
-def _result(run: RunDir, attempt: Attempt, data_root: Path, stop: Callable[[], bool], beside: Beside | None) -> dict[str, Any]:
+def conclude(attempt: Attempt, work: Callable[[], dict[str, Any]]) -> Outcome:
+    """Do the work of an attempt that has begun, and record its result or how it ended."""
+    try:
+        result = work()
+    except Stopped:
+        attempt.event("state", state="stopped")
+        return Outcome.STOPPED
+    except RankLost as error:
+        attempt.event("state", state="died", message=str(error))
+        raise
+    except Exception as error:  # whatever a stage does, it fails alone and says so
+        attempt.fail(_failure(error))
+        return Outcome.FAILED
+    else:
+        attempt.finish(result)
+        return Outcome.DONE
+
+
+def stage_result(
+    run: RunDir, attempt: Attempt, data_root: Path, stop: Callable[[], bool], beside: Beside | None = None
+) -> dict[str, Any]:
+    """Work of an attempt at a stage of any kind, by itself: its result."""
     spec = run.config()
     torch.set_num_threads(spec.resources.threads)
     here = environment(spec)
@@ -93,17 +101,39 @@ def _result(run: RunDir, attempt: Attempt, data_root: Path, stop: Callable[[], b
     started = time.perf_counter()
     joined = together(spec, attempt, data_root, stop=stop, beside=beside)
     metrics, facts, cost, exact = _work(run, spec, pack, attempt, stop, joined)
+    seconds = {"seconds": time.perf_counter() - started, **cost}
+    return result_record(attempt, spec, pack, here, metrics=metrics, facts=facts, cost=seconds, exact=exact)
+
+
+def result_record(
+    attempt: Attempt,
+    spec: StageSpec,
+    pack: Pack,
+    environment: dict[str, Any],
+    *,
+    metrics: dict[str, float],
+    facts: dict[str, Any],
+    cost: dict[str, float],
+    exact: bool,
+) -> dict[str, Any]:
+    """What ``result.json`` says."""
     return {
-        "key": run.key,
+        "key": attempt.run.key,
         "kind": spec.kind,
         "metrics": metrics,
         "facts": facts,
-        "cost": {"seconds": time.perf_counter() - started, **cost, "peak_memory_bytes": _peak_memory()},
-        "environment": here,
+        "cost": {**cost, "peak_memory_bytes": _peak_memory()},
+        "environment": environment,
         "data": {"name": pack.manifest.name, "digest": pack.manifest.digest},
         "exact": exact,
         "attempts": attempt.number,
     }
+
+
+def training_facts(trained: TrainResult) -> tuple[dict[str, Any], dict[str, float]]:
+    """The facts and the cost that the result of a training stage states."""
+    facts = {"nimg": trained.nimg, "flops_per_image": trained.flops_per_image}
+    return facts, {"images_per_second": trained.images_per_second}
 
 
 def _work(
@@ -114,9 +144,7 @@ def _work(
         case TrainStage():
             with joined as group:
                 trained = train(spec, pack, attempt, stop=stop, group=group)
-            facts = {"nimg": trained.nimg, "flops_per_image": trained.flops_per_image}
-            cost = {"images_per_second": trained.images_per_second}
-            return trained.metrics, facts, cost, trained.exact
+            return trained.metrics, *training_facts(trained), trained.exact
         case ImportStage():
             return {}, run_import(spec, data_facts(spec.data, root=pack.path.parent), attempt), {}, True
         case ProbeStage():
