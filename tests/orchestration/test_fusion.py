@@ -54,7 +54,7 @@ def test_every_worker_has_its_unit_and_what_is_done_is_in_none(tmp_path: Path) -
         ("auto", CLEAR, True, "1.20 times as fast as apart (1.10 to 1.30), trained so"),
         ("auto", UNCLEAR, False, "not faster here for sure: 1.05 times as fast as apart (0.98 to 1.10), trained apart"),
         ("auto", SLOWER, False, "not faster here for sure: 0.85 times as fast as apart (0.83 to 0.88), trained apart"),
-        ("auto", None, False, "not measured within its time, trained apart"),
+        ("auto", None, False, "not measured (its process failed or was too slow), trained apart"),
         ("on", SLOWER, True, "trained so, as asked"),
     ],
 )

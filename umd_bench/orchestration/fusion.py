@@ -106,7 +106,7 @@ def choose(nodes: Iterable[Node], workers: int, mode: str, measure: Measure) -> 
         if mode == "on":
             said = "trained so, as asked"
         elif gain is None:
-            said = "not measured within its time, trained apart"
+            said = "not measured (its process failed or was too slow), trained apart"
         elif gain.is_clear:
             said = f"{gain}, trained so"
         else:
