@@ -238,7 +238,8 @@ def _resume(state: TrainingState, attempt: Attempt, *, at_most: int) -> int | No
         return None
     state.restore(checkpoint)
     here = state.fingerprint()
-    changed = [f"{k} {checkpoint.fingerprint.get(k)} -> {v}" for k, v in here.items() if checkpoint.fingerprint.get(k) != v]
+    there = checkpoint.fingerprint
+    changed = [f"{k} {there.get(k)} -> {here.get(k)}" for k in {**there, **here} if there.get(k) != here.get(k)]
     if changed:
         state.exact = False
         message = f"resumed at nimg = {checkpoint.nimg} in another environment ({', '.join(changed)}): the result is not exact"
