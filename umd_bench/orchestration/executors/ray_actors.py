@@ -137,6 +137,8 @@ class RayExecutor:
             self._ray = RunningRay(config.address, code=code, threads=threads)
             self._gpus = config.gpus or 0.0
         try:
+            if isinstance(self._ray, RunningRay):
+                self._ray.require_said(config.gpus)
             self.slots = min(workers, self._room())
             if isinstance(self._ray, RunningRay):
                 self._ray.check_nodes(self._root, data_root.resolve())
