@@ -144,6 +144,7 @@ def test_a_stage_on_two_ray_actors_survives_the_loss_of_one_and_ends_with_the_sa
 
     executor = start_executor("ray", tmp_path, data_root(), workers=1, threads=1, devices=2)
     try:
+        assert executor.slots == 1, "two actors are one stage"
         nodes = {node.key: node for node in build_graph(tmp_path, [trial]).values() if node.name in ("pretrain", "probe")}
         nodes[run.key].children = [trial.specs["probe"].key]
         progress = Runner(tmp_path, nodes, executor, on_change=kill_once, poll_seconds=0.02).run()

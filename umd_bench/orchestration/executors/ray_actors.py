@@ -94,7 +94,8 @@ class _Lost:
 
 
 class RayExecutor:
-    """A pool of actors; a dead one is replaced and its stage reported as died, or as lost with its node."""
+    """A pool of ``workers`` actors, ``devices`` for a stage at most; a dead one is replaced and its stage reported as died, or
+    as lost with its node."""
 
     name = "ray"
 
@@ -139,13 +140,14 @@ class RayExecutor:
         try:
             if isinstance(self._ray, RunningRay):
                 self._ray.require_said(config.gpus)
-            self.slots = min(workers, self._room())
+            actors = min(workers, self._room())
+            self.slots = actors // devices  # side by side as asked for, so that a search's trainings make way for their rungs
             if isinstance(self._ray, RunningRay):
                 self._ray.check_nodes(self._root, data_root.resolve())
         except BaseException:
             self._ray.close()
             raise
-        for _ in range(self.slots):
+        for _ in range(actors):
             self._start_actor()
 
     def _room(self) -> int:
