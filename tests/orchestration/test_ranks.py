@@ -200,6 +200,18 @@ def test_a_stop_saves_the_state_and_leaves_no_process(whole: RunDir, trial: Tria
     same_end(run, whole)
 
 
+def test_a_stop_before_every_device_is_there_waits_for_none_of_them(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "LEAVE_SECONDS", DEADLINE_SECONDS)
+    run = prepared(tmp_path, trial)
+    begun = time.monotonic()
+    assert run_stage(tmp_path, run.key, data_root(), stop=lambda: bool(other_ranks())) is Outcome.STOPPED
+    assert time.monotonic() - begun < DEADLINE_SECONDS
+    assert other_ranks() == []
+    assert not run.path.joinpath("attempt-1", "checkpoints").exists()
+
+
 def test_a_rank_that_fails_by_itself_says_why_and_the_stage_fails_with_it(
     trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
