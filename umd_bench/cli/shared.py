@@ -51,7 +51,10 @@ RayAddressOption = Annotated[
 ]
 GpusOption = Annotated[
     float | None,
-    typer.Option("--gpus-per-stage", help="With --on ray: GPUs a stage asks for, such as 0.25 (default: an equal share)."),
+    typer.Option(
+        "--gpus-per-stage",
+        help="With --on ray: GPUs a stage asks for, such as 0.25 (default: an equal share of this machine's).",
+    ),
 ]
 DetachOption = Annotated[bool, typer.Option("--detach", help="With --on slurm: submit everything and leave.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", min=1, help="Stages side by side (default: cores / threads).")]
