@@ -57,8 +57,7 @@ class TrainFinding:
 
     def utilisation(self, variant: str) -> Ratio:
         """FLOPs of the model a second over those of the matrix product in the same precision, repeat by repeat."""
-        found = ratio(self.steps[variant], self.peaks[self.precisions[variant]])
-        return Ratio(*(self.flops_per_image * value for value in (found.median, found.smallest, found.largest)))
+        return ratio(self.steps[variant], self.peaks[self.precisions[variant]]).scaled(self.flops_per_image)
 
     def gain(self, variant: str) -> Ratio | None:
         """How many times as fast as the plain step, None where that was not timed, and of itself."""
