@@ -70,11 +70,13 @@ def measure(
     repeats: int,
     device: torch.device,
     warm_up: bool = True,
+    threads: int | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Rate]:
     """The rate of each kind of work on ``device``, the kinds in turn, after a warm-up of each as long as a repeat.
 
     Without ``warm_up``, for work that has been called before or needs none, a repeat is so many calls as one call's time says.
+    ``threads`` that the work computes on are torch's where left out; on one, CPU time is taken too.
     """
     calls = {}
     for name, work in works.items():
@@ -87,7 +89,7 @@ def measure(
         while spent < REPEAT_SECONDS:
             spent += _seconds(work, 1, device).wall
             calls[name] += 1
-    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    alone = device.type == "cpu" and (threads or torch.get_num_threads()) == 1
     taken: dict[str, list[_Taken]] = {name: [] for name in works}
     for repeat in range(repeats):
         for name, work in works.items():
