@@ -81,6 +81,7 @@ def measure(
     calls = {}
     for name, work in works.items():
         if not warm_up:
+            progress(f"first call: {name}")
             calls[name] = max(1, math.ceil(REPEAT_SECONDS / max(1e-6, _seconds(work, 1, device).wall)))
             continue
         progress(f"warming up: {name}")
