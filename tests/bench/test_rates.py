@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from umd_bench.bench.rates import REPEAT_SECONDS, Rate, Work, measure
+from umd_bench.bench.rates import REPEAT_SECONDS, Rate, Work, measure, ratio
+from umd_bench.bench.tables import times
 
 Clock = list[float]
 CPU = torch.device("cpu")
@@ -50,3 +51,30 @@ def test_works_are_timed_in_turn(clock: Clock) -> None:
     works = {name: lasting(clock, 1, log=lambda name=name: order.append(name)) for name in ("a", "b")}  # type: ignore[misc]
     measure(works, repeats=3, device=CPU)
     assert order[-6:] == ["a", "b"] * 3
+
+
+def test_on_one_thread_a_ratio_by_cpu_time_does_not_count_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("umd_bench.bench.rates.REPEAT_SECONDS", 0.02)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+
+    def computing() -> int:
+        sum(range(200_000))
+        return 1
+
+    def kept_waiting() -> int:
+        time.sleep(0.05)  # as long as others have the core
+        return computing()
+
+    rates = measure({"ours": computing, "theirs": kept_waiting}, repeats=3, device=CPU)
+    found = ratio(rates["ours"], rates["theirs"])
+    assert found.computed is not None
+    assert found.computed < found.median / 2
+    assert found.scaled(2).computed == pytest.approx(2 * found.computed)
+    assert "by CPU time" in times(found)
+
+
+def test_on_several_threads_there_is_no_ratio_by_cpu_time(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    rates = measure({"a": lasting(clock, 1), "b": lasting(clock, 2)}, repeats=1, device=CPU)
+    assert ratio(rates["a"], rates["b"]).computed is None
+    assert "CPU" not in times(ratio(rates["a"], rates["b"]))

@@ -14,8 +14,9 @@ from umd_bench.bench.folders import NAME, made_up_results, record_of
 from umd_bench.bench.machine import machine_facts
 from umd_bench.bench.page import BEGIN, END, check_page, generated, write_page
 from umd_bench.bench.scale import Growth, ScaleFinding, counted_growth, exponent, training_growths
-from umd_bench.bench.startup import BARE, bench_startup
+from umd_bench.bench.startup import BARE, HELP, Note, bench_startup, until_first_stage
 from umd_bench.config.errors import UserError
+from umd_bench.data.pack import data_root
 from umd_bench.orchestration.plan import build_graph, trial_records
 from umd_bench.reporting.frames import long_table
 from umd_bench.store import StageState, write_sweep
@@ -71,7 +72,7 @@ def test_made_up_results_are_a_finished_sweep(tmp_path: Path) -> None:
 def test_only_what_stands_between_the_markers_is_replaced(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"by hand\n{BEGIN}\nformer tables\n{END}\nby hand too\n", encoding="utf-8")
-    write_page(page, generated([("umd-bench bench scale", finding(1, 10, 100))], 120))
+    write_page(page, generated([("umd-bench bench scale", finding(1, 10, 100))], 120, of=2))
     text = page.read_text(encoding="utf-8")
     assert text.startswith(f"by hand\n{BEGIN}\n")
     assert text.endswith(f"{END}\nby hand too\n")
@@ -79,6 +80,7 @@ def test_only_what_stands_between_the_markers_is_replaced(tmp_path: Path) -> Non
     assert "### `umd-bench bench scale`" in text
     assert "| a thing | the trials | 1, 10, 100 |" in text
     assert MACHINE.line in text
+    assert "after 1 of 2 benchmarks" in text
 
 
 @pytest.mark.parametrize("text", ["", f"{END}\n{BEGIN}", f"{BEGIN}", f"{BEGIN}{BEGIN}{END}"])
@@ -98,11 +100,28 @@ def test_the_notebook_has_its_markers() -> None:
 
 def test_start_up_is_held_against_a_python_that_does_nothing() -> None:
     commands = {BARE: ["-c", "pass"], "more": ["-c", "import time; time.sleep(.2)"]}
-    found = bench_startup(machine=MACHINE, repeats=1, notes={"a stage": 3.0}, commands=commands)
+    commands[HELP] = ["-c", "sum(range(30_000_000))"]
+    notes = (Note("a stage", 3.0, aim=50.0), Note("a sweep", 7.0, aim=6.0), Note("anything", 9.0))
+    found = bench_startup(machine=MACHINE, repeats=1, notes=notes, commands=commands)
     assert found.over_bare("more").median > 1
     assert [table.title for table in found.tables()] == ["Start-up of a process", "Runner"]
+    [remark] = found.remarks()
+    assert "a sweep (7.00 ms)" in remark
+    assert "a stage" not in remark
+    assert "anything" not in remark
+    assert found.held[0].milliseconds > 50, "the CPU time of the process is not counted"
     with pytest.raises(subprocess.CalledProcessError):
-        bench_startup(machine=MACHINE, repeats=1, notes={}, commands={BARE: ["-c", "raise SystemExit(3)"]})
+        bench_startup(machine=MACHINE, repeats=1, commands={BARE: ["-c", "raise SystemExit(3)"]})
+
+
+@pytest.mark.slow
+def test_a_sweep_begins_before_it_ends_and_leaves_no_process(tmp_path: Path) -> None:
+    assert 0 < until_first_stage(tmp_path, data_root(), executor="inline") < 120
+
+
+def test_a_sweep_that_does_not_begin_says_why(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="no-such-executor"):
+        until_first_stage(tmp_path, tmp_path, executor="no-such-executor")
 
 
 @pytest.mark.parametrize(
@@ -112,6 +131,7 @@ def test_start_up_is_held_against_a_python_that_does_nothing() -> None:
         (["train", "--tier", "digits", "--precision", "fp8"], "--precision"),
         (["sample", "--sampler", "none"], "--sampler"),
         (["scale", "--device", "tpu"], "--device"),
+        (["sweep", "--on", "nowhere"], "nowhere"),
         (["all", "--page", "none.md"], "none.md"),
     ],
 )

@@ -44,7 +44,7 @@ def cluster() -> Iterator[MiniRay]:
 
 @pytest.fixture
 def lab(cluster: MiniRay, tmp_path: Path) -> Iterator[Lab]:
-    made = Lab("ray", tmp_path, ray=RayConfig(address=cluster.address))
+    made = Lab("ray", tmp_path, ray=RayConfig(address=cluster.address, gpus=0))
     yield made
     made.close()
 
@@ -66,7 +66,7 @@ def test_training_on_a_raylet_that_is_killed_goes_on_elsewhere_to_the_same_bits(
                 second.process("raylet").kill()
                 killed.append(spec.key)
 
-    executor = start_executor("ray", root, data, workers=2, threads=1, ray=RayConfig(address=cluster.address))
+    executor = start_executor("ray", root, data, workers=2, threads=1, ray=RayConfig(address=cluster.address, gpus=0))
     try:
         assert executor.slots == 2
         runner = Runner(root, _nodes(specs), executor, on_change=kill_once, poll_seconds=0.1)
@@ -107,6 +107,11 @@ def test_more_gpus_than_there_are_are_refused_instead_of_waited_for(cluster: Min
         _start(tmp_path, RayConfig(address=cluster.address, gpus=2))
 
 
+def test_on_a_cluster_with_gpus_stages_do_not_fall_back_to_cpus_unasked(cluster: MiniRay, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"127.0.0.21 with 1 CPUs and 1 GPUs, and .*expected --gpus-per-stage, such as 1.*or 0"):
+        _start(tmp_path, RayConfig(address=cluster.address))
+
+
 def test_a_stage_with_a_share_of_a_gpu_runs(cluster: MiniRay, tmp_path: Path) -> None:
     lab = Lab("ray", tmp_path, ray=RayConfig(address=cluster.address, gpus=0.25))
     try:
@@ -139,7 +144,7 @@ def test_a_node_that_does_not_see_the_results_is_named(
     monkeypatch.setattr(RunningRay, "check_nodes", unshared)
     (tmp_path / "data").mkdir()
     with pytest.raises(UserError, match=r"Ray node 127.0.0.21 does not see .* in the results folder .* nodes share"):
-        start_executor("ray", tmp_path, tmp_path / "data", workers=1, threads=1, ray=RayConfig(address=cluster.address))
+        start_executor("ray", tmp_path, tmp_path / "data", workers=1, threads=1, ray=RayConfig(address=cluster.address, gpus=0))
 
 
 def test_auto_is_the_ray_that_was_started_here_and_no_commands_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

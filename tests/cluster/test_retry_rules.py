@@ -14,12 +14,25 @@ from umd_bench.config.cluster import ClusterConfig
 from umd_bench.config.resolve import load_sweep
 from umd_bench.orchestration.executors import TRIES, Kind, submitit_jobs
 from umd_bench.orchestration.executors.queues import Look
-from umd_bench.orchestration.executors.records import Batch, Jobs
+from umd_bench.orchestration.executors.records import Batch, Claim, Jobs
 from umd_bench.orchestration.executors.slurm_queue import OVER
 from umd_bench.orchestration.executors.submitit_jobs import SubmititExecutor
 from umd_bench.orchestration.plan import Node, build_graph
 from umd_bench.orchestration.runner import Progress, Runner
 from umd_bench.store import RunDir, StageState, stage_state
+
+BATCH = {
+    "name": "umd-behind",
+    "executor": "slurm",
+    "host": "here",
+    "created": 0.0,
+    "data_root": "data",
+    "stage": scripted_stage.NAME,
+    "code": "code",
+    "minutes": 60,
+    "signal_seconds": 60,
+    "threads": 1,
+}
 
 
 class ToldQueue:
@@ -137,3 +150,31 @@ def test_a_job_that_is_silent_but_owns_its_stage_is_left_alone(
         assert executor.poll(0.6) == []
         assert queue.cancelled == []
         assert stage_state(RunDir(tmp_path, node.key)) is StageState.RUNNING
+
+
+@pytest.mark.parametrize(("result", "kind"), [(False, Kind.ORPHANED), (True, Kind.CANCELLED)])
+def test_a_job_behind_a_lost_training_is_an_orphan_even_where_its_weights_were_kept_before(
+    tmp_path: Path, result: bool, kind: Kind
+) -> None:
+    sets = ["seeds=[0]", "axes={}", "stages=[pretrain, probe]", "trial.stages.probe.snapshot=0.5"]
+    trial = load_sweep(write_small(tmp_path), sets=sets).trials[0]
+    training, probe = (RunDir(tmp_path, trial.specs[name].key) for name in ("pretrain", "probe"))
+    for name, run in (("pretrain", training), ("probe", probe)):
+        run.prepare(trial.specs[name])
+    assert trial.specs["probe"].parent_nimg is not None
+    kept = training.snapshot(trial.specs["probe"].parent_nimg)
+    kept.parent.mkdir()
+    kept.touch()
+    with training.begin() as attempt:
+        if result:
+            attempt.finish({"metrics": {}})
+    queue = ToldQueue(tmp_path, "CANCELLED")
+    executor = SubmititExecutor(tmp_path, tmp_path, queue, ClusterConfig(), threads=1, stage=scripted_stage.NAME)
+    jobs = Jobs(tmp_path)
+    batch = Batch.model_validate(BATCH | {"tasks": [[probe.key]], "root": str(tmp_path), "after": "7"})
+    jobs.write(batch)
+    assert jobs.claim(Claim(probe.key, 1, batch.name, 0))
+    jobs.confirm(batch.name, ["0"])
+    assert executor.adopt([probe.key]) == {probe.key}
+    [ended] = executor.poll(1.0)
+    assert ended.kind is kind

@@ -245,8 +245,9 @@ def test_only_stages_of_one_shape_are_fused(pack: Pack, tmp_path: Path) -> None:
     ):
         assert not may_fuse(one, stage(**fields)), fields
     assert all(may_fuse(one, stage(**fields)) for group in OWN.values() for fields in group)
-    spread = one.model_copy(update={"resources": Resources(devices=2, device="cpu")})
-    assert not may_fuse(spread, spread)
+    for resources in (Resources(devices=2, device="cpu"), Resources(compile=True, device="cpu")):
+        other = one.model_copy(update={"resources": resources})
+        assert not may_fuse(other, other)
     with pytest.raises(ValueError, match="different shapes"):
         fuse([one, stage(labels=False)], tmp_path, pack)
 

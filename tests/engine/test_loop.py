@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from umd_bench.config.probing import ProbeStage
 from umd_bench.config.randomness import derive_seed
 from umd_bench.config.stage import StageSpec
 from umd_bench.config.training import CorruptionConfig, OptimConfig
+from umd_bench.config.trial import Resources
 from umd_bench.data.pack import Pack
 from umd_bench.engine import loop
 from umd_bench.engine.initialise import build_model
@@ -313,6 +315,24 @@ def test_bf16_precision_trains_float32_weights_close_to_fp32(
     assert all(value.dtype == torch.float32 for value in load_snapshot(run, END).values())
     assert result.metrics["loss_final"] == pytest.approx(whole[1].metrics["loss_final"], rel=0.1)
     assert result.metrics["loss_final"] != whole[1].metrics["loss_final"]
+
+
+@pytest.mark.slow
+def test_a_compiled_stage_is_close_to_the_plain_one_resumes_to_the_same_bits_and_says_so(pack: Pack, tmp_path: Path) -> None:
+    plain = training(corruption=CorruptionConfig(r_t0=1, mask_ratio_t0=0.5))  # one group: one graph to compile
+    compiled = plain.model_copy(update={"resources": Resources(device="cpu", compile=True)})
+    assert compiled.key == plain.key
+    alone, whole, halved = (run_of(plain, tmp_path / name) for name in ("alone", "whole", "halved"))
+    expected, found = attempt(alone, plain, pack), attempt(whole, compiled, pack)
+    assert found.metrics["loss_final"] == pytest.approx(expected.metrics["loss_final"], rel=1e-3)
+    assert found.metrics["loss_final"] != expected.metrics["loss_final"]
+
+    with pytest.raises(Stopped):
+        attempt(halved, compiled, pack, after(7))
+    shutil.copytree(tmp_path / "halved", tmp_path / "mixed")
+    assert attempt(halved, compiled, pack).exact
+    same_run(halved, whole)
+    assert not attempt(RunDir(tmp_path / "mixed", plain.key), plain, pack).exact
 
 
 def test_the_average_in_a_snapshot_is_that_of_the_weights_up_to_it(pack: Pack, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from umd_bench.config.errors import FieldError
 from umd_bench.config.model import ModelConfig
-from umd_bench.engine.blocks import Block, modulate
+from umd_bench.engine.blocks import Block, attend, modulate
 from umd_bench.engine.conditioning import timestep_embedding
 from umd_bench.engine.initialise import build_model
 from umd_bench.engine.model import AutoEncoder
@@ -54,6 +54,20 @@ def test_the_parts_equal_the_official_ones(tag: str) -> None:
     assert worst(model.embed(IMAGE) - model.pos_embed, expected["embed_x"]) < 1e-6
     assert close(representation, tag, "encode_rep")
     assert close(tokens, tag, "encode_tokens")
+
+
+def test_attention_is_one_function_in_either_form() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.randn(2, 3, 17, 16, generator=generator).bfloat16() for _ in range(3)]
+
+    def value_and_gradients(dtype: torch.dtype) -> list[Tensor]:
+        inputs = [x.to(dtype, copy=True).requires_grad_() for x in rows]
+        out = attend(*inputs)
+        out.backward(rows[0].to(dtype))
+        return [out, *(x.grad for x in inputs if x.grad is not None)]
+
+    for ours, exact in zip(value_and_gradients(torch.bfloat16), value_and_gradients(torch.float32), strict=True):
+        torch.testing.assert_close(ours.float(), exact, rtol=0.02, atol=0.05)
 
 
 @pytest.mark.parametrize("tag", TAGS)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -132,13 +133,13 @@ def two_buckets(group: Group, folder: Path) -> list[dict[str, Tensor]]:
     """Two steps whose gradients are summed in one piece and in many: weights after them."""
     found = []
     for elements in (10**9, 100):
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), patch.object(parallel, "BUCKET_ELEMENTS", elements):
             spec = training()
             pack = made_up_pack(_made(folder / "pack"))
             run = run_of(spec, folder / "buckets")
             state = TrainingState(spec, spec.stage, pack.manifest, run, CPU, 2)  # type: ignore[arg-type]
             process, generator = NoiseProcess(spec.noise, CPU), torch.Generator()
-            group._buckets, parallel.BUCKET_ELEMENTS = None, elements
+            group._buckets = None
             for step in range(2):
                 x_0 = torch.rand(BATCH, 1, 8, 8, generator=torch.Generator().manual_seed(step))
                 training_step(state, spec, process, generator, x_0, torch.arange(BATCH) % 3, group)

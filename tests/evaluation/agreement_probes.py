@@ -7,7 +7,6 @@ the other side.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,12 +15,11 @@ from comparison import Row
 from numpy.typing import NDArray
 from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.neighbors import KNeighborsClassifier
-from timm.optim.lars import Lars
 
+from umd_bench.bench.plain_linear import plain_linear
 from umd_bench.config.probing import LinearConfig
-from umd_bench.config.randomness import derive_seed
 from umd_bench.evaluation.knn import TEMPERATURE, knn_accuracies, nearest
-from umd_bench.evaluation.linear import TRUST, Heads, train_heads
+from umd_bench.evaluation.linear import Heads, train_heads
 from umd_bench.evaluation.ridge import fit_ridge, fit_ridge_path
 
 RIDGES = (0.1, 10.0, 1024.0, 1e5)
@@ -102,38 +100,8 @@ def trained(config: LinearConfig) -> Heads:
 
 def by_the_book(rate: float, config: LinearConfig, *, library: bool) -> torch.Tensor:
     """Weights [K, D] of one head by torch's own layers and autograd; LARS written out, or timm's, which decays otherwise."""
-    x, y = (torch.from_numpy(array) for array in features(240, 10, seed=0))
-    norm, dense = torch.nn.BatchNorm1d(10, eps=1e-6, affine=False), torch.nn.Linear(10, 5)
-    first = np.random.default_rng(derive_seed(SEED, "probe/linear/weights")).standard_normal((10, 1, 5), dtype=np.float32)
-    dense.weight.data.copy_(torch.from_numpy(first[:, 0].T * 0.01))
-    dense.bias.data.zero_()
-    groups = [{"params": [dense.weight], "always_adapt": True}, {"params": [dense.bias], "always_adapt": False}]
-    lars = Lars(groups, lr=1.0, momentum=config.momentum, trust_coeff=TRUST, eps=0.0)
-    moment = {name: torch.zeros_like(p) for name, p in dense.named_parameters()}
-    B, steps, warmup = config.batch, 240 // config.batch, config.warmup_epochs
-    for epoch in range(config.epochs):
-        order = np.random.default_rng(derive_seed(SEED, "probe/linear/order", epoch)).permutation(240)
-        for step in range(steps):
-            rows_ = torch.from_numpy(order[step * B : (step + 1) * B])
-            e = epoch + step / steps
-            share = e / warmup if e < warmup else (1 + math.cos(math.pi * (e - warmup) / (config.epochs - warmup))) / 2
-            lr = rate * B / 256 * share
-            dense.zero_grad()
-            torch.nn.functional.cross_entropy(dense(norm(x[rows_].float())), y[rows_]).backward()
-            if library:
-                for group in lars.param_groups:
-                    group["lr"] = lr
-                lars.step()
-                continue
-            for name, p in dense.named_parameters():
-                assert p.grad is not None
-                update = p.grad.clone()
-                if name == "weight":
-                    update += config.weight_decay * p.data
-                    update *= TRUST * p.data.norm() / update.norm()
-                moment[name] = config.momentum * moment[name] + update
-                p.data -= lr * moment[name]
-    return dense.weight.data
+    x, y = features(240, 10, seed=0)
+    return plain_linear(x.astype(np.float32), y, rate, classes=5, config=config, seed=SEED, library=library)
 
 
 def relative(ours: object, theirs: object) -> float:

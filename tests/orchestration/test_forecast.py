@@ -12,7 +12,8 @@ from orchestration.small import write_small
 from umd_bench.config.resolve import load_sweep
 from umd_bench.config.training import TrainStage
 from umd_bench.engine.flops import flops_per_image
-from umd_bench.orchestration.forecast import forecast, forecast_error, keep_forecast, search_forecast_error
+from umd_bench.orchestration.forecast import forecast
+from umd_bench.orchestration.forecast_error import forecast_error, keep_forecast, search_forecast_error
 from umd_bench.orchestration.plan import Node, build_graph, sweep_record
 from umd_bench.orchestration.runner import Runner
 from umd_bench.store import RunDir, write_sweep
@@ -138,3 +139,30 @@ def test_a_search_is_compared_with_what_its_stages_were_at_work_since_pruned_one
     assert told is not None
     assert "+100%, " in told
     assert search_forecast_error(tmp_path, "small") is None
+
+
+def test_every_device_of_a_stage_counts_also_in_the_error_and_in_attempts_that_were_killed(tmp_path: Path) -> None:
+    nodes = nodes_of(tmp_path)
+    for node in nodes.values():
+        run = RunDir(tmp_path, node.key)
+        run.prepare(node.spec)
+        with run.begin() as attempt:
+            (attempt.path / "environment.json").write_text('{"world_size": 4}')
+            lines = [{"event": "state", "time": 100.0}, {"event": "metrics", "time": 101.0}]
+            (attempt.path / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        with run.begin() as attempt:
+            facts = {"kind": "pretrain", "metrics": {}, "environment": {"world_size": 2}, "attempts": 2}
+            attempt.finish({**facts, "cost": {"seconds": 3.0}})
+    longer = nodes_of(tmp_path, "trial.stages.pretrain.nimg=1280")
+    assert forecast(tmp_path, longer, 1).seconds == pytest.approx(2 * 2 * (4 * 1.0 + 2 * 3.0), rel=0.01)
+    assert "from 2 past stages" in forecast(tmp_path, longer, 1).lines(1)[0]
+
+
+def test_waves_are_of_jobs_where_stages_are_packed(tmp_path: Path) -> None:
+    work(tmp_path, nodes_of(tmp_path), [RATE, RATE])
+    longer = nodes_of(tmp_path, "trial.stages.pretrain.nimg=1280", "seeds=[0, 1, 2]")
+    assert forecast(tmp_path, longer, 2).waves == 3
+    assert forecast(tmp_path, longer, 2, pack=2).waves == 2
+    assert forecast(tmp_path, longer, 2, pack=3).lines(2, "jobs of 3 stages")[0].endswith("1 waves on 2 jobs of 3 stages")
+    spread = nodes_of(tmp_path, "trial.stages.pretrain.nimg=1280", "seeds=[0, 1, 2]", "trial.resources.devices=2")
+    assert forecast(tmp_path, spread, 2, pack=3).waves == 3, "a stage on several devices has a job of its own"

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from orchestration.scripted import ScriptedExecutor, fail_with
+from orchestration.small import write_small
 from orchestration.stepping import STEPS, SteppingExecutor, finish, step, steps_of
 from orchestration.test_search import SEARCH, Killed
 
@@ -315,6 +317,30 @@ def test_a_dropped_stage_leaves_the_graph_and_is_no_failure(tmp_path: Path) -> N
     assert all(node.state is StageState.DONE for node in nodes.values())
     assert progress.complete
     assert progress.failures == {}
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_what_fails_while_it_is_dropped_or_was_before_is_no_failure_of_the_sweep(tmp_path: Path, before: bool) -> None:
+    trial = load_sweep(write_small(tmp_path), sets=["axes={}", "seeds=[0]"]).trials[0]
+    nodes, dropped = build_graph(tmp_path, [trial]), set[str]()
+    finetune = trial.specs["finetune"].key
+    gone = {finetune, trial.specs["finetune_probe"].key, trial.specs["generate"].key}
+
+    def fail(run: RunDir, tries: int) -> None:
+        if not before:
+            dropped.update(gone)
+        fail_with("it broke")(run, tries)
+
+    def drop(progress: Progress) -> None:
+        if finetune in progress.failures:
+            dropped.update(gone)
+
+    executor = ScriptedExecutor(tmp_path, {finetune: fail}, slots=1)
+    progress = Runner(tmp_path, nodes, executor, on_change=drop, poll_seconds=0, dropped=dropped).run()
+    assert progress.failures == {}
+    assert progress.blocked == set()
+    assert set(nodes) == {trial.specs[name].key for name in ("pretrain", "probe")}
+    assert progress.complete
 
 
 @pytest.mark.parametrize(

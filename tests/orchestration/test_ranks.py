@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -20,8 +21,9 @@ from umd_bench.data.pack import data_root
 from umd_bench.engine.parallel import RankLost
 from umd_bench.orchestration import execute, ranks
 from umd_bench.orchestration.execute import Site
-from umd_bench.orchestration.executors import start_executor
+from umd_bench.orchestration.executors import job, start_executor
 from umd_bench.orchestration.executors.contract import Beside, Outcome
+from umd_bench.orchestration.executors.records import Batch, Jobs
 from umd_bench.orchestration.plan import build_graph
 from umd_bench.orchestration.runner import Progress, Runner
 from umd_bench.orchestration.worker import run_stage
@@ -142,6 +144,7 @@ def test_a_stage_on_two_ray_actors_survives_the_loss_of_one_and_ends_with_the_sa
 
     executor = start_executor("ray", tmp_path, data_root(), workers=1, threads=1, devices=2)
     try:
+        assert executor.slots == 1, "two actors are one stage"
         nodes = {node.key: node for node in build_graph(tmp_path, [trial]).values() if node.name in ("pretrain", "probe")}
         nodes[run.key].children = [trial.specs["probe"].key]
         progress = Runner(tmp_path, nodes, executor, on_change=kill_once, poll_seconds=0.02).run()
@@ -197,6 +200,18 @@ def test_a_stop_saves_the_state_and_leaves_no_process(whole: RunDir, trial: Tria
     same_end(run, whole)
 
 
+def test_a_stop_before_every_device_is_there_waits_for_none_of_them(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "LEAVE_SECONDS", DEADLINE_SECONDS)
+    run = prepared(tmp_path, trial)
+    begun = time.monotonic()
+    assert run_stage(tmp_path, run.key, data_root(), stop=lambda: bool(other_ranks())) is Outcome.STOPPED
+    assert time.monotonic() - begun < DEADLINE_SECONDS
+    assert other_ranks() == []
+    assert not run.path.joinpath("attempt-1", "checkpoints").exists()
+
+
 def test_a_rank_that_fails_by_itself_says_why_and_the_stage_fails_with_it(
     trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +231,36 @@ def test_a_rank_that_fails_by_itself_says_why_and_the_stage_fails_with_it(
     assert failure.state == "user"
     assert "rank 1 of 2 failed" in failure.message
     assert "nonsense" in failure.message
+
+
+@pytest.mark.parametrize(("error", "status"), [(ValueError("a bad pack"), 0), (RankLost("rank 0 is gone"), 1)])
+def test_in_a_job_a_rank_that_told_rank_0_why_it_failed_does_not_have_slurm_kill_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ranks, "follow_stage", fail)
+    for name, value in {"SLURM_JOB_ID": "7", "SLURM_PROCID": "1", "SLURM_LOCALID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    batch = Batch(
+        name="umd-two",
+        executor="slurm",
+        host="here",
+        created=0.0,
+        tasks=(("key",),),
+        root=str(tmp_path),
+        data_root="data",
+        stage="stage",
+        code="code",
+        minutes=60,
+        signal_seconds=60,
+        threads=1,
+        devices=2,
+    )
+    jobs = Jobs(tmp_path)
+    jobs.announce(batch.name, "7-0", "127.0.0.1:1")
+    assert job._follow(jobs, batch, SimpleNamespace(ended=False, signal=None)) == status  # type: ignore[arg-type]
 
 
 def test_a_rank_that_does_not_come_is_lost_in_bounded_time(

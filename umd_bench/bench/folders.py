@@ -30,6 +30,22 @@ def made_up_sweep(folder: Path, trials: int) -> Path:
     return path
 
 
+def made_up_small_sweep(folder: Path) -> Path:
+    """The file of a sweep with one trial of one stage, which trains for two steps."""
+    path = folder / f"{NAME}-small.yaml"
+    document = {
+        "name": f"{NAME}-small",
+        "question": "How long does a sweep take to begin?",
+        "tier": "digits",
+        "trial": {"method": "umd", "stages": {"pretrain": {"nimg": 32, "batch": 16}}},
+        "axes": {"stages.pretrain.corruption.mask_ratio": [0.25]},
+        "seeds": [0],
+        "stages": ["pretrain"],
+    }
+    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    return path
+
+
 def made_up_results(root: Path, trials: int) -> Sweep:
     """The run directories of all stages of :func:`made_up_sweep` below ``root``, each with a result; no training."""
     root.mkdir(parents=True, exist_ok=True)

@@ -12,9 +12,10 @@ from umd_bench.store.files import write_atomic
 BEGIN, END = "<!-- umd-bench bench all: begin -->", "<!-- umd-bench bench all: end -->"
 
 
-def generated(findings: Sequence[tuple[str, Finding]], seconds: float) -> str:
-    """The tables in Markdown, each benchmark under its command, with the machine's facts."""
-    parts = [f"Made by `umd-bench bench all` in {seconds / 60:.0f} minutes.", findings[0][1].machine.line + "."]
+def generated(findings: Sequence[tuple[str, Finding]], seconds: float, *, of: int) -> str:
+    """The tables in Markdown, each benchmark under its command, with the machine's facts; ``of`` so many benchmarks in all."""
+    whole = "" if len(findings) == of else f" The run was ended after {len(findings)} of {of} benchmarks."
+    parts = [f"Made by `umd-bench bench all` in {seconds / 60:.0f} minutes.{whole}", findings[0][1].machine.line + "."]
     warnings = dict.fromkeys(f.machine.warning for _, f in findings if f.machine.warning is not None)
     parts += [f"Warning: {warning}." for warning in warnings]
     for command, finding in findings:

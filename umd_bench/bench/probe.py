@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -10,14 +9,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from sklearn.linear_model import Ridge
-from timm.optim.lars import Lars
 
 from umd_bench.bench.comparison import Comparisons, Pair, compare
 from umd_bench.bench.machine import Machine
+from umd_bench.bench.plain_linear import plain_linear
 from umd_bench.config.probing import LinearConfig
-from umd_bench.config.randomness import derive_seed
 from umd_bench.evaluation.knn import TEMPERATURE, knn_accuracies
-from umd_bench.evaluation.linear import TRUST, train_heads
+from umd_bench.evaluation.linear import train_heads
 from umd_bench.evaluation.ridge import fit_ridge_path
 
 RIDGES = tuple(10.0**power for power in range(-2, 6))
@@ -80,36 +78,10 @@ def _linear(x: NDArray[np.float32], y: NDArray[np.int64]) -> Pair:
         return train_heads(x, index, y, classes=_CLASSES, config=config, seed=_SEED).weights.permute(1, 2, 0)
 
     def theirs() -> torch.Tensor:
-        return torch.stack([_trained_alone(x, y, rate, config) for rate in config.lr_per_256])
+        alone = [plain_linear(x, y, rate, classes=_CLASSES, config=config, seed=_SEED) for rate in config.lr_per_256]
+        return torch.stack(alone)
 
     return Pair(f"linear, 8 rates, {len(x):,} x {x.shape[1]}, 4 epochs", "autograd, timm Lars, one by one", ours, theirs)
-
-
-def _trained_alone(x: NDArray[np.float32], y: NDArray[np.int64], rate: float, config: LinearConfig) -> torch.Tensor:
-    """Weights [K, D] of one head by torch's own layers, autograd and timm's LARS."""
-    N, D = x.shape
-    features, labels = torch.from_numpy(x), torch.from_numpy(y)
-    norm, dense = torch.nn.BatchNorm1d(D, eps=1e-6, affine=False), torch.nn.Linear(D, _CLASSES)
-    first = np.random.default_rng(derive_seed(_SEED, "probe/linear/weights")).standard_normal(
-        (D, 1, _CLASSES), dtype=np.float32
-    )
-    dense.weight.data.copy_(torch.from_numpy(first[:, 0].T * np.float32(0.01)))
-    dense.bias.data.zero_()
-    groups = [{"params": [dense.weight], "always_adapt": True}, {"params": [dense.bias], "always_adapt": False}]
-    lars = Lars(groups, lr=1.0, momentum=config.momentum, trust_coeff=TRUST, eps=0.0)
-    B = config.batch
-    for epoch in range(config.epochs):
-        order = np.random.default_rng(derive_seed(_SEED, "probe/linear/order", epoch)).permutation(N)
-        for step in range(N // B):
-            rows = torch.from_numpy(order[step * B : (step + 1) * B])
-            at, warmup = epoch + step / (N // B), config.warmup_epochs
-            share = at / warmup if at < warmup else (1 + math.cos(math.pi * (at - warmup) / (config.epochs - warmup))) / 2
-            for group in lars.param_groups:
-                group["lr"] = rate * B / 256 * share
-            lars.zero_grad()
-            torch.autograd.backward(F.cross_entropy(dense(norm(features[rows])), labels[rows]))
-            lars.step()
-    return dense.weight.detach()
 
 
 def _knn(x: NDArray[np.float32], y: NDArray[np.int64], queries: NDArray[np.float32], truth: NDArray[np.int64]) -> Pair:

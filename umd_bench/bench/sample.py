@@ -143,8 +143,7 @@ def bench_sample(
         calls = SAMPLERS[config.sampler].calls(config.steps)
         per_pass = None
         if baseline and name != PLAIN:
-            found, scale = ratio(rates[name], rates[PLAIN]), calls / SAMPLERS["ddim"].calls(min(steps))
-            per_pass = Ratio(found.median * scale, found.smallest * scale, found.largest * scale)
+            per_pass = ratio(rates[name], rates[PLAIN]).scaled(calls / SAMPLERS["ddim"].calls(min(steps)))
         sampler = PLAIN if name == PLAIN else config.sampler
         ways.append(Way(sampler, config.steps, calls * (rows if name == PLAIN else 1), calls * rows, rates[name], per_pass))
     subject = f"width {spec.model.width}, {facts.name} {facts.channels}x{facts.size}x{facts.size}, {precision}"

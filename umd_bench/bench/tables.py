@@ -60,8 +60,11 @@ def spread(rate: Rate) -> str:
 
 
 def times(ratio: Ratio | None) -> str:
-    """A ratio with the smallest and largest of its repeats."""
-    return "-" if ratio is None else f"{number(ratio.median)}x ({number(ratio.smallest)} to {number(ratio.largest)})"
+    """A ratio with the smallest and largest of its repeats, and by CPU time where that is known."""
+    if ratio is None:
+        return "-"
+    computed = "" if ratio.computed is None else f"; by CPU time {number(ratio.computed)}x"
+    return f"{number(ratio.median)}x ({number(ratio.smallest)} to {number(ratio.largest)}{computed})"
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,27 +13,39 @@ import typer
 
 from umd_bench.cli.bench import app
 from umd_bench.cli.measuring import DeviceOption, JsonOption, Progress, RepeatsOption, ThreadsOption, here, show
-from umd_bench.cli.shared import console
+from umd_bench.cli.shared import DataOption, console
 
 if TYPE_CHECKING:
     import torch
 
     from umd_bench.bench.machine import Machine
     from umd_bench.bench.scale import Growth, ScaleFinding
+    from umd_bench.bench.startup import StartupFinding
     from umd_bench.bench.tables import Finding
+
+    Job = Callable[[Progress], Finding]
 
 __all__ = ["app"]
 
 PAGE = Path("docs/performance.md")
+FIRST_STAGE_AIM, STAGE_AIM = 6000.0, 50.0  # milliseconds
+SIZES = (1, 10, 100, 1000, 10_000)  # trials, stages
 
 
 @app.command("sweep")
-def bench_sweep_verb(repeats: RepeatsOption = 5, as_json: JsonOption = False) -> None:
-    """Measure how long a command takes to begin: its help, and the imports of the engine and of a worker."""
-    from umd_bench.bench.startup import bench_startup
+def bench_sweep_verb(
+    stages: Annotated[int, typer.Option("--stages", min=2, help="Stages that do nothing, for the runner's cost.")] = 500,
+    executor: Annotated[str, typer.Option("--on", help="Executor: ray, inline, slurm or submitit-local.")] = "ray",
+    repeats: RepeatsOption = 5,
+    data_root: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure how long commands take to begin, a sweep until its first stage, and what the runner costs for each stage."""
+    from umd_bench.orchestration.executors import check_name
 
+    check_name(executor)
     _, machine = here("cpu", None)
-    show(lambda progress: bench_startup(machine=machine, repeats=repeats, notes={}, progress=progress), as_json=as_json)
+    show(lambda progress: _startup(stages, executor, repeats, data_root, machine, progress), as_json=as_json)
 
 
 @app.command("scale")
@@ -60,67 +74,129 @@ def bench_all_verb(
 
     check_page(page)
     where, machine = here(device, threads)
-    started = time.perf_counter()
-    with Console(stderr=True).status("starting") as status:
-        findings = _everything(where, machine, status.update)
-    write_page(page, generated(findings, time.perf_counter() - started))
     if machine.warning is not None:
         console.print(f"warning: {machine.warning}", style="yellow", highlight=False)
-    console.print(f"wrote the tables of {len(findings)} benchmarks into {page}", highlight=False)
+    jobs = _everything(where, machine)
+    found: list[tuple[str, Finding]] = []
+    started = time.perf_counter()
+    with Console(stderr=True).status("starting") as status:
+        for place, (command, job) in enumerate(jobs, start=1):
+            begun = time.perf_counter()
+            heading = f"{place} of {len(jobs)}: {command}"
+            console.print(heading, highlight=False)
+            found.append((command, job(lambda word, heading=heading: status.update(f"{heading}: {word}"))))  # type: ignore[misc]
+            took = time.perf_counter() - started
+            write_page(page, generated(found, took, of=len(jobs)))  # at once: an interrupted run keeps what it has
+            console.print(f"  {time.perf_counter() - begun:.0f} s, {took / 60:.1f} minutes in all", highlight=False)
+    console.print(f"wrote the tables of {len(found)} benchmarks into {page}", highlight=False)
 
 
-def _everything(where: torch.device, machine: Machine, progress: Progress) -> list[tuple[str, Finding]]:
+def _everything(where: torch.device, machine: Machine) -> list[tuple[str, Job]]:
     """Each benchmark with the command that repeats it alone."""
     from umd_bench.bench.data import bench_data
     from umd_bench.bench.fid import bench_fid
     from umd_bench.bench.probe import bench_probe
     from umd_bench.bench.sample import bench_sample
-    from umd_bench.bench.startup import bench_startup
     from umd_bench.bench.train import bench_train, train_spec
     from umd_bench.cli.shared import folder_of_data
 
-    found: list[tuple[str, Finding]] = []
-    for tier, model, batch, repeats in (("digits", None, None, 5), ("fashion", None, 64, 3), ("imagenet64", "S/4", 16, 3)):
+    def train(tier: str, model: str | None, batch: int | None, repeats: int) -> tuple[str, Job]:
+        options = {"tier": tier, "model": model, "batch": batch, "repeats": repeats}
+        words = "".join(f" --{name} {value}" for name, value in options.items() if value is not None)
         spec = train_spec(method="umd", tier=tier, model=model, size=None, stage="pretrain", batch=batch, device=where)
-        options = "".join(
-            f" --{name} {value}" for name, value in (("tier", tier), ("model", model), ("batch", batch)) if value is not None
+
+        def job(progress: Progress) -> Finding:
+            return bench_train(
+                spec, machine=machine, baseline=True, profile=True, repeats=repeats, device=where, progress=progress
+            )
+
+        return f"umd-bench bench train{words} --baseline --profile", job
+
+    def data(progress: Progress) -> Finding:
+        found = bench_data(
+            data=None,
+            data_root=folder_of_data(None),
+            images=2000,
+            batch=None,
+            repeats=3,
+            threads=None,
+            device=where.type,
+            progress=progress,
         )
-        finding = bench_train(
-            spec, machine=machine, baseline=True, profile=True, repeats=repeats, device=where, progress=progress
+        return found.with_machine(machine)
+
+    def sample(progress: Progress) -> Finding:
+        return bench_sample(
+            tier="digits",
+            model=None,
+            samplers=[],
+            steps=[5],
+            batch=100,
+            cfg_scale=None,
+            baseline=True,
+            machine=machine,
+            repeats=5,
+            device=where,
+            progress=progress,
         )
-        found.append((f"umd-bench bench train{options} --baseline --profile", finding))
-    loader = bench_data(
-        data=None, data_root=folder_of_data(None), images=2000, batch=None, repeats=3, threads=None, device=where.type
+
+    return [
+        train("digits", None, None, 5),
+        train("fashion", None, 64, 3),
+        train("imagenet64", "S/4", 16, 3),
+        ("umd-bench bench data --n 2000 --repeats 3", data),
+        ("umd-bench bench sample --steps 5 --batch 100 --baseline", sample),
+        (
+            "umd-bench bench fid --repeats 1",
+            lambda progress: bench_fid(machine=machine, repeats=1, device=where, progress=progress),
+        ),
+        ("umd-bench bench probe", lambda progress: bench_probe(machine=machine, repeats=3, device=where, progress=progress)),
+        ("umd-bench bench sweep", lambda progress: _startup(500, "ray", 5, None, machine, progress)),
+        ("umd-bench bench scale --repeats 1", lambda progress: _scale(1000, 1, where, machine, progress)),
+    ]
+
+
+def _startup(
+    stages: int, executor: str, repeats: int, data_root: Path | None, machine: Machine, progress: Progress
+) -> StartupFinding:
+    """Processes and sweeps as they begin, and stages that do nothing on warm workers."""
+    from umd_bench.bench.startup import Note, bench_startup, until_first_stage
+    from umd_bench.cli.shared import folder_of_data
+    from umd_bench.orchestration.overhead import measure_overhead
+
+    begun = []
+    for repeat in range(min(3, repeats)):
+        progress(f"a sweep on {executor} until its first stage: {repeat + 1}")
+        with tempfile.TemporaryDirectory(prefix="umd-bench-first-") as folder:
+            begun.append(until_first_stage(Path(folder), folder_of_data(data_root), executor=executor))
+    workers = 1 if executor == "inline" else 2
+    cost = measure_overhead(stages=stages, executor=executor, workers=workers, progress=progress)
+    notes = (
+        Note(f"a sweep on {executor} until its first stage runs", 1e3 * statistics.median(begun), aim=FIRST_STAGE_AIM),
+        Note(f"a stage that does nothing, {stages} on {workers} {executor} workers", 1e3 * cost.seconds_per_stage, STAGE_AIM),
+        Note("the same stage carried out directly, without a runner", 1e3 * cost.direct_seconds),
     )
-    found.append(("umd-bench bench data --n 2000", loader.with_machine(machine)))
-    sampling = bench_sample(
-        tier="digits",
-        model=None,
-        samplers=[],
-        steps=[5],
-        batch=100,
-        cfg_scale=None,
-        baseline=True,
-        machine=machine,
-        repeats=5,
-        device=where,
-        progress=progress,
-    )
-    found.append(("umd-bench bench sample --steps 5 --batch 100 --baseline", sampling))
-    found.append(("umd-bench bench fid", bench_fid(machine=machine, repeats=1, device=where, progress=progress)))
-    found.append(("umd-bench bench probe", bench_probe(machine=machine, repeats=3, device=where, progress=progress)))
-    found.append(("umd-bench bench sweep", bench_startup(machine=machine, repeats=5, notes={}, progress=progress)))
-    found.append(("umd-bench bench scale", _scale(1000, 1, where, machine, progress)))
-    return found
+    return bench_startup(machine=machine, repeats=repeats, notes=notes, progress=progress)
 
 
 def _scale(largest: int, repeats: int, where: torch.device, machine: Machine, progress: Progress) -> ScaleFinding:
     from umd_bench.bench.scale import ScaleFinding, training_growths
 
     growths = training_growths(repeats=max(3, repeats), device=where, progress=progress)
+    growths.append(_runner_growth(largest, progress))
     with tempfile.TemporaryDirectory(prefix="umd-bench-scale-") as folder:
         growths += _folder_growths(Path(folder), largest, repeats, progress)
     return ScaleFinding(machine, tuple(growths))
+
+
+def _runner_growth(largest: int, progress: Progress) -> Growth:
+    """Stages that do nothing on one warm Ray worker, until the last has its result."""
+    from umd_bench.bench.scale import Growth
+    from umd_bench.orchestration.overhead import measure_overhead
+
+    sizes = tuple(size for size in SIZES if size <= largest)
+    seconds = tuple(measure_overhead(stages=size, workers=1, progress=progress).seconds for size in sizes)
+    return Growth("the runner, stages that do nothing", "the stages", sizes, seconds)
 
 
 def _folder_growths(folder: Path, largest: int, repeats: int, progress: Progress) -> list[Growth]:
@@ -132,7 +208,7 @@ def _folder_growths(folder: Path, largest: int, repeats: int, progress: Progress
     from umd_bench.reporting.frames import long_table
     from umd_bench.store import write_sweep
 
-    sizes = tuple(size for size in (1, 10, 100, 1000, 10_000) if size <= largest)
+    sizes = tuple(size for size in SIZES if size <= largest)
     files, roots = {}, {}
     for size in sizes:
         progress(f"a results folder of {size:,} trials")

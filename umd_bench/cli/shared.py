@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from umd_bench.config.ray import RayConfig
     from umd_bench.config.resolve import Sweep, Trial
     from umd_bench.orchestration.execute import Site
+    from umd_bench.orchestration.measuring import Measured
     from umd_bench.orchestration.plan import Node
     from umd_bench.orchestration.runner import Progress
 
@@ -51,7 +53,10 @@ RayAddressOption = Annotated[
 ]
 GpusOption = Annotated[
     float | None,
-    typer.Option("--gpus-per-stage", help="With --on ray: GPUs a stage asks for, such as 0.25 (default: an equal share)."),
+    typer.Option(
+        "--gpus-per-stage",
+        help="With --on ray: GPUs a stage asks for, such as 0.25 (default: an equal share of this machine's).",
+    ),
 ]
 DetachOption = Annotated[bool, typer.Option("--detach", help="With --on slurm: submit everything and leave.")]
 FuseOption = Annotated[
@@ -154,10 +159,36 @@ def leave(nodes: dict[str, Node], site: Site, looks: str) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
 
+def measured_for(
+    nodes: dict[str, Node], trials: Sequence[Trial], site: Site, seconds: float, *, copies: float | None
+) -> dict[str, Measured]:
+    """Measure what no past stage tells of, and say on the terminal what could not be."""
+    from umd_bench.orchestration.checks import check_weights, prepare_data
+    from umd_bench.orchestration.forecast import without_past
+    from umd_bench.orchestration.measuring import measure_stages
+
+    unknown = without_past(site.results, nodes, copies=copies, data_root=site.data)
+    if not unknown:
+        return {}
+    check_weights(trials, site.results, site.data)
+    prepare_data(trials, site.data)
+    parents = {node.key: nodes[node.spec.parent_key].spec for node in unknown if node.spec.parent_key is not None}
+    asked = [(node.spec, parents.get(node.key)) for node in unknown]
+    with console.status(f"measuring {len(unknown)} kinds of stages for about {seconds:.0f} s"):
+        jobs = site.cluster if site.executor == "slurm" else None
+        found = measure_stages(asked, site.results, site.data, seconds, cluster=jobs)
+    for node in unknown:
+        why = found[node.key].error if node.key in found else f"not reached within {seconds:.0f} s"
+        if why:
+            console.print(f"not measured: {node.name} {node.key}: {why}", highlight=False, soft_wrap=True)
+    return found
+
+
 def run_search(sweep: Sweep, site: Site, mlflow: str | None) -> None:
     """Run a search to its last suggestion; one that fails is a result of the search, not a failure of the command."""
     from umd_bench.orchestration.execute import execute, prepare
-    from umd_bench.orchestration.forecast import forecast, keep_forecast, search_forecast_error
+    from umd_bench.orchestration.forecast import forecast
+    from umd_bench.orchestration.forecast_error import keep_forecast, search_forecast_error
     from umd_bench.orchestration.plan import build_graph
     from umd_bench.orchestration.rungs import checked_corners
     from umd_bench.orchestration.search import Search

@@ -24,8 +24,8 @@ from umd_bench.cli.shared import (
     WorkersOption,
     console,
     explain_and_exit,
-    folder_of_data,
     leave,
+    measured_for,
     print_report_of,
     run_search,
     site_of,
@@ -55,7 +55,8 @@ def sweep(
     from umd_bench.config.errors import UserError
     from umd_bench.config.resolve import load_sweep
     from umd_bench.orchestration.execute import execute, prepare
-    from umd_bench.orchestration.forecast import forecast, forecast_error, keep_forecast
+    from umd_bench.orchestration.forecast import forecast
+    from umd_bench.orchestration.forecast_error import forecast_error, keep_forecast
     from umd_bench.orchestration.fusion import why_apart
     from umd_bench.orchestration.plan import sweep_record
     from umd_bench.store import StageState, cancel_request, write_sweep
@@ -110,12 +111,24 @@ def plan(
     file: SweepFile,
     tier: TierOption = None,
     sets: SetOption = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Stages side by side, for the number of waves.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Stages side by side, for the number of waves (default: 1).")
+    ] = None,
+    on: Annotated[str | None, typer.Option("--on", help="slurm: as many jobs side by side as the settings allow.")] = None,
+    cluster: ClusterOption = None,
+    slurm: SlurmOption = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure what no past stage tells of: some steps and images, thrown away.")
+    ] = False,
+    seconds: Annotated[float, typer.Option("--measure-seconds", min=1, help="Of work, for all that is measured.")] = 60.0,
     fuse: FuseOption = "off",
     results: ResultsOption = RESULTS,
     data_root: DataOption = None,
 ) -> None:
-    """Say what a sweep would run, reuse and cost, and why. Starts nothing, and needs no data but packs of your own."""
+    """Say what a sweep would run, reuse and cost, and why. Starts nothing, and needs no data but packs of your own.
+
+    With --measure the data sets are packed, and some seconds of each kind of stage are run, here or (--on slurm) in one job.
+    """
     from umd_bench.config.resolve import load_sweep
     from umd_bench.orchestration.checks import check_trials
     from umd_bench.orchestration.forecast import forecast
@@ -125,11 +138,11 @@ def plan(
     from umd_bench.orchestration.rungs import checked_corners
 
     resolved = load_sweep(file, tier=tier, sets=sets or [])
+    site = site_of(on or "ray", results, data_root, workers=workers, cluster=cluster, slurm=slurm)
     search = resolved.config.search
-    check_fuse(fuse, "inline", searching=search is not None)
+    check_fuse(fuse, on or "inline", searching=search is not None)
     trials = resolved.trials if search is None else checked_corners(resolved)
-    folder = folder_of_data(data_root)
-    check_trials(trials, folder)
+    check_trials(trials, site.data)
     nodes, copies = build_graph(results, trials), None
     console.print(plan_table(results, nodes))
     if search is not None:
@@ -140,10 +153,16 @@ def plan(
             f"a search: at most {total} trials, {stages} stages in all, between these corners of its space",
             highlight=False,
         )
-    for line in forecast(results, nodes, workers, copies=copies, data_root=folder).lines(workers):
+    found = measured_for(nodes, trials, site, seconds, copies=copies) if measure else None
+    by_jobs = on == "slurm"
+    at_a_time = workers or (min(site.cluster.max_running, site.cluster.max_submitted) if by_jobs else 1)
+    pack = site.cluster.pack if by_jobs else 1
+    made = forecast(results, nodes, at_a_time, copies=copies, data_root=site.data, pack=pack, measured=found)
+    side = "workers" if not by_jobs else "jobs" if pack == 1 else f"jobs of {pack} stages"
+    for line in made.lines(at_a_time, side):
         console.print(line, highlight=False, soft_wrap=True)
     if search is None:
-        for line in planned(results, nodes.values(), workers, fuse):
+        for line in planned(results, nodes.values(), at_a_time, fuse):
             console.print(line, highlight=False, soft_wrap=True)
 
 

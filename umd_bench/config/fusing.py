@@ -17,9 +17,9 @@ _OWN_OPTIM = ("lr_per_256", "warmup_nimg", "weight_decay", "beta1", "beta2", "ep
 def shape_of(spec: StageSpec) -> str | None:
     """All that stages must share to be trained as one, as a text that is equal for those.
 
-    None for what is not trained, and for what is trained on several devices.
+    None for what is not trained, for what is on several devices, and for what is compiled, since the shared step is not.
     """
-    if not isinstance(spec.stage, TrainStage) or spec.devices > 1:
+    if not isinstance(spec.stage, TrainStage) or spec.devices > 1 or spec.resources.compile:
         return None
     stage: dict[str, Any] = spec.stage.model_dump(mode="json", exclude={*_OWN_STAGE})
     stage["corruption"].pop("r_t0")

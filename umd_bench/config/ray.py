@@ -26,7 +26,8 @@ def _gpus(value: float) -> float:
 
 
 class RayConfig(Frozen):
-    """``address`` None starts a Ray of the command's own. ``gpus`` None divides what a local Ray has among its workers."""
+    """``address`` None starts a Ray of the command's own. ``gpus`` None divides what a local Ray has among its workers,
+    and is refused by a cluster that has GPUs."""
 
     address: Annotated[str, AfterValidator(_address)] | None = None
     gpus: Annotated[float, AfterValidator(_gpus)] | None = None

@@ -25,9 +25,19 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         B, N, D = x.shape
         q, k, v = self.qkv(x).view(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
-        # Fused on CPU too: measured 1.0 to 2.4 times as fast as explicit bmm and softmax at 8 to 257 tokens.
-        y: Tensor = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(B, N, D))
+        y: Tensor = self.proj(attend(q, k, v).transpose(1, 2).reshape(B, N, D))
         return y
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """``softmax(q k^T / sqrt(d)) v``, in the form that is fastest for 8 to 260 tokens. [B, heads, N, d] three times -> one.
+
+    Measured forward and backward (docs/performance.md): the fused kernel leads everywhere but on a CPU in bf16, where its
+    backward pass is slower than two batched products and a softmax.
+    """
+    if q.device.type == "cpu" and q.dtype is torch.bfloat16:
+        return (q * q.shape[-1] ** -0.5 @ k.transpose(2, 3)).softmax(dim=3) @ v
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 class Mlp(nn.Module):

@@ -36,10 +36,12 @@ class TrainingState:
     def __init__(
         self, spec: StageSpec, stage: TrainStage, facts: Manifest, run: RunDir, device: torch.device, world_size: int = 1
     ) -> None:
-        self.stage, self.device, self._world_size = stage, device, world_size
+        self.stage, self.device, self._world_size, self._compiled = stage, device, world_size, spec.resources.compile
         self.nimg, self.exact = 0, True
         self.fused: str | None = None  # its place among stages that are trained as one, "2 of 5"
         self.model = _initial_model(spec, stage, facts, run, device)
+        if self._compiled:  # in place, names stay; one graph each for the noised and the clean group, whose shapes never change
+            self.model.compile(dynamic=False)
         self.optimizer = build_optimizer(self.model, stage.optim)
         self.average = WeightAverage(self.model, stage.ema_decay) if stage.optim.ema else None
         # Sums of loss, loss_t0, loss_t, grad_norm and steps: since the last record; over the last tenth of the stage.
@@ -88,8 +90,10 @@ class TrainingState:
 
     def fingerprint(self) -> dict[str, str]:
         """What computes it here."""
-        fused = {} if self.fused is None else {"fused": self.fused}
-        return fingerprint(self.device, self._world_size) | fused
+        how = {} if self.fused is None else {"fused": self.fused}
+        if self._compiled:
+            how["compiled"] = "yes"
+        return fingerprint(self.device, self._world_size) | how
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """The inverse of :meth:`checkpoint`."""

@@ -1,10 +1,11 @@
-"""What a sweep will cost, from what finished stages like its own have cost; and, afterwards, how far off that was.
+"""What a sweep will cost, from what finished stages like its own have cost.
 
 A stage's work is counted in units in which all stages of its kind are alike: FLOPs per image x images for training, and for
 what is evaluated the size of the network x model calls x images. Seconds per unit come from finished stages of the same kind,
 on the same data set for probes. The interval goes from the fastest tenth of them to the slowest; one alone is taken to be
-right within a factor of two. A stage that was resumed took what all of its attempts took. Where no stage of a kind has finished
-there is no basis, and the forecast says so.
+right within a factor of two. A stage that was resumed took what all of its attempts took, and one on several devices takes the
+time of each. Where no stage of a kind has finished a short measurement of that shape serves (measuring.py), and where there is
+none either there is no basis, and the forecast says so.
 """
 
 from __future__ import annotations
@@ -14,29 +15,35 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.generating import GenerateStage
+from umd_bench.config.probing import ProbeStage
 from umd_bench.config.stage import StageSpec
-from umd_bench.config.training import TrainStage
+from umd_bench.config.training import ImportStage, TrainStage
 from umd_bench.data.sources import data_facts
 from umd_bench.engine.flops import flops_per_image
+from umd_bench.orchestration.measuring import Measured
 from umd_bench.orchestration.plan import Node
-from umd_bench.store import RunDir, StageState, read_sweep, sweep_dir
-from umd_bench.store.files import read_json, write_json
+from umd_bench.store import RunDir, StageState
+from umd_bench.store.files import read_json
 
 ALONE = 2.0  # the factor within which a single past stage is taken to be right
+BRIEF = 1.5  # and a measurement, which knows nothing of checkpoints and of what else the machine will do
+UNSEEN = 3.0  # how much longer an evaluation may take of which only the images were measured, and no read-out or score
 MOST_PAST = 300  # newest finished stages that are read
 Kind = tuple[str, str]
+Shape = tuple[object, ...]
 
 
 @dataclass(frozen=True)
 class Forecast:
     """Seconds of devices and bytes on disk for the stages ``keys``; ``without_basis`` counts those that nothing is known of, by
-    their kind. ``low`` and ``high`` bound the seconds; ``stages`` is how many the keys stand for."""
+    their kind. ``low`` and ``high`` bound the seconds; ``stages`` is how many the keys stand for. ``past`` is how many finished
+    stages were read, ``measured`` how many of the stages rest on a measurement instead."""
 
     keys: tuple[str, ...]
     seconds: float
@@ -46,15 +53,19 @@ class Forecast:
     waves: int
     without_basis: dict[str, int]
     stages: int
+    past: int = 0
+    measured: int = 0
 
-    def lines(self, workers: int) -> list[str]:
-        """For people."""
+    def lines(self, workers: int, side: str = "workers") -> list[str]:
+        """For people; ``side`` is what there are ``workers`` of at a time."""
         lines = []
         if self.keys:
+            sources = [f"from {self.past} past stages"] if self.past else []
+            sources += [f"{self.measured} of them measured"] if self.measured else []
             lines.append(
-                f"forecast: {_hours(self.seconds)} device-hours ({_hours(self.low)} to {_hours(self.high)}) "
-                f"for {self.stages} stages, {self.bytes_on_disk / 2**20:,.0f} MiB on disk; "
-                f"{self.waves} waves on {workers} workers"
+                f"forecast: {hours(self.seconds)} device-hours ({hours(self.low)} to {hours(self.high)}) "
+                f"for {self.stages} stages ({', '.join(sources)}), {self.bytes_on_disk / 2**20:,.0f} MiB on disk; "
+                f"{self.waves} waves on {workers} {side}"
             )
         if self.without_basis:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.without_basis.items()))
@@ -62,110 +73,142 @@ class Forecast:
         return lines
 
 
-def forecast(
-    root: Path, nodes: dict[str, Node], workers: int, *, copies: float | None = None, data_root: Path | None = None
-) -> Forecast:
-    """What the nodes without a result will cost. With ``copies`` they stand for others like them, as in a search: so many times
-    all of them.
-    """
-    todo = [node for node in nodes.values() if copies is not None or node.state is not StageState.DONE]
-    copies = 1.0 if copies is None else copies
-    rates: dict[Kind, list[float]] = {}
-    sizes: dict[Kind, list[float]] = {}
-    for spec, result, size in _past(root, {node.spec.kind for node in todo}):
-        try:
-            seconds, work = _seconds(RunDir(root, spec.key), result), _work(spec, data_root)
-        except UserError:  # its data set is not known here any more
-            continue
-        if seconds and work:
-            rates.setdefault(_shape(spec), []).append(seconds / work)
-            sizes.setdefault(_shape(spec), []).append(size / _network(spec))
-    known, seconds, low, high, size = [], 0.0, 0.0, 0.0, 0.0
-    unknown: dict[str, float] = {}
-    for node in todo:
-        past = rates.get(_shape(node.spec))
+class _Past:
+    """What finished stages of these kinds took, for each unit of their work, in seconds of devices."""
+
+    def __init__(self, root: Path, kinds: Iterable[str], data_root: Path | None) -> None:
+        self.rates: dict[Kind, list[float]] = {}
+        self.sizes: dict[Kind, list[float]] = {}
+        for spec, result, size in _past(root, kinds):
+            try:
+                seconds, work = device_seconds(RunDir(root, spec.key), result), _work(spec, data_root)
+            except UserError:  # its data set is not known here any more
+                continue
+            if seconds and work:
+                self.rates.setdefault(_kind(spec), []).append(seconds / work)
+                self.sizes.setdefault(_kind(spec), []).append(size / _network(spec))
+
+    def cost(self, spec: StageSpec, work: float) -> Cost | None:
+        """What so much work of the stage's kind costs; None where none has finished."""
+        past = self.rates.get(_kind(spec))
         if past is None:
+            return None
+        low = float(np.quantile(past, 0.1)) if len(past) > 1 else past[0] / ALONE
+        high = float(np.quantile(past, 0.9)) if len(past) > 1 else past[0] * ALONE
+        size = float(np.median(self.sizes[_kind(spec)])) * _network(spec)
+        return Cost(work * math.fsum(past) / len(past), work * low, work * high, size)
+
+
+class Cost(NamedTuple):
+    """Seconds of devices, their bounds, and bytes, of one stage."""
+
+    seconds: float
+    low: float
+    high: float
+    bytes_on_disk: float
+
+
+def without_past(
+    root: Path, nodes: dict[str, Node], *, copies: float | None = None, data_root: Path | None = None
+) -> list[Node]:
+    """Of the stages that :func:`forecast` would count, one of each shape of which nothing is known."""
+    todo = _todo(nodes, copies)
+    past = _Past(root, {node.spec.kind for node in todo}, data_root)
+    found: dict[Shape, Node] = {}
+    for node in todo:
+        if past.cost(node.spec, 1.0) is None and not isinstance(node.spec.stage, ImportStage):  # which is reading a file
+            found.setdefault(_shape(node.spec, data_root), node)
+    return list(found.values())
+
+
+def forecast(
+    root: Path,
+    nodes: dict[str, Node],
+    workers: int,
+    *,
+    copies: float | None = None,
+    data_root: Path | None = None,
+    pack: int = 1,
+    measured: dict[str, Measured] | None = None,
+) -> Forecast:
+    """What the nodes without a result will cost, ``workers`` jobs of ``pack`` stages each at a time. With ``copies`` they stand
+    for others like them, as in a search: so many times all of them. ``measured`` serves where there is no past.
+    """
+    todo = _todo(nodes, copies)
+    copies = 1.0 if copies is None else copies
+    past = _Past(root, {node.spec.kind for node in todo}, data_root)
+    brief = _brief(nodes, measured or {}, data_root)
+    known, total, n_measured = [], Cost(0.0, 0.0, 0.0, 0.0), 0
+    unknown: dict[str, float] = {}
+    used: set[Kind] = set()
+    for node in todo:
+        work = _work(node.spec, data_root)
+        cost = past.cost(node.spec, work)
+        if cost is not None:
+            used.add(_kind(node.spec))
+        elif (found := brief.get(_shape(node.spec, data_root)) or brief.get(_kind(node.spec))) is not None:
+            cost = Cost(found.seconds * work, found.low * work, found.high * work, found.bytes_on_disk * _network(node.spec))
+            n_measured += 1
+        else:
             unknown[node.spec.kind] = unknown.get(node.spec.kind, 0) + copies
             continue
         known.append(node.key)
-        work = _work(node.spec, data_root) * copies
-        seconds += work * math.fsum(past) / len(past)
-        low += work * (float(np.quantile(past, 0.1)) if len(past) > 1 else past[0] / ALONE)
-        high += work * (float(np.quantile(past, 0.9)) if len(past) > 1 else past[0] * ALONE)
-        size += float(np.median(sizes[_shape(node.spec)])) * _network(node.spec) * copies
+        total = Cost(*(a + b * copies for a, b in zip(total, cost, strict=True)))
     return Forecast(
         tuple(known),
-        seconds,
-        low,
-        high,
-        size,
-        _waves(nodes, todo, workers, copies),
+        *total,
+        _waves(nodes, todo, workers, copies, pack),
         {kind: round(n) for kind, n in unknown.items()},
         round(len(known) * copies),
+        past=sum(len(past.rates[kind]) for kind in used),
+        measured=round(n_measured * copies),
     )
 
 
-def keep_forecast(root: Path, sweep: str, made: Forecast) -> None:
-    """Write it beside the sweep's record, to be compared with what came; one without a basis is not kept."""
-    if made.keys and not made.without_basis:
-        record = {"keys": list(made.keys), "seconds": made.seconds, "low": made.low, "high": made.high}
-        write_json(sweep_dir(root, sweep) / "forecast.json", record)
+def _todo(nodes: dict[str, Node], copies: float | None) -> list[Node]:
+    return [node for node in nodes.values() if copies is not None or node.state is not StageState.DONE]
 
 
-def forecast_error(root: Path, sweep: str) -> str | None:
-    """How the kept forecast compares with what its stages took, in one line, noted beside it; None until all are done."""
-    path = sweep_dir(root, sweep) / "forecast.json"
-    kept = read_json(path)
-    if kept is None or "took" in kept:
-        return None
-    runs = [RunDir(root, key) for key in kept["keys"]]
-    took = [_seconds(run, result) for run in runs if (result := run.result()) is not None]
-    if len(took) < len(runs):
-        return None
-    return _compare(path, kept, math.fsum(took))
+def _brief(nodes: dict[str, Node], measured: dict[str, Measured], data_root: Path | None) -> dict[Shape, Cost]:
+    """Cost of a unit of work by shape, and by kind for shapes that were not reached: the mean and the widest bounds."""
+    found: dict[Shape, list[Cost]] = {}
+    for key, one in measured.items():
+        if not one.seconds:
+            continue
+        spec = nodes[key].spec
+        work = _work(spec, data_root)
+        mean = math.fsum(one.seconds) / len(one.seconds) / work
+        low, high = min(one.seconds) / work / BRIEF, max(one.seconds) / work * (BRIEF if one.whole else UNSEEN)
+        for shape in (_shape(spec, data_root), _kind(spec)):
+            found.setdefault(shape, []).append(Cost(mean, low, high, one.bytes_on_disk / _network(spec)))
+    return {
+        shape: Cost(
+            math.fsum(cost.seconds for cost in costs) / len(costs),
+            min(cost.low for cost in costs),
+            max(cost.high for cost in costs),
+            max(cost.bytes_on_disk for cost in costs),
+        )
+        for shape, costs in found.items()
+    }
 
 
-def search_forecast_error(root: Path, sweep: str) -> str | None:
-    """:func:`forecast_error` of a search that is complete: of whatever stages it came to since the forecast was kept.
+def device_seconds(run: RunDir, result: dict[str, Any]) -> float:
+    """What a stage took in all: its result counts the last attempt alone, those before it took as long as their events say.
 
-    What was pruned counts with the time that it was at work, of which the forecast, made of whole trials, knew nothing.
+    Each device of an attempt took all of its time.
     """
-    path = sweep_dir(root, sweep) / "forecast.json"
-    kept = read_json(path)
-    if kept is None or "took" in kept:
-        return None
-    since = path.stat().st_mtime
-    keys = {key for trial in read_sweep(root, sweep).trials for key in trial.stages.values()}
-    return _compare(path, kept, math.fsum(_seconds_since(RunDir(root, key), since) for key in keys))
-
-
-def _seconds_since(run: RunDir, since: float) -> float:
-    """Seconds of the attempts that began since then: until each one's last event."""
-    begun: dict[int, list[float]] = {}
-    for event in run.events():
-        if event["time"] >= since:
-            begun.setdefault(event["attempt"], []).append(event["time"])
-    return math.fsum(times[-1] - times[0] for times in begun.values())
-
-
-def _compare(path: Path, kept: dict[str, Any], total: float) -> str | None:
-    """Note beside the forecast what it came to, and say how far off it was."""
-    error = total / kept["seconds"] - 1
-    write_json(path, {**kept, "took": total, "error": error})
-    inside = "inside" if kept["low"] <= total <= kept["high"] else "outside"
-    return (
-        f"forecast was {_hours(kept['seconds'])} device-hours ({_hours(kept['low'])} to {_hours(kept['high'])}), "
-        f"it took {_hours(total)}: {error:+.0%}, {inside} the interval"
-    )
-
-
-def _seconds(run: RunDir, result: dict[str, Any]) -> float:
-    """What a stage took in all: its result counts the last attempt alone, those before it took as long as their events say."""
-    total = float(result.get("cost", {}).get("seconds") or 0)
+    last = float(result.get("cost", {}).get("seconds") or 0)
+    total = last * int(result.get("environment", {}).get("world_size", 1))
     for number in range(1, result.get("attempts", 1)):
         times = [event["time"] for event in run.events(number) if "time" in event]
-        total += max(times) - min(times) if times else 0
+        total += (max(times) - min(times)) * devices_of(run, number) if times else 0
     return total
+
+
+def devices_of(run: RunDir, attempt: int) -> int:
+    """How many the attempt took; one that ended before it said so took one."""
+    here = read_json(run.attempt_path(attempt) / "environment.json")
+    return 1 if here is None else int(here.get("world_size", 1))
 
 
 def _past(root: Path, kinds: Iterable[str]) -> Iterator[tuple[StageSpec, dict[str, Any], float]]:
@@ -184,9 +227,22 @@ def _past(root: Path, kinds: Iterable[str]) -> Iterator[tuple[StageSpec, dict[st
         yield spec, result, float(size)
 
 
-def _shape(spec: StageSpec) -> Kind:
+def _kind(spec: StageSpec) -> Kind:
     """Stages whose cost per unit of work is alike: of one kind; a probe's also depends on the data set."""
     return spec.kind, spec.reads.name if spec.kind == "probe" else ""
+
+
+def _shape(spec: StageSpec, data_root: Path | None) -> Shape:
+    """Stages for which one measurement serves, however long they are and whatever their seed."""
+    here = (*_kind(spec), spec.resources.threads, spec.resources.device, _network(spec))
+    match spec.stage:
+        case TrainStage() as train:
+            return (*here, _work(spec, data_root) / train.nimg, train.batch, train.precision)
+        case GenerateStage() as generate:
+            return (*here, generate.sampler, generate.steps, generate.batch, generate.all_extractors, generate.precision)
+        case ProbeStage() as probe:
+            return (*here, probe.shots, probe.draws, probe.knn, repr(probe.linear), repr(probe.ridge))
+    return here
 
 
 def _network(spec: StageSpec) -> float:
@@ -207,16 +263,21 @@ def _work(spec: StageSpec, data_root: Path | None) -> float:
     return _network(spec)
 
 
-def _waves(nodes: dict[str, Node], todo: list[Node], workers: int, copies: float) -> int:
-    """How often all workers start a stage, when each generation of stages waits for the one before."""
-    generations: dict[int, float] = {}
+def _waves(nodes: dict[str, Node], todo: list[Node], workers: int, copies: float, pack: int) -> int:
+    """How often all workers start a stage or a job of several, when each generation of stages waits for the one before."""
+    generations: dict[tuple[int, int], float] = {}
     for node in todo:
         depth, parent = 0, nodes.get(node.spec.parent_key or "")
         while parent is not None and parent.state is not StageState.DONE:
             depth, parent = depth + 1, nodes.get(parent.spec.parent_key or "")
-        generations[depth] = generations.get(depth, 0) + copies
-    return sum(math.ceil(count / workers) for count in generations.values())
+        at = depth, pack if node.spec.devices == 1 else 1
+        generations[at] = generations.get(at, 0) + copies
+    jobs: dict[int, int] = {}
+    for (depth, packed), count in generations.items():
+        jobs[depth] = jobs.get(depth, 0) + math.ceil(count / packed)
+    return sum(math.ceil(count / workers) for count in jobs.values())
 
 
-def _hours(seconds: float) -> str:
+def hours(seconds: float) -> str:
+    """For people."""
     return f"{seconds / 3600:.3g}"

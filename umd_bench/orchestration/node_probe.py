@@ -40,7 +40,7 @@ cd {folder} || exit {no_folder}
 exec > output 2>&1
 {setup}
 {python} -c pass || exit {no_python}
-exec env PYTHONPATH={code} {python} -P -m umd_bench.orchestration.node_report {folder}
+exec env PYTHONPATH={code} OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} {python} -P -m {module} {folder}
 """
 
 
@@ -55,7 +55,7 @@ def probe_node(results: Path, data_root: Path, config: ClusterConfig, seconds: f
         (folder / TAKEN).touch()
         write_json(folder / ASKED, {"folders": [str(root), str(data_root.resolve())]})
         with filelock.FileLock(folder / HELD, is_singleton=False):
-            job = _submit(folder, root / "jobs" / "code", config)
+            job = submit_script(folder, root / "jobs" / "code", config, module="umd_bench.orchestration.node_report")
             if isinstance(job, Finding):
                 yield job
                 return
@@ -72,13 +72,15 @@ def probe_node(results: Path, data_root: Path, config: ClusterConfig, seconds: f
                 answer("scancel", job, seconds=ANSWER_SECONDS)
 
 
-def _submit(folder: Path, code: Path, config: ClusterConfig) -> str | Finding:
-    """The job's id, or why there is none."""
+def submit_script(
+    folder: Path, code: Path, config: ClusterConfig, *, module: str, threads: int = 1, minutes: int = JOB_MINUTES
+) -> str | Finding:
+    """Submit one job that runs ``module`` on the folder as stages are run; its id, or why there is none."""
     script = folder / "script.sh"
     fields = {"folder": shlex.quote(str(folder)), "python": shlex.quote(sys.executable), "setup": "\n".join(config.setup)}
     fields["code"] = shlex.quote(os.pathsep.join(filter(None, [str(freeze_code(code)), os.environ.get("PYTHONPATH", "")])))
-    script.write_text(SCRIPT.format(**fields, no_folder=NO_FOLDER, no_python=NO_PYTHON))
-    options = SlurmQueue(config, threads=1).options(time=min(JOB_MINUTES, config.time))
+    script.write_text(SCRIPT.format(**fields, no_folder=NO_FOLDER, no_python=NO_PYTHON, module=module, threads=threads))
+    options = SlurmQueue(config, threads=threads).options(time=min(minutes, config.time))
     ours = ["--parsable", "--job-name=umd-doctor", "--output=/dev/null", "--no-requeue", "--chdir=/"]
     with clean_environment(config):
         said = answer("sbatch", *options, *ours, str(script), seconds=ANSWER_SECONDS)

@@ -72,6 +72,7 @@ def together(
     store.set(_STAGE, json.dumps(told))
     address = f"{host}:{store.port}"
     started: dict[int, subprocess.Popen[bytes]] = {}
+    patience = 0.0  # with ranks that wait for this one, which will not come
     try:
         if beside is None:
             for rank in range(1, size):
@@ -80,14 +81,16 @@ def together(
             beside.announce(address)
         _wait_for_all(store, size, started, stop)
         with _joined(store, 0, size, device, loopback=host == LOOPBACK) as group:
+            patience = LEAVE_SECONDS
             yield group
     except RankLost as error:
         _raise_what_failed(store, size)
         raise RankLost(f"{error}{_first_end(started)}") from error
     finally:
+        until = time.monotonic() + patience
         for process in started.values():
             with suppress(subprocess.TimeoutExpired):
-                process.wait(LEAVE_SECONDS)
+                process.wait(max(0.0, until - time.monotonic()))
             process.kill()
             process.wait()
 

@@ -159,6 +159,8 @@ class Runner:
                 continue
             if key not in self._submitted:
                 node = self._nodes.pop(key)
+                self.progress.failures.pop(key, None)  # of before it was dropped: nobody needs it any more
+                self.progress.blocked.discard(key)
                 parent = self._nodes.get(node.spec.parent_key or "")
                 if parent is not None:
                     parent.children.remove(key)
@@ -185,7 +187,7 @@ class Runner:
         self._asked_to_end.discard(ended.key)
         if node.state is StageState.DONE:
             self.progress.finished += 1
-        elif asked and ended.kind is Kind.CANCELLED:
+        elif ended.key in self.progress.dropped or (asked and ended.kind is Kind.CANCELLED):
             node.state = StageState.INTERRUPTED
         elif ended.kind is not None:
             self._count(node, ended.kind, ended.message)

@@ -172,6 +172,7 @@ def environment(spec: StageSpec) -> dict[str, Any]:
         "device_name": device_name(spec.resources.device),
         "threads": spec.resources.threads,
         "world_size": spec.devices,
+        "compiled": spec.resources.compile,
         "host": platform.node(),
     }
 

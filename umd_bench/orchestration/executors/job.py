@@ -119,6 +119,7 @@ def _beside(jobs: Jobs, batch: Batch) -> Beside | None:
 
 def _follow(jobs: Jobs, batch: Batch, warned: Warned) -> int:
     """Wait for rank 0 to have the stage, for as long as the job lives, and follow it; the exit status."""
+    from umd_bench.engine.parallel import RankLost
     from umd_bench.orchestration.ranks import follow_stage
 
     while (address := jobs.meeting(batch.name, _life())) is None:
@@ -129,9 +130,11 @@ def _follow(jobs: Jobs, batch: Batch, warned: Warned) -> int:
         return 0
     try:
         follow_stage(address, _rank(batch), local=int(os.environ["SLURM_LOCALID"]), stop=lambda: warned.signal is not None)
-    except Exception:
+    except RankLost:
         traceback.print_exc()
         return 1
+    except Exception:  # rank 0 was told; Slurm would kill it for a bad exit of ours, before it can say why the stage failed
+        traceback.print_exc()
     return 0
 
 

@@ -94,7 +94,8 @@ class _Lost:
 
 
 class RayExecutor:
-    """A pool of actors; a dead one is replaced and its stage reported as died, or as lost with its node."""
+    """A pool of ``workers`` actors, ``devices`` for a stage at most; a dead one is replaced and its stage reported as died, or
+    as lost with its node."""
 
     name = "ray"
 
@@ -137,13 +138,16 @@ class RayExecutor:
             self._ray = RunningRay(config.address, code=code, threads=threads)
             self._gpus = config.gpus or 0.0
         try:
-            self.slots = min(workers, self._room())
+            if isinstance(self._ray, RunningRay):
+                self._ray.require_said(config.gpus)
+            actors = min(workers, self._room())
+            self.slots = actors // devices  # side by side as asked for, so that a search's trainings make way for their rungs
             if isinstance(self._ray, RunningRay):
                 self._ray.check_nodes(self._root, data_root.resolve())
         except BaseException:
             self._ray.close()
             raise
-        for _ in range(self.slots):
+        for _ in range(actors):
             self._start_actor()
 
     def _room(self) -> int:

@@ -157,6 +157,14 @@ class RunningRay:
     def alive(self, node: str) -> bool:
         return not self.answers() or _alive(node)
 
+    def require_said(self, gpus: float | None) -> None:
+        """Raises :class:`UserError` where nothing says what a stage takes of this cluster's GPUs: Ray would show it none."""
+        if gpus is None and any(node["Resources"].get("GPU") for node in _nodes()):
+            raise UserError(
+                f"--ray-address {self.name}: there is {what_there_is()}, and a stage sees only the GPUs that it asks for: "
+                "expected --gpus-per-stage, such as 1, or 0.25 for four stages on each, or 0 for stages on CPUs"
+            )
+
     def check_nodes(self, root: Path, data_root: Path) -> None:
         """Prove from a process on each node that it sees both folders and runs our copy of the package."""
         word = uuid.uuid4().hex

@@ -296,7 +296,7 @@ class SubmititExecutor:
         said = next((life["end"] for life in reversed(lives) if life.get("end")), None)
         where = f"job {self._jobs.ids(claim.batch)[claim.task]}" if self._jobs.ids(claim.batch) else "its job"  # type: ignore[index]
         where += f" on {look.node}" if look.node else ""
-        if look.kind is Kind.CANCELLED and not lives and not parent_done(RunDir(self.root, claim.key)):
+        if look.kind is Kind.CANCELLED and not lives and self._is_orphan(claim):
             return Kind.ORPHANED, f"{where} was taken back: its parent's job left no result"
         ids = self._jobs.ids(claim.batch)
         if look.kind is Kind.CANCELLED and ids is not None and ids[claim.task] in self._given_up:  # our word, not a person's
@@ -307,6 +307,17 @@ class SubmititExecutor:
         late = begun is not None and time.time() - begun >= self._cluster.time * 60 and self._queue.capacity is not None
         kind = look.kind or (Kind(said) if said else Kind.TIMEOUT if late else Kind.DIED)
         return kind, f"{where} ended ({look.word})"
+
+    def _is_orphan(self, claim: Claim) -> bool:
+        """Whether Slurm had a reason of its own to take the job back: the one before it ended badly.
+
+        The weights that the stage reads may be there all the same, kept on the way of a training that was lost later.
+        """
+        run = RunDir(self.root, claim.key)
+        if self._batches[claim.batch].after is None:
+            return not parent_done(run)
+        parent = run.config().parent_key
+        return parent is not None and RunDir(self.root, parent).result() is None
 
     def _finish(self, key: str) -> None:
         claim = self._live.pop(key)
