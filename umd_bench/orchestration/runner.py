@@ -115,7 +115,7 @@ class Runner:
         for node in (*self._rungs(), *self._nodes.values()):
             if len(self._submitted) >= self._executor.slots:
                 return
-            if not self._waits(node):
+            if node.state is StageState.DONE or not self._waits(node):  # first what costs least: all nodes are asked each time
                 continue
             if node.state is StageState.RUNNING:  # another command's; its result will be ours too
                 node.state = stage_state(RunDir(self._root, node.key), node.needed)
