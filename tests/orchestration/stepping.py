@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from umd_bench.config.training import TrainStage
 from umd_bench.orchestration.executors.contract import Ended, Kind
-from umd_bench.store import RunDir
+from umd_bench.store import Failure, RunDir
 
 STEPS = 4  # of a training; what comes after it takes one
 
@@ -23,10 +24,11 @@ class SteppingExecutor:
 
     name = "stepping"
 
-    def __init__(self, root: Path, *, slots: int = 2, seed: int = 0) -> None:
+    def __init__(self, root: Path, *, slots: int = 2, seed: int = 0, worst: float = float("inf")) -> None:
+        """Trainings that are worse than ``worst`` fail after half of their length, and then nothing is short."""
         self.slots, self.submitted, self.cancelled = slots, list[str](), list[str]()
         self.most_at_once = 0
-        self._root, self._random = root, random.Random(seed)
+        self._root, self._random, self._worst = root, random.Random(seed), worst
         self._running: list[str] = []
 
     def submit(self, key: str) -> None:
@@ -46,9 +48,14 @@ class SteppingExecutor:
         if not self._running:
             return []
         short = [key for key in self._running if not isinstance(RunDir(self._root, key).config().stage, TrainStage)]
-        key = self._random.choice(short or self._running)
+        key = self._random.choice(short if short and math.isinf(self._worst) else self._running)
         run = RunDir(self._root, key)
         spec = run.config()
+        if isinstance(spec.stage, TrainStage) and badness(run) > self._worst and steps_of(run) == STEPS // 2:
+            with run.begin() as attempt:
+                attempt.fail(Failure(state="nan", message=f"not finite in {key}", fingerprint=key))
+            self._running.remove(key)
+            return [Ended(key)]
         if isinstance(spec.stage, TrainStage) and (done := steps_of(run)) < STEPS - 1:
             step(run, done + 1)
             return []

@@ -31,6 +31,7 @@ from umd_bench.store import Failure, RunDir, SearchRecord, StageState, parent_do
 
 MEDIAN = "search.pruner={kind: median, metric: probe.acc_5shot, direction: maximise, startup: 2}"
 LOSS = "search.pruner={kind: median, metric: pretrain.loss, direction: minimise, startup: 2}"
+WORST = 0.35  # of what trainings are, in the searches here
 ONLY_RATES = "{stages.pretrain.optim.lr_per_256: {low: 1.0e-4, high: 1.0e-1, log: true}}"
 FEW_RATIOS = "{stages.pretrain.corruption.mask_ratio: {choices: [0.1, 0.2, 0.3, 0.5, 0.6]}}"
 
@@ -118,6 +119,18 @@ def test_what_is_pruned_does_not_depend_on_the_timing(
     assert executor.most_at_once <= slots
     assert progress.failures == {}
     assert progress.complete
+
+
+def test_whether_a_training_that_fails_behind_a_rung_was_pruned_there_does_not_depend_on_the_timing(tmp_path: Path) -> None:
+    records = []
+    for slots, seed in ((1, 1), (40, 3)):
+        folder = tmp_path / f"{slots}-{seed}"
+        folder.mkdir()
+        executor = SteppingExecutor(folder, slots=slots, seed=seed, worst=WORST)
+        records.append(run_on(executor, folder, load(folder, MEDIAN))[0])
+    assert all(record == records[0] for record in records)
+    assert {"done", "pruned", "failed"} == {s.state for s in records[0].suggestions}
+    assert records[0].complete
 
 
 @pytest.mark.parametrize("kind", ["successive_halving", "hyperband"])

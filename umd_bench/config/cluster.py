@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from umd_bench.config.documents import Document, Place, read_document
-from umd_bench.config.errors import UserError
+from umd_bench.config.errors import FieldRuleError, UserError
 from umd_bench.config.frozen import Frozen
 from umd_bench.config.validation import validate
 
@@ -79,7 +79,8 @@ class ClusterConfig(Frozen):
     end, saves its state and goes on in another life of the job. ``gpus`` and ``cpus`` are per job, ``mem`` per node, as Slurm
     writes it (8G); a stage on several devices has ``cpus`` for each, a GPU for each where there are any, and is spread over
     ``nodes``. ``max_running`` caps the tasks of an array side by side, ``max_submitted`` the stages queued and running.
-    ``pack`` is how many stages that are ready together run one after another in one job.
+    ``pack`` is how many stages that are ready together run in one job, ``side_by_side`` of them at a time, which share its GPU
+    and memory; a stage on several devices has a job of its own.
     """
 
     partition: Text | None = None
@@ -96,9 +97,18 @@ class ClusterConfig(Frozen):
     max_running: int = Field(256, ge=1)
     max_submitted: int = Field(1000, ge=1)
     pack: int = Field(1, ge=1)
+    side_by_side: int = Field(1, ge=1)
     signal_seconds: int = Field(90, ge=5)
     extra: tuple[Annotated[str, AfterValidator(_sbatch_line)], ...] = ()
     setup: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _no_more_side_by_side_than_there_are(self) -> ClusterConfig:
+        if self.side_by_side > self.pack:
+            raise FieldRuleError(
+                "side_by_side", f"{self.side_by_side} is not accepted: expected at most pack = {self.pack}, the stages of a job"
+            )
+        return self
 
 
 _LISTS = ("extra", "setup")

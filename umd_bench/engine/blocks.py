@@ -36,7 +36,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     backward pass is slower than two batched products and a softmax.
     """
     if q.device.type == "cpu" and q.dtype is torch.bfloat16:
-        return (q * q.shape[-1] ** -0.5 @ k.transpose(2, 3)).softmax(dim=3) @ v
+        weights: Tensor = (q * q.shape[-1] ** -0.5 @ k.transpose(2, 3)).softmax(dim=3)
+        return weights @ v
     return F.scaled_dot_product_attention(q, k, v)
 
 

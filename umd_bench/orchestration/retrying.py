@@ -58,11 +58,8 @@ def take_up_retried(root: Path, progress: Progress) -> None:
         progress.nodes[key].state = StageState.INTERRUPTED
     if again:
         progress.blocked = set()
-        waiting = [child for key in progress.failures for child in progress.nodes[key].children]
-        while waiting:
-            key = waiting.pop()
-            progress.blocked.add(key)
-            waiting += progress.nodes[key].children
+        for key in progress.failures:
+            progress.block_below(root, key)
 
 
 def _kinds(failures: Iterable[Failure]) -> str:

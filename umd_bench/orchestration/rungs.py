@@ -97,12 +97,20 @@ def rung_value(root: Path, config: SearchConfig, trial: Trial, place: int) -> fl
     """
     assert config.pruner is not None
     stage, metric, _ = config.pruned_by
-    share = config.pruner.rungs[place]
-    if stage == _trained(trial, stage):
-        return _recorded(root, trial.specs[stage], share, metric)
-    spec = trial.specs.get(rung_stage(stage, share)) or _rung_specs(config, trial)[rung_stage(stage, share)]
+    spec = measuring_spec(config, trial, place)
+    if isinstance(spec.stage, TrainStage):
+        return _recorded(root, spec, config.pruner.rungs[place], metric)
     result = RunDir(root, spec.key).result()
     return None if result is None else _among(result["metrics"], metric, stage)
+
+
+def measuring_spec(config: SearchConfig, trial: Trial, place: int) -> StageSpec:
+    """The stage that says what the metric is at a rung: the rung's own, or the training that writes it down on its way."""
+    assert config.pruner is not None
+    stage, name = config.pruned_by[0], rung_stage(config.pruned_by[0], config.pruner.rungs[place])
+    if stage == _trained(trial, stage):
+        return trial.specs[stage]
+    return trial.specs.get(name) or _rung_specs(config, trial)[name]
 
 
 def trained_spec(config: SearchConfig, trial: Trial) -> StageSpec:

@@ -47,6 +47,27 @@ class Progress:
         """Whether every stage has its result."""
         return all(node.state is StageState.DONE for node in self.nodes.values())
 
+    def has_input(self, root: Path, node: Node) -> bool:
+        """Whether what the stage reads is there. A rung needs its weights alone, which a training keeps on its way.
+
+        A parent that is not part of the graph was done before: the graph begins below it.
+        """
+        parent = self.nodes.get(node.spec.parent_key or "")
+        if parent is None or parent.state is StageState.DONE:
+            return True
+        nimg = node.spec.parent_nimg
+        return node.rung and nimg is not None and RunDir(root, parent.key).snapshot(nimg).exists()
+
+    def block_below(self, root: Path, failed: str) -> None:
+        """Nothing that needs a failed stage is begun; a rung that it came to is measured all the same.
+
+        Otherwise it would be a matter of timing whether a search prunes what failed soon after.
+        """
+        for key in self.nodes[failed].children:
+            if not self.has_input(root, self.nodes[key]):
+                self.blocked.add(key)
+                self.block_below(root, key)
+
 
 class Runner:
     """Runs a graph of stages on an executor. ``on_change`` is called after every look at the executor."""
@@ -115,11 +136,11 @@ class Runner:
         for node in (*self._rungs(), *self._nodes.values()):
             if len(self._submitted) >= self._executor.slots:
                 return
-            if not self._waits(node):
+            if node.state is StageState.DONE or not self._waits(node):  # first what costs least: all nodes are asked each time
                 continue
             if node.state is StageState.RUNNING:  # another command's; its result will be ours too
                 node.state = stage_state(RunDir(self._root, node.key), node.needed)
-            if node.state in (StageState.DONE, StageState.RUNNING) or not self._parent_done(node):
+            if node.state in (StageState.DONE, StageState.RUNNING) or not self.progress.has_input(self._root, node):
                 continue
             RunDir(self._root, node.key).prepare(node.spec)
             node.state = StageState.RUNNING
@@ -134,21 +155,13 @@ class Runner:
     def _rungs(self) -> list[Node]:
         return [node for node in self._nodes.values() if node.rung and node.state is not StageState.DONE and self._waits(node)]
 
-    def _parent_done(self, node: Node) -> bool:
-        """A parent that is not part of the graph was done before: the graph begins below it. A rung needs its weights alone."""
-        parent = self._nodes.get(node.spec.parent_key or "")
-        if parent is None or parent.state is StageState.DONE:
-            return True
-        nimg = node.spec.parent_nimg
-        return node.rung and nimg is not None and RunDir(self._root, parent.key).snapshot(nimg).exists()
-
     def _make_way(self) -> None:
         """Where no slot is free, ask as many trainings to save their state as have a rung that could be looked at."""
         if self._stopping or len(self._submitted) < self._executor.slots:
             return
         for node in self._rungs():
             parent = node.spec.parent_key
-            if parent in self._submitted and parent not in self._asked_to_end and self._parent_done(node):
+            if parent in self._submitted and parent not in self._asked_to_end and self.progress.has_input(self._root, node):
                 self._asked_to_end.add(parent)
                 self._executor.cancel(parent)
 
@@ -210,16 +223,11 @@ class Runner:
     def _fail(self, node: Node, failure: Failure) -> None:
         node.state = StageState.FAILED
         self.progress.failures[node.key] = failure
-        self._block_descendants(node)
+        self.progress.block_below(self._root, node.key)
         prints = [f.fingerprint for f in self.progress.failures.values()]
         alike = len(prints) >= SAME_FAILURES_TO_STOP and len(set(prints)) == 1
         if alike and self.progress.finished == 0 and not self._stopping:
             self.stop(f"the first {len(prints)} stages failed alike: {failure.headline}")
-
-    def _block_descendants(self, node: Node) -> None:
-        for key in node.children:
-            self.progress.blocked.add(key)
-            self._block_descendants(self._nodes[key])
 
 
 def explain(progress: Progress, again: str) -> tuple[list[str], int]:

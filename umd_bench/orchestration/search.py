@@ -23,7 +23,7 @@ from umd_bench.config.resolve import Sweep, Trial
 from umd_bench.config.search import SearchConfig
 from umd_bench.orchestration.checks import check_trials
 from umd_bench.orchestration.plan import Node, add_nodes, trial_records
-from umd_bench.orchestration.rungs import checked_corners, rung_value, trained_spec, with_rungs
+from umd_bench.orchestration.rungs import checked_corners, measuring_spec, rung_value, trained_spec, with_rungs
 from umd_bench.orchestration.runner import Progress
 from umd_bench.orchestration.suggesting import State, Study, Suggestion
 from umd_bench.store import RunDir, SearchRecord, StageState, SuggestionRecord, SweepRecord, sweep_dir, write_sweep
@@ -243,6 +243,20 @@ class Search:
             self._drop(arm, number)
         return moved
 
+    def _may_still_be_pruned(self, arm: _Arm, number: int, progress: Progress) -> bool:
+        """Whether each seed's trial of a suggestion, one of which has failed, came or may come to its next rung.
+
+        Then that is waited for: which of the two is known first must not decide what the suggestion counts as.
+        """
+        config, place = self._config, len(arm.suggestions[number].rungs)
+        if config.pruner is None or place == len(config.pruner.rungs):
+            return False
+        lost = progress.failures.keys() | progress.blocked
+        return all(
+            rung_value(self._root, config, trial, place) is not None or measuring_spec(config, trial, place).key not in lost
+            for trial in arm.trials[number]
+        )
+
     def _ahead(self, progress: Progress) -> set[str]:
         """Keys of trainings that came to a rung at which another seed of their suggestion is still to arrive."""
         ahead: set[str] = set()
@@ -325,6 +339,8 @@ class Search:
             for name, spec in trial.specs.items():
                 failure = progress.failures.get(spec.key)
                 if failure is not None:
+                    if self._may_still_be_pruned(arm, suggestion.number, progress):
+                        return None
                     return "failed", (), f"{name} ({failure.state}): {failure.headline}"
         if any(self.nodes[spec.key].state is not StageState.DONE for trial in trials for spec in trial.specs.values()):
             return None

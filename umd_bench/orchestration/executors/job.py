@@ -1,4 +1,5 @@
-"""What a job is: one task of a batch, which runs its stages one after another. Started as a module, ``job BATCH_FOLDER``.
+"""What a job is: one task of a batch, which runs its stages one after another. Started as a module, ``job BATCH_FOLDER``;
+where several stages run at a time it starts ``job BATCH_FOLDER TASK KEY`` for each.
 
 A signal only sets a flag. The stage looks at it between steps, saves its state and comes back; then the job is requeued by
 itself where the scheduler can do that, so that nobody need be watching, and otherwise it ends and is submitted again. What
@@ -16,11 +17,13 @@ import sys
 import time
 import traceback
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
 from umd_bench.orchestration.executors.contract import TRIES, Beside, Kind, Outcome, stage_function
 from umd_bench.orchestration.executors.records import Batch, Jobs
+from umd_bench.orchestration.executors.side_by_side import WARNINGS, run_side_by_side
 from umd_bench.store import RunDir, parent_done
 
 BUSY_SECONDS = 2.0  # between two looks at a stage that another life of this job still owns
@@ -38,7 +41,8 @@ class Warned:
         self.ended = False  # by the scheduler's SIGTERM
         self._jobs, self._batch, self._asked_at = jobs, batch, 0.0
         self._asked: set[str] = set()
-        for number in (signal.SIGUSR2, signal.SIGTERM):
+        self.parent: int | None = None  # whose end is a warning too
+        for number in WARNINGS:
             signal.signal(number, self._hear)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a person's Ctrl-C is meant for the command
 
@@ -57,11 +61,12 @@ class Warned:
 
     def stop(self, key: str) -> bool:
         """Asked between steps."""
-        return self.signal is not None or self.asked(key, between=ASK_SECONDS)
+        alone = self.parent is not None and os.getppid() != self.parent
+        return self.signal is not None or alone or self.asked(key, between=ASK_SECONDS)
 
 
-def main(folder: str) -> int:
-    """Run the task of this process; the exit status."""
+def main(folder: str, one: Sequence[str] = ()) -> int:
+    """Run the task of this process, or ``one`` stage of it (the task's number, the key); the exit status."""
     path = Path(folder)
     jobs = Jobs(path.parent.parent)
     batch = jobs.read(path.name)
@@ -70,12 +75,21 @@ def main(folder: str) -> int:
         return 1
     begun = time.time()
     warned = Warned(jobs, batch)
+    if one:
+        warned.parent = os.getppid()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WARNINGS)
+        number, key = one
+        return 0 if _run(jobs, batch, int(number), key, warned) else 1
     if _rank(batch):
         return _follow(jobs, batch, warned)
     task, ids = _identity(batch)
     jobs.confirm(batch.name, ids)
     jobs.note_life(batch.name, task, begun=True, host=platform.node(), node=os.environ.get("SLURMD_NODENAME"), pid=os.getpid())
-    results = [_run(jobs, batch, task, key, warned) for key in batch.tasks[task]]  # one that fails stops no other
+    keys = batch.tasks[task]
+    if batch.side_by_side > 1 and len(keys) > 1:
+        results = run_side_by_side(jobs, batch, task, keys, warned)
+    else:
+        results = [_run(jobs, batch, task, key, warned) for key in keys]  # one that fails stops no other
     if _beside(jobs, batch) is not None:
         jobs.announce(batch.name, _life(), "")  # where the stage never came to its devices, nobody need wait
     complete = all(results)
@@ -145,6 +159,8 @@ def _run(jobs: Jobs, batch: Batch, task: int, key: str, warned: Warned) -> bool:
     if claim is None or (claim.batch, claim.task) != (batch.name, task):
         print(f"{key}: submitted anew since; this job leaves it alone", file=sys.stderr)
         return run.result() is not None
+    if jobs.ended(batch.name, key) is not None:  # in an earlier life of this job; whoever waits for it knows already
+        return run.result() is not None
     if warned.asked(key):
         jobs.end(batch.name, key, Kind.CANCELLED, "cancelled before it began")
         return False
@@ -193,4 +209,4 @@ def _requeue(jobs: Jobs, batch: Batch, task: int, kind: Kind, warned: Warned) ->
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1], sys.argv[2:4] if len(sys.argv) == 4 else ()))

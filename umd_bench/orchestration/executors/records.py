@@ -32,7 +32,8 @@ from umd_bench.store.files import link_new, read_json, write_json
 class Batch(Frozen):
     """One submission. ``tasks`` are the keys of each job of the array; ``name`` is the job's name in the scheduler.
 
-    A job of several ``devices`` has as many processes, one a device, and a single stage.
+    A job of several ``devices`` has as many processes, one a device, and a single stage. Otherwise ``side_by_side`` of its
+    stages run at a time.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Batch(Frozen):
     signal_seconds: int
     threads: int
     devices: int = 1
+    side_by_side: int = 1
     after: str | None = None
 
 

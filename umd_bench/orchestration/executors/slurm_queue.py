@@ -89,7 +89,7 @@ class SlurmQueue:
         each = devices // nodes
         asked = {
             "time": config.time,
-            "cpus_per_task": config.cpus or self._threads,
+            "cpus_per_task": config.cpus or self._threads * (config.side_by_side if devices == 1 else 1),
             "gpus_per_node": (config.gpus if devices == 1 else each) if config.gpus else None,
             **({"nodes": nodes, "ntasks_per_node": each} if devices > 1 else {}),
             **{name: getattr(config, name) for name in _SAME_NAMES},

@@ -21,13 +21,13 @@ from umd_bench.orchestration.executors.contract import RUN_STAGE, Ended, Kind
 from umd_bench.orchestration.executors.frozen_code import freeze_code
 from umd_bench.orchestration.executors.queues import Look, Queue, Unreachable
 from umd_bench.orchestration.executors.records import Batch, Claim, Jobs, new_name
+from umd_bench.orchestration.executors.side_by_side import JOB_MODULE
 from umd_bench.store import RunDir, parent_done
 
 LOOK_SECONDS = 0.2  # between two looks at the batches' folders within one poll
 SUBMITTING_SECONDS = 30.0  # for which a submission may still be under way whose submitting side has gone
 RETRY_SECONDS = 10.0  # until a scheduler that did not answer is given the batch again
 SILENT_SECONDS = 300.0  # for which a job that is said to run may leave all of its stages without an owner
-JOB_MODULE = "umd_bench.orchestration.executors.job"
 
 
 class SubmititExecutor:
@@ -176,6 +176,7 @@ class SubmititExecutor:
             signal_seconds=self._cluster.signal_seconds,
             threads=self._threads,
             devices=devices,
+            side_by_side=self._cluster.side_by_side if devices == 1 else 1,
             after=parent,
         )
         self._jobs.write(batch)
