@@ -37,6 +37,8 @@ from umd_bench.config.frozen import Frozen
 from umd_bench.config.stage import StageSpec
 from umd_bench.store.files import link_new, read_json, read_yaml, write_json, write_yaml
 
+LOOK_SECONDS = 0.1  # a lease is taken for an instant by whoever asks whether it is: no owner
+
 
 class StageBusy(Exception):  # noqa: N818 - a state, not a fault
     """Another process owns the stage."""
@@ -195,10 +197,10 @@ class RunDir:
         return False
 
     def _try_lease(self) -> filelock.BaseFileLock | None:
-        """The lease, acquired; None while another process has it."""
+        """The lease, acquired; None while another process has it, longer than one that only looks (:meth:`is_owned`)."""
         lock = self.lease()
         try:
-            lock.acquire(blocking=False)
+            lock.acquire(timeout=LOOK_SECONDS, poll_interval=LOOK_SECONDS / 10)
         except filelock.Timeout:
             return None
         return lock
