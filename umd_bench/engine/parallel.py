@@ -140,7 +140,7 @@ class Group:
         return Losses(*scalars)
 
     def require_alike(self, model: nn.Module) -> None:
-        """Raise ``RuntimeError`` unless the sums of the weights' bits are equal on all ranks: one that strayed would spoil all."""
+        """Raise ``RuntimeError`` unless all ranks have the same sums of the weights' bits: one that strayed would spoil all."""
         bits = torch.stack([p.detach().view(torch.int32).sum(dtype=torch.int64) for p in model.parameters()]).cpu()
         extremes = torch.stack([bits, -bits])
         with _all_there():
