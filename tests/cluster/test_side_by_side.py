@@ -51,13 +51,13 @@ def test_a_warning_reaches_all_and_they_go_on_after_one_requeue_without_those_th
     ended = lab.collect([failed])
     assert ended[failed].kind is None
     wait_for(
-        lambda: lab.executor.poll(0.2) == [] and all(len(lab.dir(key).attempts()) == 2 for key in slept), "the second life"
+        lambda: lab.executor.poll(0.2) == [] and all(len(lab.dir(key).attempts()) >= 2 for key in slept), "the second life"
     )
     first = [[event["state"] for event in lab.dir(key).events(1) if event["event"] == "state"] for key in slept]
     assert first == [["running", "stopped"]] * 2
     lab.go(*slept)
     assert {item.kind for item in lab.collect(slept).values()} == {None}
-    assert lives(lab, keys[1]) == [Kind.TIMEOUT]
+    assert set(lives(lab, keys[1])) == {Kind.TIMEOUT}  # one or more: a warning may come while they begin
     assert lab.dir(failed).attempts() == [1], "what had ended began again with the next life of its job"
     assert len(slurm.jobs()) == 1
 

@@ -79,7 +79,10 @@ def main(folder: str, one: Sequence[str] = ()) -> int:
         warned.parent = os.getppid()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, WARNINGS)
         number, key = one
-        return 0 if _run(jobs, batch, int(number), key, warned) else 1
+        complete = _run(jobs, batch, int(number), key, warned)
+        for signal_number in WARNINGS:  # of which Python makes deadly ones again while it ends: one may come twice
+            signal.signal(signal_number, signal.SIG_IGN)
+        return 0 if complete else 1
     if _rank(batch):
         return _follow(jobs, batch, warned)
     task, ids = _identity(batch)
