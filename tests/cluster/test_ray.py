@@ -32,7 +32,7 @@ from umd_bench.store import RunDir, StageState
 pytestmark = pytest.mark.slow
 TINY = [
     "model.width=16", "model.depth=1", "model.decoder_depth=1", "model.heads=2",
-    "stages.pretrain.batch=64", "stages.pretrain.nimg=7680", "stages.pretrain.checkpoint_every_nimg=640",
+    "stages.pretrain.batch=64", "stages.pretrain.nimg=51200", "stages.pretrain.checkpoint_every_nimg=1280",
 ]  # fmt: skip
 
 

@@ -289,8 +289,9 @@ def test_every_device_of_a_stage_is_counted_when_cores_are_divided(
     monkeypatch.setattr(execute, "start_executor", started)
     monkeypatch.setattr(execute, "_cores", lambda: 8)
     nodes = list(build_graph(tmp_path, [trial]).values())
-    execute._start(nodes, Site(tmp_path, tmp_path), growing=True)
-    execute._start([node for node in nodes if node.name == "probe"], Site(tmp_path, tmp_path), growing=True)
+    site = Site(tmp_path, tmp_path)
+    for stages in (nodes, [node for node in nodes if node.name == "probe"]):
+        execute._start(stages, site, execute.side_by_side(stages, site))
     assert asked == [(4, 2), (8, 1)]
 
 

@@ -194,6 +194,8 @@ class RunningRay:
     def _judge(self, node: str, reference: Any, folders: dict[str, Path]) -> None:
         try:
             missed, package, version = ray.get(reference)
+        except ray.exceptions.TaskUnschedulableError:
+            return  # it left the cluster since the nodes were listed: nothing will run there
         except Exception as error:
             raise UserError(
                 f"Ray node {node} cannot run this package: {_one_line(error)}; its copy {self._code} must be on a file system "
