@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +80,21 @@ def run_of(spec: StageSpec, root: Path) -> RunDir:
     run.path.mkdir(parents=True, exist_ok=True)
     run.prepare(spec)
     return run
+
+
+class Killed(BaseException):
+    """The process is gone: nothing is saved."""
+
+
+def after(steps: int, error: type[BaseException] | None = None) -> Callable[[], bool]:
+    """A ``stop`` that says so, or kills, before the step after that many."""
+    asked = iter(range(10**6))
+
+    def stop() -> bool:
+        if next(asked) < steps:
+            return False
+        if error is not None:
+            raise error
+        return True
+
+    return stop

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_runs import BATCH, SOURCE, STEPS, made_up_pack, run_of, training
+from small_runs import BATCH, SOURCE, STEPS, Killed, after, made_up_pack, run_of, training
 
 from umd_bench.config.errors import FieldError, UserError
 from umd_bench.config.noise import NoiseConfig
@@ -29,10 +29,6 @@ from umd_bench.store.run import RunDir
 END = BATCH * STEPS
 
 
-class Killed(BaseException):
-    """The process is gone: nothing is saved."""
-
-
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
     return made_up_pack(tmp_path_factory.mktemp("pack"))
@@ -41,20 +37,6 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
 def attempt(run: RunDir, spec: StageSpec, pack: Pack, stop: Callable[[], bool] = lambda: False) -> TrainResult:
     with run.begin() as this:
         return train(spec, pack, this, stop=stop)
-
-
-def after(steps: int, error: type[BaseException] | None = None) -> Callable[[], bool]:
-    """A ``stop`` that says so, or kills, before the step after that many."""
-    asked = iter(range(10**6))
-
-    def stop() -> bool:
-        if next(asked) < steps:
-            return False
-        if error is not None:
-            raise error
-        return True
-
-    return stop
 
 
 def warnings(run: RunDir) -> list[str]:

@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
-from small_runs import BATCH, made_up_pack, run_of, training
+from small_runs import BATCH, Killed, after, made_up_pack, run_of, training
 from torch import Tensor
 
 from umd_bench.config.noise import NoiseConfig
@@ -32,10 +32,6 @@ from umd_bench.engine.state import TrainingState
 
 WAIT = timedelta(seconds=60)
 CPU = torch.device("cpu")
-
-
-class Killed(BaseException):
-    """The process is gone: nothing is saved."""
 
 
 def _umd(r_t0: float, ratio: float = 0.375, **fields: object) -> StageSpec:
@@ -102,20 +98,6 @@ def _whole_run(spec: StageSpec, name: str, *, stop: dict[int, Callable[[], bool]
 def _made(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     return folder
-
-
-def after(steps: int, error: type[BaseException] | None = None) -> Callable[[], bool]:
-    """A ``stop`` that says so, or kills, before the step after that many."""
-    asked = iter(range(10**6))
-
-    def stop() -> bool:
-        if next(asked) < steps:
-            return False
-        if error is not None:
-            raise error
-        return True
-
-    return stop
 
 
 def strayed(group: Group, folder: Path) -> None:

@@ -29,7 +29,7 @@ class Resources(Frozen):
     threads: int = Field(default=1, ge=1, description="of each device")
     devices: int = Field(default=1, ge=1, description="that a training stage is spread over; other stages take one")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    compile: bool = Field(default=False, description="train through torch.compile: pays on a GPU, and on a CPU in hours only")
+    compile: bool = Field(default=False, description="train through torch.compile; minutes of compiling on a CPU")
 
 
 class TrialConfig(Frozen):

@@ -30,10 +30,10 @@ class Attention(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """``softmax(q k^T / sqrt(d)) v``, in the form that is fastest for 8 to 260 tokens. [B, heads, N, d] three times -> one.
+    """``softmax(q k^T / sqrt(d)) v``. [B, heads, N, d] three times -> one.
 
-    Measured forward and backward (docs/performance.md): the fused kernel leads everywhere but on a CPU in bf16, where its
-    backward pass is slower than two batched products and a softmax.
+    By torch's fused kernel, but on a CPU in bf16: there two batched products and a softmax were measured to be faster, forward
+    and backward, from 16 to 257 tokens (docs/performance.md).
     """
     if q.device.type == "cpu" and q.dtype is torch.bfloat16:
         weights: Tensor = (q * q.shape[-1] ** -0.5 @ k.transpose(2, 3)).softmax(dim=3)

@@ -21,37 +21,16 @@ import filelock
 from umd_bench.config.errors import UserError, one_of
 from umd_bench.config.resolve import Sweep, Trial
 from umd_bench.config.search import SearchConfig
+from umd_bench.orchestration.arm import Arm
 from umd_bench.orchestration.checks import check_trials
 from umd_bench.orchestration.plan import Node, add_nodes, trial_records
 from umd_bench.orchestration.rungs import checked_corners, measuring_spec, rung_value, trained_spec, with_rungs
 from umd_bench.orchestration.runner import Progress
 from umd_bench.orchestration.suggesting import State, Study, Suggestion
-from umd_bench.store import RunDir, SearchRecord, StageState, SuggestionRecord, SweepRecord, sweep_dir, write_sweep
+from umd_bench.store import RunDir, SearchRecord, StageState, SweepRecord, sweep_dir, write_sweep
 
 Admit = Callable[[Sequence[Trial]], dict[str, Node]]
 """Proves that trials can run and gives their graph, as :func:`umd_bench.orchestration.execute.prepare` does."""
-
-
-@dataclasses.dataclass
-class _Arm:
-    """One combination of the axes and what was suggested for it; ``trials`` and ``refused`` are by the suggestion's number."""
-
-    axes: dict[str, Any]
-    study: Study
-    suggestions: list[Suggestion]
-    trials: dict[int, list[Trial]] = dataclasses.field(default_factory=dict)
-    refused: dict[int, str] = dataclasses.field(default_factory=dict)
-    retried: set[int] = dataclasses.field(default_factory=set)
-
-    def may_ask(self, config: SearchConfig) -> bool:
-        """Whether another suggestion is due: fewer than there are to be, and fewer than ``parallel`` open."""
-        n_open = sum(suggestion.state == "open" for suggestion in self.suggestions)
-        return len(self.suggestions) < config.trials and n_open < config.parallel
-
-    def twin(self, suggestion: Suggestion) -> Suggestion | None:
-        """An earlier suggestion of the same values."""
-        earlier = self.suggestions[: suggestion.number]
-        return next((other for other in earlier if repr(other.values) == repr(suggestion.values)), None)
 
 
 class Search:
@@ -128,7 +107,7 @@ class Search:
             for suggestion in list(arm.suggestions):
                 moved = self._race(arm, suggestion.number) or moved
             while True:
-                if arm.may_ask(self._config):
+                if arm.may_ask():
                     arm.suggestions.append(arm.study.ask(functools.partial(self._has_result, arm)))
                     added += self._take_up(arm, arm.suggestions[-1], progress)
                 elif not self._tell_next(arm, progress):
@@ -156,9 +135,9 @@ class Search:
             search=self._search_record(),
         )
 
-    def _open_arm(self, axes: dict[str, Any]) -> _Arm:
+    def _open_arm(self, axes: dict[str, Any]) -> Arm:
         study = Study(self._folder / "search.db", self._study_name(axes), self._config)
-        return _Arm(axes, study, study.suggestions())
+        return Arm(self._config, axes, study, study.suggestions())
 
     def _study_name(self, arm: dict[str, Any]) -> str:
         """Names what the suggestions depend on: another space, objective or trial is another study, more trials are the same.
@@ -171,7 +150,7 @@ class Search:
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
         return f"{self._sweep.config.name}-{digest}"
 
-    def _take_up(self, arm: _Arm, suggestion: Suggestion, progress: Progress | None = None) -> list[Trial]:
+    def _take_up(self, arm: Arm, suggestion: Suggestion, progress: Progress | None = None) -> list[Trial]:
         """Make a suggestion's trials; those of an open one, and what a person asked another try for, go into the graph."""
         number = suggestion.number
         try:
@@ -184,7 +163,7 @@ class Search:
             trials = [with_rungs(self._config, trial) for trial in trials]
         arm.trials[number] = trials
         keys = {spec.key for trial in trials for spec in trial.specs.values()}
-        settled = suggestion.state != "open" or suggestion.pruned_at is not None or self._shares(arm, suggestion)
+        settled = suggestion.state != "open" or suggestion.pruned_at is not None or arm.shares(suggestion)
         if suggestion.state in ("done", "failed") and any(RunDir(self._root, key).was_retried() for key in keys):
             arm.retried.add(number)
         if not settled or number in arm.retried:
@@ -199,7 +178,7 @@ class Search:
                 progress.blocked |= {key for key in keys if self._below_failure(key, progress)}
         return trials
 
-    def _has_result(self, arm: _Arm, values: dict[str, Any]) -> bool:
+    def _has_result(self, arm: Arm, values: dict[str, Any]) -> bool:
         """Whether a suggestion that is being made has all of its results, none of them from another suggestion of this search.
 
         Such a one costs nothing and is not pruned. What this search makes itself may be there or not, by the timing.
@@ -221,14 +200,10 @@ class Search:
         }
         return not scored & others and all(RunDir(self._root, key).result() is not None for key in keys)
 
-    def _shares(self, arm: _Arm, suggestion: Suggestion) -> bool:
-        """Whether what becomes of an earlier suggestion becomes of this one: where trials are pruned, equal ones are one."""
-        return self._config.pruner is not None and arm.twin(suggestion) is not None
-
-    def _race(self, arm: _Arm, number: int) -> bool:
+    def _race(self, arm: Arm, number: int) -> bool:
         """Decide at the rungs that a suggestion has come to, each seed's trial of it; whether there were any."""
         config, suggestion = self._config, arm.suggestions[number]
-        if config.pruner is None or suggestion.state != "open" or number in arm.refused or self._shares(arm, suggestion):
+        if config.pruner is None or suggestion.state != "open" or number in arm.refused or arm.shares(suggestion):
             return False
         moved = False
         while suggestion.pruned_at is None and len(suggestion.rungs) < len(config.pruner.rungs):
@@ -243,7 +218,7 @@ class Search:
             self._drop(arm, number)
         return moved
 
-    def _may_still_be_pruned(self, arm: _Arm, number: int, progress: Progress) -> bool:
+    def _may_still_be_pruned(self, arm: Arm, number: int, progress: Progress) -> bool:
         """Whether each seed's trial of a suggestion, one of which has failed, came or may come to its next rung.
 
         Then that is waited for: which of the two is known first must not decide what the suggestion counts as.
@@ -272,7 +247,7 @@ class Search:
                     ahead |= {trained_spec(self._config, trial).key for trial in there if len(there) < len(trials)}
         return ahead
 
-    def _drop(self, arm: _Arm, number: int) -> None:
+    def _drop(self, arm: Arm, number: int) -> None:
         """Have the stages of a pruned suggestion ended, but those that another still needs."""
         own = {spec.key for trial in arm.trials[number] for spec in trial.specs.values()}
         self.dropped |= own - self._needed()
@@ -283,7 +258,7 @@ class Search:
             spec.key
             for arm in self._arms
             for suggestion in arm.suggestions
-            if (suggestion.state == "open" and suggestion.pruned_at is None and not self._shares(arm, suggestion))
+            if (suggestion.state == "open" and suggestion.pruned_at is None and not arm.shares(suggestion))
             or suggestion.number in arm.retried
             for trial in arm.trials.get(suggestion.number, [])
             for spec in trial.specs.values()
@@ -311,7 +286,7 @@ class Search:
             parent = self.nodes[parent].spec.parent_key
         return False
 
-    def _tell_next(self, arm: _Arm, progress: Progress) -> bool:
+    def _tell_next(self, arm: Arm, progress: Progress) -> bool:
         """Tell the oldest open suggestion, if it has settled: results are told in the order of their numbers."""
         place = next((i for i, suggestion in enumerate(arm.suggestions) if suggestion.state == "open"), None)
         if place is None:
@@ -324,11 +299,11 @@ class Search:
         arm.suggestions[place] = dataclasses.replace(arm.suggestions[place], state=state, scores=scores, why=why)
         return True
 
-    def _outcome(self, arm: _Arm, suggestion: Suggestion, progress: Progress) -> tuple[State, tuple[float, ...], str] | None:
+    def _outcome(self, arm: Arm, suggestion: Suggestion, progress: Progress) -> tuple[State, tuple[float, ...], str] | None:
         """How a suggestion ended; None while it has not."""
         if suggestion.number in arm.refused:
             return "failed", (), arm.refused[suggestion.number]
-        twin = arm.twin(suggestion) if self._shares(arm, suggestion) else None
+        twin = arm.twin(suggestion) if arm.shares(suggestion) else None
         if twin is not None:  # told before, as its number is lower
             return twin.state, twin.scores, twin.why
         self._race(arm, suggestion.number)
@@ -359,29 +334,8 @@ class Search:
         return statistics.fmean(values)
 
     def _search_record(self) -> SearchRecord:
-        told = [record for arm in self._arms for record in self._suggestion_records(arm)]
+        told = [record for arm in self._arms for record in arm.records()]
         return SearchRecord(config=self._config, arms=len(self._arms), suggestions=told)
-
-    def _suggestion_records(self, arm: _Arm) -> list[SuggestionRecord]:
-        first: dict[str, int] = {}
-        records = []
-        for suggestion in arm.suggestions:
-            earlier = first.setdefault(repr(suggestion.values), suggestion.number)
-            told = arm.suggestions[earlier] if self._config.pruner is not None else suggestion
-            records.append(
-                SuggestionRecord(
-                    number=suggestion.number,
-                    arm=arm.axes,
-                    values=suggestion.values,
-                    trials=tuple(trial.id for trial in arm.trials.get(suggestion.number, [])),
-                    state="pruned" if told.pruned_at is not None else suggestion.state,
-                    scores=dict(zip(self._config.objectives, suggestion.scores, strict=False)),
-                    repeats=None if earlier == suggestion.number else earlier,
-                    why=suggestion.why,
-                    rungs={rung.share: rung.value for rung in told.rungs},
-                )
-            )
-        return records
 
     def _write(self) -> None:
         if self.trials:
