@@ -227,10 +227,16 @@ def run_search(sweep: Sweep, site: Site, mlflow: str | None) -> None:
             explain_and_exit(progress)
 
 
-def print_report_of(results: Path, name: str) -> None:
+def print_report_of(results: Path, name: str, against: str | None = None) -> None:
+    from umd_bench.config.arms import parsed_arm
+    from umd_bench.config.errors import UserError
     from umd_bench.reporting.report import print_report
 
-    print_report(results, name, console)
+    try:
+        arm = None if against is None else parsed_arm(against)
+    except ValueError as error:
+        raise UserError(f"--against {against!r} is not accepted: {error}") from None
+    print_report(results, name, console, against=arm)
 
 
 def explain_and_exit(progress: Progress) -> None:

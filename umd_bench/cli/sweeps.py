@@ -210,7 +210,17 @@ def cancel(
 @app.command()
 def table(
     name: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name.")],
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against", metavar="AXIS=VALUE[,...]", help="The arm to compare the others with, as in sampler=ddim,steps=20."
+        ),
+    ] = None,
     results: ResultsOption = RESULTS,
 ) -> None:
-    """Write a sweep's tables and figure anew from the run directories, and print the table."""
-    print_report_of(results, name)
+    """Write a sweep's tables and figure anew from the run directories, and print them.
+
+    Where an arm to compare with is named, here or as report.baseline in the sweep's file, a second table has the differences
+    to it, taken seed by seed.
+    """
+    print_report_of(results, name, against)

@@ -36,6 +36,7 @@ FAMILIES = (
 )
 # Metrics of these kinds of stages are what a sweep is about; a training stage's loss is shown only when asked for.
 REPORTED_KINDS = ("probe", "generate")
+MISSING = "–"
 ARROWS = {"up": "↑", "down": "↓", "": ""}
 STAGE_TITLES = {"finetune_probe": "fine-tuned probe", "generate": ""}
 
@@ -93,10 +94,15 @@ def title(stage: str, metric: str) -> str:
     return f"{STAGE_TITLES.get(stage, stage)} {shown}{unit}".strip()
 
 
+def better(metric: str) -> str:
+    """Where its better values lie: ``up``, ``down``, or empty where nothing says."""
+    found = family(metric)
+    return found.better if found else ""
+
+
 def header(stage: str, metric: str) -> str:
     """:func:`title` with an arrow towards the better values."""
-    found = family(metric)
-    return f"{title(stage, metric)} {ARROWS[found.better if found else '']}".strip()
+    return f"{title(stage, metric)} {ARROWS[better(metric)]}".strip()
 
 
 def number(mean: float, half: float | None, *, percent: bool) -> str:
@@ -106,6 +112,15 @@ def number(mean: float, half: float | None, *, percent: bool) -> str:
     if half is not None and 0 < half * scale < 0.5 * 10**-decimals:
         decimals = _decimals(half * scale) - 1
     return f"{mean * scale:.{decimals}f}" + ("" if half is None else f" ± {half * scale:.{decimals}f}")
+
+
+def difference(mean: float, half: float, *, percent: bool) -> str:
+    """``+0.67 ± 0.17``: signed, with the half-width's two significant digits, of percents one decimal or as many."""
+    scale = 100 if percent else 1
+    decimals = 2 if half == 0 else min(max(1 - math.floor(math.log10(half * scale)), 0), 4)
+    decimals = 1 if percent and (half == 0 or half * scale >= 0.05) else decimals
+    signed = f"{mean * scale:+.{decimals}f}"
+    return f"{signed if signed.strip('+-0.') else signed[1:]} ± {half * scale:.{decimals}f}"
 
 
 def axis_value(value: object) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
 
-from umd_bench.reporting import figures, tables
+from umd_bench.reporting import difference_tables, figures, tables
 from umd_bench.reporting.arm_costs import arm_costs
+from umd_bench.reporting.differences import Differences, differences
 from umd_bench.reporting.frames import cost_table
+from umd_bench.reporting.naming import MISSING
 from umd_bench.reporting.search_figure import search_figure
 from umd_bench.reporting.searches import search_cells, search_terminal, summarize_search
 from umd_bench.reporting.summary import Column, Summary, summarize
@@ -23,7 +26,7 @@ WIDE = 120  # characters that hold a sweep's standard columns
 
 @dataclass(frozen=True)
 class ReportPaths:
-    """The files of a report; the figures are None where there is nothing to draw yet."""
+    """The files of a report; the figures are None where there is nothing to draw yet, differences without a baseline."""
 
     long_csv: Path
     table_csv: Path
@@ -36,6 +39,7 @@ class ReportPaths:
     figure_pdf: Path | None
     search_md: Path | None = None
     search_csv: Path | None = None
+    differences_csv: Path | None = None
 
 
 def write_report(summary: Summary, root: Path, *, out: Path | None = None, title: str | None = None) -> ReportPaths:
@@ -44,12 +48,13 @@ def write_report(summary: Summary, root: Path, *, out: Path | None = None, title
     return _write(summary, cost_table(root, name), out or sweep_dir(root, name), title or name)
 
 
-def print_report(root: Path, sweep: str, console: Console) -> None:
-    """Write the report into the sweep's folder, print its table and notes and say where the files are.
+def print_report(root: Path, sweep: str, console: Console, *, against: Mapping[str, Any] | None = None) -> None:
+    """Write the report into the sweep's folder, print its tables and notes and say where the files are.
 
-    Raises :class:`UserError` for an unknown sweep, and where its ``report`` asks for a metric that is not there.
+    ``against`` (axis -> value) names the arm to compare with instead of the one that the sweep's ``report`` does. Raises
+    :class:`UserError` for an unknown sweep or arm, and where its ``report`` asks for a metric that is not there.
     """
-    summary = summarize(root, sweep)
+    summary = summarize(root, sweep, against=against)
     paths = write_report(summary, root)
     if not console.is_terminal:  # a pipe or a log has no width of its own
         console = Console(file=console.file, width=max(console.width, WIDE))
@@ -57,16 +62,22 @@ def print_report(root: Path, sweep: str, console: Console) -> None:
     found = summarize_search(summary)
     if found is not None:  # its best; every trial stands in the files
         console.print(search_terminal(found, title))
-    for columns in [] if found is not None else [list(summary.columns)] if console.width >= WIDE else _narrow(summary.columns):
+    groups = [list(summary.columns)] if console.width >= WIDE else _narrow(summary.columns)
+    for columns in groups if found is None else []:
         console.print(tables.terminal(summary, title, columns))
         title = ""
     for note in summary.notes if found is None else found.notes:
         console.print(note, style="dim", highlight=False, markup=False)
-    shown = [
-        path.name
-        for path in (paths.search_md, paths.table_md, paths.table_csv, paths.table_html, paths.figure_png, paths.cost_md)
-        if path
-    ]
+    compared = differences(summary)
+    if compared is not None:
+        console.print()
+        best = None if found is None else {trial for row in found.best() for trial in row.suggestion.trials}
+        for columns in groups:
+            console.print(difference_tables.terminal(compared, columns, best))
+        for note in compared.notes:
+            console.print(note, style="dim", highlight=False, markup=False)
+    files = (paths.search_md, paths.table_md, paths.table_csv, paths.differences_csv, paths.table_html, paths.figure_png)
+    shown = [path.name for path in (*files, paths.cost_md) if path]
     console.print(f"\n{paths.table_md.parent}: {', '.join(shown)}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -106,6 +117,7 @@ def cost_summary(costs: pd.DataFrame) -> pd.DataFrame:
 def _write(summary: Summary, costs: pd.DataFrame, out: Path, title: str) -> ReportPaths:
     found = summarize_search(summary)
     drawn = figures.figure(summary) if found is None else search_figure(found)
+    compared = differences(summary)
     paths = ReportPaths(
         long_csv=out / "long.csv",
         table_csv=out / "table.csv",
@@ -118,6 +130,7 @@ def _write(summary: Summary, costs: pd.DataFrame, out: Path, title: str) -> Repo
         figure_pdf=None if drawn is None else out / "figure.pdf",
         search_md=None if found is None else out / "search.md",
         search_csv=None if found is None else out / "search.csv",
+        differences_csv=None if compared is None else out / "differences.csv",
     )
     cost_lines = [f"# What {title} cost", "", *tables.markdown_rows(cost_summary(costs))]
     by_arm = arm_costs(summary, costs)
@@ -126,12 +139,14 @@ def _write(summary: Summary, costs: pd.DataFrame, out: Path, title: str) -> Repo
     texts = {
         paths.long_csv: tables.csv(summary.long),
         paths.table_csv: tables.csv(summary.frame()),
-        paths.table_md: tables.markdown(summary, title),
-        paths.table_tex: tables.latex(summary, title),
-        paths.table_html: tables.page(summary, title, None if drawn is None else "figure.png"),
         paths.cost_csv: tables.csv(costs),
         paths.cost_md: "\n".join(cost_lines) + "\n",
+        **_pages(summary, compared, paths, title),
     }
+    if compared is not None:
+        texts[out / "differences.csv"] = tables.csv(compared.frame())
+    else:  # of an earlier report, against an arm that this one names no more
+        (out / "differences.csv").unlink(missing_ok=True)
     if found is not None:
         lines = [f"# {title}: what the search found", "", *tables.markdown_rows(search_cells(found)), ""]
         texts[out / "search.md"] = "\n".join([*lines, *(f"- {note}" for note in found.notes)]) + "\n"
@@ -146,6 +161,17 @@ def _write(summary: Summary, costs: pd.DataFrame, out: Path, title: str) -> Repo
     return paths
 
 
+def _pages(summary: Summary, compared: Differences | None, paths: ReportPaths, title: str) -> dict[Path, str]:
+    """The pages with the table, and below it the differences to the baseline where there is one."""
+    picture = None if paths.figure_png is None else paths.figure_png.name
+    more = "" if compared is None else difference_tables.html(compared)
+    return {
+        paths.table_md: tables.markdown(summary, title) + ("" if compared is None else difference_tables.markdown(compared)),
+        paths.table_tex: tables.latex(summary, title) + ("" if compared is None else difference_tables.latex(compared)),
+        paths.table_html: tables.page(summary, title, picture, more),
+    }
+
+
 def _narrow(columns: Sequence[Column]) -> list[list[Column]]:
     """The columns in groups that a narrow terminal can show one below the other: the probes, the rest."""
     probes = [column for column in columns if column.metric.startswith("acc_")]
@@ -154,4 +180,4 @@ def _narrow(columns: Sequence[Column]) -> list[list[Column]]:
 
 
 def _number(value: float | None) -> str:
-    return tables.MISSING if value is None or pd.isna(value) else f"{value:,.0f}"
+    return MISSING if value is None or pd.isna(value) else f"{value:,.0f}"

@@ -9,8 +9,9 @@ from __future__ import annotations
 import fnmatch
 import math
 import statistics
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from umd_bench.config.arms import arm_name, arm_places
 from umd_bench.config.errors import UserError
 from umd_bench.reporting.frames import REFERENCES, axis_columns, long_table
 from umd_bench.reporting.naming import REPORTED_KINDS, family, header, is_percent, rank, scale, standard, title
@@ -62,27 +64,32 @@ class Column:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean over ``n`` seeds and half the width of its interval (None for one seed), in the metric's own unit."""
+    """Mean over ``n`` seeds and half the width of its interval (None for one seed), in the metric's own unit.
+
+    ``seeds`` are the training seeds of the ``values``, where it was made from an arm's.
+    """
 
     mean: float
     half: float | None
     n: int
     values: tuple[float, ...]
+    seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Row:
-    """One arm (``axes``: column -> value) or one reference (``name``), and its estimates."""
+    """One arm (``axes``: column -> value; ``trials``: ids) or one reference (``name``), and its estimates."""
 
     axes: dict[str, Any]
     estimates: dict[Column, Estimate]
     name: str = "arm"
+    trials: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Summary:
     """A sweep's result. ``x`` is the axis a figure runs along; ``notes`` say what the numbers are and which are missing;
-    ``long`` is the frame it was made from."""
+    ``long`` is the frame it was made from; ``baseline`` is the arm that the others are compared with."""
 
     sweep: SweepRecord
     long: pd.DataFrame
@@ -92,6 +99,7 @@ class Summary:
     arms: tuple[Row, ...]
     references: tuple[Row, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    baseline: Row | None = None
 
     def frame(self) -> pd.DataFrame:
         """Full precision, one row per arm and reference: ``row``, the axes, and ``<stage>.<metric>.mean|half95|n`` each."""
@@ -111,11 +119,14 @@ class Summary:
         return frame.astype({name: dtypes[name.rpartition(".")[2]] for name in numeric})
 
 
-def summarize(root: Path, sweep: str, *, x: str | None = None, metrics: Sequence[str] = ()) -> Summary:
+def summarize(
+    root: Path, sweep: str, *, x: str | None = None, metrics: Sequence[str] = (), against: Mapping[str, Any] | None = None
+) -> Summary:
     """Summarize the sweep ``sweep`` recorded below ``root``.
 
-    ``x`` (an axis's path) and ``metrics`` (``stage.metric``, ``*`` matches any part) override what the sweep's own report asks
-    for. Raises :class:`UserError` for an unknown sweep, axis or metric.
+    ``x`` (an axis's path), ``metrics`` (``stage.metric``, ``*`` matches any part) and ``against`` (axis -> value, of the arm to
+    compare with) override what the sweep's own report asks for. Raises :class:`UserError` for an unknown sweep, axis, metric
+    or arm.
     """
     record = read_sweep(root, sweep)
     long = long_table(root, sweep)
@@ -130,16 +141,23 @@ def summarize(root: Path, sweep: str, *, x: str | None = None, metrics: Sequence
     references, clashes = _references(frame, columns)
     notes = sweep_notes(frame, record, list(dict.fromkeys(column.stage for column in columns)), list(axes.values()))
     notes += score_notes(frame, [column.metric for column in columns])
-    return Summary(record, long, tuple(axes.values()), axes[chosen], columns, arms, references, (*notes, *clashes))
+    baseline = _baseline(record, arms, record.report.baseline if against is None else against)
+    return Summary(record, long, tuple(axes.values()), axes[chosen], columns, arms, references, (*notes, *clashes), baseline)
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Mean and the half-width ``t_{n-1} s / sqrt(n)`` of the 95% interval; values must not be empty."""
+def estimate(values: Sequence[float], seeds: Sequence[int] = ()) -> Estimate:
+    """Mean and the half-width ``t_{n-1} s / sqrt(n)`` of the 95% interval; values, of ``seeds``, must not be empty."""
     n = len(values)
     half = None
     if n > 1:
-        half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * statistics.stdev(values) / math.sqrt(n)
-    return Estimate(statistics.fmean(values), half, n, tuple(values))
+        half = quantile(n) * statistics.stdev(values) / math.sqrt(n)
+    return Estimate(statistics.fmean(values), half, n, tuple(values), tuple(seeds))
+
+
+@cache
+def quantile(n: int) -> float:
+    """How many standard errors the 95% interval of a mean over ``n`` values, two or more, reaches to each side."""
+    return float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1))
 
 
 def _variants(frame: pd.DataFrame) -> list[str]:
@@ -195,9 +213,24 @@ def _arms(frame: pd.DataFrame, axes: tuple[str, ...], columns: Sequence[Column])
         for column in columns:
             values = _values(rows, column)
             if len(values):
-                estimates[column] = estimate(values.tolist())
-        arms.append(Row(dict(zip(axes, key, strict=True)), estimates))
+                estimates[column] = estimate(values.tolist(), rows.loc[values.index, "seed"].tolist())
+        arms.append(Row(dict(zip(axes, key, strict=True)), estimates, trials=tuple(rows["trial"].unique())))
     return arms
+
+
+def _baseline(record: SweepRecord, arms: Sequence[Row], given: Mapping[str, Any] | None) -> Row | None:
+    """The arm with the ``given`` axis values."""
+    if given is None:
+        return None
+    try:
+        places = arm_places(record.axes, given)
+    except ValueError as error:
+        raise UserError(f"sweep {record.name}: the arm to compare with: {error}") from None
+    values = {path: record.axes[path][place] for path, place in places.items()}
+    trial = next((trial.id for trial in record.trials if trial.axes == values), None)
+    if trial is None:  # of a search, whose values do not all meet
+        raise UserError(f"sweep {record.name}: the arm to compare with: there is no trial {arm_name(values)}")
+    return next(arm for arm in arms if trial in arm.trials)
 
 
 def _references(frame: pd.DataFrame, columns: Sequence[Column]) -> tuple[tuple[Row, ...], list[str]]:
@@ -219,8 +252,10 @@ def _references(frame: pd.DataFrame, columns: Sequence[Column]) -> tuple[tuple[R
 
 
 def _values(frame: pd.DataFrame, column: Column) -> pd.Series[float]:
+    """What there is of the column; a value that is no number is none."""
     same = (frame["stage"] == column.stage) & (frame["metric"] == column.metric) & (frame["variant"] == column.variant)
-    return frame.loc[same.fillna(False), "value"].astype("float64")
+    values = frame.loc[same.fillna(False), "value"].astype("float64")
+    return values[np.isfinite(values)]
 
 
 def _is_reference(metric: str) -> bool:

@@ -9,19 +9,18 @@ import html
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import pandas as pd
 import rich.box
 import rich.table
 from great_tables import GT
 
-from umd_bench.reporting.naming import axis_value, number
+from umd_bench.reporting.naming import MISSING, axis_value, number
 from umd_bench.reporting.summary import Column, Estimate, Row, Summary
 
-MISSING = "–"
 # LaTeX has these characters under other names.
 _LATEX = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$", "–": "--", "é": r"\'e", "×": r"$\times$", "³": r"$^3$"}
+_LATEX |= {"●": r"$\bullet$", "○": r"$\circ$", "≠": r"$\neq$", "−": r"$-$"}
 
 
 def cells(summary: Summary) -> pd.DataFrame:
@@ -38,8 +37,12 @@ def markdown(summary: Summary, title: str) -> str:
         *([summary.sweep.question, ""] if summary.sweep.question else []),
         *markdown_rows(cells(summary)),
     ]
-    lines += ["", *(f"- {_escape(note)}" for note in summary.notes)]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *bullets(summary.notes)]) + "\n"
+
+
+def bullets(notes: Sequence[str]) -> list[str]:
+    """Notes as the lines of a Markdown list."""
+    return [f"- {_escape(note)}" for note in notes]
 
 
 def markdown_rows(frame: pd.DataFrame) -> list[str]:
@@ -59,19 +62,24 @@ def csv(frame: pd.DataFrame) -> str:
 
 def latex(summary: Summary, title: str) -> str:
     """A table for a document that uses the packages booktabs and caption."""
-    body = str(_great_table(summary, title).as_latex())
+    return "% needs \\usepackage{booktabs} and \\usepackage{caption}\n" + latex_body(_great_table(summary, title))
+
+
+def latex_body(table: GT) -> str:
+    """A table environment of LaTeX, in ASCII."""
+    body = str(table.as_latex())
     for sign, command in _LATEX.items():
         body = body.replace(sign, command)
-    return "% needs \\usepackage{booktabs} and \\usepackage{caption}\n" + body.strip() + "\n"
+    return body.strip() + "\n"
 
 
-def page(summary: Summary, title: str, figure: str | None) -> str:
-    """A whole HTML page: the table with its notes, and the picture at the address ``figure`` below it."""
-    table = str(_great_table(summary, title).as_raw_html())
+def page(summary: Summary, title: str, figure: str | None, more: str = "") -> str:
+    """A whole HTML page: the table with its notes, ``more`` HTML, and the picture at the address ``figure`` below them."""
+    table = str(_great_table(summary, title).as_raw_html()).strip() + more
     picture = "" if figure is None else f'<p><img src="{html.escape(figure)}" alt="{html.escape(title)}" width="900"></p>\n'
     head = f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
     style = "<style>body { font-family: system-ui, sans-serif; max-width: 1100px; margin: 2em auto; }</style>\n"
-    return f"{head}{style}<body>\n{table.strip()}\n{picture}</body>\n</html>\n"
+    return f"{head}{style}<body>\n{table}\n{picture}</body>\n</html>\n"
 
 
 def terminal(summary: Summary, title: str, columns: Sequence[Column] | None = None) -> rich.table.Table:
@@ -82,13 +90,17 @@ def terminal(summary: Summary, title: str, columns: Sequence[Column] | None = No
     shown = replace(summary, columns=tuple(columns)) if columns is not None else summary
     table = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
     for place, name in enumerate(cells(shown)):
-        broken = re.sub(r"(\w{8,}?_)(?=\w{8,})|(?<=[a-z]) (?=\d|probe)", r"\1\n", str(name))  # accuracy_ over digits_cnn
-        table.add_column(broken, justify="right" if place else "left", overflow="fold")
+        table.add_column(folded(str(name)), justify="right" if place else "left", overflow="fold")
     for row in (*shown.arms, *shown.references):
         if row.name == "arm" or any(column in row.estimates for column in shown.columns):
             style = None if row.name == "arm" else "dim"
             table.add_row(*_cells(shown, row), style=style, end_section=row is shown.arms[-1])
     return table
+
+
+def folded(header: str) -> str:
+    """A header broken where a narrow column can: ``accuracy_`` over ``digits_cnn``."""
+    return re.sub(r"(\w{8,}?_)(?=\w{8,})|(?<=[a-z]) (?=\d|probe)", r"\1\n", header)
 
 
 def value(estimate: Estimate, column: Column) -> str:
@@ -114,13 +126,18 @@ def _cell(summary: Summary, row: Row, column: Column) -> str:
     return text if complete or row.name != "arm" else f"{text} (n={estimate.n})"
 
 
-def _great_table(summary: Summary, title: str) -> Any:
-    frame = cells(summary)
-    table = GT(frame, id=f"umd-bench-{summary.sweep.name}").tab_header(title, summary.sweep.question or None)
-    table = table.cols_align("right", columns=list(map(str, frame))[len(summary.axes) :])
-    for note in summary.notes:
+def great_table(frame: pd.DataFrame, labels: int, title: str, subtitle: str, notes: Sequence[str], name: str) -> GT:
+    """A frame of text, whose first ``labels`` columns say what a row is, under a title and over notes; ``name`` is its id."""
+    table = GT(frame, id=name).tab_header(title, subtitle or None)
+    table = table.cols_align("right", columns=list(map(str, frame))[labels:])
+    for note in notes:
         table = table.tab_source_note(note)
     return table.tab_options(table_font_size="14px")
+
+
+def _great_table(summary: Summary, title: str) -> GT:
+    name = f"umd-bench-{summary.sweep.name}"
+    return great_table(cells(summary), len(summary.axes), title, summary.sweep.question, summary.notes, name)
 
 
 def _pad(text: str, width: int, place: int) -> str:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 TRIAL, STAGES, CURRENT, FILES = "umd_bench.trial", "umd_bench.stages", "umd_bench.current", "umd_bench.files"
 SUMMARY = "summary"
-SUMMARY_FILES = ("table.md", "table.html", "table.csv", "long.csv", "figure.png")
+SUMMARY_FILES = ("table.md", "table.html", "table.csv", "differences.csv", "long.csv", "figure.png")
 LOCK_SECONDS = 30.0
 LOOK_SECONDS = 20.0
 _ACCEPTED_URI = r"(sqlite|https?|postgresql|mysql|mssql|databricks|file)(\+\w+)?:"
