@@ -166,6 +166,11 @@ def test_differences_that_never_vary_are_certain() -> None:
     assert (one.p, one.verdict) == (0.0, "better")
 
 
+def test_without_a_mark_there_is_nothing_to_correct() -> None:
+    note = made_up({"a": {0: 1.0, 1: 2.0}, "b": {0: 1.5, 1: 1.5}}).notes[2]
+    assert note.endswith("; none is.")
+
+
 def test_the_notes_count_what_chance_marks_and_name_what_a_correction_leaves() -> None:
     base = dict.fromkeys(range(4), 1.0)
     sure = {seed: 2.0 + 1e-4 * seed for seed in base}

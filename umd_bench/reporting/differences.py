@@ -146,10 +146,11 @@ def _notes(name: str, summary: Summary, labels: Sequence[str], rows: Sequence[Ma
         kept = [f"{label} in {column.title}" for label, column, one in tested if (one.p_holm or 0) <= 1 - CONFIDENCE]
         where = "p_holm in differences.csv" if len(kept) > LISTED else "; ".join(kept)
         remain = f"{len(kept)} of them ({where})" if kept else "none"
+        corrected = f" Holm's correction over all of them (Scand. J. Statist. 6, 1979) leaves {remain} at 5%." if marked else ""
         notes.append(
             f"The intervals are not corrected for their number. Were no arm different, about {len(tested) / 20:g} of these "
-            f"{len(tested)} comparisons would be marked by chance, often several at once, as all share {name}; {marked} are. "
-            f"Holm's correction over all of them (Scand. J. Statist. 6, 1979) leaves {remain} at 5%."
+            f"{len(tested)} comparisons would be marked by chance, often several at once, as all share {name}; "
+            f"{marked or 'none'} {'are' if marked > 1 else 'is'}.{corrected}"
         )
     if summary.sweep.search is not None:
         notes.append("A search prefers arms by these numbers: the best of many look better than they are.")

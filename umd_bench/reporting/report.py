@@ -72,8 +72,10 @@ def print_report(root: Path, sweep: str, console: Console, *, against: Mapping[s
     if compared is not None:
         console.print()
         best = None if found is None else {trial for row in found.best() for trial in row.suggestion.trials}
-        for columns in groups:
-            console.print(difference_tables.terminal(compared, columns, best))
+        for place, columns in enumerate(groups):
+            second = difference_tables.terminal(compared, columns, best)
+            second.title = None if place else second.title
+            console.print(second)
         for note in compared.notes:
             console.print(note, style="dim", highlight=False, markup=False)
     files = (paths.search_md, paths.table_md, paths.table_csv, paths.differences_csv, paths.table_html, paths.figure_png)
