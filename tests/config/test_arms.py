@@ -85,14 +85,17 @@ def test_an_arm_is_called_like_its_trials_less_the_seed(tmp_path: Path) -> None:
     assert f"{arm_name(trial.axes)},seed=1" == trial.id == "mask_ratio=0.5,schedule=cosine,seed=1"
 
 
-def test_a_baseline_is_in_no_key_and_stands_in_the_record_as_its_trials_have_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("ratio", "schedule"), [("0", "cosine"), ("0.5", "linear")])
+def test_a_baseline_is_in_no_key_and_stands_in_the_record_as_its_trials_have_it(
+    tmp_path: Path, ratio: str, schedule: str
+) -> None:
     (tmp_path / "plain.yaml").write_text(SWEEP)
-    (tmp_path / "with.yaml").write_text(SWEEP + "report: {baseline: {mask_ratio: 0, schedule: cosine}}\n")
+    (tmp_path / "with.yaml").write_text(SWEEP + f"report: {{baseline: {{mask_ratio: {ratio}, schedule: {schedule}}}}}\n")
     plain, compared = load_sweep(tmp_path / "plain.yaml"), load_sweep(tmp_path / "with.yaml")
     assert [trial.specs for trial in plain.trials] == [trial.specs for trial in compared.trials]
     write_sweep(tmp_path, sweep_record(compared))
     record = read_sweep(tmp_path, "small")
-    assert record.report.baseline == {"stages.pretrain.corruption.mask_ratio": 0.0, "noise.schedule": "cosine"}
+    assert record.report.baseline == {"stages.pretrain.corruption.mask_ratio": float(ratio), "noise.schedule": schedule}
     assert record.report.baseline in [trial.axes for trial in record.trials]
     assert sweep_record(plain).report.baseline is None
 
