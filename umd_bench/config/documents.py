@@ -39,7 +39,7 @@ class Document:
     places: dict[Path_, Place] = field(default_factory=dict)
 
     def place(self, path: Path_) -> Place | None:
-        """Where the value at ``path`` came from, or one below it did, as with ``--set``; else the nearest enclosing one's place."""
+        """Where the value at ``path`` came from, or (as with ``--set``) one below it, or else the nearest enclosing one."""
         for end in range(len(path), 0, -1):
             at = path[:end]
             given = self.places.get(at) or next((place for p, place in self.places.items() if p[:end] == at), None)

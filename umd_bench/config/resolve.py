@@ -153,18 +153,13 @@ def _refuse_fields_of_a_trial(document: Document) -> None:
         return
     place = document.place((found[0],))
     if place is not None and place.line is None:
-        raise UserError(
-            f"{place} is not accepted: {found[0]} is a field of a trial: expected {_below_trial(place)}=... in a sweep"
-        )
+        meant = place.source.replace("--set ", "--set trial.", 1)
+        raise UserError(f"{place} is not accepted: {found[0]} is a field of a trial: expected {meant}=... in a sweep")
     alone = not {"trial", "axes", "search"} & document.value.keys()
     raise UserError(
         f"{place}: {found[0]} is a field of a trial: "
         + ("expected a sweep's file; `umd-bench train` runs a trial" if alone else "in a sweep it stands below trial")
     )
-
-
-def _below_trial(place: Place) -> str:
-    return place.source.replace("--set ", "--set trial.", 1)
 
 
 def _refuse_fields_of_a_sweep(document: Document) -> None:

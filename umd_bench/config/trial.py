@@ -65,7 +65,7 @@ class TrialConfig(Frozen):
                 why = "is left out" if parent is None else "gives no weights"
                 raise FieldRuleError(
                     f"stages.{name}.parent",
-                    f"{stage.parent!r} {why}: expected one of {', '.join(trained)}, or stages.{name}=null to leave this out too",
+                    f"{stage.parent!r} {why}: expected one of {', '.join(trained)}, or stages.{name}=null to leave this out",
                 )
             if not parent.can_keep(parent.nimg_at(stage.snapshot)):
                 raise FieldRuleError(
