@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import signal
 import subprocess
@@ -73,7 +74,10 @@ def test_the_verbs_that_look_at_results(finished: Path) -> None:
     status = run("status", "small", cwd=finished)
     assert status.stdout.count("done") >= 20
     plan = run("plan", "small.yaml", "--set", "seeds=[0, 1, 2]", cwd=finished)
-    assert "10 new, 20 reused" in plan.stdout
+    assert "30 stages: 10 new, 20 reused" in plan.stdout
+    told = json.loads(run("plan", "small.yaml", "--set", "seeds=[0, 1, 2]", "--json", cwd=finished).stdout)
+    assert [stage["what"] for stage in told["stages"]].count("reused") == 20
+    assert (told["sweep"], told["forecast"]["stages"]) == ("small", 10)
     assert run("table", "small", cwd=finished).returncode == 0
     key = next(
         path.parent.name
