@@ -11,7 +11,8 @@ import pytest
 from umd_bench import cli
 from umd_bench.evaluation import inception
 from umd_bench.evaluation.catalogue import catalogue
-from umd_bench.evaluation.extractors import EXTRACTORS, load_extractor
+from umd_bench.evaluation.extractors import load_extractor
+from umd_bench.evaluation.known_extractors import EXTRACTORS
 from umd_bench.evaluation.timm_features import DINOV2
 
 pytestmark = pytest.mark.usefixtures("no_weights_of_this_machine")

@@ -49,7 +49,7 @@ def extractor_fetch(
     """Download an extractor's published weights. Nothing else ever downloads any."""
     from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
-    from umd_bench.evaluation.extractors import published_weights
+    from umd_bench.evaluation.known_extractors import published_weights
     from umd_bench.evaluation.weights import fetch
 
     published = published_weights(name)

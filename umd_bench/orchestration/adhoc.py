@@ -23,13 +23,12 @@ from umd_bench.config.validation import validate
 from umd_bench.data.pack import open_data
 from umd_bench.data.sources import data_facts
 from umd_bench.data.vae import decoder_of, rounded
-from umd_bench.engine.families import can_sample
 from umd_bench.engine.loop import pick_device
 from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.samplers import generate
 from umd_bench.engine.snapshot import restore_sampled
-from umd_bench.evaluation.extractors import INCEPTION, extractor_for
 from umd_bench.evaluation.grids import draw_grid, grid_rows
+from umd_bench.evaluation.known_extractors import INCEPTION, extractor_for
 from umd_bench.evaluation.sample_files import SampleWriter
 from umd_bench.store import RunDir
 from umd_bench.store.files import require_writable, write_atomic
@@ -70,7 +69,7 @@ def evaluation_trial(root: Path, key: str, sets: Sequence[str], profiles: Sequen
     stages["probe"] = {"kind": "probe", "parent": spec.kind}
     drawn = _stages_of(profiles)
     generated = list(drawn.values()) or ["generate"]
-    if can_sample(spec.model):
+    if spec.model.can_sample:
         common = {
             "kind": "generate",
             "parent": spec.kind,
@@ -79,14 +78,14 @@ def evaluation_trial(root: Path, key: str, sets: Sequence[str], profiles: Sequen
         }
         stages |= {name: {**common, **({} if profiles else {"n": 500, "steps": 50})} for name in generated}
     document = Document({"stages": stages})
-    if can_sample(spec.model):
+    if spec.model.can_sample:
         for profile, name in drawn.items():
             document = load_profile(profile).below("stages", name).over(document)
     for option in sets:
         path, value, place = parse_set(option)
         if path[0] not in ("probe", "generate"):
             raise UserError(f"{place} is not accepted: expected probe.FIELD=value or generate.FIELD=value")
-        if path[0] == "generate" and not can_sample(spec.model):
+        if path[0] == "generate" and not spec.model.can_sample:
             raise UserError(f"{place} is not accepted: run {run.key} has the family {spec.model.family}, which has no sampler")
         for name in generated if path[0] == "generate" else ["probe"]:
             document = document.patched(("stages", name, *path[1:]), value, place)
