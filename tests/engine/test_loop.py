@@ -100,9 +100,11 @@ def test_a_killed_run_goes_on_from_its_checkpoint_to_the_same_bits(
     for _ in range(2):  # the second attempt is killed as well
         with pytest.raises(Killed):
             attempt(run, spec, pack, after(steps, Killed))
+    assert any(run.path.glob("attempt-*/checkpoints/*")) == (steps >= 5), "one every five steps"
     result = attempt(run, spec, pack)
     assert result.metrics == whole[1].metrics
     same_run(run, whole[0])
+    assert list(run.path.glob("attempt-*/checkpoints/*")) == []
 
 
 @pytest.mark.parametrize("damage", ["bit", "torn", "no checksum", "not safetensors"])

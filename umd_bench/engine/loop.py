@@ -104,7 +104,7 @@ def train(
             begun, started = state.nimg, time.perf_counter()
             _train(state, spec, stage, pack, attempt, missing, stop, group)
             seconds, trained = time.perf_counter() - started, state.nimg - begun
-        remove_checkpoints(attempt.checkpoints)
+        remove_checkpoints(attempt.run.checkpoint_dirs())
     outcome = snapshot_outcome(attempt.run, stage.nimg)
     return TrainResult(
         metrics=outcome["metrics"],
