@@ -15,10 +15,14 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch
+import torch.distributed as dist
 from orchestration.small import write_small
+from torch.distributed import HashStore, TCPStore
 
 from umd_bench.config.resolve import Trial, load_sweep
 from umd_bench.data.pack import data_root
+from umd_bench.engine import parallel
 from umd_bench.engine.parallel import RankLost
 from umd_bench.orchestration import execute, ranks
 from umd_bench.orchestration.execute import Site
@@ -271,6 +275,46 @@ def test_a_rank_that_does_not_come_is_lost_in_bounded_time(
     assert stage_state(run) is StageState.INTERRUPTED
     with pytest.raises(RankLost, match="rank 0 is not at"):
         ranks.follow_stage(told[0], 1, local=1)
+
+
+def test_a_rank_that_is_killed_while_all_join_is_lost_in_bounded_time(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "JOINING_SECONDS", 1.0)
+    run = prepared(tmp_path, trial)
+
+    def come_and_go(address: str) -> None:
+        TCPStore("127.0.0.1", int(address.rpartition(":")[2]), is_master=False).set("ready/1", "")
+
+    begun = time.monotonic()
+    with pytest.raises(RankLost, match="gone or silent"):
+        run_stage(tmp_path, run.key, data_root(), beside=Beside("127.0.0.1", come_and_go, 2))
+    assert time.monotonic() - begun < DEADLINE_SECONDS
+    assert stage_state(run) is StageState.INTERRUPTED
+
+
+def test_the_others_join_only_once_all_have_come(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit for joining must not run while rank 0 still waits for the slowest."""
+    monkeypatch.setattr(ranks, "JOIN_SECONDS", 1.0)
+    joined = []
+    monkeypatch.setattr(ranks, "_joined", lambda *_, **__: joined.append(1))
+    run = prepared(tmp_path, trial)
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store.set("stage", ranks._told(trial.specs["pretrain"], run, data_root()))
+    with pytest.raises(RankLost, match="waits for others in vain"):
+        ranks.follow_stage(f"127.0.0.1:{store.port}", 1, local=1)
+    assert store.check(["ready/1"])
+    assert joined == []
+
+
+def test_once_joined_a_rank_is_waited_for_as_long_as_a_checkpoint_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    group = parallel.Group(HashStore(), 0, 1, torch.device("cpu"))
+    try:
+        backend = dist.distributed_c10d._get_default_group()._get_backend(torch.device("cpu"))
+        assert backend.options._timeout.total_seconds() == parallel.STEP_SECONDS > parallel.JOINING_SECONDS
+    finally:
+        group.close()
 
 
 def test_every_device_of_a_stage_is_counted_when_cores_are_divided(

@@ -174,6 +174,7 @@ def _check_site(site: Site, threads: int, devices: frozenset[int]) -> None:
 def _start(missing: Sequence[Node], site: Site, workers: int, stage: str = RUN_STAGE) -> Executor:
     threads = max(node.spec.resources.threads for node in missing)
     devices = max(node.spec.devices for node in missing)
+    on_cpus = site.ray.gpus is None and all(node.spec.resources.device == "cpu" for node in missing)
     return start_executor(
         site.executor,
         site.results,
@@ -183,7 +184,7 @@ def _start(missing: Sequence[Node], site: Site, workers: int, stage: str = RUN_S
         devices=devices,
         cluster=site.cluster,
         stage=stage,
-        ray=site.ray,
+        ray=site.ray.model_copy(update={"gpus": 0.0}) if on_cpus else site.ray,  # what computes on CPUs asks for no GPU
     )
 
 

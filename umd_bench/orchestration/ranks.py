@@ -39,7 +39,7 @@ REACH_SECONDS = 30.0  # for rank 0, which is there already, to be reached
 LEAVE_SECONDS = 10.0  # for every rank to go when the stage is over
 SAY_SECONDS = 1.0  # for a rank that failed to say so
 LOOK_SECONDS = 0.05
-_FAILED, _READY, _STAGE = "failed", "ready", "stage"
+_FAILED, _READY, _ALL, _STAGE = "failed", "ready", "all", "stage"
 
 
 class RankFailed(Exception):  # noqa: N818 - another rank's error, told here
@@ -79,6 +79,7 @@ def together(
         else:
             beside.announce(address)
         _wait_for_all(store, size, started, stop)
+        store.set(_ALL, "")
         with _joined(store, 0, size, device, loopback=host == LOOPBACK) as group:
             patience = LEAVE_SECONDS
             yield group
@@ -112,8 +113,11 @@ def follow_stage(address: str, rank: int, *, local: int, stop: Callable[[], bool
         torch.set_num_threads(spec.resources.threads)
         device = device_of(spec.resources.device, local)
         pack = open_data(spec.reads, Path(told["data_root"]))
-        with suppress(RuntimeError):
+        try:
             store.set(f"{_READY}/{rank}", "")
+            store.wait([_ALL], timedelta(seconds=JOIN_SECONDS))
+        except RuntimeError as error:
+            raise RankLost("rank 0 is gone, or waits for others in vain") from error
         with _joined(store, rank, spec.devices, device, loopback=host == LOOPBACK) as group:
             follow(spec, pack, run, group, stop=stop)
     except (Stopped, NonFiniteError):
