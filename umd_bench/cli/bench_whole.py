@@ -141,10 +141,12 @@ def _everything(where: torch.device, machine: Machine) -> list[tuple[str, Job]]:
             progress=progress,
         )
 
+    on_cpu = where.type == "cpu"
     return [
         train("digits", None, None, 5),
-        train("fashion", None, 64, 3),
-        train("imagenet64", "S/4", 16, 3),
+        train("fashion", None, 64 if on_cpu else None, 3),
+        train("imagenet64", "S/4", 16 if on_cpu else 256, 3),
+        train("imagenet64", "B/4", 4 if on_cpu else 256, 3),
         ("umd-bench bench data --n 2000 --repeats 3", data),
         ("umd-bench bench sample --steps 5 --batch 100 --baseline", sample),
         (

@@ -22,6 +22,34 @@ from umd_bench.cli.shared import (
 app = typer.Typer()
 
 
+def version_and_exit(asked: bool) -> None:
+    """Print which umd-bench this is, of which commit, and the torch it would run on, without importing that."""
+    if not asked:
+        return
+    import importlib.metadata
+
+    import umd_bench
+    from umd_bench.orchestration.provenance import commit
+
+    of_commit = f" (commit {found})" if (found := commit()) is not None else ""
+    try:
+        torch = importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        torch = "not installed"
+    version = ".".join(map(str, sys.version_info[:3]))
+    typer.echo(f"umd-bench {umd_bench.__version__}{of_commit}, python {version}, torch {torch}")
+    raise typer.Exit
+
+
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=version_and_exit, help="Say which version and commit this is."),
+    ] = False,
+) -> None:
+    """Which corruption of an image auto-encoder serves both the representation and the samples?"""
+
+
 @app.command()
 def schema(
     what: Annotated[str, typer.Argument(help="sweep or trial.")] = "sweep",

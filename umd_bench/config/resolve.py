@@ -119,20 +119,61 @@ def load_sweep(path: Path, *, tier: str | None = None, sets: Sequence[str] = ())
         if at[:2] == ("search", "space") and len(at) > 2:
             at = ("search", "space", option.partition("=")[0].removeprefix("search.space."))
         document = document.patched(at, expanded_value(at, value, place) if at[0] == "trial" else value, place)
+    _refuse_fields_of_a_trial(document)
     config = validate(SweepConfig, document)
     return Sweep(config, () if config.search is not None else tuple(_expand(config, document)), document)
 
 
 def load_trial(what: str, *, tier: str | None = None, sets: Sequence[str] = ()) -> Trial:
     """A trial from the name of a method, or from a file: fields of a trial, and ``tier`` where they build on one."""
-    document = Document({"method": what, "tier": "digits"}) if what in method_names() else expanded(read_document(Path(what)))
+    if what in method_names():
+        document = Document({"method": what, "tier": "digits"})
+    else:
+        expected = f"a trial's YAML file, or a method: {', '.join(method_names())}"
+        document = expanded(read_document(Path(what), expected=expected))
     for option in sets:
         at, value, place = parse_set(option)
         document = document.patched(at, expanded_value(at, value, place), place)
     if tier is not None:
         document = document.patched(("tier",), tier, Place("--tier"))
+    _refuse_fields_of_a_sweep(document)
     own = document.without("tier")
     return _trial(own, _Ground(own, document.value.get("tier"), document.place(("tier",))), {})
+
+
+def _refuse_fields_of_a_trial(document: Document) -> None:
+    """Raise :class:`UserError` where a sweep has at its top what belongs below ``trial``, or a single seed."""
+    one_seed = ("trial", "seed") if "seed" in document.part("trial").value else ("seed",)
+    if one_seed in document.places:
+        raise UserError(
+            f"{document.place(one_seed)}: {'.'.join(one_seed)} is not accepted: expected seeds, a list, as in seeds: [0, 1, 2]"
+        )
+    found = [name for name in document.value if name in TrialConfig.model_fields and name not in SweepConfig.model_fields]
+    if isinstance(document.value.get("stages"), dict):  # a sweep's own is a list of names
+        found.append("stages")
+    if not found:
+        return
+    place = document.place((found[0],))
+    if place is not None and place.line is None:
+        meant = place.source.replace("--set ", "--set trial.", 1)
+        raise UserError(f"{place} is not accepted: {found[0]} is a field of a trial: expected {meant}=... in a sweep")
+    alone = not {"trial", "axes", "search"} & document.value.keys()
+    raise UserError(
+        f"{place}: {found[0]} is a field of a trial: "
+        + ("expected a sweep's file; `umd-bench train` runs a trial" if alone else "in a sweep it stands below trial")
+    )
+
+
+def _refuse_fields_of_a_sweep(document: Document) -> None:
+    """Raise :class:`UserError` where a trial's file or its ``--set`` speaks of a sweep."""
+    name = next((name for name in ("trial", "axes", "seeds", "search") if name in document.value), None)
+    if name is None:
+        return
+    place = document.place((name,))
+    if place is not None and place.line is not None:
+        raise UserError(f"{place}: {name} is a field of a sweep: expected a trial's file; `umd-bench sweep` runs a sweep")
+    advice = {"trial": "no trial. before a trial's own field", "seeds": "one number, as in --set seed=0"}
+    raise UserError(f"{place} is not accepted: {name} is a field of a sweep: expected {advice.get(name, 'a field of a trial')}")
 
 
 def _expand(config: SweepConfig, document: Document) -> list[Trial]:

@@ -66,6 +66,10 @@ class StageSpec(Frozen):
         """How many devices the stage runs on: only training is spread over more than one."""
         return self.resources.devices if isinstance(self.stage, TrainStage) else 1
 
+    def on(self, devices: int) -> StageSpec:
+        """The stage on so many devices, whatever it was asked for: of its key that is no part."""
+        return self.model_copy(update={"resources": self.resources.model_copy(update={"devices": devices})})
+
     @property
     def reads(self) -> DataConfig:
         """The data set whose images the stage sees: the trial's, or the one that a probe names."""

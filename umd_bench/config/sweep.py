@@ -54,7 +54,7 @@ class SweepConfig(Frozen):
 
     name: Name
     question: str = Field(default="", description="one sentence: what the sweep asks")
-    tier: Name = Field(default="digits", description="a scale: a name of config/presets/tiers, or a YAML file")
+    tier: str = Field(default="digits", description="a scale: a name of config/presets/tiers, or the path of a YAML file")
     trial: dict[str, Any] = Field(default_factory=dict, description="fields of the trial over the method's and the tier's")
     axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
         default_factory=dict, description="dotted path in the trial, or several with commas -> values"
@@ -69,7 +69,7 @@ class SweepConfig(Frozen):
     @model_validator(mode="after")
     def _axes(self) -> SweepConfig:
         if self.search is None and "axes" not in self.model_fields_set:
-            raise FieldRuleError("axes", "is missing: expected axes, or a search")
+            raise FieldRuleError("axes", "is missing: expected axes, {} where nothing varies but the seed, or a search")
         varied = dict.fromkeys(self.axes, "axes")
         varied |= dict.fromkeys(self.search.space if self.search is not None else (), "search.space")
         if len(varied) < len(self.axes) + (len(self.search.space) if self.search is not None else 0):
@@ -80,7 +80,7 @@ class SweepConfig(Frozen):
             for path in axis_paths(axis):
                 if not _PATH.match(path) or path.split(".")[0] not in AXIS_ROOTS:
                     raise FieldRuleError(
-                        field, f"{path!r} is no field of a trial that can vary: expected a path below {AXIS_ROOTS}"
+                        field, f"{path!r} is no field of a trial that can vary: expected a path below {', '.join(AXIS_ROOTS)}"
                     )
                 if path in paths:
                     raise FieldRuleError(field, f"{path} is named twice: a field can vary along one axis only")
@@ -93,5 +93,5 @@ class SweepConfig(Frozen):
         if len(set(self.seeds)) != len(self.seeds):
             raise FieldRuleError("seeds", f"{self.seeds} lists one twice")
         if self.report.x is not None and self.report.x not in varied:
-            raise FieldRuleError("report.x", f"{self.report.x!r} is not an axis: expected one of {list(varied)}")
+            raise FieldRuleError("report.x", f"{self.report.x!r} is not an axis: expected one of {', '.join(varied)}")
         return self

@@ -52,14 +52,14 @@ class _Worker:
         self._stopped.setdefault(key, threading.Event()).set()
 
     @ray.method(concurrency_group="stage")  # type: ignore[untyped-decorator]
-    def run(self, key: str, call: int | None = None) -> None:
-        """What it returns stays here, and need not be fit to be sent; ``call`` numbers a stage on several devices."""
+    def run(self, key: str, call: int | None = None, size: int = 1) -> None:
+        """What it returns stays here, and need not be fit to be sent; ``call`` numbers a stage on ``size`` devices."""
         stop = self._stopped.setdefault(key, threading.Event()).is_set
         try:
             if call is None:
                 self._run(self._root, key, self._data_root, stop=stop)
             else:
-                beside = Beside(ray.util.get_node_ip_address(), self._told(call).put)
+                beside = Beside(ray.util.get_node_ip_address(), self._told(call).put, size)
                 self._run(self._root, key, self._data_root, stop=stop, beside=beside)
         finally:
             del self._stopped[key]
@@ -201,7 +201,7 @@ class RayExecutor:
                 self._running[first.run.remote(key)] = (key, first)
                 continue
             self._calls += 1
-            self._running[first.run.remote(key, self._calls)] = (key, first)
+            self._running[first.run.remote(key, self._calls, devices)] = (key, first)
             address = first.address.remote(self._calls)
             for rank, actor in enumerate(others, 1):
                 self._following[actor.follow.remote(address, rank)] = actor
