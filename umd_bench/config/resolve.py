@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from umd_bench.config.collecting import uncollected
 from umd_bench.config.documents import Document, Path_, Place, parse_set, read_document
 from umd_bench.config.errors import FieldError, UserError, one_of
 from umd_bench.config.protocols import FIELD as PROTOCOL
@@ -105,6 +106,7 @@ def tier_names() -> list[str]:
     return list(_names("tiers"))
 
 
+@uncollected()
 def load_sweep(path: Path, *, tier: str | None = None, sets: Sequence[str] = ()) -> Sweep:
     """Read a sweep file and expand it to its trials. Raises :class:`UserError` for the first mistake found."""
     document = expanded(read_document(path), "trial")
