@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 
@@ -69,6 +71,33 @@ def print_report(root: Path, sweep: str, console: Console) -> None:
         if path
     ]
     console.print(f"\n{paths.table_md.parent}: {', '.join(shown)}", highlight=False, markup=False, soft_wrap=True)
+
+
+def report_json(root: Path, sweep: str) -> dict[str, Any]:
+    """The report for programs, after it was written as :func:`print_report` does, which says what is raised.
+
+    ``rows`` are those of table.csv, an arm or a reference each, every number at full precision and null where there is none;
+    ``search`` those of search.csv where the sweep is a search; ``notes`` say what the numbers are; ``files`` are the report's.
+    """
+    summary = summarize(root, sweep)
+    paths = write_report(summary, root)
+    found = summarize_search(summary)
+    return {
+        "schema": 1,
+        "sweep": sweep,
+        "question": summary.sweep.question,
+        "tier": summary.sweep.tier,
+        "rows": _records(summary.frame()),
+        "search": None if found is None else _records(found.frame()),
+        "notes": list(summary.notes if found is None else found.notes),
+        "files": [str(path) for path in asdict(paths).values() if path is not None],
+    }
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    plain = frame.astype(object).where(frame.notna(), None)
+    rows = plain.to_dict("records")
+    return [{str(k): v.item() if isinstance(v, np.generic) else v for k, v in row.items()} for row in rows]
 
 
 def cost_summary(costs: pd.DataFrame) -> pd.DataFrame:
