@@ -106,11 +106,16 @@ def test_html_escapes_what_a_sweep_is_called(root: Path) -> None:
 def test_the_terminal_table_fits_and_loses_no_cell(root: Path, width: int) -> None:
     summary = summarize(root, "mask_ratio")
     console = rich.console.Console(width=width, file=io.StringIO(), record=True, color_system=None)
-    console.print(tables.terminal(summary, "Title"))
+    console.print(tables.terminal(summary, "Title", width))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
     digits = re.sub(r"[^0-9]", "", "".join(tables.cells(summary).iloc[0]))
+    if width == 120:
+        assert tables.narrowest(summary) <= width
+        words = text.split()
+        assert words.count("digits_cnn") == 4, "headers are wrapped at words"
+        assert {"accuracy_", "fd_inf_", "train", "mask_ratio"} <= {*words}
     if width == 120:  # narrower ones fold their cells over lines
         assert digits == re.sub(r"[^0-9]", "", next(line for line in text.splitlines() if line.strip().startswith("0 ")))
 
