@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from umd_bench.config import resolve
+from umd_bench.config.documents import Document
 from umd_bench.config.errors import UserError
 from umd_bench.config.resolve import PRESETS, axis_names, json_schema, load_sweep, load_trial, method_names, tier_names
+from umd_bench.config.trial import TrialConfig
+from umd_bench.config.validation import validate
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
@@ -51,6 +55,60 @@ def test_a_sweep_is_every_combination_of_its_axes_with_every_seed(tmp_path: Path
     assert first.noise.schedule == "linear"
     assert first.stages["pretrain"].nimg == 1280
     assert first.stages["pretrain"].corruption.mask_ratio == 0.25
+
+
+IMPORTED = """\
+name: imported
+tier: digits
+trial:
+  method: umd
+  stages:
+    pretrain: null
+    finetune: null
+    finetune_probe: null
+    given: {kind: import, layout: umd-bench, file: a.safetensors, sha256: '%s', nimg: 32}
+    probe: {parent: given}
+    generate: {parent: given}
+axes:
+  stages.probe.shots: [[5], [10]]
+seeds: [7, 3, 11]
+""" % ("0" * 64)
+
+
+@pytest.mark.parametrize("text", [SWEEP.replace("[0, 1]", "[4, 0, 9]"), IMPORTED], ids=["trained", "imported"])
+@pytest.mark.parametrize("stages", ["", "stages: [probe]\n"], ids=["all", "some"])
+def test_a_trial_is_the_same_whatever_other_seeds_the_sweep_has(tmp_path: Path, text: str, stages: str) -> None:
+    together = load_sweep(write(tmp_path, text + stages))
+    for seed in together.config.seeds:
+        alone = load_sweep(write(tmp_path, text + stages), sets=[f"seeds=[{seed}]"]).trials
+        among = [trial for trial in together.trials if trial.config.seed == seed]
+        assert [(t.id, t.config, t.specs, t.axes) for t in among] == [(t.id, t.config, t.specs, t.axes) for t in alone]
+        for one, other in zip(among, alone, strict=True):
+            assert [s.key for s in one.specs.values()] == [s.key for s in other.specs.values()]
+            # as a worker computes it from config.yaml
+            assert [type(s).model_validate(s.model_dump()).key for s in one.specs.values()] == [
+                s.key for s in other.specs.values()
+            ]
+            assert one.document.value == other.document.value
+
+
+def test_a_trial_is_validated_once_whatever_the_number_of_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    validated = []
+    monkeypatch.setattr(resolve, "validate", lambda model, document: validated.append(model) or validate(model, document))
+    load_sweep(write(tmp_path, SWEEP.replace("[0, 1]", str(list(range(50))))))
+    assert validated.count(TrialConfig) == 4
+
+
+def test_reading_a_trial_walks_its_own_places_and_not_those_of_the_whole_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = []
+    part = Document.part
+    monkeypatch.setattr(Document, "part", lambda self, *path: parts.append(path) or part(self, *path))
+    load_sweep(write(tmp_path, SWEEP.replace("[linear, cosine]", "[linear]")))
+    few = len(parts)
+    load_sweep(write(tmp_path, SWEEP.replace("[linear, cosine]", "[linear, cosine, sigmoid, laplace]")))
+    assert len(parts) == 2 * few
 
 
 def test_adding_a_value_keeps_the_other_trials_keys(tmp_path: Path) -> None:

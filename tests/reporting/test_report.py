@@ -19,6 +19,7 @@ from umd_bench.reporting import figures, tables
 from umd_bench.reporting.frames import cost_table
 from umd_bench.reporting.report import cost_summary, print_report, write_report
 from umd_bench.reporting.summary import summarize
+from umd_bench.store import RunDir, read_sweep
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,14 @@ def test_a_report_written_again_by_another_process_has_the_same_bytes(root: Path
     here, there = _bytes(tmp_path / "here"), _bytes(tmp_path / "there")
     assert len(here) == 9
     assert {name for name in here if here[name] != there[name]} == set()
+
+
+def test_a_report_reads_each_run_directory_once(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    config = RunDir.config
+    monkeypatch.setattr(RunDir, "config", lambda run: (read.append(run.key), config(run))[1])
+    write_report(summarize(root, "methods"), root, out=tmp_path)
+    assert len(read) == len(set(read)) == len({key for t in read_sweep(root, "methods").trials for key in t.stages.values()})
 
 
 def test_a_report_of_nothing_yet_is_a_table_of_dashes(tmp_path: Path) -> None:

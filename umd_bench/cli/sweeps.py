@@ -85,17 +85,23 @@ def sweep(
         return
     nodes = prepare(resolved.trials, site)
     record = sweep_record(resolved)
-    write_sweep(results, record)
-    keep_forecast(results, record.name, forecast(results, nodes, 1, data_root=site.data))
+    request = cancel_request(results, record.name)
+
+    def begin() -> None:
+        write_sweep(results, record)
+        keep_forecast(results, record.name, forecast(results, nodes, 1, data_root=site.data))
+        request.unlink(missing_ok=True)
+
     reused = sum(node.state is StageState.DONE for node in nodes.values())
     console.print(f"{record.name} ({record.tier}): {len(record.trials)} trials, {len(nodes)} stages, {reused} reused")
-    request = cancel_request(results, record.name)
-    request.unlink(missing_ok=True)
     if detach:
+        begin()
         leave(nodes, site, f"`umd-bench status {record.name}`")
         return
     tracking = BackgroundProjection(mlflow, results, record)
-    progress = execute(nodes, resolved.trials, site, console, on_change=lambda _: tracking.tick(), cancelled=request.exists)
+    progress = execute(
+        nodes, resolved.trials, site, console, on_change=lambda _: tracking.tick(), cancelled=request.exists, on_start=begin
+    )
     if progress.finished or progress.reused:
         print_report_of(results, record.name)
         console.print(tracking.finish(), highlight=False, soft_wrap=True)

@@ -92,8 +92,8 @@ def _merge(base: dict[str, Any], over: dict[str, Any], path: Path_, places: dict
         if isinstance(value, dict) and isinstance(beneath, dict) and not _of_two_kinds(beneath, value):
             merged[name] = _merge(beneath, value, below, places)
         else:
-            for stale in [p for p in places if p[: len(below)] == below]:
-                del places[stale]
+            for stale in _paths_below(beneath, below):
+                places.pop(stale, None)
             merged[name] = value
     return merged
 
@@ -151,10 +151,11 @@ def parse_document(text: str, source: str) -> Document:
     """Parse one YAML mapping; ``source`` names it in errors."""
     places: dict[Path_, Place] = {(): Place(source)}  # of an empty file too
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
         if node is not None:
             _collect(node, (), source, places)
-        value = yaml.safe_load(text)
+        value = None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise UserError(f"{source}:{line}: broken YAML: {error.problem}") from None

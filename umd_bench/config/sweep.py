@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -20,6 +21,21 @@ _PATH = re.compile(r"^[a-z_][a-z0-9_]*(\.[a-z_0-9]+)*$")
 def axis_paths(axis: str) -> tuple[str, ...]:
     """The fields that an axis sets: one path, or several joined by commas that take the same value together."""
     return tuple(path.strip() for path in axis.split(","))
+
+
+def _repeated(values: Iterable[Any]) -> Iterator[Any]:
+    """The values that one before them equals. Only those that are no scalars are compared one by one."""
+    scalars: set[Any] = set()
+    others: list[Any] = []
+    for value in values:
+        if isinstance(value, Hashable):
+            if value in scalars:
+                yield value
+            scalars.add(value)
+        else:
+            if value in others:
+                yield value
+            others.append(value)
 
 
 class ReportConfig(Frozen):
@@ -72,9 +88,8 @@ class SweepConfig(Frozen):
             if len({path.rsplit(".", 1)[-1] for path in axis_paths(axis)}) > 1:
                 raise FieldRuleError(field, f"{axis!r} joins other fields: expected paths that end alike, as in a.nimg, b.nimg")
         for axis, values in self.axes.items():
-            repeated = [value for i, value in enumerate(values) if value in values[:i]]
-            if repeated:
-                raise FieldRuleError("axes", f"{axis} lists {repeated[0]!r} twice")
+            for repeated in _repeated(values):
+                raise FieldRuleError("axes", f"{axis} lists {repeated!r} twice")
         if len(set(self.seeds)) != len(self.seeds):
             raise FieldRuleError("seeds", f"{self.seeds} lists one twice")
         if self.report.x is not None and self.report.x not in varied:

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
+from umd_bench.config.collecting import uncollected
 from umd_bench.config.resolve import Sweep, Trial
 from umd_bench.config.stage import StageSpec
 from umd_bench.store import RunDir, StageState, SweepRecord, TrialRecord, stage_state
@@ -37,6 +38,7 @@ class Node:
         return self.spec.key
 
 
+@uncollected()
 def build_graph(root: Path, trials: Iterable[Trial]) -> dict[str, Node]:
     """Nodes by key, parents before children, in the order of the trials; nothing is written.
 

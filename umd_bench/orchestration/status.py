@@ -7,12 +7,14 @@ from pathlib import Path
 
 from rich.table import Table
 
+from umd_bench.config.collecting import uncollected
 from umd_bench.config.pruning import percent
 from umd_bench.orchestration.plan import Node
 from umd_bench.orchestration.survey import Stand, Survey, expected, keys_of
 from umd_bench.store import RunDir, StageState, list_sweeps, read_sweep
 
 
+@uncollected()
 def status_table(root: Path, name: str | None, *, keys: bool = False) -> Table:
     """One row a sweep, or with ``name`` one row a trial of it with the state of each stage, or with ``keys`` one row a stage.
 

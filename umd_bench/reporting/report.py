@@ -13,7 +13,6 @@ from rich.console import Console
 
 from umd_bench.reporting import figures, tables
 from umd_bench.reporting.arm_costs import arm_costs
-from umd_bench.reporting.frames import cost_table
 from umd_bench.reporting.search_figure import search_figure
 from umd_bench.reporting.searches import search_cells, search_terminal, summarize_search
 from umd_bench.reporting.summary import Column, Summary, summarize
@@ -43,7 +42,7 @@ class ReportPaths:
 def write_report(summary: Summary, root: Path, *, out: Path | None = None, title: str | None = None) -> ReportPaths:
     """Write the report of a sweep below ``root`` into ``out``, the sweep's own folder when left out."""
     name = summary.sweep.name
-    return _write(summary, cost_table(root, name), out or sweep_dir(root, name), title or name)
+    return _write(summary, out or sweep_dir(root, name), title or name)
 
 
 def print_report(root: Path, sweep: str, console: Console) -> None:
@@ -133,7 +132,7 @@ def cost_summary(costs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(names), dtype="string")
 
 
-def _write(summary: Summary, costs: pd.DataFrame, out: Path, title: str) -> ReportPaths:
+def _write(summary: Summary, out: Path, title: str) -> ReportPaths:
     found = summarize_search(summary)
     drawn = figures.figure(summary) if found is None else search_figure(found)
     paths = ReportPaths(
@@ -149,8 +148,8 @@ def _write(summary: Summary, costs: pd.DataFrame, out: Path, title: str) -> Repo
         search_md=None if found is None else out / "search.md",
         search_csv=None if found is None else out / "search.csv",
     )
-    cost_lines = [f"# What {title} cost", "", *tables.markdown_rows(cost_summary(costs))]
-    by_arm = arm_costs(summary, costs)
+    cost_lines = [f"# What {title} cost", "", *tables.markdown_rows(cost_summary(summary.costs))]
+    by_arm = arm_costs(summary, summary.costs)
     if len(by_arm):
         cost_lines += ["", "## Pre-training, arm by arm", "", *tables.markdown_rows(by_arm)]
     texts = {
@@ -159,7 +158,7 @@ def _write(summary: Summary, costs: pd.DataFrame, out: Path, title: str) -> Repo
         paths.table_md: tables.markdown(summary, title),
         paths.table_tex: tables.latex(summary, title),
         paths.table_html: tables.page(summary, title, None if drawn is None else "figure.png"),
-        paths.cost_csv: tables.csv(costs),
+        paths.cost_csv: tables.csv(summary.costs),
         paths.cost_md: "\n".join(cost_lines) + "\n",
     }
     if found is not None:
