@@ -62,7 +62,9 @@ def test_a_report_of_nothing_yet_is_a_table_of_dashes(tmp_path: Path) -> None:
     assert not (tmp_path / "sweeps/noise_schedule/figure.png").exists()
     text = paths.table_md.read_text()
     assert "| linear" in text
-    assert "Missing: pretrain of schedule=linear,seed=0; schedule=linear,seed=1" in text
+    assert (
+        "Missing: pretrain, probe, finetune, finetune_probe, generate of schedule=linear,seed=0; schedule=linear,seed=1" in text
+    )
 
 
 def test_markdown_has_a_cell_for_every_arm_and_column(root: Path) -> None:
