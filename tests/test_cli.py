@@ -71,6 +71,11 @@ def test_a_killed_ray_sweep_resumes_to_the_same_tables_as_an_inline_one(finished
 
 @pytest.mark.slow
 def test_the_verbs_that_look_at_results(finished: Path) -> None:
+    checked = json.loads(run("doctor", "--json", "--mlflow", "off", cwd=finished).stdout)
+    assert {"pass"} <= {finding["level"] for finding in checked["findings"]} <= {"pass", "warn"}
+    reported = json.loads(run("table", "small", "--json", cwd=finished).stdout)
+    assert [row["mask_ratio"] for row in reported["rows"] if row["row"] == "arm"] == [0.25, 0.5]
+    assert reported["rows"][0]["generate.fd_digits_cnn.n"] == 2
     status = run("status", "small", cwd=finished)
     assert status.stdout.count("done") >= 20
     plan = run("plan", "small.yaml", "--set", "seeds=[0, 1, 2]", cwd=finished)

@@ -72,6 +72,9 @@ def doctor(
     ] = False,
     probe_seconds: Annotated[float, typer.Option("--probe-seconds", min=1, help="How long to wait for that job.")] = 120.0,
     mlflow: TrackingOption = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object, for programs: findings of a level, what and remedy.")
+    ] = False,
     results: ResultsOption = RESULTS,
     data_root: DataOption = None,
 ) -> None:
@@ -88,9 +91,15 @@ def doctor(
         raise UserError(f"--probe-node asks a node of a cluster: expected --on slurm, found --on {on or '(nothing)'}")
     settings = cluster_settings(on or "(nothing)", cluster, slurm or [])
     aim = Aim(on == "slurm", settings, probe_seconds if probe_node else None, lambda: look_at_store(mlflow, results))
-    failed = False
+    found = []
     for finding in examine(results, folder_of_data(data_root), aim):
-        console.print(finding.line(), highlight=False, soft_wrap=True)
-        failed |= finding.failed
-    if failed:
+        found.append(finding)
+        if not as_json:
+            console.print(finding.line(), highlight=False, soft_wrap=True)
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        typer.echo(json.dumps({"schema": 1, "findings": [asdict(finding) for finding in found]}))
+    if any(finding.failed for finding in found):
         raise typer.Exit(1)

@@ -188,9 +188,14 @@ def status(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object, for programs; docs/search.md has its fields.")
     ] = False,
+    keys: Annotated[bool, typer.Option("--keys", help="Of a SWEEP: the key of each stage, its RUN for other verbs.")] = False,
     results: ResultsOption = RESULTS,
 ) -> None:
     """Show where sweeps stand, read from the run directories."""
+    from umd_bench.config.errors import UserError
+
+    if keys and (name is None or as_json):
+        raise UserError("--keys is for one sweep's table: expected a SWEEP, and no --json, which has the keys in it")
     if as_json:
         import json
 
@@ -200,7 +205,7 @@ def status(
         return
     from umd_bench.orchestration.status import status_table
 
-    console.print(status_table(results, name))
+    console.print(status_table(results, name, keys=keys))
 
 
 @app.command()
@@ -219,14 +224,24 @@ def cancel(
     if sweep is not None:
         cancel_request(results, sweep).touch()
     ended, busy = cancel_jobs(results, keys)
-    at_work = "" if sweep is None else f"; a command at work on {sweep} stops as soon as it can"
+    at_work = "" if sweep is None else f"; if a command is at work on {sweep}, it stops as soon as it can"
     console.print(f"{ended} jobs ended, {busy} still save their state{at_work}", highlight=False, soft_wrap=True)
 
 
 @app.command()
 def table(
     name: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object instead of the table, for programs: rows, notes and files.")
+    ] = False,
     results: ResultsOption = RESULTS,
 ) -> None:
     """Write a sweep's tables and figure anew from the run directories, and print the table."""
+    if as_json:
+        import json
+
+        from umd_bench.reporting.report import report_json
+
+        typer.echo(json.dumps(report_json(results, name)))
+        return
     print_report_of(results, name)

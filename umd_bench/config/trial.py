@@ -29,7 +29,10 @@ class Resources(Frozen):
     threads: int = Field(default=1, ge=1, description="of each device")
     devices: int = Field(default=1, ge=1, description="that a training stage is spread over; other stages take one")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    compile: bool = Field(default=False, description="train through torch.compile; minutes of compiling on a CPU")
+    compile: bool = Field(
+        default=False,
+        description="train through torch.compile: minutes of compiling, kept in the user's cache (docs/compile.md)",
+    )
 
 
 class TrialConfig(Frozen):

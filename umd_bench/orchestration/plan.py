@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
+from umd_bench.config.collecting import uncollected
 from umd_bench.config.resolve import Sweep, Trial
 from umd_bench.config.stage import StageSpec
 from umd_bench.store import RunDir, StageState, SweepRecord, TrialRecord, stage_state
@@ -37,6 +38,7 @@ class Node:
         return self.spec.key
 
 
+@uncollected()
 def build_graph(root: Path, trials: Iterable[Trial]) -> dict[str, Node]:
     """Nodes by key, parents before children, in the order of the trials; nothing is written.
 
@@ -91,7 +93,7 @@ def sweep_record(sweep: Sweep) -> SweepRecord:
         tier=sweep.config.tier,
         axes={path: _distinct(trial.axes[path] for trial in sweep.trials) for path in sweep.config.axes},
         seeds=sweep.config.seeds,
-        report=sweep.config.report,
+        report=sweep.config.report.model_copy(update={"baseline": sweep.baseline}),
         trials=trial_records(sweep.trials),
     )
 

@@ -13,9 +13,10 @@ from typing import Any, TypeGuard
 
 import pandas as pd
 
+from umd_bench.config.arms import axis_names
+from umd_bench.config.collecting import uncollected
 from umd_bench.config.generating import GenerateStage
 from umd_bench.config.probing import ProbeStage
-from umd_bench.config.resolve import axis_names
 from umd_bench.reporting.stages import StageReader, StageRecord
 from umd_bench.store import SweepRecord, read_sweep
 
@@ -107,6 +108,7 @@ def cost_table(root: Path, sweep: str) -> pd.DataFrame:
     return read_tables(root, sweep)[2]
 
 
+@uncollected()
 def read_tables(root: Path, sweep: str) -> tuple[SweepRecord, pd.DataFrame, pd.DataFrame]:
     """The sweep's record, :func:`long_table` and :func:`cost_table`, from one look at every run directory."""
     record = read_sweep(root, sweep)
