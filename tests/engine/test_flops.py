@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from umd_bench.config.model import ModelConfig
+from umd_bench.config.noise import NoiseConfig
 from umd_bench.config.training import CorruptionConfig, TrainStage
+from umd_bench.engine.corruption import Noise
 from umd_bench.engine.flops import flops_per_image
+from umd_bench.engine.model import AutoEncoder
+from umd_bench.engine.noise_process import NoiseProcess
+from umd_bench.engine.objective import umd_loss
 
 MODEL = ModelConfig(patch=2, width=96, depth=2, decoder_depth=1, heads=4)
 
@@ -37,3 +44,33 @@ def test_masking_makes_steps_cheaper_and_groups_add_up() -> None:
     dit, mae, umd = count(r_t0=0), count(r_t0=1), count(r_t0=0.5, mask_ratio=0.375)
     assert mae < umd < dit
     assert umd == pytest.approx((count(r_t0=0, mask_ratio=0.375) + mae) / 2, rel=1e-3)
+
+
+def counted_by_torch(config: ModelConfig, stage: TrainStage, *, size: int, channels: int, classes: int) -> float:
+    """What torch's counter sees of the step itself, on the meta device: nothing is computed."""
+    B = stage.batch
+    with torch.device("meta"):
+        model = AutoEncoder(config, size=size, channels=channels, classes=classes)
+        x_0 = torch.empty(B, channels, size, size)
+        noise = Noise(
+            t=torch.empty(B, dtype=torch.float64),
+            eps=torch.empty_like(x_0),
+            mask_noise=torch.empty(B, model.n_patches),
+            drop_label=torch.empty(B, dtype=torch.bool),
+        )
+        label = torch.empty(B, dtype=torch.int64) if stage.labels else None
+        process = NoiseProcess(NoiseConfig(), torch.device("meta"))
+        with FlopCounterMode(display=False) as counter:
+            torch.autograd.backward(umd_loss(model, x_0, noise, stage, process, label).loss)
+    return float(counter.get_total_flops()) / B
+
+
+@pytest.mark.parametrize("labels", [False, True])
+@pytest.mark.parametrize("adaln", [True, False])
+@pytest.mark.parametrize(("r_t0", "mask_ratio"), [(0, 0), (0, 0.5), (0.5, 0.375), (0.25, 0), (1, 0)])
+def test_the_count_is_exactly_the_one_of_torch(r_t0: float, mask_ratio: float, adaln: bool, labels: bool) -> None:
+    config = ModelConfig(patch=4, width=32, depth=3, decoder_depth=2, heads=2, class_tokens=3, adaln=adaln)
+    corruption = CorruptionConfig(r_t0=r_t0, mask_ratio=mask_ratio)
+    stage = TrainStage(kind="pretrain", nimg=64, batch=8, labels=labels, corruption=corruption)
+    shape = {"size": 16, "channels": 3, "classes": 10 if labels else 0}
+    assert flops_per_image(config, stage, **shape) == counted_by_torch(config, stage, **shape)

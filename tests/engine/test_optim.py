@@ -9,6 +9,7 @@ from golden_files import Arrays, arrays
 from torch import nn
 
 from umd_bench.config.training import CorruptionConfig, OptimConfig, TrainStage
+from umd_bench.engine import optim
 from umd_bench.engine.ema import WeightAverage
 from umd_bench.engine.optim import (
     build_optimizer,
@@ -62,7 +63,11 @@ def largest_error(model: Leaves, expected: Arrays) -> float:
     return max(np.abs(model.value(name).detach().numpy() - value).max() for name, value in expected.items())
 
 
-def test_six_steps_with_the_bf16_moment_are_the_official_ones_and_the_moment_to_the_bit() -> None:
+@pytest.mark.parametrize("cached", [5, 20, 1 << 18], ids=lambda n: f"{n} numbers at a time")
+def test_six_steps_with_the_bf16_moment_are_the_official_ones_and_the_moment_to_the_bit(
+    cached: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optim, "_CACHED", cached)
     model = Leaves(part("p0"))
     optimizer = build_optimizer(model, OptimConfig(first_moment="bf16"))
     for step in range(6):

@@ -10,6 +10,7 @@ import torch
 from golden_files import arrays, images, tiny_model, worst
 from torch import Tensor
 
+from umd_bench.config import generating
 from umd_bench.config.errors import FieldError
 from umd_bench.config.generating import GenerateStage
 from umd_bench.config.model import ModelConfig
@@ -142,8 +143,8 @@ def seen_by_a_sampler(model: Callable[..., object], x: Tensor, t: int, label: Te
         return x
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SAMPLERS, "look", Sampler(look))
-        stage = config(sampler="look", cfg_scale=cfg_scale)
+        patch.setitem(SAMPLERS, "euler", Sampler(look))
+        stage = config(sampler="euler", cfg_scale=cfg_scale)
         generate(model, COSINE, stage, label=label, indices=[0], seed=0)  # type: ignore[arg-type]
     return torch.cat(found, dim=1)
 
@@ -155,6 +156,10 @@ def test_no_guidance_costs_one_pass_of_the_batch_and_guidance_one_of_twice_as_ma
         rows.clear()
         generate(model, COSINE, config(steps=4, cfg_scale=cfg_scale), label=torch.arange(3), indices=range(3), seed=0)
         assert rows == [expected] * 5
+
+
+def test_the_configuration_lists_the_samplers() -> None:
+    assert sorted(SAMPLERS) == sorted(generating.SAMPLERS)
 
 
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))

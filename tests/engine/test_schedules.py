@@ -50,6 +50,11 @@ def test_every_schedule_has_its_parameters_in_the_configuration() -> None:
     assert SCHEDULES.keys() == SCHEDULE_PARAMETERS.keys() == ENDS.keys()
 
 
+def test_the_configuration_says_which_schedules_know_whole_times_only() -> None:
+    built = {name: NoiseProcess(NoiseConfig(schedule=name)).discrete for name in SCHEDULES}
+    assert {name: NoiseConfig(schedule=name).discrete for name in SCHEDULES} == built
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_schedule_begins_and_ends_where_its_paper_says(name: str) -> None:
     process = NoiseProcess(NoiseConfig(schedule=name))

@@ -14,7 +14,8 @@ from small_parents import digits
 from umd_bench.config.errors import UserError
 from umd_bench.data.pack import Pack, Split, data_root
 from umd_bench.evaluation import classifier
-from umd_bench.evaluation.classifier import RECIPES, accuracy, build_classifier, read_weights, train_classifier, train_extractor
+from umd_bench.evaluation.classifier import accuracy, build_classifier, read_weights, train_classifier, train_extractor
+from umd_bench.evaluation.recipes import RECIPES
 
 
 @pytest.fixture(autouse=True)

@@ -14,18 +14,17 @@ from small_parents import digits
 from umd_bench.config.data import DataConfig
 from umd_bench.config.errors import FieldError, UserError
 from umd_bench.data.sources import SOURCES, DataFacts, data_facts
-from umd_bench.evaluation import extractors
-from umd_bench.evaluation.classifier import RECIPES, accuracy, build_classifier, read_weights
-from umd_bench.evaluation.extractors import (
-    EXTRACTORS,
-    WEIGHTS,
-    Features,
-    check_extractor,
-    extractor_for,
-    load_extractor,
-)
+from umd_bench.evaluation import recipes
+from umd_bench.evaluation.classifier import accuracy, build_classifier, read_weights
+from umd_bench.evaluation.extractors import LOADERS, Features, load_extractor
+from umd_bench.evaluation.known_extractors import EXTRACTORS, check_extractor, extractor_for
+from umd_bench.evaluation.recipes import RECIPES, WEIGHTS
 
 MEGABYTE = 1 << 20
+
+
+def test_every_extractor_that_is_known_can_be_loaded() -> None:
+    assert LOADERS.keys() == EXTRACTORS.keys()
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -66,7 +65,7 @@ def test_digits_extractor_is_as_accurate_as_its_description_says() -> None:
 def test_changed_or_missing_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for file in WEIGHTS.glob("digits_cnn.*"):
         shutil.copy(file, tmp_path)
-    monkeypatch.setattr(extractors, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(recipes, "WEIGHTS", tmp_path)
     load_extractor("digits_cnn")
     weights = tmp_path / "digits_cnn.safetensors"
     damaged = bytearray(weights.read_bytes())

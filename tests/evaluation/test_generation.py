@@ -26,11 +26,12 @@ from umd_bench.data.sources import source
 from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.samplers import generate
 from umd_bench.engine.snapshot import restore_model
-from umd_bench.evaluation import StageResult, generation, run_generate
+from umd_bench.evaluation import generation
 from umd_bench.evaluation.extractors import Extractor, Features, load_extractor
-from umd_bench.evaluation.generation import sample_labels
+from umd_bench.evaluation.generation import run_generate, sample_labels
 from umd_bench.evaluation.grids import draw_grid, grid_rows
 from umd_bench.evaluation.reference import reference_of
+from umd_bench.evaluation.result import StageResult
 from umd_bench.evaluation.statistics import Gaussian, frechet_distance, inception_score
 from umd_bench.store.run import RunDir
 

@@ -14,7 +14,8 @@ from agreement_extractors import random_inception_weights
 
 from umd_bench.config.errors import UserError
 from umd_bench.evaluation import inception
-from umd_bench.evaluation.extractors import EXTRACTORS, Extractor, Features, load_extractor
+from umd_bench.evaluation.extractors import Extractor, Features, load_extractor
+from umd_bench.evaluation.known_extractors import EXTRACTORS
 
 NAME = "inception-v3-compat"
 

@@ -17,7 +17,9 @@ from umd_bench.data.loader import to_unit
 from umd_bench.data.sources import source
 from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.snapshot import restore_model
-from umd_bench.evaluation import StageResult, features, probes, run_probe
+from umd_bench.evaluation import features, probes
+from umd_bench.evaluation.probes import run_probe
+from umd_bench.evaluation.result import StageResult
 from umd_bench.evaluation.ridge import draw_shots, fit_ridge
 
 

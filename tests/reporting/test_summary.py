@@ -106,7 +106,7 @@ def test_a_failed_seed_lowers_n_and_is_named(tmp_path: Path) -> None:
     arms = {row.axes["mask_ratio"]: row for row in summary.arms}
     assert (arms[0.5].estimates[FD].n, arms[0.5].estimates[PROBE].n, arms[0.25].estimates[FD].n) == (2, 3, 3)
     assert f"Missing: finetune of {trial} (failed: nan)." in summary.notes
-    assert f"Missing: generate of {trial} (no result)." in summary.notes
+    assert f"Missing: finetune_probe, generate of {trial} (no result)." in summary.notes
 
 
 def test_an_arm_without_any_result_keeps_its_row(tmp_path: Path) -> None:

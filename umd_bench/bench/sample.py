@@ -18,7 +18,7 @@ from umd_bench.bench.plain_sampling import plain_ddim
 from umd_bench.bench.rates import Rate, Ratio, Work, measure, ratio
 from umd_bench.bench.tables import Table, number, spread, times
 from umd_bench.config.errors import FieldError, UserError, one_of
-from umd_bench.config.generating import GenerateStage
+from umd_bench.config.generating import GenerateStage, check_sampler
 from umd_bench.config.resolve import load_trial
 from umd_bench.config.stage import StageSpec
 from umd_bench.data.sources import data_facts
@@ -26,7 +26,7 @@ from umd_bench.engine.compiling import compile_model
 from umd_bench.engine.initialise import build_model
 from umd_bench.engine.model import AutoEncoder
 from umd_bench.engine.noise_process import NoiseProcess
-from umd_bench.engine.samplers import SAMPLERS, check_sampler, generate, sample_noise
+from umd_bench.engine.samplers import SAMPLERS, generate, sample_noise
 
 PLAIN = "plain loop, ddim eta 0"
 

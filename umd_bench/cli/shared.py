@@ -160,9 +160,9 @@ def leave(nodes: dict[str, Node], site: Site, looks: str) -> None:
 
 
 def measured_for(
-    nodes: dict[str, Node], trials: Sequence[Trial], site: Site, seconds: float, *, copies: float | None
+    nodes: dict[str, Node], trials: Sequence[Trial], site: Site, seconds: float, *, copies: float | None, quiet: bool = False
 ) -> dict[str, Measured]:
-    """Measure what no past stage tells of, and say on the terminal what could not be."""
+    """Measure what no past stage tells of, and say on the terminal what could not be (if ``quiet``, on standard error)."""
     from umd_bench.orchestration.checks import check_weights, prepare_data
     from umd_bench.orchestration.forecast import without_past
     from umd_bench.orchestration.measuring import measure_stages
@@ -174,13 +174,14 @@ def measured_for(
     prepare_data(trials, site.data)
     parents = {node.key: nodes[node.spec.parent_key].spec for node in unknown if node.spec.parent_key is not None}
     asked = [(node.spec, parents.get(node.key)) for node in unknown]
-    with console.status(f"measuring {len(unknown)} kinds of stages for about {seconds:.0f} s"):
+    terminal = Console(stderr=True) if quiet else console
+    with terminal.status(f"measuring {len(unknown)} kinds of stages for about {seconds:.0f} s"):
         jobs = site.cluster if site.executor == "slurm" else None
         found = measure_stages(asked, site.results, site.data, seconds, cluster=jobs)
     for node in unknown:
         why = found[node.key].error if node.key in found else f"not reached within {seconds:.0f} s"
         if why:
-            console.print(f"not measured: {node.name} {node.key}: {why}", highlight=False, soft_wrap=True)
+            terminal.print(f"not measured: {node.name} {node.key}: {why}", highlight=False, soft_wrap=True)
     return found
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Protocol, get_args
 
 from pydantic import Field, model_validator
 
-from umd_bench.config.errors import FieldRuleError
+from umd_bench.config.errors import FieldError, FieldRuleError, one_of
 from umd_bench.config.fields import Name, Snapshot
 from umd_bench.config.frozen import Frozen
 
 ScoreName = Literal["fd", "fd_inf", "kid", "is", "accuracy", "precision_recall", "sfid", "memorised"]
 SCORES: tuple[ScoreName, ...] = get_args(ScoreName)
 SPLITS = ("train", "test")
+SAMPLERS = ("ddim", "ddim-official", "ddim-x0", "dpmpp-2m", "euler", "heun")  # what engine/samplers.py draws with
 # What a stage without the field scores; left out of its key, so that results from before there was a choice stay its own.
 DEFAULT_SCORES: tuple[ScoreName, ...] = ("fd", "is", "accuracy")
 
@@ -97,3 +98,30 @@ class GenerateStage(Frozen):
     def is_ddim(self) -> bool:
         """Whether the sampler is of the family that ``eta`` belongs to."""
         return self.sampler.split("-")[0] == "ddim"
+
+
+class Times(Protocol):
+    """What of a noise process matters to a sampler's settings: T, and whether there are whole times only."""
+
+    @property
+    def timesteps(self) -> int: ...
+
+    @property
+    def discrete(self) -> bool: ...
+
+
+def check_sampler(config: GenerateStage, times: Times, *, guidable: bool, path: str = "stages.generate") -> None:
+    """Raise :class:`FieldError` below ``path`` for what cannot be sampled.
+
+    That is an unknown sampler, more steps than there are times, guidance without classes (not ``guidable``), and an interval of
+    guidance outside of the times.
+    """
+    T = times.timesteps
+    if config.sampler not in SAMPLERS:
+        raise FieldError(f"{path}.sampler", config.sampler, one_of(SAMPLERS))
+    if times.discrete and config.steps > T:
+        raise FieldError(f"{path}.steps", config.steps, f"expected 1..{T}")
+    if config.cfg_scale != 1 and not guidable:
+        raise FieldError(f"{path}.cfg_scale", config.cfg_scale, "expected 1, since there are no classes to guide by")
+    if config.cfg_interval is not None and config.cfg_interval[1] > T:
+        raise FieldError(f"{path}.cfg_interval", list(config.cfg_interval), f"expected two times within 0..{T}")

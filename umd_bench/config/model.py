@@ -59,6 +59,16 @@ class ModelConfig(Frozen):
                 raise FieldRuleError(field, f"{getattr(self, field)} is not accepted: the family {self.family} has {only}")
         return self
 
+    @property
+    def can_sample(self) -> bool:
+        """Whether the family predicts anything that a sampler could use."""
+        return self.family != "mae"
+
+    def require_own(self, what: str) -> None:
+        """Raise :class:`FieldError` unless the family is our own; ``what`` is what only that one can do."""
+        if self.family != "umd":
+            raise FieldError("model.family", self.family, f"only the family umd can be {what}; {self.family} is evaluated only")
+
     def check_representation(self, block: int | None, pool: str | None, path: str) -> None:
         """Raise :class:`FieldError` below ``path`` unless the model has such an encoder block and such tokens."""
         if block is not None and not 1 <= block <= self.depth:

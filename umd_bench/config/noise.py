@@ -21,6 +21,7 @@ SCHEDULE_PARAMETERS: dict[str, dict[str, float]] = {
     "flow-logit-normal": {"mean": 0.0, "std": 1.0},
     "flow-shifted": {"shift": 3.0},
 }
+_DISCRETE = ("linear", "cosine")  # tables of T whole times; the others know any time in [1, T]
 _ABOVE_ZERO = ("tau", "b", "p_std", "sigma_min", "sigma_max", "rho", "std", "shift")
 _ORDERED = (("start", "end"), ("sigma_min", "sigma_max"))
 
@@ -34,6 +35,11 @@ class NoiseConfig(Frozen):
     prediction: Literal["eps", "x_0", "v"] = Field(
         default="eps", description="what the head for visible patches predicts: the noise, the clean image or the velocity"
     )
+
+    @property
+    def discrete(self) -> bool:
+        """Whether the schedule knows whole times only."""
+        return self.schedule in _DISCRETE
 
     @model_validator(mode="before")
     @classmethod

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from umd_bench.config.errors import FieldRuleError
+from umd_bench.config.errors import FieldError, FieldRuleError
 from umd_bench.config.fields import Name, Ratio, Share, Snapshot
 from umd_bench.config.frozen import Frozen
 
@@ -34,6 +34,16 @@ class AugmentConfig(Frozen):
 
     crop_area_min: float = Field(default=1.0, gt=0, le=1, description="smallest cropped share of the area; 1 crops nothing")
     flip: bool = Field(default=False, description="horizontal flip with probability 1/2")
+
+    def require_no_crop(self, path: str) -> None:
+        """Raise :class:`FieldError` below ``path`` for crops, which latents cannot be given."""
+        if self.crop_area_min < 1:
+            raise FieldError(
+                f"{path}.crop_area_min",
+                self.crop_area_min,
+                "expected 1 on latents: a crop of an image has other latents than the crop of its latents, and only whole "
+                "images and their mirror images are stored",
+            )
 
 
 class OptimConfig(Frozen):

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from umd_bench.config.errors import FieldError, UserError
+from umd_bench.config.errors import UserError
 from umd_bench.config.randomness import derive_seed
 from umd_bench.config.training import AugmentConfig
 from umd_bench.data.augment import draw_crops, draw_flips, resized_crop
@@ -41,17 +41,6 @@ def unaugmented(split: Split, rows: slice | NDArray[np.int64]) -> Tensor:
     return to_unit(stored) if split.vae is None else posterior_mean(stored, split.vae)
 
 
-def require_no_crop(augment: AugmentConfig, path: str) -> None:
-    """Raise :class:`FieldError` below ``path`` for crops, which latents cannot be given."""
-    if augment.crop_area_min < 1:
-        raise FieldError(
-            f"{path}.crop_area_min",
-            augment.crop_area_min,
-            "expected 1 on latents: a crop of an image has other latents than the crop of its latents, and only whole images "
-            "and their mirror images are stored",
-        )
-
-
 class Batches:
     """The batches of one split for one purpose ("pretrain", "finetune", ...).
 
@@ -76,7 +65,7 @@ class Batches:
         if not len(split):
             raise UserError("the split holds no images: nothing can be trained on it")
         if split.vae is not None:
-            require_no_crop(augment, "augment")
+            augment.require_no_crop("augment")
         if resident is None:
             resident = fits(split.images.nbytes, device)
         if beside is not None and isinstance(beside._rows, Resident):

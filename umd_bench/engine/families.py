@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from umd_bench.config.errors import FieldError, UserError
-from umd_bench.config.model import ModelConfig
+from umd_bench.config.errors import UserError
 from umd_bench.config.stage import StageSpec
 from umd_bench.config.training import ImportStage, WeightsStage
 from umd_bench.data.sources import DataFacts
@@ -40,17 +39,6 @@ def empty_model(spec: StageSpec, source: DataFacts) -> Evaluated:
                 return DiT(spec.model, **shape, classes=classes)
             case "mae":
                 return MaeEncoder(spec.model, **shape, pool=stage.pool if isinstance(stage, ImportStage) else "class")
-
-
-def require_own(model: ModelConfig, what: str) -> None:
-    """Raise :class:`FieldError` unless ``model`` is of our own family; ``what`` is what only that one can do."""
-    if model.family != "umd":
-        raise FieldError("model.family", model.family, f"only the family umd can be {what}; {model.family} is evaluated only")
-
-
-def can_sample(model: ModelConfig) -> bool:
-    """Whether the family predicts anything that a sampler could use."""
-    return model.family != "mae"
 
 
 def position(model: Evaluated, *, block: int | None, pool: str | None) -> str:

@@ -25,7 +25,6 @@ from umd_bench.data.pack import Pack
 from umd_bench.engine.checkpoint import changes, newest_checkpoint, pack_checkpoint, remove_checkpoints, unpack_checkpoint
 from umd_bench.engine.compiling import own_graphs
 from umd_bench.engine.corruption import draw_noise
-from umd_bench.engine.families import require_own
 from umd_bench.engine.flops import flops_per_image
 from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.objective import umd_loss
@@ -139,7 +138,7 @@ def follow(spec: StageSpec, pack: Pack, run: RunDir, group: Group, *, stop: Call
 def _train_stage(spec: StageSpec) -> TrainStage:
     if not isinstance(spec.stage, TrainStage):
         raise UserError(f"a {spec.kind} stage trains nothing: expected a pretrain or finetune stage")
-    require_own(spec.model, "trained")
+    spec.model.require_own("trained")
     return spec.stage
 
 

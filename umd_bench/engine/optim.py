@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from umd_bench.config.training import OptimConfig, TrainStage
 
 _UNDECAYED = ("cls_token", "mask_token")
+_CACHED = 1 << 18  # numbers of each kind; measured best among 2^14, 2^16 and 2^18, docs/performance.md
 
 
 def learning_rate(nimg: int, stage: TrainStage) -> float:
@@ -71,24 +72,40 @@ class AdamWBf16(torch.optim.Optimizer):
                     self.state[p]["exp_avg"] = torch.zeros_like(p, dtype=torch.bfloat16)
                     self.state[p]["exp_avg_sq"] = torch.zeros_like(p)
                 self.state[p]["step"] += 1
-            grads = [p.grad for p in params]
-            moments = [self.state[p]["exp_avg"] for p in params]
-            variances = [self.state[p]["exp_avg_sq"] for p in params]
             (b1, b2), k = group["betas"], self.state[params[0]]["step"].item()  # all have moved equally often
+            for weights, grads, moments, variances in self._parts(params):
+                torch._foreach_mul_(moments, torch.tensor(b1, dtype=torch.bfloat16).item())
+                m = torch._foreach_add([moment.float() for moment in moments], grads, alpha=1 - b1)
+                torch._foreach_copy_(moments, m)
+                torch._foreach_mul_(variances, b2)
+                torch._foreach_addcmul_(variances, grads, grads, 1 - b2)
 
-            torch._foreach_mul_(moments, torch.tensor(b1, dtype=torch.bfloat16).item())
-            m = torch._foreach_add([moment.float() for moment in moments], grads, alpha=1 - b1)
-            torch._foreach_copy_(moments, m)
-            torch._foreach_mul_(variances, b2)
-            torch._foreach_addcmul_(variances, grads, grads, 1 - b2)
+                torch._foreach_div_(m, 1 - b1**k)
+                denominator = torch._foreach_div(variances, 1 - b2**k)
+                torch._foreach_sqrt_(denominator)
+                torch._foreach_add_(denominator, group["eps"])
+                torch._foreach_div_(m, denominator)
+                torch._foreach_add_(m, weights, alpha=group["weight_decay"])
+                torch._foreach_add_(weights, m, alpha=-group["lr"])
 
-            torch._foreach_div_(m, 1 - b1**k)
-            denominator = torch._foreach_div(variances, 1 - b2**k)
-            torch._foreach_sqrt_(denominator)
-            torch._foreach_add_(denominator, group["eps"])
-            torch._foreach_div_(m, denominator)
-            torch._foreach_add_(m, params, alpha=group["weight_decay"])
-            torch._foreach_add_(params, m, alpha=-group["lr"])
+    def _parts(self, params: list[Tensor]) -> Iterator[tuple[tuple[Tensor, ...], ...]]:
+        """Weights, gradients and both moments that are updated together: all, but on a CPU what its caches hold.
+
+        A dozen operations one after the other over everything would fetch everything from memory a dozen times.
+        """
+        states, grads = [self.state[p] for p in params], [p.grad for p in params if p.grad is not None]
+        whole = [(p.detach(), g, s["exp_avg"], s["exp_avg_sq"]) for p, g, s in zip(params, grads, states, strict=True)]
+        if params[0].device.type != "cpu":
+            yield tuple(zip(*whole, strict=True))
+            return
+        held: list[tuple[Tensor, ...]] = []
+        for weights, grad, m, v in whole:
+            for part in zip(*(x.view(-1).split(_CACHED) for x in (weights, grad.contiguous(), m, v)), strict=True):
+                if held and sum(len(numbers) for numbers, *_ in held) + len(part[0]) > _CACHED:
+                    yield tuple(zip(*held, strict=True))
+                    held = []
+                held.append(part)
+        yield tuple(zip(*held, strict=True))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -16,8 +16,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from umd_bench.config.errors import FieldError, one_of
-from umd_bench.config.generating import GenerateStage
+from umd_bench.config.generating import GenerateStage, check_sampler
 from umd_bench.config.randomness import derive_seed
 from umd_bench.data.placement import sent
 from umd_bench.engine.families import Sampled
@@ -137,7 +136,7 @@ def dpmpp_2m(denoise: Denoiser, noise: Iterator[Tensor], process: NoiseProcess, 
     return _estimate(denoise, x, sequence[-1], process, clip=config.clip)[0]
 
 
-# The configuration gives eta to those whose name begins with ddim.
+# config/generating.py lists the names, and gives eta to those that begin with ddim.
 SAMPLERS: dict[str, Sampler] = {
     "ddim": Sampler(ddim),
     "ddim-official": Sampler(partial(ddim, times=official_times)),
@@ -146,23 +145,6 @@ SAMPLERS: dict[str, Sampler] = {
     "euler": Sampler(euler),
     "heun": Sampler(heun, calls_per_step=2),
 }
-
-
-def check_sampler(config: GenerateStage, process: NoiseProcess, *, guidable: bool, path: str = "stages.generate") -> None:
-    """Raise :class:`FieldError` below ``path`` for what cannot be sampled.
-
-    That is an unknown sampler, more steps than there are times, guidance without classes (not ``guidable``), and an interval of
-    guidance outside of the times.
-    """
-    T = process.timesteps
-    if config.sampler not in SAMPLERS:
-        raise FieldError(f"{path}.sampler", config.sampler, one_of(SAMPLERS))
-    if process.discrete and config.steps > T:
-        raise FieldError(f"{path}.steps", config.steps, f"expected 1..{T}")
-    if config.cfg_scale != 1 and not guidable:
-        raise FieldError(f"{path}.cfg_scale", config.cfg_scale, "expected 1, since there are no classes to guide by")
-    if config.cfg_interval is not None and config.cfg_interval[1] > T:
-        raise FieldError(f"{path}.cfg_interval", list(config.cfg_interval), f"expected two times within 0..{T}")
 
 
 @torch.inference_mode()

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 from umd_bench.config.errors import UserError
 from umd_bench.evaluation import efficientnet, inception, timm_features
-from umd_bench.evaluation.classifier import RECIPES, read_weights
-from umd_bench.evaluation.extractors import WEIGHTS
+from umd_bench.evaluation.recipes import RECIPES, WEIGHTS, weights_of
 from umd_bench.evaluation.weights import file_sha256
 from umd_bench.store.files import read_json
 
@@ -40,7 +39,7 @@ def catalogue() -> Iterator[Entry]:
         takes = f"{recipe.channels} x {recipe.size} x {recipe.size}"
         entry = Entry(name, str(recipe.dim), takes, recipe.data + accuracy, "none", "Apache-2.0")
         try:
-            yield replace(entry, weights=read_weights(name, WEIGHTS)[1])
+            yield replace(entry, weights=weights_of(name)[1])
         except UserError as error:
             yield _faulty(entry, error)
     yield _inception()

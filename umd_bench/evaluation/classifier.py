@@ -7,9 +7,7 @@ distances from a classifier trained anew would not be comparable. Shapes: B batc
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,33 +20,8 @@ from umd_bench.config.errors import UserError, one_of
 from umd_bench.config.randomness import derive_seed
 from umd_bench.data.loader import to_unit
 from umd_bench.data.pack import Pack, Split, open_pack
+from umd_bench.evaluation.recipes import RECIPES, Recipe, weights_of
 from umd_bench.store.files import write_atomic, write_json
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A classifier's shape and how it is trained. ``size`` is in pixels; each of ``widths`` halves it."""
-
-    data: str
-    size: int
-    channels: int
-    classes: int
-    widths: tuple[int, ...]
-    dim: int  # D, the penultimate layer
-    epochs: int
-    shift: int  # largest random shift in pixels, each way
-    flip: bool = False
-    batch: int = 128
-    lr: float = 2e-3  # peak; one warm-up, one cosine
-
-
-RECIPES: dict[str, Recipe] = {
-    "digits_cnn": Recipe("digits", size=8, channels=1, classes=10, widths=(32, 64), dim=64, epochs=60, shift=1),
-    "fashion_cnn": Recipe("fashion_mnist", size=32, channels=1, classes=10, widths=(16, 32, 64), dim=128, epochs=5, shift=1),
-    "emoji_cnn": Recipe(
-        "emoji64", size=64, channels=3, classes=9, widths=(16, 32, 64, 64), dim=128, epochs=30, shift=4, flip=True
-    ),
-}
 
 
 class Classifier(nn.Module):
@@ -144,24 +117,10 @@ def train_extractor(name: str, out: Path, data_root: Path) -> None:
     )
 
 
-def read_weights(name: str, folder: Path) -> tuple[dict[str, Tensor], str]:
-    """The state and the SHA-256 of ``folder/<name>.safetensors``.
-
-    Raises :class:`UserError` where a file is missing or the weights are not those that ``<name>.json`` describes.
-    """
-    path = folder / f"{name}.safetensors"
-    try:
-        weights = path.read_bytes()
-        expected = json.loads((folder / f"{name}.json").read_text())["sha256"]
-    except (OSError, json.JSONDecodeError, KeyError) as error:
-        raise UserError(f"the extractor {name} cannot be read from {folder} ({error}): install the package again") from None
-    actual = hashlib.sha256(weights).hexdigest()
-    if actual != expected:
-        raise UserError(
-            f"{path} is not the extractor that scores were made with (SHA-256 {actual[:12]}, expected {expected[:12]}): "
-            "install the package again"
-        )
-    return safetensors.torch.load(weights), actual
+def read_weights(name: str, folder: Path | None = None) -> tuple[dict[str, Tensor], str]:
+    """The state in ``<name>.safetensors`` of ``folder`` and its SHA-256, as ``weights_of``, which says what is raised."""
+    weights, digest = weights_of(name, folder)
+    return safetensors.torch.load(weights), digest
 
 
 def _recipe(name: str) -> Recipe:

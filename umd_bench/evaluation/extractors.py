@@ -1,6 +1,7 @@
-"""Feature extractors: which there are, and how each turns images into features and class scores.
+"""Feature extractors: how each turns images into features and class scores.
 
-Shapes: B batch, C channels, H, W, D features, K classes, S spatial features. A new extractor is a row of :data:`EXTRACTORS`.
+Shapes: B batch, C channels, H, W, D features, K classes, S spatial features. A new extractor is a row of
+:data:`LOADERS`, and one of the facts in :mod:`~umd_bench.evaluation.known_extractors`.
 ``timm:NAME`` is any timm model. Distances of two extractors are never compared: every score carries its extractor's name and
 the hash of its weights.
 """
@@ -8,28 +9,23 @@ the hash of its weights.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from umd_bench.config.errors import FieldError, UserError, one_of
+from umd_bench.config.errors import FieldError, UserError
 from umd_bench.data.loader import to_unit
-from umd_bench.data.sources import SOURCES, DataFacts
 from umd_bench.evaluation import efficientnet, inception, timm_features
-from umd_bench.evaluation.classifier import RECIPES, Recipe, build_classifier, read_weights
-from umd_bench.evaluation.weights import Published
+from umd_bench.evaluation.classifier import build_classifier, read_weights
+from umd_bench.evaluation.known_extractors import EXTRACTORS, INCEPTION, TIMM, Shape, names_of
+from umd_bench.evaluation.recipes import RECIPES
 
-WEIGHTS = Path(__file__).parent / "weights"
-INCEPTION = inception.NAME
 FIELD = "stages.generate.extractor"
 _CHUNK = 64  # images at once in a network of many channels: what bounds memory, however many are asked for at once
-
-Shape = tuple[int, int | None, int | None]  # (C, H, W); None: any
 
 
 @dataclass(frozen=True)
@@ -124,22 +120,8 @@ def _full_precision() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-@dataclass(frozen=True)
-class ExtractorFacts:
-    """A row: the data set whose classes it reads (None: it takes any RGB images), its input, D, and how it is loaded.
-
-    ``weights`` raises :class:`UserError` unless they are on this machine and the ones meant.
-    """
-
-    data: str | None
-    shape: Shape
-    dim: int
-    load: Callable[[torch.device], Extractor]
-    weights: Callable[[], object]
-
-
 def _load_classifier(name: str, device: torch.device) -> Extractor:
-    state, digest = read_weights(name, WEIGHTS)
+    state, digest = read_weights(name)
     model = build_classifier(name, state).to(device)
 
     def network(images: Tensor, spatial: bool) -> Features:
@@ -151,7 +133,7 @@ def _load_classifier(name: str, device: torch.device) -> Extractor:
         name,
         hash=digest,
         resize="none",
-        shape=_shape(recipe),
+        shape=EXTRACTORS[name].shape,
         dim=recipe.dim,
         data=recipe.data,
         spatial_dim=None,
@@ -159,10 +141,6 @@ def _load_classifier(name: str, device: torch.device) -> Extractor:
         device=device,
         network=network,
     )
-
-
-def _classifier_weights(name: str) -> object:
-    return read_weights(name, WEIGHTS)
 
 
 def _load_inception(device: torch.device) -> Extractor:
@@ -227,18 +205,10 @@ def in_chunks(network: Network) -> Network:
     return chunked
 
 
-def _shape(recipe: Recipe) -> Shape:
-    return recipe.channels, recipe.size, recipe.size
-
-
-EXTRACTORS: dict[str, ExtractorFacts] = {
-    name: ExtractorFacts(
-        recipe.data, _shape(recipe), recipe.dim, partial(_load_classifier, name), partial(_classifier_weights, name)
-    )
-    for name, recipe in RECIPES.items()
-} | {
-    INCEPTION: ExtractorFacts(None, (3, None, None), inception.DIM, _load_inception, inception.find_weights),
-    efficientnet.NAME: ExtractorFacts(None, (3, None, None), efficientnet.DIM, _load_efficientnet, efficientnet.find_weights),
+# A row of known_extractors.py -> how it is loaded.
+LOADERS: dict[str, Callable[[torch.device], Extractor]] = {name: partial(_load_classifier, name) for name in RECIPES} | {
+    INCEPTION: _load_inception,
+    efficientnet.NAME: _load_efficientnet,
 }
 
 
@@ -247,65 +217,8 @@ def load_extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
 
     Raises :class:`FieldError` for an unknown name, :class:`UserError` for weights that are missing or not the published ones.
     """
-    if name.startswith(timm_features.PREFIX):
+    if name.startswith(TIMM):
         return _load_timm(name, torch.device(device))
-    if name not in EXTRACTORS:
-        raise FieldError(FIELD, name, _names(EXTRACTORS))
-    return EXTRACTORS[name].load(torch.device(device))
-
-
-def require_weights(name: str, *, path: str) -> None:
-    """Prove that :func:`load_extractor` will find the weights, so that nobody trains for days before it does not.
-
-    Raises as that does, with ``path`` for the field; of a timm model's file only that it is there is proved.
-    """
-    if name.startswith(timm_features.PREFIX):
-        timm_features.require_weights(timm_features.timm_model(name, path=path))
-    elif name in EXTRACTORS:
-        EXTRACTORS[name].weights()
-    else:
-        raise FieldError(path, name, _names(EXTRACTORS))
-
-
-def check_extractor(name: str, data: DataFacts, *, path: str) -> None:
-    """Raise :class:`FieldError` at ``path`` unless the extractor exists and is the data set's own, or takes any RGB images."""
-    fitting = _fitting(data.name)
-    if name.startswith(timm_features.PREFIX):
-        timm_features.timm_model(name, path=path)
-        belongs, fits = None, _is_rgb(data.name)
-    elif name in EXTRACTORS:
-        belongs, fits = EXTRACTORS[name].data, name in fitting
-    else:
-        raise FieldError(path, name, _names(EXTRACTORS))
-    if not fits:
-        reads = f"images of {belongs}, not of {data.name}" if belongs else f"RGB images, and those of {data.name} are not"
-        raise FieldError(path, name, f"it reads {reads}; {_names(fitting) if _is_rgb(data.name) else one_of(fitting)}")
-
-
-def extractor_for(data: str) -> str:
-    """The data set's own extractor, else one that takes any RGB images. Raises :class:`UserError` where there is none."""
-    fitting = _fitting(data)
-    if not fitting:
-        raise UserError(f"no extractor takes images of the data set {data!r}: {one_of(SOURCES)}")
-    return fitting[0]
-
-
-def _fitting(data: str) -> list[str]:
-    """Extractors of the data set, its own first. What is drawn from latents is decoded before: only the images count."""
-    own = [name for name, facts in EXTRACTORS.items() if facts.data == data]
-    return own + [name for name, facts in EXTRACTORS.items() if facts.data is None and _is_rgb(data)]
-
-
-def _is_rgb(data: str) -> bool:
-    return data not in SOURCES or SOURCES[data].channels == 3  # users' own pictures are packed in RGB
-
-
-def _names(names: Iterable[str]) -> str:
-    return f"{one_of(names)}, or timm:NAME"
-
-
-def published_weights(name: str) -> Published:
-    """The weights of that extractor that can be downloaded; :class:`UserError` for one whose weights cannot be fetched."""
-    if name != INCEPTION:
-        raise UserError(f"weights of {name!r} cannot be fetched: {one_of([INCEPTION])}")
-    return inception.published()
+    if name not in LOADERS:
+        raise FieldError(FIELD, name, names_of(EXTRACTORS))
+    return LOADERS[name](torch.device(device))

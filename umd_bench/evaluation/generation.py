@@ -28,9 +28,10 @@ from umd_bench.engine.loop import pick_device
 from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.samplers import SAMPLERS, generate
 from umd_bench.engine.snapshot import restore_sampled
-from umd_bench.evaluation.extractors import check_extractor, load_extractor
+from umd_bench.evaluation.extractors import load_extractor
 from umd_bench.evaluation.grids import draw_grid, grid_rows
 from umd_bench.evaluation.judging import judge_of
+from umd_bench.evaluation.known_extractors import check_extractor
 from umd_bench.evaluation.result import Fact, StageResult
 from umd_bench.evaluation.sample_files import SampleWriter
 from umd_bench.evaluation.scorer import Scorer

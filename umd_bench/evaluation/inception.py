@@ -11,13 +11,14 @@ import io
 import os
 import pickle
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from umd_bench.config.errors import UserError
 from umd_bench.evaluation.weights import Published, weights_folder
+
+if TYPE_CHECKING:  # torch is imported where a network is built: what a sweep needs is known without
+    import torch
+    from torch import Tensor
 
 NAME = "inception-v3-compat"
 VARIABLE = "UMD_BENCH_INCEPTION"
@@ -76,6 +77,8 @@ def weights_places() -> list[Path]:
     stated = os.environ.get(VARIABLE)
     if stated:
         return [Path(stated).expanduser()]
+    import torch
+
     return [fetched_path(), Path(torch.hub.get_dir()) / "checkpoints" / FIDELITY_FILE]
 
 
@@ -115,6 +118,7 @@ def build_network(data: bytes) -> Any:
 
     torch-fidelity unpickles whatever file it is given, so it is handed a copy of the tensors that a safe load has let through.
     """
+    import torch
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     try:

@@ -26,7 +26,8 @@ from umd_bench.config.randomness import derive_seed
 from umd_bench.data.pack import Pack, data_root
 from umd_bench.data.shards import ShardedArray
 from umd_bench.evaluation.cache import Arrays, cached, read_cached
-from umd_bench.evaluation.extractors import INCEPTION, Extractor, Features
+from umd_bench.evaluation.extractors import Extractor, Features
+from umd_bench.evaluation.known_extractors import INCEPTION
 from umd_bench.evaluation.reference_file import open_published, published_gaussian, published_images
 from umd_bench.evaluation.rows import Rows, keep_rows, kept_rows
 from umd_bench.evaluation.statistics import Gaussian, Moments, frechet_distance

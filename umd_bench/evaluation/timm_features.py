@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from umd_bench.config.errors import FieldError, UserError
+from umd_bench.evaluation.known_extractors import TIMM
 from umd_bench.evaluation.weights import file_sha256, weights_folder
 
-PREFIX = "timm:"
 DINOV2 = "timm:vit_large_patch14_dinov2.lvd142m"
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 # FD-DINOv2 is defined at 224 pixels, though the published weights were last trained at 518: the positions are resampled.
@@ -69,13 +69,13 @@ def timm_model(name: str, *, path: str) -> TimmModel:
     import timm
     from timm.models import get_pretrained_cfg
 
-    bare = name.removeprefix(PREFIX)
+    bare = name.removeprefix(TIMM)
     try:
         found = get_pretrained_cfg(bare) if timm.is_model(bare) else None
     except RuntimeError:  # a tag that the architecture does not have
         found = None
     if found is None or found.input_size[0] != 3:
-        names = [PREFIX + known for known in timm.list_models() + timm.list_pretrained()]
+        names = [TIMM + known for known in timm.list_models() + timm.list_pretrained()]
         close = difflib.get_close_matches(name, names, 3)
         raise FieldError(path, name, "expected timm: and a model that timm has" + (f", as {', '.join(close)}" if close else ""))
     classifier = found.classifier or ()
@@ -104,14 +104,14 @@ def find_weights(model: TimmModel) -> Path | None:
 def own_names() -> list[str]:
     """``timm:NAME`` of every weight file in the folder of weights, in order."""
     files = (weights_folder() / "timm").glob("[!.]*")
-    return sorted({PREFIX + path.stem for path in files if path.suffix in _SUFFIXES})
+    return sorted({TIMM + path.stem for path in files if path.suffix in _SUFFIXES})
 
 
 def require_weights(model: TimmModel) -> Path:
     """What :func:`find_weights` finds; :class:`UserError` where it finds nothing."""
     path = find_weights(model)
     if path is None:
-        raise UserError(f"{PREFIX}{model.name} has no weights on this machine: {ways(model)}")
+        raise UserError(f"{TIMM}{model.name} has no weights on this machine: {ways(model)}")
     return path
 
 
@@ -159,7 +159,7 @@ def load_timm(model: TimmModel, device: torch.device) -> tuple[TimmFeatures, str
     try:
         digest = file_sha256(path)
     except OSError as error:
-        raise UserError(f"the weights of {PREFIX}{model.name} cannot be read from {path} ({error.strerror})") from None
+        raise UserError(f"the weights of {TIMM}{model.name} cannot be read from {path} ({error.strerror})") from None
     features = TimmFeatures(build_network(model, path).to(device), model)
     with torch.inference_mode():
         dim = features(torch.zeros(1, 3, model.side, model.side, dtype=torch.uint8, device=device)).shape[1]
@@ -185,7 +185,7 @@ def build_network(model: TimmModel, path: Path) -> Any:
         network.load_state_dict(kept)
     except (RuntimeError, KeyError, AttributeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} does not hold the weights of {PREFIX}{model.name} ({reason})") from None
+        raise UserError(f"{path} does not hold the weights of {TIMM}{model.name} ({reason})") from None
     return network.eval().requires_grad_(requires_grad=False)
 
 

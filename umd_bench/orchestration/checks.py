@@ -1,4 +1,7 @@
-"""What is proved of every trial before any stage is submitted: names resolve, shapes fit, the data is there."""
+"""What is proved of every trial before any stage is submitted: names resolve, shapes fit, the data is there.
+
+Nothing that needs torch is imported but for what imports weights: a wrong word is answered at once.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,14 @@ from pathlib import Path
 
 from umd_bench.config.data import DataConfig
 from umd_bench.config.errors import FieldError, UserError
-from umd_bench.config.generating import GenerateStage
+from umd_bench.config.generating import GenerateStage, check_sampler
 from umd_bench.config.probing import ProbeStage
 from umd_bench.config.resolve import Trial
 from umd_bench.config.stage import StageSpec
 from umd_bench.config.training import ImportStage, TrainStage
-from umd_bench.data.loader import require_no_crop
 from umd_bench.data.pack import Pack, images_of, open_data
 from umd_bench.data.sources import DataFacts, data_facts
-from umd_bench.engine.families import can_sample, require_own
-from umd_bench.engine.noise_process import NoiseProcess
-from umd_bench.engine.published import dit
-from umd_bench.engine.published.layouts import layout, read_import
-from umd_bench.engine.samplers import check_sampler
-from umd_bench.evaluation.extractors import INCEPTION, check_extractor, require_weights
+from umd_bench.evaluation.known_extractors import INCEPTION, check_extractor, require_weights
 from umd_bench.store import RunDir
 
 
@@ -51,9 +48,9 @@ def _check_stage(name: str, spec: StageSpec, data: DataFacts, data_root: Path | 
     tokens = (data.size // spec.model.patch) ** 2
     match spec.stage:
         case TrainStage() as train:
-            require_own(spec.model, "trained")
+            spec.model.require_own("trained")
             if data.vae is not None:
-                require_no_crop(train.augment, f"stages.{name}.augment")
+                train.augment.require_no_crop(f"stages.{name}.augment")
             corruption = train.corruption
             if train.n_clean and int(tokens * (1 - corruption.mask_ratio_t0)) == tokens:
                 path, ratio = f"stages.{name}.corruption.mask_ratio_t0", corruption.mask_ratio_t0
@@ -80,11 +77,11 @@ def _check_stage(name: str, spec: StageSpec, data: DataFacts, data_root: Path | 
             if probe.t is not None and probe.t > spec.noise.timesteps:
                 raise FieldError(f"stages.{name}.t", probe.t, f"expected 0..{spec.noise.timesteps}")
         case GenerateStage() as generate:
-            if not can_sample(spec.model):
+            if not spec.model.can_sample:
                 raise FieldError(f"stages.{name}.parent", generate.parent, f"the family {spec.model.family} has no sampler")
             if generate.clip and data.vae is not None:
                 raise FieldError(f"stages.{name}.clip", True, "expected false: latents are not bounded by [-1, 1]")
-            check_sampler(generate, NoiseProcess(spec.noise), guidable=spec.parent_labels, path=f"stages.{name}")
+            check_sampler(generate, spec.noise, guidable=spec.parent_labels, path=f"stages.{name}")
             check_extractor(generate.extractor, data, path=f"stages.{name}.extractor")
             for further in generate.more_extractors:
                 check_extractor(further, data, path=f"stages.{name}.more_extractors")
@@ -97,6 +94,9 @@ def _check_stage(name: str, spec: StageSpec, data: DataFacts, data_root: Path | 
 
 
 def _check_import(name: str, stage: ImportStage, spec: StageSpec, data: DataFacts) -> None:
+    from umd_bench.engine.published import dit
+    from umd_bench.engine.published.layouts import layout
+
     family = layout(stage.layout, f"stages.{name}.layout").family
     if spec.model.family != family:
         raise FieldError("model.family", spec.model.family, f"expected {family}, which is what the layout {stage.layout} holds")
@@ -132,6 +132,8 @@ def check_weights(trials: Iterable[Trial], results: Path, data_root: Path | None
             seen.add(spec.key)
             try:
                 if isinstance(spec.stage, ImportStage):
+                    from umd_bench.engine.published.layouts import read_import
+
                     read_import(spec.model, spec.stage, data_facts(spec.data, root=data_root), path=f"stages.{name}")
                 if isinstance(spec.stage, GenerateStage):
                     for extractor in spec.stage.all_extractors:

@@ -14,7 +14,6 @@ from umd_bench.config.stage import stage_specs
 from umd_bench.config.trial import TrialConfig
 from umd_bench.config.validation import validate
 from umd_bench.data.sources import SOURCES, VAES, source
-from umd_bench.engine.families import can_sample
 from umd_bench.engine.published.files import read_checkpoint
 from umd_bench.engine.published.layouts import describe_images, layout
 from umd_bench.engine.published.shapes import Weights
@@ -78,7 +77,7 @@ def next_steps(trial: Trial, key: str) -> list[str]:
     """Commands that make something of the imported run."""
     model = trial.config.model
     commands = [f"umd-bench evaluate {key}"]
-    if can_sample(model):
+    if model.can_sample:
         commands.append(f"umd-bench sample {key}")
     if (model.adaln and model.family == "umd") or model.family == "mae":
         commands.append(f"umd-bench export {key} --to timm --out DIR")

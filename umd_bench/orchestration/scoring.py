@@ -26,8 +26,9 @@ from umd_bench.config.validation import validate
 from umd_bench.data.pack import Pack, open_data
 from umd_bench.data.sources import data_facts
 from umd_bench.engine.loop import pick_device
-from umd_bench.evaluation.extractors import Extractor, Features, check_extractor, extractor_for, load_extractor
+from umd_bench.evaluation.extractors import Extractor, Features, load_extractor
 from umd_bench.evaluation.judging import Judge, judge_of
+from umd_bench.evaluation.known_extractors import check_extractor, extractor_for
 from umd_bench.evaluation.sample_files import SampleFile, open_samples
 from umd_bench.evaluation.scorer import Scorer
 

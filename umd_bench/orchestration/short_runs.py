@@ -33,10 +33,10 @@ from umd_bench.engine.loop import Stopped, pick_device, train
 from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.samplers import generate
 from umd_bench.engine.snapshot import publish_snapshot, restore_sampled
-from umd_bench.evaluation import run_generate, run_probe
 from umd_bench.evaluation.extractors import load_extractor
 from umd_bench.evaluation.features import Representation
-from umd_bench.evaluation.generation import sample_labels
+from umd_bench.evaluation.generation import run_generate, sample_labels
+from umd_bench.evaluation.probes import run_probe
 from umd_bench.orchestration.measuring import ASKED, ENDED, FOUND, Measured
 from umd_bench.store.run import RunDir
 

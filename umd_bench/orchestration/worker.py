@@ -33,7 +33,8 @@ from umd_bench.data.sources import data_facts
 from umd_bench.engine.loop import NonFiniteError, Stopped, TrainResult, pick_device, train
 from umd_bench.engine.parallel import Group, RankLost
 from umd_bench.engine.published.layouts import run_import
-from umd_bench.evaluation import run_generate, run_probe
+from umd_bench.evaluation.generation import run_generate
+from umd_bench.evaluation.probes import run_probe
 from umd_bench.orchestration.executors.contract import Beside, Outcome
 from umd_bench.orchestration.output import kept_output
 from umd_bench.orchestration.provenance import commit
@@ -91,7 +92,7 @@ def stage_result(
     run: RunDir, attempt: Attempt, data_root: Path, stop: Callable[[], bool], beside: Beside | None = None
 ) -> dict[str, Any]:
     """Work of an attempt at a stage of any kind, by itself: its result."""
-    spec = run.config()
+    spec = run.config() if beside is None else run.config().on(beside.size)
     torch.set_num_threads(spec.resources.threads)
     here = environment(spec)
     write_json(attempt.path / "environment.json", here)

@@ -110,10 +110,12 @@ def _further(rows: pd.DataFrame) -> pd.Series[bool]:
 
 
 def missing_notes(frame: pd.DataFrame) -> list[str]:
-    """One line per stage and state without a result, naming its trials; a parent's failure explains a child's."""
+    """One line per state without a result and the trials that lack stages so: what a failure stopped is said together."""
     missing = frame[~frame["state"].isin(["done", "pruned"])]
-    groups = missing.groupby(["stage", "state"], sort=False)
-    return [f"Missing: {stage} of {'; '.join(rows['trial'])} ({state})." for (stage, state), rows in groups]
+    lacking: dict[tuple[str, str], list[str]] = {}
+    for (stage, state), rows in missing.groupby(["stage", "state"], sort=False):
+        lacking.setdefault((str(state), "; ".join(rows["trial"])), []).append(str(stage))
+    return [f"Missing: {', '.join(stages)} of {trials} ({state})." for (state, trials), stages in lacking.items()]
 
 
 def stated(rows: pd.DataFrame, names: dict[str, str], axes: Sequence[str]) -> str:
