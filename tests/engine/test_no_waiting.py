@@ -38,7 +38,11 @@ from umd_bench.store.run import RunDir
 
 GPU = torch.device("cuda", 0)
 READS = {"_local_scalar_dense", "item", "is_nonzero", "nonzero", "equal", "masked_select", "_unique2"}
-_COPIES = {"_to_copy", "copy_"}
+_COPIES = {"_to_copy", "copy_", "to"}  # the last one as it is, in inference mode
+
+
+def _names_device(given: object) -> bool:
+    return isinstance(given, str | torch.device)
 
 
 class Waits(Exception):  # noqa: N818 - what is looked for
@@ -56,10 +60,12 @@ class Watch(TorchDispatchMode):
         if on_gpu and name in READS:
             raise Waits(f"{func} reads a value")
         if name in _COPIES:
-            source = tensors[-1]
-            target = tensors[0].device if name == "copy_" else torch.device(kwargs.get("device") or source.device)
-            blocking = not (kwargs.get("non_blocking") or (name == "copy_" and args[2:] == (True,)))
-            if source.device.type != target.type and (source.is_cuda or blocking or not hasattr(source, "pinned")):
+            source, given = tensors[-1], [*args[1:], *kwargs.values()]
+            target = (
+                tensors[0].device if name == "copy_" else next(map(torch.device, filter(_names_device, given)), source.device)
+            )
+            blocking = not any(value is True for value in given) or not hasattr(source, "pinned")
+            if source.device.type != target.type and (source.is_cuda or blocking):
                 raise Waits(f"{func} from {source.device} to {target}")
         try:
             return func(*args, **kwargs)

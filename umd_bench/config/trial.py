@@ -31,7 +31,7 @@ class Resources(Frozen):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: bool = Field(
         default=False,
-        description="train through torch.compile: minutes of compiling, kept in the user's cache (docs/compile.md)",
+        description="train and sample through torch.compile: minutes of compiling, kept in the user's cache (docs/compile.md)",
     )
 
 

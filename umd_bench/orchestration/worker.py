@@ -173,7 +173,7 @@ def environment(spec: StageSpec) -> dict[str, Any]:
         "device_name": device_name(spec.resources.device),
         "threads": spec.resources.threads,
         "world_size": spec.devices,
-        "compiled": spec.resources.compile,
+        "compiled": spec.resources.compile and isinstance(spec.stage, TrainStage | GenerateStage),  # others are run as they are
         "host": platform.node(),
     }
 
