@@ -114,7 +114,7 @@ def missing_notes(frame: pd.DataFrame) -> list[str]:
     missing = frame[~frame["state"].isin(["done", "pruned"])]
     lacking: dict[tuple[str, str], list[str]] = {}
     for (stage, state), rows in missing.groupby(["stage", "state"], sort=False):
-        lacking.setdefault((state, "; ".join(rows["trial"])), []).append(stage)
+        lacking.setdefault((str(state), "; ".join(rows["trial"])), []).append(str(stage))
     return [f"Missing: {', '.join(stages)} of {trials} ({state})." for (state, trials), stages in lacking.items()]
 
 
