@@ -10,7 +10,7 @@ import yaml
 from umd_bench.config import resolve
 from umd_bench.config.documents import Document
 from umd_bench.config.errors import UserError
-from umd_bench.config.resolve import PRESETS, axis_names, json_schema, load_sweep, load_trial, method_names, tier_names
+from umd_bench.config.resolve import PRESETS, json_schema, load_sweep, load_trial, method_names, tier_names
 from umd_bench.config.trial import TrialConfig
 from umd_bench.config.validation import validate
 
@@ -399,12 +399,6 @@ def test_a_mistake_in_joined_paths_is_one_sentence(tmp_path: Path, old: str, new
     text = message(tmp_path, ZIPPED.replace(old, new))
     assert "sweep.yaml:" in text
     assert expected in text
-
-
-def test_axis_names_are_short_unless_two_are_alike() -> None:
-    assert axis_names(["noise.schedule", "method"]) == {"noise.schedule": "schedule", "method": "method"}
-    same = ["stages.pretrain.nimg", "stages.finetune.nimg"]
-    assert axis_names(same) == {path: path for path in same}
 
 
 def test_the_schema_describes_sweeps_and_trials() -> None:

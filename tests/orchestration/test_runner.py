@@ -20,7 +20,8 @@ SWEEPS = Path(__file__).parents[2] / "sweeps"
 @pytest.fixture(scope="module")
 def sweep() -> Sweep:
     return load_sweep(
-        SWEEPS / "mask_ratio.yaml", sets=["seeds=[0, 1]", "axes.stages.pretrain.corruption.mask_ratio=[0.25, 0.5]"]
+        SWEEPS / "mask_ratio.yaml",
+        sets=["seeds=[0, 1]", "axes.stages.pretrain.corruption.mask_ratio=[0.25, 0.5]", "report.baseline=null"],
     )
 
 
@@ -52,7 +53,10 @@ def test_a_second_run_submits_nothing(tmp_path: Path, sweep: Sweep) -> None:
 
 
 def test_a_parent_shared_by_trials_runs_once(tmp_path: Path) -> None:
-    sweep = load_sweep(SWEEPS / "mask_ratio.yaml", sets=["axes={}", "axes.stages.finetune.nimg=[1280, 2560]", "seeds=[0]"])
+    sweep = load_sweep(
+        SWEEPS / "mask_ratio.yaml",
+        sets=["report.baseline=null", "axes={}", "axes.stages.finetune.nimg=[1280, 2560]", "seeds=[0]"],
+    )
     sweep = Sweep(sweep.config, tuple(t for t in sweep.trials if t.axes["stages.pretrain.corruption.mask_ratio"] == 0.25))
     progress, executor = run(tmp_path, sweep)
     assert progress.complete

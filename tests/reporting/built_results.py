@@ -71,6 +71,8 @@ def build_sweep(
     if varied is not None:
         root.mkdir(parents=True, exist_ok=True)
         document = yaml.safe_load(file.read_text()) | {"axes": varied}
+        if varied != AXES.get(question):
+            document.pop("report", None)  # its baseline may be no arm of these
         file = root / f"{question}.yaml"
         file.write_text(yaml.safe_dump(document, sort_keys=False))
     sweep = load_sweep(file, sets=(*PINNED, *sets))
@@ -92,7 +94,7 @@ def build_sweep(
         tier=sweep.config.tier,
         axes=sweep.config.axes,
         seeds=sweep.config.seeds,
-        report=sweep.config.report,
+        report=sweep.config.report.model_copy(update={"baseline": sweep.baseline}),
         trials=[
             TrialRecord(
                 id=trial.id,

@@ -37,6 +37,8 @@ LAYOUTS = {
 }
 BROKEN = {
     "two documents": "a: 1\n---\nb: 2\n",
+    "two documents, the first with an end": "a: 1\n...\nb: 2\n",
+    "an anchor twice": "a: &x 1\nb: &x 2\n",
     "a bracket": "a: 1\nb: [1\nc: 2\n",
     "no colon": "a: 1\nb\n",
     "an unknown tag": "a: !x 1\n",

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from umd_bench.config.arms import arm_name, arm_places
 from umd_bench.config.collecting import uncollected
 from umd_bench.config.documents import Document, Path_, Place, parse_set, read_document
 from umd_bench.config.errors import FieldError, UserError, one_of
@@ -41,8 +42,7 @@ class Trial:
     @property
     def id(self) -> str:
         """``mask_ratio=0.375,seed=0``: unique in its sweep."""
-        short = axis_names(list(self.axes))
-        return ",".join([*(f"{short[path]}={_plain(value)}" for path, value in self.axes.items()), f"seed={self.config.seed}"])
+        return ",".join([*filter(None, [arm_name(self.axes)]), f"seed={self.config.seed}"])
 
     def located(self, error: FieldError) -> UserError:
         """The error with the file and line its field was read from."""
@@ -62,6 +62,17 @@ class Sweep:
         """Every combination of the axes, path -> value; one empty one where there are none."""
         axes = self.config.axes
         return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+    @property
+    def baseline(self) -> dict[str, Any] | None:
+        """Axis -> value, as its trials have them, of the arm that the report compares the others with; None for none."""
+        given = self.config.report.baseline
+        if given is None:
+            return None
+        at = 0
+        for path, place in arm_places(self.config.axes, given).items():
+            at = at * len(self.config.axes[path]) + place
+        return self.trials[at * len(self.config.seeds)].axes
 
     def suggested(self, arm: dict[str, Any], values: dict[str, Any]) -> list[Trial]:
         """The trials of a search's suggestion for an arm, one a seed. Raises :class:`UserError` where a trial refuses it."""
@@ -90,12 +101,6 @@ def json_schema(what: str) -> str:
     return json.dumps(models[what].model_json_schema(), indent=2) + "\n"
 
 
-def axis_names(paths: Sequence[str]) -> dict[str, str]:
-    """Short name of each axis: the last part of its path or paths, or the whole where two would be alike."""
-    last = [path.rsplit(".", 1)[-1] for path in paths]
-    return {path: name if last.count(name) == 1 else path for path, name in zip(paths, last, strict=True)}
-
-
 def method_names() -> list[str]:
     """The method presets there are."""
     return list(_names("methods"))
@@ -118,6 +123,8 @@ def load_sweep(path: Path, *, tier: str | None = None, sets: Sequence[str] = ())
             at = ("axes", option.partition("=")[0].removeprefix("axes."))
         if at[:2] == ("search", "space") and len(at) > 2:
             at = ("search", "space", option.partition("=")[0].removeprefix("search.space."))
+        if at[:2] == ("report", "baseline") and len(at) > 2:
+            at = ("report", "baseline", option.partition("=")[0].removeprefix("report.baseline."))
         document = document.patched(at, expanded_value(at, value, place) if at[0] == "trial" else value, place)
     _refuse_fields_of_a_trial(document)
     config = validate(SweepConfig, document)
@@ -306,10 +313,6 @@ def _only(trial: Trial, stages: tuple[str, ...] | None, document: Document) -> T
 def _names_fields(path: str) -> bool:
     """Whether the axis's values may be names that stand for several fields."""
     return path == "model" or axis_paths(path)[0].endswith(f".{PROTOCOL}")
-
-
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _field(config: TrialConfig, path: str) -> Any:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from umd_bench.config.arms import arm_places
 from umd_bench.config.errors import FieldRuleError
 from umd_bench.config.fields import Name
 from umd_bench.config.frozen import Frozen
@@ -43,6 +44,11 @@ class ReportConfig(Frozen):
 
     x: str | None = Field(default=None, description="the axis on the figure's x; the first one when left out")
     metrics: tuple[str, ...] = Field(default=(), description="stage.metric names to show; empty: the standard ones")
+    baseline: dict[str, Any] | None = Field(
+        default=None,
+        min_length=1,
+        description="axis -> value: the arm that the others are compared with seed by seed; none when left out",
+    )
 
 
 class SweepConfig(Frozen):
@@ -94,4 +100,20 @@ class SweepConfig(Frozen):
             raise FieldRuleError("seeds", f"{self.seeds} lists one twice")
         if self.report.x is not None and self.report.x not in varied:
             raise FieldRuleError("report.x", f"{self.report.x!r} is not an axis: expected one of {', '.join(varied)}")
+        return self
+
+    @model_validator(mode="after")
+    def _baseline(self) -> SweepConfig:
+        given = self.report.baseline
+        if given is None:
+            return self
+        if self.search is not None:
+            raise FieldRuleError(
+                "report.baseline",
+                "a search's arms are not known beforehand: expected none; `umd-bench table NAME --against` compares afterwards",
+            )
+        try:
+            arm_places(self.axes, given)
+        except ValueError as error:
+            raise FieldRuleError("report.baseline", f"{error}; null compares with none") from None
         return self

@@ -114,5 +114,4 @@ class NoiseProcess:
 def _from_clean(curves: Process, t: Tensor) -> tuple[Tensor, Tensor]:
     """alpha = 1 and sigma = 0 at t = 0, exactly, and the schedule's from 1 on."""
     alpha, sigma = curves.path(t.clamp(min=1))
-    # masked_fill and not where: where copies its number to the device, and waits for that.
-    return alpha.masked_fill(t < 1, 1.0), sigma.masked_fill(t < 1, 0.0)
+    return torch.where(t < 1, 1.0, alpha), torch.where(t < 1, 0.0, sigma)

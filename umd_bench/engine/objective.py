@@ -95,7 +95,7 @@ def umd_loss(
     if n_noised:
         if label is not None:
             assert model.label_embed is not None
-            label = label.masked_fill(noise.drop_label, model.label_embed.null)[noised]
+            label = torch.where(noise.drop_label, model.label_embed.null, label)[noised]
         passes.append(Pass(x_t[noised], t[noised], noise.mask_noise[noised], config.mask_ratio, label))
     if n_clean:
         passes.append(Pass(x_t[clean], t[-1:], noise.mask_noise[clean], config.mask_ratio_t0))

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from umd_bench.config.generating import GenerateStage, check_sampler
 from umd_bench.config.randomness import derive_seed
+from umd_bench.data.placement import sent
 from umd_bench.engine.families import Sampled
 from umd_bench.engine.noise_process import NoiseProcess, velocity
 
@@ -176,7 +177,7 @@ def sample_noise(seed: int, indices: Sequence[int], shape: tuple[int, int, int],
         draw = torch.empty(len(generators), *shape)
         for row, generator in zip(draw, generators, strict=True):
             row.normal_(generator=generator)
-        yield draw.to(device)
+        yield sent(draw, device)
 
 
 def _guided(model: Sampled, label: Tensor | None, config: GenerateStage, x_t: Tensor, t: float) -> tuple[Tensor, Tensor]:

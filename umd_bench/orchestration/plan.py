@@ -93,7 +93,7 @@ def sweep_record(sweep: Sweep) -> SweepRecord:
         tier=sweep.config.tier,
         axes={path: _distinct(trial.axes[path] for trial in sweep.trials) for path in sweep.config.axes},
         seeds=sweep.config.seeds,
-        report=sweep.config.report,
+        report=sweep.config.report.model_copy(update={"baseline": sweep.baseline}),
         trials=trial_records(sweep.trials),
     )
 

@@ -13,10 +13,10 @@ from typing import Any, TypeGuard
 
 import pandas as pd
 
+from umd_bench.config.arms import axis_names
 from umd_bench.config.collecting import uncollected
 from umd_bench.config.generating import GenerateStage
 from umd_bench.config.probing import ProbeStage
-from umd_bench.config.resolve import axis_names
 from umd_bench.reporting.stages import StageReader, StageRecord
 from umd_bench.store import SweepRecord, read_sweep
 
