@@ -167,6 +167,15 @@ def test_the_figure_has_a_panel_for_each_side_of_the_question(root: Path) -> Non
     assert {"probe 10-shot", "fine-tuned probe 100-shot", "raw pixels 10-shot", "fd_digits_cnn", "real train vs test"} <= names
 
 
+def test_numbers_that_are_far_apart_stand_on_a_logarithmic_axis(tmp_path: Path) -> None:
+    build_sweep(tmp_path, axes={"stages.pretrain.optim.lr_per_256": [1e-3, 1e-2, 1e-1]})
+    drawn = figures.figure(summarize(tmp_path, "mask_ratio"))
+    assert drawn is not None
+    assert drawn.axes[0].get_xticks().tolist() == pytest.approx([-3, -2, -1])
+    assert [label.get_text() for label in drawn.axes[0].get_xticklabels()] == ["0.001", "0.01", "0.1"]
+    assert drawn.axes[0].get_xlabel() == "lr_per_256 (logarithmic)"
+
+
 def test_names_on_the_axis_are_not_drawn_to_scale_nor_joined(root: Path) -> None:
     drawn = figures.figure(summarize(root, "methods"))
     assert drawn is not None

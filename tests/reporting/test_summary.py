@@ -150,6 +150,12 @@ def test_a_field_that_one_of_two_axes_decides_is_told_by_that_axis_alone() -> No
     )
 
 
+def test_a_field_that_differs_between_the_seeds_of_every_arm_names_no_arm() -> None:
+    rows = pd.DataFrame([(ratio, commit) for ratio in (0.25, 0.5) for commit in ("aa", "bb")], columns=["ratio", "commit"])
+    assert stated(rows, {"commit": "commit"}, ["ratio"]) == "commit aa or bb"
+    assert stated(rows.iloc[:3], {"commit": "commit"}, ["ratio"]) == "commit aa (0.25, 0.5) or bb (0.25)"
+
+
 def test_notes_say_which_arm_was_probed_where(tmp_path: Path) -> None:
     build_sweep(tmp_path, "methods")
     notes = summarize(tmp_path, "methods").notes
