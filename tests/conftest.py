@@ -1,4 +1,4 @@
-"""What every test runs under: one thread, and packs in a folder of the session's own that its workers share."""
+"""What every test runs under: one thread, and packs and compiled work in a folder of the session's own, for all its workers."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
     if not hasattr(config, "workerinput"):  # an xdist worker inherits the variable from the process that started it
         config.stash[_FOLDER] = os.environ["UMD_BENCH_DATA"] = tempfile.mkdtemp(prefix="umd-bench-tests-")
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(config.stash[_FOLDER]) / "compiled")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

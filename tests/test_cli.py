@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from orchestration.small import SMALL, write_small
+
+import umd_bench
 
 COMMAND = [sys.executable, "-c", "from umd_bench.cli import main; main()"]
 TABLES = ("table.md", "table.csv", "long.csv", "table.tex", "table.html", "figure.png")
@@ -67,10 +71,18 @@ def test_a_killed_ray_sweep_resumes_to_the_same_tables_as_an_inline_one(finished
 
 @pytest.mark.slow
 def test_the_verbs_that_look_at_results(finished: Path) -> None:
+    checked = json.loads(run("doctor", "--json", "--mlflow", "off", cwd=finished).stdout)
+    assert {"pass"} <= {finding["level"] for finding in checked["findings"]} <= {"pass", "warn"}
+    reported = json.loads(run("table", "small", "--json", cwd=finished).stdout)
+    assert [row["mask_ratio"] for row in reported["rows"] if row["row"] == "arm"] == [0.25, 0.5]
+    assert reported["rows"][0]["generate.fd_digits_cnn.n"] == 2
     status = run("status", "small", cwd=finished)
     assert status.stdout.count("done") >= 20
     plan = run("plan", "small.yaml", "--set", "seeds=[0, 1, 2]", cwd=finished)
-    assert "10 new, 20 reused" in plan.stdout
+    assert "30 stages: 10 new, 20 reused" in plan.stdout
+    told = json.loads(run("plan", "small.yaml", "--set", "seeds=[0, 1, 2]", "--json", cwd=finished).stdout)
+    assert [stage["what"] for stage in told["stages"]].count("reused") == 20
+    assert (told["sweep"], told["forecast"]["stages"]) == ("small", 10)
     assert run("table", "small", cwd=finished).returncode == 0
     key = next(
         path.parent.name
@@ -149,6 +161,15 @@ def test_a_missing_file_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     assert wrong.returncode == 2
     assert "nowhere.yaml cannot be read" in wrong.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_version_is_one_line_and_does_not_import_torch(tmp_path: Path) -> None:
+    watched = "import sys; from umd_bench.cli import main\ntry: main()\nfinally: print('torch' in sys.modules, file=sys.stderr)"
+    command = [sys.executable, "-c", watched, "--version"]
+    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    assert told.stdout.startswith(f"umd-bench {umd_bench.__version__}")
+    assert f"torch {importlib.metadata.version('torch')}\n" in told.stdout
+    assert told.stderr.strip() == "False"
 
 
 def test_help_names_every_verb(tmp_path: Path) -> None:

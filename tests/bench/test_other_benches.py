@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -79,6 +80,27 @@ def test_ways_to_sample_count_the_passes_of_a_sample() -> None:
             repeats=1,
             device=CPU,
         )
+
+
+def test_the_first_way_is_sampled_compiled_too_and_its_compiling_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # the whole way, but for the minutes
+    found = bench_sample(
+        tier="digits",
+        model=None,
+        samplers=["ddim", "euler"],
+        steps=[2],
+        batch=2,
+        cfg_scale=None,
+        compiled=True,
+        baseline=False,
+        machine=MACHINE,
+        repeats=1,
+        device=CPU,
+    )
+    assert [(way.sampler, way.compiled) for way in found.ways] == [("ddim", False), ("euler", False), ("ddim", True)]
+    assert found.compiling["ddim, 2 steps, compiled"].of == "ddim, 2 steps"
+    assert [table.title for table in found.tables()][1:] == ["Compiling"]
+    assert len(found.remarks()) == 2
 
 
 def test_both_ways_to_a_distance_agree_at_any_rank() -> None:

@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from umd_bench.bench.machine import machine_facts
 from umd_bench.bench.plain_model import PlainModel
 from umd_bench.bench.plain_step import PlainStep, plain_loss
-from umd_bench.bench.train import _batch, _manifest, train_spec
+from umd_bench.bench.train import _manifest, train_spec
+from umd_bench.bench.train_steps import _batch
 from umd_bench.config.randomness import derive_seed
 from umd_bench.config.stage import StageSpec
 from umd_bench.config.training import TrainStage

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from umd_bench.bench.rates import REPEAT_SECONDS, Rate, Work, measure, ratio
-from umd_bench.bench.tables import times
+from umd_bench.bench.tables import spread, times
 
 Clock = list[float]
 CPU = torch.device("cpu")
@@ -44,6 +44,24 @@ def test_a_repeat_of_quick_work_is_many_calls(clock: Clock) -> None:
     rate = measure({"work": lasting(clock, 0.01)}, repeats=2, device=CPU)["work"]
     assert rate.calls * 0.01 == pytest.approx(REPEAT_SECONDS, rel=0.1)
     assert rate.median == pytest.approx(800)
+
+
+def test_what_a_first_call_loads_does_not_make_a_repeat_short(clock: Clock) -> None:
+    rate = measure({"work": lasting(clock, 0.5, 0.01)}, repeats=2, device=CPU, warm_up=False)["work"]
+    assert rate.calls * 0.01 == pytest.approx(REPEAT_SECONDS, rel=0.1)
+
+
+def test_slow_work_is_called_no_more_than_needed(clock: Clock) -> None:
+    called: list[int] = []
+    measure({"work": lasting(clock, 9, log=lambda: called.append(1))}, repeats=2, device=CPU, warm_up=False)
+    assert len(called) == 3
+
+
+def test_one_repeat_has_no_range(clock: Clock) -> None:
+    works = {"a": lasting(clock, 1), "b": lasting(clock, 2)}
+    once, twice = (measure(works, repeats=repeats, device=CPU, threads=2) for repeats in (1, 2))
+    assert (spread(once["a"]), times(ratio(once["a"], once["b"]))) == ("8.00", "2.00x")
+    assert spread(twice["a"]) == "8.00 (8.00 to 8.00)"
 
 
 def test_works_are_timed_in_turn(clock: Clock) -> None:

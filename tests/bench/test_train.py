@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+from functools import partial
 
 import pytest
 import torch
 
+from umd_bench.bench.compile_time import Compiling, compile_remarks
 from umd_bench.bench.machine import machine_facts
 from umd_bench.bench.peak import SIDES, precisions_of
 from umd_bench.bench.profile import kind_of
@@ -52,6 +55,36 @@ def test_every_number_of_a_run_is_there_and_the_ratios_are_theirs(monkeypatch: p
     assert {"matrix products", "attention", "optimiser"} <= set(shares)
     assert len(found.tables()) == 5
     assert "as fast as the plain eager fp32 step" in found.remarks()[0]
+
+
+def test_a_compiled_step_is_measured_beside_the_plain_one_and_its_compiling_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # the whole way, but for the minutes
+    monkeypatch.setattr("umd_bench.bench.rates.REPEAT_SECONDS", 0.01)
+    monkeypatch.setitem(SIDES, "cpu", 64)
+    before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    machine = machine_facts(CPU, None, "a processor")
+    spec = spec_of(sets=["model.depth=1"])
+    options = {"machine": machine, "baseline": False, "profile": False, "repeats": 1, "device": CPU}
+    found = bench_train(spec, precisions=("fp32",), compiled=True, **options)  # type: ignore[arg-type]
+    plain = json.loads(json.dumps(found.as_json()))
+    assert set(plain["steps"]) == {"engine fp32", "engine fp32, compiled"}
+    compiling = plain["compiling"]["engine fp32, compiled"]
+    assert compiling["of"] == "engine fp32"
+    assert compiling["cold"] > 0 < compiling["kept"]
+    table = next(table for table in found.tables() if table.title == "Compiling")
+    assert [row[0] for row in table.rows] == list(plain["compiling"])
+    assert len(found.remarks()) == 2
+    assert os.environ.get("TORCHINDUCTOR_CACHE_DIR") == before
+
+
+def test_compiling_is_earned_back_by_what_each_image_saves_or_never() -> None:
+    spent = Compiling("plain", cold=30, kept=6)
+    twice = spent.weighed(rate_of(20), rate_of(10))  # 0.05 s less an image
+    assert (twice.images, twice.images_kept) == (600, 120)
+    slower = {"compiled": spent.weighed(rate_of(9), rate_of(10))}
+    assert slower["compiled"].images is None
+    assert compile_remarks(slower) == ["compiled: not faster than plain, so that compiling never pays."]
+    assert "600 images (120 with its work on disk)" in compile_remarks({"compiled": twice})[0]
 
 
 def test_a_model_by_its_name_and_size_is_measured_with_its_recipe() -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from umd_bench.bench.folders import NAME, made_up_results, record_of
+from umd_bench.bench.folders import NAME, made_up_axis_sweep, made_up_results, made_up_sweep, record_of
 from umd_bench.bench.machine import machine_facts
 from umd_bench.bench.page import BEGIN, END, check_page, generated, write_page
 from umd_bench.bench.scale import Growth, ScaleFinding, counted_growth, exponent, training_growths
 from umd_bench.bench.startup import BARE, HELP, Note, bench_startup, until_first_stage
 from umd_bench.config.errors import UserError
+from umd_bench.config.resolve import load_sweep
 from umd_bench.data.pack import data_root
 from umd_bench.orchestration.plan import build_graph, trial_records
 from umd_bench.reporting.frames import long_table
@@ -67,6 +69,12 @@ def test_made_up_results_are_a_finished_sweep(tmp_path: Path) -> None:
     frame = long_table(tmp_path, NAME)
     assert sorted(frame["seed"].unique()) == [0, 1, 2]
     assert set(frame["metric"]) >= {"made_up"}
+
+
+@pytest.mark.parametrize("write", [made_up_sweep, made_up_axis_sweep])
+def test_made_up_sweeps_have_so_many_trials_that_differ(tmp_path: Path, write: Callable[[Path, int], Path]) -> None:
+    trials = load_sweep(write(tmp_path, 4)).trials
+    assert len({trial.specs["probe"].key for trial in trials}) == len(trials) == 4
 
 
 def test_only_what_stands_between_the_markers_is_replaced(tmp_path: Path) -> None:

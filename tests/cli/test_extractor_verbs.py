@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from umd_bench import cli
+from umd_bench.cli import extractors
 from umd_bench.evaluation import inception
 from umd_bench.evaluation.catalogue import catalogue
 from umd_bench.evaluation.extractors import load_extractor
@@ -25,6 +28,18 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
         cli.main()
     assert isinstance(ended.value.code, int)
     return ended.value.code
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_list_cuts_nothing_off_at_any_width(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    monkeypatch.setattr(extractors, "console", Console(width=width))
+    assert run(monkeypatch, "list") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "…" not in out
+    for entry in catalogue():
+        assert {entry.name, *entry.takes.split(), *entry.licence.split()} <= {*re.split(r"[ ;]+", out)}
 
 
 def test_fetch_keeps_the_published_file_and_no_other(
@@ -56,7 +71,7 @@ def test_list_shows_every_extractor_its_weights_and_how_to_get_those_that_are_mi
     assert run(monkeypatch, "list") == 0
     out = capsys.readouterr().out
     for entry in catalogue():
-        assert f"│ {entry.name} " in out
+        assert f"\n{entry.name} " in out
     assert [entry.name for entry in catalogue()] == [*EXTRACTORS, DINOV2]
     assert load_extractor("digits_cnn").hash[:12] in out
     assert "inception-v3-compat: no weights: name the file in $UMD_BENCH_INCEPTION, or run" in out

@@ -130,7 +130,9 @@ class Lab:
     def submitting_side(self, keys: Iterable[str]) -> subprocess.Popen[str]:
         """A process of its own that has submitted these stages."""
         path = os.environ["PYTHONPATH"]
-        command = [sys.executable, "-m", "cluster.submitting_side", self.name, str(self.root), *keys]
+        address = self.ray.address if self.ray is not None else None
+        name = self.name if address is None else f"{self.name}={address}"
+        command = [sys.executable, "-m", "cluster.submitting_side", name, str(self.root), *keys]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path})
         assert process.stdout is not None
         ready = select.select([process.stdout], [], [], DEADLINE_SECONDS)[0]

@@ -66,11 +66,11 @@ class Node:
 
 
 class MiniRay:
-    """A head with one core and one GPU that is not there, and further nodes when they are asked for."""
+    """A head of ``cpus`` cores and of GPUs that are not there, and further nodes of one core when they are asked for."""
 
-    def __init__(self, *, gpus: int = 0) -> None:
+    def __init__(self, *, gpus: int = 0, cpus: int = 1) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="mr", ignore_cleanup_errors=True)
-        self._gpus = gpus
+        self._gpus, self._cpus = gpus, cpus
         self._nodes: list[Node] = []
 
     def __enter__(self) -> MiniRay:
@@ -86,7 +86,7 @@ class MiniRay:
             "--include-dashboard=false",
         ]
         try:
-            self.head = Node(host, path, *options, f"--num-gpus={self._gpus}")
+            self.head = Node(host, path, *options, f"--num-gpus={self._gpus}", f"--num-cpus={self._cpus}")
         except BaseException:
             self._folder.cleanup()
             raise

@@ -1,4 +1,4 @@
-"""A process that submits stages and then only waits, to be killed: ``submitting_side.py EXECUTOR RESULTS KEY...``."""
+"""A process that submits stages and then only waits, to be killed: ``submitting_side.py EXECUTOR[=ADDRESS] RESULTS KEY...``."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pathlib import Path
 from cluster import scripted_stage
 from cluster.lab import CLUSTER, WORKERS
 
+from umd_bench.config.ray import RayConfig
 from umd_bench.orchestration.executors import start_executor
 
 if __name__ == "__main__":
-    name, folder, *keys = sys.argv[1:]
-    root = Path(folder)
-    executor = start_executor(name, root, root, workers=WORKERS, threads=1, cluster=CLUSTER, stage=scripted_stage.NAME)
+    place, folder, *keys = sys.argv[1:]
+    name, _, address = place.partition("=")
+    root, ray = Path(folder), RayConfig(address=address or None)
+    executor = start_executor(name, root, root, workers=WORKERS, threads=1, cluster=CLUSTER, stage=scripted_stage.NAME, ray=ray)
     for key in keys:
         executor.submit(key)
     while True:

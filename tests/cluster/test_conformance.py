@@ -1,4 +1,4 @@
-"""One suite over every executor: the promises of ``executors/contract.py``, on a real Slurm too."""
+"""One suite over every executor: the promises of ``executors/contract.py``, on a real Slurm and a Ray that runs already too."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cluster.lab import Lab, wait_for
+from cluster.lab import WORKERS, Lab, wait_for
+from cluster.miniray import MiniRay
 
 from umd_bench.config.errors import UserError
+from umd_bench.config.ray import RayConfig
 from umd_bench.orchestration.executors import EXECUTORS, Kind, start_executor
 from umd_bench.store import StageState, stage_state
 
@@ -202,13 +204,18 @@ CANNOT: dict[str, dict[str, str]] = {
         "status_service_fails": "its workers' answers come with their results; a Ray that is gone takes them along",
         "status_service_is_empty": "its workers' answers come with their results; a Ray that is gone takes them along",
     },
+    "ray-address": {
+        "status_service_fails": "its workers' answers come with their results; a head that is gone is tested in test_ray.py",
+        "status_service_is_empty": "its workers' answers come with their results; a head that is gone is tested in test_ray.py",
+    },
     "submitit-local": {
         "status_service_fails": "a process of this machine is there or is not",
         "status_service_is_empty": "a process of this machine is there or is not",
     },
     "slurm": {},
 }
-HAD = [(name, case) for name in EXECUTORS for case in CASES if case not in CANNOT[name]]
+COLUMNS = (*EXECUTORS, "ray-address")  # a Ray that runs already, by its address
+HAD = [(name, case) for name in COLUMNS for case in CASES if case not in CANNOT[name]]
 
 
 @pytest.fixture(scope="module")
@@ -219,17 +226,30 @@ def labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Lab]]:
         lab.close()
 
 
+@pytest.fixture(scope="module")
+def on_a_running_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with MiniRay(cpus=WORKERS) as running:
+        lab = Lab("ray", tmp_path_factory.mktemp("ray-address"), ray=RayConfig(address=running.address))
+        yield lab
+        lab.close()
+
+
 @pytest.mark.parametrize(("name", "case"), HAD)
 def test_an_executor_keeps_its_promises(
     name: str, case: str, labs: dict[str, Lab], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if name == "slurm":
         request.getfixturevalue("slurm")
+    if name == "ray-address":
+        labs["ray"].close()  # a process is connected to one Ray at a time
+        labs.setdefault(name, request.getfixturevalue("on_a_running_ray"))
+    elif name == "ray" and "ray-address" in labs:
+        labs["ray-address"].close()
     CASES[case](labs[name], monkeypatch)
 
 
 def test_every_case_that_is_not_run_is_one_that_exists_and_has_its_reason() -> None:
-    assert set(CANNOT) == set(EXECUTORS)
+    assert set(CANNOT) == set(COLUMNS)
     assert all(set(reasons) <= set(CASES) and all(reasons.values()) for reasons in CANNOT.values())
 
 

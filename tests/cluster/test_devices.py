@@ -120,7 +120,7 @@ def test_a_stage_on_two_devices_survives_the_loss_of_one_and_ends_with_the_same_
     same_end(run, whole)
 
 
-def test_a_stage_on_two_devices_is_one_job_of_two_tasks(
+def test_a_stage_on_two_devices_is_one_job_of_two_tasks_whatever_is_asked_for_while_it_waits(
     slurm: MiniSlurm, trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
@@ -130,14 +130,17 @@ def test_a_stage_on_two_devices_is_one_job_of_two_tasks(
         run.prepare(trial.specs["pretrain"])
         executor.submit(run.key)
         executor.poll(0)
+        if not run.is_owned():
+            run.prepare(trial.specs["pretrain"].on(3))
         shown = slurm.run("scontrol", "show", "job").stdout
         assert "NumNodes=2" in shown
         assert "NumTasks=2" in shown
         assert "gres/gpu=2" in shown or "gpu:1" in shown
-        executor.cancel(run.key)
         wait_for(lambda: bool(executor.poll(0.2)), "the end of the job")
     finally:
         executor.close()
+    assert run.config().devices == 3
+    assert (run.result() or {})["environment"]["world_size"] == 2
 
 
 def test_nodes_that_do_not_divide_the_devices_are_refused(slurm: MiniSlurm) -> None:

@@ -29,7 +29,7 @@ def test_a_duration_in_any_of_its_spellings(text: str, minutes: int) -> None:
     ("option", "parts"),
     [
         ("gpu=1", ["unknown field gpu", "did you mean 'gpus'"]),
-        ("gpus=many", ["gpus", "'many'", "valid integer"]),
+        ("gpus=many", ["gpus", "'many'", "whole number"]),
         ("nodes=0", ["nodes", "0", "greater than or equal to 1"]),
         ("time=soon", ["time", "'soon'", "30m"]),
         ("time=0m", ["at least one minute"]),

@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from umd_bench.config import resolve
+from umd_bench.config.documents import Document
 from umd_bench.config.errors import UserError
 from umd_bench.config.resolve import PRESETS, json_schema, load_sweep, load_trial, method_names, tier_names
+from umd_bench.config.trial import TrialConfig
+from umd_bench.config.validation import validate
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
@@ -51,6 +55,60 @@ def test_a_sweep_is_every_combination_of_its_axes_with_every_seed(tmp_path: Path
     assert first.noise.schedule == "linear"
     assert first.stages["pretrain"].nimg == 1280
     assert first.stages["pretrain"].corruption.mask_ratio == 0.25
+
+
+IMPORTED = """\
+name: imported
+tier: digits
+trial:
+  method: umd
+  stages:
+    pretrain: null
+    finetune: null
+    finetune_probe: null
+    given: {kind: import, layout: umd-bench, file: a.safetensors, sha256: '%s', nimg: 32}
+    probe: {parent: given}
+    generate: {parent: given}
+axes:
+  stages.probe.shots: [[5], [10]]
+seeds: [7, 3, 11]
+""" % ("0" * 64)
+
+
+@pytest.mark.parametrize("text", [SWEEP.replace("[0, 1]", "[4, 0, 9]"), IMPORTED], ids=["trained", "imported"])
+@pytest.mark.parametrize("stages", ["", "stages: [probe]\n"], ids=["all", "some"])
+def test_a_trial_is_the_same_whatever_other_seeds_the_sweep_has(tmp_path: Path, text: str, stages: str) -> None:
+    together = load_sweep(write(tmp_path, text + stages))
+    for seed in together.config.seeds:
+        alone = load_sweep(write(tmp_path, text + stages), sets=[f"seeds=[{seed}]"]).trials
+        among = [trial for trial in together.trials if trial.config.seed == seed]
+        assert [(t.id, t.config, t.specs, t.axes) for t in among] == [(t.id, t.config, t.specs, t.axes) for t in alone]
+        for one, other in zip(among, alone, strict=True):
+            assert [s.key for s in one.specs.values()] == [s.key for s in other.specs.values()]
+            # as a worker computes it from config.yaml
+            assert [type(s).model_validate(s.model_dump()).key for s in one.specs.values()] == [
+                s.key for s in other.specs.values()
+            ]
+            assert one.document.value == other.document.value
+
+
+def test_a_trial_is_validated_once_whatever_the_number_of_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    validated = []
+    monkeypatch.setattr(resolve, "validate", lambda model, document: validated.append(model) or validate(model, document))
+    load_sweep(write(tmp_path, SWEEP.replace("[0, 1]", str(list(range(50))))))
+    assert validated.count(TrialConfig) == 4
+
+
+def test_reading_a_trial_walks_its_own_places_and_not_those_of_the_whole_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = []
+    part = Document.part
+    monkeypatch.setattr(Document, "part", lambda self, *path: parts.append(path) or part(self, *path))
+    load_sweep(write(tmp_path, SWEEP.replace("[linear, cosine]", "[linear]")))
+    few = len(parts)
+    load_sweep(write(tmp_path, SWEEP.replace("[linear, cosine]", "[linear, cosine, sigmoid, laplace]")))
+    assert len(parts) == 2 * few
 
 
 def test_adding_a_value_keeps_the_other_trials_keys(tmp_path: Path) -> None:
@@ -146,7 +204,13 @@ def test_every_method_is_a_trial_by_name(method: str) -> None:
         ),
         ("seeds: [0, 1]", "seeds: [0, 1", ["broken YAML", "sweep.yaml:"]),
         ("seeds: [0, 1]", "name: twice", ["sweep.yaml:10", "given twice"]),
-        ("name: small", "name: ../x", ["sweep.yaml:1", "'../x'"]),
+        ("name: small", "name: ../x", ["sweep.yaml:1", "'../x'", "expected lower-case letters, digits"]),
+        ("seeds: [0, 1]", "seeds: 3", ["sweep.yaml:10", "seeds = 3", "expected a list, such as [1, 2]"]),
+        ("seeds: [0, 1]", "seeds: []", ["sweep.yaml:10", "expected a list of at least 1"]),
+        ("nimg: 1280", "nimg: many", ["sweep.yaml:6", "stages.pretrain.nimg = 'many'", "expected a whole number"]),
+        ("pretrain: {", "pretrian: {", ["sweep.yaml:6", "stages.pretrian.kind is missing", "did you mean 'pretrain'"]),
+        ("    pretrain: {", "    finetune: null\n    pretrain: {", ["'finetune' is left out", "one of pretrain, or stages."]),
+        ("trial:", "noise:", ["sweep.yaml:3", "noise is a field of a trial", "below trial"]),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_place_field_and_accepted(
@@ -187,14 +251,70 @@ def test_a_mistake_in_set_names_the_option(tmp_path: Path) -> None:
     assert "expected key.path=value" in message(tmp_path, SWEEP, "seeds")
 
 
+@pytest.mark.parametrize(
+    ("option", "parts"),
+    [
+        ("stages.pretrain.nimg=64", ["--set stages.pretrain.nimg is not", "expected --set trial.stages.pretrain.nimg=..."]),
+        ("model=B/4", ["model is a field of a trial", "--set trial.model=..."]),
+        ("seed=1", ["--set seed", "expected seeds, a list"]),
+        ("trial.seed=1", ["--set trial.seed", "expected seeds, a list"]),
+        ("trial.stages.pretrian.nimg=64", ["--set trial.stages.pretrian.nimg: field", "did you mean 'pretrain'"]),
+    ],
+)
+def test_a_field_of_a_trial_set_in_a_sweep_is_told_its_path(tmp_path: Path, option: str, parts: list[str]) -> None:
+    text = message(tmp_path, SWEEP, option)
+    for part in parts:
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("option", "part"),
+    [
+        ("trial.stages.pretrain.nimg=64", "expected no trial. before"),
+        ("seeds=[0, 1]", "as in --set seed=0"),
+        ("axes.noise.schedule=[cosine]", "axes is a field of a sweep"),
+    ],
+)
+def test_a_field_of_a_sweep_set_in_a_trial_is_told_so(option: str, part: str) -> None:
+    with pytest.raises(UserError) as error:
+        load_trial("umd", sets=[option])
+    assert str(error.value).startswith(f"--set {option.partition('=')[0]} is not accepted")
+    assert part in str(error.value)
+
+
+def test_a_trial_for_a_sweep_and_a_sweep_for_a_trial_name_the_other_verb(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"sweep\.yaml:3: trial is a field of a sweep.*`umd-bench sweep` runs"):
+        load_trial(str(write(tmp_path, SWEEP)))
+    assert "`umd-bench train` runs a trial" in message(tmp_path, "method: umd\nnoise: {schedule: linear}\n")
+
+
+def test_a_tier_is_the_path_of_a_file_too(tmp_path: Path) -> None:
+    digits = PRESETS / "tiers" / "digits.yaml"
+    tier = write(tmp_path, f"extends: {digits}\ntrial: {{stages: {{probe: {{draws: 3}}}}}}\n", "My tier.yaml")
+    own = load_sweep(write(tmp_path, SWEEP), tier=str(tier))
+    assert own.config.tier == str(tier)
+    assert own.trials[0].config.stages["probe"].draws == 3
+
+
+def test_an_empty_file_is_named(tmp_path: Path) -> None:
+    assert message(tmp_path, "").endswith("sweep.yaml: field name is missing")
+
+
 def test_a_size_that_a_data_set_does_not_have_is_refused(tmp_path: Path) -> None:
     text = message(tmp_path, SWEEP, "trial.data.size=16")
     assert "data.size: 16 is not accepted: images of digits have 8 pixels a side" in text
 
 
 def test_a_missing_file_and_a_cycle_of_extends_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere\.yaml cannot be read"):
+    with pytest.raises(UserError, match=r"nowhere\.yaml cannot be read.*expected a YAML file"):
         load_sweep(tmp_path / "nowhere.yaml")
+    write(tmp_path, SWEEP)
+    with pytest.raises(UserError, match=r"did you mean \S*/sweep\.yaml\?"):
+        load_sweep(tmp_path / "sweeps")
+    with pytest.raises(UserError, match=r"a method: dit, dit_scratch, mae, maskdit, umd"):
+        load_trial("umdd")
+    with pytest.raises(UserError, match=r"nowhere\.yaml cannot be read.*as \S*sweep\.yaml:1 extends it"):
+        load_sweep(write(tmp_path, "extends: nowhere.yaml\n"))
     path = write(tmp_path, "extends: sweep.yaml\n")
     with pytest.raises(UserError, match="extends itself"):
         load_sweep(path)

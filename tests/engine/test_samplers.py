@@ -13,7 +13,10 @@ from torch import Tensor
 from umd_bench.config import generating
 from umd_bench.config.errors import FieldError
 from umd_bench.config.generating import GenerateStage
+from umd_bench.config.model import ModelConfig
 from umd_bench.config.noise import NoiseConfig
+from umd_bench.engine.compiling import compile_model, own_graphs
+from umd_bench.engine.initialise import build_model
 from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.samplers import SAMPLERS, Denoiser, Sampler, ddim, generate, official_times, sample_noise
 
@@ -268,3 +271,18 @@ def test_bf16_is_in_the_model_alone_and_draws_nearly_the_same_samples() -> None:
     assert draws[1].dtype == torch.float32
     difference = (draws[0] - draws[1]).abs().mean() / draws[0].abs().mean()
     assert 0 < difference < 0.05
+
+
+@pytest.mark.slow
+def test_a_compiled_model_draws_the_same_samples_to_rounding() -> None:
+    stage = config(sampler="ddim", steps=10, cfg_scale=2.0, clip=True)
+    options = {"label": torch.tensor([1, 4]), "indices": range(2), "seed": 0}
+    shape = {"size": 8, "channels": 1, "classes": 10, "seed": 0}
+    model = build_model(ModelConfig(patch=4, width=16, depth=1, decoder_depth=1, heads=1), **shape)
+    drawn = torch.Generator().manual_seed(0)
+    model.load_state_dict({name: 0.2 * torch.randn(p.shape, generator=drawn) for name, p in model.state_dict().items()})
+    expected = generate(model, COSINE, stage, **options)
+    with own_graphs():
+        compile_model(model, torch.device("cpu"))
+        found = generate(model, COSINE, stage, **options)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,6 +71,26 @@ def test_scores_are_those_of_the_samples_drawn_in_one_piece(tmp_path: Path) -> N
 def test_batch_size_changes_no_score(tmp_path: Path) -> None:
     one, other = (generated(tmp_path / str(batch), batch=batch, labels="drawn")[0] for batch in (30, 4))
     assert other.metrics == pytest.approx(one.metrics, rel=1e-3)
+
+
+def test_a_compiled_stage_draws_batches_of_one_shape_and_the_same_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, _, spec = generated(tmp_path, batch=12, n=30)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # the whole way, but for the minutes
+    drawn: list[int] = []
+
+    def counted(*args: Any, indices: Sequence[int], **options: Any) -> torch.Tensor:
+        drawn.append(len(indices))
+        return generate(*args, indices=indices, **options)
+
+    monkeypatch.setattr(generation, "generate", counted)
+    spec = spec.model_copy(update={"resources": spec.resources.model_copy(update={"compile": True})})
+    parent = parent_run(tmp_path / "compiled")
+    with run_of(spec, tmp_path / "compiled").begin() as attempt:
+        compiled = run_generate(spec, parent, digits(), attempt)
+    assert drawn == [12, 12, 12]
+    assert compiled.metrics == pytest.approx(plain.metrics)
 
 
 def test_stage_repeats_to_the_bit_and_its_floor_is_the_datas(tmp_path: Path) -> None:

@@ -124,3 +124,36 @@ def test_what_cannot_be_fitted_is_refused() -> None:
         fit_ridge(x, y, classes=2)
     with pytest.raises(UserError, match=r"expected \[N, D\] and \[N\]"):
         fit_ridge(x[:0], y[:0], classes=3)
+
+
+def test_a_small_fit_runs_on_one_thread_and_gives_the_threads_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    eigh = torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda gram: (seen.append(torch.get_num_threads()), eigh(gram))[1])
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        for n, classes in ((40, 4), (400, 4), (40, 1)):
+            x, y = torch.randn(n, 384), torch.arange(n) % 4
+            if classes == 1:
+                with pytest.raises(UserError):
+                    fit_ridge_path(x, y, classes=classes, ridges=(1.0,))
+            else:
+                fit_ridge_path(x, y, classes=classes, ridges=(1.0,)).probe(0)
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 2]
+
+
+def test_a_small_fit_has_the_same_bits_on_any_number_of_threads() -> None:
+    x, y = torch.randn(60, 128, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 4
+    weights = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            weights.append(fit_ridge_path(x, y, classes=4, ridges=(1.0, 100.0)).probe(1).weights)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*weights)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 import random
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from umd_bench.config.training import TrainStage
-from umd_bench.orchestration.executors.contract import Ended, Kind
+from umd_bench.orchestration.executors.contract import Beside, Ended, Kind, Outcome
 from umd_bench.store import Failure, RunDir
 
 STEPS = 4  # of a training; what comes after it takes one
+LINGER_SECONDS = 90.0
 
 
 class SteppingExecutor:
@@ -89,7 +91,7 @@ def step(run: RunDir, number: int) -> None:
     nimg = spec.stage.nimg * number // STEPS
     with run.begin() as attempt:
         attempt.event("metrics", nimg=nimg, loss=badness(run) / number, lr=1.0, images_per_second=5.0)
-    for kept in spec.snapshots:
+    for kept in {*spec.snapshots, spec.stage.nimg}:
         if kept <= nimg:
             run.snapshot(kept).parent.mkdir(exist_ok=True)
             run.snapshot(kept).write_text("weights")
@@ -115,13 +117,20 @@ def finish(run: RunDir) -> None:
         attempt.finish(json.loads(json.dumps({"metrics": metrics, "cost": {"seconds": 1.0}})))
 
 
-def run_here(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool]) -> None:
-    """A stage as an executor runs it: from where it stands to its end, unless it is asked to stop between steps."""
+def run_here(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool], beside: Beside | None = None) -> Outcome:
+    """A stage as an executor runs it: from where it stands to its end, unless it is asked to stop between steps.
+
+    A training with a file ``lingers`` in its folder waits half-way for that, but not for ever.
+    """
     run = RunDir(root, key)
     if isinstance(run.config().stage, TrainStage):
         for number in range(steps_of(run) + 1, STEPS + 1):
             if stop():
-                return
+                return Outcome.STOPPED
             if number < STEPS:
                 step(run, number)
+            until = time.monotonic() + LINGER_SECONDS
+            while number == STEPS // 2 and (run.path / "lingers").exists() and not stop() and time.monotonic() < until:
+                time.sleep(0.05)
     finish(run)
+    return Outcome.DONE

@@ -12,7 +12,7 @@ from orchestration.small import write_small
 from umd_bench.config.resolve import load_sweep
 from umd_bench.config.training import TrainStage
 from umd_bench.engine.flops import flops_per_image
-from umd_bench.orchestration.forecast import forecast
+from umd_bench.orchestration.forecast import forecast, without_past
 from umd_bench.orchestration.forecast_error import forecast_error, keep_forecast, search_forecast_error
 from umd_bench.orchestration.plan import Node, build_graph, sweep_record
 from umd_bench.orchestration.runner import Runner
@@ -47,7 +47,9 @@ def work(root: Path, nodes: dict[str, Node], rates: list[float]) -> None:
 
 def test_without_a_past_there_is_no_basis(tmp_path: Path) -> None:
     made = forecast(tmp_path, nodes_of(tmp_path), 2)
-    assert made.lines(2) == ["forecast: no basis for 2 pretrain: no stage of the kind has finished here"]
+    told = "forecast: no basis for 2 pretrain: none of the kind and of about the size has finished here"
+    assert made.lines(2) == [f"{told}; `umd-bench plan FILE --measure` runs a little of each to tell"]
+    assert made.lines(2, measured=True) == [told]
     keep_forecast(tmp_path, "small", made)
     assert forecast_error(tmp_path, "small") is None
 
@@ -63,7 +65,15 @@ def test_the_cost_scales_with_flops_and_images_and_the_interval_with_the_past(tm
     assert made.bytes_on_disk == pytest.approx(2 * 4 * 1000)  # a network of twice the width each
     assert (made.waves, forecast(tmp_path, longer, 2).waves) == (2, 1)
     assert forecast(tmp_path, longer, 1, copies=3).seconds == pytest.approx(3 * made.seconds)
-    assert "2 waves on 1 workers" in made.lines(1)[0]
+    assert "2 waves on 1 worker" in made.lines(1)[0]
+
+
+def test_a_network_of_another_size_is_no_basis(tmp_path: Path) -> None:
+    work(tmp_path, nodes_of(tmp_path), [RATE, RATE])
+    large = nodes_of(tmp_path, "trial.model.width=256", "trial.model.depth=4")
+    made = forecast(tmp_path, large, 1)
+    assert (made.keys, made.without_basis) == ((), {"pretrain": 2})
+    assert [node.key for node in without_past(tmp_path, large)] == list(large), "which is what --measure measures"
 
 
 def test_one_past_stage_is_right_within_a_factor_of_two(tmp_path: Path) -> None:
@@ -163,6 +173,6 @@ def test_waves_are_of_jobs_where_stages_are_packed(tmp_path: Path) -> None:
     longer = nodes_of(tmp_path, "trial.stages.pretrain.nimg=1280", "seeds=[0, 1, 2]")
     assert forecast(tmp_path, longer, 2).waves == 3
     assert forecast(tmp_path, longer, 2, pack=2).waves == 2
-    assert forecast(tmp_path, longer, 2, pack=3).lines(2, "jobs of 3 stages")[0].endswith("1 waves on 2 jobs of 3 stages")
+    assert forecast(tmp_path, longer, 2, pack=3).lines(2, "job of 3 stages")[0].endswith("1 wave on 2 jobs of 3 stages")
     spread = nodes_of(tmp_path, "trial.stages.pretrain.nimg=1280", "seeds=[0, 1, 2]", "trial.resources.devices=2")
     assert forecast(tmp_path, spread, 2, pack=3).waves == 3, "a stage on several devices has a job of its own"

@@ -72,6 +72,9 @@ def test_where_there_is_nothing_to_fuse_a_line_says_so(tmp_path: Path) -> None:
     fusion = choose(nodes_of(seeds_of_one_shape(tmp_path, 2)), 2, "on", lambda group: CLEAR)
     assert fusion.sizes == {}
     assert fusion.lines == ["nothing is trained as one: no two stages of one shape for each of 2 workers"]
+    compiled = [spec.model_copy(update={"resources": Resources(compile=True)}) for spec in seeds_of_one_shape(tmp_path, 5)]
+    fusion = choose(nodes_of(compiled), 2, "on", lambda group: CLEAR)
+    assert fusion.lines == ["nothing is trained as one: a compiled stage is trained by itself (resources.compile)"]
 
 
 def test_on_is_refused_where_nothing_can_be_fused_and_auto_is_not() -> None:

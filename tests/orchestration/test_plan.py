@@ -11,7 +11,7 @@ from orchestration.small import SMALL, write_small
 
 from umd_bench.config.resolve import Trial, load_sweep
 from umd_bench.data.pack import data_root
-from umd_bench.orchestration.plan import Node, build_graph, plan_table
+from umd_bench.orchestration.plan import Node, build_graph, plan_table, planned_stages
 from umd_bench.orchestration.runner import Runner
 from umd_bench.orchestration.worker import run_stage
 from umd_bench.store import RunDir, StageState, stage_state
@@ -58,7 +58,7 @@ def test_a_finished_stage_is_trained_again_only_up_to_a_new_snapshot_and_its_res
         "pretrain": StageState.DONE,
         "finetune": StageState.INTERRUPTED,
     }
-    console_rows = plan_table(root, nodes)
+    console_rows = plan_table(planned_stages(root, nodes))
     assert "its result stays; no weights were kept at nimg = 64, 192" in [str(c) for c in console_rows.columns[4].cells]
     work(root, nodes)
     assert run.result() == first

@@ -49,14 +49,14 @@ def run(root: Path, sweep: Sweep, *, slots: int = 2, seed: int = 0) -> tuple[Sea
     return record, executor, progress
 
 
-def run_on(executor: Executor, root: Path, sweep: Sweep) -> tuple[SearchRecord, Progress]:
+def run_on(executor: Executor, root: Path, sweep: Sweep, *, poll_seconds: float = 0) -> tuple[SearchRecord, Progress]:
     with Search(sweep, root, lambda trials: build_graph(root, trials)) as search:
         runner = Runner(
             root,
             search.nodes,
             executor,
             on_change=lambda p: search.advance(p) and None,
-            poll_seconds=0,
+            poll_seconds=poll_seconds,
             dropped=search.dropped,
         )
         progress = runner.run()

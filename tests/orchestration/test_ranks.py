@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -14,10 +15,14 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch
+import torch.distributed as dist
 from orchestration.small import write_small
+from torch.distributed import HashStore, TCPStore
 
 from umd_bench.config.resolve import Trial, load_sweep
 from umd_bench.data.pack import data_root
+from umd_bench.engine import parallel
 from umd_bench.engine.parallel import RankLost
 from umd_bench.orchestration import execute, ranks
 from umd_bench.orchestration.execute import Site
@@ -28,6 +33,7 @@ from umd_bench.orchestration.plan import build_graph
 from umd_bench.orchestration.runner import Progress, Runner
 from umd_bench.orchestration.worker import run_stage
 from umd_bench.store import RunDir, StageState, stage_state
+from umd_bench.store.files import write_yaml
 
 DEADLINE_SECONDS = 60.0
 
@@ -216,15 +222,8 @@ def test_a_rank_that_fails_by_itself_says_why_and_the_stage_fails_with_it(
     trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = prepared(tmp_path, trial)
-    real = ranks._start
-
-    def with_another_config(*arguments: object) -> object:
-        config = run.path / "config.yaml"
-        text = config.read_text()
-        config.write_text(text.replace("name: digits", "name: nonsense"))
-        return real(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(ranks, "_start", with_another_config)
+    real = ranks._told
+    monkeypatch.setattr(ranks, "_told", lambda *told: real(*told).replace('"digits"', '"nonsense"'))
     assert run_stage(tmp_path, run.key, data_root()) is Outcome.FAILED
     failure = run.failure()
     assert failure is not None
@@ -271,11 +270,51 @@ def test_a_rank_that_does_not_come_is_lost_in_bounded_time(
     run = prepared(tmp_path, trial)
     told: list[str] = []
     with pytest.raises(RankLost, match="rank 1 of 2 did not come within"):
-        run_stage(tmp_path, run.key, data_root(), beside=Beside("127.0.0.1", told.append))
+        run_stage(tmp_path, run.key, data_root(), beside=Beside("127.0.0.1", told.append, 2))
     assert told[0].startswith("127.0.0.1:")
     assert stage_state(run) is StageState.INTERRUPTED
     with pytest.raises(RankLost, match="rank 0 is not at"):
         ranks.follow_stage(told[0], 1, local=1)
+
+
+def test_a_rank_that_is_killed_while_all_join_is_lost_in_bounded_time(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "JOINING_SECONDS", 1.0)
+    run = prepared(tmp_path, trial)
+
+    def come_and_go(address: str) -> None:
+        TCPStore("127.0.0.1", int(address.rpartition(":")[2]), is_master=False).set("ready/1", "")
+
+    begun = time.monotonic()
+    with pytest.raises(RankLost, match="gone or silent"):
+        run_stage(tmp_path, run.key, data_root(), beside=Beside("127.0.0.1", come_and_go, 2))
+    assert time.monotonic() - begun < DEADLINE_SECONDS
+    assert stage_state(run) is StageState.INTERRUPTED
+
+
+def test_the_others_join_only_once_all_have_come(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit for joining must not run while rank 0 still waits for the slowest."""
+    monkeypatch.setattr(ranks, "JOIN_SECONDS", 1.0)
+    joined = []
+    monkeypatch.setattr(ranks, "_joined", lambda *_, **__: joined.append(1))
+    run = prepared(tmp_path, trial)
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store.set("stage", ranks._told(trial.specs["pretrain"], run, data_root()))
+    with pytest.raises(RankLost, match="waits for others in vain"):
+        ranks.follow_stage(f"127.0.0.1:{store.port}", 1, local=1)
+    assert store.check(["ready/1"])
+    assert joined == []
+
+
+def test_once_joined_a_rank_is_waited_for_as_long_as_a_checkpoint_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    group = parallel.Group(HashStore(), 0, 1, torch.device("cpu"))
+    try:
+        backend = dist.distributed_c10d._get_default_group()._get_backend(torch.device("cpu"))
+        assert backend.options._timeout.total_seconds() == parallel.STEP_SECONDS > parallel.JOINING_SECONDS
+    finally:
+        group.close()
 
 
 def test_every_device_of_a_stage_is_counted_when_cores_are_divided(
@@ -304,3 +343,35 @@ def test_a_stage_goes_on_with_the_resources_it_was_asked_for_last(trial: Trial, 
         assert run.config().devices == 1, "an owner's config is left alone"
     prepared(tmp_path, trial)
     assert run.config().devices == 2
+
+
+def test_ranks_that_were_started_run_the_stage_whatever_number_was_asked_for_since(
+    whole: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "JOIN_SECONDS", DEADLINE_SECONDS)
+    run = prepared(tmp_path, trial_on(3, tmp_path))
+    started: list[subprocess.Popen[bytes]] = []
+
+    def announce(address: str) -> None:
+        write_yaml(run.path / "config.yaml", trial_on(4, tmp_path).specs["pretrain"].model_dump(mode="json"))
+        started.append(ranks._start(address, 1, tmp_path / "rank-1.log", 1))
+
+    try:
+        assert run_stage(tmp_path, run.key, data_root(), beside=Beside("127.0.0.1", announce, 2)) is Outcome.DONE
+        assert started[0].wait(DEADLINE_SECONDS) == 0
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    assert (run.result() or {})["environment"]["world_size"] == 2
+    same_end(run, whole)
+
+
+def test_a_job_for_one_device_starts_no_others(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "JOIN_SECONDS", 1.0)
+    run = prepared(tmp_path, trial)
+    told: list[str] = []
+    assert run_stage(tmp_path, run.key, data_root(), beside=Beside("127.0.0.1", told.append, 1)) is Outcome.DONE
+    assert told == []
+    assert not list(run.path.glob("attempt-1/rank-*.log"))
+    assert (run.result() or {})["environment"]["world_size"] == 1

@@ -10,7 +10,7 @@ from orchestration.scripted import Script, ScriptedExecutor, die, end_by, fail_w
 
 from umd_bench.config.resolve import Sweep, load_sweep
 from umd_bench.orchestration.executors import TRIES, Kind
-from umd_bench.orchestration.plan import build_graph, plan_table
+from umd_bench.orchestration.plan import build_graph, plan_counts, plan_json, plan_table, planned_stages
 from umd_bench.orchestration.runner import Progress, Runner, explain
 from umd_bench.store import RunDir, StageState
 
@@ -186,8 +186,13 @@ def test_the_plan_names_what_is_reused_and_the_field_that_differs(tmp_path: Path
         SWEEPS / "mask_ratio.yaml", sets=["seeds=[0]", "axes.stages.pretrain.corruption.mask_ratio=[0.25, 0.375]"]
     )
     console = Console(width=220, record=True, file=(tmp_path / "out").open("w"))
-    console.print(plan_table(tmp_path, build_graph(tmp_path, wider.trials)))
+    planned = planned_stages(tmp_path, build_graph(tmp_path, wider.trials))
+    console.print(plan_table(planned), plan_counts(planned))
     text = console.export_text()
     assert "5 new, 5 reused" in text
     assert re.search(r"corruption\.mask_ratio 0\.(25|5) -> 0\.375", text)  # two results are equally near
     assert "its pretrain is new" in text
+    told = {stage["key"]: stage for stage in plan_json(planned)}
+    assert sorted(stage["what"] for stage in told.values()) == ["new"] * 5 + ["reused"] * 5
+    assert all(stage["why"] == "" for stage in told.values() if stage["what"] == "reused")
+    assert all(told[stage["parent"]]["kind"] != "probe" for stage in told.values() if stage["parent"] is not None)

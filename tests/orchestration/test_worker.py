@@ -11,7 +11,7 @@ from orchestration.small import write_small
 
 from umd_bench.config.resolve import Trial, load_sweep
 from umd_bench.data.pack import data_root
-from umd_bench.orchestration.worker import run_stage
+from umd_bench.orchestration.worker import environment, run_stage
 from umd_bench.store import RunDir, StageState, stage_state
 
 
@@ -42,6 +42,13 @@ def test_a_trial_leaves_results_that_say_what_they_are(tmp_path: Path, trial: Tr
     assert not any("fid" in name for name in generate["metrics"])
     assert {"extractor_hash", "steps", "eta", "cfg_scale", "sampler", "n", "ema"} <= set(generate["facts"])
     assert (RunDir(tmp_path, trial.specs["generate"].key).artifacts / "samples.png").is_file()
+
+
+def test_what_is_not_compiled_does_not_say_that_it_is(trial: Trial) -> None:
+    for plain in trial.specs.values():
+        spec = plain.model_copy(update={"resources": plain.resources.model_copy(update={"compile": True})})
+        assert environment(spec)["compiled"] is (spec.kind in ("pretrain", "finetune", "generate"))
+        assert environment(plain)["compiled"] is False
 
 
 def test_a_stage_that_was_stopped_ends_with_the_same_bits(tmp_path: Path, trial: Trial) -> None:

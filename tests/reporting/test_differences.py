@@ -24,7 +24,7 @@ from umd_bench.config.sweep import ReportConfig
 from umd_bench.reporting import difference_tables, tables
 from umd_bench.reporting.differences import Difference, Differences, compared, differences, holm
 from umd_bench.reporting.naming import difference
-from umd_bench.reporting.report import print_report, write_report
+from umd_bench.reporting.report import print_report, report_json, write_report
 from umd_bench.reporting.summary import Column, Row, Summary, estimate, summarize
 from umd_bench.store import RunDir, SweepRecord, TrialRecord, read_sweep
 
@@ -58,7 +58,9 @@ def made_up(values: Mapping[str, Mapping[int, float]], column: Column = FD, *, s
         for arm, own in values.items()
     ]
     found = differences(
-        Summary(record, pd.DataFrame(), ("method",), "method", (column,), tuple(arms), notes=(), baseline=arms[0])
+        Summary(
+            record, pd.DataFrame(), pd.DataFrame(), ("method",), "method", (column,), tuple(arms), notes=(), baseline=arms[0]
+        )
     )
     assert found is not None
     return found
@@ -307,7 +309,7 @@ def test_a_search_is_compared_when_it_is_done_and_only_its_best_are_printed(tmp_
     assert "Differences to mask_ratio=0.25" in out.getvalue()
     trials = read_sweep(tmp_path, "mask_ratio").search
     assert trials is not None
-    shown = difference_tables.terminal(found, None, trials.suggestions[1].trials)
+    shown = difference_tables.terminal(found, None, 120, found.summary.columns, trials.suggestions[1].trials)
     assert shown.row_count == 1
 
 
@@ -344,6 +346,14 @@ def test_the_command_line_refuses_what_is_no_arm_in_one_sentence(root: Path, aga
     with pytest.raises(UserError, match=re.escape(sentence)):
         CliRunner().invoke(app, ["table", "mask_ratio", "--results", str(root), "--against", against], catch_exceptions=False)
     assert {path: path.stat().st_mtime_ns for path in (root / "sweeps/mask_ratio").iterdir()} == before
+
+
+def test_programs_get_the_differences_too(root: Path) -> None:
+    made = report_json(root, "mask_ratio", against={"mask_ratio": 0.5})
+    assert len(made["differences"]) == 5 * 8
+    assert {"baseline", "mean", "half95", "n", "verdict", "p_holm"} <= made["differences"][0].keys()
+    assert sum("Holm" in note for note in made["notes"]) == 1
+    assert any(file.endswith("differences.csv") for file in made["files"])
 
 
 def test_the_command_line_compares_with_another_arm_than_the_file_does(root: Path) -> None:

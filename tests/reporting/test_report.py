@@ -19,6 +19,7 @@ from umd_bench.reporting import figures, tables
 from umd_bench.reporting.frames import cost_table
 from umd_bench.reporting.report import cost_summary, print_report, write_report
 from umd_bench.reporting.summary import summarize
+from umd_bench.store import RunDir, read_sweep
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,14 @@ def test_a_report_written_again_by_another_process_has_the_same_bytes(root: Path
     assert {name for name in here if here[name] != there[name]} == set()
 
 
+def test_a_report_reads_each_run_directory_once(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    config = RunDir.config
+    monkeypatch.setattr(RunDir, "config", lambda run: (read.append(run.key), config(run))[1])
+    write_report(summarize(root, "methods"), root, out=tmp_path)
+    assert len(read) == len(set(read)) == len({key for t in read_sweep(root, "methods").trials for key in t.stages.values()})
+
+
 def test_a_report_of_nothing_yet_is_a_table_of_dashes(tmp_path: Path) -> None:
     stages = ("pretrain", "probe", "finetune", "finetune_probe", "generate")
     skipped = {f"schedule={s},seed={i}": stages for s in ("linear", "cosine") for i in range(3)}
@@ -53,7 +62,9 @@ def test_a_report_of_nothing_yet_is_a_table_of_dashes(tmp_path: Path) -> None:
     assert not (tmp_path / "sweeps/noise_schedule/figure.png").exists()
     text = paths.table_md.read_text()
     assert "| linear" in text
-    assert "Missing: pretrain of schedule=linear,seed=0; schedule=linear,seed=1" in text
+    assert (
+        "Missing: pretrain, probe, finetune, finetune_probe, generate of schedule=linear,seed=0; schedule=linear,seed=1" in text
+    )
 
 
 def test_markdown_has_a_cell_for_every_arm_and_column(root: Path) -> None:
@@ -97,11 +108,16 @@ def test_html_escapes_what_a_sweep_is_called(root: Path) -> None:
 def test_the_terminal_table_fits_and_loses_no_cell(root: Path, width: int) -> None:
     summary = summarize(root, "mask_ratio")
     console = rich.console.Console(width=width, file=io.StringIO(), record=True, color_system=None)
-    console.print(tables.terminal(summary, "Title"))
+    console.print(tables.terminal(summary, "Title", width))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
     digits = re.sub(r"[^0-9]", "", "".join(tables.cells(summary).iloc[0]))
+    if width == 120:
+        assert tables.narrowest(summary) <= width
+        words = text.split()
+        assert words.count("digits_cnn") == 4, "headers are wrapped at words"
+        assert {"accuracy_", "fd_inf_", "train", "mask_ratio"} <= {*words}
     if width == 120:  # narrower ones fold their cells over lines
         assert digits == re.sub(r"[^0-9]", "", next(line for line in text.splitlines() if line.strip().startswith("0 ")))
 
@@ -150,6 +166,15 @@ def test_the_figure_has_a_panel_for_each_side_of_the_question(root: Path) -> Non
     assert samples.get_ylim()[0] == 0
     names = {text.get_text() for axes in (probe, samples) for text in axes.get_legend().get_texts()}
     assert {"probe 10-shot", "fine-tuned probe 100-shot", "raw pixels 10-shot", "fd_digits_cnn", "real train vs test"} <= names
+
+
+def test_numbers_that_are_far_apart_stand_on_a_logarithmic_axis(tmp_path: Path) -> None:
+    build_sweep(tmp_path, axes={"stages.pretrain.optim.lr_per_256": [1e-3, 1e-2, 1e-1]})
+    drawn = figures.figure(summarize(tmp_path, "mask_ratio"))
+    assert drawn is not None
+    assert drawn.axes[0].get_xticks().tolist() == pytest.approx([-3, -2, -1])
+    assert [label.get_text() for label in drawn.axes[0].get_xticklabels()] == ["0.001", "0.01", "0.1"]
+    assert drawn.axes[0].get_xlabel() == "lr_per_256 (logarithmic)"
 
 
 def test_names_on_the_axis_are_not_drawn_to_scale_nor_joined(root: Path) -> None:

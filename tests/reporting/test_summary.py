@@ -106,7 +106,7 @@ def test_a_failed_seed_lowers_n_and_is_named(tmp_path: Path) -> None:
     arms = {row.axes["mask_ratio"]: row for row in summary.arms}
     assert (arms[0.5].estimates[FD].n, arms[0.5].estimates[PROBE].n, arms[0.25].estimates[FD].n) == (2, 3, 3)
     assert f"Missing: finetune of {trial} (failed: nan)." in summary.notes
-    assert f"Missing: generate of {trial} (no result)." in summary.notes
+    assert f"Missing: finetune_probe, generate of {trial} (no result)." in summary.notes
 
 
 def test_an_arm_without_any_result_keeps_its_row(tmp_path: Path) -> None:
@@ -148,6 +148,12 @@ def test_a_field_that_one_of_two_axes_decides_is_told_by_that_axis_alone() -> No
     assert stated(rows, names, ["block", "t"]) == (
         "position after block 1 (1) or after block 2 (2); sum 1 (1 0) or 52 (1 51) or 2 (2 0) or 53 (2 51)"
     )
+
+
+def test_a_field_that_differs_between_the_seeds_of_every_arm_names_no_arm() -> None:
+    rows = pd.DataFrame([(ratio, commit) for ratio in (0.25, 0.5) for commit in ("aa", "bb")], columns=["ratio", "commit"])
+    assert stated(rows, {"commit": "commit"}, ["ratio"]) == "commit aa or bb"
+    assert stated(rows.iloc[:3], {"commit": "commit"}, ["ratio"]) == "commit aa (0.25, 0.5) or bb (0.25)"
 
 
 def test_notes_say_which_arm_was_probed_where(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import torch
 
 from umd_bench.bench.machine import Machine
 from umd_bench.bench.rates import Rate, Work, measure
-from umd_bench.bench.tables import Table, spread
+from umd_bench.bench.tables import Table, number, spread
 from umd_bench.config.data import DataConfig
 from umd_bench.config.errors import FieldError
 from umd_bench.config.resolve import load_trial
@@ -70,9 +70,8 @@ class Finding:
     @property
     def verdict(self) -> str:
         """One sentence."""
-        if self.fast_enough:
-            return f"The loader alone is {self.ratio:,.0f} times as fast as the S/4 step that it feeds (wanted: {WANTED})."
-        return f"The loader alone is only {self.ratio:.1f} times as fast as the S/4 step that it feeds (wanted: {WANTED})."
+        only = "" if self.fast_enough else "only "
+        return f"The loader alone is {only}{number(self.ratio)} times as fast as the S/4 step that it feeds (wanted: {WANTED})."
 
     def with_machine(self, machine: Machine) -> Placed:
         """The same as a finding of the notebook."""

@@ -30,6 +30,16 @@ def made_up_sweep(folder: Path, trials: int) -> Path:
     return path
 
 
+def made_up_axis_sweep(folder: Path, trials: int) -> Path:
+    """As :func:`made_up_sweep`, but the trials differ in the value of an axis, and all have one seed."""
+    path = folder / f"{NAME}-axis.yaml"
+    document = yaml.safe_load(made_up_sweep(folder, trials).read_text(encoding="utf-8"))
+    rates = [1e-6 * (1 + i) for i in range(trials)]
+    document |= {"name": f"{NAME}-axis", "axes": {"stages.pretrain.optim.lr_per_256": rates}, "seeds": [0]}
+    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    return path
+
+
 def made_up_small_sweep(folder: Path) -> Path:
     """The file of a sweep with one trial of one stage, which trains for two steps."""
     path = folder / f"{NAME}-small.yaml"

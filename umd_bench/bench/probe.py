@@ -42,7 +42,7 @@ def bench_probe(
         _knn(x, y, queries, truth),
     ]
     compared = compare(pairs, repeats=repeats, device=device, warm_up=False, progress=progress)
-    return Comparisons(machine, "Probes", "fits", compared, {})
+    return Comparisons(machine, "Probes", "runs", compared, {})
 
 
 def _features(n: int, d: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

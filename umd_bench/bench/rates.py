@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 
 REPEAT_SECONDS = 0.25  # a repeat lasts at least about this long
+_FIRST_SECONDS = 1.0  # a first call that takes longer is believed
 
 Work = Callable[[], int]  # does a piece of the work; how many images it was
 
@@ -75,14 +76,17 @@ def measure(
 ) -> dict[str, Rate]:
     """The rate of each kind of work on ``device``, the kinds in turn, after a warm-up of each as long as a repeat.
 
-    Without ``warm_up``, for work that has been called before or needs none, a repeat is so many calls as one call's time says.
+    Without ``warm_up``, for work that is slow or needs none, a repeat is so many calls as the time of one or two calls says.
     ``threads`` that the work computes on are torch's where left out; on one, CPU time is taken too.
     """
     calls = {}
     for name, work in works.items():
         if not warm_up:
             progress(f"first call: {name}")
-            calls[name] = max(1, math.ceil(REPEAT_SECONDS / max(1e-6, _seconds(work, 1, device).wall)))
+            taken_alone = _seconds(work, 1, device).wall
+            if taken_alone < _FIRST_SECONDS:  # it may have been what a first call loads, and the work itself far quicker
+                taken_alone = min(taken_alone, _seconds(work, 1, device).wall)
+            calls[name] = max(1, math.ceil(REPEAT_SECONDS / max(1e-6, taken_alone)))
             continue
         progress(f"warming up: {name}")
         work()

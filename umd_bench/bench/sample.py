@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
+from umd_bench.bench.compile_time import Compiling, compile_all, compile_remarks, compile_table, nothing_kept
 from umd_bench.bench.machine import Machine
 from umd_bench.bench.peak import Precision
 from umd_bench.bench.plain_model import PlainModel
@@ -19,7 +22,9 @@ from umd_bench.config.generating import GenerateStage, check_sampler
 from umd_bench.config.resolve import load_trial
 from umd_bench.config.stage import StageSpec
 from umd_bench.data.sources import data_facts
+from umd_bench.engine.compiling import compile_model
 from umd_bench.engine.initialise import build_model
+from umd_bench.engine.model import AutoEncoder
 from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.samplers import SAMPLERS, generate, sample_noise
 
@@ -36,6 +41,7 @@ class Way:
     passes: int
     rate: Rate
     per_pass: Ratio | None  # passes a second over the plain loop's
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class SampleFinding:
     batch: int
     cfg_scale: float
     ways: tuple[Way, ...]
+    compiling: dict[str, Compiling] = field(default_factory=dict)
 
     def tables(self) -> list[Table]:
         """A row for each way."""
@@ -61,7 +68,7 @@ class SampleFinding:
         )
         rows = tuple(
             (
-                way.sampler,
+                f"{way.sampler}, compiled" if way.compiled else way.sampler,
                 str(way.steps),
                 str(way.calls),
                 str(way.passes),
@@ -71,11 +78,13 @@ class SampleFinding:
             )
             for way in self.ways
         )
-        return [Table(f"Sampling: {self.subject}, batch {self.batch}, guidance {self.cfg_scale:g}", header, rows)]
+        found = [Table(f"Sampling: {self.subject}, batch {self.batch}, guidance {self.cfg_scale:g}", header, rows)]
+        return [*found, compile_table(self.compiling)] if self.compiling else found
 
     def remarks(self) -> list[str]:
         """What the ratios leave out."""
-        return ["Speed alone: which of these loses nothing is what `umd-bench sweep sweeps/sampler.yaml` answers."]
+        speed = "Speed alone: which of these loses nothing is what `umd-bench sweep sweeps/sampler.yaml` answers."
+        return [speed, *compile_remarks(self.compiling)]
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -91,6 +100,7 @@ def bench_sample(
     batch: int | None,
     cfg_scale: float | None,
     precision: Precision = "fp32",
+    compiled: bool = False,
     baseline: bool,
     machine: Machine,
     repeats: int,
@@ -99,7 +109,8 @@ def bench_sample(
 ) -> SampleFinding:
     """Measure on initial weights, which cost what trained ones do, with the tier's stage ``generate``.
 
-    Without ``samplers`` every one is measured. Raises :class:`UserError` for words that name nothing.
+    Without ``samplers`` every one is measured. ``compiled`` measures the first way so as well: all ways call the model
+    alike and share its graph. Raises :class:`UserError` for words that name nothing.
     """
     for name in samplers:
         if name not in SAMPLERS:
@@ -112,9 +123,9 @@ def bench_sample(
     weights = build_model(spec.model, **shape, seed=0, device=device).eval()
     label = (torch.arange(stage.batch) % facts.classes).to(device)
 
-    def ours(config: GenerateStage) -> Work:
+    def ours(config: GenerateStage, model: AutoEncoder = weights) -> Work:
         def draw() -> int:
-            return len(generate(weights, process, config, label=label, indices=range(stage.batch), seed=0))
+            return len(generate(model, process, config, label=label, indices=range(stage.batch), seed=0))
 
         return draw
 
@@ -137,7 +148,21 @@ def bench_sample(
             return len(plain_ddim(plain, process, config, start, label)[0])
 
         works[PLAIN], configs[PLAIN] = loop, config
-    rates = measure(works, repeats=repeats, device=device, progress=progress)
+    compiling: dict[str, Compiling] = {}
+    with nothing_kept() if compiled else nullcontext():
+        if compiled:
+            first = next(iter(works))
+
+            def build() -> Work:
+                other = deepcopy(weights)
+                compile_model(other, device)
+                return ours(configs[first], other)
+
+            made, compiling = compile_all({f"{first}, compiled": (first, build)}, device, progress)
+            works |= made
+            configs |= dict.fromkeys(made, configs[first])
+        rates = measure(works, repeats=repeats, device=device, progress=progress)
+    compiling = {name: one.weighed(rates[name], rates[one.of]) for name, one in compiling.items()}
     ways = []
     for name, config in configs.items():
         calls = SAMPLERS[config.sampler].calls(config.steps)
@@ -145,9 +170,10 @@ def bench_sample(
         if baseline and name != PLAIN:
             per_pass = ratio(rates[name], rates[PLAIN]).scaled(calls / SAMPLERS["ddim"].calls(min(steps)))
         sampler = PLAIN if name == PLAIN else config.sampler
-        ways.append(Way(sampler, config.steps, calls * (rows if name == PLAIN else 1), calls * rows, rates[name], per_pass))
+        called = calls * (rows if name == PLAIN else 1)
+        ways.append(Way(sampler, config.steps, called, calls * rows, rates[name], per_pass, name in compiling))
     subject = f"width {spec.model.width}, {facts.name} {facts.channels}x{facts.size}x{facts.size}, {precision}"
-    return SampleFinding(machine, subject, stage.batch, stage.cfg_scale, tuple(ways))
+    return SampleFinding(machine, subject, stage.batch, stage.cfg_scale, tuple(ways), compiling)
 
 
 def _stage(spec: StageSpec, fields: dict[str, Any]) -> GenerateStage:

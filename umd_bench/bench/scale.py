@@ -15,7 +15,8 @@ import torch
 from umd_bench.bench.machine import Machine
 from umd_bench.bench.rates import measure
 from umd_bench.bench.tables import Table, number
-from umd_bench.bench.train import _manifest, engine_step, train_spec
+from umd_bench.bench.train import _manifest, train_spec
+from umd_bench.bench.train_steps import engine_step
 from umd_bench.config.training import TrainStage
 from umd_bench.engine.flops import flops_per_image
 

@@ -55,16 +55,17 @@ def number(value: float | None) -> str:
 
 
 def spread(rate: Rate) -> str:
-    """The median, and the slowest and fastest repeat."""
-    return f"{number(rate.median)} ({number(rate.slowest)} to {number(rate.fastest)})"
+    """The median, and the slowest and fastest repeat where there are several."""
+    return number(rate.median) + ("" if rate.repeats == 1 else f" ({number(rate.slowest)} to {number(rate.fastest)})")
 
 
 def times(ratio: Ratio | None) -> str:
     """A ratio with the smallest and largest of its repeats, and by CPU time where that is known."""
     if ratio is None:
         return "-"
-    computed = "" if ratio.computed is None else f"; by CPU time {number(ratio.computed)}x"
-    return f"{number(ratio.median)}x ({number(ratio.smallest)} to {number(ratio.largest)}{computed})"
+    parts = [] if ratio.smallest == ratio.largest else [f"{number(ratio.smallest)} to {number(ratio.largest)}"]  # one repeat
+    parts += [] if ratio.computed is None else [f"by CPU time {number(ratio.computed)}x"]
+    return f"{number(ratio.median)}x" + (f" ({'; '.join(parts)})" if parts else "")
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import gc
 import statistics
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor
 
+from umd_bench.bench.compile_time import Compiling, compile_all, compile_remarks, compile_table, nothing_kept
 from umd_bench.bench.machine import Machine
 from umd_bench.bench.memory import peak_memory
 from umd_bench.bench.peak import PRECISIONS, Precision, matrix_product
-from umd_bench.bench.plain_step import PlainStep
 from umd_bench.bench.profile import Share, shares
 from umd_bench.bench.rates import Rate, Ratio, Work, measure, ratio
 from umd_bench.bench.tables import Table, number, spread, times
+from umd_bench.bench.train_steps import engine_step, plain_step
 from umd_bench.config.errors import FieldError, UserError, one_of
 from umd_bench.config.resolve import load_trial
 from umd_bench.config.stage import StageSpec
@@ -31,12 +31,7 @@ from umd_bench.config.training import TrainStage
 from umd_bench.config.trial import Resources
 from umd_bench.data.manifest import Manifest
 from umd_bench.data.sources import data_facts
-from umd_bench.engine.corruption import draw_noise
 from umd_bench.engine.flops import flops_per_image
-from umd_bench.engine.loop import training_step
-from umd_bench.engine.noise_process import NoiseProcess
-from umd_bench.engine.state import TrainingState
-from umd_bench.store.run import RunDir
 
 _PLAIN, _PLAIN_TF32 = "plain eager fp32", "plain eager TF32"
 _NIMG = 1_000_000  # steps that a stage is said to have: the bench never reaches its end
@@ -44,7 +39,10 @@ _NIMG = 1_000_000  # steps that a stage is said to have: the bench never reaches
 
 @dataclass(frozen=True)
 class TrainFinding:
-    """``steps`` by variant, the baselines among them; ``peaks`` in FLOP/s; memory in bytes, None where it cannot be told."""
+    """``steps`` by variant, the baselines among them; ``peaks`` in FLOP/s; memory in bytes, None where it cannot be told.
+
+    It cannot of a compiled step, in whose process the compiler takes more.
+    """
 
     machine: Machine
     subject: str
@@ -55,6 +53,7 @@ class TrainFinding:
     precisions: dict[str, Precision]
     memory: dict[str, int | None]
     profiles: dict[str, list[Share]]
+    compiling: dict[str, Compiling] = field(default_factory=dict)
 
     def utilisation(self, variant: str) -> Ratio:
         """FLOPs of the model a second over those of the matrix product in the same precision, repeat by repeat."""
@@ -76,6 +75,8 @@ class TrainFinding:
         peaks = tuple((name, spread(_giga(rate))) for name, rate in self.peaks.items())
         title = f"Training: {self.subject}, batch {self.batch}, {number(self.flops_per_image / 1e9)} GFLOP an image"
         found = [Table(title, header, tuple(rows)), Table("Matrix product", ("precision", "GFLOP/s (range)"), peaks)]
+        if self.compiling:
+            found.append(compile_table(self.compiling))
         for name, parts in self.profiles.items():
             shown = tuple((part.name, f"{part.share:.1%}", number(part.milliseconds), part.most) for part in parts)
             found.append(Table(f"Where the time of a step goes: {name}", ("part", "share", "ms", "most of it"), shown))
@@ -88,7 +89,8 @@ class TrainFinding:
         best = max(own, key=lambda name: statistics.median(own[name].computed or own[name].each))
         sentence = f"{best} is the fastest and reaches {self.utilisation(best).median:.0%} of the peak of its precision"
         gain = self.gain(best)
-        return [f"{sentence}; it is {times(gain)} as fast as the plain eager fp32 step." if gain else f"{sentence}."]
+        first = f"{sentence}; it is {times(gain)} as fast as the plain eager fp32 step." if gain else f"{sentence}."
+        return [first, *compile_remarks(self.compiling)]
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, the ratios among them."""
@@ -147,13 +149,29 @@ def bench_train(
     *,
     machine: Machine,
     precisions: tuple[Precision, ...] = PRECISIONS,
+    compiled: bool = False,
     baseline: bool,
     profile: bool,
     repeats: int,
     device: torch.device,
     progress: Callable[[str], None] = lambda _: None,
 ) -> TrainFinding:
-    """Measure the steps of ``spec``, a stage as :func:`train_spec` makes it."""
+    """Measure the steps of ``spec``, a stage as :func:`train_spec` makes it; with ``compiled`` each of the engine's also so."""
+    with nothing_kept() if compiled else nullcontext():
+        return _measured(spec, machine, precisions, compiled, baseline, profile, repeats, device, progress)
+
+
+def _measured(
+    spec: StageSpec,
+    machine: Machine,
+    precisions: tuple[Precision, ...],
+    compiled: bool,
+    baseline: bool,
+    profile: bool,
+    repeats: int,
+    device: torch.device,
+    progress: Callable[[str], None],
+) -> TrainFinding:
     assert isinstance(spec.stage, TrainStage)
     facts = _manifest(spec)
     classes = len(facts.class_names) if spec.stage.labels else 0
@@ -166,6 +184,15 @@ def bench_train(
         progress(f"building: {name}")
         works[name], memory[name] = _with_memory(lambda p=precision: engine_step(spec, p, facts, device), device)  # type: ignore[misc]
         precision_of[name] = precision
+    compiling: dict[str, Compiling] = {}
+    if compiled:
+        builds: dict[str, tuple[str, Callable[[], Work]]] = {}
+        for precision in precisions:
+            name = f"engine {precision}, compiled"
+            precision_of[name], memory[name] = precision, None
+            builds[name] = f"engine {precision}", partial(engine_step, spec, precision, facts, device, compiled=True)
+        made, compiling = compile_all(builds, device, progress)
+        works |= made
     if baseline:
         for name in (_PLAIN, _PLAIN_TF32) if device.type == "cuda" else (_PLAIN,):
             progress(f"building: {name}")
@@ -191,55 +218,12 @@ def bench_train(
         precisions=precision_of,
         memory=memory,
         profiles=profiles,
+        compiling={name: one.weighed(rates[name], rates[one.of]) for name, one in compiling.items()},
     )
 
 
 def _small(spec: StageSpec) -> StageSpec:
     return spec.model_copy(update={"stage": spec.stage.model_copy(update={"batch": 2})})
-
-
-def engine_step(spec: StageSpec, precision: Precision, facts: Manifest, device: torch.device) -> Work:
-    """The loop's own step on one batch that stays; a call is a step, and gives its images."""
-    assert isinstance(spec.stage, TrainStage)
-    stage = spec.stage.model_copy(update={"precision": precision})
-    spec = spec.model_copy(update={"stage": stage})
-    state = TrainingState(spec, stage, facts, RunDir(Path(), spec.key), device)  # reads no files: it has no parent
-    process, generator = NoiseProcess(spec.noise, device), torch.Generator(device)
-    x_0, label = _batch(stage.batch, facts, device)
-
-    def step() -> int:
-        training_step(state, spec, process, generator, x_0, label)
-        return len(x_0)
-
-    return step
-
-
-def plain_step(spec: StageSpec, facts: Manifest, device: torch.device, *, tf32: bool = False) -> Work:
-    """The baseline on the same batch, with the noise drawn as the engine draws it."""
-    stage = spec.stage
-    assert isinstance(stage, TrainStage)
-    state = TrainingState(spec, stage, facts, RunDir(Path(), spec.key), device)
-    plain = PlainStep(spec, stage, state.model.state_dict(), size=facts.size, channels=facts.channels)
-    generator = torch.Generator(device).manual_seed(0)
-    x_0, label = _batch(stage.batch, facts, device)
-    n_patches = plain.model.side**2
-
-    def step() -> int:
-        with _tf32(tf32):
-            plain(x_0, draw_noise(x_0, n_patches, plain.process, generator), label if stage.labels else None)
-        return len(x_0)
-
-    return step
-
-
-@contextmanager
-def _tf32(allowed: bool) -> Iterator[None]:
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = allowed or before
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def _with_memory(build: Callable[[], Work], device: torch.device) -> tuple[Work, int | None]:
@@ -254,13 +238,6 @@ def _with_memory(build: Callable[[], Work], device: torch.device) -> tuple[Work,
     memory = peak_memory(twice, device)
     gc.collect()
     return built[0], memory
-
-
-def _batch(batch: int, facts: Manifest, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Made-up images, uniform in [-1, 1], and labels: what a step costs does not depend on what they show."""
-    generator = torch.Generator().manual_seed(0)
-    x_0 = torch.rand(batch, facts.channels, facts.size, facts.size, generator=generator) * 2 - 1
-    return x_0.to(device), (torch.arange(batch) % len(facts.class_names)).to(device)
 
 
 def _manifest(spec: StageSpec) -> Manifest:

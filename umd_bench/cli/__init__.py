@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 for verbs in (sweeps.app, following.app, runs.app, machine.app):
     app.add_typer(verbs)
+app.callback()(machine.options)
 app.add_typer(data.app, name="data")
 app.add_typer(tracking.app, name="mlflow")
 app.add_typer(bench_whole.app, name="bench")

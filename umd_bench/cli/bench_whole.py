@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import statistics
 import tempfile
 import time
@@ -67,7 +68,7 @@ def bench_all_verb(
     threads: ThreadsOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Run every benchmark in about ten minutes on two cores, and write their tables into docs/performance.md."""
+    """Run every benchmark in ten to fifteen minutes on two cores, and write their tables into docs/performance.md."""
     from rich.console import Console
 
     from umd_bench.bench.page import check_page, generated, write_page
@@ -140,19 +141,21 @@ def _everything(where: torch.device, machine: Machine) -> list[tuple[str, Job]]:
             progress=progress,
         )
 
+    on_cpu = where.type == "cpu"
     return [
         train("digits", None, None, 5),
-        train("fashion", None, 64, 3),
-        train("imagenet64", "S/4", 16, 3),
+        train("fashion", None, 64 if on_cpu else None, 3),
+        train("imagenet64", "S/4", 16 if on_cpu else 256, 3),
+        train("imagenet64", "B/4", 4 if on_cpu else 256, 3),
         ("umd-bench bench data --n 2000 --repeats 3", data),
         ("umd-bench bench sample --steps 5 --batch 100 --baseline", sample),
         (
-            "umd-bench bench fid --repeats 1",
-            lambda progress: bench_fid(machine=machine, repeats=1, device=where, progress=progress),
+            "umd-bench bench fid",
+            lambda progress: bench_fid(machine=machine, repeats=3, device=where, progress=progress),
         ),
         ("umd-bench bench probe", lambda progress: bench_probe(machine=machine, repeats=3, device=where, progress=progress)),
         ("umd-bench bench sweep", lambda progress: _startup(500, "ray", 5, None, machine, progress)),
-        ("umd-bench bench scale --repeats 1", lambda progress: _scale(1000, 1, where, machine, progress)),
+        ("umd-bench bench scale", lambda progress: _scale(1000, 3, where, machine, progress)),
     ]
 
 
@@ -200,29 +203,34 @@ def _runner_growth(largest: int, progress: Progress) -> Growth:
 
 
 def _folder_growths(folder: Path, largest: int, repeats: int, progress: Progress) -> list[Growth]:
-    from umd_bench.bench.folders import NAME, made_up_results, made_up_sweep, record_of
+    from rich.console import Console
+
+    from umd_bench.bench.folders import NAME, made_up_axis_sweep, made_up_results, made_up_sweep, record_of
     from umd_bench.bench.scale import counted_growth
     from umd_bench.config.resolve import load_sweep
     from umd_bench.orchestration.plan import build_graph, trial_records
     from umd_bench.orchestration.status import status_table
-    from umd_bench.reporting.frames import long_table
+    from umd_bench.reporting.report import print_report
     from umd_bench.store import write_sweep
 
     sizes = tuple(size for size in SIZES if size <= largest)
-    files, roots = {}, {}
+    files, axis_files, roots = {}, {}, {}
     for size in sizes:
         progress(f"a results folder of {size:,} trials")
         roots[size] = folder / f"results-{size}"
         sweep = made_up_results(roots[size], size)
         write_sweep(roots[size], record_of(sweep, trial_records(sweep.trials)))
+        axis_files[size] = made_up_axis_sweep(roots[size], size)
         files[size] = made_up_sweep(roots[size], size)
+    nowhere = Console(file=io.StringIO())
     works = {
-        "read and expand a sweep": lambda size: lambda: load_sweep(files[size]),
+        "read and expand a sweep, over seeds": lambda size: lambda: load_sweep(files[size]),
+        "read and expand a sweep, over an axis": lambda size: lambda: load_sweep(axis_files[size]),
         "plan a finished sweep": lambda size: (lambda sweep: lambda: build_graph(roots[size], sweep.trials))(
             load_sweep(files[size])
         ),
         "status": lambda size: lambda: status_table(roots[size], NAME),
-        "table": lambda size: lambda: long_table(roots[size], NAME),
+        "table: its files and its figure": lambda size: lambda: print_report(roots[size], NAME, nowhere),
     }
     return [
         counted_growth(what, "the trials", sizes, prepare, repeats=repeats, progress=progress)

@@ -115,7 +115,7 @@ def data_verify(
 
     packs = find_packs(which, folder_of_data(data_root), size)
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         for packed in packs:
             task = bar.add_task(packed.path.name, total=bytes_of(packed))
             verify(packed, progress=lambda done, task=task: bar.advance(task, done))  # type: ignore[misc]

@@ -14,6 +14,7 @@ from umd_bench.cli.shared import (
 )
 from umd_bench.config.errors import UserError
 
+TABLE_WIDTH = 130  # characters a line below which the extractors' table is told in sentences
 app = typer.Typer(help="Feature extractors: list, fetch, train.", no_args_is_help=True)
 
 
@@ -25,12 +26,18 @@ def extractor_list() -> None:
     from umd_bench.evaluation.catalogue import catalogue
 
     entries = list(catalogue())
-    table = Table("name", "features", "takes", "data", "resize", "weights", "licence")
-    table.columns[0].no_wrap = True
+    table = Table("name", "features", "takes", "data", "resize", "weights", "licence", box=None, pad_edge=False)
+    for column in table.columns:
+        column.no_wrap = column.header in ("name", "features", "takes", "weights", "licence")
     for entry in entries:
         weights = "faulty" if entry.faulty else "missing" if entry.weights is None else entry.weights[:12]
-        table.add_row(entry.name, entry.dim, entry.takes, entry.data, entry.resize, weights, entry.licence)
-    console.print(table, highlight=False, markup=False)
+        row = (entry.name, entry.dim, entry.takes, entry.data, entry.resize, weights, entry.licence)
+        table.add_row(*row)
+        if console.width < TABLE_WIDTH:
+            told = "; ".join(f"{column.header} {cell}" for column, cell in zip(table.columns[1:], row[1:], strict=True) if cell)
+            console.print(f"{entry.name}\n  {told}", highlight=False, markup=False, soft_wrap=True)
+    if console.width >= TABLE_WIDTH:
+        console.print(table, highlight=False, markup=False)
     for entry in entries:
         if entry.remark is not None and not entry.faulty:
             console.print(f"{entry.name}: {entry.remark}", highlight=False, soft_wrap=True, markup=False)

@@ -29,6 +29,10 @@ from umd_bench.cli.shared import (
 
 app = typer.Typer()
 
+Run = Annotated[
+    str,
+    typer.Argument(help="A training stage's key or the beginning of it, or a trial (its last one; TRIAL:STAGE for another)."),
+]
 ProfileOption = Annotated[
     list[str] | None, typer.Option("--profile", help="An agreed way to score: umd-paper or adm-50k; may be repeated.")
 ]
@@ -66,7 +70,7 @@ def train(
 
 @app.command()
 def sample(
-    run: Annotated[str, typer.Argument(help="Key of a training stage, or the beginning of it.")],
+    run: Run,
     out: Annotated[
         Path | None, typer.Option("--out", help="PNG file for the first ones (default: samples.png, none with --npz).")
     ] = None,
@@ -103,7 +107,7 @@ def sample(
 
 @app.command()
 def evaluate(
-    run: Annotated[str, typer.Argument(help="Key of a training stage, or the beginning of it.")],
+    run: Run,
     profiles: ProfileOption = None,
     sets: SetOption = None,
     on: OnOption = "inline",
@@ -210,7 +214,7 @@ def import_(
 
 @app.command()
 def export(
-    run: Annotated[str, typer.Argument(help="Key of a run with weights, or the beginning of it.")],
+    run: Run,
     to: Annotated[str, typer.Option("--to", help="timm (a folder) or small-vision (an .npz file).")],
     out: Annotated[Path, typer.Option("--out", help="What to write; it must not exist, or be an empty folder.")],
     ema: Annotated[bool, typer.Option("--ema", help="The average of the weights instead of the weights.")] = False,

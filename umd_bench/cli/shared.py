@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -160,9 +160,9 @@ def leave(nodes: dict[str, Node], site: Site, looks: str) -> None:
 
 
 def measured_for(
-    nodes: dict[str, Node], trials: Sequence[Trial], site: Site, seconds: float, *, copies: float | None
+    nodes: dict[str, Node], trials: Sequence[Trial], site: Site, seconds: float, *, copies: float | None, quiet: bool = False
 ) -> dict[str, Measured]:
-    """Measure what no past stage tells of, and say on the terminal what could not be."""
+    """Measure what no past stage tells of, and say on the terminal what could not be (if ``quiet``, on standard error)."""
     from umd_bench.orchestration.checks import check_weights, prepare_data
     from umd_bench.orchestration.forecast import without_past
     from umd_bench.orchestration.measuring import measure_stages
@@ -174,13 +174,14 @@ def measured_for(
     prepare_data(trials, site.data)
     parents = {node.key: nodes[node.spec.parent_key].spec for node in unknown if node.spec.parent_key is not None}
     asked = [(node.spec, parents.get(node.key)) for node in unknown]
-    with console.status(f"measuring {len(unknown)} kinds of stages for about {seconds:.0f} s"):
+    terminal = Console(stderr=True) if quiet else console
+    with terminal.status(f"measuring {len(unknown)} kinds of stages for about {seconds:.0f} s"):
         jobs = site.cluster if site.executor == "slurm" else None
         found = measure_stages(asked, site.results, site.data, seconds, cluster=jobs)
     for node in unknown:
         why = found[node.key].error if node.key in found else f"not reached within {seconds:.0f} s"
         if why:
-            console.print(f"not measured: {node.name} {node.key}: {why}", highlight=False, soft_wrap=True)
+            terminal.print(f"not measured: {node.name} {node.key}: {why}", highlight=False, soft_wrap=True)
     return found
 
 
@@ -227,16 +228,21 @@ def run_search(sweep: Sweep, site: Site, mlflow: str | None) -> None:
             explain_and_exit(progress)
 
 
-def print_report_of(results: Path, name: str, against: str | None = None) -> None:
+def named_arm(against: str | None) -> dict[str, Any] | None:
+    """Axis -> value of what ``--against`` says."""
     from umd_bench.config.arms import parsed_arm
     from umd_bench.config.errors import UserError
-    from umd_bench.reporting.report import print_report
 
     try:
-        arm = None if against is None else parsed_arm(against)
+        return None if against is None else parsed_arm(against)
     except ValueError as error:
         raise UserError(f"--against {against!r} is not accepted: {error}") from None
-    print_report(results, name, console, against=arm)
+
+
+def print_report_of(results: Path, name: str, against: dict[str, Any] | None = None) -> None:
+    from umd_bench.reporting.report import print_report
+
+    print_report(results, name, console, against=against)
 
 
 def explain_and_exit(progress: Progress) -> None:

@@ -26,6 +26,7 @@ from umd_bench.cli.shared import (
     explain_and_exit,
     leave,
     measured_for,
+    named_arm,
     print_report_of,
     run_search,
     site_of,
@@ -85,17 +86,23 @@ def sweep(
         return
     nodes = prepare(resolved.trials, site)
     record = sweep_record(resolved)
-    write_sweep(results, record)
-    keep_forecast(results, record.name, forecast(results, nodes, 1, data_root=site.data))
+    request = cancel_request(results, record.name)
+
+    def begin() -> None:
+        write_sweep(results, record)
+        keep_forecast(results, record.name, forecast(results, nodes, 1, data_root=site.data))
+        request.unlink(missing_ok=True)
+
     reused = sum(node.state is StageState.DONE for node in nodes.values())
     console.print(f"{record.name} ({record.tier}): {len(record.trials)} trials, {len(nodes)} stages, {reused} reused")
-    request = cancel_request(results, record.name)
-    request.unlink(missing_ok=True)
     if detach:
+        begin()
         leave(nodes, site, f"`umd-bench status {record.name}`")
         return
     tracking = BackgroundProjection(mlflow, results, record)
-    progress = execute(nodes, resolved.trials, site, console, on_change=lambda _: tracking.tick(), cancelled=request.exists)
+    progress = execute(
+        nodes, resolved.trials, site, console, on_change=lambda _: tracking.tick(), cancelled=request.exists, on_start=begin
+    )
     if progress.finished or progress.reused:
         print_report_of(results, record.name)
         console.print(tracking.finish(), highlight=False, soft_wrap=True)
@@ -122,6 +129,9 @@ def plan(
     ] = False,
     seconds: Annotated[float, typer.Option("--measure-seconds", min=1, help="Of work, for all that is measured.")] = 60.0,
     fuse: FuseOption = "off",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object, for programs: stages, what and why, and the forecast.")
+    ] = False,
     results: ResultsOption = RESULTS,
     data_root: DataOption = None,
 ) -> None:
@@ -134,7 +144,7 @@ def plan(
     from umd_bench.orchestration.forecast import forecast
     from umd_bench.orchestration.fusion import check_fuse
     from umd_bench.orchestration.fusion_speed import planned
-    from umd_bench.orchestration.plan import build_graph, plan_table
+    from umd_bench.orchestration.plan import build_graph, plan_counts, plan_json, plan_table, planned_stages
     from umd_bench.orchestration.rungs import checked_corners
 
     resolved = load_sweep(file, tier=tier, sets=sets or [])
@@ -143,23 +153,30 @@ def plan(
     check_fuse(fuse, on or "inline", searching=search is not None)
     trials = resolved.trials if search is None else checked_corners(resolved)
     check_trials(trials, site.data)
-    nodes, copies = build_graph(results, trials), None
-    console.print(plan_table(results, nodes))
-    if search is not None:
-        total = search.trials * len(resolved.arms) * len(resolved.config.seeds)
-        copies = total / len(trials)
-        stages = total * len(trials[0].specs)
-        console.print(
-            f"a search: at most {total} trials, {stages} stages in all, between these corners of its space",
-            highlight=False,
-        )
-    found = measured_for(nodes, trials, site, seconds, copies=copies) if measure else None
+    nodes = build_graph(results, trials)
+    stages = planned_stages(results, nodes)
+    total = 0 if search is None else search.trials * len(resolved.arms) * len(resolved.config.seeds)
+    copies = None if search is None else total / len(trials)
+    if not as_json:
+        console.print(plan_table(stages))
+        console.print(plan_counts(stages), highlight=False)
+        if search is not None:
+            many = f"{total} trials, {total * len(trials[0].specs)} stages"
+            console.print(f"a search: at most {many} in all, between these corners of its space", highlight=False)
+    found = measured_for(nodes, trials, site, seconds, copies=copies, quiet=as_json) if measure else None
     by_jobs = on == "slurm"
     at_a_time = workers or (min(site.cluster.max_running, site.cluster.max_submitted) if by_jobs else 1)
     pack = site.cluster.pack if by_jobs else 1
     made = forecast(results, nodes, at_a_time, copies=copies, data_root=site.data, pack=pack, measured=found)
-    side = "workers" if not by_jobs else "jobs" if pack == 1 else f"jobs of {pack} stages"
-    for line in made.lines(at_a_time, side):
+    if as_json:
+        import json
+
+        told = {"schema": 1, "sweep": resolved.config.name, "tier": resolved.config.tier, "stages": plan_json(stages)}
+        told |= {"search_trials": total or None, "side_by_side": at_a_time, "forecast": made.facts()}
+        typer.echo(json.dumps(told))
+        return
+    side = "worker" if not by_jobs else "job" if pack == 1 else f"job of {pack} stages"
+    for line in made.lines(at_a_time, side, measured=measure):
         console.print(line, highlight=False, soft_wrap=True)
     if search is None:
         for line in planned(results, nodes.values(), at_a_time, fuse):
@@ -172,9 +189,14 @@ def status(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object, for programs; docs/search.md has its fields.")
     ] = False,
+    keys: Annotated[bool, typer.Option("--keys", help="Of a SWEEP: the key of each stage, its RUN for other verbs.")] = False,
     results: ResultsOption = RESULTS,
 ) -> None:
     """Show where sweeps stand, read from the run directories."""
+    from umd_bench.config.errors import UserError
+
+    if keys and (name is None or as_json):
+        raise UserError("--keys is for one sweep's table: expected a SWEEP, and no --json, which has the keys in it")
     if as_json:
         import json
 
@@ -184,7 +206,7 @@ def status(
         return
     from umd_bench.orchestration.status import status_table
 
-    console.print(status_table(results, name))
+    console.print(status_table(results, name, keys=keys))
 
 
 @app.command()
@@ -203,7 +225,7 @@ def cancel(
     if sweep is not None:
         cancel_request(results, sweep).touch()
     ended, busy = cancel_jobs(results, keys)
-    at_work = "" if sweep is None else f"; a command at work on {sweep} stops as soon as it can"
+    at_work = "" if sweep is None else f"; if a command is at work on {sweep}, it stops as soon as it can"
     console.print(f"{ended} jobs ended, {busy} still save their state{at_work}", highlight=False, soft_wrap=True)
 
 
@@ -216,6 +238,9 @@ def table(
             "--against", metavar="AXIS=VALUE[,...]", help="The arm to compare the others with, as in sampler=ddim,steps=20."
         ),
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object instead of the table, for programs: rows, notes and files.")
+    ] = False,
     results: ResultsOption = RESULTS,
 ) -> None:
     """Write a sweep's tables and figure anew from the run directories, and print them.
@@ -223,4 +248,12 @@ def table(
     Where an arm to compare with is named, here or as report.baseline in the sweep's file, a second table has the differences
     to it, taken seed by seed.
     """
-    print_report_of(results, name, against)
+    arm = named_arm(against)
+    if as_json:
+        import json
+
+        from umd_bench.reporting.report import report_json
+
+        typer.echo(json.dumps(report_json(results, name, against=arm)))
+        return
+    print_report_of(results, name, arm)

@@ -7,6 +7,7 @@ patched by ``--set``.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,11 +39,13 @@ class Document:
     places: dict[Path_, Place] = field(default_factory=dict)
 
     def place(self, path: Path_) -> Place | None:
-        """Where the value at ``path`` came from, or the nearest enclosing one's place."""
-        for end in range(len(path), -1, -1):
-            if path[:end] in self.places:
-                return self.places[path[:end]]
-        return None
+        """Where the value at ``path`` came from, or (as with ``--set``) one below it, or else the nearest enclosing one."""
+        for end in range(len(path), 0, -1):
+            at = path[:end]
+            given = self.places.get(at) or next((place for p, place in self.places.items() if p[:end] == at), None)
+            if given is not None:
+                return given
+        return self.places.get(())
 
     def part(self, *path: str) -> Document:
         """The mapping below ``path`` as a document of its own; empty where there is none."""
@@ -89,8 +92,8 @@ def _merge(base: dict[str, Any], over: dict[str, Any], path: Path_, places: dict
         if isinstance(value, dict) and isinstance(beneath, dict) and not _of_two_kinds(beneath, value):
             merged[name] = _merge(beneath, value, below, places)
         else:
-            for stale in [p for p in places if p[: len(below)] == below]:
-                del places[stale]
+            for stale in _paths_below(beneath, below):
+                places.pop(stale, None)
             merged[name] = value
     return merged
 
@@ -107,11 +110,14 @@ def _paths_below(value: Any, path: Path_) -> Iterator[Path_]:
         yield from _paths_below(child, (*path, name))
 
 
-def read_document(path: Path, *, name: str | None = None, _seen: tuple[Path, ...] = ()) -> Document:
+def read_document(
+    path: Path, *, name: str | None = None, expected: str = "a YAML file", _seen: tuple[Path, ...] = ()
+) -> Document:
     """Read a YAML mapping and, where it says ``extends: OTHER.yaml`` (relative to itself), put it on top of that one.
 
-    ``name`` is what errors call the file, its path when left out. Raises :class:`UserError` for a missing file, broken YAML,
-    a repeated field, a file that extends itself.
+    ``name`` is what errors call the file, its path when left out; ``expected`` what they say could have been given instead of a
+    file that is not there. Raises :class:`UserError` for a missing file, broken YAML, a repeated field, a file that extends
+    itself.
     """
     resolved = path.resolve()
     if resolved in _seen:
@@ -119,9 +125,9 @@ def read_document(path: Path, *, name: str | None = None, _seen: tuple[Path, ...
     try:
         text = path.read_text()
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); expected a YAML file") from None
+        raise UserError(f"{path} cannot be read ({error.strerror}); {_meant(path)}expected {expected}") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path} is not text; expected a YAML file") from None
+        raise UserError(f"{path} is not text; expected {expected}") from None
     document = parse_document(text, name or str(path))
     if "extends" not in document.value:
         return document
@@ -130,17 +136,26 @@ def read_document(path: Path, *, name: str | None = None, _seen: tuple[Path, ...
         raise UserError(
             f"{document.place(('extends',))}: extends = {parent!r} is not accepted: expected the path of a YAML file"
         )
-    return document.without("extends").over(read_document(path.parent / parent, _seen=(*_seen, resolved)))
+    beneath = f"a YAML file, as {document.place(('extends',))} extends it"
+    return document.without("extends").over(read_document(path.parent / parent, expected=beneath, _seen=(*_seen, resolved)))
+
+
+def _meant(path: Path) -> str:
+    """``did you mean sweeps/mask_ratio.yaml?`` where a file of nearly that name is there, or in ``sweeps``."""
+    names = {file.name: file for folder in (Path("sweeps"), path.parent) for file in folder.glob("*.yaml")}
+    close = difflib.get_close_matches(f"{path.stem}.yaml", names, n=1, cutoff=0.8)
+    return f"did you mean {names[close[0]]}? " if close else ""
 
 
 def parse_document(text: str, source: str) -> Document:
     """Parse one YAML mapping; ``source`` names it in errors."""
+    places: dict[Path_, Place] = {(): Place(source)}  # of an empty file too
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        places: dict[Path_, Place] = {}
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
         if node is not None:
             _collect(node, (), source, places)
-        value = yaml.safe_load(text)
+        value = None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise UserError(f"{source}:{line}: broken YAML: {error.problem}") from None

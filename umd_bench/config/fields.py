@@ -9,7 +9,8 @@ from pydantic import AfterValidator, Field
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Metric = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*\.[A-Za-z0-9_.:@-]+$")]  # stage.metric
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.:-]*$", max_length=80)]
+NAME = r"^[a-z0-9][a-z0-9_.:-]*$"
+Name = Annotated[str, Field(pattern=NAME, max_length=80)]
 
 
 def _snapshot(value: float) -> float:

@@ -7,21 +7,22 @@ left out, whatever the others say of it.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from umd_bench.config.arms import arm_name, arm_places
+from umd_bench.config.collecting import uncollected
 from umd_bench.config.documents import Document, Path_, Place, parse_set, read_document
 from umd_bench.config.errors import FieldError, UserError, one_of
 from umd_bench.config.protocols import FIELD as PROTOCOL
 from umd_bench.config.protocols import with_protocols
 from umd_bench.config.sizes import expanded, expanded_value
-from umd_bench.config.stage import StageSpec, stage_specs
+from umd_bench.config.stage import StageSpec, reseeded, stage_specs
 from umd_bench.config.sweep import SweepConfig, axis_paths
 from umd_bench.config.trial import TrialConfig
 from umd_bench.config.validation import located, validate
@@ -77,7 +78,7 @@ class Sweep:
         """The trials of a search's suggestion for an arm, one a seed. Raises :class:`UserError` where a trial refuses it."""
         space = {path: (value, ("search", "space", path)) for path, value in values.items()}
         varied = {path: (value, ("axes", path)) for path, value in arm.items()} | space
-        return [_varied(self.config, self.document, varied, seed) for seed in self.config.seeds]
+        return _varied(self.config, self.document, varied, _Ground.of(self.config, self.document))
 
     def corners(self) -> list[Trial]:
         """Trials of a search that tell whether its space is sound: the first value of each dimension, and each last one.
@@ -102,14 +103,15 @@ def json_schema(what: str) -> str:
 
 def method_names() -> list[str]:
     """The method presets there are."""
-    return sorted(path.stem for path in (PRESETS / "methods").glob("*.yaml"))
+    return list(_names("methods"))
 
 
 def tier_names() -> list[str]:
     """The tiers there are."""
-    return sorted(path.stem for path in (PRESETS / "tiers").glob("*.yaml"))
+    return list(_names("tiers"))
 
 
+@uncollected()
 def load_sweep(path: Path, *, tier: str | None = None, sets: Sequence[str] = ()) -> Sweep:
     """Read a sweep file and expand it to its trials. Raises :class:`UserError` for the first mistake found."""
     document = expanded(read_document(path), "trial")
@@ -124,55 +126,149 @@ def load_sweep(path: Path, *, tier: str | None = None, sets: Sequence[str] = ())
         if at[:2] == ("report", "baseline") and len(at) > 2:
             at = ("report", "baseline", option.partition("=")[0].removeprefix("report.baseline."))
         document = document.patched(at, expanded_value(at, value, place) if at[0] == "trial" else value, place)
+    _refuse_fields_of_a_trial(document)
     config = validate(SweepConfig, document)
     return Sweep(config, () if config.search is not None else tuple(_expand(config, document)), document)
 
 
 def load_trial(what: str, *, tier: str | None = None, sets: Sequence[str] = ()) -> Trial:
     """A trial from the name of a method, or from a file: fields of a trial, and ``tier`` where they build on one."""
-    document = Document({"method": what, "tier": "digits"}) if what in method_names() else expanded(read_document(Path(what)))
+    if what in method_names():
+        document = Document({"method": what, "tier": "digits"})
+    else:
+        expected = f"a trial's YAML file, or a method: {', '.join(method_names())}"
+        document = expanded(read_document(Path(what), expected=expected))
     for option in sets:
         at, value, place = parse_set(option)
         document = document.patched(at, expanded_value(at, value, place), place)
     if tier is not None:
         document = document.patched(("tier",), tier, Place("--tier"))
-    name = document.value.get("tier")
-    return _trial(document.without("tier"), name, document.place(("tier",)), {})
+    _refuse_fields_of_a_sweep(document)
+    own = document.without("tier")
+    return _trial(own, _Ground(own, document.value.get("tier"), document.place(("tier",))), {})
+
+
+def _refuse_fields_of_a_trial(document: Document) -> None:
+    """Raise :class:`UserError` where a sweep has at its top what belongs below ``trial``, or a single seed."""
+    one_seed = ("trial", "seed") if "seed" in document.part("trial").value else ("seed",)
+    if one_seed in document.places:
+        raise UserError(
+            f"{document.place(one_seed)}: {'.'.join(one_seed)} is not accepted: expected seeds, a list, as in seeds: [0, 1, 2]"
+        )
+    found = [name for name in document.value if name in TrialConfig.model_fields and name not in SweepConfig.model_fields]
+    if isinstance(document.value.get("stages"), dict):  # a sweep's own is a list of names
+        found.append("stages")
+    if not found:
+        return
+    place = document.place((found[0],))
+    if place is not None and place.line is None:
+        meant = place.source.replace("--set ", "--set trial.", 1)
+        raise UserError(f"{place} is not accepted: {found[0]} is a field of a trial: expected {meant}=... in a sweep")
+    alone = not {"trial", "axes", "search"} & document.value.keys()
+    raise UserError(
+        f"{place}: {found[0]} is a field of a trial: "
+        + ("expected a sweep's file; `umd-bench train` runs a trial" if alone else "in a sweep it stands below trial")
+    )
+
+
+def _refuse_fields_of_a_sweep(document: Document) -> None:
+    """Raise :class:`UserError` where a trial's file or its ``--set`` speaks of a sweep."""
+    name = next((name for name in ("trial", "axes", "seeds", "search") if name in document.value), None)
+    if name is None:
+        return
+    place = document.place((name,))
+    if place is not None and place.line is not None:
+        raise UserError(f"{place}: {name} is a field of a sweep: expected a trial's file; `umd-bench sweep` runs a sweep")
+    advice = {"trial": "no trial. before a trial's own field", "seeds": "one number, as in --set seed=0"}
+    raise UserError(f"{place} is not accepted: {name} is a field of a sweep: expected {advice.get(name, 'a field of a trial')}")
 
 
 def _expand(config: SweepConfig, document: Document) -> list[Trial]:
     trials = []
-    paths = list(config.axes)
+    paths, ground = list(config.axes), _Ground.of(config, document)
     for indices in itertools.product(*(range(len(values)) for values in config.axes.values())):
         chosen = zip(paths, indices, strict=True)
         varied: dict[str, tuple[Any, Path_]] = {path: (config.axes[path][i], ("axes", path, i)) for path, i in chosen}
-        trials += [_varied(config, document, varied, seed) for seed in config.seeds]
+        trials += _varied(config, document, varied, ground)
     return trials
 
 
-def _varied(config: SweepConfig, document: Document, varied: Mapping[str, tuple[Any, Path_]], seed: int) -> Trial:
-    """The sweep's trial with these values, each with the path in the document at which it, or its range, is given."""
-    patch = document.part("trial")
+def _varied(config: SweepConfig, document: Document, varied: Mapping[str, tuple[Any, Path_]], ground: _Ground) -> list[Trial]:
+    """The sweep's trials with these values, one a seed; with each the path in the document at which it, or its range, is."""
+    patch = ground.own
     for path, (value, given_at) in varied.items():
         place = document.place(given_at) or Place(str(given_at[0]))
         for name in axis_paths(path):
             at = tuple(name.split("."))
             patch = patch.patched(at, expanded_value(at, value, place), place)
-    patch = patch.patched(("seed",), seed, document.place(("seeds",)) or Place("seeds"))
-    trial = _trial(patch, config.tier, document.place(("tier",)), {path: value for path, (value, _) in varied.items()})
-    return _only(trial, config.stages, document)
+    patch = patch.patched(("seed",), config.seeds[0], document.place(("seeds",)) or Place("seeds"))
+    first = _trial(patch, ground, {path: value for path, (value, _) in varied.items()})
+    return _of_seeds(_only(first, config.stages, document), config.seeds)
 
 
-def _trial(patch: Document, tier: Any, tier_place: Place | None, axes: dict[str, Any]) -> Trial:
+def _of_seeds(first: Trial, seeds: Sequence[int]) -> list[Trial]:
+    """The trial, made with the first seed, with each: the sweep has checked them, and no rule of a trial reads its seed."""
+    trials = [first]
+    for seed, specs in zip(seeds[1:], reseeded(first.specs, seeds[1:]), strict=True):
+        document = replace(first.document, value={**first.document.value, "seed": seed})
+        trials.append(Trial(first.config.model_copy(update={"seed": seed}), first.axes, specs, document))
+    return trials
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """What trials of one file stand on: the file's ``own`` fields of a trial, and the layers beneath by method, merged once."""
+
+    own: Document
+    tier: Any
+    tier_place: Place | None
+    _merged: dict[str, _Layers] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config: SweepConfig, document: Document) -> _Ground:
+        """A sweep's."""
+        return cls(document.part("trial"), config.tier, document.place(("tier",)))
+
+    def beneath(self, method: str) -> _Layers:
+        """Presets and tier for the method, which there is."""
+        if method not in self._merged:
+            layers = [_preset("base.yaml"), _preset(f"methods/{method}.yaml")]
+            if self.tier is not None:
+                scale = expanded(expanded(_tier(self.tier, self.tier_place), "trial"), "methods", method)
+                layers += [scale.part("trial"), scale.part("methods", method)]
+            self._merged[method] = functools.reduce(_Layers.under, layers, _Layers(Document({}), frozenset()))
+        return self._merged[method]
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """Documents on top of each other, the last one winning, and the stages that one of them sets to null."""
+
+    merged: Document
+    null: frozenset[str]
+
+    def under(self, layer: Document) -> _Layers:
+        """With one more layer on top, its protocols as their fields."""
+        layer = with_protocols(layer)
+        stages = layer.value.get("stages")
+        null = {name for name, stage in stages.items() if stage is None} if isinstance(stages, dict) else set()
+        return _Layers(layer.over(self.merged), self.null | null)
+
+    @property
+    def document(self) -> Document:
+        """What the trial is read from: without the stages that a layer sets to null, whatever the others say of them."""
+        if not self.null:
+            return self.merged
+        kept = {name: stage for name, stage in self.merged.value["stages"].items() if name not in self.null}
+        return replace(self.merged, value={**self.merged.value, "stages": kept})
+
+
+def _trial(patch: Document, ground: _Ground, axes: dict[str, Any]) -> Trial:
     method = patch.value.get("method", "umd")
     if method not in method_names():
         raise located(FieldError("method", method, one_of(method_names())), patch)
-    layers = [_preset("base.yaml"), _preset(f"methods/{method}.yaml")]
-    if tier is not None:
-        scale = expanded(expanded(_tier(tier, tier_place), "trial"), "methods", method)
-        layers += [scale.part("trial"), scale.part("methods", method)]
-    layers.append(patch.patched(("method",), method, patch.place(("method",)) or Place("method")))
-    document = _less_null_stages([with_protocols(layer) for layer in layers])
+    patch = patch.patched(("method",), method, patch.place(("method",)) or Place("method"))
+    document = ground.beneath(method).under(patch).document
     config = validate(TrialConfig, document)
     axes = {
         path: value if _names_fields(path) and isinstance(value, str) else _field(config, axis_paths(path)[0])
@@ -185,20 +281,6 @@ def _trial(patch: Document, tier: Any, tier_place: Place | None, axes: dict[str,
     return Trial(config, axes, specs, document)
 
 
-def _less_null_stages(layers: list[Document]) -> Document:
-    """The layers on top of each other, the last one winning, without the stages that one of them sets to null."""
-    document = Document({})
-    null: set[str] = set()
-    for layer in layers:
-        stages = layer.value.get("stages")
-        null |= {name for name, stage in stages.items() if stage is None} if isinstance(stages, dict) else set()
-        document = layer.over(document)
-    if null:
-        kept = {name: stage for name, stage in document.value["stages"].items() if name not in null}
-        document = replace(document, value={**document.value, "stages": kept})
-    return document
-
-
 def _tier(name: Any, place: Place | None) -> Document:
     if isinstance(name, str) and name.endswith((".yaml", ".yml")):
         return read_document(Path(name))
@@ -207,7 +289,13 @@ def _tier(name: Any, place: Place | None) -> Document:
     return _preset(f"tiers/{name}.yaml")
 
 
-@cache
+@functools.cache
+def _names(folder: str) -> tuple[str, ...]:
+    """Of the presets in one folder, which does not change while a command runs."""
+    return tuple(sorted(path.stem for path in (PRESETS / folder).glob("*.yaml")))
+
+
+@functools.cache
 def _preset(name: str) -> Document:
     return read_document(PRESETS / name, name=f"presets/{name}")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,10 @@ class StageSpec(Frozen):
         """How many devices the stage runs on: only training is spread over more than one."""
         return self.resources.devices if isinstance(self.stage, TrainStage) else 1
 
+    def on(self, devices: int) -> StageSpec:
+        """The stage on so many devices, whatever it was asked for: of its key that is no part."""
+        return self.model_copy(update={"resources": self.resources.model_copy(update={"devices": devices})})
+
     @property
     def reads(self) -> DataConfig:
         """The data set whose images the stage sees: the trial's, or the one that a probe names."""
@@ -80,8 +84,7 @@ class StageSpec(Frozen):
     @cached_property
     def key(self) -> str:
         """Sixteen hex digits of the SHA-256 of :meth:`identity`."""
-        text = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _hashed(self.identity())
 
     def identity(self) -> dict[str, Any]:
         """Everything that can change the result, as plain values: what the key hashes and what ``plan`` compares."""
@@ -162,6 +165,31 @@ def stage_specs(trial: TrialConfig) -> dict[str, StageSpec]:
             **_inherited(parent, stage.snapshot),
         )
     return specs
+
+
+def reseeded(specs: dict[str, StageSpec], seeds: Sequence[int]) -> Iterator[dict[str, StageSpec]]:
+    """For each seed what :func:`stage_specs` gives for the same trial with it, at the cost of a hash a stage.
+
+    ``specs`` are all stages of a trial, or some with all of their ancestors, parents first. Nothing of a stage but its seed,
+    its parent's key and so its own key depends on the seed.
+    """
+    identities = {name: spec.identity() for name, spec in specs.items()} if seeds else {}
+    for seed in seeds:
+        again: dict[str, StageSpec] = {}
+        keys: dict[str | None, str | None] = {None: None}  # this seed's by those of ``specs``
+        for name, spec in specs.items():
+            changed = {"seed": seed, "parent_key": keys[spec.parent_key]}
+            again[name] = spec.model_copy(update=changed)
+            hashed = {"seed": seed, "parent": changed["parent_key"]}
+            identity = {field: hashed.get(field, value) for field, value in identities[name].items()}
+            # where the cached property keeps it: model_copy has brought along that of the other seed
+            keys[spec.key] = vars(again[name])["key"] = _hashed(identity)
+        yield again
+
+
+def _hashed(identity: dict[str, Any]) -> str:
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _with_hash(stage: GenerateStage, path: str) -> GenerateStage:

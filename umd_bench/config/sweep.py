@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -21,6 +22,21 @@ _PATH = re.compile(r"^[a-z_][a-z0-9_]*(\.[a-z_0-9]+)*$")
 def axis_paths(axis: str) -> tuple[str, ...]:
     """The fields that an axis sets: one path, or several joined by commas that take the same value together."""
     return tuple(path.strip() for path in axis.split(","))
+
+
+def _repeated(values: Iterable[Any]) -> Iterator[Any]:
+    """The values that one before them equals. Only those that are no scalars are compared one by one."""
+    scalars: set[Any] = set()
+    others: list[Any] = []
+    for value in values:
+        if isinstance(value, Hashable):
+            if value in scalars:
+                yield value
+            scalars.add(value)
+        else:
+            if value in others:
+                yield value
+            others.append(value)
 
 
 class ReportConfig(Frozen):
@@ -44,7 +60,7 @@ class SweepConfig(Frozen):
 
     name: Name
     question: str = Field(default="", description="one sentence: what the sweep asks")
-    tier: Name = Field(default="digits", description="a scale: a name of config/presets/tiers, or a YAML file")
+    tier: str = Field(default="digits", description="a scale: a name of config/presets/tiers, or the path of a YAML file")
     trial: dict[str, Any] = Field(default_factory=dict, description="fields of the trial over the method's and the tier's")
     axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
         default_factory=dict, description="dotted path in the trial, or several with commas -> values"
@@ -59,7 +75,7 @@ class SweepConfig(Frozen):
     @model_validator(mode="after")
     def _axes(self) -> SweepConfig:
         if self.search is None and "axes" not in self.model_fields_set:
-            raise FieldRuleError("axes", "is missing: expected axes, or a search")
+            raise FieldRuleError("axes", "is missing: expected axes, {} where nothing varies but the seed, or a search")
         varied = dict.fromkeys(self.axes, "axes")
         varied |= dict.fromkeys(self.search.space if self.search is not None else (), "search.space")
         if len(varied) < len(self.axes) + (len(self.search.space) if self.search is not None else 0):
@@ -70,7 +86,7 @@ class SweepConfig(Frozen):
             for path in axis_paths(axis):
                 if not _PATH.match(path) or path.split(".")[0] not in AXIS_ROOTS:
                     raise FieldRuleError(
-                        field, f"{path!r} is no field of a trial that can vary: expected a path below {AXIS_ROOTS}"
+                        field, f"{path!r} is no field of a trial that can vary: expected a path below {', '.join(AXIS_ROOTS)}"
                     )
                 if path in paths:
                     raise FieldRuleError(field, f"{path} is named twice: a field can vary along one axis only")
@@ -78,13 +94,12 @@ class SweepConfig(Frozen):
             if len({path.rsplit(".", 1)[-1] for path in axis_paths(axis)}) > 1:
                 raise FieldRuleError(field, f"{axis!r} joins other fields: expected paths that end alike, as in a.nimg, b.nimg")
         for axis, values in self.axes.items():
-            repeated = [value for i, value in enumerate(values) if value in values[:i]]
-            if repeated:
-                raise FieldRuleError("axes", f"{axis} lists {repeated[0]!r} twice")
+            for repeated in _repeated(values):
+                raise FieldRuleError("axes", f"{axis} lists {repeated!r} twice")
         if len(set(self.seeds)) != len(self.seeds):
             raise FieldRuleError("seeds", f"{self.seeds} lists one twice")
         if self.report.x is not None and self.report.x not in varied:
-            raise FieldRuleError("report.x", f"{self.report.x!r} is not an axis: expected one of {list(varied)}")
+            raise FieldRuleError("report.x", f"{self.report.x!r} is not an axis: expected one of {', '.join(varied)}")
         return self
 
     @model_validator(mode="after")

@@ -29,7 +29,10 @@ class Resources(Frozen):
     threads: int = Field(default=1, ge=1, description="of each device")
     devices: int = Field(default=1, ge=1, description="that a training stage is spread over; other stages take one")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    compile: bool = Field(default=False, description="train through torch.compile; minutes of compiling on a CPU")
+    compile: bool = Field(
+        default=False,
+        description="train and sample through torch.compile: minutes of compiling, kept in the user's cache (docs/compile.md)",
+    )
 
 
 class TrialConfig(Frozen):
@@ -62,7 +65,11 @@ class TrialConfig(Frozen):
             parent = self.stages.get(stage.parent)
             if not isinstance(parent, WeightsStage):
                 trained = sorted(k for k, v in self.stages.items() if isinstance(v, WeightsStage) and k != name)
-                raise FieldRuleError(f"stages.{name}.parent", f"{stage.parent!r} gives no weights: expected one of {trained}")
+                why = "is left out" if parent is None else "gives no weights"
+                raise FieldRuleError(
+                    f"stages.{name}.parent",
+                    f"{stage.parent!r} {why}: expected one of {', '.join(trained)}, or stages.{name}=null to leave this out",
+                )
             if not parent.can_keep(parent.nimg_at(stage.snapshot)):
                 raise FieldRuleError(
                     f"stages.{name}.snapshot",

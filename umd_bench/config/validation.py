@@ -11,8 +11,18 @@ from pydantic import BaseModel, ValidationError
 
 from umd_bench.config.documents import Document, Path_
 from umd_bench.config.errors import FieldError, FieldRuleError, UserError
+from umd_bench.config.fields import NAME
 
 M = TypeVar("M", bound=BaseModel)
+# What pydantic calls the types of YAML, in words for people who write YAML; "Input should be" is said of the others.
+EXPECTED = {
+    **dict.fromkeys(("list_type", "tuple_type"), "expected a list, such as [1, 2]"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type", "dataclass_type"), "expected a mapping of fields"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "expected a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "expected a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "expected true or false"),
+    "string_type": "expected text",
+}
 
 
 def validate(model: type[M], document: Document, prefix: str = "") -> M:
@@ -57,10 +67,27 @@ def _sentence(model: type[BaseModel], document: Document, error: dict[str, Any],
             accepted = error["ctx"]["expected_tags"].replace("'", "")
             return f"{where}{name}.kind = {error['ctx']['tag']!r} is not accepted: expected one of {accepted}"
         case "union_tag_not_found":
-            return f"{where}field {name}.kind is missing"
+            beside = [str(other) for other in _value_at(document.value, path[:-1]) if other != path[-1]]
+            close = difflib.get_close_matches(str(path[-1]), beside, n=1)
+            return f"{where}field {name}.kind is missing" + (f": did you mean {close[0]!r}?" if close else "")
         case _:
-            message = error["msg"].replace("Input should be", "expected")
-            return f"{where}{name} = {error['input']!r} is not accepted: {message[0].lower() + message[1:]}"
+            return f"{where}{name} = {error['input']!r} is not accepted: {_accepted(error)}"
+
+
+def _accepted(error: dict[str, Any]) -> str:
+    match error["type"]:
+        case "too_short":
+            return f"expected a list of at least {error['ctx']['min_length']}"
+        case "string_pattern_mismatch" if error["ctx"]["pattern"] == NAME:
+            return "expected lower-case letters, digits and _ . : -, beginning with a letter or a digit"
+    message = EXPECTED.get(error["type"]) or error["msg"].replace("Input should be", "expected")
+    return message[0].lower() + message[1:]
+
+
+def _value_at(value: Any, path: Path_) -> Any:
+    for name in path:
+        value = value[name]
+    return value
 
 
 def _path_in(value: Any, loc: tuple[str | int, ...], *, missing: bool) -> Path_:

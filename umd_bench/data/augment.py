@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from umd_bench.data.placement import sent
+
 _ASPECT_MIN, _ASPECT_MAX = 3 / 4, 4 / 3  # width / height
 _TRIES = 10
 
@@ -52,7 +54,7 @@ def resized_crop(x: Tensor, crops: NDArray[np.int64]) -> Tensor:
     ``start + (k + 1/2) extent/size - 1/2``, held inside the crop so that no pixel outside it is mixed in.
     """
     B, _, H, W = x.shape
-    top, left, height, width = torch.from_numpy(crops).to(x.device, torch.float32).unbind(1)
+    top, left, height, width = sent(crops.astype(np.float32), x.device).unbind(1)
     grid_y = _lookup(top, height, H)[:, :, None].expand(B, H, W)
     grid_x = _lookup(left, width, W)[:, None, :].expand(B, H, W)
     grid = torch.stack([grid_x, grid_y], dim=-1)

@@ -19,7 +19,7 @@ from umd_bench.data.augment import draw_crops, draw_flips, resized_crop
 from umd_bench.data.latents import posterior_mean, posterior_sample
 from umd_bench.data.manifest import VaeFacts
 from umd_bench.data.pack import Split
-from umd_bench.data.placement import Mapped, Resident, fits
+from umd_bench.data.placement import Mapped, Resident, fits, sent
 
 
 def to_unit(images: Tensor) -> Tensor:
@@ -87,7 +87,8 @@ class Batches:
         if isinstance(self._rows, Mapped) and self._rows.ahead:
             self._rows.expect(self._index(nimg + self._batch))
         x_0 = self._augmented(to_unit(rows), nimg) if self._vae is None else self._sampled(rows, self._vae, nimg)
-        return x_0, self._labels.index_select(0, index.to(self._device))
+        here = index if index.is_cuda else sent(index, self._device)
+        return x_0, self._labels.index_select(0, here)
 
     def _augmented(self, x_0: Tensor, nimg: int) -> Tensor:
         """Crop and flip with parameters drawn for the whole batch; with nothing to do, x_0 itself."""
@@ -101,7 +102,7 @@ class Batches:
         if config.crop_area_min < 1:
             x_0 = resized_crop(x_0, crops)
         if config.flip:
-            flipped = torch.from_numpy(flips).to(self._device).view(B, 1, 1, 1)
+            flipped = sent(flips, self._device).view(B, 1, 1, 1)
             x_0 = torch.where(flipped, x_0.flip(-1), x_0)
         return x_0
 
@@ -112,7 +113,7 @@ class Batches:
         if self._augment.flip:
             rng = np.random.default_rng(derive_seed(self._seed, self._purpose + "/augment", nimg))
             draw_crops(rng, B, h, 1)
-            view = torch.from_numpy(draw_flips(rng, B)).to(self._device)
+            view = sent(draw_flips(rng, B), self._device)
         generator = torch.Generator(self._device).manual_seed(derive_seed(self._seed, self._purpose + "/posterior", nimg))
         eps = torch.randn((B, *moments.shape[3:]), generator=generator, device=self._device)
         return posterior_sample(moments, view, eps, vae)
@@ -134,5 +135,5 @@ class Batches:
             while len(self._orders) > 1:
                 del self._orders[next(iter(self._orders))]
             rng = np.random.default_rng(derive_seed(self._seed, self._purpose + "/order", epoch))
-            self._orders[epoch] = torch.from_numpy(rng.permutation(len(self._labels))).to(self._rows.index_device)
+            self._orders[epoch] = sent(rng.permutation(len(self._labels)), self._rows.index_device)
         return self._orders[epoch]

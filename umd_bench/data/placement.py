@@ -8,9 +8,11 @@ system caches of the map, but not their copies. Both ways give the same rows.
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import psutil
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from umd_bench.data.shards import ShardedArray
@@ -27,6 +29,13 @@ def fits(nbytes: int, device: torch.device) -> bool:
         free, _ = torch.cuda.mem_get_info(device)
         return nbytes <= GPU_SHARE * free
     return nbytes <= min(CPU_BYTES, CPU_SHARE * psutil.virtual_memory().available)
+
+
+def sent(values: NDArray[Any] | Tensor, device: torch.device) -> Tensor:
+    """``values`` of the host on ``device``, with nothing waiting for the copy: to a GPU it is made from pinned memory."""
+    values = torch.as_tensor(values)
+    # Torch keeps pinned memory from reuse until the copies out of it are done.
+    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
 
 class Resident:

@@ -86,10 +86,11 @@ def newest_checkpoint(folders: Iterable[Path], *, at_most: int, warn: Callable[[
     return None
 
 
-def remove_checkpoints(folder: Path) -> None:
-    """Remove every checkpoint of ``folder``."""
-    for path in folder.glob("nimg-*.safetensors"):
-        _remove(path)
+def remove_checkpoints(folders: Iterable[Path]) -> None:
+    """Remove every checkpoint: of a training that is done, those of the attempts that were cut off too."""
+    for folder in folders:
+        for path in folder.glob("nimg-*.safetensors"):
+            _remove(path)
 
 
 def safetensors_metadata(data: bytes) -> Mapping[str, str]:

@@ -187,7 +187,7 @@ def _train(members: list[Member], ended: Callable[[str, Ending], None], stop: Ca
             for_each(save)
     seconds = (time.perf_counter() - started) / max(1, len(fused.members))
     for member in fused.members:
-        remove_checkpoints(member.attempt.checkpoints)
+        remove_checkpoints(member.attempt.run.checkpoint_dirs())
         ended(member.spec.key, _result(member, seconds, trained=stage.nimg - begun))
 
 

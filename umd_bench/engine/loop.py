@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,7 @@ from umd_bench.config.training import TrainStage
 from umd_bench.data.loader import Batches
 from umd_bench.data.pack import Pack
 from umd_bench.engine.checkpoint import changes, newest_checkpoint, pack_checkpoint, remove_checkpoints, unpack_checkpoint
+from umd_bench.engine.compiling import own_graphs
 from umd_bench.engine.corruption import draw_noise
 from umd_bench.engine.flops import flops_per_image
 from umd_bench.engine.noise_process import NoiseProcess
@@ -96,7 +97,7 @@ def train(
         group.hand_out(json.dumps(missing).encode())
     if missing:
         device = pick_device(spec.resources.device) if group is None else group.device
-        with same_bits_every_time(device):
+        with same_bits_every_time(device), own_graphs() if spec.resources.compile else nullcontext():
             state = TrainingState(spec, stage, facts, attempt.run, device, 1 if group is None else group.size)
             resumed_from = resume(state, attempt, at_most=missing[0])
             if group is not None:
@@ -104,7 +105,7 @@ def train(
             begun, started = state.nimg, time.perf_counter()
             _train(state, spec, stage, pack, attempt, missing, stop, group)
             seconds, trained = time.perf_counter() - started, state.nimg - begun
-        remove_checkpoints(attempt.checkpoints)
+        remove_checkpoints(attempt.run.checkpoint_dirs())
     outcome = snapshot_outcome(attempt.run, stage.nimg)
     return TrainResult(
         metrics=outcome["metrics"],
@@ -126,7 +127,7 @@ def follow(spec: StageSpec, pack: Pack, run: RunDir, group: Group, *, stop: Call
     missing = json.loads(group.hand_out(None))
     if not missing:
         return
-    with same_bits_every_time(group.device):
+    with same_bits_every_time(group.device), own_graphs() if spec.resources.compile else nullcontext():
         state = TrainingState(spec, stage, pack.manifest, run, group.device, group.size)
         checkpoint = unpack_checkpoint(group.hand_out(None))
         group.any(checkpoint.fingerprint != state.fingerprint())
@@ -217,14 +218,15 @@ def training_step(
     the whole batch and computes its share. Nothing waits for the device.
     """
     stage, nimg, model = state.stage, state.nimg, state.model
+    state.optimizer.zero_grad()  # before the forward pass, whose replay as a CUDA graph takes the memory they may lie in
     generator.manual_seed(derive_seed(spec.seed, f"{stage.kind}/noise", nimg))
     noise = draw_noise(x_0, model.n_patches, process, generator)
     n_clean = stage.n_clean
     if group is not None:
         x_0, noise, label, n_clean = group.rows(x_0, noise, label, stage)
     with torch.autocast(state.device.type, dtype=torch.bfloat16, enabled=stage.precision == "bf16"):
-        losses = umd_loss(model, x_0, noise, stage, process, label if stage.labels else None, n_clean=n_clean)
-    state.optimizer.zero_grad()
+        known = label if stage.labels else None
+        losses = umd_loss(model, x_0, noise, stage, process, known, n_clean=n_clean, forward=state.forward)
     torch.autograd.backward(losses.loss if group is None else losses.loss * (len(x_0) / stage.batch))
     if group is not None:
         losses = group.sum(model, losses, stage)

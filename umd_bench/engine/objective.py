@@ -13,7 +13,7 @@ from torch import Tensor
 
 from umd_bench.config.training import TrainStage
 from umd_bench.engine.corruption import Noise, corrupt
-from umd_bench.engine.model import AutoEncoder
+from umd_bench.engine.model import AutoEncoder, Output
 from umd_bench.engine.noise_process import NoiseProcess
 
 # name -> weights [B] of the noised images' target errors at their times [B]; the x_0 of hidden patches is no denoising and
@@ -30,6 +30,26 @@ class Losses(NamedTuple):
     loss: Tensor
     loss_t0: Tensor
     loss_t: Tensor
+
+
+class Pass(NamedTuple):
+    """What the model is given of one group: see :meth:`AutoEncoder.forward`."""
+
+    x_t: Tensor
+    t: Tensor
+    mask_noise: Tensor
+    mask_ratio: float
+    label: Tensor | None = None
+
+
+Forward = Callable[[AutoEncoder, list[Pass]], list[Output]]
+
+
+def forward_passes(model: AutoEncoder, passes: list[Pass]) -> list[Output]:
+    """The model on each group. This is what is compiled, all groups as one graph, so that weights are cast once for them and
+    their gradients come out summed; the noise process and the loss stay outside, and arms that differ in them share its work.
+    """
+    return [model(p.x_t, p.t, mask_noise=p.mask_noise, mask_ratio=p.mask_ratio, label=p.label) for p in passes]
 
 
 def clean_loss(x_hat: Tensor, x_0: Tensor, mask: Tensor) -> Tensor:
@@ -60,6 +80,7 @@ def umd_loss(
     label: Tensor | None = None,
     *,
     n_clean: int | None = None,
+    forward: Forward = forward_passes,
 ) -> Losses:
     """The loss of images of which the last ``n_clean`` are clean: ``stage.n_clean``, unless they are a share of a batch.
 
@@ -70,18 +91,24 @@ def umd_loss(
     x_t, t = corrupt(x_0, noise, n_clean, process)
     B, n_noised = len(x_0), len(x_0) - n_clean
     noised, clean = slice(None, n_noised), slice(n_noised, None)
-    loss_t0 = loss_t = x_0.new_zeros(())
+    passes = []
     if n_noised:
         if label is not None:
             assert model.label_embed is not None
             label = torch.where(noise.drop_label, model.label_embed.null, label)[noised]
-        out = model(x_t[noised], t[noised], mask_noise=noise.mask_noise[noised], mask_ratio=config.mask_ratio, label=label)
+        passes.append(Pass(x_t[noised], t[noised], noise.mask_noise[noised], config.mask_ratio, label))
+    if n_clean:
+        passes.append(Pass(x_t[clean], t[-1:], noise.mask_noise[clean], config.mask_ratio_t0))
+    outputs = forward(model, passes)
+    loss_t0 = loss_t = x_0.new_zeros(())
+    if n_noised:
+        out = outputs[0]
         target = process.target(x_0[noised], t[noised], noise.eps[noised])
         weight = LOSS_WEIGHTS[stage.loss_weight](process, stage, t[noised]).to(x_0.dtype)
         masked = config.mask_ratio > 0
         loss_t = noised_loss(out.x_0, x_0[noised], out.target, target, out.mask, weight, masked=masked)
     if n_clean:
-        out = model(x_t[clean], t[-1:], mask_noise=noise.mask_noise[clean], mask_ratio=config.mask_ratio_t0)
+        out = outputs[-1]
         loss_t0 = clean_loss(out.x_0, x_0[clean], out.mask)
     return Losses(loss_t * (1 - n_clean / B) + loss_t0 * (n_clean / B), loss_t0, loss_t)
 

@@ -26,6 +26,7 @@ from umd_bench.config.training import TrainStage
 from umd_bench.engine.corruption import Noise
 from umd_bench.engine.objective import Losses
 
+JOINING_SECONDS = 60.0  # for ranks that are all there to reach each other; one may be killed just then
 STEP_SECONDS = 600.0  # for which a rank waits for the others: longer than rank 0 takes to write a checkpoint
 BUCKET_ELEMENTS = 8 * 2**20  # of gradient summed at once: 32 MiB
 PIECE_BYTES = 256 * 2**20  # of state handed out at once
@@ -72,7 +73,8 @@ def share_of(stage: TrainStage, rank: int, size: int) -> Share:
 class Group:
     """The ranks of one stage, joined: NCCL between GPUs, gloo between CPUs and for what the hosts tell each other.
 
-    Every method but the properties is called by all ranks, in the same order, and raises :class:`RankLost` when one is gone.
+    Every method but the properties is called by all ranks, in the same order, and raises :class:`RankLost` when one is gone. It
+    is made once all have come, since it waits for JOINING_SECONDS only.
     """
 
     def __init__(self, store: Store, rank: int, size: int, device: torch.device) -> None:
@@ -80,7 +82,9 @@ class Group:
         self._buckets: list[list[nn.Parameter]] | None = None
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         with _all_there():
-            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=STEP_SECONDS))
+            limit = timedelta(seconds=JOINING_SECONDS)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
+            _set_timeout(timedelta(seconds=STEP_SECONDS))
 
     def close(self, *, lost: bool = False) -> None:
         """Leave; ``lost`` when some rank is gone, whose part in the work that the device still has will never come."""
@@ -165,6 +169,12 @@ class Group:
             buckets[-1].append(p)
             filled += p.numel()
         return buckets
+
+
+def _set_timeout(limit: timedelta) -> None:
+    """Of the group's calls from now on; torch gave this a public name later than the oldest that is supported."""
+    change = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout
+    change(limit)
 
 
 def _gradient(p: nn.Parameter) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from umd_bench.config.generating import GenerateStage, check_sampler
 from umd_bench.config.randomness import derive_seed
+from umd_bench.data.placement import sent
 from umd_bench.engine.families import Sampled
 from umd_bench.engine.noise_process import NoiseProcess, velocity
 
@@ -176,7 +177,7 @@ def sample_noise(seed: int, indices: Sequence[int], shape: tuple[int, int, int],
         draw = torch.empty(len(generators), *shape)
         for row, generator in zip(draw, generators, strict=True):
             row.normal_(generator=generator)
-        yield draw.to(device)
+        yield sent(draw, device)
 
 
 def _guided(model: Sampled, label: Tensor | None, config: GenerateStage, x_t: Tensor, t: float) -> tuple[Tensor, Tensor]:
@@ -187,16 +188,23 @@ def _guided(model: Sampled, label: Tensor | None, config: GenerateStage, x_t: Te
     """
     low, high = config.cfg_interval or (-math.inf, math.inf)
     if config.cfg_scale == 1 or not low <= t <= high:
-        with _autocast(x_t, config):
-            out = model(x_t, torch.full((len(x_t) if label is not None else 1,), t, device=x_t.device), label=label)
-        return out.x_0.float(), out.target.float()
+        return _halves(_predictions(model, label, config, x_t, t))
     assert label is not None
     assert model.label_embed is not None
     labels = torch.cat([label, torch.full_like(label, model.label_embed.null)])
+    conditional, unconditional = _predictions(model, labels, config, x_t.repeat(2, 1, 1, 1), t).chunk(2)
+    return _halves(unconditional + config.cfg_scale * (conditional - unconditional))
+
+
+def _predictions(model: Sampled, label: Tensor | None, config: GenerateStage, x_t: Tensor, t: float) -> Tensor:
+    """x_0 and the target, float32 [B, 2C, H, W]: a copy, since a compiled model's next call may overwrite what it gave."""
     with _autocast(x_t, config):
-        out = model(x_t.repeat(2, 1, 1, 1), torch.full((2 * len(x_t),), t, device=x_t.device), label=labels)
-    conditional, unconditional = torch.cat([out.x_0.float(), out.target.float()], dim=1).chunk(2)
-    x_0, target = (unconditional + config.cfg_scale * (conditional - unconditional)).chunk(2, dim=1)
+        out = model(x_t, torch.full((len(x_t) if label is not None else 1,), t, device=x_t.device), label=label)
+    return torch.cat([out.x_0.float(), out.target.float()], dim=1)
+
+
+def _halves(both: Tensor) -> tuple[Tensor, Tensor]:
+    x_0, target = both.chunk(2, dim=1)
     return x_0, target
 
 

@@ -12,10 +12,11 @@ from umd_bench.config.stage import StageSpec
 from umd_bench.config.training import TrainStage
 from umd_bench.data.pack import Manifest
 from umd_bench.engine.checkpoint import Checkpoint, fingerprint, save_checkpoint
+from umd_bench.engine.compiling import compiled
 from umd_bench.engine.ema import WeightAverage
 from umd_bench.engine.initialise import build_model
 from umd_bench.engine.model import AutoEncoder
-from umd_bench.engine.objective import Losses
+from umd_bench.engine.objective import Forward, Losses, forward_passes
 from umd_bench.engine.optim import build_optimizer, optimizer_tensors, restore_optimizer
 from umd_bench.engine.snapshot import load_snapshot
 from umd_bench.store.run import RunDir
@@ -40,8 +41,7 @@ class TrainingState:
         self.nimg, self.exact = 0, True
         self.fused: str | None = None  # its place among stages that are trained as one, "2 of 5"
         self.model = _initial_model(spec, stage, facts, run, device)
-        if self._compiled:  # in place, names stay; one graph each for the noised and the clean group, whose shapes never change
-            self.model.compile(dynamic=False)
+        self.forward: Forward = compiled(forward_passes, device) if self._compiled else forward_passes
         self.optimizer = build_optimizer(self.model, stage.optim)
         self.average = WeightAverage(self.model, stage.ema_decay) if stage.optim.ema else None
         # Sums of loss, loss_t0, loss_t, grad_norm and steps: since the last record; over the last tenth of the stage.

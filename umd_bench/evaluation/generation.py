@@ -22,6 +22,7 @@ from umd_bench.data.pack import Pack, images_of
 from umd_bench.data.shards import ShardedArray
 from umd_bench.data.sources import data_facts
 from umd_bench.data.vae import Decode, decoder_of
+from umd_bench.engine.compiling import compile_model, own_graphs
 from umd_bench.engine.families import Sampled
 from umd_bench.engine.loop import pick_device
 from umd_bench.engine.noise_process import NoiseProcess
@@ -55,6 +56,11 @@ def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) 
     all of its samples. Latents are decoded first, and scored against images. Raises :class:`UserError` for another kind of
     stage, missing weights, an extractor of another data set, a reference that cannot serve, and NaN samples.
     """
+    with own_graphs() if spec.resources.compile else nullcontext():
+        return _run(spec, parent, pack, attempt)
+
+
+def _run(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> StageResult:
     stage = spec.stage
     if not isinstance(stage, GenerateStage) or spec.parent_nimg is None:
         raise UserError(f"a {spec.kind} stage draws nothing from a parent's snapshot: expected a generate stage with a parent")
@@ -70,7 +76,11 @@ def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) 
         judges.append(judge)
     ema = stage.ema and spec.parent_ema
     model = restore_sampled(parent, spec.parent_nimg, source=data, ema=ema, device=device)
-    sampling = _Sampling(model, NoiseProcess(spec.noise, device), stage, decoder_of(pack, device), attempt)
+    rows = None
+    if spec.resources.compile:
+        compile_model(model, device)
+        rows = min(stage.batch, stage.n)
+    sampling = _Sampling(model, NoiseProcess(spec.noise, device), stage, decoder_of(pack, device), attempt, rows)
 
     scored: list[list[Scored]] = [[] for _ in judges]
     classes = len(pack.manifest.class_names) if spec.parent_labels else 0
@@ -150,6 +160,7 @@ class _Sampling:
     stage: GenerateStage
     decode: Decode
     attempt: Attempt
+    rows: int | None = None  # that every batch has, where the model is compiled for that shape
     done: int = 0
     sample_seconds: float = 0.0
     extract_seconds: float = 0.0
@@ -207,8 +218,11 @@ class _Sampling:
         """uint8 [B, C, H, W] on the CPU."""
         started = time.perf_counter()
         device = self.model.pos_embed.device
-        asked = None if label is None else label[list(indices)].to(device)
-        x_0 = generate(self.model, self.process, self.stage, label=asked, indices=indices, seed=seed)
+        # Filled up with its last sample, the last batch has the shape of the others: drawing that again costs a batch at most,
+        # and another shape would be compiled, and on a GPU recorded, once more.
+        drawn = [*indices, *[indices[-1]] * ((self.rows or 0) - len(indices))]
+        asked = None if label is None else label[drawn].to(device)
+        x_0 = generate(self.model, self.process, self.stage, label=asked, indices=drawn, seed=seed)[: len(indices)]
         if not x_0.isfinite().all():  # as uint8 it would be a picture like any other
             raise UserError(f"samples {indices[0]}..{indices[-1]} are NaN or infinite: the weights are no use")
         images = self.decode(x_0)

@@ -6,7 +6,8 @@ commit 3d4555b; its parts come from big_vision's few-shot evaluator).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 from umd_bench.config.errors import UserError
 
 _STD_FLOOR = 1e-5
+_ALONE_FLOPS = 2e8  # about 10 ms of one thread: below that, several threads wait for each other longer than they share work
 _ROWS = 2048  # scored at once: bounds the memory of raw pixels in float64
 
 
@@ -46,9 +48,10 @@ def fit_ridge(features: Tensor, labels: Tensor, *, classes: int, ridge: float = 
     the bias is regularised too. For N < D + 1 the dual ``X' (X X' + ridge I)^-1 Y`` is solved, which is equal and smaller.
     Raises :class:`UserError` where the features have a NaN or infinity, or the shapes and labels do not fit.
     """
-    mean, std, X, Y = _problem(features, labels, classes, bias)
-    N, D1 = X.shape
-    weights = X.T @ _solve(X @ X.T, ridge, Y) if N < D1 else _solve(X.T @ X, ridge, X.T @ Y)
+    with _threads(_flops(features)):
+        mean, std, X, Y = _problem(features, labels, classes, bias)
+        N, D1 = X.shape
+        weights = X.T @ _solve(X @ X.T, ridge, Y) if N < D1 else _solve(X.T @ X, ridge, X.T @ Y)
     return RidgeProbe(mean, std, weights, bias)
 
 
@@ -76,7 +79,8 @@ class RidgePath:
 
     def probe(self, r: int) -> RidgeProbe:
         """The probe of ``ridges[r]``."""
-        weights = self.basis @ (self.projected / (self.spectrum + self.ridges[r]).unsqueeze(1))
+        with _threads(2 * self.basis.numel() * self.projected.shape[1]):
+            weights = self.basis @ (self.projected / (self.spectrum + self.ridges[r]).unsqueeze(1))
         return RidgeProbe(self.mean, self.std, weights, self.bias)
 
 
@@ -88,23 +92,24 @@ def fit_ridge_path(
     With ``G = X X' + ridge I`` the error of image i under the probe of all other images is ``(G^-1 Y)_i / (G^-1)_ii`` (Golub,
     Heath and Wahba, 1979), so that leaving one out costs no fit. Raises as :func:`fit_ridge` does.
     """
-    mean, std, X, Y = _problem(features, labels, classes, bias)
-    N, D1 = X.shape
-    if N < D1:
-        spectrum, U = _eigh(X @ X.T)
-        basis, projected = X.T @ U, U.T @ Y
-        errors = [
-            (U @ (projected / (spectrum + ridge).unsqueeze(1))) / (U**2 @ (1 / (spectrum + ridge))).unsqueeze(1)
-            for ridge in ridges
-        ]
-    else:
-        spectrum, basis = _eigh(X.T @ X)
-        projected, Z = basis.T @ (X.T @ Y), X @ basis
-        errors = [
-            (Y - Z @ (projected / (spectrum + ridge).unsqueeze(1))) / (1 - Z**2 @ (1 / (spectrum + ridge))).unsqueeze(1)
-            for ridge in ridges
-        ]
-    loo = tuple(float((error**2).mean()) for error in errors)
+    with _threads(_flops(features)):
+        mean, std, X, Y = _problem(features, labels, classes, bias)
+        N, D1 = X.shape
+        if N < D1:
+            spectrum, U = _eigh(X @ X.T)
+            basis, projected = X.T @ U, U.T @ Y
+            errors = [
+                (U @ (projected / (spectrum + ridge).unsqueeze(1))) / (U**2 @ (1 / (spectrum + ridge))).unsqueeze(1)
+                for ridge in ridges
+            ]
+        else:
+            spectrum, basis = _eigh(X.T @ X)
+            projected, Z = basis.T @ (X.T @ Y), X @ basis
+            errors = [
+                (Y - Z @ (projected / (spectrum + ridge).unsqueeze(1))) / (1 - Z**2 @ (1 / (spectrum + ridge))).unsqueeze(1)
+                for ridge in ridges
+            ]
+        loo = tuple(float((error**2).mean()) for error in errors)
     return RidgePath(tuple(ridges), loo, mean, std, bias, spectrum, basis, projected)
 
 
@@ -117,6 +122,30 @@ def draw_shots(labels: NDArray[np.int64], shots: Sequence[int], *, classes: int,
     rng = np.random.default_rng(seed)
     order = [rng.permutation(np.flatnonzero(labels == label)) for label in range(classes)]
     return {k: np.concatenate([indices[:k] for indices in order]) for k in shots}
+
+
+def _flops(features: Tensor) -> float:
+    """About what fitting these features takes: the smaller Gram matrix and its eigenvectors; of a wrong shape none."""
+    if features.ndim != 2:
+        return 0.0
+    N, D = features.shape
+    M = min(N, D + 1)
+    return 2.0 * N * (D + 1) * M + 9.0 * M**3
+
+
+@contextmanager
+def _threads(flops: float) -> Iterator[None]:
+    """Lets work so small run on one thread.
+
+    A factorisation is hundreds of short parallel regions, each of which ends when its last thread does: one that another
+    process keeps from its core costs milliseconds every time.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if flops < _ALONE_FLOPS else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _problem(features: Tensor, labels: Tensor, classes: int, bias: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:

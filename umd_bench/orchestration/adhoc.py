@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from umd_bench.config.documents import Document, Place, parse_set
-from umd_bench.config.errors import UserError
+from umd_bench.config.errors import UserError, one_of
 from umd_bench.config.generating import GenerateStage
 from umd_bench.config.profiles import load_profile
 from umd_bench.config.protocols import with_protocols
@@ -30,24 +30,44 @@ from umd_bench.engine.snapshot import restore_sampled
 from umd_bench.evaluation.grids import draw_grid, grid_rows
 from umd_bench.evaluation.known_extractors import INCEPTION, extractor_for
 from umd_bench.evaluation.sample_files import SampleWriter
+from umd_bench.orchestration.finding import Found, find_stages
 from umd_bench.store import RunDir
 from umd_bench.store.files import require_writable, write_atomic
 
 
-def find_run(root: Path, key: str) -> RunDir:
-    """The finished run with weights whose key begins with ``key``; :class:`UserError` where there is none or more than one."""
-    keys = sorted(path.parent.name for path in (root / "stages").glob("*/config.yaml") if path.parent.name.startswith(key))
-    if not keys:
-        raise UserError(f"RUN = {key!r} is not accepted: no run in {root} begins so (`umd-bench status SWEEP` shows runs)")
-    if len(keys) > 1:
-        raise UserError(f"RUN = {key!r} is not accepted: {len(keys)} runs begin so, {', '.join(keys[:4])}; give more of it")
-    run = RunDir(root, keys[0])
-    kind = run.config().kind
-    if not isinstance(run.config().stage, WeightsStage):
-        raise UserError(f"RUN = {key!r} is not accepted: it is a {kind} stage, expected a pretrain, finetune or import stage")
+def find_run(root: Path, what: str) -> RunDir:
+    """The finished run with weights that ``what`` means: a key, or the beginning of one, or a trial, as `logs` takes them.
+
+    Of a trial it is the last stage that gives weights, or the one named after a colon: ``SWEEP/TRIAL:pretrain``. Raises
+    :class:`UserError` where there is none, or more than one.
+    """
+    found, stage = _stages_meant(root, what)
+    begun = {one.name: one.run for one in found if (one.run.path / "config.yaml").exists()}
+    trained = {name: run for name, run in begun.items() if isinstance(run.config().stage, WeightsStage)}
+    if stage is not None and stage not in trained:
+        raise UserError(f"RUN = {what!r} is not accepted: {one_of(trained)} after the colon")
+    if not trained:
+        it_is = f"it is a {found[0].run.config().kind} stage" if len(found) == 1 else "nothing of the trial has begun"
+        raise UserError(f"RUN = {what!r} is not accepted: {it_is}, expected a pretrain, finetune or import stage")
+    run = list(trained.values())[-1] if stage is None else trained[stage]
     if run.result() is None:
-        raise UserError(f"RUN = {key!r} is not accepted: it has no result yet")
+        raise UserError(f"RUN = {what!r} is not accepted: {run.config().kind} {run.key} has no result yet")
     return run
+
+
+def _stages_meant(root: Path, what: str) -> tuple[list[Found], str | None]:
+    """The stages of a key or of a trial, and the one named after a colon; names of trials may have colons too."""
+    trial, colon, stage = what.rpartition(":")
+    try:
+        return find_stages(root, what), None
+    except UserError as error:
+        unknown = UserError(f"RUN = {error}")
+    if not colon:
+        raise unknown
+    try:
+        return find_stages(root, trial), stage
+    except UserError:
+        raise unknown from None
 
 
 def evaluation_trial(root: Path, key: str, sets: Sequence[str], profiles: Sequence[str] = ()) -> Trial:

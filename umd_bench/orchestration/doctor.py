@@ -99,7 +99,8 @@ def _data(data_root: Path) -> Iterator[Finding]:
         except UserError as error:
             yield Finding("warn", f"data set {name} is not at hand", str(error))
         else:
-            yield Finding("pass", f"data set {name}: {manifest.counts}")
+            counts = ", ".join(f"{count:,} {split}" for split, count in manifest.counts.items())
+            yield Finding("pass", f"data set {name}: {counts}")
 
 
 def _memory() -> Iterator[Finding]:

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from umd_bench.config.ray import RayConfig
 from umd_bench.config.resolve import Trial
 from umd_bench.orchestration.checks import check_trials, check_weights, prepare_data
 from umd_bench.orchestration.display import Display
-from umd_bench.orchestration.executors import Executor, start_executor
+from umd_bench.orchestration.executors import Executor, check_settings, start_executor
 from umd_bench.orchestration.executors.contract import RUN_STAGE
 from umd_bench.orchestration.executors.fusing import fusing
 from umd_bench.orchestration.executors.units import RUN_UNIT
@@ -54,13 +55,17 @@ class Site:
 def prepare(trials: Sequence[Trial], site: Site) -> dict[str, Node]:
     """Prove that every trial can run, make the folders, pack the data; the graph of stages. Starts nothing.
 
-    Raises :class:`UserError` for the first thing that is wrong.
+    Raises :class:`UserError` for the first thing that is wrong; where it is what the trials or the command ask for, nothing is
+    written.
     """
     check_trials(trials, site.data)
     check_weights(trials, site.results, site.data)
+    nodes = build_graph(site.results, trials)
+    missing = [node.spec for node in nodes.values() if node.state is not StageState.DONE]
+    if missing:
+        _check_site(site, max(spec.resources.threads for spec in missing), frozenset(spec.devices for spec in missing))
     require_writable(site.results, "the results folder")
     digests = prepare_data(trials, site.data)
-    nodes = build_graph(site.results, trials)
     for node in nodes.values():
         _refuse_other_data(site.results, node, digests)
     return nodes
@@ -76,16 +81,19 @@ def execute(
     grow: Callable[[Progress], Sequence[Trial]] | None = None,
     dropped: set[str] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
+    on_start: Callable[[], None] = lambda: None,
 ) -> Progress:
     """Run what has no result yet and show it; with nothing to run no executor is started. ``cancelled`` is asked now and then.
 
     ``grow`` is asked whenever something may have settled. It may add nodes to the progress's, which run like the others, and
-    gives the trials that they belong to. It may add keys to ``dropped``, whose stages are ended and taken out.
+    gives the trials that they belong to. It may add keys to ``dropped``, whose stages are ended and taken out. ``on_start`` is
+    called once the executor has started, or none is needed, and before any stage does.
 
     The first Ctrl-C (or SIGTERM) lets running stages save their state, a second one ends at once.
     """
     missing = [node for node in nodes.values() if node.state is not StageState.DONE]
     if not missing:
+        on_start()
         return Progress(nodes, reused=len(nodes))
     workers = side_by_side(missing, site)
     if grow is None:
@@ -94,6 +102,7 @@ def execute(
     inner = _start(missing, site, workers, stage=RUN_UNIT if sizes else RUN_STAGE)
     executor = fusing(site.results, inner, sizes) if sizes else inner
     try:
+        on_start()
         keys = {trial.id: [spec.key for spec in trial.specs.values()] for trial in trials}
         with Display(console, site.results, keys, inner.slots) as display:
 
@@ -156,9 +165,16 @@ def _fused(missing: Sequence[Node], site: Site, workers: int, console: Console) 
     return fusion.sizes
 
 
+@lru_cache
+def _check_site(site: Site, threads: int, devices: frozenset[int]) -> None:
+    """Once for all suggestions of a search that ask for the same."""
+    check_settings(site.executor, site.cluster, site.ray, threads=threads, devices=devices)
+
+
 def _start(missing: Sequence[Node], site: Site, workers: int, stage: str = RUN_STAGE) -> Executor:
     threads = max(node.spec.resources.threads for node in missing)
     devices = max(node.spec.devices for node in missing)
+    on_cpus = site.ray.gpus is None and all(node.spec.resources.device == "cpu" for node in missing)
     return start_executor(
         site.executor,
         site.results,
@@ -168,7 +184,7 @@ def _start(missing: Sequence[Node], site: Site, workers: int, stage: str = RUN_S
         devices=devices,
         cluster=site.cluster,
         stage=stage,
-        ray=site.ray,
+        ray=site.ray.model_copy(update={"gpus": 0.0}) if on_cpus else site.ray,  # what computes on CPUs asks for no GPU
     )
 
 

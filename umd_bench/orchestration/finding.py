@@ -43,7 +43,7 @@ def find_stages(root: Path, what: str) -> list[Found]:
     if not chosen:
         raise UserError(
             f"{what!r} is not accepted: no run and no trial in {root} begins so; "
-            "`umd-bench status` lists sweeps, `umd-bench status SWEEP` trials, `umd-bench status --json` keys"
+            "`umd-bench status` lists sweeps, `umd-bench status SWEEP` trials, `umd-bench status SWEEP --keys` keys"
         )
     return [Found(name, RunDir(root, key)) for name, key in chosen[0].items()]
 

@@ -2,10 +2,10 @@
 
 A stage's work is counted in units in which all stages of its kind are alike: FLOPs per image x images for training, and for
 what is evaluated the size of the network x model calls x images. Seconds per unit come from finished stages of the same kind,
-on the same data set for probes. The interval goes from the fastest tenth of them to the slowest; one alone is taken to be
-right within a factor of two. A stage that was resumed took what all of its attempts took, and one on several devices takes the
-time of each. Where no stage of a kind has finished a short measurement of that shape serves (measuring.py), and where there is
-none either there is no basis, and the forecast says so.
+on the same data set for probes, whose networks are of about the size: a small one is slow for what it computes. The interval
+goes from the fastest tenth of them to the slowest; one alone is taken to be right within a factor of two. A stage that was
+resumed took what all of its attempts took, and one on several devices takes the time of each. Where none like it has finished a
+short measurement of that shape serves (measuring.py); where there is none either, the forecast says that it has no basis.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +34,7 @@ from umd_bench.store.files import read_json
 ALONE = 2.0  # the factor within which a single past stage is taken to be right
 BRIEF = 1.5  # and a measurement, which knows nothing of checkpoints and of what else the machine will do
 UNSEEN = 3.0  # how much longer an evaluation may take of which only the images were measured, and no read-out or score
+FAR = 100.0  # times larger or smaller a unit of work must not be than the one whose seconds it is taken to need
 MOST_PAST = 300  # newest finished stages that are read
 Kind = tuple[str, str]
 Shape = tuple[object, ...]
@@ -56,8 +57,12 @@ class Forecast:
     past: int = 0
     measured: int = 0
 
-    def lines(self, workers: int, side: str = "workers") -> list[str]:
-        """For people; ``side`` is what there are ``workers`` of at a time."""
+    def facts(self) -> dict[str, Any]:
+        """For programs: seconds and bytes as numbers, and what they rest on."""
+        return {name: value for name, value in asdict(self).items() if name != "keys"}
+
+    def lines(self, workers: int, side: str = "worker", *, measured: bool = False) -> list[str]:
+        """For people; ``side`` is what there are ``workers`` of at a time, ``measured`` whether a measurement was asked for."""
         lines = []
         if self.keys:
             sources = [f"from {self.past} past stages"] if self.past else []
@@ -65,37 +70,57 @@ class Forecast:
             lines.append(
                 f"forecast: {hours(self.seconds)} device-hours ({hours(self.low)} to {hours(self.high)}) "
                 f"for {self.stages} stages ({', '.join(sources)}), {self.bytes_on_disk / 2**20:,.0f} MiB on disk; "
-                f"{self.waves} waves on {workers} {side}"
+                f"{_count(self.waves, 'wave')} on {_count(workers, side)}"
             )
         if self.without_basis:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.without_basis.items()))
-            lines.append(f"forecast: no basis for {kinds}: no stage of the kind has finished here")
+            advice = "" if measured else "; `umd-bench plan FILE --measure` runs a little of each to tell"
+            lines.append(f"forecast: no basis for {kinds}: none of the kind and of about the size has finished here{advice}")
         return lines
 
 
+class _Finished(NamedTuple):
+    """A finished stage: the size of its unit of work, what a unit took in seconds of devices, bytes on disk for its network."""
+
+    key: str
+    unit: float
+    rate: float
+    size: float
+
+
 class _Past:
-    """What finished stages of these kinds took, for each unit of their work, in seconds of devices."""
+    """What finished stages of these kinds took, for each unit of their work."""
 
     def __init__(self, root: Path, kinds: Iterable[str], data_root: Path | None) -> None:
-        self.rates: dict[Kind, list[float]] = {}
-        self.sizes: dict[Kind, list[float]] = {}
+        self._data_root = data_root
+        self._found: dict[Kind, list[_Finished]] = {}
+        self._like: dict[tuple[Kind, float], list[_Finished]] = {}
         for spec, result, size in _past(root, kinds):
             try:
                 seconds, work = device_seconds(RunDir(root, spec.key), result), _work(spec, data_root)
+                unit = _unit(spec, data_root)
             except UserError:  # its data set is not known here any more
                 continue
             if seconds and work:
-                self.rates.setdefault(_kind(spec), []).append(seconds / work)
-                self.sizes.setdefault(_kind(spec), []).append(size / _network(spec))
+                self._found.setdefault(_kind(spec), []).append(_Finished(spec.key, unit, seconds / work, size / _network(spec)))
+
+    def like(self, spec: StageSpec) -> list[_Finished]:
+        """Those of the stage's kind whose network is of about the size."""
+        kind, unit = _kind(spec), _unit(spec, self._data_root)
+        if (kind, unit) not in self._like:
+            near = [one for one in self._found.get(kind, []) if one.unit / FAR <= unit <= one.unit * FAR]
+            self._like[kind, unit] = near
+        return self._like[kind, unit]
 
     def cost(self, spec: StageSpec, work: float) -> Cost | None:
-        """What so much work of the stage's kind costs; None where none has finished."""
-        past = self.rates.get(_kind(spec))
-        if past is None:
+        """What so much work of the stage's kind costs; None where none like it has finished."""
+        like = self.like(spec)
+        if not like:
             return None
+        past = [one.rate for one in like]
         low = float(np.quantile(past, 0.1)) if len(past) > 1 else past[0] / ALONE
         high = float(np.quantile(past, 0.9)) if len(past) > 1 else past[0] * ALONE
-        size = float(np.median(self.sizes[_kind(spec)])) * _network(spec)
+        size = float(np.median([one.size for one in like])) * _network(spec)
         return Cost(work * math.fsum(past) / len(past), work * low, work * high, size)
 
 
@@ -140,12 +165,12 @@ def forecast(
     brief = _brief(nodes, measured or {}, data_root)
     known, total, n_measured = [], Cost(0.0, 0.0, 0.0, 0.0), 0
     unknown: dict[str, float] = {}
-    used: set[Kind] = set()
+    used: set[str] = set()
     for node in todo:
         work = _work(node.spec, data_root)
         cost = past.cost(node.spec, work)
         if cost is not None:
-            used.add(_kind(node.spec))
+            used.update(one.key for one in past.like(node.spec))
         elif (found := brief.get(_shape(node.spec, data_root)) or brief.get(_kind(node.spec))) is not None:
             cost = Cost(found.seconds * work, found.low * work, found.high * work, found.bytes_on_disk * _network(node.spec))
             n_measured += 1
@@ -160,7 +185,7 @@ def forecast(
         _waves(nodes, todo, workers, copies, pack),
         {kind: round(n) for kind, n in unknown.items()},
         round(len(known) * copies),
-        past=sum(len(past.rates[kind]) for kind in used),
+        past=len(used),
         measured=round(n_measured * copies),
     )
 
@@ -245,6 +270,11 @@ def _shape(spec: StageSpec, data_root: Path | None) -> Shape:
     return here
 
 
+def _unit(spec: StageSpec, data_root: Path | None) -> float:
+    """How large one unit of the stage's work is: FLOPs an image where it trains, else the network."""
+    return _work(spec, data_root) / spec.stage.nimg if isinstance(spec.stage, TrainStage) else _network(spec)
+
+
 def _network(spec: StageSpec) -> float:
     """Grows like the network's parameters."""
     model = spec.model
@@ -276,6 +306,12 @@ def _waves(nodes: dict[str, Node], todo: list[Node], workers: int, copies: float
     for (depth, packed), count in generations.items():
         jobs[depth] = jobs.get(depth, 0) + math.ceil(count / packed)
     return sum(math.ceil(count / workers) for count in jobs.values())
+
+
+def _count(n: int, what: str) -> str:
+    """``2 jobs of 3 stages``, of "job of 3 stages"."""
+    name, space, rest = what.partition(" ")
+    return f"{n} {name}{'' if n == 1 else 's'}{space}{rest}"
 
 
 def hours(seconds: float) -> str:

@@ -99,6 +99,7 @@ def alike_stages(nodes: Iterable[Node], workers: int) -> list[Alike]:
 def choose(nodes: Iterable[Node], workers: int, mode: str, measure: Measure) -> Fusion:
     """What is trained as one: all that can be where ``mode`` is ``on``, what ``measure`` finds faster where it is ``auto``."""
     fusion = Fusion({}, [])
+    nodes = list(nodes)
     groups = alike_stages(nodes, workers)
     for group in groups:
         gain = measure(group) if mode == "auto" else None
@@ -115,5 +116,8 @@ def choose(nodes: Iterable[Node], workers: int, mode: str, measure: Measure) -> 
             fusion.sizes[group.shape] = group.size
         fusion.lines.append(f"{words}: {said}")
     if not groups:
-        fusion.lines.append(f"nothing is trained as one: no two stages of one shape for each of {workers} workers")
+        why = f"no two stages of one shape for each of {workers} workers"
+        if any(node.spec.resources.compile for node in nodes):
+            why = "a compiled stage is trained by itself (resources.compile)"
+        fusion.lines.append(f"nothing is trained as one: {why}")
     return fusion

@@ -24,7 +24,7 @@ from umd_bench.config.resolve import load_trial
 from umd_bench.config.stage import StageSpec
 from umd_bench.orchestration.display import Display
 from umd_bench.orchestration.executors import start_executor
-from umd_bench.orchestration.executors.contract import Outcome
+from umd_bench.orchestration.executors.contract import Beside, Outcome
 from umd_bench.orchestration.plan import Node
 from umd_bench.orchestration.runner import Runner
 from umd_bench.orchestration.worker import carry_out, environment
@@ -99,7 +99,9 @@ def measure_overhead(
     return Overhead(executor, stages, workers, begun - started, seconds, direct, platform.node())
 
 
-def no_op(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool] = lambda: False) -> Outcome:
+def no_op(
+    root: Path, key: str, data_root: Path, *, stop: Callable[[], bool] = lambda: False, beside: Beside | None = None
+) -> Outcome:
     """A stage without its work: what :func:`umd_bench.orchestration.worker.run_stage` does around it."""
     run = RunDir(root, key)
     if run.result() is not None:

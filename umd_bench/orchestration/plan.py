@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from umd_bench.config.collecting import uncollected
 from umd_bench.config.resolve import Sweep, Trial
 from umd_bench.config.stage import StageSpec
 from umd_bench.store import RunDir, StageState, SweepRecord, TrialRecord, stage_state
@@ -37,6 +38,7 @@ class Node:
         return self.spec.key
 
 
+@uncollected()
 def build_graph(root: Path, trials: Iterable[Trial]) -> dict[str, Node]:
     """Nodes by key, parents before children, in the order of the trials; nothing is written.
 
@@ -110,19 +112,24 @@ def trial_records(trials: Iterable[Trial]) -> list[TrialRecord]:
     ]
 
 
-def plan_table(root: Path, nodes: dict[str, Node]) -> Table:
-    """One row a stage: reused, resumed or new, and for what is not reused the field in which the nearest result differs.
+@dataclass(frozen=True)
+class Planned:
+    """What becomes of a stage, ``reused``, ``resumed``, ``running now`` or ``new``, and why it is not reused."""
 
-    A stage below a new one is new by descent; its row says so instead of repeating the parent's difference.
+    node: Node
+    what: str
+    why: str
+
+
+def planned_stages(root: Path, nodes: dict[str, Node]) -> list[Planned]:
+    """Each stage in the graph's order; for what is not reused the field in which the nearest result differs.
+
+    A stage below a new one is new by descent, and says so instead of repeating the parent's difference.
     """
-    table = Table("stage", "key", box=None, pad_edge=False)
-    table.add_column("trials", overflow="fold")
-    table.add_column("what", no_wrap=True)
-    table.add_column("why", overflow="fold")
     words = {StageState.DONE: "reused", StageState.INTERRUPTED: "resumed", StageState.RUNNING: "running now"}
     finished = _finished(root) if any(node.state is not StageState.DONE for node in nodes.values()) else []
+    planned = []
     for node in nodes.values():
-        what = words.get(node.state, "new")
         parent = nodes.get(node.spec.parent_key or "")
         if node.state is StageState.DONE:
             why = ""
@@ -133,11 +140,43 @@ def plan_table(root: Path, nodes: dict[str, Node]) -> Table:
             why = f"its {parent.name} is {words.get(parent.state, 'new')}"
         else:
             why = _difference(node.spec, finished)
-        first = node.trials[0] + (f" and {len(node.trials) - 1} more" if len(node.trials) > 1 else "")
-        table.add_row(node.name, node.key, first, what, why)
-    counts = Counter(words.get(node.state, "new") for node in nodes.values())
-    table.caption = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
+        planned.append(Planned(node, words.get(node.state, "new"), why))
+    return planned
+
+
+def plan_table(planned: Sequence[Planned]) -> Table:
+    """One row a stage."""
+    table = Table("stage", "key", box=None, pad_edge=False)
+    table.add_column("trials", overflow="fold")
+    table.add_column("what", no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for one in planned:
+        trials = one.node.trials
+        first = trials[0] + (f" and {len(trials) - 1} more" if len(trials) > 1 else "")
+        table.add_row(one.node.name, one.node.key, first, one.what, one.why)
     return table
+
+
+def plan_counts(planned: Sequence[Planned]) -> str:
+    """``30 stages: 10 new, 20 reused``."""
+    counts = Counter(one.what for one in planned)
+    return f"{len(planned)} stages: " + ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
+
+
+def plan_json(planned: Sequence[Planned]) -> list[dict[str, Any]]:
+    """For programs, one object a stage: key, name, kind, the parent's key or null, the trials that share it, what and why."""
+    return [
+        {
+            "key": one.node.key,
+            "name": one.node.name,
+            "kind": one.node.spec.kind,
+            "parent": one.node.spec.parent_key,
+            "trials": one.node.trials,
+            "what": one.what,
+            "why": one.why,
+        }
+        for one in planned
+    ]
 
 
 def _finished(root: Path) -> list[StageSpec]:

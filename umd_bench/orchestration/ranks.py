@@ -39,7 +39,7 @@ REACH_SECONDS = 30.0  # for rank 0, which is there already, to be reached
 LEAVE_SECONDS = 10.0  # for every rank to go when the stage is over
 SAY_SECONDS = 1.0  # for a rank that failed to say so
 LOOK_SECONDS = 0.05
-_FAILED, _READY, _STAGE = "failed", "ready", "stage"
+_FAILED, _READY, _ALL, _STAGE = "failed", "ready", "all", "stage"
 
 
 class RankFailed(Exception):  # noqa: N818 - another rank's error, told here
@@ -68,8 +68,7 @@ def together(
         raise FieldError("resources.devices", size, f"expected at most {torch.cuda.device_count()}, the GPUs to be seen here")
     host = LOOPBACK if beside is None else beside.host
     store = TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=JOIN_SECONDS))
-    told = {"root": str(attempt.run.root.resolve()), "key": attempt.run.key, "data_root": str(data_root.resolve())}
-    store.set(_STAGE, json.dumps(told))
+    store.set(_STAGE, _told(spec, attempt.run, data_root))
     address = f"{host}:{store.port}"
     started: dict[int, subprocess.Popen[bytes]] = {}
     patience = 0.0  # with ranks that wait for this one, which will not come
@@ -80,6 +79,7 @@ def together(
         else:
             beside.announce(address)
         _wait_for_all(store, size, started, stop)
+        store.set(_ALL, "")
         with _joined(store, 0, size, device, loopback=host == LOOPBACK) as group:
             patience = LEAVE_SECONDS
             yield group
@@ -109,12 +109,15 @@ def follow_stage(address: str, rank: int, *, local: int, stop: Callable[[], bool
         raise RankLost(f"rank 0 is not at {address}") from error
     run = RunDir(Path(told["root"]), told["key"])
     try:
-        spec = run.config()
+        spec = StageSpec.model_validate(told["spec"])
         torch.set_num_threads(spec.resources.threads)
         device = device_of(spec.resources.device, local)
         pack = open_data(spec.reads, Path(told["data_root"]))
-        with suppress(RuntimeError):
+        try:
             store.set(f"{_READY}/{rank}", "")
+            store.wait([_ALL], timedelta(seconds=JOIN_SECONDS))
+        except RuntimeError as error:
+            raise RankLost("rank 0 is gone, or waits for others in vain") from error
         with _joined(store, rank, spec.devices, device, loopback=host == LOOPBACK) as group:
             follow(spec, pack, run, group, stop=stop)
     except (Stopped, NonFiniteError):
@@ -127,6 +130,12 @@ def follow_stage(address: str, rank: int, *, local: int, stop: Callable[[], bool
         with suppress(RuntimeError):
             store.set(f"{_FAILED}/{rank}", json.dumps({"state": state, "message": traceback.format_exc()}))
         raise
+
+
+def _told(spec: StageSpec, run: RunDir, data_root: Path) -> str:
+    """The stage as rank 0 has it: another rank that read the run directory by itself could find what was asked for since."""
+    told = {"root": str(run.root.resolve()), "key": run.key, "data_root": str(data_root.resolve())}
+    return json.dumps({**told, "spec": spec.model_dump(mode="json")})
 
 
 def device_of(name: str, local: int) -> torch.device:

@@ -7,19 +7,21 @@ from pathlib import Path
 
 from rich.table import Table
 
+from umd_bench.config.collecting import uncollected
 from umd_bench.config.pruning import percent
 from umd_bench.orchestration.plan import Node
 from umd_bench.orchestration.survey import Stand, Survey, expected, keys_of
 from umd_bench.store import RunDir, StageState, list_sweeps, read_sweep
 
 
-def status_table(root: Path, name: str | None) -> Table:
-    """One row a sweep, or with ``name`` one row a trial of that sweep with the state of each stage.
+@uncollected()
+def status_table(root: Path, name: str | None, *, keys: bool = False) -> Table:
+    """One row a sweep, or with ``name`` one row a trial of it with the state of each stage, or with ``keys`` one row a stage.
 
     Raises :class:`UserError` for an unknown sweep.
     """
     if name is not None:
-        return _trials_table(root, name)
+        return _keys_table(root, name) if keys else _trials_table(root, name)
     table = Table("sweep", "tier", "trials", *(state.value for state in StageState), box=None, pad_edge=False)
     survey = Survey(root)
     for sweep in list_sweeps(root):
@@ -49,6 +51,16 @@ def _trials_table(root: Path, name: str) -> Table:
     return table
 
 
+def _keys_table(root: Path, name: str) -> Table:
+    record = read_sweep(root, name)
+    table = Table("trial", "stage", "key", "state", box=None, pad_edge=False)
+    stands = Survey(root).look(keys_of(record))
+    for trial in record.trials:
+        for i, (stage, key) in enumerate(trial.stages.items()):
+            table.add_row("" if i else trial.id, stage, key, _stood(stands[key]))
+    return table
+
+
 def metrics_table(root: Path, nodes: dict[str, Node]) -> Table:
     """The metrics of some stages, one row each, with the key of the run they stand in."""
     table = Table("stage", "run", "metric", "value", box=None, pad_edge=False)
@@ -57,6 +69,8 @@ def metrics_table(root: Path, nodes: dict[str, Node]) -> Table:
         if result is None:
             table.add_row(node.name, node.key, _coloured(node.state), "")
             continue
+        if not result["metrics"]:  # a training too short to have said any; its key is asked for all the same
+            table.add_row(node.name, node.key, _coloured(node.state), "")
         for i, (metric, value) in enumerate(sorted(result["metrics"].items())):
             table.add_row(*((node.name, node.key) if i == 0 else ("", "")), metric, f"{value:.4g}")
     return table

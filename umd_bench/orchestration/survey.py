@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from umd_bench.config.collecting import uncollected
 from umd_bench.orchestration.executors.records import Jobs
 from umd_bench.store import Failure, RunDir, StageState, SweepRecord, list_sweeps, read_sweep, stage_state
 
@@ -66,6 +67,7 @@ def expected(record: SweepRecord, stands: dict[str, Stand]) -> dict[str, Stand]:
     return {key: stands[key] for key in keys_of(record) if key not in given_up or stands[key].state in there}
 
 
+@uncollected()
 def status_json(root: Path, name: str | None) -> dict[str, Any]:
     """Where sweeps stand, for programs. Raises :class:`UserError` for an unknown sweep.
 

@@ -96,8 +96,8 @@ def watch(
 ) -> None:
     """Show the sweep until every stage has its result. Ctrl-C leaves; nothing that runs is touched.
 
-    On a terminal the view is redrawn in place; elsewhere a line is written now and then. Raises :class:`UserError` for an
-    unknown sweep.
+    On a terminal the view is redrawn in place; elsewhere a line is written now and then, if it has changed. Raises
+    :class:`UserError` for an unknown sweep.
     """
     watcher = Watcher(root, sweep)
     view, shown_at = watcher.look(), time.monotonic()
@@ -109,13 +109,14 @@ def watch(
                     sleep(every_seconds)
                     view = watcher.look()
         else:
-            console.print(summary(view), highlight=False)
+            said = summary(view)
+            console.print(said, highlight=False)
             while not view.complete:
                 sleep(every_seconds)
                 view = watcher.look()
-                if time.monotonic() - shown_at >= PLAIN_EVERY_SECONDS:
-                    console.print(summary(view), highlight=False)
-                    shown_at = time.monotonic()
+                if time.monotonic() - shown_at >= PLAIN_EVERY_SECONDS and summary(view) != said:
+                    said, shown_at = summary(view), time.monotonic()
+                    console.print(said, highlight=False)
     except KeyboardInterrupt:
         console.print("left; what runs goes on")
     for part in _parts(view):
@@ -159,6 +160,8 @@ def _parts(view: View) -> list[str | Table | Text]:
         parts.append(Text(f"failed {name} ({failure.state}): {failure.headline}", style="red"))
     if len(view.failures) > MOST_FAILURES:
         parts.append(Text(f"and {len(view.failures) - MOST_FAILURES} failures more", style="red"))
+    if view.failures:
+        parts.append(f"`umd-bench logs {view.sweep}/TRIAL` says why, `umd-bench retry {view.sweep}` gives another try")
     return [*parts, summary(view)]
 
 

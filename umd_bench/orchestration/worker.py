@@ -92,7 +92,7 @@ def stage_result(
     run: RunDir, attempt: Attempt, data_root: Path, stop: Callable[[], bool], beside: Beside | None = None
 ) -> dict[str, Any]:
     """Work of an attempt at a stage of any kind, by itself: its result."""
-    spec = run.config()
+    spec = run.config() if beside is None else run.config().on(beside.size)
     torch.set_num_threads(spec.resources.threads)
     here = environment(spec)
     write_json(attempt.path / "environment.json", here)
@@ -173,7 +173,7 @@ def environment(spec: StageSpec) -> dict[str, Any]:
         "device_name": device_name(spec.resources.device),
         "threads": spec.resources.threads,
         "world_size": spec.devices,
-        "compiled": spec.resources.compile,
+        "compiled": spec.resources.compile and isinstance(spec.stage, TrainStage | GenerateStage),  # others are run as they are
         "host": platform.node(),
     }
 

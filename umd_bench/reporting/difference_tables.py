@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import pandas as pd
-import rich.box
 import rich.table
 import rich.text
 from great_tables import loc, style
@@ -17,7 +16,7 @@ from great_tables import loc, style
 from umd_bench.reporting.differences import MARKS, Difference, Differences
 from umd_bench.reporting.naming import MISSING, axis_value, difference
 from umd_bench.reporting.summary import Column, Row
-from umd_bench.reporting.tables import bullets, folded, great_table, latex_body, markdown_rows
+from umd_bench.reporting.tables import bullets, great_table, laid_out, latex_body, least_width, markdown_rows
 
 
 def title(found: Differences) -> str:
@@ -25,10 +24,11 @@ def title(found: Differences) -> str:
     return f"Differences to {found.baseline}"
 
 
-def cells(found: Differences) -> pd.DataFrame:
-    """The table as text, headers as column names, arms in the sweep's order."""
-    rows = [_cells(found, arm, ones, found.summary.columns) for arm, ones in found.rows]
-    return pd.DataFrame(rows, columns=[*found.summary.axes, *(c.header for c in found.summary.columns)], dtype="string")
+def cells(found: Differences, columns: Sequence[Column] | None = None) -> pd.DataFrame:
+    """The table of ``columns`` or all as text, headers as column names, arms in the sweep's order."""
+    shown = found.summary.columns if columns is None else columns
+    rows = [_cells(found, arm, ones, shown) for arm, ones in found.rows]
+    return pd.DataFrame(rows, columns=[*found.summary.axes, *(column.header for column in shown)], dtype="string")
 
 
 def markdown(found: Differences) -> str:
@@ -57,18 +57,21 @@ def html(found: Differences) -> str:
 
 
 def terminal(
-    found: Differences, columns: Sequence[Column] | None = None, trials: Collection[str] | None = None
+    found: Differences, heading: str | None, width: int, columns: Sequence[Column], trials: Collection[str] | None = None
 ) -> rich.table.Table:
-    """A table for the terminal, of ``columns`` or of all, and of the arms with one of these ``trials`` or of all."""
-    shown = found.summary.columns if columns is None else columns
-    table = rich.table.Table(title=title(found), box=rich.box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
-    for place, name in enumerate([*found.summary.axes, *(column.header for column in shown)]):
-        table.add_column(folded(name), justify="right" if place else "left", overflow="fold")
-    for arm, ones in found.rows:
+    """A table of ``columns`` for a terminal of ``width`` characters, of the arms with one of these ``trials`` or of all."""
+    frame = cells(found, columns)
+    table = laid_out(frame, len(found.summary.axes), len(frame), heading, width)
+    for (arm, _), texts in zip(found.rows, frame.itertuples(index=False), strict=True):
         if trials is None or not set(arm.trials).isdisjoint(trials):
-            texts = _cells(found, arm, ones, shown)
-            table.add_row(*(rich.text.Text(text, style="bold") if _is_marked(text) else text for text in texts))
+            table.add_row(*(rich.text.Text(text, style="bold") if _is_marked(text) else text for text in map(str, texts)))
     return table
+
+
+def narrowest(found: Differences, columns: Sequence[Column]) -> int:
+    """The characters a line that :func:`terminal` needs to keep words and numbers whole."""
+    frame = cells(found, columns)
+    return least_width(frame, len(found.summary.axes), len(frame))
 
 
 def _cells(found: Differences, arm: Row, ones: dict[Column, Difference], columns: Sequence[Column]) -> list[str]:

@@ -1,13 +1,14 @@
 """A sweep's figure: probe accuracy and Fréchet distance side by side against the swept axis, legible at column width.
 
 Means with 95% intervals, every seed as a faint dot, and in grey what needs no training (raw pixels, real against real images).
-Numbers on the axis are drawn to scale and joined; names (a method, a schedule) stand apart. The files hold no date and no
-program's name, so the same results give the same bytes.
+Numbers on the axis are drawn to scale (a logarithmic one where they are far apart, as rates are) and joined; names (a method, a
+schedule) stand apart. The files hold no date and no program's name, so the same results give the same bytes.
 """
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,7 @@ _METADATA: dict[str, dict[str, Any]] = {
 TONES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.5)))
 MAX_LINES = 6
 LEGEND_CHARACTERS = 72  # what a panel's width holds
+WIDE_RANGE = 50  # how many times the smallest value of x the largest is where its axis is logarithmic
 ROW_CHARACTERS = 36  # of all labels of x side by side
 
 
@@ -130,7 +132,9 @@ def _lines(summary: Summary, *prefixes: str) -> list[Line]:
 def _panel(axes: Axes, summary: Summary, lines: Sequence[Line]) -> None:
     values = list(dict.fromkeys(row.axes[summary.x] for row in summary.arms))
     to_scale = _to_scale(values)
-    at = dict(zip(values, map(float, values) if to_scale else range(len(values)), strict=True))
+    logarithmic = to_scale and min(values) > 0 and max(values) >= WIDE_RANGE * min(values)
+    places = map(math.log10 if logarithmic else float, values) if to_scale else range(len(values))
+    at: dict[Any, float] = dict(zip(values, places, strict=True))
     apart = (max(at.values()) - min(at.values()) or 1.0) / 100 if to_scale else min(0.5 / len(lines), 0.2)
     for place, line in enumerate(lines):
         shift = (place - (len(lines) - 1) / 2) * apart
@@ -141,7 +145,7 @@ def _panel(axes: Axes, summary: Summary, lines: Sequence[Line]) -> None:
     axes.set_xticks([at[value] for value in values], shown, rotation=20 if slanted else 0, ha="right" if slanted else "center")
     if not to_scale:
         axes.set_xlim(-0.6, len(values) - 0.4)
-    axes.set_xlabel(summary.x)
+    axes.set_xlabel(f"{summary.x} (logarithmic)" if logarithmic else summary.x)
     axes.margins(y=0.1)
     if lines[0].column.percent:
         axes.set_ylim(top=min(axes.get_ylim()[1], 100.5))

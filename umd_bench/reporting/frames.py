@@ -14,6 +14,7 @@ from typing import Any, TypeGuard
 import pandas as pd
 
 from umd_bench.config.arms import axis_names
+from umd_bench.config.collecting import uncollected
 from umd_bench.config.generating import GenerateStage
 from umd_bench.config.probing import ProbeStage
 from umd_bench.reporting.stages import StageReader, StageRecord
@@ -96,10 +97,7 @@ def long_table(root: Path, sweep: str) -> pd.DataFrame:
     training's, summed along the lineage. A stage without a result has one row with an empty metric and its ``state``. Facts
     without a column of their own follow as ``fact.<name>``. Raises :class:`UserError` for an unknown sweep.
     """
-    record = read_sweep(root, sweep)
-    rows = [row for stage in StageReader(root).records(record) for row in _metric_rows(record, stage)]
-    extra = {name: "string" for row in rows for name in row if name.startswith("fact.")}
-    return _frame(rows, record, _STAGE | FACTS | ORIGIN | dict(sorted(extra.items())))
+    return read_tables(root, sweep)[1]
 
 
 def cost_table(root: Path, sweep: str) -> pd.DataFrame:
@@ -107,23 +105,35 @@ def cost_table(root: Path, sweep: str) -> pd.DataFrame:
 
     A stage that several trials share appears in each, under one ``key``. Raises :class:`UserError` for an unknown sweep.
     """
+    return read_tables(root, sweep)[2]
+
+
+@uncollected()
+def read_tables(root: Path, sweep: str) -> tuple[SweepRecord, pd.DataFrame, pd.DataFrame]:
+    """The sweep's record, :func:`long_table` and :func:`cost_table`, from one look at every run directory."""
     record = read_sweep(root, sweep)
-    rows = []
-    for stage in StageReader(root).records(record):
-        if stage.result is not None:
-            measured = {**stage.result["environment"], **stage.result["cost"], "attempts": stage.result["attempts"]}
-            rows.append({**_identity(record, stage), "kind": stage.kind, "key": stage.key, **measured})
-    return _frame(rows, record, {"seed": "Int64", "stage": "string"} | _COST)
+    axes = axis_columns(list(record.axes))
+    stages = StageReader(root).records(record)
+    rows = [row for stage in stages for row in _metric_rows(record, axes, stage)]
+    extra = {name: "string" for row in rows for name in row if name.startswith("fact.")}
+    long = _frame(rows, record, _STAGE | FACTS | ORIGIN | dict(sorted(extra.items())))
+    costs = [_cost_row(record, axes, stage, stage.result) for stage in stages if stage.result is not None]
+    return record, long, _frame(costs, record, {"seed": "Int64", "stage": "string"} | _COST)
 
 
-def _identity(sweep: SweepRecord, stage: StageRecord) -> dict[str, Any]:
+def _cost_row(sweep: SweepRecord, axes: dict[str, str], stage: StageRecord, result: dict[str, Any]) -> dict[str, Any]:
+    measured = {**result["environment"], **result["cost"], "attempts": result["attempts"]}
+    return {**_identity(sweep, axes, stage), "kind": stage.kind, "key": stage.key, **measured}
+
+
+def _identity(sweep: SweepRecord, columns: dict[str, str], stage: StageRecord) -> dict[str, Any]:
     trial = stage.trial
-    axes = {column: trial.axes.get(path) for path, column in axis_columns(list(sweep.axes)).items()}
+    axes = {column: trial.axes.get(path) for path, column in columns.items()}
     return {"sweep": sweep.name, "trial": trial.id, "method": trial.method, **axes, "seed": trial.seed, "stage": stage.name}
 
 
-def _metric_rows(sweep: SweepRecord, stage: StageRecord) -> Iterable[dict[str, Any]]:
-    row = _identity(sweep, stage) | _asked(stage) | {"kind": stage.kind, "state": stage.state, "key": stage.key}
+def _metric_rows(sweep: SweepRecord, axes: dict[str, str], stage: StageRecord) -> Iterable[dict[str, Any]]:
+    row = _identity(sweep, axes, stage) | _asked(stage) | {"kind": stage.kind, "state": stage.state, "key": stage.key}
     row |= {"nimg": stage.nimg, "flops": stage.flops}
     if stage.result is None:
         yield row
@@ -188,8 +198,9 @@ def _frame(rows: list[dict[str, Any]], sweep: SweepRecord, columns: dict[str, st
         if column != "method"
     }
     dtypes = _IDENTITY | axes | columns
-    data = {name: [_plain(row.get(name), dtype) for row in rows] for name, dtype in dtypes.items()}
-    return pd.DataFrame(data, dtype=object).astype(dtypes)
+    given = {name for row in rows for name in row}
+    data = {name: [_plain(row.get(name), dtype) for row in rows] if name in given else pd.NA for name, dtype in dtypes.items()}
+    return pd.DataFrame(data, index=range(len(rows)), dtype=object).astype(dtypes)
 
 
 def _axis_dtype(values: Sequence[Any]) -> str:

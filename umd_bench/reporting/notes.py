@@ -110,16 +110,19 @@ def _further(rows: pd.DataFrame) -> pd.Series[bool]:
 
 
 def missing_notes(frame: pd.DataFrame) -> list[str]:
-    """One line per stage and state without a result, naming its trials; a parent's failure explains a child's."""
+    """One line per state without a result and the trials that lack stages so: what a failure stopped is said together."""
     missing = frame[~frame["state"].isin(["done", "pruned"])]
-    groups = missing.groupby(["stage", "state"], sort=False)
-    return [f"Missing: {stage} of {'; '.join(rows['trial'])} ({state})." for (stage, state), rows in groups]
+    lacking: dict[tuple[str, str], list[str]] = {}
+    for (stage, state), rows in missing.groupby(["stage", "state"], sort=False):
+        lacking.setdefault((str(state), "; ".join(rows["trial"])), []).append(str(stage))
+    return [f"Missing: {', '.join(stages)} of {trials} ({state})." for (state, trials), stages in lacking.items()]
 
 
 def stated(rows: pd.DataFrame, names: dict[str, str], axes: Sequence[str]) -> str:
     """``n 500; t 0 (umd, mae) or 51 (dit)``: each field that has a value, and whose each is where arms differ.
 
-    Arms are named by the one axis that decides the field, where there is one, else by all of them.
+    Arms are named by the one axis that decides the field, where there is one, else by all of them; where it differs within
+    every arm, as a commit may between seeds, none is named.
     """
     parts = []
     for column, name in names.items():
@@ -130,8 +133,8 @@ def stated(rows: pd.DataFrame, names: dict[str, str], axes: Sequence[str]) -> st
         arms: dict[str, list[str]] = {}
         for value, *key in known[[column, *deciding]].drop_duplicates().itertuples(index=False):
             arms.setdefault(_short(value), []).append(" ".join(map(axis_value, key)))
-        if len(arms) == 1:
-            parts.append(f"{name} {next(iter(arms))}")
+        if arms and len({frozenset(keys) for keys in arms.values()}) == 1:  # one value, or every arm has each: by its seeds
+            parts.append(f"{name} {' or '.join(arms)}")
         elif arms:
             parts.append(
                 f"{name} " + " or ".join(f"{value} ({', '.join(dict.fromkeys(keys))})" for value, keys in arms.items())

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 
 from umd_bench.reporting import difference_tables, figures, tables
 from umd_bench.reporting.arm_costs import arm_costs
 from umd_bench.reporting.differences import Differences, differences
-from umd_bench.reporting.frames import cost_table
 from umd_bench.reporting.naming import MISSING
 from umd_bench.reporting.search_figure import search_figure
 from umd_bench.reporting.searches import search_cells, search_terminal, summarize_search
@@ -21,7 +21,7 @@ from umd_bench.reporting.summary import Column, Summary, summarize
 from umd_bench.store import sweep_dir
 from umd_bench.store.files import write_atomic
 
-WIDE = 120  # characters that hold a sweep's standard columns
+WIDE = 120  # characters a line of what is written to a file or a pipe, or more where the table needs them
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ReportPaths:
 def write_report(summary: Summary, root: Path, *, out: Path | None = None, title: str | None = None) -> ReportPaths:
     """Write the report of a sweep below ``root`` into ``out``, the sweep's own folder when left out."""
     name = summary.sweep.name
-    return _write(summary, cost_table(root, name), out or sweep_dir(root, name), title or name)
+    return _write(summary, out or sweep_dir(root, name), title or name)
 
 
 def print_report(root: Path, sweep: str, console: Console, *, against: Mapping[str, Any] | None = None) -> None:
@@ -56,31 +56,54 @@ def print_report(root: Path, sweep: str, console: Console, *, against: Mapping[s
     """
     summary = summarize(root, sweep, against=against)
     paths = write_report(summary, root)
+    found, compared = summarize_search(summary), differences(summary)
     if not console.is_terminal:  # a pipe or a log has no width of its own
-        console = Console(file=console.file, width=max(console.width, WIDE))
+        needed = WIDE if found is not None else tables.narrowest(summary)
+        needed = max(needed, WIDE if compared is None else difference_tables.narrowest(compared, summary.columns))
+        console = Console(file=console.file, width=max(console.width, WIDE, needed))
     title = summary.sweep.question or sweep
-    found = summarize_search(summary)
     if found is not None:  # its best; every trial stands in the files
         console.print(search_terminal(found, title))
-    groups = [list(summary.columns)] if console.width >= WIDE else _narrow(summary.columns)
-    for columns in groups if found is None else []:
-        console.print(tables.terminal(summary, title, columns))
+    for columns in [] if found is not None else _side_by_side(summary, console.width, lambda c: tables.narrowest(summary, c)):
+        console.print(tables.terminal(summary, title, console.width, columns))
         title = ""
     for note in summary.notes if found is None else found.notes:
         console.print(note, style="dim", highlight=False, markup=False)
-    compared = differences(summary)
     if compared is not None:
-        console.print()
         best = None if found is None else {trial for row in found.best() for trial in row.suggestion.trials}
-        for place, columns in enumerate(groups):
-            second = difference_tables.terminal(compared, columns, best)
-            second.title = None if place else second.title
-            console.print(second)
-        for note in compared.notes:
-            console.print(note, style="dim", highlight=False, markup=False)
+        _print_differences(compared, best, console)
     files = (paths.search_md, paths.table_md, paths.table_csv, paths.differences_csv, paths.table_html, paths.figure_png)
     shown = [path.name for path in (*files, paths.cost_md) if path]
     console.print(f"\n{paths.table_md.parent}: {', '.join(shown)}", highlight=False, markup=False, soft_wrap=True)
+
+
+def report_json(root: Path, sweep: str, *, against: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The report for programs, after it was written as :func:`print_report` does, which says what is raised.
+
+    ``rows`` are those of table.csv, an arm or a reference each, every number at full precision and null where there is none;
+    ``search`` those of search.csv where the sweep is a search, ``differences`` those of differences.csv where there is a
+    baseline; ``notes`` say what the numbers are; ``files`` are the report's.
+    """
+    summary = summarize(root, sweep, against=against)
+    paths = write_report(summary, root)
+    found, compared = summarize_search(summary), differences(summary)
+    return {
+        "schema": 1,
+        "sweep": sweep,
+        "question": summary.sweep.question,
+        "tier": summary.sweep.tier,
+        "rows": _records(summary.frame()),
+        "search": None if found is None else _records(found.frame()),
+        "differences": None if compared is None else _records(compared.frame()),
+        "notes": [*(summary.notes if found is None else found.notes), *(() if compared is None else compared.notes)],
+        "files": [str(path) for path in asdict(paths).values() if path is not None],
+    }
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    plain = frame.astype(object).where(frame.notna(), None)
+    rows = plain.to_dict("records")
+    return [{str(k): v.item() if isinstance(v, np.generic) else v for k, v in row.items()} for row in rows]
 
 
 def cost_summary(costs: pd.DataFrame) -> pd.DataFrame:
@@ -116,7 +139,7 @@ def cost_summary(costs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(names), dtype="string")
 
 
-def _write(summary: Summary, costs: pd.DataFrame, out: Path, title: str) -> ReportPaths:
+def _write(summary: Summary, out: Path, title: str) -> ReportPaths:
     found = summarize_search(summary)
     drawn = figures.figure(summary) if found is None else search_figure(found)
     compared = differences(summary)
@@ -134,14 +157,14 @@ def _write(summary: Summary, costs: pd.DataFrame, out: Path, title: str) -> Repo
         search_csv=None if found is None else out / "search.csv",
         differences_csv=None if compared is None else out / "differences.csv",
     )
-    cost_lines = [f"# What {title} cost", "", *tables.markdown_rows(cost_summary(costs))]
-    by_arm = arm_costs(summary, costs)
+    cost_lines = [f"# What {title} cost", "", *tables.markdown_rows(cost_summary(summary.costs))]
+    by_arm = arm_costs(summary, summary.costs)
     if len(by_arm):
         cost_lines += ["", "## Pre-training, arm by arm", "", *tables.markdown_rows(by_arm)]
     texts = {
         paths.long_csv: tables.csv(summary.long),
         paths.table_csv: tables.csv(summary.frame()),
-        paths.cost_csv: tables.csv(costs),
+        paths.cost_csv: tables.csv(summary.costs),
         paths.cost_md: "\n".join(cost_lines) + "\n",
         **_pages(summary, compared, paths, title),
     }
@@ -174,11 +197,36 @@ def _pages(summary: Summary, compared: Differences | None, paths: ReportPaths, t
     }
 
 
-def _narrow(columns: Sequence[Column]) -> list[list[Column]]:
-    """The columns in groups that a narrow terminal can show one below the other: the probes, the rest."""
-    probes = [column for column in columns if column.metric.startswith("acc_")]
-    rest = [column for column in columns if column not in probes]
-    return [group for group in (probes, rest) if group]
+def _print_differences(compared: Differences, trials: Collection[str] | None, console: Console) -> None:
+    console.print()
+    heading: str | None = difference_tables.title(compared)
+    for columns in _side_by_side(compared.summary, console.width, lambda c: difference_tables.narrowest(compared, c)):
+        console.print(difference_tables.terminal(compared, heading, console.width, columns, trials))
+        heading = None
+    for note in compared.notes:
+        console.print(note, style="dim", highlight=False, markup=False)
+
+
+def _side_by_side(summary: Summary, width: int, narrowest: Callable[[Sequence[Column]], int]) -> list[list[Column]]:
+    """The columns in groups that a terminal has room for, one below the other: all, or probes and the rest apart, or fewer."""
+
+    def fits(columns: Sequence[Column]) -> bool:
+        return narrowest(columns) <= width
+
+    if fits(summary.columns):
+        return [list(summary.columns)]
+    groups: list[list[Column]] = []
+    for probes in (True, False):
+        group: list[Column] = []
+        for column in summary.columns:
+            if column.metric.startswith("acc_") is not probes:
+                continue
+            if group and not fits([*group, column]):
+                groups.append(group)
+                group = []
+            group.append(column)
+        groups += [group] if group else []
+    return groups
 
 
 def _number(value: float | None) -> str:

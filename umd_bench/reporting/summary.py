@@ -21,10 +21,10 @@ from scipy import stats
 
 from umd_bench.config.arms import arm_name, arm_places
 from umd_bench.config.errors import UserError
-from umd_bench.reporting.frames import REFERENCES, axis_columns, long_table
+from umd_bench.reporting.frames import REFERENCES, axis_columns, read_tables
 from umd_bench.reporting.naming import REPORTED_KINDS, family, header, is_percent, rank, scale, standard, title
 from umd_bench.reporting.notes import score_notes, sweep_notes
-from umd_bench.store import SweepRecord, read_sweep
+from umd_bench.store import SweepRecord
 
 CONFIDENCE = 0.95
 # Where two numbers of one metric differ in these, their difference says nothing about the arms.
@@ -89,10 +89,12 @@ class Row:
 @dataclass(frozen=True)
 class Summary:
     """A sweep's result. ``x`` is the axis a figure runs along; ``notes`` say what the numbers are and which are missing;
-    ``long`` is the frame it was made from; ``baseline`` is the arm that the others are compared with."""
+    ``long`` is the frame it was made from, ``costs`` what the same stages took; ``baseline`` is the arm that the others are
+    compared with."""
 
     sweep: SweepRecord
     long: pd.DataFrame
+    costs: pd.DataFrame
     axes: tuple[str, ...]
     x: str
     columns: tuple[Column, ...]
@@ -128,8 +130,7 @@ def summarize(
     compare with) override what the sweep's own report asks for. Raises :class:`UserError` for an unknown sweep, axis, metric
     or arm.
     """
-    record = read_sweep(root, sweep)
-    long = long_table(root, sweep)
+    record, long, costs = read_tables(root, sweep)
     axes = axis_columns(list(record.axes)) or {"method": "method"}
     chosen = x or record.report.x or next(iter(axes))
     if chosen not in axes:
@@ -142,7 +143,8 @@ def summarize(
     notes = sweep_notes(frame, record, list(dict.fromkeys(column.stage for column in columns)), list(axes.values()))
     notes += score_notes(frame, [column.metric for column in columns])
     baseline = _baseline(record, arms, record.report.baseline if against is None else against)
-    return Summary(record, long, tuple(axes.values()), axes[chosen], columns, arms, references, (*notes, *clashes), baseline)
+    shown = (tuple(axes.values()), axes[chosen], columns)
+    return Summary(record, long, costs, *shown, arms, references, (*notes, *clashes), baseline)
 
 
 def estimate(values: Sequence[float], seeds: Sequence[int] = ()) -> Estimate:
@@ -169,8 +171,11 @@ def _variants(frame: pd.DataFrame) -> list[str]:
             alike = rows.groupby(varying, dropna=False)[name].nunique() if varying else rows[name].nunique()
             if np.max(alike) > 1:
                 varying.append(name)
-        for place, (_, row) in zip(frame.index.get_indexer(rows.index), rows[varying].iterrows(), strict=True):
-            variants[place] = ", ".join(f"{name}={str(row[name])[:12]}" for name in varying)
+        if not varying:
+            continue
+        told = rows[varying].itertuples(index=False, name=None)
+        for place, values in zip(frame.index.get_indexer(rows.index), told, strict=True):
+            variants[place] = ", ".join(f"{name}={str(value)[:12]}" for name, value in zip(varying, values, strict=True))
     return variants
 
 

@@ -18,6 +18,7 @@ from great_tables import GT
 from umd_bench.reporting.naming import MISSING, axis_value, number
 from umd_bench.reporting.summary import Column, Estimate, Row, Summary
 
+WIDEST = 24  # characters that a column of a terminal's table keeps together
 # LaTeX has these characters under other names.
 _LATEX = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$", "–": "--", "é": r"\'e", "×": r"$\times$", "³": r"$^3$"}
 _LATEX |= {"●": r"$\bullet$", "○": r"$\circ$", "≠": r"$\neq$", "−": r"$-$"}
@@ -82,15 +83,14 @@ def page(summary: Summary, title: str, figure: str | None, more: str = "") -> st
     return f"{head}{style}<body>\n{table}\n{picture}</body>\n</html>\n"
 
 
-def terminal(summary: Summary, title: str, columns: Sequence[Column] | None = None) -> rich.table.Table:
-    """A table for the terminal, of ``columns`` or of all: what does not fit its width is wrapped, nothing is cut off.
+def terminal(summary: Summary, title: str, width: int, columns: Sequence[Column] | None = None) -> rich.table.Table:
+    """A table of ``columns`` or of all for a terminal of ``width`` characters.
 
-    The standard columns of a sweep fit 120 characters.
+    Headers and the names of references are wrapped at words and numbers are not, where there is room (:func:`narrowest`);
+    where there is none all is folded, and nothing cut off.
     """
     shown = replace(summary, columns=tuple(columns)) if columns is not None else summary
-    table = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
-    for place, name in enumerate(cells(shown)):
-        table.add_column(folded(str(name)), justify="right" if place else "left", overflow="fold")
+    table = laid_out(cells(shown), len(shown.axes), len(shown.arms), title, width)
     for row in (*shown.arms, *shown.references):
         if row.name == "arm" or any(column in row.estimates for column in shown.columns):
             style = None if row.name == "arm" else "dim"
@@ -98,9 +98,49 @@ def terminal(summary: Summary, title: str, columns: Sequence[Column] | None = No
     return table
 
 
-def folded(header: str) -> str:
-    """A header broken where a narrow column can: ``accuracy_`` over ``digits_cnn``."""
-    return re.sub(r"(\w{8,}?_)(?=\w{8,})|(?<=[a-z]) (?=\d|probe)", r"\1\n", header)
+def narrowest(summary: Summary, columns: Sequence[Column] | None = None) -> int:
+    """The characters a line that :func:`terminal` needs to keep words and numbers whole."""
+    shown = replace(summary, columns=tuple(columns)) if columns is not None else summary
+    return least_width(cells(shown), len(shown.axes), len(shown.arms))
+
+
+def laid_out(rows: pd.DataFrame, labels: int, arms: int, title: str | None, width: int) -> rich.table.Table:
+    """A table for a terminal of ``width`` characters with the columns that ``rows`` of text need, and no row yet.
+
+    The first ``labels`` columns say what a row is; of these the first ``arms`` rows are kept whole.
+    """
+    table = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
+    least = _least_widths(rows, labels, arms)
+    left = width - least_width(rows, labels, arms)
+    for place, name in enumerate(rows):
+        broken = _broken(str(name))
+        natural = max(map(len, [*broken.splitlines(), *rows[name]]))
+        more = min(natural - least[place], left) if left > 0 else 0
+        left -= more
+        fixed = least[place] + more if left >= 0 else None
+        table.add_column(broken, justify="right" if place else "left", overflow="fold", width=fixed)
+    return table
+
+
+def least_width(rows: pd.DataFrame, labels: int, arms: int) -> int:
+    """The characters a line that :func:`laid_out` needs to keep words and numbers whole."""
+    return sum(width + 2 for width in _least_widths(rows, labels, arms)) + 1  # two spaces between columns, one before
+
+
+def _least_widths(rows: pd.DataFrame, labels: int, arms: int) -> list[int]:
+    """Of each column: its longest word, number or name of an arm."""
+    widths = []
+    for place, name in enumerate(rows):
+        whole = rows[name].iloc[:arms] if place < labels else rows[name]
+        words = " ".join([_broken(str(name)), *rows[name].iloc[: 0 if place else None]]).split()
+        widths.append(min(max(map(len, [*whole, *words])), WIDEST))
+    return widths
+
+
+def _broken(header: str) -> str:
+    """The header with line ends where it is wrapped: ``accuracy_`` over ``digits_cnn % ↑``, ``probe`` over ``10-shot % ↑``."""
+    header = re.sub(r"\b(fd_inf|fd|kid|is|accuracy|precision|recall|memorised)_(?!inf_)(?=\w)", r"\1_\n", header)
+    return re.sub(r"(?<=[a-z]) (?=\d|probe)", "\n", header)
 
 
 def value(estimate: Estimate, column: Column) -> str:

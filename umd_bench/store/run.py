@@ -35,7 +35,7 @@ import filelock
 from umd_bench.config.errors import UserError
 from umd_bench.config.frozen import Frozen
 from umd_bench.config.stage import StageSpec
-from umd_bench.store.files import link_new, read_json, read_yaml, write_json, write_yaml
+from umd_bench.store.files import link_new, read_json, read_yaml, read_yaml_fields, write_json, write_yaml
 
 LOOK_SECONDS = 0.1  # a lease is taken for an instant by whoever asks whether it is: no owner
 
@@ -67,8 +67,12 @@ class RunDir:
 
     def __init__(self, root: Path, key: str) -> None:
         self.root, self.key = root, key
-        self.path = root / "stages" / key
-        self.artifacts = self.path / "artifacts"
+        self.path = root.joinpath("stages", key)
+
+    @property
+    def artifacts(self) -> Path:
+        """The folder of what a stage leaves for people: grids, samples."""
+        return self.path / "artifacts"
 
     def prepare(self, spec: StageSpec) -> None:
         """Write ``config.yaml`` unless it is there, and note the snapshots and the resources that are asked for this time.
@@ -92,7 +96,7 @@ class RunDir:
         """The stage with all snapshots ever asked for. Raises :class:`UserError` where the folder or its config is missing."""
         path = self.path / "config.yaml"
         try:
-            spec = StageSpec.model_validate(read_yaml(path))
+            spec = StageSpec.model_validate(read_yaml_fields(path))
             return spec.keeping(int(note.name.removeprefix("nimg-")) for note in (self.path / "asked").glob("nimg-*"))
         except FileNotFoundError:
             raise UserError(f"there is no run {self.key!r}: {path} does not exist") from None

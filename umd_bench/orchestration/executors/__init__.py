@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,6 +86,25 @@ def check_name(name: str) -> None:
         raise UserError(f"--on {name!r} is not accepted: {one_of(EXECUTORS)}")
 
 
+def check_settings(name: str, cluster: ClusterConfig, ray: RayConfig, *, threads: int, devices: Iterable[int]) -> None:
+    """Raise :class:`UserError` for what can be told to be refused without starting or writing anything.
+
+    That is what Slurm says of a job on each number of ``devices``, and whether some Ray answers at the address. What only a Ray
+    that was started or joined knows (its GPUs, its room, what its nodes see) is left to :func:`start_executor`.
+    """
+    check_name(name)
+    if name == "slurm":
+        from umd_bench.orchestration.executors.slurm_queue import SlurmQueue
+
+        queue = SlurmQueue(cluster, threads=threads)
+        for each in sorted({*devices}):
+            queue.check(each)
+    if name == "ray" and ray.address is not None:
+        from umd_bench.orchestration.executors.ray_start import reachable
+
+        reachable(ray.address)
+
+
 def start_executor(
     name: str,
     root: Path,
@@ -104,4 +123,4 @@ def start_executor(
     return EXECUTORS[name](place)
 
 
-__all__ = ["EXECUTORS", "TRIES", "Ended", "Executor", "Kind", "Place", "check_name", "start_executor"]
+__all__ = ["EXECUTORS", "TRIES", "Ended", "Executor", "Kind", "Place", "check_name", "check_settings", "start_executor"]

@@ -20,8 +20,9 @@ run directory, and the runner reads it there. Its promises:
 8. ``close`` ends and frees everything the executor started; ``detach`` frees what this process holds and lets the jobs go on
    where they can. Either may be called twice, and after the other.
 9. ``slots`` is how many stages it takes at a time, running or queued; what is beyond that is the runner's to hold back.
-10. A stage on several devices has one process for each; an executor that starts them itself says so by ``beside``, and
-   otherwise the first starts the others on its machine. One that is lost ends the stage's attempt as ``died``.
+10. A stage on several devices has one process for each; an executor that starts them itself says so by ``beside``, whose number
+   holds whatever was asked for since, and otherwise the first starts the others on its machine. One that is lost ends the
+   stage's attempt as ``died``.
 11. A stage runs with its own ``resources.threads`` on every executor, so its bits do not depend on where it ran.
 """
 
@@ -82,10 +83,15 @@ class Ended:
 
 @dataclass(frozen=True)
 class Beside:
-    """Ranks that were started beside this process: the name by which they reach it, and how they are told the address."""
+    """Ranks that were started beside this process: the name by which they reach it, and how they are told the address.
+
+    ``size`` is how many there are, this one included: the stage runs on so many devices, also where another command has asked
+    for another number since they were started.
+    """
 
     host: str
     announce: Callable[[str], None]
+    size: int
 
 
 class Executor(Protocol):
@@ -128,6 +134,9 @@ class InCallersThread(Protocol):
 
 
 def stage_function(name: str) -> Callable[..., Any]:
-    """The function ``package.module:name`` that runs a stage: (results folder, key, data folder, stop=) -> anything."""
+    """The function ``package.module:name`` that runs a stage: (results folder, key, data folder, stop=, beside=) -> anything.
+
+    ``beside`` is given in a job of Slurm, and by Ray to a stage on several devices.
+    """
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]

@@ -93,7 +93,7 @@ def main(folder: str, one: Sequence[str] = ()) -> int:
         results = run_side_by_side(jobs, batch, task, keys, warned)
     else:
         results = [_run(jobs, batch, task, key, warned) for key in keys]  # one that fails stops no other
-    if _beside(jobs, batch) is not None:
+    if batch.executor == "slurm" and batch.devices > 1:
         jobs.announce(batch.name, _life(), "")  # where the stage never came to its devices, nobody need wait
     complete = all(results)
     if complete or warned.signal is None:
@@ -128,10 +128,10 @@ def _life() -> str:
 
 
 def _beside(jobs: Jobs, batch: Batch) -> Beside | None:
-    """The processes that Slurm started beside this one; elsewhere a stage on several devices starts its own."""
-    if batch.executor != "slurm" or batch.devices == 1:
+    """The processes that Slurm started beside this one, if any; elsewhere a stage on several devices starts its own."""
+    if batch.executor != "slurm":
         return None
-    return Beside(os.environ["SLURMD_NODENAME"], lambda address: jobs.announce(batch.name, _life(), address))
+    return Beside(os.environ["SLURMD_NODENAME"], lambda address: jobs.announce(batch.name, _life(), address), batch.devices)
 
 
 def _follow(jobs: Jobs, batch: Batch, warned: Warned) -> int:

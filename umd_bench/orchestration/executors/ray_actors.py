@@ -38,7 +38,7 @@ class _Worker:
 
     def __init__(self, root: str, data_root: str, stage: str) -> None:
         self._run, self._root, self._data_root = stage_function(stage), Path(root), Path(data_root)
-        self._stopped: dict[str, threading.Event] = {}
+        self._stopped: dict[int, threading.Event] = {}
         self._addresses: dict[int, queue.SimpleQueue[str]] = {}
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
@@ -47,23 +47,23 @@ class _Worker:
         return str(ray.get_runtime_context().get_node_id())
 
     @ray.method(concurrency_group="control")  # type: ignore[untyped-decorator]
-    def stop(self, key: str) -> None:
-        """By key, since the word may arrive before the stage begins or after it ended."""
-        self._stopped.setdefault(key, threading.Event()).set()
+    def stop(self, call: int) -> None:
+        """By the number of the call, since the word may arrive before the stage begins, or after it ended and began anew."""
+        self._stopped.setdefault(call, threading.Event()).set()
 
     @ray.method(concurrency_group="stage")  # type: ignore[untyped-decorator]
-    def run(self, key: str, call: int | None = None) -> None:
-        """What it returns stays here, and need not be fit to be sent; ``call`` numbers a stage on several devices."""
-        stop = self._stopped.setdefault(key, threading.Event()).is_set
+    def run(self, key: str, call: int, size: int) -> None:
+        """What it returns stays here, and need not be fit to be sent; ``call`` is a number that no other has."""
+        stop = self._stopped.setdefault(call, threading.Event()).is_set
         try:
-            if call is None:
+            if size == 1:
                 self._run(self._root, key, self._data_root, stop=stop)
             else:
-                beside = Beside(ray.util.get_node_ip_address(), self._told(call).put)
+                beside = Beside(ray.util.get_node_ip_address(), self._told(call).put, size)
                 self._run(self._root, key, self._data_root, stop=stop, beside=beside)
         finally:
-            del self._stopped[key]
-            if call is not None:
+            del self._stopped[call]
+            if size > 1:
                 self._told(call).put("")  # for ranks that still wait for it
 
     @ray.method(concurrency_group="meeting")  # type: ignore[untyped-decorator]
@@ -72,12 +72,12 @@ class _Worker:
         return self._told(call).get()
 
     @ray.method(concurrency_group="stage")  # type: ignore[untyped-decorator]
-    def follow(self, address: str, rank: int) -> None:
-        """Be another rank of the stage whose rank 0 is at ``address``."""
+    def follow(self, address: str, rank: int, local: int) -> None:
+        """Be another rank of the stage whose rank 0 is at ``address``, on the ``local``-th of the GPUs that are seen here."""
         from umd_bench.orchestration.ranks import follow_stage
 
         if address:
-            follow_stage(address, rank, local=rank)
+            follow_stage(address, rank, local=local)
 
     def _told(self, call: int) -> queue.SimpleQueue[str]:
         return self._addresses.setdefault(call, queue.SimpleQueue())
@@ -115,7 +115,7 @@ class RayExecutor:
         self._arguments = (str(self._root), str(data_root.resolve()), stage)
         self._threads, self._devices = threads, devices
         self._queue: deque[str] = deque()
-        self._running: dict[Any, tuple[str, Any]] = {}
+        self._running: dict[Any, tuple[str, Any, int]] = {}
         self._following: dict[Any, Any] = {}  # actors that are other ranks of a stage
         self._calls = 0
         self._starting: dict[Any, Any] = {}
@@ -130,25 +130,25 @@ class RayExecutor:
         self._stopping = False
         self._ray: Ray
         if config.address is None:
-            self._ray = own = OwnRay(cpus=workers * threads, threads=threads)
-            share = min(1.0, int(own.gpus() / workers * 1e4) / 1e4)
-            self._gpus = share if config.gpus is None else config.gpus
+            self._ray = OwnRay(cpus=workers * threads, threads=threads)
         else:
             code = freeze_code(Jobs(self._root).path / "code")
             self._ray = RunningRay(config.address, code=code, threads=threads)
-            self._gpus = config.gpus or 0.0
         try:
+            self._gpus = config.gpus or 0.0
             if isinstance(self._ray, RunningRay):
                 self._ray.require_said(config.gpus)
+            elif isinstance(self._ray, OwnRay) and config.gpus is None:
+                self._gpus = min(1.0, int(self._ray.gpus() / workers * 1e4) / 1e4)
             actors = min(workers, self._room())
             self.slots = actors // devices  # side by side as asked for, so that a search's trainings make way for their rungs
             if isinstance(self._ray, RunningRay):
                 self._ray.check_nodes(self._root, data_root.resolve())
+            for _ in range(actors):
+                self._start_actor()
         except BaseException:
             self._ray.close()
             raise
-        for _ in range(actors):
-            self._start_actor()
 
     def _room(self) -> int:
         """How many stages fit at a time; :class:`UserError` where not even one does, since it would wait for ever."""
@@ -197,14 +197,12 @@ class RayExecutor:
                 return
             key = self._queue.popleft()
             first, *others = (self._idle.pop() for _ in range(devices))
-            if not others:
-                self._running[first.run.remote(key)] = (key, first)
-                continue
             self._calls += 1
-            self._running[first.run.remote(key, self._calls)] = (key, first)
-            address = first.address.remote(self._calls)
+            self._running[first.run.remote(key, self._calls, devices)] = (key, first, self._calls)
+            address = first.address.remote(self._calls) if others else None
             for rank, actor in enumerate(others, 1):
-                self._following[actor.follow.remote(address, rank)] = actor
+                local = rank if self._gpus == 0 else 0  # an actor that asks for GPUs sees no other's
+                self._following[actor.follow.remote(address, rank, local)] = actor
 
     def _devices_of(self, key: str) -> int:
         return 1 if self._devices == 1 else RunDir(self._root, key).config().devices
@@ -252,7 +250,7 @@ class RayExecutor:
             self._idle.append(actor)
 
     def _collect(self, reference: Any) -> list[Ended]:
-        key, actor = self._running.pop(reference)
+        key, actor, _ = self._running.pop(reference)
         try:
             ray.get(reference)
         except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
@@ -321,18 +319,18 @@ class RayExecutor:
         if key in self._queue:
             self._queue.remove(key)
             self._never_began.append(Ended(key, Kind.CANCELLED, "cancelled before it began"))
-        for running, actor in self._running.values():
+        for running, actor, call in self._running.values():
             if running == key:
                 self._cancelled.add(key)
-                actor.stop.remote(key)
+                actor.stop.remote(call)
 
     def stop(self) -> None:
         """Every running stage ends at its next step boundary; queued ones do not start."""
         self._stopping = True
         for key in list(self._queue):
             self.cancel(key)
-        for key, actor in self._running.values():
-            actor.stop.remote(key)
+        for _, actor, call in self._running.values():
+            actor.stop.remote(call)
 
     def detach(self) -> None:
         """The actors are this process's own: the same as :meth:`close`."""

@@ -122,11 +122,8 @@ class RunningRay:
             "OMP_NUM_THREADS": str(threads),
             "MKL_NUM_THREADS": str(threads),
         }
-        self._address = address if address != "auto" else _of_this_machine()
+        self._address = reachable(address)
         self._head = _host_and_port(self._address)
-        if not self.answers():
-            found = "" if address == self._address else f" ({self._address})"
-            raise UserError(f"--ray-address {address}{found}: nothing answers there; `ray start --head` prints its address")
         late = f"--ray-address {address}: no Ray answered there within {CONNECT_SECONDS:.0f} s"
         _within(CONNECT_SECONDS, self._connect, late)
         self._asked_at = self._answered_at = time.monotonic()
@@ -148,11 +145,7 @@ class RunningRay:
         return _room(threads, gpus) if self.answers() else 1
 
     def answers(self) -> bool:
-        try:
-            with socket.create_connection(self._head, timeout=5):
-                return True
-        except OSError:
-            return False
+        return _answers(self._head)
 
     def alive(self, node: str) -> bool:
         return not self.answers() or _alive(node)
@@ -229,6 +222,23 @@ class RunningRay:
     def close(self) -> None:
         with contextlib.suppress(UserError):
             _within(CONNECT_SECONDS, ray.shutdown, "")
+
+
+def reachable(address: str) -> str:
+    """HOST:PORT of the cluster at ``address`` (``auto``: this machine's); :class:`UserError` where nothing answers there."""
+    found = address if address != "auto" else _of_this_machine()
+    if not _answers(_host_and_port(found)):
+        named = "" if address == found else f" ({found})"
+        raise UserError(f"--ray-address {address}{named}: nothing answers there; `ray start --head` prints its address")
+    return found
+
+
+def _answers(head: tuple[str, int]) -> bool:
+    try:
+        with socket.create_connection(head, timeout=5):
+            return True
+    except (OSError, OverflowError):  # the latter for a port beyond 65535
+        return False
 
 
 def _of_this_machine() -> str:

@@ -1,0 +1,67 @@
+"""What a person calls a run: its key, the beginning of it, or the trial it belongs to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from orchestration.small import write_small
+
+from umd_bench.config.errors import UserError
+from umd_bench.config.resolve import Trial, load_sweep
+from umd_bench.orchestration.adhoc import find_run
+from umd_bench.orchestration.plan import sweep_record
+from umd_bench.orchestration.status import status_table
+from umd_bench.store import RunDir, write_sweep
+
+TRIAL = "mask_ratio=0.25,seed=0"
+
+
+@pytest.fixture
+def trial(tmp_path: Path) -> Trial:
+    """The first of the sweep small's, pre-trained, fine-tuned and probed as far as the store knows; nothing else has begun."""
+    sweep = load_sweep(write_small(tmp_path), sets=("seeds=[0]",))
+    write_sweep(tmp_path, sweep_record(sweep))
+    for name in ("pretrain", "probe", "finetune"):
+        run = RunDir(tmp_path, sweep.trials[0].specs[name].key)
+        run.prepare(sweep.trials[0].specs[name])
+        with run.begin() as attempt:
+            attempt.finish({"kind": sweep.trials[0].specs[name].kind, "metrics": {}, "cost": {"seconds": 1.0}})
+    return sweep.trials[0]
+
+
+@pytest.mark.parametrize(
+    ("what", "stage"),
+    [
+        (TRIAL, "finetune"),
+        (f"small/{TRIAL}", "finetune"),
+        (f"{TRIAL}:pretrain", "pretrain"),
+        (f"small/{TRIAL}:finetune", "finetune"),
+        ("mask_ratio=0.25", "finetune"),
+    ],
+)
+def test_a_trial_is_its_last_weights_or_those_after_the_colon(tmp_path: Path, trial: Trial, what: str, stage: str) -> None:
+    assert find_run(tmp_path, what).key == trial.specs[stage].key
+    assert find_run(tmp_path, trial.specs[stage].key[:10]).key == trial.specs[stage].key
+
+
+@pytest.mark.parametrize(
+    ("what", "part"),
+    [
+        ("nosuch", "no run and no trial"),
+        ("nosuch:pretrain", "'nosuch:pretrain' is not accepted: no run and no trial"),
+        (f"{TRIAL}:probe", "expected one of finetune, pretrain after the colon"),
+        ("mask_ratio=0", "2 trials begin so"),
+        ("mask_ratio=0.5,seed=0", "nothing of the trial has begun"),
+        ("probe", "it is a probe stage, expected a pretrain, finetune or import stage"),
+    ],
+)
+def test_what_is_no_run_with_weights_is_one_sentence(tmp_path: Path, trial: Trial, what: str, part: str) -> None:
+    with pytest.raises(UserError, match=r"^RUN = ") as error:
+        find_run(tmp_path, trial.specs[what].key if what in trial.specs else what)
+    assert part in str(error.value)
+
+
+def test_status_shows_the_keys_that_other_verbs_take(tmp_path: Path, trial: Trial) -> None:
+    keys = [str(cell) for cell in status_table(tmp_path, "small", keys=True).columns[2].cells]
+    assert keys[:5] == [spec.key for spec in trial.specs.values()]
