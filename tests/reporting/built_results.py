@@ -71,8 +71,8 @@ def build_sweep(
     if varied is not None:
         root.mkdir(parents=True, exist_ok=True)
         document = yaml.safe_load(file.read_text()) | {"axes": varied}
-        if varied != AXES.get(question):
-            document.pop("report", None)  # its baseline may be no arm of these
+        if varied != AXES.get(question):  # of which its baseline may be no arm
+            document["report"] = {k: v for k, v in document.get("report", {}).items() if k != "baseline"}
         file = root / f"{question}.yaml"
         file.write_text(yaml.safe_dump(document, sort_keys=False))
     sweep = load_sweep(file, sets=(*PINNED, *sets))
