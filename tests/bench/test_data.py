@@ -42,10 +42,10 @@ def test_made_up_images_are_a_pack_like_any_other(tmp_path: Path) -> None:
 
 def test_ten_times_is_fast_enough_and_less_is_not() -> None:
     assert FINDING.fast_enough
-    assert "10 times as fast" in FINDING.verdict
+    assert "10.0 times as fast" in FINDING.verdict
     slow = replace(FINDING, step=replace(RATE, median=10.1))
     assert not slow.fast_enough
-    assert "only 9.9 times as fast" in slow.verdict
+    assert "only 9.90 times as fast" in slow.verdict
     assert slow.as_json()["fast_enough"] is False
 
 
