@@ -8,8 +8,9 @@ import pytest
 from orchestration.small import write_small
 
 from umd_bench.config.errors import UserError
+from umd_bench.config.generating import GenerateStage
 from umd_bench.config.resolve import Trial, load_sweep
-from umd_bench.orchestration.adhoc import find_run
+from umd_bench.orchestration.adhoc import evaluation_trial, find_run, own_evaluation
 from umd_bench.orchestration.plan import sweep_record
 from umd_bench.orchestration.status import status_table
 from umd_bench.store import RunDir, write_sweep
@@ -65,3 +66,28 @@ def test_what_is_no_run_with_weights_is_one_sentence(tmp_path: Path, trial: Tria
 def test_status_shows_the_keys_that_other_verbs_take(tmp_path: Path, trial: Trial) -> None:
     keys = [str(cell) for cell in status_table(tmp_path, "small", keys=True).columns[2].cells]
     assert keys[:5] == [spec.key for spec in trial.specs.values()]
+
+
+def test_an_evaluation_is_what_the_sweep_does_with_the_run_and_so_its_result(tmp_path: Path, trial: Trial) -> None:
+    pretrained, probed = trial.specs["pretrain"], trial.specs["probe"]
+    name, own = own_evaluation(tmp_path, pretrained.key)
+    assert (name, own.keys()) == (f"small/{TRIAL}", {"probe"})
+    evaluation = evaluation_trial(tmp_path, pretrained.key, [])
+    assert evaluation.specs["probe"].key == probed.key
+    assert evaluation_trial(tmp_path, pretrained.key, ["probe.ridge=7"]).specs["probe"].key != probed.key
+
+
+def test_where_trials_differ_in_what_they_do_with_a_run_an_evaluation_follows_none(tmp_path: Path, trial: Trial) -> None:
+    other = load_sweep(write_small(tmp_path), sets=("seeds=[0]", "name=other", "trial.stages.probe.ridge=7"))
+    write_sweep(tmp_path, sweep_record(other))
+    probe = other.trials[0].specs["probe"]
+    RunDir(tmp_path, probe.key).prepare(probe)
+    assert probe.parent_key == trial.specs["pretrain"].key
+    assert own_evaluation(tmp_path, trial.specs["pretrain"].key) == (None, {})
+
+
+def test_a_run_of_no_sweep_is_evaluated_by_the_defaults(tmp_path: Path, trial: Trial) -> None:
+    assert own_evaluation(tmp_path, trial.specs["finetune"].key) == (None, {})  # nothing that reads it has begun
+    stage = evaluation_trial(tmp_path, trial.specs["finetune"].key, []).specs["generate"].stage
+    assert isinstance(stage, GenerateStage)
+    assert (stage.n, stage.steps) == (500, 50)

@@ -120,7 +120,7 @@ def evaluate(
     data_root: DataOption = None,
 ) -> None:
     """Probe a trained run and score its samples; --set probe.shots=[1,10] or probe.protocol=full or generate.n=1000."""
-    from umd_bench.orchestration.adhoc import evaluation_trial, left_out
+    from umd_bench.orchestration.adhoc import evaluation_trial, left_out, own_evaluation
 
     site = site_of(
         on,
@@ -133,6 +133,11 @@ def evaluate(
         detach=detach,
     )
     trial = evaluation_trial(results, run, sets or [], profiles or [])
+    trial_of_it, own = own_evaluation(results, run)
+    kinds = [{"probe": "probed", "generate": "scored"}[kind] for kind in own if kind == "probe" or not profiles]
+    if kinds:
+        note = f"note: {' and '.join(kinds)} as in {trial_of_it}; --set changes a field"
+        console.print(note, highlight=False, soft_wrap=True)
     for note in left_out(trial, profiles or []):
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
     run_trial(trial, site, detach=detach)

@@ -13,10 +13,11 @@ from torch import Tensor
 from umd_bench.config.documents import Document, Place, parse_set
 from umd_bench.config.errors import UserError, one_of
 from umd_bench.config.generating import GenerateStage
+from umd_bench.config.probing import ProbeStage
 from umd_bench.config.profiles import load_profile
 from umd_bench.config.protocols import with_protocols
 from umd_bench.config.resolve import Trial
-from umd_bench.config.stage import stage_specs
+from umd_bench.config.stage import StageSpec, stage_specs
 from umd_bench.config.training import WeightsStage
 from umd_bench.config.trial import TrialConfig
 from umd_bench.config.validation import validate
@@ -31,7 +32,7 @@ from umd_bench.evaluation.grids import draw_grid, grid_rows
 from umd_bench.evaluation.known_extractors import INCEPTION, extractor_for
 from umd_bench.evaluation.sample_files import SampleWriter
 from umd_bench.orchestration.finding import Found, find_stages
-from umd_bench.store import RunDir
+from umd_bench.store import RunDir, list_sweeps, read_sweep
 from umd_bench.store.files import require_writable, write_atomic
 
 
@@ -74,7 +75,8 @@ def evaluation_trial(root: Path, key: str, sets: Sequence[str], profiles: Sequen
     """The trial that the run belongs to, with a ``probe`` and, where its model can be sampled, a ``generate`` stage on the end.
 
     ``profiles`` (profiles.py) say how samples are drawn and scored; of several each has a ``generate_<profile>`` stage.
-    Without Inception's features it has no sFID (:func:`left_out` says so). ``sets`` are ``probe.FIELD=value`` and
+    Without Inception's features it has no sFID (:func:`left_out` says so). Without a profile both stages begin from what sweeps
+    here do with the run (:func:`own_evaluation`), so that their results are the table's. ``sets`` are ``probe.FIELD=value`` and
     ``generate.FIELD=value``, the latter for every profile. Raises :class:`UserError`.
     """
     run = find_run(root, key)
@@ -86,7 +88,8 @@ def evaluation_trial(root: Path, key: str, sets: Sequence[str], profiles: Sequen
         if line.parent_key is None or line.stage.parent is None:
             break
         name, line = line.stage.parent, RunDir(root, line.parent_key).config()
-    stages["probe"] = {"kind": "probe", "parent": spec.kind}
+    _, own = own_evaluation(root, key)
+    stages["probe"] = {**own.get("probe", {"kind": "probe"}), "parent": spec.kind}
     drawn = _stages_of(profiles)
     generated = list(drawn.values()) or ["generate"]
     if spec.model.can_sample:
@@ -96,7 +99,8 @@ def evaluation_trial(root: Path, key: str, sets: Sequence[str], profiles: Sequen
             "extractor": extractor_for(spec.data.name),
             "clip": spec.data.vae is None,
         }
-        stages |= {name: {**common, **({} if profiles else {"n": 500, "steps": 50})} for name in generated}
+        begun = {} if profiles else {"n": 500, "steps": 50, **own.get("generate", {}), "parent": spec.kind}
+        stages |= {name: {**common, **begun} for name in generated}
     document = Document({"stages": stages})
     if spec.model.can_sample:
         for profile, name in drawn.items():
@@ -114,6 +118,31 @@ def evaluation_trial(root: Path, key: str, sets: Sequence[str], profiles: Sequen
     document = with_protocols(document).over(Document({"method": "run", "seed": spec.seed, **rest}))
     config = validate(TrialConfig, document)
     return Trial(config, {}, stage_specs(config), document)
+
+
+def own_evaluation(root: Path, key: str) -> tuple[str | None, dict[str, dict[str, Any]]]:
+    """How sweeps here probe and score the run: a trial that does so, and fields by kind of stage; (None, {}) where none does.
+
+    A kind is left out where trials differ in it, and so are probes of other data and snapshots on the way. Raises
+    :class:`UserError` for a key that is no run with weights.
+    """
+    run = find_run(root, key)
+    found: dict[str, dict[str, StageSpec]] = {"probe": {}, "generate": {}}
+    named: str | None = None
+    for sweep in list_sweeps(root):
+        for trial in read_sweep(root, sweep).trials:
+            if run.key not in trial.stages.values():
+                continue
+            for child in (RunDir(root, other) for other in trial.stages.values()):
+                spec = child.config() if (child.path / "config.yaml").exists() else None
+                if spec is None or spec.parent_key != run.key or spec.kind not in found:
+                    continue
+                stage = spec.stage
+                if isinstance(stage, ProbeStage | GenerateStage) and stage.snapshot is None and spec.reads == spec.data:
+                    found[spec.kind][spec.key] = spec
+                    named = named or f"{sweep}/{trial.id}"
+    alone = {kind: next(iter(specs.values())) for kind, specs in found.items() if len(specs) == 1}
+    return (named if alone else None), {kind: spec.stage.model_dump(mode="json") for kind, spec in alone.items()}
 
 
 def left_out(trial: Trial, profiles: Sequence[str]) -> Iterator[str]:
