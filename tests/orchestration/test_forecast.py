@@ -12,7 +12,7 @@ from orchestration.small import write_small
 from umd_bench.config.resolve import load_sweep
 from umd_bench.config.training import TrainStage
 from umd_bench.engine.flops import flops_per_image
-from umd_bench.orchestration.forecast import forecast, without_past
+from umd_bench.orchestration.forecast import device_time, forecast, without_past
 from umd_bench.orchestration.forecast_error import forecast_error, keep_forecast, search_forecast_error
 from umd_bench.orchestration.plan import Node, build_graph, sweep_record
 from umd_bench.orchestration.runner import Runner
@@ -176,3 +176,9 @@ def test_waves_are_of_jobs_where_stages_are_packed(tmp_path: Path) -> None:
     assert forecast(tmp_path, longer, 2, pack=3).lines(2, "job of 3 stages")[0].endswith("1 wave on 2 jobs of 3 stages")
     spread = nodes_of(tmp_path, "trial.stages.pretrain.nimg=1280", "seeds=[0, 1, 2]", "trial.resources.devices=2")
     assert forecast(tmp_path, spread, 2, pack=3).waves == 3, "a stage on several devices has a job of its own"
+
+
+def test_a_time_is_said_in_the_unit_that_reads_best() -> None:
+    assert device_time(3.14159, 1, 20) == "3.14 device-seconds (1 to 20)"
+    assert device_time(600, 300, 9000) == "10 device-minutes (5 to 150)"
+    assert device_time(25_416) == "7.06 device-hours"

@@ -39,6 +39,8 @@ MOST_PAST = 300  # newest finished stages that are read
 Kind = tuple[str, str]
 Shape = tuple[object, ...]
 
+_UNITS = ((3600, "hours"), (60, "minutes"))
+
 
 @dataclass(frozen=True)
 class Forecast:
@@ -68,7 +70,7 @@ class Forecast:
             sources = [f"from {self.past} past stages"] if self.past else []
             sources += [f"{self.measured} of them measured"] if self.measured else []
             lines.append(
-                f"forecast: {hours(self.seconds)} device-hours ({hours(self.low)} to {hours(self.high)}) "
+                f"forecast: {device_time(self.seconds, self.low, self.high)} "
                 f"for {self.stages} stages ({', '.join(sources)}), {self.bytes_on_disk / 2**20:,.0f} MiB on disk; "
                 f"{_count(self.waves, 'wave')} on {_count(workers, side)}"
             )
@@ -314,6 +316,8 @@ def _count(n: int, what: str) -> str:
     return f"{n} {name}{'' if n == 1 else 's'}{space}{rest}"
 
 
-def hours(seconds: float) -> str:
-    """For people."""
-    return f"{seconds / 3600:.3g}"
+def device_time(seconds: float, *interval: float) -> str:
+    """For people: ``7.06 device-hours (0.559 to 17.2)``, in minutes below two hours and in seconds below two minutes."""
+    unit, name = next(((unit, name) for unit, name in _UNITS if seconds >= 2 * unit), (1, "seconds"))
+    words = [f"{value / unit:.3g}" for value in (seconds, *interval)]
+    return f"{words[0]} device-{name}" + (f" ({words[1]} to {words[2]})" if interval else "")

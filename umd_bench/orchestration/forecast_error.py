@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from umd_bench.orchestration.forecast import Forecast, device_seconds, devices_of, hours
+from umd_bench.orchestration.forecast import Forecast, device_seconds, device_time, devices_of
 from umd_bench.store import RunDir, read_sweep, sweep_dir
 from umd_bench.store.files import read_json, write_json
 
@@ -60,6 +60,6 @@ def _compare(path: Path, kept: dict[str, Any], total: float) -> str | None:
     write_json(path, {**kept, "took": total, "error": error})
     inside = "inside" if kept["low"] <= total <= kept["high"] else "outside"
     return (
-        f"forecast was {hours(kept['seconds'])} device-hours ({hours(kept['low'])} to {hours(kept['high'])}), "
-        f"it took {hours(total)}: {error:+.0%}, {inside} the interval"
+        f"forecast was {device_time(kept['seconds'], kept['low'], kept['high'])}, "
+        f"it took {device_time(total)}: {error:+.0%}, {inside} the interval"
     )
