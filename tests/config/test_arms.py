@@ -64,6 +64,13 @@ def test_axes_go_by_short_name_or_path_and_one_with_a_single_value_may_be_left_o
     assert arm_places(AXES, given) == {"stages.generate.steps": 1, PRECISION: 1, "noise.schedule": 0}
 
 
+@pytest.mark.parametrize("values", [["1e-3", "1e-4"], [None, [0.0, 50.0]], [(0.0, 50.0), (0.0, 100.0)], [0.1234567, 0.7654321]])
+def test_an_arm_is_found_by_what_ids_and_tables_print(values: list[Any]) -> None:
+    for place, value in enumerate(values):
+        for printed in (f"{value:g}" if isinstance(value, float) else str(value), arm_name({"a.x": value}).partition("=")[2]):
+            assert arm_places({"a.x": values}, parsed_arm(f"x={printed}")) == {"a.x": place}
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [

@@ -59,7 +59,7 @@ def test_a_folder_that_is_stated_is_taken(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv(VARIABLE, str(tmp_path / "file" / "folder"))
-    with pytest.raises(UserError, match=f"{VARIABLE}: .*cannot be made"):
+    with pytest.raises(UserError, match=f"{VARIABLE}: .*cannot be written"):
         compiled(double, CPU)
 
 

@@ -14,7 +14,7 @@ from umd_bench.config.resolve import load_sweep
 from umd_bench.orchestration import execute
 from umd_bench.orchestration.execute import Site
 from umd_bench.orchestration.executors import ray_actors
-from umd_bench.orchestration.executors.contract import RUN_STAGE
+from umd_bench.orchestration.executors.contract import RUN_STAGE, Beside
 from umd_bench.orchestration.plan import build_graph
 
 GPUS = 8
@@ -84,7 +84,8 @@ def test_a_ray_whose_actors_cannot_be_made_is_ended(tmp_path: Path, monkeypatch:
 def test_a_word_to_stop_that_comes_late_stops_no_later_try_of_the_stage(tmp_path: Path) -> None:
     asked: list[bool] = []
 
-    def note(*_: object, stop: Callable[[], bool]) -> None:
+    def note(*_: object, stop: Callable[[], bool], beside: Beside) -> None:
+        assert beside.size == 1  # said for one device too, whatever the run directory says by then
         asked.append(stop())
 
     worker = ray_actors._Worker(str(tmp_path), str(tmp_path), RUN_STAGE)

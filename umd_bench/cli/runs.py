@@ -120,7 +120,7 @@ def evaluate(
     data_root: DataOption = None,
 ) -> None:
     """Probe a trained run and score its samples; --set probe.shots=[1,10] or probe.protocol=full or generate.n=1000."""
-    from umd_bench.orchestration.adhoc import evaluation_trial, left_out, own_evaluation
+    from umd_bench.orchestration.adhoc import evaluation_trial, left_out, sweeps_stages
 
     site = site_of(
         on,
@@ -132,12 +132,11 @@ def evaluate(
         gpus_per_stage=gpus_per_stage,
         detach=detach,
     )
-    trial = evaluation_trial(results, run, sets or [], profiles or [])
-    trial_of_it, own = own_evaluation(results, run)
-    kinds = [{"probe": "probed", "generate": "scored"}[kind] for kind in own if kind == "probe" or not profiles]
-    if kinds:
-        note = f"note: {' and '.join(kinds)} as in {trial_of_it}; --set changes a field"
-        console.print(note, highlight=False, soft_wrap=True)
+    followed = sweeps_stages(results, run)
+    trial = evaluation_trial(results, run, sets or [], profiles or [], followed)
+    for kind, one in followed.items():
+        if kind == "probe" or not profiles:
+            console.print(f"note: {kind} as in {one.trial}; --set changes a field", highlight=False, soft_wrap=True)
     for note in left_out(trial, profiles or []):
         console.print(f"note: {note}", highlight=False, soft_wrap=True)
     run_trial(trial, site, detach=detach)

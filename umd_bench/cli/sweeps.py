@@ -87,11 +87,11 @@ def sweep(
     nodes = prepare(resolved.trials, site)
     record = sweep_record(resolved)
     request = cancel_request(results, record.name)
+    request.unlink(missing_ok=True)  # an earlier command's; one that comes while this one starts is heard
 
     def begin() -> None:
         write_sweep(results, record)
         keep_forecast(results, record.name, forecast(results, nodes, 1, data_root=site.data))
-        request.unlink(missing_ok=True)
 
     reused = sum(node.state is StageState.DONE for node in nodes.values())
     console.print(f"{record.name} ({record.tier}): {len(record.trials)} trials, {len(nodes)} stages, {reused} reused")

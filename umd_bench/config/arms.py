@@ -8,7 +8,9 @@ from typing import Any
 
 import yaml
 
-_PART = r"([^=]+)=(\[[^\]]*\]|[^,=\[\]]+)(?:,(?=.)|$)"  # name=value, name=[value, value]
+_PART = (
+    r"([^=]+)=(\[[^\]]*\]|\([^)]*\)|[^,=\[\]()]+)(?:,(?=.)|$)"  # a value, [two, values], or (two, values) as in ids
+)
 
 
 def axis_names(paths: Sequence[str]) -> dict[str, str]:
@@ -35,7 +37,7 @@ def parsed_arm(text: str) -> dict[str, Any]:
         if name.strip() in given:
             raise ValueError(f"{name.strip()} is given twice: expected each axis once")
         try:
-            given[name.strip()] = yaml.safe_load(value)
+            given[name.strip()] = yaml.safe_load(f"[{value[1:-1]}]" if value.startswith("(") else value)
         except yaml.YAMLError:
             raise ValueError(f"{value!r} is not a YAML value") from None
     return given
@@ -56,8 +58,10 @@ def arm_places(axes: Mapping[str, Sequence[Any]], given: Mapping[str, Any]) -> d
             raise ValueError(f"{name!r} is not an axis: expected {' and '.join(short.values())}")
         if path in places:
             raise ValueError(f"{short[path]} is given twice: expected each axis once")
-        found = next((place for place, known in enumerate(axes[path]) if _alike(known, value)), None)
-        if found is None:
+        alike = [place for place, known in enumerate(axes[path]) if _alike(known, value)]
+        printed = [place for place, known in enumerate(axes[path]) if _shown(known) == _shown(value)]
+        found = next(iter(alike or printed), None)
+        if found is None or (not alike and len(printed) > 1):
             raise ValueError(f"{short[path]} = {value!r} is no arm: expected one of {', '.join(map(_shown, axes[path]))}")
         places[path] = found
     lacking = [path for path in axes if path not in places and len(axes[path]) != 1]
@@ -70,13 +74,16 @@ def _alike(known: Any, given: Any) -> bool:
     """Whether these are one value; ``1e-3``, a string to YAML, is the number as which a trial reads it."""
     if isinstance(known, bool) or isinstance(given, bool):
         return known is given
-    if isinstance(known, int | float) and isinstance(given, str):
+    if isinstance(known, str) != isinstance(given, str):
         try:
-            return float(given) == known
-        except ValueError:
+            return float(known) == float(given)
+        except (TypeError, ValueError):
             return False
     return bool(known == given)
 
 
 def _shown(value: Any) -> str:
+    """As ids and tables print it."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(str, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value)

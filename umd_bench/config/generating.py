@@ -26,7 +26,7 @@ class GenerateStage(Frozen):
     snapshot: Snapshot | None = None
     n: int = Field(ge=2, description="samples a sampling seed")
     sampling_seeds: int = Field(default=1, ge=1, description="independent sample sets; scores are their mean")
-    sampler: Name = Field(default="ddim", description="a name of engine/samplers.py")
+    sampler: Name = Field(default="ddim", description=f"one of {', '.join(SAMPLERS)}")
     steps: int = Field(default=125, ge=1)
     eta: float | None = Field(
         default=None, ge=0, le=1, description="of ddim: 0 is deterministic, 1 (its default) ancestral; others take none"
@@ -38,7 +38,7 @@ class GenerateStage(Frozen):
     clip: bool = Field(default=True, description="clip x_0 to [-1, 1] at every step (pixel space)")
     labels: Literal["balanced", "drawn"] = "balanced"
     ema: bool = Field(default=True, description="sample from the average where the parent keeps one")
-    extractor: Name = Field(description="a name of evaluation/extractors.py")
+    extractor: Name = Field(description="a name of evaluation/known_extractors.py, or timm:NAME")
     more_extractors: tuple[Name, ...] = Field(default=(), description="further ones that the same samples are scored with")
     scores: tuple[ScoreName, ...] = Field(
         default=DEFAULT_SCORES,

@@ -11,14 +11,14 @@ import hashlib
 import os
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
 
-from umd_bench.config.errors import UserError
+from umd_bench.store.files import require_writable
 
 F = TypeVar("F", bound=Callable[..., Any])
 _VARIABLE = "TORCHINDUCTOR_CACHE_DIR"  # torch's own: where inductor looks, and Triton's kernels below it
@@ -86,15 +86,15 @@ def _mode(device: torch.device) -> str | None:
 
 
 def _keep_work() -> None:
-    """Tell inductor its folder, which is nobody else's to read or write; it reads the variable whenever it looks.
+    """Tell inductor its folder; it reads the variable whenever it looks.
 
-    Raises :class:`UserError` where there can be no such folder.
+    Where it is made here, it is nobody else's to read or write. Raises :class:`UserError` where nothing can be written there.
     """
     folder = compile_cache()
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{_VARIABLE}: {folder} cannot be made ({error.strerror}): expected a folder to write to") from None
+    if not folder.exists():
+        with suppress(OSError):  # said below
+            folder.mkdir(mode=0o700, parents=True)
+    require_writable(folder, f"{_VARIABLE}:")
     os.environ[_VARIABLE] = str(folder)
 
 

@@ -77,9 +77,13 @@ def weights_places() -> list[Path]:
     stated = os.environ.get(VARIABLE)
     if stated:
         return [Path(stated).expanduser()]
-    import torch
+    return [fetched_path(), _hub_folder() / "checkpoints" / FIDELITY_FILE]
 
-    return [fetched_path(), Path(torch.hub.get_dir()) / "checkpoints" / FIDELITY_FILE]
+
+def _hub_folder() -> Path:
+    """``torch.hub.get_dir()``, without waiting for torch."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("TORCH_HOME") or f"{cache}/torch").expanduser() / "hub"
 
 
 def find_weights() -> bytes:

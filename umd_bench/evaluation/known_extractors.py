@@ -1,6 +1,6 @@
 """Which extractors there are, and what can be said of each before it is loaded: what it reads, and that its weights are here.
 
-Needs no torch but for ``timm:NAME`` and where Inception's weights are looked for, so that a plan is checked at once. A new
+Needs no torch but for ``timm:NAME``, so that a plan is checked at once. A new
 extractor is a row of :data:`EXTRACTORS`, and one of the loaders in :mod:`~umd_bench.evaluation.extractors`.
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from umd_bench.config.probing import ProbeStage
 from umd_bench.config.profiles import load_profile
 from umd_bench.config.protocols import with_protocols
 from umd_bench.config.resolve import Trial
-from umd_bench.config.stage import StageSpec, stage_specs
+from umd_bench.config.stage import stage_specs
 from umd_bench.config.training import WeightsStage
 from umd_bench.config.trial import TrialConfig
 from umd_bench.config.validation import validate
@@ -35,6 +36,18 @@ from umd_bench.orchestration.finding import Found, find_stages
 from umd_bench.store import RunDir, list_sweeps, read_sweep
 from umd_bench.store.files import require_writable, write_atomic
 
+_TRAINED = ("pretrain", "finetune", "import")
+# A field that is set by hand -> what a sweep's stage has beside it and belongs to its old value.
+_BELONGS_TO = {"sampler": "eta", "reference": "reference_sha256"}
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A stage of a sweep that an evaluation is like: the trial it is of, and its fields."""
+
+    trial: str
+    fields: dict[str, Any]
+
 
 def find_run(root: Path, what: str) -> RunDir:
     """The finished run with weights that ``what`` means: a key, or the beginning of one, or a trial, as `logs` takes them.
@@ -45,11 +58,15 @@ def find_run(root: Path, what: str) -> RunDir:
     found, stage = _stages_meant(root, what)
     begun = {one.name: one.run for one in found if (one.run.path / "config.yaml").exists()}
     trained = {name: run for name, run in begun.items() if isinstance(run.config().stage, WeightsStage)}
+    if not trained:
+        it_is = f"it is a {found[0].run.config().kind} stage" if len(found) == 1 else "no training of the trial has begun"
+        raise UserError(f"RUN = {what!r} is not accepted: {it_is}, expected a pretrain, finetune or import stage")
     if stage is not None and stage not in trained:
         raise UserError(f"RUN = {what!r} is not accepted: {one_of(trained)} after the colon")
-    if not trained:
-        it_is = f"it is a {found[0].run.config().kind} stage" if len(found) == 1 else "nothing of the trial has begun"
-        raise UserError(f"RUN = {what!r} is not accepted: {it_is}, expected a pretrain, finetune or import stage")
+    to_come = [one.name for one in found if one.name in _TRAINED and one.name not in begun]
+    if stage is None and to_come:
+        there = f"{what}:{list(trained)[-1]}"
+        raise UserError(f"RUN = {what!r} is not accepted: its {to_come[-1]} has not begun; {there} is what there is")
     run = list(trained.values())[-1] if stage is None else trained[stage]
     if run.result() is None:
         raise UserError(f"RUN = {what!r} is not accepted: {run.config().kind} {run.key} has no result yet")
@@ -71,12 +88,14 @@ def _stages_meant(root: Path, what: str) -> tuple[list[Found], str | None]:
         raise unknown from None
 
 
-def evaluation_trial(root: Path, key: str, sets: Sequence[str], profiles: Sequence[str] = ()) -> Trial:
+def evaluation_trial(
+    root: Path, key: str, sets: Sequence[str], profiles: Sequence[str] = (), followed: Mapping[str, Followed] | None = None
+) -> Trial:
     """The trial that the run belongs to, with a ``probe`` and, where its model can be sampled, a ``generate`` stage on the end.
 
     ``profiles`` (profiles.py) say how samples are drawn and scored; of several each has a ``generate_<profile>`` stage.
-    Without Inception's features it has no sFID (:func:`left_out` says so). Without a profile both stages begin from what sweeps
-    here do with the run (:func:`own_evaluation`), so that their results are the table's. ``sets`` are ``probe.FIELD=value`` and
+    Without Inception's features it has no sFID (:func:`left_out` says so). What is ``followed`` (:func:`sweeps_stages`) lies
+    beneath: the probe always, the samples where no profile is given. ``sets`` are ``probe.FIELD=value`` and
     ``generate.FIELD=value``, the latter for every profile. Raises :class:`UserError`.
     """
     run = find_run(root, key)
@@ -88,25 +107,20 @@ def evaluation_trial(root: Path, key: str, sets: Sequence[str], profiles: Sequen
         if line.parent_key is None or line.stage.parent is None:
             break
         name, line = line.stage.parent, RunDir(root, line.parent_key).config()
-    _, own = own_evaluation(root, key)
-    stages["probe"] = {**own.get("probe", {"kind": "probe"}), "parent": spec.kind}
+    stages["probe"] = {"kind": "probe", "parent": spec.kind}
     drawn = _stages_of(profiles)
     generated = list(drawn.values()) or ["generate"]
+    common = {"extractor": extractor_for(spec.data.name), "clip": spec.data.vae is None} if spec.model.can_sample else {}
     if spec.model.can_sample:
-        common = {
-            "kind": "generate",
-            "parent": spec.kind,
-            "extractor": extractor_for(spec.data.name),
-            "clip": spec.data.vae is None,
-        }
-        begun = {} if profiles else {"n": 500, "steps": 50, **own.get("generate", {}), "parent": spec.kind}
-        stages |= {name: {**common, **begun} for name in generated}
+        stages |= {name: {"kind": "generate", "parent": spec.kind, **(common if profiles else {})} for name in generated}
     document = Document({"stages": stages})
     if spec.model.can_sample:
         for profile, name in drawn.items():
             document = load_profile(profile).below("stages", name).over(document)
+    given: set[str] = set()
     for option in sets:
         path, value, place = parse_set(option)
+        given.update(path[1:2] if path[0] == "generate" else ())
         if path[0] not in ("probe", "generate"):
             raise UserError(f"{place} is not accepted: expected probe.FIELD=value or generate.FIELD=value")
         if path[0] == "generate" and not spec.model.can_sample:
@@ -115,20 +129,25 @@ def evaluation_trial(root: Path, key: str, sets: Sequence[str], profiles: Sequen
             document = document.patched(("stages", name, *path[1:]), value, place)
     document = _less_places(document, drawn)
     rest = {name: getattr(spec, name).model_dump(mode="json") for name in ("model", "data", "noise", "resources")}
-    document = with_protocols(document).over(Document({"method": "run", "seed": spec.seed, **rest}))
+    beneath = {kind: one.fields for kind, one in (followed or {}).items() if kind == "probe"}
+    if spec.model.can_sample and not profiles:
+        idle = {_BELONGS_TO[field] for field in given & _BELONGS_TO.keys()}
+        own = followed["generate"].fields if followed and "generate" in followed else {}
+        kept = {name: value for name, value in own.items() if name not in idle}
+        beneath["generate"] = {**common, "n": 500, "steps": 50, **kept}
+    document = with_protocols(document).over(Document({"method": "run", "seed": spec.seed, **rest, "stages": beneath}))
     config = validate(TrialConfig, document)
     return Trial(config, {}, stage_specs(config), document)
 
 
-def own_evaluation(root: Path, key: str) -> tuple[str | None, dict[str, dict[str, Any]]]:
-    """How sweeps here probe and score the run: a trial that does so, and fields by kind of stage; (None, {}) where none does.
+def sweeps_stages(root: Path, key: str) -> dict[str, Followed]:
+    """How sweeps here probe and score the run, by kind of stage: what an evaluation follows, so that its results are theirs.
 
-    A kind is left out where trials differ in it, and so are probes of other data and snapshots on the way. Raises
+    A kind is left out where none does or trials differ in it, and so are probes of other data and snapshots on the way. Raises
     :class:`UserError` for a key that is no run with weights.
     """
     run = find_run(root, key)
-    found: dict[str, dict[str, StageSpec]] = {"probe": {}, "generate": {}}
-    named: str | None = None
+    found: dict[str, dict[str, Followed]] = {"probe": {}, "generate": {}}
     for sweep in list_sweeps(root):
         for trial in read_sweep(root, sweep).trials:
             if run.key not in trial.stages.values():
@@ -139,10 +158,9 @@ def own_evaluation(root: Path, key: str) -> tuple[str | None, dict[str, dict[str
                     continue
                 stage = spec.stage
                 if isinstance(stage, ProbeStage | GenerateStage) and stage.snapshot is None and spec.reads == spec.data:
-                    found[spec.kind][spec.key] = spec
-                    named = named or f"{sweep}/{trial.id}"
-    alone = {kind: next(iter(specs.values())) for kind, specs in found.items() if len(specs) == 1}
-    return (named if alone else None), {kind: spec.stage.model_dump(mode="json") for kind, spec in alone.items()}
+                    fields = stage.model_dump(mode="json", exclude={"kind", "parent"})
+                    found[spec.kind].setdefault(spec.key, Followed(f"{sweep}/{trial.id}", fields))
+    return {kind: next(iter(one.values())) for kind, one in found.items() if len(one) == 1}
 
 
 def left_out(trial: Trial, profiles: Sequence[str]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What is proved of every trial before any stage is submitted: names resolve, shapes fit, the data is there.
 
-Nothing that needs torch is imported but for what imports weights: a wrong word is answered at once.
+Nothing that needs torch is imported but for stages that import weights and for timm's extractors: a wrong word is answered
+at once.
 """
 
 from __future__ import annotations

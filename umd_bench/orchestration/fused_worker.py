@@ -18,7 +18,7 @@ import torch
 from umd_bench.config.stage import StageSpec
 from umd_bench.data.pack import Pack, open_data
 from umd_bench.engine.fused_loop import Ending, Job, standing_together, train_fused
-from umd_bench.orchestration.executors.contract import Outcome
+from umd_bench.orchestration.executors.contract import Beside, Outcome
 from umd_bench.orchestration.executors.units import Unit, is_unit
 from umd_bench.orchestration.output import OUTPUT_FILE, kept_output
 from umd_bench.orchestration.worker import conclude, environment, result_record, run_stage, stage_result, training_facts
@@ -26,10 +26,12 @@ from umd_bench.store.files import write_json
 from umd_bench.store.run import Attempt, RunDir, StageBusy
 
 
-def run_unit(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool] = lambda: False) -> dict[str, Outcome]:
-    """Run the stages of a unit as one, or the stage where ``key`` is one; the outcome of each by key."""
+def run_unit(
+    root: Path, key: str, data_root: Path, *, stop: Callable[[], bool] = lambda: False, beside: Beside | None = None
+) -> dict[str, Outcome]:
+    """Run the stages of a unit, on one device, as one, or the stage where ``key`` is one; the outcome of each by key."""
     if not is_unit(key):
-        return {key: run_stage(root, key, data_root, stop=stop)}
+        return {key: run_stage(root, key, data_root, stop=stop, beside=beside)}
     unit = Unit(root, key)
     return run_stages(root, unit.keys, data_root, stop=lambda key: stop() or unit.is_asked_to_stop(key))
 

@@ -136,7 +136,7 @@ class InCallersThread(Protocol):
 def stage_function(name: str) -> Callable[..., Any]:
     """The function ``package.module:name`` that runs a stage: (results folder, key, data folder, stop=, beside=) -> anything.
 
-    ``beside`` is given in a job of Slurm, and by Ray to a stage on several devices.
+    ``beside`` is given in a job of Slurm, and by Ray.
     """
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]

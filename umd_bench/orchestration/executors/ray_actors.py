@@ -56,11 +56,9 @@ class _Worker:
         """What it returns stays here, and need not be fit to be sent; ``call`` is a number that no other has."""
         stop = self._stopped.setdefault(call, threading.Event()).is_set
         try:
-            if size == 1:
-                self._run(self._root, key, self._data_root, stop=stop)
-            else:
-                beside = Beside(ray.util.get_node_ip_address(), self._told(call).put, size)
-                self._run(self._root, key, self._data_root, stop=stop, beside=beside)
+            # Of one, too: what runs has the devices that were asked for when it was submitted, whatever is asked for since.
+            beside = Beside(ray.util.get_node_ip_address(), self._told(call).put, size)
+            self._run(self._root, key, self._data_root, stop=stop, beside=beside)
         finally:
             del self._stopped[call]
             if size > 1:

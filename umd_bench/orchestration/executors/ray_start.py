@@ -237,7 +237,7 @@ def _answers(head: tuple[str, int]) -> bool:
     try:
         with socket.create_connection(head, timeout=5):
             return True
-    except (OSError, OverflowError):  # the latter for a port beyond 65535
+    except (OSError, OverflowError, UnicodeError):  # a port beyond 65535; what can be no name of a host
         return False
 
 
