@@ -8,9 +8,7 @@ from typing import Any
 
 import yaml
 
-_PART = (
-    r"([^=]+)=(\[[^\]]*\]|\([^)]*\)|[^,=\[\]()]+)(?:,(?=.)|$)"  # a value, [two, values], or (two, values) as in ids
-)
+_PART = r"([^=]+)=(\[[^\]]*\]|\([^)]*\)|[^,=\[\]()]+)(?:,(?=.)|$)"  # a value, [two, values], or (two, values) as in ids
 
 
 def axis_names(paths: Sequence[str]) -> dict[str, str]:

@@ -120,7 +120,7 @@ def evaluation_trial(
     given: set[str] = set()
     for option in sets:
         path, value, place = parse_set(option)
-        given.update(path[1:2] if path[0] == "generate" else ())
+        given |= {str(field) for field in path[1:2] if path[0] == "generate"}
         if path[0] not in ("probe", "generate"):
             raise UserError(f"{place} is not accepted: expected probe.FIELD=value or generate.FIELD=value")
         if path[0] == "generate" and not spec.model.can_sample:
