@@ -117,7 +117,7 @@ class RunDir:
         """Numbers of the attempts so far, oldest first."""
         try:
             names = os.listdir(self.path)  # noqa: PTH208 - thousands of folders are listed for one status
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # the latter for a results folder that is a file: said when it is made
             return []
         return sorted(int(name.removeprefix("attempt-")) for name in names if name.startswith("attempt-"))
 
