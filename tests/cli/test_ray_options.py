@@ -6,6 +6,7 @@ import pytest
 
 from umd_bench.cli.shared import ray_settings
 from umd_bench.config.errors import UserError
+from umd_bench.orchestration.executors.ray_start import reachable
 
 
 @pytest.mark.parametrize("address", ["auto", "head:6379", "10.0.0.1:6379", "[fd00::2]:6379"])
@@ -17,6 +18,12 @@ def test_an_address_is_a_host_and_a_port_or_auto(address: str) -> None:
 def test_any_other_address_is_refused_with_what_is_accepted(address: str) -> None:
     with pytest.raises(UserError, match=r"--ray-address.*expected HOST:PORT"):
         ray_settings("ray", address, None)
+
+
+@pytest.mark.parametrize("address", ["a..b:6379", f"{'a' * 64}:6379", "127.0.0.1:99999"])
+def test_what_can_be_no_address_is_one_sentence(address: str) -> None:
+    with pytest.raises(UserError, match="nothing answers there"):
+        reachable(address)
 
 
 def test_a_share_is_of_one_gpu_or_a_whole_number() -> None:

@@ -157,3 +157,15 @@ def test_a_distance_is_called_fid_only_with_these_features() -> None:
 
 SCORES = ("fd", "is")
 NAMES = (NAME, "digits_cnn", "timm:vit_small_patch14_dinov2.lvd142m")
+
+
+@pytest.mark.parametrize("variables", [{}, {"XDG_CACHE_HOME": "/c"}, {"TORCH_HOME": "~/torch", "XDG_CACHE_HOME": "/c"}])
+def test_torch_fidelitys_file_is_looked_for_where_torch_keeps_its_hub(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TORCH_HOME", "XDG_CACHE_HOME", inception.VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    assert inception.weights_places()[1].parent.parent == Path(torch.hub.get_dir())
