@@ -8,10 +8,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from umd_bench.config.errors import UserError
-from umd_bench.reporting.figures import STYLE
-from umd_bench.reporting.frames import axis_columns
-from umd_bench.reporting.naming import axis_value, number
-from umd_bench.reporting.summary import Summary
+from umd_bench.reporting.frames.long_frame import axis_columns
+from umd_bench.reporting.frames.naming import axis_value, number
+from umd_bench.reporting.pages.figures import STYLE
+from umd_bench.reporting.statistics.summary import Summary
 
 _DARK = 0.5  # of the colour scale, from 0 (light) to 1: from here on the writing is white
 

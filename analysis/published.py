@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from umd_bench.config.frozen import Frozen
-from umd_bench.reporting.naming import MISSING, axis_value
-from umd_bench.reporting.summary import Row, Summary
-from umd_bench.reporting.tables import markdown_rows, value
+from umd_bench.config.documents.frozen import Frozen
+from umd_bench.reporting.frames.naming import MISSING, axis_value
+from umd_bench.reporting.pages.tables import markdown_rows, value
+from umd_bench.reporting.statistics.summary import Row, Summary
 
 FOLDER = Path(__file__).parent / "paper"
 HEADERS = {"acc_100shot": "100-shot % ↑", "fid": "FID ↓", "is": "IS ↑"}

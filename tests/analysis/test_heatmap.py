@@ -11,8 +11,8 @@ from analysis.heatmap import heatmap
 from analysis.layers import ITEM
 from analysis.regenerate import regenerate
 from umd_bench.config.errors import UserError
-from umd_bench.reporting.naming import number
-from umd_bench.reporting.summary import Summary, summarize
+from umd_bench.reporting.frames.naming import number
+from umd_bench.reporting.statistics.summary import Summary, summarize
 
 AXES = {"stages.probe.t": [0, 400, 51], "stages.probe.block": [4, 1]}
 

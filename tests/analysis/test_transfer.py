@@ -10,11 +10,11 @@ from PIL import Image
 from rich.console import Console
 
 from analysis.regenerate import regenerate
-from umd_bench.config.resolve import load_sweep
-from umd_bench.data.packing import PackOptions, pack_data
-from umd_bench.orchestration.execute import Site, execute, prepare
-from umd_bench.orchestration.plan import sweep_record
-from umd_bench.reporting.frames import long_table
+from umd_bench.config.sweep.resolve import load_sweep
+from umd_bench.data.packing.images import PackOptions, pack_data
+from umd_bench.orchestration.graph import sweep_record
+from umd_bench.orchestration.launch import Site, execute, prepare
+from umd_bench.reporting.frames.long_frame import long_table
 from umd_bench.store import write_sweep
 
 READ_OUTS = "shots: [10], draws: 2, ridge: [1, 100, 10000], knn: [5], linear: {batch: 32, epochs: 30, lr_per_256: [3, 30]}"

@@ -8,20 +8,20 @@ from functools import partial
 import pytest
 import torch
 
-from umd_bench.bench import probe
-from umd_bench.bench.comparison import relative
-from umd_bench.bench.fid import bench_fid
-from umd_bench.bench.machine import machine_facts
-from umd_bench.bench.plain_model import PlainModel
-from umd_bench.bench.plain_sampling import plain_ddim
-from umd_bench.bench.probe import bench_probe
-from umd_bench.bench.sample import PLAIN, bench_sample
+from umd_bench.bench.measurements import probe
+from umd_bench.bench.measurements.fid import bench_fid
+from umd_bench.bench.measurements.probe import bench_probe
+from umd_bench.bench.measurements.sample import PLAIN, bench_sample
+from umd_bench.bench.plain.model import PlainModel
+from umd_bench.bench.plain.sampling import plain_ddim
+from umd_bench.bench.timing.comparison import relative
+from umd_bench.bench.timing.machine import machine_facts
 from umd_bench.config.errors import UserError
-from umd_bench.config.generating import GenerateStage
-from umd_bench.config.model import ModelConfig
-from umd_bench.config.noise import NoiseConfig
-from umd_bench.engine.initialise import build_model
-from umd_bench.engine.noise_process import NoiseProcess
+from umd_bench.config.trial.generate_stage import GenerateStage
+from umd_bench.config.trial.model import ModelConfig
+from umd_bench.config.trial.noise import NoiseConfig
+from umd_bench.engine.diffusion.noise_process import NoiseProcess
+from umd_bench.engine.networks.initialise import build_model
 from umd_bench.engine.samplers import generate, sample_noise
 
 CPU = torch.device("cpu")
@@ -30,7 +30,7 @@ MACHINE = machine_facts(CPU, None, "a processor")
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("umd_bench.bench.rates.REPEAT_SECONDS", 0.001)
+    monkeypatch.setattr("umd_bench.bench.timing.rates.REPEAT_SECONDS", 0.001)
 
 
 @pytest.mark.parametrize(("scale", "passes"), [(1.0, 6), (2.5, 12)])

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from umd_bench.bench.folders import NAME, made_up_axis_sweep, made_up_results, made_up_sweep, record_of
-from umd_bench.bench.machine import machine_facts
+from umd_bench.bench.measurements.scale import Growth, ScaleFinding, counted_growth, exponent, training_growths
+from umd_bench.bench.measurements.startup import BARE, HELP, Note, bench_startup, until_first_stage
 from umd_bench.bench.page import BEGIN, END, check_page, generated, write_page
-from umd_bench.bench.scale import Growth, ScaleFinding, counted_growth, exponent, training_growths
-from umd_bench.bench.startup import BARE, HELP, Note, bench_startup, until_first_stage
+from umd_bench.bench.timing.folders import NAME, made_up_axis_sweep, made_up_results, made_up_sweep, record_of
+from umd_bench.bench.timing.machine import machine_facts
 from umd_bench.config.errors import UserError
-from umd_bench.config.resolve import load_sweep
-from umd_bench.data.pack import data_root
-from umd_bench.orchestration.plan import build_graph, trial_records
-from umd_bench.reporting.frames import long_table
+from umd_bench.config.sweep.resolve import load_sweep
+from umd_bench.data.packs.pack import data_root
+from umd_bench.orchestration.graph import build_graph, trial_records
+from umd_bench.reporting.frames.long_frame import long_table
 from umd_bench.store import StageState, write_sweep
 
 CPU = torch.device("cpu")
@@ -29,7 +29,7 @@ MACHINE = machine_facts(CPU, None, "a processor")
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("umd_bench.bench.rates.REPEAT_SECONDS", 0.001)
+    monkeypatch.setattr("umd_bench.bench.timing.rates.REPEAT_SECONDS", 0.001)
 
 
 def finding(*seconds: float) -> ScaleFinding:

@@ -8,11 +8,11 @@ import pytest
 from orchestration.small import write_small
 
 from umd_bench.cli import app
-from umd_bench.config.cluster import ClusterConfig
 from umd_bench.config.errors import UserError
-from umd_bench.config.ray import RayConfig
-from umd_bench.data.pack import data_root
-from umd_bench.orchestration import execute
+from umd_bench.config.launch.cluster import ClusterConfig
+from umd_bench.config.launch.ray import RayConfig
+from umd_bench.data.packs.pack import data_root
+from umd_bench.orchestration import launch
 from umd_bench.orchestration.executors import check_settings
 from umd_bench.store import list_sweeps
 
@@ -81,7 +81,7 @@ def test_a_sweep_whose_executor_does_not_start_leaves_no_record(tmp_path: Path, 
 
     write_small(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(execute, "start_executor", refuse)
+    monkeypatch.setattr(launch, "start_executor", refuse)
     with pytest.raises(UserError, match="no node of this Ray has room"):
         app(["sweep", "small.yaml", "--gpus-per-stage", "1", "--data-root", str(data_root())], standalone_mode=False)
     assert list_sweeps(tmp_path / "results") == []

@@ -12,11 +12,11 @@ from rich.console import Console
 
 from umd_bench import cli
 from umd_bench.cli import extractors
-from umd_bench.evaluation import inception
-from umd_bench.evaluation.catalogue import catalogue
-from umd_bench.evaluation.extractors import load_extractor
-from umd_bench.evaluation.known_extractors import EXTRACTORS
-from umd_bench.evaluation.timm_features import DINOV2
+from umd_bench.evaluation.extractors import inception
+from umd_bench.evaluation.extractors.catalogue import catalogue
+from umd_bench.evaluation.extractors.loading import load_extractor
+from umd_bench.evaluation.extractors.registry import EXTRACTORS
+from umd_bench.evaluation.extractors.timm_models import DINOV2
 
 pytestmark = pytest.mark.usefixtures("no_weights_of_this_machine")
 

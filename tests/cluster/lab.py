@@ -12,10 +12,10 @@ from pathlib import Path
 
 from cluster import scripted_stage
 
-from umd_bench.config.cluster import ClusterConfig
-from umd_bench.config.ray import RayConfig
+from umd_bench.config.launch.cluster import ClusterConfig
+from umd_bench.config.launch.ray import RayConfig
 from umd_bench.orchestration.executors import Ended, Executor, start_executor
-from umd_bench.orchestration.executors.submitit_jobs import SubmititExecutor
+from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
 from umd_bench.store import RunDir
 
 DEADLINE_SECONDS = 150.0

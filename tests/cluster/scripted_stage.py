@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import umd_bench
-from umd_bench.config.training import TrainStage
+from umd_bench.config.trial.train_stage import TrainStage
 from umd_bench.orchestration.executors.contract import Beside, Outcome
-from umd_bench.orchestration.output import kept_output
+from umd_bench.orchestration.stage_process.stdout import kept_output
 from umd_bench.store import Attempt, Failure, RunDir, StageBusy
 
 NAME = "cluster.scripted_stage:run"

@@ -8,7 +8,7 @@ from pathlib import Path
 from cluster import scripted_stage
 from cluster.lab import CLUSTER, WORKERS
 
-from umd_bench.config.ray import RayConfig
+from umd_bench.config.launch.ray import RayConfig
 from umd_bench.orchestration.executors import start_executor
 
 if __name__ == "__main__":

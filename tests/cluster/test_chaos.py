@@ -11,10 +11,10 @@ from cluster.lab import Lab
 from cluster.minislurm import MiniSlurm
 from orchestration.small import write_small
 
-from umd_bench.config.resolve import load_sweep
-from umd_bench.orchestration.executors.records import Jobs
-from umd_bench.orchestration.plan import build_graph
-from umd_bench.orchestration.runner import Progress, Runner
+from umd_bench.config.sweep.resolve import load_sweep
+from umd_bench.orchestration.executors.jobs.records import Jobs
+from umd_bench.orchestration.graph import build_graph
+from umd_bench.orchestration.scheduler import Progress, Runner
 from umd_bench.store import RunDir
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ from cluster.lab import WORKERS, Lab, wait_for
 from cluster.miniray import MiniRay
 
 from umd_bench.config.errors import UserError
-from umd_bench.config.ray import RayConfig
+from umd_bench.config.launch.ray import RayConfig
 from umd_bench.orchestration.executors import EXECUTORS, Kind, start_executor
 from umd_bench.store import StageState, stage_state
 

@@ -12,16 +12,16 @@ from cluster.lab import CLUSTER, STATUS_SECONDS, wait_for
 from cluster.minislurm import MiniSlurm
 from orchestration.small import write_small
 
-from umd_bench.config.cluster import ClusterConfig
 from umd_bench.config.errors import UserError
-from umd_bench.config.resolve import Trial, load_sweep
-from umd_bench.data.pack import data_root
+from umd_bench.config.launch.cluster import ClusterConfig
+from umd_bench.config.sweep.resolve import Trial, load_sweep
+from umd_bench.data.packs.pack import data_root
 from umd_bench.orchestration.executors import Executor, start_executor
-from umd_bench.orchestration.executors.slurm_queue import SlurmQueue
-from umd_bench.orchestration.executors.submitit_jobs import SubmititExecutor
-from umd_bench.orchestration.plan import Node, build_graph
-from umd_bench.orchestration.runner import Progress, Runner
-from umd_bench.orchestration.worker import run_stage
+from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
+from umd_bench.orchestration.executors.jobs.slurm import SlurmQueue
+from umd_bench.orchestration.graph import Node, build_graph
+from umd_bench.orchestration.scheduler import Progress, Runner
+from umd_bench.orchestration.stage_process.run_stage import run_stage
 from umd_bench.store import RunDir
 
 pytestmark = pytest.mark.slow
@@ -70,7 +70,7 @@ def rank_1(run: RunDir) -> list[psutil.Process]:
         except psutil.Error:
             continue
         of_slurm = environment.get("SLURM_PROCID") == "1" and str(run.root.resolve()) in " ".join(words)
-        local = "umd_bench.orchestration.ranks" in words and words[-1] == "1" and process.cwd() == os.getcwd()  # noqa: PTH109
+        local = "umd_bench.orchestration.stage_process.ranks" in words and words[-1] == "1" and process.cwd() == os.getcwd()  # noqa: PTH109
         if "python" in words[0] and (of_slurm or local):
             found.append(process)
     return found

@@ -18,15 +18,16 @@ from safetensors.torch import load_file
 
 import umd_bench
 from umd_bench.config.errors import UserError
-from umd_bench.config.ray import RayConfig
-from umd_bench.config.resolve import load_trial
-from umd_bench.config.stage import StageSpec
-from umd_bench.config.training import TrainStage
-from umd_bench.orchestration.checks import prepare_data
-from umd_bench.orchestration.executors import Executor, Kind, ray_start, start_executor
-from umd_bench.orchestration.executors.ray_start import RunningRay
-from umd_bench.orchestration.plan import Node
-from umd_bench.orchestration.runner import Progress, Runner
+from umd_bench.config.launch.ray import RayConfig
+from umd_bench.config.sweep.resolve import load_trial
+from umd_bench.config.trial.stage_spec import StageSpec
+from umd_bench.config.trial.train_stage import TrainStage
+from umd_bench.orchestration.executors import Executor, Kind, start_executor
+from umd_bench.orchestration.executors.ray import cluster as ray_start
+from umd_bench.orchestration.executors.ray.cluster import RunningRay
+from umd_bench.orchestration.graph import Node
+from umd_bench.orchestration.preflight import prepare_data
+from umd_bench.orchestration.scheduler import Progress, Runner
 from umd_bench.store import RunDir, StageState
 
 pytestmark = pytest.mark.slow

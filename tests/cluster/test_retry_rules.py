@@ -10,15 +10,16 @@ import pytest
 from cluster import scripted_stage
 from orchestration.small import write_small
 
-from umd_bench.config.cluster import ClusterConfig
-from umd_bench.config.resolve import load_sweep
-from umd_bench.orchestration.executors import TRIES, Kind, submitit_jobs
-from umd_bench.orchestration.executors.queues import Look
-from umd_bench.orchestration.executors.records import Batch, Claim, Jobs
-from umd_bench.orchestration.executors.slurm_queue import OVER
-from umd_bench.orchestration.executors.submitit_jobs import SubmititExecutor
-from umd_bench.orchestration.plan import Node, build_graph
-from umd_bench.orchestration.runner import Progress, Runner
+from umd_bench.config.launch.cluster import ClusterConfig
+from umd_bench.config.sweep.resolve import load_sweep
+from umd_bench.orchestration.executors import TRIES, Kind
+from umd_bench.orchestration.executors.jobs import executor as submitit_jobs
+from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
+from umd_bench.orchestration.executors.jobs.queue_contract import Look
+from umd_bench.orchestration.executors.jobs.records import Batch, Claim, Jobs
+from umd_bench.orchestration.executors.jobs.slurm import OVER
+from umd_bench.orchestration.graph import Node, build_graph
+from umd_bench.orchestration.scheduler import Progress, Runner
 from umd_bench.store import RunDir, StageState, stage_state
 
 BATCH = {

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from cluster.lab import CLUSTER, STATUS_SECONDS
 from cluster.minislurm import MiniSlurm
+from orchestration.search.test_pruned_search import run, run_on
 from orchestration.stepping import STEPS, steps_of
-from orchestration.test_pruned_search import run, run_on
 
-from umd_bench.config.resolve import load_sweep
+from umd_bench.config.sweep.resolve import load_sweep
 from umd_bench.orchestration.executors import start_executor
-from umd_bench.orchestration.executors.submitit_jobs import SubmititExecutor
+from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
 from umd_bench.store import RunDir, StageState, read_sweep, stage_state
 
 pytestmark = pytest.mark.slow

@@ -12,8 +12,8 @@ from cluster.lab import Lab, wait_for
 from cluster.minislurm import MiniSlurm
 from cluster.test_slurm import ask_for, job_of, lives
 
-from umd_bench.config.cluster import load_cluster
 from umd_bench.config.errors import UserError
+from umd_bench.config.launch.cluster import load_cluster
 from umd_bench.orchestration.executors import Kind
 from umd_bench.store import StageState, stage_state
 

@@ -11,15 +11,16 @@ from cluster.lab import Lab, wait_for
 from cluster.minislurm import MiniSlurm
 from orchestration.small import write_small
 
-from umd_bench.config.cluster import ClusterConfig
 from umd_bench.config.errors import UserError
-from umd_bench.config.resolve import load_sweep
-from umd_bench.orchestration.detached import cancel_jobs, hand_over
-from umd_bench.orchestration.executors import Kind, submitit_jobs
-from umd_bench.orchestration.executors.queues import Queue
-from umd_bench.orchestration.executors.records import Jobs
-from umd_bench.orchestration.executors.submitit_jobs import SubmititExecutor
-from umd_bench.orchestration.plan import Node, build_graph
+from umd_bench.config.launch.cluster import ClusterConfig
+from umd_bench.config.sweep.resolve import load_sweep
+from umd_bench.orchestration.detach import cancel_jobs, hand_over
+from umd_bench.orchestration.executors import Kind
+from umd_bench.orchestration.executors.jobs import executor as submitit_jobs
+from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
+from umd_bench.orchestration.executors.jobs.queue_contract import Queue
+from umd_bench.orchestration.executors.jobs.records import Jobs
+from umd_bench.orchestration.graph import Node, build_graph
 from umd_bench.store import StageState, stage_state
 
 pytestmark = pytest.mark.slow

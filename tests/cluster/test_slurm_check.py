@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from cluster.minislurm import MiniSlurm
 
-from umd_bench.config.cluster import ClusterConfig
-from umd_bench.orchestration import node_probe
-from umd_bench.orchestration.findings import Finding
-from umd_bench.orchestration.node_probe import probe_node
-from umd_bench.orchestration.slurm_check import examine_slurm
+from umd_bench.config.launch.cluster import ClusterConfig
+from umd_bench.orchestration.doctor import node_probe
+from umd_bench.orchestration.doctor.finding import Finding
+from umd_bench.orchestration.doctor.node_probe import probe_node
+from umd_bench.orchestration.doctor.slurm import examine_slurm
 
 pytestmark = pytest.mark.slow
 SECONDS = 90.0

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from umd_bench.config.data import DataConfig
 from umd_bench.config.errors import UserError
-from umd_bench.config.generating import GenerateStage
-from umd_bench.config.model import ModelConfig
-from umd_bench.config.noise import NoiseConfig
-from umd_bench.config.probing import ProbeStage
-from umd_bench.config.resolve import load_trial
-from umd_bench.config.stage import COMPONENT_VERSIONS, StageSpec
-from umd_bench.config.training import CorruptionConfig, ImportStage, TrainStage
+from umd_bench.config.sweep.resolve import load_trial
+from umd_bench.config.trial.data import DataConfig
+from umd_bench.config.trial.generate_stage import GenerateStage
+from umd_bench.config.trial.model import ModelConfig
+from umd_bench.config.trial.noise import NoiseConfig
+from umd_bench.config.trial.probe_stage import ProbeStage
+from umd_bench.config.trial.stage_spec import COMPONENT_VERSIONS, StageSpec
+from umd_bench.config.trial.train_stage import CorruptionConfig, ImportStage, TrainStage
 
 STAGES = ("pretrain", "probe", "finetune", "finetune_probe", "generate")
 

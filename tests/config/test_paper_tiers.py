@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from umd_bench.config.generating import GenerateStage
-from umd_bench.config.probing import ProbeStage
-from umd_bench.config.resolve import Trial, load_sweep, load_trial
-from umd_bench.config.training import TrainStage
-from umd_bench.data.sources import SOURCES, data_facts
-from umd_bench.orchestration.checks import check_trials
+from umd_bench.config.sweep.resolve import Trial, load_sweep, load_trial
+from umd_bench.config.trial.generate_stage import GenerateStage
+from umd_bench.config.trial.probe_stage import ProbeStage
+from umd_bench.config.trial.train_stage import TrainStage
+from umd_bench.data.datasets import SOURCES, data_facts
+from umd_bench.orchestration.preflight import check_trials
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 GOLDEN = Path(__file__).parents[1] / "golden" / "lr_schedules.npz"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from umd_bench.config.search import Dimension, SearchConfig
+from umd_bench.config.sweep.search import Dimension, SearchConfig
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from umd_bench.data.latent_pack import LatentRequest, pack_latents
-from umd_bench.data.pack import Pack, pack
-from umd_bench.data.sources import DataSource, Splits
+from umd_bench.data.datasets import DataSource, Splits
+from umd_bench.data.packing.latents import LatentRequest, pack_latents
+from umd_bench.data.packs.pack import Pack, pack
 
 SIZE, FACTOR, CHANNELS = 16, 2, 4
 SHIFT, SCALE = 0.1, 0.7

@@ -13,7 +13,7 @@ import torch
 from data.small_vaes import CHANNELS, FACTOR, SCALE, SHIFT, SIZE, write_vae
 
 from umd_bench.config.errors import FieldError, UserError
-from umd_bench.data.loader import to_unit
+from umd_bench.data.batches.batches import to_unit
 from umd_bench.data.vae import CONFIG_FILE, WEIGHTS_FILE, encode, find_vae, load_vae
 
 CPU = torch.device("cpu")

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from umd_bench.config.model import ModelConfig
-from umd_bench.engine.model import AutoEncoder
-from umd_bench.engine.official import from_official
+from umd_bench.config.trial.model import ModelConfig
+from umd_bench.engine.networks.auto_encoder import AutoEncoder
+from umd_bench.engine.published.official import from_official
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TAGS = ("adaln0_nc0", "adaln1_nc0", "adaln1_nc10")

@@ -1,6 +1,6 @@
 """Prints how far this engine is from the official implementation, as the table of ``docs/parity.md``.
 
-    PYTHONPATH=tests/engine:tests/evaluation python tests/engine/parity_table.py
+    PYTHONPATH=tests python -m engine.parity_table
 
 Every number is the largest difference over the golden vectors of ``tests/golden`` (small-vision, commit 3d4555b, float32 on a
 CPU), relative to the largest expected value of the array unless the row says otherwise. The tests hold the tolerances.
@@ -12,22 +12,22 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from golden_files import HEADS, TAGS, arrays, images, tiny_model, worst, worst_by_row
+from engine.diffusion.test_objective import METHODS, gradients, official_loss
+from engine.golden_files import HEADS, TAGS, arrays, images, tiny_model, worst, worst_by_row
+from engine.test_samplers import config, seen_by_a_sampler
+from engine.training.test_optim import Leaves, largest_error, part, take_step, training
 from test_model import IMAGE, LABEL, MASK_NOISE, T, prediction
-from test_objective import METHODS, gradients, official_loss
-from test_optim import Leaves, largest_error, part, take_step, training
-from test_samplers import config, seen_by_a_sampler
 from test_statistics import gaussian
 from torch import Tensor
 
-from umd_bench.config.noise import NoiseConfig
-from umd_bench.config.training import OptimConfig
-from umd_bench.engine.noise_process import NoiseProcess
-from umd_bench.engine.official import from_official, to_official
-from umd_bench.engine.optim import build_optimizer, clip_grad_norm, learning_rate, set_learning_rate
+from umd_bench.config.trial.noise import NoiseConfig
+from umd_bench.config.trial.train_stage import OptimConfig
+from umd_bench.engine.diffusion.noise_process import NoiseProcess
+from umd_bench.engine.published.official import from_official, to_official
 from umd_bench.engine.samplers import SAMPLERS, Denoiser
-from umd_bench.evaluation.ridge import fit_ridge
-from umd_bench.evaluation.statistics import frechet_distance, inception_score
+from umd_bench.engine.training.optim import build_optimizer, clip_grad_norm, learning_rate, set_learning_rate
+from umd_bench.evaluation.metrics.frechet import frechet_distance, inception_score
+from umd_bench.evaluation.probes.ridge import fit_ridge
 
 Row = tuple[str, str]
 

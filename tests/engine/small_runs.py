@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from umd_bench.config.data import DataConfig
-from umd_bench.config.model import ModelConfig
-from umd_bench.config.noise import NoiseConfig
-from umd_bench.config.stage import StageSpec
-from umd_bench.config.training import CorruptionConfig, OptimConfig, TrainStage
-from umd_bench.config.trial import Resources
-from umd_bench.data.pack import Manifest, Pack, images_file, labels_file
-from umd_bench.data.sources import DataSource
+from umd_bench.config.trial.data import DataConfig
+from umd_bench.config.trial.model import ModelConfig
+from umd_bench.config.trial.noise import NoiseConfig
+from umd_bench.config.trial.stage_spec import StageSpec
+from umd_bench.config.trial.train_stage import CorruptionConfig, OptimConfig, TrainStage
+from umd_bench.config.trial.trial import Resources
+from umd_bench.data.datasets import DataSource
+from umd_bench.data.packs.pack import Manifest, Pack, images_file, labels_file
 from umd_bench.store.run import RunDir
 
 BATCH, STEPS = 8, 24

@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from umd_bench.config.generating import GenerateStage
-from umd_bench.config.noise import NoiseConfig
-from umd_bench.engine.noise_process import PREDICTIONS, NoiseProcess
+from umd_bench.config.trial.generate_stage import GenerateStage
+from umd_bench.config.trial.noise import NoiseConfig
+from umd_bench.engine.diffusion.noise_process import PREDICTIONS, NoiseProcess
+from umd_bench.engine.diffusion.schedules import SCHEDULES
 from umd_bench.engine.samplers import SAMPLERS, Denoiser
-from umd_bench.engine.schedules import SCHEDULES
 
 MU, S = 0.3, 0.5
 STEPS = (80, 160, 320, 640)

@@ -15,25 +15,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_runs import BATCH, SOURCE, made_up_pack, training
+from engine.small_runs import BATCH, SOURCE, made_up_pack, training
 from torch import Tensor
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from umd_bench.config.generating import GenerateStage
-from umd_bench.config.model import ModelConfig
-from umd_bench.config.noise import NoiseConfig
-from umd_bench.config.stage import StageSpec
-from umd_bench.config.training import AugmentConfig, OptimConfig
-from umd_bench.data.loader import Batches
-from umd_bench.data.pack import Pack
-from umd_bench.engine.initialise import build_model
-from umd_bench.engine.loop import same_bits_every_time, training_step
-from umd_bench.engine.model import AutoEncoder
-from umd_bench.engine.noise_process import NoiseProcess
+from umd_bench.config.trial.generate_stage import GenerateStage
+from umd_bench.config.trial.model import ModelConfig
+from umd_bench.config.trial.noise import NoiseConfig
+from umd_bench.config.trial.stage_spec import StageSpec
+from umd_bench.config.trial.train_stage import AugmentConfig, OptimConfig
+from umd_bench.data.batches.batches import Batches
+from umd_bench.data.packs.pack import Pack
+from umd_bench.engine.diffusion.noise_process import NoiseProcess
+from umd_bench.engine.diffusion.schedules import SCHEDULES
+from umd_bench.engine.networks.auto_encoder import AutoEncoder
+from umd_bench.engine.networks.initialise import build_model
 from umd_bench.engine.samplers import SAMPLERS, generate
-from umd_bench.engine.schedules import SCHEDULES
-from umd_bench.engine.state import TrainingState
+from umd_bench.engine.training.loop import same_bits_every_time, training_step
+from umd_bench.engine.training.state import TrainingState
 from umd_bench.store.run import RunDir
 
 GPU = torch.device("cuda", 0)
@@ -126,7 +126,7 @@ def test_a_training_step_and_its_batch_wait_for_nothing(first_moment: str, pack:
     optim = OptimConfig(ema=True, first_moment=first_moment)  # type: ignore[arg-type]
     spec = training(optim=optim, augment=AugmentConfig(crop_area_min=0.5, flip=True), loss_weight="min_snr")
     with made_up_gpu(monkeypatch):
-        monkeypatch.setattr("umd_bench.engine.state.build_model", without_values)
+        monkeypatch.setattr("umd_bench.engine.training.state.build_model", without_values)
         state, batches, process = stepping(spec, pack, GPU, resident=True)
         monkeypatch.setattr(torch.autograd, "backward", lambda loss: made_up_gradients(loss, state.model))
         with Watch():

@@ -7,18 +7,18 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from golden_files import arrays, images, tiny_model, worst
+from engine.golden_files import arrays, images, tiny_model, worst
 from torch import Tensor
 
-from umd_bench.config import generating
 from umd_bench.config.errors import FieldError
-from umd_bench.config.generating import GenerateStage
-from umd_bench.config.model import ModelConfig
-from umd_bench.config.noise import NoiseConfig
-from umd_bench.engine.compiling import compile_model, own_graphs
-from umd_bench.engine.initialise import build_model
-from umd_bench.engine.noise_process import NoiseProcess
+from umd_bench.config.trial import generate_stage
+from umd_bench.config.trial.generate_stage import GenerateStage
+from umd_bench.config.trial.model import ModelConfig
+from umd_bench.config.trial.noise import NoiseConfig
+from umd_bench.engine.diffusion.noise_process import NoiseProcess
+from umd_bench.engine.networks.initialise import build_model
 from umd_bench.engine.samplers import SAMPLERS, Denoiser, Sampler, ddim, generate, official_times, sample_noise
+from umd_bench.engine.training.compiling import compile_model, own_graphs
 
 COSINE = NoiseProcess(NoiseConfig())
 
@@ -159,7 +159,7 @@ def test_no_guidance_costs_one_pass_of_the_batch_and_guidance_one_of_twice_as_ma
 
 
 def test_the_configuration_lists_the_samplers() -> None:
-    assert sorted(SAMPLERS) == sorted(generating.SAMPLERS)
+    assert sorted(SAMPLERS) == sorted(generate_stage.SAMPLERS)
 
 
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))

@@ -9,9 +9,9 @@ from engine.published.published_files import dit_state, mae_state
 from torch import Tensor
 
 from umd_bench.config.errors import UserError
-from umd_bench.config.model import ModelConfig
-from umd_bench.engine.initialise import build_model
-from umd_bench.engine.model import AutoEncoder
+from umd_bench.config.trial.model import ModelConfig
+from umd_bench.engine.networks.auto_encoder import AutoEncoder
+from umd_bench.engine.networks.initialise import build_model
 from umd_bench.engine.published.dit import DiT, read_dit
 from umd_bench.engine.published.mae import MaeEncoder, read_mae
 from umd_bench.engine.timm_vit import ARCHITECTURE, TimmViT, to_timm

@@ -15,20 +15,20 @@ from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
-from small_runs import BATCH, Killed, after, made_up_pack, run_of, training
+from engine.small_runs import BATCH, Killed, after, made_up_pack, run_of, training
 from torch import Tensor
 
-from umd_bench.config.noise import NoiseConfig
-from umd_bench.config.stage import StageSpec
-from umd_bench.config.training import CorruptionConfig, OptimConfig, TrainStage
-from umd_bench.engine import parallel
-from umd_bench.engine.corruption import draw_noise
-from umd_bench.engine.initialise import build_model
-from umd_bench.engine.loop import follow, train, training_step
-from umd_bench.engine.noise_process import NoiseProcess
-from umd_bench.engine.objective import Losses, umd_loss
-from umd_bench.engine.parallel import Group
-from umd_bench.engine.state import TrainingState
+from umd_bench.config.trial.noise import NoiseConfig
+from umd_bench.config.trial.stage_spec import StageSpec
+from umd_bench.config.trial.train_stage import CorruptionConfig, OptimConfig, TrainStage
+from umd_bench.engine.diffusion.corruption import draw_noise
+from umd_bench.engine.diffusion.noise_process import NoiseProcess
+from umd_bench.engine.diffusion.objective import Losses, umd_loss
+from umd_bench.engine.networks.initialise import build_model
+from umd_bench.engine.training import parallel
+from umd_bench.engine.training.loop import follow, train, training_step
+from umd_bench.engine.training.parallel import Group
+from umd_bench.engine.training.state import TrainingState
 
 WAIT = timedelta(seconds=60)
 CPU = torch.device("cpu")

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 import torch.nn.functional as F
-from comparison import Row
+from evaluation.comparison import Row
 from torch import Tensor
 
-from umd_bench.evaluation import efficientnet, inception, timm_features
+from umd_bench.evaluation.extractors import efficientnet, inception, timm_models
 
 
 def rows() -> list[Row]:
@@ -149,7 +149,7 @@ def resize_rows() -> Iterator[Row]:
 
     for side in (64, 256):
         x = images(2, side)
-        ours = timm_features.resized(x, 224)
+        ours = timm_models.resized(x, 224)
         theirs = resize(x.float(), [224, 224], InterpolationMode.BICUBIC, antialias=True)
         yield Row(f"bicubic with antialiasing, {side} -> 224 px", "torchvision", _difference(ours, theirs))
         pillow = [

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from comparison import Row
+from evaluation.comparison import Row
 from scipy.linalg import sqrtm, svdvals
 from torch import Tensor
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
@@ -24,9 +24,9 @@ from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, i
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
-from umd_bench.evaluation.kernel_distance import kernel_distance
-from umd_bench.evaluation.neighbours import precision_recall
-from umd_bench.evaluation.statistics import Gaussian, Moments, frechet_distance, inception_score
+from umd_bench.evaluation.metrics.frechet import Gaussian, Moments, frechet_distance, inception_score
+from umd_bench.evaluation.metrics.kid import kernel_distance
+from umd_bench.evaluation.metrics.precision_recall import precision_recall
 
 
 def rows() -> list[Row]:

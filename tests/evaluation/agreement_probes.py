@@ -11,16 +11,16 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from comparison import Row
+from evaluation.comparison import Row
 from numpy.typing import NDArray
 from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.neighbors import KNeighborsClassifier
 
-from umd_bench.bench.plain_linear import plain_linear
-from umd_bench.config.probing import LinearConfig
-from umd_bench.evaluation.knn import TEMPERATURE, knn_accuracies, nearest
-from umd_bench.evaluation.linear import Heads, train_heads
-from umd_bench.evaluation.ridge import fit_ridge, fit_ridge_path
+from umd_bench.bench.plain.linear_probe import plain_linear
+from umd_bench.config.trial.probe_stage import LinearConfig
+from umd_bench.evaluation.probes.knn import TEMPERATURE, knn_accuracies, nearest
+from umd_bench.evaluation.probes.linear_probe import Heads, train_heads
+from umd_bench.evaluation.probes.ridge import fit_ridge, fit_ridge_path
 
 RIDGES = (0.1, 10.0, 1024.0, 1e5)
 BIAS = 100.0

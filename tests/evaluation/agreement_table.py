@@ -1,6 +1,6 @@
 """Writes how far the evaluation is from independent implementations into ``docs/evaluation.md``, between its markers.
 
-    OMP_NUM_THREADS=1 python tests/evaluation/agreement_table.py
+    OMP_NUM_THREADS=1 PYTHONPATH=tests python -m evaluation.agreement_table
 
 Every module beside this one that is called ``agreement_*`` and has ``rows()`` gives some of the rows: what is compared, with
 whom, the relative difference. The tests hold the tolerances.
@@ -9,12 +9,11 @@ whom, the relative difference. The tests hold the tolerances.
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from comparison import Row
+from evaluation.comparison import Row
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "evaluation.md"
@@ -24,7 +23,7 @@ BEGIN, END = "<!-- agreement -->", "<!-- /agreement -->"
 def collected() -> list[Row]:
     """The rows of every module, in the order of their names with the scores first."""
     names = sorted((path.stem for path in HERE.glob("agreement_*.py")), key=lambda name: (name != "agreement_metrics", name))
-    modules = [importlib.import_module(name) for name in names if name != Path(__file__).stem]
+    modules = [importlib.import_module(f"evaluation.{name}") for name in names if name != Path(__file__).stem]
     return [row for module in modules for row in module.rows()]
 
 
@@ -44,6 +43,5 @@ def write(page: Path = PAGE) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(HERE))
     torch.set_num_threads(1)
     write()

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from umd_bench.config.model import ModelConfig
-from umd_bench.config.noise import NoiseConfig
-from umd_bench.config.stage import StageSpec
-from umd_bench.config.training import CorruptionConfig, OptimConfig, TrainStage
-from umd_bench.config.trial import Resources
-from umd_bench.data.pack import Pack, data_root, open_pack
-from umd_bench.engine.initialise import build_model
-from umd_bench.engine.snapshot import publish_snapshot
+from umd_bench.config.trial.model import ModelConfig
+from umd_bench.config.trial.noise import NoiseConfig
+from umd_bench.config.trial.stage_spec import StageSpec
+from umd_bench.config.trial.train_stage import CorruptionConfig, OptimConfig, TrainStage
+from umd_bench.config.trial.trial import Resources
+from umd_bench.data.packs.pack import Pack, data_root, open_pack
+from umd_bench.engine.networks.initialise import build_model
+from umd_bench.engine.training.snapshot import publish_snapshot
 from umd_bench.store.run import RunDir
 
 NIMG = 8

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from agreement_extractors import efficientnet_rows, inception_rows, resize_rows
-from comparison import Row
+from evaluation.agreement_extractors import efficientnet_rows, inception_rows, resize_rows
+from evaluation.comparison import Row
 
 TOLERANCE = 1e-5  # float32, of networks fifty layers deep
 

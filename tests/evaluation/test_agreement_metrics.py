@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from agreement_metrics import rows
-from agreement_table import BEGIN, END, PAGE, table
-from comparison import Row
+from evaluation.agreement_metrics import rows
+from evaluation.agreement_table import BEGIN, END, PAGE, table
+from evaluation.comparison import Row
 
 ROWS = rows()
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agreement_probes import knn_rows, linear_rows, ridge_rows
-from comparison import Row
+from evaluation.agreement_probes import knn_rows, linear_rows, ridge_rows
+from evaluation.comparison import Row
 
 
 def assert_agree(rows: list[Row], n: int, tolerance: float) -> None:

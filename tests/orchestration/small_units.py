@@ -6,8 +6,8 @@ from pathlib import Path
 
 from orchestration.small import SMALL, write_small
 
-from umd_bench.config.resolve import load_sweep
-from umd_bench.config.stage import StageSpec
+from umd_bench.config.sweep.resolve import load_sweep
+from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.store import RunDir
 
 END = 640

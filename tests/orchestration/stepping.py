@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from umd_bench.config.training import TrainStage
+from umd_bench.config.trial.train_stage import TrainStage
 from umd_bench.orchestration.executors.contract import Beside, Ended, Kind, Outcome
 from umd_bench.store import Failure, RunDir
 

@@ -9,11 +9,11 @@ import pytest
 from orchestration.small import SMALL, write_small
 
 from umd_bench.config.errors import UserError
-from umd_bench.config.resolve import Trial, load_sweep
-from umd_bench.data.pack import data_root
-from umd_bench.evaluation import inception, recipes
-from umd_bench.orchestration.checks import check_trials, check_weights
-from umd_bench.orchestration.execute import Site, prepare
+from umd_bench.config.sweep.resolve import Trial, load_sweep
+from umd_bench.data.packs.pack import data_root
+from umd_bench.evaluation.extractors import classifier_recipes, inception
+from umd_bench.orchestration.launch import Site, prepare
+from umd_bench.orchestration.preflight import check_trials, check_weights
 
 pytestmark = pytest.mark.usefixtures("no_weights_of_this_machine")
 
@@ -40,10 +40,10 @@ def test_weights_of_another_hash_stop_it_too(tmp_path: Path, monkeypatch: pytest
     path.write_bytes(b"others")
     with pytest.raises(UserError, match="is not the Inception-v3 that FID is defined by"):
         check_weights(trials(tmp_path, inception.NAME), tmp_path / "results")
-    for file in recipes.WEIGHTS.glob("digits_cnn.*"):
+    for file in classifier_recipes.WEIGHTS.glob("digits_cnn.*"):
         shutil.copy(file, tmp_path)
     (tmp_path / "digits_cnn.safetensors").write_bytes(b"others")
-    monkeypatch.setattr(recipes, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(classifier_recipes, "WEIGHTS", tmp_path)
     with pytest.raises(UserError, match="is not the extractor that scores were made with"):
         prepare(load_sweep(write_small(tmp_path)).trials, Site(tmp_path / "results", data_root(), "inline"))
     assert not (tmp_path / "results").exists()

@@ -13,14 +13,14 @@ from data.small_vaes import SIZE, TINIES, pack_small, write_vae
 from PIL import Image
 
 from umd_bench.config.errors import UserError
-from umd_bench.config.generating import GenerateStage
-from umd_bench.config.resolve import Trial, load_trial
-from umd_bench.data.pack import open_data, pack
-from umd_bench.data.sources import SOURCES
-from umd_bench.engine.snapshot import load_snapshot
-from umd_bench.orchestration.adhoc import draw_samples, evaluation_trial
-from umd_bench.orchestration.checks import check_trials, prepare_data
-from umd_bench.orchestration.worker import run_stage
+from umd_bench.config.sweep.resolve import Trial, load_trial
+from umd_bench.config.trial.generate_stage import GenerateStage
+from umd_bench.data.datasets import SOURCES
+from umd_bench.data.packs.pack import open_data, pack
+from umd_bench.engine.training.snapshot import load_snapshot
+from umd_bench.orchestration.preflight import check_trials, prepare_data
+from umd_bench.orchestration.runs.evaluate import draw_samples, evaluation_trial
+from umd_bench.orchestration.stage_process.run_stage import run_stage
 from umd_bench.store import RunDir, StageState, stage_state
 
 DATA = f"data={{name: tinies, size: {SIZE}, vae: vae-f2c4}}"

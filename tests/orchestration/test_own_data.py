@@ -9,11 +9,11 @@ from data.pictures import class_folders
 from rich.console import Console
 
 from umd_bench.config.errors import UserError
-from umd_bench.config.resolve import load_trial
-from umd_bench.data.packing import PackOptions, pack_data
-from umd_bench.orchestration.checks import check_trials
-from umd_bench.orchestration.execute import Site, execute, prepare
-from umd_bench.orchestration.exporting import export_run
+from umd_bench.config.sweep.resolve import load_trial
+from umd_bench.data.packing.images import PackOptions, pack_data
+from umd_bench.orchestration.launch import Site, execute, prepare
+from umd_bench.orchestration.preflight import check_trials
+from umd_bench.orchestration.runs.export_weights import export_run
 from umd_bench.store import RunDir
 
 TRIAL = """

@@ -10,15 +10,15 @@ from orchestration.small import SMALL, write_small
 from rich.console import Console
 
 from umd_bench.config.errors import UserError
-from umd_bench.config.resolve import load_sweep, load_trial
-from umd_bench.data.digits import read as read_digits
-from umd_bench.data.pack import data_root, open_pack
-from umd_bench.data.sources import SOURCES, DataSource, Splits
-from umd_bench.orchestration.checks import check_trials
-from umd_bench.orchestration.execute import Site, execute, prepare
-from umd_bench.orchestration.plan import sweep_record
-from umd_bench.reporting.frames import long_table
-from umd_bench.reporting.summary import summarize
+from umd_bench.config.sweep.resolve import load_sweep, load_trial
+from umd_bench.data.builtin.digits import read as read_digits
+from umd_bench.data.datasets import SOURCES, DataSource, Splits
+from umd_bench.data.packs.pack import data_root, open_pack
+from umd_bench.orchestration.graph import sweep_record
+from umd_bench.orchestration.launch import Site, execute, prepare
+from umd_bench.orchestration.preflight import check_trials
+from umd_bench.reporting.frames.long_frame import long_table
+from umd_bench.reporting.statistics.summary import summarize
 from umd_bench.store import RunDir, write_sweep
 
 OTHER = SMALL.replace(

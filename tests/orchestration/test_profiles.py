@@ -10,15 +10,15 @@ import torch
 from evaluation.small_parents import digits, parent_run
 from PIL import Image
 
-from umd_bench.config.documents import Document
+from umd_bench.config.documents.document import Document
+from umd_bench.config.documents.validation import validate
 from umd_bench.config.errors import UserError
-from umd_bench.config.generating import GenerateStage
-from umd_bench.config.profiles import load_profile, profile_names
-from umd_bench.config.validation import validate
-from umd_bench.data.pack import data_root
-from umd_bench.evaluation.sample_files import open_samples
-from umd_bench.orchestration.adhoc import draw_samples, evaluation_trial, left_out
-from umd_bench.orchestration.checks import check_trials
+from umd_bench.config.sweep.score_profiles import load_profile, profile_names
+from umd_bench.config.trial.generate_stage import GenerateStage
+from umd_bench.data.packs.pack import data_root
+from umd_bench.evaluation.samples.sample_files import open_samples
+from umd_bench.orchestration.preflight import check_trials
+from umd_bench.orchestration.runs.evaluate import draw_samples, evaluation_trial, left_out
 from umd_bench.store import RunDir
 from umd_bench.store.files import write_json
 

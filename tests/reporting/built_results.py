@@ -15,11 +15,11 @@ from typing import Any
 
 import yaml
 
-from umd_bench.config.generating import GenerateStage
-from umd_bench.config.probing import ProbeStage
-from umd_bench.config.resolve import Trial, load_sweep
-from umd_bench.config.stage import StageSpec
-from umd_bench.config.training import TrainStage
+from umd_bench.config.sweep.resolve import Trial, load_sweep
+from umd_bench.config.trial.generate_stage import GenerateStage
+from umd_bench.config.trial.probe_stage import ProbeStage
+from umd_bench.config.trial.stage_spec import StageSpec
+from umd_bench.config.trial.train_stage import TrainStage
 from umd_bench.store import Failure, RunDir, SweepRecord, TrialRecord, write_sweep
 from umd_bench.store.files import write_json
 

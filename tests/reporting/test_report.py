@@ -15,10 +15,10 @@ import pytest
 import rich.console
 from reporting.built_results import TWO_ARMS, build_sweep
 
-from umd_bench.reporting import figures, tables
-from umd_bench.reporting.frames import cost_table
+from umd_bench.reporting.frames.long_frame import cost_table
+from umd_bench.reporting.pages import figures, tables
 from umd_bench.reporting.report import cost_summary, print_report, write_report
-from umd_bench.reporting.summary import summarize
+from umd_bench.reporting.statistics.summary import summarize
 from umd_bench.store import RunDir, read_sweep
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from umd_bench.config.errors import UserError
-from umd_bench.config.resolve import load_trial
+from umd_bench.config.sweep.resolve import load_trial
 from umd_bench.store import Failure, RunDir, StageBusy, StageState, stage_state
 from umd_bench.store.files import link_new, read_json, require_writable, write_atomic, write_json
 

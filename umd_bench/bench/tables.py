@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from umd_bench.bench.machine import Machine
-from umd_bench.bench.rates import Rate, Ratio
+from umd_bench.bench.timing.machine import Machine
+from umd_bench.bench.timing.rates import Rate, Ratio
 
 
 @dataclass(frozen=True)

@@ -37,12 +37,12 @@ def bench_data_verb(
     from rich.console import Console
     from rich.table import Table
 
-    from umd_bench.bench.data import bench_data
-    from umd_bench.config.data import DataConfig
-    from umd_bench.config.documents import Document
+    from umd_bench.bench.measurements.data import bench_data
+    from umd_bench.config.documents.document import Document
+    from umd_bench.config.documents.validation import validate
     from umd_bench.config.errors import FieldError, one_of
-    from umd_bench.config.validation import validate
-    from umd_bench.orchestration.worker import device_name
+    from umd_bench.config.trial.data import DataConfig
+    from umd_bench.orchestration.stage_process.run_stage import device_name
 
     if device not in ("auto", "cpu", "cuda"):
         raise FieldError("--device", device, one_of(("auto", "cpu", "cuda")))
@@ -95,8 +95,8 @@ def bench_train_verb(
     as_json: JsonOption = False,
 ) -> None:
     """Measure the training step: images a second, of the peak, memory; a tier's step, or a model's by its name."""
-    from umd_bench.bench.peak import precisions_of
-    from umd_bench.bench.train import bench_train, train_spec
+    from umd_bench.bench.measurements.train import bench_train, train_spec
+    from umd_bench.bench.timing.peak import precisions_of
     from umd_bench.config.errors import UserError
 
     if tier is None and model is None:
@@ -137,8 +137,8 @@ def bench_sample_verb(
     as_json: JsonOption = False,
 ) -> None:
     """Measure sampling: images a second for each sampler and number of steps."""
-    from umd_bench.bench.peak import precisions_of
-    from umd_bench.bench.sample import bench_sample
+    from umd_bench.bench.measurements.sample import bench_sample
+    from umd_bench.bench.timing.peak import precisions_of
 
     asked = precisions_of([precision])[0]
     where, machine = here(device, threads)
@@ -172,7 +172,7 @@ def bench_fid_verb(
     as_json: JsonOption = False,
 ) -> None:
     """Measure the Fréchet distance against scipy's matrix square root, and extractors' images a second."""
-    from umd_bench.bench.fid import WIDTHS, bench_fid
+    from umd_bench.bench.measurements.fid import WIDTHS, bench_fid
 
     where, machine = here(device, threads)
     widths, extractors = tuple(width or WIDTHS), tuple(extractor or ())
@@ -193,7 +193,7 @@ def bench_probe_verb(
     as_json: JsonOption = False,
 ) -> None:
     """Measure the probes on the CPU against scikit-learn, timm's LARS and a plain loop."""
-    from umd_bench.bench.probe import bench_probe
+    from umd_bench.bench.measurements.probe import bench_probe
 
     where, machine = here("cpu", threads)
     show(

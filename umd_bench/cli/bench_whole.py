@@ -19,10 +19,10 @@ from umd_bench.cli.shared import DataOption, console
 if TYPE_CHECKING:
     import torch
 
-    from umd_bench.bench.machine import Machine
-    from umd_bench.bench.scale import Growth, ScaleFinding
-    from umd_bench.bench.startup import StartupFinding
+    from umd_bench.bench.measurements.scale import Growth, ScaleFinding
+    from umd_bench.bench.measurements.startup import StartupFinding
     from umd_bench.bench.tables import Finding
+    from umd_bench.bench.timing.machine import Machine
 
     Job = Callable[[Progress], Finding]
 
@@ -94,11 +94,11 @@ def bench_all_verb(
 
 def _everything(where: torch.device, machine: Machine) -> list[tuple[str, Job]]:
     """Each benchmark with the command that repeats it alone."""
-    from umd_bench.bench.data import bench_data
-    from umd_bench.bench.fid import bench_fid
-    from umd_bench.bench.probe import bench_probe
-    from umd_bench.bench.sample import bench_sample
-    from umd_bench.bench.train import bench_train, train_spec
+    from umd_bench.bench.measurements.data import bench_data
+    from umd_bench.bench.measurements.fid import bench_fid
+    from umd_bench.bench.measurements.probe import bench_probe
+    from umd_bench.bench.measurements.sample import bench_sample
+    from umd_bench.bench.measurements.train import bench_train, train_spec
     from umd_bench.cli.shared import folder_of_data
 
     def train(tier: str, model: str | None, batch: int | None, repeats: int) -> tuple[str, Job]:
@@ -163,9 +163,9 @@ def _startup(
     stages: int, executor: str, repeats: int, data_root: Path | None, machine: Machine, progress: Progress
 ) -> StartupFinding:
     """Processes and sweeps as they begin, and stages that do nothing on warm workers."""
-    from umd_bench.bench.startup import Note, bench_startup, until_first_stage
+    from umd_bench.bench.measurements.overhead import measure_overhead
+    from umd_bench.bench.measurements.startup import Note, bench_startup, until_first_stage
     from umd_bench.cli.shared import folder_of_data
-    from umd_bench.orchestration.overhead import measure_overhead
 
     begun = []
     for repeat in range(min(3, repeats)):
@@ -183,7 +183,7 @@ def _startup(
 
 
 def _scale(largest: int, repeats: int, where: torch.device, machine: Machine, progress: Progress) -> ScaleFinding:
-    from umd_bench.bench.scale import ScaleFinding, training_growths
+    from umd_bench.bench.measurements.scale import ScaleFinding, training_growths
 
     growths = training_growths(repeats=max(3, repeats), device=where, progress=progress)
     growths.append(_runner_growth(largest, progress))
@@ -194,8 +194,8 @@ def _scale(largest: int, repeats: int, where: torch.device, machine: Machine, pr
 
 def _runner_growth(largest: int, progress: Progress) -> Growth:
     """Stages that do nothing on one warm Ray worker, until the last has its result."""
-    from umd_bench.bench.scale import Growth
-    from umd_bench.orchestration.overhead import measure_overhead
+    from umd_bench.bench.measurements.overhead import measure_overhead
+    from umd_bench.bench.measurements.scale import Growth
 
     sizes = tuple(size for size in SIZES if size <= largest)
     seconds = tuple(measure_overhead(stages=size, workers=1, progress=progress).seconds for size in sizes)
@@ -205,11 +205,11 @@ def _runner_growth(largest: int, progress: Progress) -> Growth:
 def _folder_growths(folder: Path, largest: int, repeats: int, progress: Progress) -> list[Growth]:
     from rich.console import Console
 
-    from umd_bench.bench.folders import NAME, made_up_axis_sweep, made_up_results, made_up_sweep, record_of
-    from umd_bench.bench.scale import counted_growth
-    from umd_bench.config.resolve import load_sweep
-    from umd_bench.orchestration.plan import build_graph, trial_records
-    from umd_bench.orchestration.status import status_table
+    from umd_bench.bench.measurements.scale import counted_growth
+    from umd_bench.bench.timing.folders import NAME, made_up_axis_sweep, made_up_results, made_up_sweep, record_of
+    from umd_bench.config.sweep.resolve import load_sweep
+    from umd_bench.orchestration.graph import build_graph, trial_records
+    from umd_bench.orchestration.monitor.status import status_table
     from umd_bench.reporting.report import print_report
     from umd_bench.store import write_sweep
 

@@ -10,8 +10,8 @@ import typer
 from umd_bench.cli.shared import DataOption, SizeOption, console, folder_of_data
 
 if TYPE_CHECKING:
-    from umd_bench.data.listing import Listing
-    from umd_bench.data.pack import Pack
+    from umd_bench.data.packs.listing import Listing
+    from umd_bench.data.packs.pack import Pack
 
 app = typer.Typer(help="Data sets: list, pack, verify.", no_args_is_help=True)
 
@@ -21,7 +21,7 @@ def data_list(data_root: DataOption = None) -> None:
     """List the data sets, and which of them are packed where."""
     from rich.table import Table
 
-    from umd_bench.data.listing import list_data
+    from umd_bench.data.packs.listing import list_data
 
     root = folder_of_data(data_root)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -68,8 +68,8 @@ def data_pack(
     With --vae its images are then encoded into latents, which are a pack of their own.
     """
     from umd_bench.cli.packing import PackingProgress
-    from umd_bench.data.pack import pack
-    from umd_bench.data.packing import PackOptions, pack_data
+    from umd_bench.data.packing.images import PackOptions, pack_data
+    from umd_bench.data.packs.pack import pack
 
     options = PackOptions(
         size=size,
@@ -84,7 +84,7 @@ def data_pack(
     )
     request = None
     if vae is not None:
-        from umd_bench.data.latent_pack import LatentRequest, pack_latents
+        from umd_bench.data.packing.latents import LatentRequest, pack_latents
 
         request = LatentRequest.checked(
             name, folder_of_data(out), vae, vae_name=vae_name, size=size, precision=vae_precision, device=device
@@ -110,8 +110,8 @@ def data_verify(
     """Compare packed files with the sums in their manifests."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    from umd_bench.data.listing import bytes_of, find_packs
-    from umd_bench.data.pack import verify
+    from umd_bench.data.packs.listing import bytes_of, find_packs
+    from umd_bench.data.packs.pack import verify
 
     packs = find_packs(which, folder_of_data(data_root), size)
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
@@ -125,7 +125,7 @@ def data_verify(
 
 
 def _row(listing: Listing) -> tuple[str, ...]:
-    from umd_bench.data.listing import bytes_of
+    from umd_bench.data.packs.listing import bytes_of
 
     images = "\n".join(f"{count:,} {split}" for split, count in listing.images.items()) or "-"
     size = str(listing.size) if listing.size is not None else "any" if not listing.own else ""
@@ -135,7 +135,7 @@ def _row(listing: Listing) -> tuple[str, ...]:
 
 
 def _print_pack(packed: Pack) -> None:
-    from umd_bench.data.manifest import SKIPPED_FILE
+    from umd_bench.data.packs.manifest import SKIPPED_FILE
 
     manifest = packed.manifest
     counts = ", ".join(f"{count:,} {split}" for split, count in manifest.counts.items())

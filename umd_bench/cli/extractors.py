@@ -23,7 +23,7 @@ def extractor_list() -> None:
     """List the feature extractors: what they read and give, and the hashes of their weights."""
     from rich.table import Table
 
-    from umd_bench.evaluation.catalogue import catalogue
+    from umd_bench.evaluation.extractors.catalogue import catalogue
 
     entries = list(catalogue())
     table = Table("name", "features", "takes", "data", "resize", "weights", "licence", box=None, pad_edge=False)
@@ -56,8 +56,8 @@ def extractor_fetch(
     """Download an extractor's published weights. Nothing else ever downloads any."""
     from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
-    from umd_bench.evaluation.known_extractors import published_weights
-    from umd_bench.evaluation.weights import fetch
+    from umd_bench.evaluation.extractors.registry import published_weights
+    from umd_bench.evaluation.extractors.weight_files import fetch
 
     published = published_weights(name)
     with Progress(*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn(), console=console) as progress:
@@ -78,7 +78,7 @@ def extractor_train(
     data_root: DataOption = None,
 ) -> None:
     """Train a small classifier whose features a Fréchet distance can use. The committed weights were made by this command."""
-    from umd_bench.evaluation.classifier import train_extractor
+    from umd_bench.evaluation.extractors.classifier import train_extractor
 
     train_extractor(name, out, folder_of_data(data_root))
     console.print(f"wrote {out / name}.safetensors and its description", highlight=False)

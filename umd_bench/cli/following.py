@@ -15,7 +15,7 @@ SweepName = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name.
 @app.command()
 def watch(name: SweepName, results: ResultsOption = RESULTS) -> None:
     """Follow a sweep until it is complete, whoever runs it. Ctrl-C leaves and touches nothing."""
-    from umd_bench.orchestration.watch import watch as follow
+    from umd_bench.orchestration.monitor.watch import watch as follow
 
     follow(results, name, console)
 
@@ -30,8 +30,8 @@ def logs(
     results: ResultsOption = RESULTS,
 ) -> None:
     """Show what the stages of a trial, or one run, did last: metrics, warnings, failures, what the process printed."""
-    from umd_bench.orchestration.finding import find_stages
-    from umd_bench.orchestration.logs import show_logs
+    from umd_bench.orchestration.monitor.logs import show_logs
+    from umd_bench.orchestration.monitor.lookup import find_stages
 
     try:
         show_logs(find_stages(results, what), typer.echo, lines=lines, follow=follow)
@@ -51,7 +51,7 @@ def retry(
     results: ResultsOption = RESULTS,
 ) -> None:
     """Give a sweep's failed stages another try, and nothing else. A sweep at work takes them up at once."""
-    from umd_bench.orchestration.retrying import retry as set_aside
+    from umd_bench.orchestration.retry import retry as set_aside
 
     retried = set_aside(results, name, state=state, fingerprint=fingerprint)
     for stage in retried:

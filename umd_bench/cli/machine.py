@@ -29,7 +29,7 @@ def version_and_exit(asked: bool) -> None:
     import importlib.metadata
 
     import umd_bench
-    from umd_bench.orchestration.provenance import commit
+    from umd_bench.orchestration.stage_process.provenance import commit
 
     of_commit = f" (commit {found})" if (found := commit()) is not None else ""
     try:
@@ -55,7 +55,7 @@ def schema(
     what: Annotated[str, typer.Argument(help="sweep or trial.")] = "sweep",
 ) -> None:
     """Print the JSON Schema of a sweep or trial file."""
-    from umd_bench.config.resolve import json_schema
+    from umd_bench.config.sweep.resolve import json_schema
 
     sys.stdout.write(json_schema(what))
 
@@ -81,7 +81,7 @@ def doctor(
     """Check this machine, and the cluster it talks to: each line passes, warns or fails, with the remedy. Exit code 1 when
     one fails."""
     from umd_bench.config.errors import UserError
-    from umd_bench.orchestration.doctor import Aim, examine
+    from umd_bench.orchestration.doctor.doctor import Aim, examine
     from umd_bench.orchestration.executors import check_name
     from umd_bench.tracking.projector import look_at_store
 

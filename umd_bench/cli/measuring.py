@@ -14,8 +14,8 @@ from umd_bench.cli.shared import console
 if TYPE_CHECKING:
     import torch
 
-    from umd_bench.bench.machine import Machine
     from umd_bench.bench.tables import Finding
+    from umd_bench.bench.timing.machine import Machine
 
 Progress = Callable[[str], None]
 RepeatsOption = Annotated[int, typer.Option("--repeats", min=1, help="Measurements of each, in turn.")]
@@ -26,8 +26,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the numbers as J
 
 def here(device: str, threads: int | None) -> tuple[torch.device, Machine]:
     """The device that is asked for, and the machine's facts as they are before anything is measured."""
-    from umd_bench.bench.machine import device_here, machine_facts
-    from umd_bench.orchestration.worker import device_name
+    from umd_bench.bench.timing.machine import device_here, machine_facts
+    from umd_bench.orchestration.stage_process.run_stage import device_name
 
     where = device_here(device)
     return where, machine_facts(where, threads, device_name(device))

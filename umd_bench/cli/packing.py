@@ -12,7 +12,7 @@ from rich.progress import Progress as Bar
 from umd_bench.cli.shared import console
 
 if TYPE_CHECKING:
-    from umd_bench.data.writing import Progress
+    from umd_bench.data.packs.writer import Progress
 
 _LOG_EVERY_S = 30.0
 

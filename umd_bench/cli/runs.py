@@ -53,7 +53,7 @@ def train(
     data_root: DataOption = None,
 ) -> None:
     """Run one trial, all of its stages, and print what came out."""
-    from umd_bench.config.resolve import load_trial
+    from umd_bench.config.sweep.resolve import load_trial
 
     site = site_of(
         on,
@@ -91,10 +91,10 @@ def sample(
     data_root: DataOption = None,
 ) -> None:
     """Draw images from a trained run into one PNG grid, or all of them into a file that other evaluations read."""
-    from umd_bench.config.documents import Document
-    from umd_bench.config.generating import GenerateStage
-    from umd_bench.config.validation import validate
-    from umd_bench.orchestration.adhoc import draw_samples
+    from umd_bench.config.documents.document import Document
+    from umd_bench.config.documents.validation import validate
+    from umd_bench.config.trial.generate_stage import GenerateStage
+    from umd_bench.orchestration.runs.evaluate import draw_samples
 
     asked = {"n": n, "steps": steps, "cfg_scale": cfg_scale, "cfg_interval": cfg_interval, "eta": eta, "sampler": sampler}
     settings = validate(GenerateStage, Document({"parent": "run", "extractor": "none", **asked}))
@@ -120,7 +120,7 @@ def evaluate(
     data_root: DataOption = None,
 ) -> None:
     """Probe a trained run and score its samples; --set probe.shots=[1,10] or probe.protocol=full or generate.n=1000."""
-    from umd_bench.orchestration.adhoc import evaluation_trial, left_out, sweeps_stages
+    from umd_bench.orchestration.runs.evaluate import evaluation_trial, left_out, sweeps_stages
 
     site = site_of(
         on,
@@ -160,9 +160,9 @@ def score(
 
     from rich.progress import Progress
 
-    from umd_bench.config.data import DataConfig
-    from umd_bench.config.profiles import profile_names
-    from umd_bench.orchestration.scoring import score_samples, scores_json, scores_table
+    from umd_bench.config.sweep.score_profiles import profile_names
+    from umd_bench.config.trial.data import DataConfig
+    from umd_bench.orchestration.runs.score_file import score_samples, scores_json, scores_table
 
     asked = profiles or profile_names()
     with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as bar:
@@ -199,8 +199,8 @@ def import_(
     data_root: DataOption = None,
 ) -> None:
     """Turn published weights into a run that evaluate, sample and export take as one of our own."""
-    from umd_bench.orchestration.execute import Site, execute, prepare
-    from umd_bench.orchestration.importing import import_trial, next_steps
+    from umd_bench.orchestration.launch import Site, execute, prepare
+    from umd_bench.orchestration.runs.import_weights import import_trial, next_steps
 
     trial, notes = import_trial(file, layout, nimg=nimg, sees_clean=clean, data=data, heads=heads, pool=pool, sets=sets or [])
     site = Site(results, folder_of_data(data_root), "inline")
@@ -226,7 +226,7 @@ def export(
     data_root: DataOption = None,
 ) -> None:
     """Write a run's weights for other code: a timm VisionTransformer, or the official implementation's parameters."""
-    from umd_bench.orchestration.exporting import export_run
+    from umd_bench.orchestration.runs.export_weights import export_run
 
     for line in export_run(results, run, to, out, ema=ema, data_root=folder_of_data(data_root)):
         console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -12,13 +12,13 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from umd_bench.config.cluster import ClusterConfig
-    from umd_bench.config.ray import RayConfig
-    from umd_bench.config.resolve import Sweep, Trial
-    from umd_bench.orchestration.execute import Site
-    from umd_bench.orchestration.measuring import Measured
-    from umd_bench.orchestration.plan import Node
-    from umd_bench.orchestration.runner import Progress
+    from umd_bench.config.launch.cluster import ClusterConfig
+    from umd_bench.config.launch.ray import RayConfig
+    from umd_bench.config.sweep.resolve import Sweep, Trial
+    from umd_bench.orchestration.forecast.pilot import Measured
+    from umd_bench.orchestration.graph import Node
+    from umd_bench.orchestration.launch import Site
+    from umd_bench.orchestration.scheduler import Progress
 
 PLAIN_WIDTH = 140  # columns of a table that is written to a file or a pipe
 console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
@@ -73,14 +73,14 @@ JOB_EXECUTORS = ("slurm", "submitit-local")
 
 
 def folder_of_data(option: Path | None) -> Path:
-    from umd_bench.data.pack import data_root
+    from umd_bench.data.packs.pack import data_root
 
     return option if option is not None else data_root()
 
 
 def cluster_settings(on: str, name: str | None, options: list[str]) -> ClusterConfig:
-    from umd_bench.config.cluster import load_cluster
     from umd_bench.config.errors import UserError
+    from umd_bench.config.launch.cluster import load_cluster
 
     if (name is not None or options) and on not in JOB_EXECUTORS:
         given = "--cluster" if name is not None else "--slurm"
@@ -89,10 +89,10 @@ def cluster_settings(on: str, name: str | None, options: list[str]) -> ClusterCo
 
 
 def ray_settings(on: str, address: str | None, gpus: float | None) -> RayConfig:
-    from umd_bench.config.documents import Document, Place
+    from umd_bench.config.documents.document import Document, Place
+    from umd_bench.config.documents.validation import validate
     from umd_bench.config.errors import UserError
-    from umd_bench.config.ray import RayConfig
-    from umd_bench.config.validation import validate
+    from umd_bench.config.launch.ray import RayConfig
 
     names = {"address": "--ray-address", "gpus": "--gpus-per-stage"}
     document = Document({})
@@ -121,9 +121,9 @@ def site_of(
 ) -> Site:
     """Where a command runs, from its options; what cannot be is refused before anything is written."""
     from umd_bench.config.errors import UserError
-    from umd_bench.orchestration.execute import Site
     from umd_bench.orchestration.executors import check_name
-    from umd_bench.orchestration.fusion import check_fuse
+    from umd_bench.orchestration.fusion.policy import check_fuse
+    from umd_bench.orchestration.launch import Site
 
     check_name(on)
     check_fuse(fuse, on, searching=searching, joined=ray_address is not None)
@@ -134,8 +134,8 @@ def site_of(
 
 
 def run_trial(trial: Trial, site: Site, *, detach: bool = False) -> None:
-    from umd_bench.orchestration.execute import execute, prepare
-    from umd_bench.orchestration.status import metrics_table
+    from umd_bench.orchestration.launch import execute, prepare
+    from umd_bench.orchestration.monitor.status import metrics_table
 
     nodes = prepare([trial], site)
     if detach:
@@ -149,7 +149,7 @@ def run_trial(trial: Trial, site: Site, *, detach: bool = False) -> None:
 
 def leave(nodes: dict[str, Node], site: Site, looks: str) -> None:
     """Hand everything to the cluster and say how to come back; ``looks`` is the command that shows how it stands."""
-    from umd_bench.orchestration.execute import hand_over_to_slurm
+    from umd_bench.orchestration.launch import hand_over_to_slurm
 
     handed = hand_over_to_slurm(nodes, site)
     for line in (
@@ -163,9 +163,9 @@ def measured_for(
     nodes: dict[str, Node], trials: Sequence[Trial], site: Site, seconds: float, *, copies: float | None, quiet: bool = False
 ) -> dict[str, Measured]:
     """Measure what no past stage tells of, and say on the terminal what could not be (if ``quiet``, on standard error)."""
-    from umd_bench.orchestration.checks import check_weights, prepare_data
-    from umd_bench.orchestration.forecast import without_past
-    from umd_bench.orchestration.measuring import measure_stages
+    from umd_bench.orchestration.forecast.forecast import without_past
+    from umd_bench.orchestration.forecast.pilot import measure_stages
+    from umd_bench.orchestration.preflight import check_weights, prepare_data
 
     unknown = without_past(site.results, nodes, copies=copies, data_root=site.data)
     if not unknown:
@@ -187,12 +187,12 @@ def measured_for(
 
 def run_search(sweep: Sweep, site: Site, mlflow: str | None) -> None:
     """Run a search to its last suggestion; one that fails is a result of the search, not a failure of the command."""
-    from umd_bench.orchestration.execute import execute, prepare
-    from umd_bench.orchestration.forecast import forecast
-    from umd_bench.orchestration.forecast_error import keep_forecast, search_forecast_error
-    from umd_bench.orchestration.plan import build_graph
-    from umd_bench.orchestration.rungs import checked_corners
-    from umd_bench.orchestration.search import Search
+    from umd_bench.orchestration.forecast.accuracy import keep_forecast, search_forecast_error
+    from umd_bench.orchestration.forecast.forecast import forecast
+    from umd_bench.orchestration.graph import build_graph
+    from umd_bench.orchestration.launch import execute, prepare
+    from umd_bench.orchestration.search.rungs import checked_corners
+    from umd_bench.orchestration.search.search import Search
     from umd_bench.store import cancel_request
     from umd_bench.tracking.background import BackgroundProjection
 
@@ -230,8 +230,8 @@ def run_search(sweep: Sweep, site: Site, mlflow: str | None) -> None:
 
 def named_arm(against: str | None) -> dict[str, Any] | None:
     """Axis -> value of what ``--against`` says."""
-    from umd_bench.config.arms import parsed_arm
     from umd_bench.config.errors import UserError
+    from umd_bench.config.sweep.arms import parsed_arm
 
     try:
         return None if against is None else parsed_arm(against)
@@ -246,7 +246,7 @@ def print_report_of(results: Path, name: str, against: dict[str, Any] | None = N
 
 
 def explain_and_exit(progress: Progress) -> None:
-    from umd_bench.orchestration.runner import explain
+    from umd_bench.orchestration.scheduler import explain
 
     lines, code = explain(progress, shlex.join(["umd-bench", *sys.argv[1:]]))
     for line in lines:

@@ -54,12 +54,12 @@ def sweep(
 ) -> None:
     """Run what a sweep still lacks, then print its table."""
     from umd_bench.config.errors import UserError
-    from umd_bench.config.resolve import load_sweep
-    from umd_bench.orchestration.execute import execute, prepare
-    from umd_bench.orchestration.forecast import forecast
-    from umd_bench.orchestration.forecast_error import forecast_error, keep_forecast
-    from umd_bench.orchestration.fusion import why_apart
-    from umd_bench.orchestration.plan import sweep_record
+    from umd_bench.config.sweep.resolve import load_sweep
+    from umd_bench.orchestration.forecast.accuracy import forecast_error, keep_forecast
+    from umd_bench.orchestration.forecast.forecast import forecast
+    from umd_bench.orchestration.fusion.policy import why_apart
+    from umd_bench.orchestration.graph import sweep_record
+    from umd_bench.orchestration.launch import execute, prepare
     from umd_bench.store import StageState, cancel_request, write_sweep
     from umd_bench.tracking.background import BackgroundProjection
 
@@ -139,13 +139,13 @@ def plan(
 
     With --measure the data sets are packed, and some seconds of each kind of stage are run, here or (--on slurm) in one job.
     """
-    from umd_bench.config.resolve import load_sweep
-    from umd_bench.orchestration.checks import check_trials
-    from umd_bench.orchestration.forecast import forecast
-    from umd_bench.orchestration.fusion import check_fuse
-    from umd_bench.orchestration.fusion_speed import planned
-    from umd_bench.orchestration.plan import build_graph, plan_counts, plan_json, plan_table, planned_stages
-    from umd_bench.orchestration.rungs import checked_corners
+    from umd_bench.config.sweep.resolve import load_sweep
+    from umd_bench.orchestration.forecast.forecast import forecast
+    from umd_bench.orchestration.fusion.measure import planned
+    from umd_bench.orchestration.fusion.policy import check_fuse
+    from umd_bench.orchestration.graph import build_graph, plan_counts, plan_json, plan_table, planned_stages
+    from umd_bench.orchestration.preflight import check_trials
+    from umd_bench.orchestration.search.rungs import checked_corners
 
     resolved = load_sweep(file, tier=tier, sets=sets or [])
     site = site_of(on or "ray", results, data_root, workers=workers, cluster=cluster, slurm=slurm)
@@ -200,11 +200,11 @@ def status(
     if as_json:
         import json
 
-        from umd_bench.orchestration.survey import status_json
+        from umd_bench.orchestration.monitor.stage_status import status_json
 
         typer.echo(json.dumps(status_json(results, name)))
         return
-    from umd_bench.orchestration.status import status_table
+    from umd_bench.orchestration.monitor.status import status_table
 
     console.print(status_table(results, name, keys=keys))
 
@@ -217,8 +217,8 @@ def cancel(
     results: ResultsOption = RESULTS,
 ) -> None:
     """Take jobs back, and ask commands at work on a sweep to stop; what runs saves its state first."""
-    from umd_bench.orchestration.detached import cancel_jobs
-    from umd_bench.orchestration.finding import find_work
+    from umd_bench.orchestration.detach import cancel_jobs
+    from umd_bench.orchestration.monitor.lookup import find_work
     from umd_bench.store import cancel_request
 
     sweep, keys = find_work(results, what)

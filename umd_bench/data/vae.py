@@ -19,10 +19,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from umd_bench.config.errors import FieldError, UserError, one_of
-from umd_bench.data.loader import to_uint8, to_unit
-from umd_bench.data.manifest import sha256_of
-from umd_bench.data.pack import Pack
-from umd_bench.data.sources import VAES, vae_named
+from umd_bench.data.batches.batches import to_uint8, to_unit
+from umd_bench.data.datasets import VAES, vae_named
+from umd_bench.data.packs.manifest import sha256_of
+from umd_bench.data.packs.pack import Pack
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "diffusion_pytorch_model.safetensors"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}

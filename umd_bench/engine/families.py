@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 
 from umd_bench.config.errors import UserError
-from umd_bench.config.stage import StageSpec
-from umd_bench.config.training import ImportStage, WeightsStage
-from umd_bench.data.sources import DataFacts
-from umd_bench.engine.model import AutoEncoder
+from umd_bench.config.trial.stage_spec import StageSpec
+from umd_bench.config.trial.train_stage import ImportStage, WeightsStage
+from umd_bench.data.datasets import DataFacts
+from umd_bench.engine.networks.auto_encoder import AutoEncoder
 from umd_bench.engine.published.dit import DiT
 from umd_bench.engine.published.mae import MaeEncoder
 

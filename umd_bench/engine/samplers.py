@@ -16,11 +16,11 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from umd_bench.config.generating import GenerateStage, check_sampler
-from umd_bench.config.randomness import derive_seed
-from umd_bench.data.placement import sent
+from umd_bench.config.seeds import derive_seed
+from umd_bench.config.trial.generate_stage import GenerateStage, check_sampler
+from umd_bench.data.batches.device_rows import sent
+from umd_bench.engine.diffusion.noise_process import NoiseProcess, velocity
 from umd_bench.engine.families import Sampled
-from umd_bench.engine.noise_process import NoiseProcess, velocity
 
 # (x_t, t) -> the predictions of x_0 and of the noise process's target
 Denoiser = Callable[[Tensor, float], tuple[Tensor, Tensor]]
@@ -136,7 +136,7 @@ def dpmpp_2m(denoise: Denoiser, noise: Iterator[Tensor], process: NoiseProcess, 
     return _estimate(denoise, x, sequence[-1], process, clip=config.clip)[0]
 
 
-# config/generating.py lists the names, and gives eta to those that begin with ddim.
+# config/trial/generate_stage.py lists the names, and gives eta to those that begin with ddim.
 SAMPLERS: dict[str, Sampler] = {
     "ddim": Sampler(ddim),
     "ddim-official": Sampler(partial(ddim, times=official_times)),

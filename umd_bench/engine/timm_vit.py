@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from umd_bench.config.errors import UserError
-from umd_bench.config.model import ModelConfig
+from umd_bench.config.trial.model import ModelConfig
 from umd_bench.engine.families import Evaluated
-from umd_bench.engine.model import AutoEncoder
+from umd_bench.engine.networks.auto_encoder import AutoEncoder
 from umd_bench.engine.published.mae import MaeEncoder
 
 ARCHITECTURE = "vit_base_patch16_224"  # any plain ViT of timm's will do: the arguments say all that matters

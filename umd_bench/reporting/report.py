@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from umd_bench.reporting import difference_tables, figures, tables
-from umd_bench.reporting.arm_costs import arm_costs
-from umd_bench.reporting.differences import Differences, differences
-from umd_bench.reporting.naming import MISSING
-from umd_bench.reporting.search_figure import search_figure
-from umd_bench.reporting.searches import search_cells, search_terminal, summarize_search
-from umd_bench.reporting.summary import Column, Summary, summarize
+from umd_bench.reporting.frames.naming import MISSING
+from umd_bench.reporting.pages import difference_tables, figures, tables
+from umd_bench.reporting.pages.search_figure import search_figure
+from umd_bench.reporting.statistics.arm_costs import arm_costs
+from umd_bench.reporting.statistics.differences import Differences, differences
+from umd_bench.reporting.statistics.searches import search_cells, search_terminal, summarize_search
+from umd_bench.reporting.statistics.summary import Column, Summary, summarize
 from umd_bench.store import sweep_dir
 from umd_bench.store.files import write_atomic
 

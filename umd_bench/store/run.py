@@ -32,9 +32,9 @@ from typing import Any, TextIO
 
 import filelock
 
+from umd_bench.config.documents.frozen import Frozen
 from umd_bench.config.errors import UserError
-from umd_bench.config.frozen import Frozen
-from umd_bench.config.stage import StageSpec
+from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.store.files import link_new, read_json, read_yaml, read_yaml_fields, write_json, write_yaml
 
 LOOK_SECONDS = 0.1  # a lease is taken for an instant by whoever asks whether it is: no owner

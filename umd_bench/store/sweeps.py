@@ -12,11 +12,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
+from umd_bench.config.documents.fields import Name
+from umd_bench.config.documents.frozen import Frozen
 from umd_bench.config.errors import UserError
-from umd_bench.config.fields import Name
-from umd_bench.config.frozen import Frozen
-from umd_bench.config.search import SearchConfig
-from umd_bench.config.sweep import ReportConfig
+from umd_bench.config.sweep.search import SearchConfig
+from umd_bench.config.sweep.sweep import ReportConfig
 from umd_bench.store.files import read_yaml, write_atomic
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from umd_bench.config.training import WeightsStage
+from umd_bench.config.trial.train_stage import WeightsStage
 from umd_bench.store import RunDir, SweepRecord, TrialRecord
 
 CURVE_POINTS = 100

@@ -11,9 +11,9 @@ from engine.published.published_files import State, attention, dit_state
 from torch import Tensor
 
 from umd_bench.config.errors import UserError
-from umd_bench.config.generating import GenerateStage
+from umd_bench.config.trial.generate_stage import GenerateStage
+from umd_bench.engine.diffusion.noise_process import NoiseProcess
 from umd_bench.engine.families import position
-from umd_bench.engine.noise_process import NoiseProcess
 from umd_bench.engine.published.dit import NOISE, DiT, read_dit
 from umd_bench.engine.samplers import generate
 

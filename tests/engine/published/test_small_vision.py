@@ -9,9 +9,9 @@ from engine.golden_files import HEADS, TAGS, arrays
 from torch import Tensor
 
 from umd_bench.config.errors import UserError
-from umd_bench.config.model import ModelConfig
-from umd_bench.engine.model import AutoEncoder
-from umd_bench.engine.official import to_official
+from umd_bench.config.trial.model import ModelConfig
+from umd_bench.engine.networks.auto_encoder import AutoEncoder
+from umd_bench.engine.published.official import to_official
 from umd_bench.engine.published.small_vision import official_shapes, read_small_vision
 
 ENCODER = "Encoder/ScanCheckpointEncoder1DBlock_0/"

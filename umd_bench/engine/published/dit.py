@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from umd_bench.config.errors import UserError
-from umd_bench.config.model import ModelConfig
-from umd_bench.config.noise import NoiseConfig
-from umd_bench.engine.blocks import LAYER_NORM_EPS, Block, modulate
-from umd_bench.engine.model import Output, PatchEmbedding
-from umd_bench.engine.noise_process import NoiseProcess
+from umd_bench.config.trial.model import ModelConfig
+from umd_bench.config.trial.noise import NoiseConfig
+from umd_bench.engine.diffusion.noise_process import NoiseProcess
+from umd_bench.engine.networks.auto_encoder import Output, PatchEmbedding
+from umd_bench.engine.networks.blocks import LAYER_NORM_EPS, Block, modulate
 from umd_bench.engine.published.shapes import Weights, grid_side, heads_of, layers, require_shapes, shape_of
 
 NAME = "dit"

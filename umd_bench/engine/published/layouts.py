@@ -13,15 +13,15 @@ from typing import Protocol
 from torch import Tensor
 
 from umd_bench.config.errors import FieldError, UserError, one_of
-from umd_bench.config.model import ModelConfig
-from umd_bench.config.noise import NoiseConfig
-from umd_bench.config.stage import StageSpec
-from umd_bench.config.training import ImportStage
-from umd_bench.data.sources import DataFacts
+from umd_bench.config.trial.model import ModelConfig
+from umd_bench.config.trial.noise import NoiseConfig
+from umd_bench.config.trial.stage_spec import StageSpec
+from umd_bench.config.trial.train_stage import ImportStage
+from umd_bench.data.datasets import DataFacts
 from umd_bench.engine.published import dit, mae, small_vision
 from umd_bench.engine.published.files import read_checkpoint
 from umd_bench.engine.published.shapes import Weights
-from umd_bench.engine.snapshot import publish_snapshot
+from umd_bench.engine.training.snapshot import publish_snapshot
 from umd_bench.store.run import Attempt
 
 

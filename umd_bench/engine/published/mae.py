@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from umd_bench.config.errors import UserError
-from umd_bench.config.model import ModelConfig
-from umd_bench.engine.blocks import LAYER_NORM_EPS, Attention
-from umd_bench.engine.model import PatchEmbedding
+from umd_bench.config.trial.model import ModelConfig
+from umd_bench.engine.networks.auto_encoder import PatchEmbedding
+from umd_bench.engine.networks.blocks import LAYER_NORM_EPS, Attention
 from umd_bench.engine.published.shapes import Weights, grid_side, heads_of, layers, require_shapes, shape_of
 
 NAME = "mae"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from umd_bench.config.errors import UserError
-from umd_bench.config.model import ModelConfig
+from umd_bench.config.trial.model import ModelConfig
 
 Shape = tuple[int, ...]
 

@@ -1,6 +1,7 @@
 """The layout of the official JAX implementation (small-vision, commit 3d4555b): its names, its shapes, and what they tell.
 
-The conversion itself is engine/official.py's. Everything about the model stands in the shapes, the heads too: attention kernels
+The conversion itself is engine/published/official.py's. Everything about the model stands in the shapes, the heads too:
+attention kernels
 carry them as an axis. Names may stand below a common prefix such as ``params/``.
 """
 
@@ -11,8 +12,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from umd_bench.config.errors import UserError
-from umd_bench.config.model import ModelConfig
-from umd_bench.engine.official import from_official
+from umd_bench.config.trial.model import ModelConfig
+from umd_bench.engine.published.official import from_official
 from umd_bench.engine.published.shapes import Shape, Weights, grid_side, require_shapes, shape_of
 
 NAME = "small-vision"

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from umd_bench.config.cluster import ClusterConfig
 from umd_bench.config.errors import UserError, one_of
-from umd_bench.config.ray import RayConfig
+from umd_bench.config.launch.cluster import ClusterConfig
+from umd_bench.config.launch.ray import RayConfig
 from umd_bench.orchestration.executors.contract import RUN_STAGE, TRIES, Ended, Executor, Kind
-from umd_bench.orchestration.executors.queues import Queue
+from umd_bench.orchestration.executors.jobs.queue_contract import Queue
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def _inline(place: Place) -> Executor:
 
 
 def _ray(place: Place) -> Executor:
-    from umd_bench.orchestration.executors.ray_actors import RayExecutor
+    from umd_bench.orchestration.executors.ray.actors import RayExecutor
 
     return RayExecutor(
         place.root,
@@ -51,13 +51,13 @@ def _ray(place: Place) -> Executor:
 
 
 def _submitit_local(place: Place) -> Executor:
-    from umd_bench.orchestration.executors.local_queue import LocalQueue
+    from umd_bench.orchestration.executors.jobs.local import LocalQueue
 
     return _jobs(place, LocalQueue(place.workers))
 
 
 def _slurm(place: Place) -> Executor:
-    from umd_bench.orchestration.executors.slurm_queue import SlurmQueue
+    from umd_bench.orchestration.executors.jobs.slurm import SlurmQueue
 
     queue = SlurmQueue(place.cluster, threads=place.threads)
     queue.check(place.devices)
@@ -65,7 +65,7 @@ def _slurm(place: Place) -> Executor:
 
 
 def _jobs(place: Place, queue: Queue) -> Executor:
-    from umd_bench.orchestration.executors.submitit_jobs import SubmititExecutor
+    from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
 
     return SubmititExecutor(
         place.root, place.data_root, queue, place.cluster, threads=place.threads, devices=place.devices, stage=place.stage
@@ -94,13 +94,13 @@ def check_settings(name: str, cluster: ClusterConfig, ray: RayConfig, *, threads
     """
     check_name(name)
     if name == "slurm":
-        from umd_bench.orchestration.executors.slurm_queue import SlurmQueue
+        from umd_bench.orchestration.executors.jobs.slurm import SlurmQueue
 
         queue = SlurmQueue(cluster, threads=threads)
         for each in sorted({*devices}):
             queue.check(each)
     if name == "ray" and ray.address is not None:
-        from umd_bench.orchestration.executors.ray_start import reachable
+        from umd_bench.orchestration.executors.ray.cluster import reachable
 
         reachable(ray.address)
 

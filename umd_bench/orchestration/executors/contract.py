@@ -1,7 +1,8 @@
 """What an executor promises.
 
 An executor takes keys of stages whose run directory is prepared and whose parent is done, and runs
-:func:`umd_bench.orchestration.worker.run_stage` for each in some process. It carries no results: what happened stands in the
+:func:`umd_bench.orchestration.stage_process.run_stage.run_stage` for each in some process. It carries no results: what
+happened stands in the
 run directory, and the runner reads it there. Its promises:
 
 1. *Once.* Every key that was submitted or adopted is returned by :meth:`Executor.poll` exactly once, whatever became of it,
@@ -34,7 +35,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
-RUN_STAGE = "umd_bench.orchestration.worker:run_stage"
+RUN_STAGE = "umd_bench.orchestration.stage_process.run_stage:run_stage"
 
 
 class Outcome(StrEnum):

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 import umd_bench
-from umd_bench.orchestration.provenance import COMMIT_FILE, commit
+from umd_bench.orchestration.stage_process.provenance import COMMIT_FILE, commit
 
 PACKAGE = Path(umd_bench.__file__).parent
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from umd_bench.orchestration.executors.contract import RUN_STAGE, Ended, Kind, stage_function
-from umd_bench.orchestration.output import copied_to_the_terminal, output_set_aside
+from umd_bench.orchestration.stage_process.stdout import copied_to_the_terminal, output_set_aside
 
 LOOK_SECONDS = 0.5  # between two looks around while a stage runs
 MOST_LOOKING = 0.05  # of the time

@@ -1,0 +1,79 @@
+"""The benchmark of the loader measures the real loader and the real step, and says what it measured on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from umd_bench.bench.measurements.data import Finding, bench_data, made_up_pack
+from umd_bench.bench.timing.rates import Rate
+from umd_bench.config.errors import FieldError, UserError
+from umd_bench.config.trial.data import DataConfig
+from umd_bench.data.packs.pack import data_root
+
+RATE = Rate(median=100.0, slowest=90.0, fastest=110.0, repeats=3, calls=1)
+FINDING = Finding(
+    "made up",
+    10,
+    (3, 64, 64),
+    16,
+    "fp32",
+    "cpu",
+    "a processor",
+    1,
+    "2.0",
+    {"a": RATE, "b": replace(RATE, median=200.0)},
+    replace(RATE, median=10.0),
+)
+
+
+def test_made_up_images_are_a_pack_like_any_other(tmp_path: Path) -> None:
+    split = made_up_pack(tmp_path, 9000).split("train")
+    assert split.images.shape == (9000, 3, 64, 64)
+    assert len(list(tmp_path.glob("train-images-*.npy"))) == 2
+    assert split.images[:100].std() > 70
+
+
+def test_ten_times_is_fast_enough_and_less_is_not() -> None:
+    assert FINDING.fast_enough
+    assert "10.0 times as fast" in FINDING.verdict
+    slow = replace(FINDING, step=replace(RATE, median=10.1))
+    assert not slow.fast_enough
+    assert "only 9.90 times as fast" in slow.verdict
+    assert slow.as_json()["fast_enough"] is False
+
+
+def test_a_packed_data_set_is_measured_with_the_step_of_s4() -> None:
+    found = bench_data(
+        data=DataConfig(name="digits"), data_root=data_root(), images=1, batch=2, repeats=1, threads=1, device="cpu"
+    )
+    assert (found.data, found.shape, found.images, found.batch) == ("digits", (1, 8, 8), 1297, 2)
+    assert (found.device, found.threads, found.torch, found.precision) == ("cpu", 1, torch.__version__, "fp32")
+    assert len(found.loaders) == 2
+    assert all(rate.median > found.step.median > 0 for rate in found.loaders.values())
+
+
+def test_what_cannot_be_measured_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="imagenet"):
+        bench_data(
+            data=DataConfig(name="imagenet", size=64), data_root=tmp_path, images=1, batch=2, repeats=1, threads=1, device="cpu"
+        )
+    if not torch.cuda.is_available():
+        with pytest.raises(FieldError, match="expected auto or cpu"):
+            bench_data(data=None, data_root=tmp_path, images=1, batch=2, repeats=1, threads=1, device="cuda")
+
+
+@pytest.mark.slow
+def test_the_verb_prints_json_alone() -> None:
+    command = [sys.executable, "-c", "from umd_bench.cli import main; main()", "bench", "data"]
+    arguments = ["--data", "digits", "--batch", "2", "--repeats", "1", "--json"]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=200, check=True)
+    found = json.loads(done.stdout)
+    assert found["ratio"] == pytest.approx(min(rate["median"] for rate in found["loaders"].values()) / found["step"]["median"])
+    assert found["torch"] == torch.__version__

@@ -1,0 +1,98 @@
+"""Rates are of the repeats that count, of works in turn, each repeat long enough to time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from umd_bench.bench.tables import spread, times
+from umd_bench.bench.timing.rates import REPEAT_SECONDS, Rate, Work, measure, ratio
+
+Clock = list[float]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Time that stands still but for what a work adds to it."""
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    return now
+
+
+def lasting(clock: Clock, *seconds: float, log: Callable[[], None] = lambda: None) -> Work:
+    """Eight images a call; the calls last so long, the last value from there on."""
+    left = list(seconds)
+
+    def work() -> int:
+        clock[0] += left.pop(0) if len(left) > 1 else left[0]
+        log()
+        return 8
+
+    return work
+
+
+def test_the_median_and_both_ends_are_of_the_repeats_after_the_warm_up(clock: Clock) -> None:
+    work = lasting(clock, 9, 9, 1, 2, 4)
+    assert measure({"work": work}, repeats=3, device=CPU)["work"] == Rate(4.0, 2.0, 8.0, 3, 1)
+
+
+def test_a_repeat_of_quick_work_is_many_calls(clock: Clock) -> None:
+    rate = measure({"work": lasting(clock, 0.01)}, repeats=2, device=CPU)["work"]
+    assert rate.calls * 0.01 == pytest.approx(REPEAT_SECONDS, rel=0.1)
+    assert rate.median == pytest.approx(800)
+
+
+def test_what_a_first_call_loads_does_not_make_a_repeat_short(clock: Clock) -> None:
+    rate = measure({"work": lasting(clock, 0.5, 0.01)}, repeats=2, device=CPU, warm_up=False)["work"]
+    assert rate.calls * 0.01 == pytest.approx(REPEAT_SECONDS, rel=0.1)
+
+
+def test_slow_work_is_called_no_more_than_needed(clock: Clock) -> None:
+    called: list[int] = []
+    measure({"work": lasting(clock, 9, log=lambda: called.append(1))}, repeats=2, device=CPU, warm_up=False)
+    assert len(called) == 3
+
+
+def test_one_repeat_has_no_range(clock: Clock) -> None:
+    works = {"a": lasting(clock, 1), "b": lasting(clock, 2)}
+    once, twice = (measure(works, repeats=repeats, device=CPU, threads=2) for repeats in (1, 2))
+    assert (spread(once["a"]), times(ratio(once["a"], once["b"]))) == ("8.00", "2.00x")
+    assert spread(twice["a"]) == "8.00 (8.00 to 8.00)"
+
+
+def test_works_are_timed_in_turn(clock: Clock) -> None:
+    order: list[str] = []
+    works = {name: lasting(clock, 1, log=lambda name=name: order.append(name)) for name in ("a", "b")}  # type: ignore[misc]
+    measure(works, repeats=3, device=CPU)
+    assert order[-6:] == ["a", "b"] * 3
+
+
+def test_on_one_thread_a_ratio_by_cpu_time_does_not_count_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("umd_bench.bench.timing.rates.REPEAT_SECONDS", 0.02)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+
+    def computing() -> int:
+        sum(range(200_000))
+        return 1
+
+    def kept_waiting() -> int:
+        time.sleep(0.05)  # as long as others have the core
+        return computing()
+
+    rates = measure({"ours": computing, "theirs": kept_waiting}, repeats=3, device=CPU)
+    found = ratio(rates["ours"], rates["theirs"])
+    assert found.computed is not None
+    assert found.computed < found.median / 2
+    assert found.scaled(2).computed == pytest.approx(2 * found.computed)
+    assert "by CPU time" in times(found)
+
+
+def test_on_several_threads_there_is_no_ratio_by_cpu_time(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    rates = measure({"a": lasting(clock, 1), "b": lasting(clock, 2)}, repeats=1, device=CPU)
+    assert ratio(rates["a"], rates["b"]).computed is None
+    assert "CPU" not in times(ratio(rates["a"], rates["b"]))

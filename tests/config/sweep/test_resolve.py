@@ -1,0 +1,443 @@
+"""Sweep files become trials; every mistake becomes one sentence with file, line, field, value and what is accepted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from umd_bench.config.documents.document import Document
+from umd_bench.config.documents.validation import validate
+from umd_bench.config.errors import UserError
+from umd_bench.config.sweep import resolve
+from umd_bench.config.sweep.resolve import PRESETS, json_schema, load_sweep, load_trial, method_names, tier_names
+from umd_bench.config.trial.trial import TrialConfig
+
+SWEEPS = Path(__file__).parents[3] / "sweeps"
+
+SWEEP = """\
+name: small
+tier: digits
+trial:
+  method: umd
+  stages:
+    pretrain: {nimg: 1280}
+axes:
+  stages.pretrain.corruption.mask_ratio: [0.25, 0.5]
+  noise.schedule: [linear, cosine]
+seeds: [0, 1]
+"""
+
+
+def write(folder: Path, text: str, name: str = "sweep.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def message(folder: Path, text: str, *sets: str, tier: str | None = None) -> str:
+    with pytest.raises(UserError) as caught:
+        load_sweep(write(folder, text), sets=sets, tier=tier)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_sweep_is_every_combination_of_its_axes_with_every_seed(tmp_path: Path) -> None:
+    sweep = load_sweep(write(tmp_path, SWEEP))
+    assert [trial.id for trial in sweep.trials] == [
+        f"mask_ratio={ratio},schedule={schedule},seed={seed}"
+        for ratio in ("0.25", "0.5")
+        for schedule in ("linear", "cosine")
+        for seed in (0, 1)
+    ]
+    first = sweep.trials[0].config
+    assert first.noise.schedule == "linear"
+    assert first.stages["pretrain"].nimg == 1280
+    assert first.stages["pretrain"].corruption.mask_ratio == 0.25
+
+
+IMPORTED = """\
+name: imported
+tier: digits
+trial:
+  method: umd
+  stages:
+    pretrain: null
+    finetune: null
+    finetune_probe: null
+    given: {kind: import, layout: umd-bench, file: a.safetensors, sha256: '%s', nimg: 32}
+    probe: {parent: given}
+    generate: {parent: given}
+axes:
+  stages.probe.shots: [[5], [10]]
+seeds: [7, 3, 11]
+""" % ("0" * 64)
+
+
+@pytest.mark.parametrize("text", [SWEEP.replace("[0, 1]", "[4, 0, 9]"), IMPORTED], ids=["trained", "imported"])
+@pytest.mark.parametrize("stages", ["", "stages: [probe]\n"], ids=["all", "some"])
+def test_a_trial_is_the_same_whatever_other_seeds_the_sweep_has(tmp_path: Path, text: str, stages: str) -> None:
+    together = load_sweep(write(tmp_path, text + stages))
+    for seed in together.config.seeds:
+        alone = load_sweep(write(tmp_path, text + stages), sets=[f"seeds=[{seed}]"]).trials
+        among = [trial for trial in together.trials if trial.config.seed == seed]
+        assert [(t.id, t.config, t.specs, t.axes) for t in among] == [(t.id, t.config, t.specs, t.axes) for t in alone]
+        for one, other in zip(among, alone, strict=True):
+            assert [s.key for s in one.specs.values()] == [s.key for s in other.specs.values()]
+            # as a worker computes it from config.yaml
+            assert [type(s).model_validate(s.model_dump()).key for s in one.specs.values()] == [
+                s.key for s in other.specs.values()
+            ]
+            assert one.document.value == other.document.value
+
+
+def test_a_trial_is_validated_once_whatever_the_number_of_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    validated = []
+    monkeypatch.setattr(resolve, "validate", lambda model, document: validated.append(model) or validate(model, document))
+    load_sweep(write(tmp_path, SWEEP.replace("[0, 1]", str(list(range(50))))))
+    assert validated.count(TrialConfig) == 4
+
+
+def test_reading_a_trial_walks_its_own_places_and_not_those_of_the_whole_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = []
+    part = Document.part
+    monkeypatch.setattr(Document, "part", lambda self, *path: parts.append(path) or part(self, *path))
+    load_sweep(write(tmp_path, SWEEP.replace("[linear, cosine]", "[linear]")))
+    few = len(parts)
+    load_sweep(write(tmp_path, SWEEP.replace("[linear, cosine]", "[linear, cosine, sigmoid, laplace]")))
+    assert len(parts) == 2 * few
+
+
+def test_adding_a_value_keeps_the_other_trials_keys(tmp_path: Path) -> None:
+    before = {t.id: t.specs["generate"].key for t in load_sweep(write(tmp_path, SWEEP)).trials}
+    wider = SWEEP.replace("[0.25, 0.5]", "[0.75, 0.5, 0.25]  # a comment")
+    after = {t.id: t.specs["generate"].key for t in load_sweep(write(tmp_path, wider)).trials}
+    assert before.items() <= after.items()
+    assert len(after) == len(before) + 4
+
+
+def test_extends_puts_a_file_on_top_of_another(tmp_path: Path) -> None:
+    write(tmp_path, SWEEP, "base.yaml")
+    path = write(
+        tmp_path, "extends: base.yaml\nname: wider\nseeds: [7]\ntrial: {stages: {pretrain: {batch: 64}}}\n", "top.yaml"
+    )
+    sweep = load_sweep(path)
+    assert sweep.config.name == "wider"
+    assert sweep.config.seeds == [7]
+    assert sweep.trials[0].config.stages["pretrain"].batch == 64
+    assert sweep.trials[0].config.stages["pretrain"].nimg == 1280
+
+
+def test_a_stage_of_another_kind_replaces_the_one_beneath_and_one_of_the_same_kind_is_laid_over_it(tmp_path: Path) -> None:
+    weights = "pretrain: {kind: import, layout: mae, file: a.pth, sha256: '%s', nimg: 5}" % ("0" * 64)
+    stage = (
+        load_sweep(
+            write(
+                tmp_path,
+                SWEEP.replace("pretrain: {nimg: 1280}", weights).replace(
+                    "  stages.pretrain.corruption.mask_ratio: [0.25, 0.5]\n", ""
+                ),
+            )
+        )
+        .trials[0]
+        .config.stages["pretrain"]
+    )
+    assert (stage.kind, stage.nimg) == ("import", 5)
+    same = load_sweep(write(tmp_path, SWEEP.replace("{nimg: 1280}", "{kind: pretrain, nimg: 1280}"))).trials[0]
+    assert same.config.stages["pretrain"].batch == 32
+
+
+def test_set_and_tier_win_over_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, SWEEP)
+    sweep = load_sweep(
+        path, tier="fashion", sets=["trial.stages.pretrain.nimg=2560", "axes.noise.schedule=[cosine]", "seeds=[3]"]
+    )
+    assert len(sweep.trials) == 2
+    assert sweep.trials[0].config.data.name == "fashion_mnist"
+    assert sweep.trials[0].config.stages["pretrain"].nimg == 2560
+
+
+def test_stages_keeps_those_named_and_their_parents(tmp_path: Path) -> None:
+    sweep = load_sweep(write(tmp_path, SWEEP + "stages: [generate]\n"))
+    assert list(sweep.trials[0].specs) == ["pretrain", "finetune", "generate"]
+
+
+@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("tier", tier_names())
+def test_every_shipped_sweep_resolves_at_every_tier(path: Path, tier: str) -> None:
+    sweep = load_sweep(path, tier=tier)
+    assert len(sweep.config.seeds) >= 3 or sweep.config.search is not None  # one looks around, the other compares
+    assert sweep.config.name == path.stem
+    trials = sweep.trials or sweep.corners()
+    assert len({trial.id for trial in trials}) == len(trials) > 0
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_every_method_is_a_trial_by_name(method: str) -> None:
+    assert load_trial(method).config.method == method
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        ("name: small", "nam: small", ["sweep.yaml:1", "unknown field nam", "'name'"]),
+        ("nimg: 1280", "ningm: 1280", ["sweep.yaml:6", "stages.pretrain.ningm", "expected one of kind, parent"]),
+        ("[0.25, 0.5]", "[0.25, 1.5]", ["sweep.yaml:8", "stages.pretrain.corruption.mask_ratio = 1.5", "less than 1"]),
+        ("nimg: 1280", "nimg: 1000", ["sweep.yaml:6", "stages.pretrain.nimg", "multiple of batch = 32"]),
+        ("method: umd", "method: gan", ["sweep.yaml:4", "'gan'", "dit, dit_scratch, mae, maskdit, umd"]),
+        ("tier: digits", "tier: mnist", ["sweep.yaml:2", "'mnist'", "digits, emoji64, fashion"]),
+        ("seeds: [0, 1]", "seeds: [0, 0]", ["sweep.yaml:10", "lists one twice"]),
+        ("noise.schedule: [", "colour: [", ["colour", "noise"]),
+        (
+            "[linear, cosine]",
+            "[linear, cosin]",
+            ["sweep.yaml:9", "noise.schedule", "'cosin'", "cosine, edm"],
+        ),
+        ("nimg: 1280", "nimg: 1280, kind: walk", ["sweep.yaml:6", "stages.pretrain.kind = 'walk'", "pretrain, finetune"]),
+        (
+            "nimg: 1280",
+            "corruption: {mask_ratio_t0: 0}",
+            ["sweep.yaml:6", "stages.pretrain.corruption.mask_ratio_t0", "clean group nothing to predict"],
+        ),
+        ("seeds: [0, 1]", "seeds: [0, 1", ["broken YAML", "sweep.yaml:"]),
+        ("seeds: [0, 1]", "name: twice", ["sweep.yaml:10", "given twice"]),
+        ("name: small", "name: ../x", ["sweep.yaml:1", "'../x'", "expected lower-case letters, digits"]),
+        ("seeds: [0, 1]", "seeds: 3", ["sweep.yaml:10", "seeds = 3", "expected a list, such as [1, 2]"]),
+        ("seeds: [0, 1]", "seeds: []", ["sweep.yaml:10", "expected a list of at least 1"]),
+        ("nimg: 1280", "nimg: many", ["sweep.yaml:6", "stages.pretrain.nimg = 'many'", "expected a whole number"]),
+        ("pretrain: {", "pretrian: {", ["sweep.yaml:6", "stages.pretrian.kind is missing", "did you mean 'pretrain'"]),
+        ("    pretrain: {", "    finetune: null\n    pretrain: {", ["'finetune' is left out", "one of pretrain, or stages."]),
+        ("trial:", "noise:", ["sweep.yaml:3", "noise is a field of a trial", "below trial"]),
+    ],
+)
+def test_a_mistake_is_one_sentence_that_names_place_field_and_accepted(
+    tmp_path: Path, old: str, new: str, parts: list[str]
+) -> None:
+    assert old in SWEEP
+    text = message(tmp_path, SWEEP.replace(old, new))
+    for part in parts:
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("sets", "parts"),
+    [
+        (
+            ["noise.schedule=edm", "noise.parameters.b=1"],
+            ["--set noise.parameters.b", "no parameter of the schedule edm"],
+        ),
+        (["noise.parameters.b=1"], ["no parameter of the schedule cosine", "it has none"]),
+        (["noise.schedule=laplace", "noise.parameters.b=0"], ["noise.parameters.b", "0.0", "above 0"]),
+        (["noise.schedule=sigmoid", "noise.parameters.end=-4"], ["noise.parameters.end", "-4.0", "above start = -3.0"]),
+        (["noise.schedule=3"], ["noise.schedule", "3", "cosine"]),
+        (["noise.prediction=score"], ["noise.prediction = 'score'", "'eps', 'x_0' or 'v'"]),
+        (["stages.generate.sampler=heun", "stages.generate.eta=0.5"], ["stages.generate.eta", "heun takes no eta"]),
+        (["stages.generate.eta=1.5"], ["stages.generate.eta = 1.5", "less than or equal to 1"]),
+        (["stages.generate.cfg_interval=[500,100]"], ["stages.generate.cfg_interval", "[500.0, 100.0] is empty"]),
+    ],
+)
+def test_a_mistake_in_the_noise_process_or_its_sampling_is_named(sets: list[str], parts: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        load_trial("umd", sets=sets)
+    for part in parts:
+        assert part in str(error.value)
+
+
+def test_a_mistake_in_set_names_the_option(tmp_path: Path) -> None:
+    assert "--set trial.model.widht" in message(tmp_path, SWEEP, "trial.model.widht=3")
+    assert "expected key.path=value" in message(tmp_path, SWEEP, "seeds")
+
+
+@pytest.mark.parametrize(
+    ("option", "parts"),
+    [
+        ("stages.pretrain.nimg=64", ["--set stages.pretrain.nimg is not", "expected --set trial.stages.pretrain.nimg=..."]),
+        ("model=B/4", ["model is a field of a trial", "--set trial.model=..."]),
+        ("seed=1", ["--set seed", "expected seeds, a list"]),
+        ("trial.seed=1", ["--set trial.seed", "expected seeds, a list"]),
+        ("trial.stages.pretrian.nimg=64", ["--set trial.stages.pretrian.nimg: field", "did you mean 'pretrain'"]),
+    ],
+)
+def test_a_field_of_a_trial_set_in_a_sweep_is_told_its_path(tmp_path: Path, option: str, parts: list[str]) -> None:
+    text = message(tmp_path, SWEEP, option)
+    for part in parts:
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("option", "part"),
+    [
+        ("trial.stages.pretrain.nimg=64", "expected no trial. before"),
+        ("seeds=[0, 1]", "as in --set seed=0"),
+        ("axes.noise.schedule=[cosine]", "axes is a field of a sweep"),
+    ],
+)
+def test_a_field_of_a_sweep_set_in_a_trial_is_told_so(option: str, part: str) -> None:
+    with pytest.raises(UserError) as error:
+        load_trial("umd", sets=[option])
+    assert str(error.value).startswith(f"--set {option.partition('=')[0]} is not accepted")
+    assert part in str(error.value)
+
+
+def test_a_trial_for_a_sweep_and_a_sweep_for_a_trial_name_the_other_verb(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"sweep\.yaml:3: trial is a field of a sweep.*`umd-bench sweep` runs"):
+        load_trial(str(write(tmp_path, SWEEP)))
+    assert "`umd-bench train` runs a trial" in message(tmp_path, "method: umd\nnoise: {schedule: linear}\n")
+
+
+def test_a_tier_is_the_path_of_a_file_too(tmp_path: Path) -> None:
+    digits = PRESETS / "tiers" / "digits.yaml"
+    tier = write(tmp_path, f"extends: {digits}\ntrial: {{stages: {{probe: {{draws: 3}}}}}}\n", "My tier.yaml")
+    own = load_sweep(write(tmp_path, SWEEP), tier=str(tier))
+    assert own.config.tier == str(tier)
+    assert own.trials[0].config.stages["probe"].draws == 3
+
+
+def test_an_empty_file_is_named(tmp_path: Path) -> None:
+    assert message(tmp_path, "").endswith("sweep.yaml: field name is missing")
+
+
+def test_a_size_that_a_data_set_does_not_have_is_refused(tmp_path: Path) -> None:
+    text = message(tmp_path, SWEEP, "trial.data.size=16")
+    assert "data.size: 16 is not accepted: images of digits have 8 pixels a side" in text
+
+
+def test_a_missing_file_and_a_cycle_of_extends_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere\.yaml cannot be read.*expected a YAML file"):
+        load_sweep(tmp_path / "nowhere.yaml")
+    write(tmp_path, SWEEP)
+    with pytest.raises(UserError, match=r"did you mean \S*/sweep\.yaml\?"):
+        load_sweep(tmp_path / "sweeps")
+    with pytest.raises(UserError, match=r"a method: dit, dit_scratch, mae, maskdit, umd"):
+        load_trial("umdd")
+    with pytest.raises(UserError, match=r"nowhere\.yaml cannot be read.*as \S*sweep\.yaml:1 extends it"):
+        load_sweep(write(tmp_path, "extends: nowhere.yaml\n"))
+    path = write(tmp_path, "extends: sweep.yaml\n")
+    with pytest.raises(UserError, match="extends itself"):
+        load_sweep(path)
+
+
+def test_more_devices_than_a_batch_has_images_are_refused() -> None:
+    with pytest.raises(UserError, match=r"resources\.devices: 129 is not accepted: stages\.\w+ has batches of 128, and each"):
+        load_trial("umd", sets=["stages.pretrain.batch=128", "stages.finetune.batch=128", "resources.devices=129"])
+    with pytest.raises(UserError, match=r"resources\.devices = 0"):
+        load_trial("umd", sets=["resources.devices=0"])
+
+
+def test_a_clean_share_that_gives_no_clean_image_is_refused() -> None:
+    with pytest.raises(UserError, match=r"gives no clean image in a batch of 128; expected 0, or at least 0\.0079"):
+        load_trial("umd", sets=["stages.pretrain.batch=128", "stages.pretrain.corruption.r_t0=0.001"])
+    assert (
+        load_trial("umd", sets=["stages.pretrain.batch=128", "stages.pretrain.corruption.r_t0=0.0079"])
+        .specs["pretrain"]
+        .stage.n_clean
+        == 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "nimg"),
+    [
+        ("640", 640),
+        ("0.5", 7_680),
+        ("1.0", 15_360),
+        ("0.0001", 32),
+        ("0.3334", 5_120),
+        ("0.3325", 5_120),
+        ("15360", 15_360),
+        ("null", 15_360),
+    ],
+)
+def test_a_snapshot_is_images_seen_or_a_share_to_the_nearest_batch(snapshot: str, nimg: int) -> None:
+    trial = load_trial("umd", sets=[f"stages.{stage}.snapshot={snapshot}" for stage in ("probe", "finetune")])
+    assert [trial.specs[stage].parent_nimg for stage in ("probe", "finetune")] == [nimg, nimg]
+
+
+def test_a_snapshot_at_the_end_is_the_same_stage_as_none() -> None:
+    keys = {load_trial("umd", sets=[f"stages.probe.snapshot={s}"]).specs["probe"].key for s in ("null", "1.0", "15360")}
+    assert len(keys) == 1
+
+
+@pytest.mark.parametrize("snapshot", ["0", "-32", "0.0", "1.5", "650", "15392"])
+def test_a_snapshot_that_the_parent_cannot_have_is_refused(snapshot: str) -> None:
+    with pytest.raises(UserError, match=rf"stages.probe.snapshot: {snapshot} is .*a share of .* in \(0, 1\]$"):
+        load_trial("umd", sets=[f"stages.probe.snapshot={snapshot}"])
+
+
+ZIPPED = SWEEP.replace(
+    "noise.schedule: [linear, cosine]", '"stages.finetune_probe.snapshot, stages.generate.snapshot": [0.5, 1.0]'
+)
+
+
+def test_paths_joined_by_a_comma_take_one_value_together(tmp_path: Path) -> None:
+    sweep = load_sweep(write(tmp_path, ZIPPED))
+    assert [trial.id for trial in sweep.trials[:4:2]] == [
+        "mask_ratio=0.25,snapshot=0.5,seed=0",
+        "mask_ratio=0.25,snapshot=1,seed=0",
+    ]
+    half, whole = sweep.trials[0], sweep.trials[2]
+    for stage in ("finetune_probe", "generate"):
+        assert (half.specs[stage].parent_nimg, whole.specs[stage].parent_nimg) == (6_400, 12_800)
+        assert half.specs[stage].key != whole.specs[stage].key
+    assert half.specs["finetune"].key == whole.specs["finetune"].key
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("stages.generate.snapshot", "stages.generate.steps", "joins other fields: expected paths that end alike"),
+        ("stages.generate.snapshot", "stages.finetune_probe.snapshot", "stages.finetune_probe.snapshot is named twice"),
+        ("stages.generate.snapshot", "colour.snapshot", "'colour.snapshot' is no field of a trial that can vary"),
+        ("stages.generate.snapshot", "", "'' is no field of a trial that can vary"),
+        ("[0.5, 1.0]", "[0.5, 1.5]", "1.5 is not accepted: expected images seen"),
+    ],
+)
+def test_a_mistake_in_joined_paths_is_one_sentence(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    text = message(tmp_path, ZIPPED.replace(old, new))
+    assert "sweep.yaml:" in text
+    assert expected in text
+
+
+def test_the_schema_describes_sweeps_and_trials() -> None:
+    assert "axes" in yaml.safe_load(json_schema("sweep"))["properties"]
+    assert "stages" in yaml.safe_load(json_schema("trial"))["properties"]
+    with pytest.raises(UserError, match="expected one of sweep, trial"):
+        json_schema("stage")
+
+
+def test_a_model_name_is_expanded_under_the_other_fields(tmp_path: Path) -> None:
+    by_axis = SWEEP.replace("  noise.schedule: [linear, cosine]\n", "  model: [S/4, B/2]\n").replace(
+        "  method: umd\n", "  method: mae\n  model: {class_tokens: 2}\n"
+    )
+    sweep = load_sweep(write(tmp_path, by_axis))
+    assert [trial.id for trial in sweep.trials[:4:2]] == [
+        "mask_ratio=0.25,model=S/4,seed=0",
+        "mask_ratio=0.25,model=B/2,seed=0",
+    ]
+    small, base = (sweep.trials[i].config.model for i in (0, 2))
+    assert (small.width, small.depth, small.decoder_depth, small.heads, small.patch) == (384, 12, 4, 6, 4)
+    assert (base.width, base.depth, base.decoder_depth, base.heads, base.patch) == (768, 12, 4, 12, 2)
+    assert (small.adaln, small.class_tokens) == (False, 2)  # of the method and of the file
+    large = load_sweep(write(tmp_path, SWEEP), sets=["trial.model=L/2"]).trials[0].config.model
+    assert (large.width, large.depth, large.decoder_depth, large.heads, large.patch) == (1024, 24, 8, 16, 2)
+    assert load_trial("umd", sets=["model=L/2"]).config.model == large
+    trial = write(tmp_path, "tier: digits\nmethod: umd\nmodel: L/2\n", "trial.yaml")
+    assert load_trial(str(trial), sets=["model.depth=3"]).config.model == large.model_copy(update={"depth": 3})
+    tier = write(tmp_path, "trial: {model: L/2, data: {name: digits}}\nextends: base_tier.yaml\n", "tier.yaml")
+    write(tmp_path, (PRESETS / "tiers/digits.yaml").read_text(), "base_tier.yaml")
+    assert load_trial("umd", tier=str(tier)).config.model == large
+
+
+@pytest.mark.parametrize("name", ["XL/4", "B", "B/0", "B/4/2", "b/4", ""])
+def test_a_bad_model_name_is_one_sentence_with_its_place(tmp_path: Path, name: str) -> None:
+    expected = f"model = {name!r} is not accepted: expected one of B, L, S, a slash and the patch side, as in B/4"
+    assert f"sweep.yaml:5: trial.{expected}" in message(
+        tmp_path, SWEEP.replace("  method: umd\n", f"  model: '{name}'\n  method: umd\n").replace("trial:\n", "# \ntrial:\n")
+    )
+    assert f"sweep.yaml:9: {expected}" in message(
+        tmp_path, SWEEP.replace("  noise.schedule: [linear, cosine]\n", f"  model: ['{name}']\n")
+    )
+    assert f"--set trial.model: trial.{expected}" in message(tmp_path, SWEEP, f"trial.model='{name}'")

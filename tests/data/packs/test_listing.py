@@ -1,0 +1,136 @@
+"""The verbs on data: what is listed, packed and verified, and the exit codes of what cannot be."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from data.pictures import class_folders, write
+from typer.testing import CliRunner
+
+from umd_bench.cli import app
+from umd_bench.cli.packing import PackingProgress
+from umd_bench.config.errors import UserError
+from umd_bench.data.datasets import SOURCES
+from umd_bench.data.packing.images import PackOptions, pack_data
+from umd_bench.data.packs.listing import bytes_of, find_packs, list_data
+from umd_bench.data.packs.writer import Progress
+
+
+@pytest.fixture
+def packs(tmp_path: Path) -> Path:
+    class_folders(tmp_path / "raw", {"cat": 5, "dog": 5})
+    for size in (4, 8):
+        pack_data("pets", tmp_path / "raw", tmp_path / "packs", PackOptions(size=size, workers=1, licence="CC0"))
+    return tmp_path / "packs"
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    """Exit code and output of the command in this process; a mistake is exit code 2, as the console script has it."""
+    try:
+        result = CliRunner().invoke(app, [str(x) for x in arguments], catch_exceptions=False)
+    except UserError as error:
+        return 2, str(error)
+    return result.exit_code, result.output
+
+
+def test_every_known_data_set_is_listed_and_then_the_users_own(packs: Path) -> None:
+    found = {listing.name: listing for listing in list_data(packs)}
+    assert list(found) == [*SOURCES, "pets"]
+    assert found["imagenet"].images == {"train": 1_268_355, "held_out": 12_812, "test": 50_000}
+    assert not found["imagenet"].packs
+    own = found["pets"]
+    assert (own.classes, own.licence, own.own) == (2, "CC0", True)
+    assert [packed.manifest.size for packed in own.packs] == [4, 8]
+    assert bytes_of(own.packs[0]) > 10 * 4 * 4 * 3
+
+
+def test_the_table_shows_where_packs_lie_and_how_large_they_are(packs: Path) -> None:
+    code, shown = run("data", "list", "--data-root", packs)
+    assert code == 0
+    assert "pets-4-v1.2" in shown
+    assert "1,268,355 train" in shown
+    assert f"packs lie in {packs}" in shown
+
+
+def test_a_pack_is_verified_by_name_by_folder_or_with_all_others(packs: Path) -> None:
+    assert len(find_packs(None, packs, None)) == len(find_packs("pets", packs, None)) == 2
+    assert [x.path.name for x in find_packs("pets", packs, 8)] == ["pets-8-v1.2"]
+    assert find_packs(str(packs / "pets-8-v1.2"), Path("elsewhere"), None)[0].manifest.size == 8
+    for which in (["pets"], [], [packs / "pets-8-v1.2"]):
+        code, shown = run("data", "verify", *which, "--data-root", packs)
+        assert code == 0
+        assert "pets-8-v1.2: every file agrees with its sum" in shown
+
+
+def test_the_first_bad_file_is_named(packs: Path) -> None:
+    path = packs / "pets-8-v1.2" / "train-images-00000.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    code, shown = run("data", "verify", "--data-root", packs)
+    assert code == 2
+    assert f"{path} is not what was packed" in shown
+    assert f"remove the folder {path.parent} to have it packed again" in shown
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        (["cats"], "holds no pack of 'cats': expected one of pets"),
+        (["pets", "--size", "16"], "holds no pack of 'pets' at 16 px: expected one of pets"),
+    ],
+)
+def test_what_is_not_packed_is_not_verified(which: list[str], message: str, packs: Path) -> None:
+    code, shown = run("data", "verify", *which, "--data-root", packs)
+    assert code == 2
+    assert message in shown
+    empty = packs.parent / "none"
+    assert run("data", "verify", "--data-root", empty) == (2, f"{empty} holds no pack: `umd-bench data pack` makes one")
+
+
+def test_packing_by_the_verb_prints_what_it_found_and_where_it_is(tmp_path: Path) -> None:
+    class_folders(tmp_path / "raw", {"cat": 5, "dog": 5})
+    write(tmp_path / "raw" / "cat" / "cat_0.jpg", b"broken")
+    arguments = ["data", "pack", "pets", "--root", tmp_path / "raw", "--size", 8, "--out", tmp_path / "packs", "--workers", 1]
+    code, shown = run(*arguments)
+    assert code == 2
+    assert "cat/cat_0.jpg cannot be read (it is no image in a format that Pillow knows)" in shown
+    code, shown = run(*arguments, "--on-corrupt", "skip")
+    assert code == 0
+    assert "pets: 8 train, 2 test, 2 classes" in shown
+    assert f"1 of 10 images could not be read: {tmp_path}/packs/pets-8-v1.2/skipped.txt" in shown
+    code, shown = run(*arguments)
+    assert code == 0
+    assert "is packed already" in shown
+
+
+def test_a_mistake_is_one_line_and_exit_code_two(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-c",
+        "from umd_bench.cli import main; main()",
+        "data",
+        "pack",
+        "pets",
+        "--size",
+        "8",
+        "--out",
+        str(tmp_path / "packs"),
+    ]
+    done = subprocess.run([*command, "--root", str(tmp_path / "gone")], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("umd-bench: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "packs").exists()
+
+
+def test_the_pace_leaves_out_what_was_there_before(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 10.0, 50.0])
+    monkeypatch.setattr("umd_bench.cli.packing.time.monotonic", lambda: next(now))
+    with PackingProgress("pets") as shown:
+        shown.update(Progress(done=1000, total=5000, resumed=1000, skipped=0))
+        shown.update(Progress(done=3000, total=5000, resumed=1000, skipped=2))
+    said = capsys.readouterr().out
+    assert "pets: 1,000 of 5,000 images are there from an earlier packing" in said
+    assert "pets: 3,000 of 5,000 images, 50 images/s, 0:40 left, 2 left out" in said

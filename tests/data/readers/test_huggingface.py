@@ -1,0 +1,136 @@
+"""Hugging Face data sets on disk: columns by type, splits by name, and not a byte from the network or into a cache."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from data.pictures import jpeg, pixels
+from PIL import Image
+
+from umd_bench.config.errors import FieldError, UserError
+from umd_bench.data.packing.images import PackOptions, pack_data
+from umd_bench.data.readers.huggingface import is_huggingface, read_huggingface
+from umd_bench.data.readers.pictures import decode
+
+datasets = pytest.importorskip("datasets")
+NAMES = ["cat", "dog"]
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("the network was asked"))
+    datasets.disable_progress_bars()
+
+
+def table(n: int, start: int = 0, **columns: Any) -> Any:
+    images = [{"bytes": jpeg(start + i), "path": None} for i in range(n)]
+    kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)} | {k: v[0] for k, v in columns.items()}
+    values = {"image": images, "label": [i % 2 for i in range(n)]} | {k: v[1] for k, v in columns.items()}
+    return datasets.Dataset.from_dict(values, features=datasets.Features(kinds))
+
+
+def saved(root: Path) -> None:
+    datasets.DatasetDict(train=table(10), test=table(4, 100)).save_to_disk(str(root))
+
+
+def parquet(root: Path) -> None:
+    (root / "data").mkdir(parents=True)
+    whole = table(10)
+    whole.select(range(6)).to_parquet(str(root / "data" / "train-00000-of-00002.parquet"), batch_size=4)
+    whole.select(range(6, 10)).to_parquet(str(root / "data" / "train-00001-of-00002.parquet"))
+    table(4, 100).to_parquet(str(root / "data" / "test-00000-of-00001.parquet"))
+
+
+def arrow(root: Path) -> None:
+    for split, rows in (("train", table(10)), ("test", table(4, 100))):
+        rows.save_to_disk(str(root / "saved" / split))
+        (file,) = (root / "saved" / split).glob("*.arrow")
+        file.rename(root / f"pets-{split}.arrow")
+
+
+@pytest.mark.parametrize("make", [saved, parquet, arrow])
+def test_every_layout_gives_the_same_pictures(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / "raw")
+    before = sorted(str(path) for path in tmp_path.rglob("*"))
+    packed = pack_data("pets", tmp_path / "raw", tmp_path / "out", PackOptions(size=8, workers=1))
+    assert packed.manifest.class_names == ("cat", "dog")
+    assert packed.manifest.counts == {"train": 10, "test": 4}
+    assert packed.split("train").labels.tolist() == [0, 1] * 5
+    expected = [decode(jpeg(i), 8, "antialiased") for i in range(10)]
+    assert np.array_equal(packed.split("train").images, np.stack(expected))  # type: ignore[arg-type]
+    after = sorted(str(path) for path in tmp_path.rglob("*") if not path.is_relative_to(tmp_path / "out"))
+    assert after == before  # nothing was converted beside the raw files
+
+
+def test_one_piece_is_parted_and_its_rows_are_read_in_order(tmp_path: Path) -> None:
+    table(20).to_parquet(str(tmp_path / "pets.parquet"), batch_size=3)
+    found = read_huggingface(tmp_path, 0.3)
+    assert np.bincount(found.splits["test"].labels).tolist() == [3, 3]
+    numbers = {split: [int(name.split()[-1]) for name in album.names] for split, album in found.splits.items()}
+    assert sorted(numbers["train"] + numbers["test"]) == list(range(20))
+    for split, album in found.splits.items():
+        assert [album.load(i) for i in range(len(album))] == [jpeg(number) for number in numbers[split]]
+
+
+def test_validation_is_the_test_split_where_the_test_split_has_no_labels(tmp_path: Path) -> None:
+    unlabelled = table(4).remove_columns("label").add_column("label", [-1] * 4)
+    unlabelled = unlabelled.cast_column("label", datasets.ClassLabel(names=NAMES))
+    datasets.DatasetDict(train=table(6), validation=table(4), test=unlabelled).save_to_disk(str(tmp_path))
+    found = read_huggingface(tmp_path, None)
+    assert {split: len(album) for split, album in found.splits.items()} == {"train": 6, "test": 4}
+    assert found.options == {"test": "the validation split", "unlabelled": "left out: test"}
+
+
+def test_columns_that_cannot_be_told_are_named_by_option(tmp_path: Path) -> None:
+    coarse = (datasets.ClassLabel(names=["animal"]), [0] * 8)
+    table(8, coarse=coarse).save_to_disk(str(tmp_path))
+    with pytest.raises(UserError, match=r"which column is the label cannot be told \(label, coarse are of type ClassLabel\)"):
+        read_huggingface(tmp_path, None)
+    assert read_huggingface(tmp_path, None, label_column="label").class_names == ("cat", "dog")
+    with pytest.raises(FieldError, match=r"label_column = 'breed' is not accepted: expected one of coarse, image, label"):
+        read_huggingface(tmp_path, None, label_column="breed")
+
+
+def test_values_that_are_no_class_labels_become_classes_when_named(tmp_path: Path) -> None:
+    names = (datasets.Value("string"), ["b", "a", "c", "a", "b", "c"])
+    table(6, breed=names).remove_columns("label").save_to_disk(str(tmp_path))
+    with pytest.raises(UserError, match=r"none is of type ClassLabel.*--label-column"):
+        read_huggingface(tmp_path, None)
+    found = read_huggingface(tmp_path, 0.5, label_column="breed")
+    assert found.class_names == ("a", "b", "c")
+
+
+def test_rows_without_a_label_or_picture_are_not_passed_over(tmp_path: Path) -> None:
+    rows = table(6)
+    holes = [None if i == 2 else {"bytes": jpeg(i), "path": None} for i in range(6)]
+    rows = datasets.Dataset.from_dict({"image": holes, "label": rows["label"][:]}, features=rows.features)
+    rows.save_to_disk(str(tmp_path / "hole"))
+    with pytest.raises(UserError, match=r"train row 2 cannot be read \(it is empty\)"):
+        pack_data("pets", tmp_path / "hole", tmp_path / "out", PackOptions(size=8, workers=1))
+    unlabelled = datasets.Dataset.from_dict({"image": holes, "label": [0, None] * 3}, features=rows.features)
+    unlabelled.save_to_disk(str(tmp_path / "unlabelled"))
+    with pytest.raises(UserError, match="3 rows of its train split have no label in 'label'"):
+        read_huggingface(tmp_path / "unlabelled", None)
+
+
+def test_pictures_that_lie_beside_are_read_from_their_files(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    Image.fromarray(pixels(5, 8, 8)).save(path)
+    kinds = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)})
+    cells = [{"bytes": None, "path": str(path)}] * 4
+    datasets.Dataset.from_dict({"image": cells, "label": [0, 1, 0, 1]}, features=kinds).to_parquet(str(tmp_path / "x.parquet"))
+    album = read_huggingface(tmp_path, 0.5).splits["train"]
+    assert np.array_equal(decode(album.load(0), 8, "antialiased"), pixels(5, 8, 8).transpose(2, 0, 1))
+
+
+def test_what_is_broken_is_a_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "train.parquet").write_bytes(b"no parquet")
+    assert is_huggingface(tmp_path)
+    with pytest.raises(UserError, match="cannot be read as a Hugging Face data set"):
+        read_huggingface(tmp_path, None)
+    assert not is_huggingface(tmp_path / "nowhere")

@@ -1,0 +1,87 @@
+"""Compiled work is kept where the next process finds it, on a GPU as CUDA graphs, and forgotten with its stage."""
+
+from __future__ import annotations
+
+import os
+import platform
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.exc import FailOnRecompileLimitHit
+
+from umd_bench.config.errors import UserError
+from umd_bench.engine.training.compiling import cache_in, compile_cache, compile_model, compiled, own_graphs
+
+CPU = torch.device("cpu")
+VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's home folder, and no folder stated."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv(VARIABLE)
+    return tmp_path
+
+
+def double(x: Tensor) -> Tensor:
+    return 2 * x
+
+
+def test_work_is_kept_in_the_users_cache_by_torch_and_processor(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = compile_cache()
+    assert folder.parent == home / ".cache" / "umd-bench" / "compiled"
+    assert torch.__version__ in folder.name
+    monkeypatch.setattr(platform, "machine", lambda: "another")
+    assert compile_cache() != folder
+
+
+def test_inductor_is_told_the_folder_before_it_starts_and_nobody_else_may_read_it(home: Path) -> None:
+    compiled(double, CPU)
+    folder = Path(os.environ[VARIABLE])
+    assert folder.is_relative_to(home)
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_is_stated_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "stated"))
+    compiled(double, CPU)
+    assert os.environ[VARIABLE] == str(tmp_path / "stated")
+    with cache_in(tmp_path / "other"):
+        assert compile_cache() == tmp_path / "other"
+    assert compile_cache() == tmp_path / "stated"
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "file" / "folder"))
+    with pytest.raises(UserError, match=f"{VARIABLE}: .*cannot be written"):
+        compiled(double, CPU)
+
+
+@pytest.mark.parametrize(("device", "mode"), [("cpu", None), ("cuda", "reduce-overhead")])
+def test_shapes_are_static_the_graph_is_one_and_on_a_gpu_a_cuda_graph(
+    device: str, mode: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(torch, "compile", lambda function, **options: asked.append(options) or function)
+    compiled(double, torch.device(device))
+    compile_model(torch.nn.Linear(2, 2), torch.device(device))
+    assert asked == [{"dynamic": False, "fullgraph": True, "mode": mode}] * 2
+
+
+def test_a_process_may_run_more_compiled_stages_than_torch_keeps_versions_of_one_function(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 4)  # timm's optimisers, once imported, raise it to a million
+    sides = range(2, 8)
+    for side in sides:
+        with own_graphs():
+            compiled(double, CPU)(torch.zeros(side))
+    with own_graphs(), pytest.raises(FailOnRecompileLimitHit):  # what the loop above would meet
+        list(map(compiled(double, CPU), map(torch.zeros, sides)))

@@ -1,0 +1,87 @@
+"""Training an extractor: a function of its inputs alone, on the train split alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from evaluation.small_parents import digits
+
+from umd_bench.config.errors import UserError
+from umd_bench.data.packs.pack import Pack, Split, data_root
+from umd_bench.evaluation.extractors import classifier
+from umd_bench.evaluation.extractors.classifier import (
+    accuracy,
+    build_classifier,
+    read_weights,
+    train_classifier,
+    train_extractor,
+)
+from umd_bench.evaluation.extractors.classifier_recipes import RECIPES
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RECIPES, "digits_cnn", dataclasses.replace(RECIPES["digits_cnn"], epochs=3))
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_training_repeats_to_the_bit_whatever_the_global_random_state() -> None:
+    torch.manual_seed(1)
+    first = train_classifier("digits_cnn", digits())
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    assert same(first, train_classifier("digits_cnn", digits()))
+    assert torch.equal(before, torch.get_rng_state())
+    assert not same(first, train_classifier("digits_cnn", digits(), seed=1))
+
+
+def test_training_never_looks_at_the_test_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    split = Pack.split
+
+    def guarded(pack: Pack, name: str) -> Split:
+        assert name == "train"
+        return split(pack, name)
+
+    monkeypatch.setattr(Pack, "split", guarded)
+    train_classifier("digits_cnn", digits())
+
+
+def test_three_epochs_learn() -> None:
+    model = build_classifier("digits_cnn", train_classifier("digits_cnn", digits()))
+    assert accuracy(model, digits().split("test")) > 0.8
+
+
+def test_written_extractor_reads_back_and_says_what_it_is(tmp_path: Path) -> None:
+    train_extractor("digits_cnn", tmp_path, data_root())
+    state, digest = read_weights("digits_cnn", tmp_path)
+    described = json.loads((tmp_path / "digits_cnn.json").read_text())
+    assert same(state, train_classifier("digits_cnn", digits()))
+    assert described["sha256"] == digest
+    assert described["data_digest"] == digits().manifest.digest
+    assert described["test_accuracy"] == accuracy(build_classifier("digits_cnn", state), digits().split("test"))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_augmentation_shifts_repeats_the_border_and_flips_where_asked(flip: bool) -> None:
+    recipe = dataclasses.replace(RECIPES["digits_cnn"], shift=1, flip=flip)
+    images = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).repeat(400, 1, 1, 1)
+    padded = np.pad(images[0, 0].numpy(), 1, mode="edge")
+    expected = [padded[i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
+    expected += [image[:, ::-1] for image in expected] if flip else []
+    augmented = classifier._augmented(images, recipe, np.random.default_rng(0))
+    assert {image[0].numpy().tobytes() for image in augmented} == {image.tobytes() for image in expected}
+
+
+def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'inception' cannot be trained: expected one of digits_cnn, emoji_cnn, fashion_cnn"):
+        train_extractor("inception", tmp_path, data_root())
+    with pytest.raises(UserError, match="fashion_cnn is trained on fashion_mnist, not on digits"):
+        train_classifier("fashion_cnn", digits())

@@ -1,0 +1,163 @@
+"""Extractors: one conformance test over the table, and weights that are not the published ones are refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from evaluation.small_parents import digits
+
+from umd_bench.config.errors import FieldError, UserError
+from umd_bench.config.trial.data import DataConfig
+from umd_bench.data.datasets import SOURCES, DataFacts, data_facts
+from umd_bench.evaluation.extractors import classifier_recipes
+from umd_bench.evaluation.extractors.classifier import accuracy, build_classifier, read_weights
+from umd_bench.evaluation.extractors.classifier_recipes import RECIPES, WEIGHTS
+from umd_bench.evaluation.extractors.loading import LOADERS, Features, load_extractor
+from umd_bench.evaluation.extractors.registry import EXTRACTORS, check_extractor, extractor_for
+
+MEGABYTE = 1 << 20
+
+
+def test_every_extractor_that_is_known_can_be_loaded() -> None:
+    assert LOADERS.keys() == EXTRACTORS.keys()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_extractor_gives_finite_features_and_logits_of_its_stated_widths(name: str) -> None:
+    facts, extractor = EXTRACTORS[name], load_extractor(name)
+    images = torch.randint(0, 256, (5, *facts.shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found = extractor.features(images)
+    features, logits = found.pooled, found.logits
+    assert logits is not None
+    assert found.spatial is None
+    assert (extractor.dim, extractor.has_logits, extractor.spatial_dim) == (facts.dim, True, None)
+    assert (features.shape, features.dtype) == ((5, facts.dim), torch.float32)
+    assert (logits.shape, logits.dtype) == ((5, len(SOURCES[facts.data].class_names)), torch.float32)
+    assert features.isfinite().all()
+    assert logits.isfinite().all()
+    one_by_one = torch.cat([extractor.features(image[None]).pooled for image in images])
+    torch.testing.assert_close(one_by_one, features, rtol=1e-4, atol=1e-5)  # nothing depends on the batch
+    assert extractor.name == name
+    assert facts.shape == (SOURCES[facts.data].channels, SOURCES[facts.data].size, SOURCES[facts.data].size)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_committed_weights_are_small_and_described(name: str) -> None:
+    described = json.loads((WEIGHTS / f"{name}.json").read_text())
+    assert (WEIGHTS / f"{name}.safetensors").stat().st_size <= MEGABYTE
+    assert described.keys() == {"sha256", "command", "test_accuracy", "data_digest", "torch"}
+    assert load_extractor(name).hash == described["sha256"]
+
+
+def test_digits_extractor_is_as_accurate_as_its_description_says() -> None:
+    described = json.loads((WEIGHTS / "digits_cnn.json").read_text())
+    assert described["data_digest"] == digits().manifest.digest
+    model = build_classifier("digits_cnn", read_weights("digits_cnn", WEIGHTS)[0])
+    assert accuracy(model, digits().split("test")) == pytest.approx(described["test_accuracy"], abs=0.002)
+    assert described["test_accuracy"] > 0.985
+
+
+def test_changed_or_missing_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in WEIGHTS.glob("digits_cnn.*"):
+        shutil.copy(file, tmp_path)
+    monkeypatch.setattr(classifier_recipes, "WEIGHTS", tmp_path)
+    load_extractor("digits_cnn")
+    weights = tmp_path / "digits_cnn.safetensors"
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    weights.write_bytes(damaged)
+    with pytest.raises(UserError, match="is not the extractor that scores were made with"):
+        load_extractor("digits_cnn")
+    weights.unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        load_extractor("digits_cnn")
+    (tmp_path / "digits_cnn.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_extractor("digits_cnn")
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        torch.zeros(2, 1, 8, 8),
+        torch.zeros(2, 3, 8, 8, dtype=torch.uint8),
+        torch.zeros(2, 1, 16, 16, dtype=torch.uint8),
+        torch.zeros(1, 8, 8, dtype=torch.uint8),
+    ],
+)
+def test_images_of_another_type_or_shape_are_refused(images: torch.Tensor) -> None:
+    with pytest.raises(UserError, match=r"digits_cnn does not take .* expected uint8 of shape \[B, 1, 8, 8\]"):
+        load_extractor("digits_cnn").features(images)
+
+
+def test_spatial_features_are_refused_where_there_are_none() -> None:
+    with pytest.raises(UserError, match="digits_cnn has no spatial features: only inception-v3-compat has them"):
+        load_extractor("digits_cnn").features(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), spatial=True)
+
+
+def test_features_are_made_in_full_precision_whatever_the_rest_of_the_program_uses() -> None:
+    loaded, seen = load_extractor("digits_cnn"), []
+
+    def now() -> tuple[object, ...]:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
+
+    def network(images: torch.Tensor, spatial: bool) -> Features:
+        seen.append(now())
+        return loaded.network(images, spatial)
+
+    outside = now()
+    torch.set_float32_matmul_precision("high")
+    try:
+        dataclasses.replace(loaded, network=network).features(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen == [("highest", False, True)]
+    assert now() == outside
+
+
+def test_unknown_names_list_the_valid_ones() -> None:
+    listed = "expected one of digits_cnn, efficientnet_lite0, emoji_cnn, fashion_cnn, inception-v3-compat, or timm:NAME"
+    with pytest.raises(FieldError, match=rf"stages.generate.extractor = 'inception' is not accepted: {listed}"):
+        load_extractor("inception")
+    with pytest.raises(FieldError, match=rf"stages.x.extractor = 'inception' is not accepted: {listed}"):
+        check_extractor("inception", SOURCES["digits"], path="stages.x.extractor")
+
+
+def test_a_users_own_pictures_are_rgb_and_a_grey_set_without_an_extractor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert extractor_for("pets_of_mine") in EXTRACTORS
+    check_extractor("efficientnet_lite0", DataFacts("pets_of_mine", 32, 3, 2), path="p")
+    monkeypatch.setitem(SOURCES, "grey", dataclasses.replace(SOURCES["digits"], name="grey"))
+    with pytest.raises(UserError, match="no extractor takes images of the data set 'grey': expected one of cifar10, cifar100"):
+        extractor_for("grey")
+
+
+def test_an_extractor_of_another_data_set_is_refused_with_one_that_fits() -> None:
+    check_extractor("digits_cnn", SOURCES["digits"], path="p")
+    with pytest.raises(FieldError, match="reads images of fashion_mnist, not of digits; expected one of digits_cnn"):
+        check_extractor("fashion_cnn", SOURCES["digits"], path="p")
+    with pytest.raises(FieldError, match=r"it reads RGB images, and those of digits are not; expected one of digits_cnn$"):
+        check_extractor("inception-v3-compat", SOURCES["digits"], path="p")
+    check_extractor("inception-v3-compat", data_facts(DataConfig(name="emoji64")), path="p")
+    check_extractor("inception-v3-compat", data_facts(DataConfig(name="imagenet", size=256, vae="sd_kl_f8")), path="p")
+    imagenet = data_facts(DataConfig(name="imagenet", size=64))
+    listed = "expected one of efficientnet_lite0, inception-v3-compat, or timm:NAME"
+    with pytest.raises(FieldError, match=f"reads images of digits, not of imagenet; {listed}"):
+        check_extractor("digits_cnn", imagenet, path="p")
+    for name in ("efficientnet_lite0", "timm:vit_large_patch14_dinov2.lvd142m", "timm:resnet50"):
+        check_extractor(name, imagenet, path="p")
+        with pytest.raises(FieldError, match=r"it reads RGB images, and those of digits are not; expected one of digits_cnn$"):
+            check_extractor(name, SOURCES["digits"], path="p")
+    with pytest.raises(FieldError, match=r"p = 'timm:resnet5' is not accepted: .*a model that timm has, as timm:resnet50"):
+        check_extractor("timm:resnet5", imagenet, path="p")
+
+
+def test_every_data_set_that_can_be_read_has_an_extractor() -> None:
+    read = [name for name, facts in SOURCES.items() if facts.read is not None]
+    assert {name: EXTRACTORS[extractor_for(name)].data for name in read} == {name: name for name in read}
+    assert extractor_for("imagenet") == "inception-v3-compat"

@@ -1,0 +1,167 @@
+"""A scorer gives the numbers of the whole set, whatever the batches, their order and the workers, and refuses what is none."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from evaluation.small_parents import digits
+from torch import Tensor
+
+from umd_bench.config.errors import UserError
+from umd_bench.evaluation.extractors.loading import Extractor, Features, load_extractor
+from umd_bench.evaluation.metrics.frechet import Gaussian, frechet_distance, inception_score
+from umd_bench.evaluation.metrics.kid import kernel_distance
+from umd_bench.evaluation.metrics.precision_recall import precision_recall
+from umd_bench.evaluation.samples import evaluator
+from umd_bench.evaluation.samples.accumulator import Scorer
+from umd_bench.evaluation.samples.evaluator import Judge, judge_of
+from umd_bench.evaluation.samples.scores import Scored, check_reference, column
+
+N = 60
+LABEL = torch.arange(N) % 10
+SCORES = ("fd", "fd_inf", "kid", "is", "accuracy", "precision_recall", "sfid", "memorised")
+
+
+@cache
+def extractor() -> Extractor:
+    """The digits classifier, with spatial features that it would not have: the images' first five pixels."""
+    loaded = load_extractor("digits_cnn")
+
+    def network(images: Tensor, spatial: bool) -> Features:
+        found = loaded.network(images, spatial)
+        return dataclasses.replace(found, spatial=images.flatten(1)[:, :5].float() if spatial else None)
+
+    return dataclasses.replace(loaded, network=network, spatial_dim=5, hash="5" * 64)
+
+
+@cache
+def judge() -> Judge:
+    return judge_of(extractor(), digits(), SCORES, "test", N)
+
+
+def images() -> Tensor:
+    """Real images with noise: neither the same as others nor unlike them."""
+    g = torch.Generator().manual_seed(0)
+    real = torch.from_numpy(np.array(digits().split("train").images[:N])).int()
+    return (real + torch.randint(-40, 41, real.shape, generator=g)).clamp(0, 255).to(torch.uint8)
+
+
+def taken(*parts: Tensor) -> Scorer:
+    scorer = judge().scorer(N, LABEL)
+    for index in parts:
+        scorer.add(images()[index], index)
+    return scorer
+
+
+def same(a: Scored, b: Scored) -> None:
+    assert a.values == pytest.approx(b.values, rel=1e-9)
+    assert [(i, j) for i, j, _ in a.closest] == [(i, j) for i, j, _ in b.closest]
+
+
+def test_scores_are_those_of_the_features_in_one_piece() -> None:
+    features = extractor().features(images(), spatial=True)
+    reference, found = judge().reference, judge().scored(taken(torch.arange(N))).values
+    assert features.logits is not None
+    assert features.spatial is not None
+    assert reference.spatial is not None
+    rows = features.pooled.numpy()
+    precision, recall = precision_recall(rows, reference.features)
+    expected = {
+        "fd": frechet_distance(Gaussian.of(features.pooled), reference.gaussian),
+        "kid": kernel_distance(rows, reference.features).mean,
+        "is": inception_score(features.logits)[0],
+        "accuracy": (features.logits.argmax(1) == LABEL).double().mean().item(),
+        "precision": precision,
+        "recall": recall,
+        "sfid": frechet_distance(Gaussian.of(features.spatial), reference.spatial),
+    }
+    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-6)
+    assert set(found) == {*expected, "fd_inf", "memorised"}
+
+
+def test_batches_and_their_order_change_no_score() -> None:
+    whole = judge().scored(taken(torch.arange(N)))
+    same(judge().scored(taken(*torch.randperm(N, generator=torch.Generator().manual_seed(1)).split(7))), whole)
+
+
+def test_parts_of_several_workers_are_the_whole() -> None:
+    parts = [taken(torch.arange(worker, N, 3)) for worker in (2, 0, 1)]
+    for part in parts[1:]:
+        parts[0].merge(part)
+    same(judge().scored(parts[0]), judge().scored(taken(torch.arange(N))))
+
+
+def test_fewer_samples_than_asked_are_refused() -> None:
+    with pytest.raises(UserError, match="60 samples were asked for and only 59 came: sample 31 is missing"):
+        judge().scored(taken(torch.arange(31), torch.arange(32, N)))
+
+
+def test_samples_that_come_twice_or_are_of_no_set_are_refused() -> None:
+    part = taken(torch.arange(9))
+    for index, problem in [([8, 9], "came twice"), ([20, 20], "came twice"), ([N], "sample 60 is not of this set")]:
+        with pytest.raises(UserError, match=problem):
+            part.add(images()[: len(index)], torch.tensor(index))
+    with pytest.raises(UserError, match="came twice"):
+        part.merge(taken(torch.arange(8, 20)))
+    with pytest.raises(UserError, match="parts of two sets"):
+        part.merge(Scorer(extractor(), N + 1, SCORES))
+
+
+@pytest.mark.parametrize(
+    ("bad", "problem"),
+    [
+        (torch.zeros(2, 1, 9, 8, dtype=torch.uint8), r"shape \[2, 1, 9, 8\]: expected uint8"),
+        (torch.zeros(2, 1, 8, 8), "does not take float32 images"),
+    ],
+)
+def test_images_of_another_size_or_dtype_are_refused(bad: Tensor, problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        judge().scorer(N, LABEL).add(bad, torch.arange(2))
+
+
+def test_features_that_are_nan_are_refused() -> None:
+    features = extractor().features(images()[:3], spatial=True)
+    spoilt = dataclasses.replace(features, pooled=features.pooled.clone().fill_(float("nan")))
+    with pytest.raises(UserError, match="3 of 3 samples have features that are NaN"):
+        judge().scorer(N, LABEL).take(spoilt, torch.arange(3))
+
+
+def test_scores_of_classes_need_an_extractor_that_reads_some() -> None:
+    without = dataclasses.replace(extractor(), has_logits=False, spatial_dim=None)
+    assert judge_of(without, digits(), SCORES, "test", N).scores == set(SCORES) - {"is", "accuracy", "sfid"}
+    with pytest.raises(UserError, match="has no classes"):
+        Scorer(without, N, ["is"]).add(images()[:2], torch.arange(2))
+
+
+def test_a_reference_without_rows_cannot_serve_scores_that_need_them() -> None:
+    bare = dataclasses.replace(judge().reference, features=None, spatial=None, label="a.npz")
+    check_reference(bare, ["fd", "fd_inf", "is"])
+    with pytest.raises(UserError, match=r"a\.npz has no images or features for kid, precision_recall, sfid"):
+        check_reference(bare, SCORES)
+
+
+def test_frechet_distances_are_called_fid_with_its_own_features_only() -> None:
+    inception = dataclasses.replace(extractor(), name="inception-v3-compat")
+    names = ("fd", "fd_inf", "kid", "sfid", "precision", "memorised")
+    assert [column(inception, name) for name in names] == ["fid", "fid_inf", "kid", "sfid", "precision", "memorised"]
+    assert column(extractor(), "fd_inf") == "fd_inf_digits_cnn"
+
+
+def test_a_published_file_is_a_reference_without_a_floor_and_must_be_the_one_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = dataclasses.replace(judge().reference, label="a.npz", hash="a" * 64)
+    monkeypatch.setattr(evaluator, "reference_from_file", lambda path, extractor: published)
+    from_file = judge_of(extractor(), digits(), ["fd", "kid"], "a.npz", N, sha256="a" * 64)
+    assert from_file.floor is None
+    assert (from_file.facts()["reference_label"], from_file.facts()["reference_hash"]) == ("a.npz", "a" * 64)
+    scorer = from_file.scorer(N, None)
+    scorer.add(images(), torch.arange(N))
+    assert set(from_file.metrics([from_file.scored(scorer)])) == {"fd_digits_cnn", "kid_digits_cnn"}
+    with pytest.raises(UserError, match=r"a\.npz is another file .*SHA-256 aaaaaaaaaaaa, expected bbbbbbbbbbbb"):
+        judge_of(extractor(), digits(), ["fd"], "a.npz", N, sha256="b" * 64)

@@ -1,0 +1,208 @@
+"""The executors' promises hold for every stage of a unit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from orchestration.small_units import diverging, prepare, seeds_of_one_shape
+
+from umd_bench.config.trial.fusion_shape import shape_of
+from umd_bench.config.trial.stage_spec import StageSpec
+from umd_bench.data.packs.pack import data_root
+from umd_bench.orchestration.executors import Ended, Executor, Kind, start_executor
+from umd_bench.orchestration.executors.contract import InCallersThread
+from umd_bench.orchestration.fusion.executor import fusing
+from umd_bench.orchestration.fusion.units import RUN_UNIT
+from umd_bench.store import RunDir, StageState, stage_state
+
+DEADLINE_SECONDS = 120.0
+LONG = "trial.stages.pretrain.nimg=640000"  # nobody waits for its end
+
+
+@pytest.fixture(scope="module")
+def specs(tmp_path_factory: pytest.TempPathFactory) -> list[StageSpec]:
+    return seeds_of_one_shape(tmp_path_factory.mktemp("sweep"), 4)
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> list[StageSpec]:
+    return seeds_of_one_shape(tmp_path_factory.mktemp("long"), 3, LONG)
+
+
+def start(root: Path, specs: list[StageSpec], on: str = "inline", size: int = 3) -> Executor:
+    shape = shape_of(specs[0])
+    assert shape is not None
+    inner = start_executor(on, root, data_root(), workers=1, threads=1, stage=RUN_UNIT)
+    return fusing(root, inner, {shape: size})
+
+
+@pytest.fixture
+def inline(tmp_path: Path, specs: list[StageSpec]) -> Iterator[Executor]:
+    executor = start(tmp_path, specs)
+    yield executor
+    executor.close()
+    executor.close()
+
+
+def collect(executor: Executor, keys: list[str]) -> dict[str, Ended]:
+    """Each once, and nothing else."""
+    ended: dict[str, Ended] = {}
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while set(ended) != set(keys):
+        assert time.monotonic() < deadline, f"only {len(ended)} of {len(keys)} stages ended"
+        for item in executor.poll(0.2):
+            assert item.key in keys
+            assert item.key not in ended, "a stage was returned twice"
+            ended[item.key] = item
+    assert executor.poll(0) == []
+    return ended
+
+
+def submit(executor: Executor, root: Path, specs: list[StageSpec]) -> list[str]:
+    keys = prepare(root, specs)
+    for key in keys:
+        executor.submit(key)
+    return keys
+
+
+def mode(root: Path, key: str) -> str | None:
+    result = RunDir(root, key).result()
+    assert result is not None
+    fused: str | None = result["environment"].get("fused")
+    return fused
+
+
+def test_stages_of_one_shape_are_one_unit_and_each_is_polled_once(
+    inline: Executor, tmp_path: Path, specs: list[StageSpec]
+) -> None:
+    keys = submit(inline, tmp_path, specs)
+    assert inline.slots == 3
+    assert [item.kind for item in collect(inline, keys).values()] == [None] * 4
+    assert [mode(tmp_path, key) for key in keys] == ["1 of 3", "2 of 3", "3 of 3", None]
+    assert not list((tmp_path / "fusing" / "units").iterdir())
+
+
+def test_stages_of_other_shapes_are_handed_on_by_themselves(tmp_path: Path, specs: list[StageSpec]) -> None:
+    executor = start(tmp_path, specs)
+    fields = specs[1].model_dump(mode="json")
+    fields["stage"]["batch"] = 32
+    keys = submit(executor, tmp_path, [specs[0], StageSpec.model_validate(fields), specs[2]])
+    collect(executor, keys)
+    assert [mode(tmp_path, key) for key in keys] == ["1 of 2", None, "2 of 2"]
+
+
+def test_one_that_fails_is_one_failure(inline: Executor, tmp_path: Path, specs: list[StageSpec]) -> None:
+    keys = submit(inline, tmp_path, [specs[0], diverging(specs[1]), specs[2]])
+    assert [item.kind for item in collect(inline, keys).values()] == [None] * 3
+    states = [stage_state(RunDir(tmp_path, key)) for key in keys]
+    assert states == [StageState.DONE, StageState.FAILED, StageState.DONE]
+
+
+def test_one_that_is_cancelled_before_it_began_never_begins(inline: Executor, tmp_path: Path, specs: list[StageSpec]) -> None:
+    keys = submit(inline, tmp_path, specs[:3])
+    inline.cancel(keys[1])
+    inline.cancel("f" * 16)  # nobody's: left alone
+    ended = collect(inline, keys)
+    assert [ended[key].kind for key in keys] == [None, Kind.CANCELLED, None]
+    assert RunDir(tmp_path, keys[1]).attempts() == []
+
+
+def at_the_first_look(executor: Executor, act: Callable[[], None]) -> None:
+    """Between two steps."""
+    assert isinstance(executor, InCallersThread)
+    waiting = [act]
+    executor.between_steps = lambda: waiting.pop()() if waiting else None
+
+
+def last_state(root: Path, key: str) -> str:
+    states: list[str] = [event["state"] for event in RunDir(root, key).events() if event["event"] == "state"]
+    return states[-1]
+
+
+def test_one_that_is_cancelled_while_it_runs_ends_alone(tmp_path: Path, long: list[StageSpec]) -> None:
+    executor = start(tmp_path, long)
+    keys = submit(executor, tmp_path, long)
+
+    def cancel() -> None:
+        executor.cancel(keys[0])
+        at_the_first_look(executor, look)
+
+    def look() -> None:
+        if last_state(tmp_path, keys[0]) == "stopped" and not RunDir(tmp_path, keys[0]).is_owned():
+            assert RunDir(tmp_path, keys[1]).is_owned()
+            executor.stop()
+        else:
+            at_the_first_look(executor, look)
+
+    at_the_first_look(executor, cancel)
+    ended = collect(executor, keys)
+    assert [ended[key].kind for key in keys] == [Kind.CANCELLED, None, None]
+    assert [last_state(tmp_path, key) for key in keys] == ["stopped"] * 3
+
+
+def test_stop_saves_what_runs_and_begins_nothing_more(tmp_path: Path, long: list[StageSpec]) -> None:
+    executor = start(tmp_path, long, size=2)
+    keys = submit(executor, tmp_path, long)
+    at_the_first_look(executor, executor.stop)
+    ended = collect(executor, keys)
+    assert [ended[key].kind for key in keys] == [None, None, Kind.CANCELLED]
+    assert [len(RunDir(tmp_path, key).attempts()) for key in keys] == [1, 1, 0]
+    assert list(RunDir(tmp_path, keys[0]).path.glob("attempt-1/checkpoints/*.safetensors"))
+
+
+def test_a_process_that_is_lost_ends_every_stage_that_had_not_ended(
+    inline: Executor, tmp_path: Path, specs: list[StageSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from umd_bench.orchestration.fusion import run_fused
+
+    real = run_fused._record
+
+    def dies(spec: StageSpec, *arguments: object) -> object:
+        if spec.key == specs[1].key:
+            raise KeyboardInterrupt
+        return real(spec, *arguments)  # type: ignore[arg-type]
+
+    def as_lost(*arguments: object, **settings: object) -> object:
+        try:
+            return run_fused.run_unit(*arguments, **settings)  # type: ignore[arg-type]
+        except KeyboardInterrupt:
+            raise RuntimeError("the process is gone") from None
+
+    monkeypatch.setattr(run_fused, "_record", dies)
+    monkeypatch.setattr(inline._inner, "_run", as_lost)  # type: ignore[attr-defined]
+    keys = submit(inline, tmp_path, specs[:3])
+    ended = collect(inline, keys)
+    assert [ended[key].kind for key in keys] == [None, Kind.DIED, Kind.DIED]
+    assert [stage_state(RunDir(tmp_path, key)) for key in keys] == [StageState.DONE, *[StageState.INTERRUPTED] * 2]
+
+
+@pytest.mark.slow
+def test_on_ray_a_unit_ends_early_for_one_and_dies_for_all(tmp_path: Path, long: list[StageSpec]) -> None:
+    executor = start(tmp_path, long, on="ray")
+    try:
+        keys = submit(executor, tmp_path, long)
+
+        def pids() -> list[int]:
+            executor.poll(0.1)
+            return [event["pid"] for key in keys for event in RunDir(tmp_path, key).events() if "pid" in event]
+
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while len(found := pids()) < 3 or not list(RunDir(tmp_path, keys[2]).path.glob("attempt-1/environment.json")):
+            assert time.monotonic() < deadline
+        assert len(set(found)) == 1
+        executor.cancel(keys[0])
+        ended: list[Ended] = []
+        while not ended:
+            assert time.monotonic() < deadline
+            ended = executor.poll(0.2)
+        assert [(item.key, item.kind) for item in ended] == [(keys[0], Kind.CANCELLED)]
+        assert RunDir(tmp_path, keys[1]).is_owned()
+        os.kill(found[0], signal.SIGKILL)
+        assert {item.kind for item in collect(executor, keys[1:]).values()} == {Kind.DIED}
+    finally:
+        executor.close()

@@ -1,0 +1,169 @@
+"""What ``--fuse`` decides, told from what is measured, and that it says so."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from orchestration.small import SMALL, write_small
+from orchestration.small_units import seeds_of_one_shape
+from rich.console import Console
+
+from umd_bench.config.errors import UserError
+from umd_bench.config.sweep.resolve import Sweep, load_sweep
+from umd_bench.config.trial.stage_spec import StageSpec
+from umd_bench.config.trial.trial import Resources
+from umd_bench.data.packs.pack import data_root
+from umd_bench.orchestration.fusion import measure
+from umd_bench.orchestration.fusion.measure import measured_gain, planned, ratios_of
+from umd_bench.orchestration.fusion.policy import Alike, Gain, alike_stages, check_fuse, choose
+from umd_bench.orchestration.graph import Node
+from umd_bench.orchestration.launch import Site, execute, prepare
+from umd_bench.store import RunDir, StageState
+
+CLEAR, UNCLEAR, SLOWER = Gain(1.2, 1.1, 1.3), Gain(1.05, 0.98, 1.1), Gain(0.85, 0.83, 0.88)
+
+
+def sweep_of(folder: Path) -> Sweep:
+    return load_sweep(
+        write_small(folder, SMALL.replace("mask_ratio: [0.25, 0.5]", "mask_ratio: [0.25]")), sets=["seeds=[0, 1, 2]"]
+    )
+
+
+def nodes_of(specs: list[StageSpec], state: StageState = StageState.NEW) -> list[Node]:
+    return [Node(spec, "pretrain", state) for spec in specs]
+
+
+def test_every_worker_has_its_unit_and_what_is_done_is_in_none(tmp_path: Path) -> None:
+    specs = seeds_of_one_shape(tmp_path, 5)
+    sizes = [[group.size for group in alike_stages(nodes_of(specs), workers)] for workers in (1, 2, 4, 5)]
+    assert sizes == [[5], [3], [2], []]
+    done = nodes_of(specs[:3], StageState.DONE) + nodes_of(specs[3:])
+    assert [len(group.specs) for group in alike_stages(done, 1)] == [2]
+    spread = [spec.model_copy(update={"resources": Resources(devices=2)}) for spec in specs]
+    assert alike_stages(nodes_of(spread), 1) == []
+    many = [spec.model_copy(update={"seed": seed}) for seed in range(40) for spec in specs[:1]]
+    assert [group.size for group in alike_stages(nodes_of(many), 1)] == [16]
+
+
+@pytest.mark.parametrize(
+    ("mode", "gain", "fused", "said"),
+    [
+        ("auto", CLEAR, True, "1.20 times as fast as apart (1.10 to 1.30), trained so"),
+        ("auto", UNCLEAR, False, "not faster here for sure: 1.05 times as fast as apart (0.98 to 1.10), trained apart"),
+        ("auto", SLOWER, False, "not faster here for sure: 0.85 times as fast as apart (0.83 to 0.88), trained apart"),
+        ("auto", None, False, "not measured (its process failed or was too slow), trained apart"),
+        ("on", SLOWER, True, "trained so, as asked"),
+    ],
+)
+def test_stages_are_fused_where_the_gain_is_beyond_its_spread(
+    mode: str, gain: Gain | None, fused: bool, said: str, tmp_path: Path
+) -> None:
+    asked: list[Alike] = []
+    fusion = choose(nodes_of(seeds_of_one_shape(tmp_path, 5)), 2, mode, lambda group: asked.append(group) or gain)
+    assert list(fusion.sizes.values()) == ([3] if fused else [])
+    assert fusion.lines == [f"5 stages of digits pretrain, up to 3 as one: {said}"]
+    assert len(asked) == (mode == "auto")
+
+
+def test_where_there_is_nothing_to_fuse_a_line_says_so(tmp_path: Path) -> None:
+    fusion = choose(nodes_of(seeds_of_one_shape(tmp_path, 2)), 2, "on", lambda group: CLEAR)
+    assert fusion.sizes == {}
+    assert fusion.lines == ["nothing is trained as one: no two stages of one shape for each of 2 workers"]
+    compiled = [spec.model_copy(update={"resources": Resources(compile=True)}) for spec in seeds_of_one_shape(tmp_path, 5)]
+    fusion = choose(nodes_of(compiled), 2, "on", lambda group: CLEAR)
+    assert fusion.lines == ["nothing is trained as one: a compiled stage is trained by itself (resources.compile)"]
+
+
+def test_on_is_refused_where_nothing_can_be_fused_and_auto_is_not() -> None:
+    for on, searching, joined, why in (
+        ("slurm", False, False, "a job trains one stage: expected --on inline or --on ray, found --on slurm"),
+        ("submitit-local", False, False, "a job trains one stage"),
+        ("ray", True, False, "a search suggests its trials"),
+        ("ray", False, True, "a Ray that runs already"),
+    ):
+        with pytest.raises(UserError, match=f"--fuse on is not accepted: .*{why}"):
+            check_fuse("on", on, searching=searching, joined=joined)
+        check_fuse("auto", on, searching=searching, joined=joined)
+    check_fuse("on", "inline")
+    with pytest.raises(UserError, match=r"--fuse 'always' is not accepted: .*auto, off, on"):
+        check_fuse("always", "ray")
+
+
+def test_a_gain_is_measured_once_for_all_that_it_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = seeds_of_one_shape(tmp_path, 4)
+    asked: list[int] = []
+
+    def side_by_side(request: str, workers: int) -> list[float]:
+        asked.append(len(json.loads(request)["specs"]))
+        return [1.1, 1.2, 1.3, 1.2, 1.1]
+
+    monkeypatch.setattr(measure, "_side_by_side", side_by_side)
+    [group] = alike_stages(nodes_of(specs), 1)
+    gain = measured_gain(tmp_path, group, 1, data_root())
+    assert gain is not None
+    assert gain.median == 1.2
+    assert measured_gain(tmp_path, group, 1, data_root()) == gain
+    assert asked == [4]
+    measured_gain(tmp_path, group, 2, data_root())
+    [fewer] = alike_stages(nodes_of(specs), 2)
+    measured_gain(tmp_path, fewer, 2, data_root())
+    assert asked == [4, 4, 2]
+    monkeypatch.setattr(measure, "_side_by_side", lambda request, workers: [1.1] * 4)
+    assert measured_gain(tmp_path, fewer, 3, data_root()) is None  # too few rounds: nothing is kept
+    assert len(list((tmp_path / "fusing" / "measured").iterdir())) == 3
+
+
+def test_plan_says_what_is_known_and_measures_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = nodes_of(seeds_of_one_shape(tmp_path, 4))
+    assert planned(tmp_path, nodes, 1, "off") == []
+    words = "4 stages of digits pretrain, up to 4 as one: "
+    assert planned(tmp_path, nodes, 1, "on") == [words + "trained so, as asked"]
+    assert planned(tmp_path, nodes, 1, "auto") == [words + "if that is measured to be faster"]
+    monkeypatch.setattr(measure, "_side_by_side", lambda request, workers: [1.2] * 5)
+    measured_gain(tmp_path, alike_stages(nodes, 1)[0], 1, data_root())
+    assert planned(tmp_path, nodes, 1, "auto") == [words + "1.20 times as fast as apart (1.20 to 1.20), trained so"]
+
+
+def test_both_ways_are_timed_in_turn_also_for_stages_whose_parent_is_not_there_yet(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path)
+    prepare(sweep.trials, Site(tmp_path / "results", data_root(), "inline"))
+    specs = [trial.specs["finetune"].model_copy(update={"parent_key": None}) for trial in sweep.trials]
+    ratios = ratios_of(specs, data_root(), seconds=0.2)
+    assert ratios
+    assert all(ratio > 0 for ratio in ratios)
+
+
+def run(sweep: Sweep, root: Path, fuse: str) -> str:
+    said = io.StringIO()
+    site = Site(root, data_root(), "inline", fuse=fuse)
+    progress = execute(prepare(sweep.trials, site), sweep.trials, site, Console(file=said, width=200))
+    assert progress.complete
+    return said.getvalue()
+
+
+def fused_stages(sweep: Sweep, root: Path) -> set[str]:
+    """Names of the stages that were trained as one."""
+    found = set()
+    for trial in sweep.trials:
+        for name, spec in trial.specs.items():
+            result = RunDir(root, spec.key).result()
+            assert result is not None
+            if "fused" in result["environment"]:
+                found.add(name)
+    return found
+
+
+def test_a_whole_sweep_is_trained_as_one_where_that_is_faster_and_apart_where_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = sweep_of(tmp_path)
+    monkeypatch.setattr(measure, "_side_by_side", lambda request, workers: [1.2] * 5)
+    said = run(sweep, tmp_path / "faster", "auto")
+    assert "3 stages of digits pretrain, up to 3 as one: 1.20 times as fast as apart (1.20 to 1.20), trained so" in said
+    assert fused_stages(sweep, tmp_path / "faster") == {"pretrain", "finetune"}
+    monkeypatch.setattr(measure, "_side_by_side", lambda request, workers: [0.85] * 5)
+    assert "not faster here for sure: 0.85 times" in run(sweep, tmp_path / "slower", "auto")
+    assert fused_stages(sweep, tmp_path / "slower") == set()

@@ -1,0 +1,142 @@
+"""Stages run as one unit: each one's run directory says what became of it, and where it was trained as one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from orchestration.small_units import END, diverging, prepare, seeds_of_one_shape
+
+from umd_bench.config.trial.stage_spec import StageSpec
+from umd_bench.data.packs.pack import data_root
+from umd_bench.orchestration.executors.contract import Outcome
+from umd_bench.orchestration.fusion import run_fused
+from umd_bench.orchestration.fusion.run_fused import run_stages, run_unit
+from umd_bench.orchestration.fusion.units import Unit
+from umd_bench.orchestration.stage_process.run_stage import run_stage
+from umd_bench.store import RunDir, StageState, stage_state
+
+
+@pytest.fixture(scope="module")
+def specs(tmp_path_factory: pytest.TempPathFactory) -> list[StageSpec]:
+    return seeds_of_one_shape(tmp_path_factory.mktemp("sweep"), 3)
+
+
+def mode(root: Path, key: str) -> str | None:
+    run = RunDir(root, key)
+    here: dict[str, str] = json.loads((run.attempt_path(run.attempts()[-1]) / "environment.json").read_text())
+    return here.get("fused")
+
+
+def warnings(root: Path, key: str) -> list[str]:
+    return [event["message"] for event in RunDir(root, key).events() if event["event"] == "warning"]
+
+
+def result(root: Path, key: str) -> dict[str, Any]:
+    found = RunDir(root, key).result()
+    assert found is not None
+    return found
+
+
+def after(steps: int, *keys: str) -> Callable[[str], bool]:
+    asked: dict[str, int] = {}
+
+    def stop(key: str) -> bool:
+        asked[key] = asked.get(key, -1) + 1
+        return key in keys and asked[key] >= steps
+
+    return stop
+
+
+def test_stages_of_a_unit_end_as_they_would_alone_and_say_that_they_were_one(tmp_path: Path, specs: list[StageSpec]) -> None:
+    keys = prepare(tmp_path / "fused", specs)
+    unit = Unit.create(tmp_path / "fused", keys)
+    assert run_unit(tmp_path / "fused", unit.name, data_root()) == dict.fromkeys(keys, Outcome.DONE)
+    prepare(tmp_path / "solo", specs)
+    for number, key in enumerate(keys, 1):
+        run_stage(tmp_path / "solo", key, data_root())
+        fused, solo = result(tmp_path / "fused", key), result(tmp_path / "solo", key)
+        assert fused["metrics"] == pytest.approx(solo["metrics"], rel=2e-3)
+        assert fused.keys() == solo.keys()
+        assert fused["cost"].keys() == solo["cost"].keys()
+        assert fused["environment"].pop("fused") == mode(tmp_path / "fused", key) == f"{number} of 3"
+        assert fused["environment"] == solo["environment"]
+        assert fused["exact"]
+        assert mode(tmp_path / "solo", key) is None
+        assert not RunDir(tmp_path / "fused", key).is_owned()
+
+
+def test_one_that_fails_and_one_that_is_stopped_leave_the_others(tmp_path: Path, specs: list[StageSpec]) -> None:
+    lost = diverging(specs[0])
+    keys = prepare(tmp_path, [*specs, lost])
+    outcomes = run_stages(tmp_path, keys, data_root(), stop=after(3, keys[1]))
+    assert [outcomes[key] for key in keys] == [Outcome.DONE, Outcome.STOPPED, Outcome.DONE, Outcome.FAILED]
+    failure = RunDir(tmp_path, lost.key).failure()
+    assert failure is not None
+    assert failure.state == "nan"
+    assert run_stage(tmp_path, keys[1], data_root()) is Outcome.DONE
+    assert not result(tmp_path, keys[1])["exact"]  # it went on by itself
+    assert mode(tmp_path, keys[1]) is None
+    assert "fused 2 of 3 -> None" in warnings(tmp_path, keys[1])[0]
+
+
+def test_one_that_was_stopped_alone_is_trained_by_itself_in_a_unit_and_stays_exact(
+    tmp_path: Path, specs: list[StageSpec]
+) -> None:
+    keys = prepare(tmp_path, specs)
+    ask = after(3, keys[0])
+    assert run_stage(tmp_path, keys[0], data_root(), stop=lambda: ask(keys[0])) is Outcome.STOPPED
+    assert set(run_stages(tmp_path, keys, data_root()).values()) == {Outcome.DONE}
+    assert [mode(tmp_path, key) for key in keys] == [None, "1 of 2", "2 of 2"]
+    assert all(result(tmp_path, key)["exact"] for key in keys)
+    assert RunDir(tmp_path, keys[0]).attempts() == [1, 2]
+    assert warnings(tmp_path, keys[0]) == []
+
+
+def test_what_is_done_or_owned_is_left_alone(tmp_path: Path, specs: list[StageSpec]) -> None:
+    keys = prepare(tmp_path, specs)
+    run_stage(tmp_path, keys[0], data_root())
+    with RunDir(tmp_path, keys[1]).begin():
+        outcomes = run_stages(tmp_path, keys, data_root())
+    assert [outcomes[key] for key in keys] == [Outcome.DONE, Outcome.BUSY, Outcome.DONE]
+    assert RunDir(tmp_path, keys[0]).attempts() == [1]
+    assert stage_state(RunDir(tmp_path, keys[1])) is StageState.INTERRUPTED
+    assert mode(tmp_path, keys[2]) is None  # alone after all
+
+
+def test_a_unit_that_cannot_be_trained_is_trained_stage_by_stage_and_says_so(
+    tmp_path: Path, specs: list[StageSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any, **settings: Any) -> None:
+        raise torch.OutOfMemoryError("no room for three")
+
+    monkeypatch.setattr(run_fused, "train_fused", full)
+    keys = prepare(tmp_path, specs)
+    assert set(run_stages(tmp_path, keys, data_root()).values()) == {Outcome.DONE}
+    for key in keys:
+        said = "3 stages could not be trained as one (OutOfMemoryError: no room for three): trained by itself from here on"
+        assert warnings(tmp_path, key) == [said]
+        assert mode(tmp_path, key) is None
+        assert RunDir(tmp_path, key).attempts() == [1]
+        assert RunDir(tmp_path, key).snapshot(END).exists()
+
+
+def test_what_is_printed_is_in_every_stages_output(
+    tmp_path: Path, specs: list[StageSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = prepare(tmp_path, specs[:2])
+    silent = prepare(tmp_path / "silent", specs[:2])
+
+    def printing(key: str) -> bool:
+        print("a library's words")
+        return False
+
+    run_stages(tmp_path, keys, data_root(), stop=printing)
+    run_stages(tmp_path / "silent", silent, data_root())
+    for key in keys:
+        assert "a library's words" in (RunDir(tmp_path, key).attempt_path(1) / "output.log").read_text()
+        assert not (RunDir(tmp_path / "silent", key).attempt_path(1) / "output.log").exists()

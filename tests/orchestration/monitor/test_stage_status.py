@@ -1,0 +1,105 @@
+"""Status for programs: its schema holds, every state is told, a shared stage is one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from orchestration.scripted import ScriptedExecutor, die, fail_with
+from orchestration.small import write_small
+
+from umd_bench.config.errors import UserError
+from umd_bench.config.sweep.resolve import Sweep, load_sweep
+from umd_bench.orchestration.executors.contract import Kind
+from umd_bench.orchestration.executors.jobs.records import Claim, Jobs
+from umd_bench.orchestration.graph import build_graph, sweep_record
+from umd_bench.orchestration.monitor.stage_status import Survey, status_json, trial_state
+from umd_bench.orchestration.monitor.status import status_table
+from umd_bench.orchestration.scheduler import Runner
+from umd_bench.store import RunDir, StageState, write_sweep
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    """Two trials failed, each in its own way, one was never begun, and one is half done."""
+    sweep = load_sweep(write_small(tmp_path))
+    nan, dead, new, half = (trial.specs for trial in sweep.trials)
+    scripts = {nan["pretrain"].key: fail_with("loss is not finite", "nan"), dead["pretrain"].key: die}
+    trials = [trial for trial in sweep.trials if trial.specs is not new]
+    nodes = build_graph(tmp_path, trials)
+    for name in ("finetune", "finetune_probe", "generate"):
+        del nodes[half[name].key]
+    Runner(tmp_path, nodes, ScriptedExecutor(tmp_path, scripts), poll_seconds=0).run()
+    write_sweep(tmp_path, sweep_record(sweep))
+    return sweep
+
+
+def test_the_schema_says_every_state_attempt_and_failure(tmp_path: Path, sweep: Sweep) -> None:
+    told = json.loads(json.dumps(status_json(tmp_path, None)))
+    assert set(told) == {"schema", "results", "sweeps", "stages"}
+    assert told["schema"] == 1
+    (small,) = told["sweeps"]
+    assert set(small) == {"name", "question", "tier", "complete", "counts", "pruned", "trials"}
+    assert small["counts"] == {"new": 16, "running": 0, "interrupted": 0, "failed": 2, "done": 2}
+    assert not small["complete"]
+    assert [trial["state"] for trial in small["trials"]] == ["failed", "failed", "new", "new"]
+    assert set(small["trials"][0]) == {"id", "method", "seed", "axes", "state", "pruned", "stages"}
+    assert [trial["id"] for trial in small["trials"]] == [trial.id for trial in sweep.trials]
+    failed, died, _, half = (told["stages"][trial.specs["pretrain"].key] for trial in sweep.trials)
+    assert failed == {
+        "state": "failed",
+        "attempts": 1,
+        "submitted": False,
+        "failure": {"state": "nan", "fingerprint": "loss is not finite", "message": "loss is not finite"},
+    }
+    assert (died["attempts"], died["failure"]["state"]) == (3, "died")
+    assert half == {"state": "done", "attempts": 1, "submitted": False, "failure": None}
+    assert len(told["stages"]) == 20
+
+
+def test_one_sweep_is_told_alone_and_an_unknown_one_is_named(tmp_path: Path, sweep: Sweep) -> None:
+    assert status_json(tmp_path, "small") == status_json(tmp_path, None)
+    with pytest.raises(UserError, match=r"no sweep 'other'.*small"):
+        status_json(tmp_path, "other")
+
+
+def test_a_stage_at_work_is_running_and_a_dropped_one_interrupted(tmp_path: Path, sweep: Sweep) -> None:
+    spec = sweep.trials[2].specs["pretrain"]
+    run = RunDir(tmp_path, spec.key)
+    run.prepare(spec)
+    survey = Survey(tmp_path)
+    with run.begin():
+        assert survey.look([spec.key])[spec.key].state is StageState.RUNNING
+    assert survey.look([spec.key])[spec.key].state is StageState.INTERRUPTED
+
+
+def test_a_look_changes_nothing_on_the_disk(tmp_path: Path, sweep: Sweep) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    status_json(tmp_path, None)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_needs_a_person_comes_first_in_a_trials_state() -> None:
+    assert trial_state([StageState.DONE, StageState.RUNNING, StageState.FAILED]) is StageState.FAILED
+    assert trial_state([StageState.DONE, StageState.RUNNING, StageState.NEW]) is StageState.RUNNING
+    assert trial_state([StageState.DONE, StageState.NEW]) is StageState.NEW
+    assert trial_state([StageState.DONE]) is StageState.DONE
+
+
+def test_a_stage_whose_job_waits_is_submitted_until_the_job_is_over(tmp_path: Path, sweep: Sweep) -> None:
+    new, half = (trial.specs for trial in sweep.trials[2:])
+    waiting, done = new["pretrain"].key, half["pretrain"].key
+    jobs = Jobs(tmp_path)
+    for task, key in enumerate((waiting, done)):
+        assert jobs.claim(Claim(key, 1, "batch", task))
+    stages = status_json(tmp_path, None)["stages"]
+    assert (stages[waiting]["state"], stages[waiting]["submitted"]) == ("new", True)
+    assert (stages[done]["state"], stages[done]["submitted"]) == ("done", False)
+    row = {
+        trial: cells
+        for trial, *cells in zip(*(column.cells for column in status_table(tmp_path, "small").columns), strict=True)
+    }
+    assert row[sweep.trials[2].id][0] == "submitted"
+    jobs.end("batch", waiting, Kind.CANCELLED)
+    assert not status_json(tmp_path, None)["stages"][waiting]["submitted"]

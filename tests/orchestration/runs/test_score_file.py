@@ -1,0 +1,125 @@
+"""One file of samples under several profiles: each profile's numbers are those of scoring it alone, and say what they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from umd_bench.config.errors import UserError
+from umd_bench.config.trial.data import DataConfig
+from umd_bench.data.packs.pack import data_root, open_pack
+from umd_bench.evaluation.extractors.loading import load_extractor
+from umd_bench.evaluation.samples.evaluator import judge_of
+from umd_bench.evaluation.samples.sample_files import SampleWriter
+from umd_bench.orchestration.runs import score_file
+from umd_bench.orchestration.runs.score_file import ProfileScores, score_samples, scores_json, scores_table
+
+DIGITS = DataConfig(name="digits")
+N = 300
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> Path:
+    """Training images, dimmed: a set that no score calls perfect."""
+    path = tmp_path / "samples.npz"
+    images = torch.from_numpy(np.array(open_pack("digits", data_root()).split("train").images[:N]))
+    with SampleWriter(path, N) as writer:
+        writer.add(images // 4 * 3)
+    return path
+
+
+def scored(path: Path, *profiles: str, n: int | None = None) -> list[ProfileScores]:
+    return score_samples(path, DIGITS, data_root(), profiles, n=n)
+
+
+@pytest.fixture
+def small_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the real ones, of 100 and of 300 samples."""
+    stage = score_file._stage
+    sizes = {"umd-paper": 100, "adm-50k": N}
+    monkeypatch.setattr(score_file, "_stage", lambda name, n: stage(name, n or sizes[name]))
+
+
+@pytest.mark.usefixtures("small_profiles")
+def test_both_profiles_in_one_pass_are_each_as_alone(samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = [scored(samples, name)[0] for name in ("umd-paper", "adm-50k")]
+    extracted = []
+    take = score_file._Taker.take
+    monkeypatch.setattr(
+        score_file._Taker, "take", lambda self, start, images: (extracted.append(len(images)), take(self, start, images))
+    )
+    both = scored(samples, "umd-paper", "adm-50k")
+    assert [s.metrics for s in both] == [pytest.approx(s.metrics, rel=1e-9) for s in alone]
+    assert [s.facts for s in both] == [s.facts for s in alone]
+    assert sum(extracted) == N
+    assert [(s.profile, s.facts["n"], s.facts["reference_label"]) for s in both] == [
+        ("umd-paper", 100, "digits test"),
+        ("adm-50k", 300, "digits train"),
+    ]
+    assert set(both[0].metrics) == {f"{name}_digits_cnn" for name in ("fd", "fd_inf", "is", "floor_fd")}
+    assert set(both[1].metrics) == set(both[0].metrics) | {"precision_digits_cnn", "recall_digits_cnn"}
+    assert both[1].facts["left_out"] == ["sfid"]
+
+
+def test_scores_of_a_whole_file_are_those_of_its_images_in_order(samples: Path) -> None:
+    (found,) = scored(samples, "umd-paper", n=N)
+    extractor, pack = load_extractor("digits_cnn"), open_pack("digits", data_root())
+    judge = judge_of(extractor, pack, ["fd", "fd_inf", "is"], "test", N)
+    scorer = judge.scorer(N, None)
+    scorer.add(torch.from_numpy(np.array(pack.split("train").images[:N])) // 4 * 3, torch.arange(N))
+    assert found.metrics == pytest.approx(judge.metrics([judge.scored(scorer)]), rel=1e-9)
+
+
+@pytest.mark.usefixtures("small_profiles")
+def test_table_has_a_column_for_each_profile_with_all_that_makes_them_other(samples: Path) -> None:
+    found = scored(samples, "umd-paper", "adm-50k")
+    table = scores_table(found, "title")
+    console = Console(width=140, record=True)
+    console.print(table)
+    text = console.export_text()
+    assert [column.header for column in table.columns] == ["", "umd-paper", "adm-50k"]
+    for word in (
+        "digits test",
+        "digits train",
+        "100",
+        "300",
+        "fd_digits_cnn",
+        "recall_digits_cnn",
+        "sfid",
+        found[0].facts["reference_hash"][:12],
+    ):
+        assert word in text
+    plain = json.loads(json.dumps(scores_json(found)))
+    assert plain[1]["metrics"] == found[1].metrics
+    assert plain[0]["by_metric"]["is_digits_cnn"]["splits"] == 10
+
+
+def test_what_cannot_be_scored_is_one_sentence_before_anything_is_extracted(
+    samples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score_file, "load_extractor", None)
+    wide = samples.with_name("wide.npy")
+    np.save(wide, np.zeros((20, 8, 9, 3), np.uint8))
+    for problem, call in {
+        r"holds 300 samples, and umd-paper scores 10,000: give as many, another --profile, or --n 300": (samples, "umd-paper"),
+        r"images of 8x9, those of digits are 8x8": (wide, "umd-paper", 20),
+        r"--profile 'fid' is not accepted: expected one of adm-50k, umd-paper": (samples, "fid"),
+        r"--n = 1 is not accepted|greater than or equal to 2|at least 2": (samples, "umd-paper", 1),
+    }.items():
+        path, profile, *n = call
+        with pytest.raises(UserError, match=problem):
+            scored(path, profile, n=n[0] if n else None)
+    with pytest.raises(UserError, match="--extractor = 'none' is not accepted"):
+        score_samples(samples, DIGITS, data_root(), ["umd-paper"], ["none"])
+
+
+def test_colour_samples_of_grey_data_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "colour.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3)).astype(np.uint8))
+    with pytest.raises(UserError, match=r"samples 0\.\.19 are colour images"):
+        scored(path, "umd-paper", n=20)

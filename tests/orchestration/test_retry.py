@@ -1,0 +1,90 @@
+"""Another try: what failed, by state or by cause, and nothing else; a sweep at work takes it up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from orchestration.scripted import ScriptedExecutor, die, fail_with, succeed
+from orchestration.small import write_small
+
+from umd_bench.config.errors import UserError
+from umd_bench.config.sweep.resolve import Sweep, load_sweep
+from umd_bench.orchestration.graph import build_graph, sweep_record
+from umd_bench.orchestration.monitor.stage_status import status_json
+from umd_bench.orchestration.retry import retry, take_up_retried
+from umd_bench.orchestration.scheduler import Progress, Runner
+from umd_bench.store import RunDir, write_sweep
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    """One trial each that failed with NaN, failed with an error, died; and one that is done."""
+    sweep = load_sweep(write_small(tmp_path))
+    keys = [trial.specs["pretrain"].key for trial in sweep.trials]
+    scripts = dict(zip(keys, [fail_with("loss is not finite", "nan"), fail_with("broken", "error"), die], strict=False))
+    Runner(tmp_path, build_graph(tmp_path, sweep.trials), ScriptedExecutor(tmp_path, scripts), poll_seconds=0).run()
+    write_sweep(tmp_path, sweep_record(sweep))
+    return sweep
+
+
+def files(root: Path) -> set[Path]:
+    return set(root.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "state"), [({"state": "nan"}, "nan"), ({"fingerprint": "bro"}, "error"), ({"state": "died"}, "died")]
+)
+def test_only_the_failures_asked_for_are_set_aside(tmp_path: Path, sweep: Sweep, chosen: dict[str, str], state: str) -> None:
+    before = files(tmp_path)
+    (retried,) = retry(tmp_path, "small", **chosen)
+    assert (retried.stage, retried.failure.state) == ("pretrain", state)
+    assert {path.name for path in files(tmp_path) ^ before} == {"failure.json", "failure-retried.json"}
+    assert status_json(tmp_path, "small")["sweeps"][0]["counts"]["failed"] == 2
+    assert retried.trial in str(retried)
+    assert retried.failure.headline in str(retried)
+
+
+def test_all_failures_go_at_once_and_then_there_is_nothing_left(tmp_path: Path, sweep: Sweep) -> None:
+    assert len(retry(tmp_path, "small")) == 3
+    assert retry(tmp_path, "small") == []
+    assert status_json(tmp_path, "small")["sweeps"][0]["counts"]["interrupted"] == 3
+
+
+def test_what_nobody_failed_with_is_refused_with_what_there_is(tmp_path: Path, sweep: Sweep) -> None:
+    with pytest.raises(UserError, match=r"--state oom: .*died \(died\) x 1, error \(broken\) x 1, nan"):
+        retry(tmp_path, "small", state="oom")
+
+
+def test_a_stage_at_work_is_left_alone(tmp_path: Path, sweep: Sweep) -> None:
+    run = RunDir(tmp_path, sweep.trials[0].specs["pretrain"].key)
+    lease = run.lease()
+    with lease:
+        assert [r.failure.state for r in retry(tmp_path, "small", state="error")] == ["error"]
+        assert not run.retry()
+    assert run.retry()
+
+
+def test_a_sweep_at_work_takes_a_retried_stage_and_its_descendants_up(tmp_path: Path) -> None:
+    sweep = load_sweep(write_small(tmp_path))
+    write_sweep(tmp_path, sweep_record(sweep))
+    broken, other = (trial.specs["pretrain"].key for trial in sweep.trials[:2])
+    executor = ScriptedExecutor(
+        tmp_path,
+        {
+            broken: lambda run, tries: fail_with("once", "oom")(run, tries) if tries == 0 else succeed(run, tries),
+            other: fail_with("always"),
+        },
+    )
+    asked = []
+
+    def on_change(progress: Progress) -> None:
+        take_up_retried(tmp_path, progress)
+        if broken in progress.failures and not asked:
+            asked.extend(retry(tmp_path, "small", state="oom"))
+
+    progress = Runner(tmp_path, build_graph(tmp_path, sweep.trials), executor, on_change=on_change, poll_seconds=0).run()
+    assert executor.submitted.count(broken) == 2
+    assert set(progress.failures) == {other}
+    assert progress.blocked == {spec.key for name, spec in sweep.trials[1].specs.items() if name != "pretrain"}
+    assert all(RunDir(tmp_path, spec.key).result() is not None for spec in sweep.trials[0].specs.values())

@@ -1,0 +1,198 @@
+"""The runner: parents before children, shared stages once, one failure is one failure, the dead are tried again."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from orchestration.scripted import Script, ScriptedExecutor, die, end_by, fail_with, succeed
+
+from umd_bench.config.sweep.resolve import Sweep, load_sweep
+from umd_bench.orchestration.executors import TRIES, Kind
+from umd_bench.orchestration.graph import build_graph, plan_counts, plan_json, plan_table, planned_stages
+from umd_bench.orchestration.scheduler import Progress, Runner, explain
+from umd_bench.store import RunDir, StageState
+
+SWEEPS = Path(__file__).parents[2] / "sweeps"
+
+
+@pytest.fixture(scope="module")
+def sweep() -> Sweep:
+    return load_sweep(
+        SWEEPS / "mask_ratio.yaml",
+        sets=["seeds=[0, 1]", "axes.stages.pretrain.corruption.mask_ratio=[0.25, 0.5]", "report.baseline=null"],
+    )
+
+
+def run(root: Path, sweep: Sweep, scripts: dict[str, Script] | None = None) -> tuple[Progress, ScriptedExecutor]:
+    executor = ScriptedExecutor(root, scripts)
+    return Runner(root, build_graph(root, sweep.trials), executor, poll_seconds=0).run(), executor
+
+
+def test_every_stage_runs_once_and_after_its_parent(tmp_path: Path, sweep: Sweep) -> None:
+    progress, executor = run(tmp_path, sweep)
+    assert progress.complete
+    assert len(executor.submitted) == len(set(executor.submitted)) == 4 * 5
+    for trial in sweep.trials:
+        for spec in trial.specs.values():
+            if spec.parent_key is not None:
+                assert executor.submitted.index(spec.parent_key) < executor.submitted.index(spec.key)
+
+
+def test_no_more_is_submitted_than_the_executor_has_slots(tmp_path: Path, sweep: Sweep) -> None:
+    assert run(tmp_path, sweep)[1].most_at_once == 2
+
+
+def test_a_second_run_submits_nothing(tmp_path: Path, sweep: Sweep) -> None:
+    run(tmp_path, sweep)
+    progress, executor = run(tmp_path, sweep)
+    assert progress.complete
+    assert progress.reused == 20
+    assert executor.submitted == []
+
+
+def test_a_parent_shared_by_trials_runs_once(tmp_path: Path) -> None:
+    sweep = load_sweep(
+        SWEEPS / "mask_ratio.yaml",
+        sets=["report.baseline=null", "axes={}", "axes.stages.finetune.nimg=[1280, 2560]", "seeds=[0]"],
+    )
+    sweep = Sweep(sweep.config, tuple(t for t in sweep.trials if t.axes["stages.pretrain.corruption.mask_ratio"] == 0.25))
+    progress, executor = run(tmp_path, sweep)
+    assert progress.complete
+    assert len(sweep.trials) == 2
+    assert len(executor.submitted) == 2 + 2 * 3
+
+
+def test_a_failing_stage_blocks_its_descendants_and_nobody_else(tmp_path: Path, sweep: Sweep) -> None:
+    broken = sweep.trials[0].specs["finetune"].key
+    progress, executor = run(tmp_path, sweep, {broken: fail_with("it broke")})
+    assert set(progress.failures) == {broken}
+    assert progress.blocked == {sweep.trials[0].specs[name].key for name in ("finetune_probe", "generate")}
+    assert progress.count(StageState.DONE) == 20 - 3
+    assert executor.submitted.count(broken) == 1
+    lines, code = explain(progress, "again")
+    assert code == 1
+    assert "it broke" in lines[0]
+    assert "`again` goes on from here" in lines[-1]
+
+
+def test_a_failed_stage_is_tried_again_by_the_next_command(tmp_path: Path, sweep: Sweep) -> None:
+    broken = sweep.trials[0].specs["finetune"].key
+    run(tmp_path, sweep, {broken: fail_with("it broke")})
+    progress, executor = run(tmp_path, sweep)
+    assert progress.complete
+    assert len(executor.submitted) == 3
+
+
+def test_a_stage_whose_process_died_is_tried_again_three_times(tmp_path: Path, sweep: Sweep) -> None:
+    unlucky, doomed = sweep.trials[0].specs["pretrain"].key, sweep.trials[1].specs["pretrain"].key
+    scripts: dict[str, Script] = {
+        unlucky: lambda run, tries: die(run, tries) if tries < 2 else succeed(run, tries),
+        doomed: die,
+    }
+    progress, executor = run(tmp_path, sweep, scripts)
+    assert executor.submitted.count(unlucky) == 3
+    assert executor.submitted.count(doomed) == 3
+    assert set(progress.failures) == {doomed}
+    assert progress.failures[doomed].state == "died"
+
+
+def test_each_kind_of_end_is_counted_for_itself(tmp_path: Path, sweep: Sweep) -> None:
+    key = sweep.trials[0].specs["pretrain"].key
+    ends = [Kind.PREEMPTED] * 5 + [Kind.DIED] * 2 + [Kind.NODE_FAIL] * 4 + [Kind.TIMEOUT] * 6
+
+    def script(run: RunDir, tries: int) -> Kind | None:
+        return end_by(ends[tries])(run, tries) if tries < len(ends) else succeed(run, tries)
+
+    progress, executor = run(tmp_path, sweep, {key: script})
+    assert progress.complete
+    assert executor.submitted.count(key) == len(ends) + 1
+
+
+@pytest.mark.parametrize("kind", [Kind.OOM, Kind.NODE_FAIL, Kind.CANCELLED])
+def test_no_kind_of_end_is_tried_for_ever(tmp_path: Path, sweep: Sweep, kind: Kind) -> None:
+    key = sweep.trials[0].specs["pretrain"].key
+    progress, executor = run(tmp_path, sweep, {key: end_by(kind)})
+    assert progress.failures[key].state == kind
+    assert executor.submitted.count(key) == TRIES[kind]
+
+
+def test_jobs_that_an_earlier_command_left_alive_are_not_submitted(tmp_path: Path, sweep: Sweep) -> None:
+    executor = ScriptedExecutor(tmp_path)
+    executor.left_alive = {sweep.trials[0].specs["pretrain"].key}
+    progress = Runner(tmp_path, build_graph(tmp_path, sweep.trials), executor, poll_seconds=0).run()
+    assert progress.complete
+    assert executor.left_alive.isdisjoint(executor.submitted)
+
+
+def test_the_sweep_stops_when_the_first_failures_are_all_alike(tmp_path: Path) -> None:
+    sweep = load_sweep(SWEEPS / "mask_ratio.yaml")
+    scripts = {trial.specs["pretrain"].key: fail_with("no such thing") for trial in sweep.trials}
+    progress, executor = run(tmp_path, sweep, scripts)
+    assert executor.stopped
+    assert len(executor.submitted) <= 3 + executor.slots
+    assert progress.stopped_because is not None
+    assert "no such thing" in progress.stopped_because
+
+
+def test_failures_of_different_causes_do_not_stop_the_sweep(tmp_path: Path, sweep: Sweep) -> None:
+    scripts = {trial.specs["pretrain"].key: fail_with(f"cause {i}") for i, trial in enumerate(sweep.trials)}
+    progress, executor = run(tmp_path, sweep, scripts)
+    assert not executor.stopped
+    assert len(progress.failures) == 4
+
+
+def test_a_stopped_runner_submits_nothing_more(tmp_path: Path, sweep: Sweep) -> None:
+    executor = ScriptedExecutor(tmp_path)
+    runner: Runner
+
+    def stop_after_three(progress: Progress) -> None:
+        if progress.finished >= 3:
+            runner.stop()
+
+    runner = Runner(tmp_path, build_graph(tmp_path, sweep.trials), executor, on_change=stop_after_three, poll_seconds=0)
+    progress = runner.run()
+    assert progress.stopped_because == "interrupted"
+    assert len(executor.submitted) <= 3 + executor.slots
+    assert explain(progress, "again")[1] == 130
+
+
+def test_a_stage_owned_by_another_command_is_waited_for(tmp_path: Path, sweep: Sweep) -> None:
+    key = sweep.trials[0].specs["pretrain"].key
+    other = RunDir(tmp_path, key)
+    other.prepare(sweep.trials[0].specs["pretrain"])
+    attempt = other.begin()
+    looks = 0
+
+    def finish_elsewhere(progress: Progress) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 30:
+            attempt.finish({"metrics": {}})
+            attempt.__exit__(None, None, None)
+
+    executor = ScriptedExecutor(tmp_path)
+    progress = Runner(tmp_path, build_graph(tmp_path, sweep.trials), executor, on_change=finish_elsewhere, poll_seconds=0).run()
+    assert progress.complete
+    assert key not in executor.submitted
+
+
+def test_the_plan_names_what_is_reused_and_the_field_that_differs(tmp_path: Path, sweep: Sweep) -> None:
+    from rich.console import Console
+
+    run(tmp_path, sweep)
+    wider = load_sweep(
+        SWEEPS / "mask_ratio.yaml", sets=["seeds=[0]", "axes.stages.pretrain.corruption.mask_ratio=[0.25, 0.375]"]
+    )
+    console = Console(width=220, record=True, file=(tmp_path / "out").open("w"))
+    planned = planned_stages(tmp_path, build_graph(tmp_path, wider.trials))
+    console.print(plan_table(planned), plan_counts(planned))
+    text = console.export_text()
+    assert "5 new, 5 reused" in text
+    assert re.search(r"corruption\.mask_ratio 0\.(25|5) -> 0\.375", text)  # two results are equally near
+    assert "its pretrain is new" in text
+    told = {stage["key"]: stage for stage in plan_json(planned)}
+    assert sorted(stage["what"] for stage in told.values()) == ["new"] * 5 + ["reused"] * 5
+    assert all(stage["why"] == "" for stage in told.values() if stage["what"] == "reused")
+    assert all(told[stage["parent"]]["kind"] != "probe" for stage in told.values() if stage["parent"] is not None)

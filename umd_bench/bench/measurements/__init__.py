@@ -1,0 +1,4 @@
+"""One measurement a file.
+
+In: a tier or a size. Out: rows of medians, ranges and ratios.
+"""

@@ -1,0 +1,212 @@
+"""Does training ever wait for its data? The loader alone against the training step that consumes it, on one device.
+
+Both are the real ones: `Batches` with the crops and flips of the tier imagenet64, and the loop's own step of UMD S/4. On
+ImageNet-64 the loader has to deliver at least ten times what the step takes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from umd_bench.bench.tables import Table, number, spread
+from umd_bench.bench.timing.machine import Machine
+from umd_bench.bench.timing.rates import Rate, Work, measure
+from umd_bench.config.errors import FieldError
+from umd_bench.config.sweep.resolve import load_trial
+from umd_bench.config.trial.data import DataConfig
+from umd_bench.config.trial.stage_spec import StageSpec
+from umd_bench.config.trial.train_stage import TrainStage
+from umd_bench.config.trial.trial import Resources
+from umd_bench.data.batches.batches import Batches
+from umd_bench.data.batches.device_rows import fits
+from umd_bench.data.packs.manifest import Manifest, images_file, labels_file
+from umd_bench.data.packs.pack import Pack, open_data
+from umd_bench.engine.diffusion.noise_process import NoiseProcess
+from umd_bench.engine.training.loop import pick_device, training_step
+from umd_bench.engine.training.state import TrainingState
+from umd_bench.store.run import RunDir
+
+WANTED = 10  # the loader is never waited for: a step lasts ten times as long as making its batch
+_SIZE, _CHANNELS, _CLASSES = 64, 3, 1000  # ImageNet-64
+_SHARD = 8192  # images
+_STEP = "training step"
+_LOADERS = {True: "loader, images on the device", False: "loader, images in the memory map"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was measured, on what; ``loaders`` by where the images lay."""
+
+    data: str
+    images: int
+    shape: tuple[int, int, int]  # C, H, W
+    batch: int
+    precision: str
+    device: str
+    device_name: str
+    threads: int
+    torch: str
+    loaders: dict[str, Rate]
+    step: Rate
+
+    @property
+    def ratio(self) -> float:
+        """The slower loader's images a second over the step's: the ratio of their medians."""
+        return min(rate.median for rate in self.loaders.values()) / self.step.median
+
+    @property
+    def fast_enough(self) -> bool:
+        """Whether the loader is :data:`WANTED` times as fast as the step."""
+        return self.ratio >= WANTED
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        only = "" if self.fast_enough else "only "
+        return f"The loader alone is {only}{number(self.ratio)} times as fast as the S/4 step that it feeds (wanted: {WANTED})."
+
+    def with_machine(self, machine: Machine) -> Placed:
+        """The same as a finding of the notebook."""
+        return Placed(machine, self)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, the ratio among them."""
+        return {**asdict(self), "ratio": self.ratio, "wanted": WANTED, "fast_enough": self.fast_enough}
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What was measured of the loader, on which machine."""
+
+    machine: Machine
+    finding: Finding
+
+    def tables(self) -> list[Table]:
+        """The loaders and the step that they feed."""
+        rates = {**self.finding.loaders, f"S/4 training step, {self.finding.precision}": self.finding.step}
+        title = f"Data: {self.finding.data}, batch {self.finding.batch}"
+        return [Table(title, ("", "images/s (range)"), tuple((name, spread(rate)) for name, rate in rates.items()))]
+
+    def remarks(self) -> list[str]:
+        """The verdict."""
+        return [self.finding.verdict]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**self.finding.as_json(), "machine": asdict(self.machine)}
+
+
+def bench_data(
+    *,
+    data: DataConfig | None,
+    data_root: Path,
+    images: int,
+    batch: int | None,
+    repeats: int,
+    threads: int | None,
+    device: str = "auto",
+    device_name: str = "",
+    progress: Callable[[str], None] = lambda _: None,
+) -> Finding:
+    """Measure on a packed data set, or on ``images`` made-up ones of ImageNet-64's shape in a temporary folder.
+
+    ``batch`` is 16 on a CPU and 256 on a GPU when left out; the step is made in bf16 on a GPU, as the tier says, and in fp32
+    on a CPU. Raises :class:`UserError` for a data set that cannot be opened and images that four does not divide.
+    """
+    where = pick_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    batch = batch or (256 if where.type == "cuda" else 16)
+    with tempfile.TemporaryDirectory(prefix="umd-bench-") as folder:
+        if data is None:
+            progress(f"writing {images:,} images")
+        pack = made_up_pack(Path(folder), images) if data is None else open_data(data, data_root)
+        facts = pack.manifest
+        spec = _spec(data or DataConfig(name="imagenet", size=_SIZE), facts, batch, where)
+        rates = measure(_works(spec, pack, Path(folder), where), repeats=repeats, device=where, progress=progress)
+    assert isinstance(spec.stage, TrainStage)
+    return Finding(
+        data="made up" if data is None else facts.name,
+        images=facts.counts["train"],
+        shape=(facts.channels, facts.size, facts.size),
+        batch=batch,
+        precision=spec.stage.precision,
+        device=where.type,
+        device_name=device_name,
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+        step=rates.pop(_STEP),
+        loaders=rates,
+    )
+
+
+def made_up_pack(folder: Path, images: int) -> Pack:
+    """A pack of random images of ImageNet-64's shape, 0..255 uniformly, in shards; its test split has one image."""
+    rng = np.random.default_rng(0)
+    counts = {"train": images, "test": 1}
+    shards = {split: tuple(min(_SHARD, n - start) for start in range(0, n, _SHARD)) for split, n in counts.items()}
+    for split, n in counts.items():
+        for index, count in enumerate(shards[split]):
+            pixels = rng.integers(0, 256, (count, _CHANNELS, _SIZE, _SIZE), dtype=np.uint8)
+            np.save(folder / images_file(split, index), pixels, allow_pickle=False)
+        np.save(folder / labels_file(split), np.arange(n, dtype=np.int64) % _CLASSES, allow_pickle=False)
+    manifest = Manifest(
+        name="made-up",
+        version=1,
+        size=_SIZE,
+        channels=_CHANNELS,
+        counts=counts,
+        shards=shards,
+        class_names=tuple(map(str, range(_CLASSES))),
+        licence="none",
+        sha256={},
+        digest="made-up",
+    )
+    return Pack(folder, manifest)
+
+
+def _spec(data: DataConfig, facts: Manifest, batch: int, device: torch.device) -> StageSpec:
+    """Pre-training of UMD S/4 as the tier imagenet64 has it, with this batch."""
+    tier = load_trial("umd", tier="imagenet64", sets=["model=S/4"]).specs["pretrain"]
+    if facts.size % tier.model.patch:
+        raise FieldError("--data", facts.name, f"S/4 takes images whose side {tier.model.patch} divides, not {facts.size} px")
+    precision = "bf16" if device.type == "cuda" else "fp32"
+    stage = {**tier.stage.model_dump(), "batch": batch, "nimg": batch * 1_000_000, "precision": precision}
+    stage["optim"] = {**stage["optim"], "warmup_nimg": 0}
+    resources = Resources(threads=torch.get_num_threads(), device="cuda" if device.type == "cuda" else "cpu")
+    return tier.model_copy(update={"stage": TrainStage.model_validate(stage), "data": data, "resources": resources})
+
+
+def _works(spec: StageSpec, pack: Pack, folder: Path, device: torch.device) -> dict[str, Work]:
+    """The loader wherever its images can lie, and the step on one batch that stays; a batch a call."""
+    stage, split = spec.stage, pack.split("train")
+    assert isinstance(stage, TrainStage)
+
+    def batches_of(place: bool) -> Batches:
+        return Batches(
+            split, batch=stage.batch, seed=spec.seed, purpose=stage.kind, augment=stage.augment, device=device, resident=place
+        )
+
+    def loading(place: bool) -> Work:
+        batches = batches_of(place)
+        nimgs = itertools.count(0, stage.batch)
+        return lambda: len(batches.at(next(nimgs))[0])
+
+    state = TrainingState(spec, stage, pack.manifest, RunDir(folder, spec.key), device)
+    process, generator = NoiseProcess(spec.noise, device), torch.Generator(device)
+    x_0, label = batches_of(False).at(0)
+
+    def step() -> int:
+        training_step(state, spec, process, generator, x_0, label)
+        return len(x_0)
+
+    places = [True, False] if fits(split.images.nbytes, device) else [False]
+    return {_LOADERS[place]: loading(place) for place in places} | {_STEP: step}

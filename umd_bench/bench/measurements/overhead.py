@@ -1,0 +1,137 @@
+"""What the runner costs beside the stages' own work: a graph of stages that do nothing, run as a sweep runs its own.
+
+Everything of a stage is there but its work: the run directory, its lease and its attempt, the environment's record, the result
+and its acceptance, the executor, the runner's loop and the display. The same stages are also carried out directly, one after
+another in this process, in the same run: what that costs is the run directories' share and the disk's, the rest the runner's.
+"""
+
+from __future__ import annotations
+
+import io
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from umd_bench.config.errors import UserError
+from umd_bench.config.launch.cluster import ClusterConfig
+from umd_bench.config.sweep.resolve import load_trial
+from umd_bench.config.trial.stage_spec import StageSpec
+from umd_bench.orchestration.executors import start_executor
+from umd_bench.orchestration.executors.contract import Beside, Outcome
+from umd_bench.orchestration.graph import Node
+from umd_bench.orchestration.monitor.live import Display
+from umd_bench.orchestration.scheduler import Runner
+from umd_bench.orchestration.stage_process.run_stage import carry_out, environment
+from umd_bench.store import Attempt, RunDir, StageState
+from umd_bench.store.files import write_json
+
+NO_OP = "umd_bench.bench.measurements.overhead:no_op"
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """Seconds of one measurement.
+
+    ``start_seconds`` until every worker had ended its first stage; ``seconds`` for ``stages`` stages after that, on ``workers``
+    workers; ``direct_seconds`` for one stage carried out without a runner (the median).
+    """
+
+    executor: str
+    stages: int
+    workers: int
+    start_seconds: float
+    seconds: float
+    direct_seconds: float
+    host: str
+
+    @property
+    def seconds_per_stage(self) -> float:
+        """For how long a worker is kept from work by each stage, all that a stage costs beside its work."""
+        return self.seconds * self.workers / self.stages
+
+    def as_json(self) -> dict[str, Any]:
+        """The numbers, with the one that they are for."""
+        return {**asdict(self), "seconds_per_stage": self.seconds_per_stage}
+
+
+def measure_overhead(
+    *,
+    stages: int = 500,
+    executor: str = "ray",
+    workers: int = 2,
+    cluster: ClusterConfig | None = None,
+    folder: Path | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Overhead:
+    """Run ``stages`` stages that do nothing on warm workers, in a new folder below ``folder`` (the system's temporary one).
+
+    Raises :class:`UserError` for an executor that is not known or does not start, and where a stage left no result.
+    """
+    if stages < workers:
+        raise UserError(f"--stages {stages} is not accepted: expected at least one for each of {workers} workers")
+    specs = _specs(stages + workers)
+    with tempfile.TemporaryDirectory(prefix="umd-bench-overhead-", dir=folder) as name:
+        root = Path(name)
+        progress("carried out directly")
+        direct = _direct(root / "direct", specs[: min(stages, 50)])
+        progress(f"starting {executor}")
+        started = time.perf_counter()
+        running = start_executor(executor, root, root, workers=workers, threads=1, cluster=cluster, stage=NO_OP)
+        try:
+            warm, rest = _nodes(specs[:workers]), _nodes(specs[workers:])
+            for nodes in (warm, rest):
+                begun = time.perf_counter()
+                trials = {node.trials[0]: [node.key] for node in nodes.values()}
+                with Display(Console(file=io.StringIO()), root, trials, running.slots) as display:
+                    ended = Runner(root, nodes, running, on_change=display.show).run()
+                if not ended.complete:
+                    raise UserError(f"only {ended.finished} of {len(nodes)} stages that do nothing left a result on {executor}")
+                seconds = time.perf_counter() - begun
+                progress(f"{len(nodes)} stages on {executor}: {seconds:.1f} s")
+        finally:
+            running.close()
+    return Overhead(executor, stages, workers, begun - started, seconds, direct, platform.node())
+
+
+def no_op(
+    root: Path, key: str, data_root: Path, *, stop: Callable[[], bool] = lambda: False, beside: Beside | None = None
+) -> Outcome:
+    """A stage without its work: what :func:`umd_bench.orchestration.stage_process.run_stage.run_stage` does around it."""
+    run = RunDir(root, key)
+    if run.result() is not None:
+        return Outcome.DONE
+
+    def nothing(attempt: Attempt) -> dict[str, Any]:
+        here = environment(run.config())
+        write_json(attempt.path / "environment.json", here)
+        return {"key": key, "metrics": {}, "cost": {"seconds": 0.0}, "environment": here, "data": {"digest": ""}}
+
+    return carry_out(run, nothing)
+
+
+def _specs(count: int) -> list[StageSpec]:
+    """Different stages of one shape."""
+    trial = load_trial("umd", tier="digits")
+    spec = trial.specs["pretrain"]
+    return [StageSpec.model_validate({**spec.model_dump(), "seed": seed}) for seed in range(count)]
+
+
+def _nodes(specs: list[StageSpec]) -> dict[str, Node]:
+    return {spec.key: Node(spec, "no-op", StageState.NEW, [f"seed{spec.seed}"]) for spec in specs}
+
+
+def _direct(root: Path, specs: list[StageSpec]) -> float:
+    """Seconds of one stage without a runner: the median."""
+    taken = []
+    for spec in specs:
+        begun = time.perf_counter()
+        RunDir(root, spec.key).prepare(spec)
+        no_op(root, spec.key, root)
+        taken.append(time.perf_counter() - begun)
+    return sorted(taken)[len(taken) // 2]

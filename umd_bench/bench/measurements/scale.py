@@ -1,0 +1,156 @@
+"""How costs grow: with the batch, the model's width, the tokens, the trials of a sweep, the stages of a results folder.
+
+A cost's exponent is the slope of log(seconds) over log(size) by least squares: 1 is linear. Nothing here should grow faster.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from umd_bench.bench.measurements.train import _manifest, train_spec
+from umd_bench.bench.measurements.train_steps import engine_step
+from umd_bench.bench.tables import Table, number
+from umd_bench.bench.timing.machine import Machine
+from umd_bench.bench.timing.rates import measure
+from umd_bench.config.trial.train_stage import TrainStage
+from umd_bench.engine.networks.flops import flops_per_image
+
+WORST = 1.15  # an exponent above this is worse than linear, with what noise adds to it
+
+
+@dataclass(frozen=True)
+class Growth:
+    """One cost at several sizes: seconds (medians), and of training steps the FLOPs that they should grow with."""
+
+    what: str
+    axis: str
+    sizes: tuple[int, ...]
+    seconds: tuple[float, ...]
+    flops: tuple[float, ...] = ()
+
+    @property
+    def exponent(self) -> float:
+        """Of the seconds over the sizes, or over the FLOPs where those are known."""
+        return exponent(self.flops or self.sizes, self.seconds)
+
+    @property
+    def last_exponent(self) -> float:
+        """The same of the two largest sizes, where constant costs weigh least."""
+        return exponent((self.flops or self.sizes)[-2:], self.seconds[-2:])
+
+
+def exponent(sizes: Iterable[float], seconds: Iterable[float]) -> float:
+    """The slope of log(seconds) over log(sizes) by least squares. Raises :class:`ValueError` for fewer than two sizes."""
+    x, y = [math.log(size) for size in sizes], [math.log(value) for value in seconds]
+    if len(set(x)) < 2:
+        raise ValueError("a slope needs at least two different sizes")
+    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+    along = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
+    return along / sum((a - mean_x) ** 2 for a in x)
+
+
+@dataclass(frozen=True)
+class ScaleFinding:
+    """Every growth that was measured."""
+
+    machine: Machine
+    growths: tuple[Growth, ...]
+
+    def tables(self) -> list[Table]:
+        """A row for each growth."""
+        header = ("what", "over", "sizes", "ms", "exponent", "of the last two")
+        rows = tuple(
+            (
+                growth.what,
+                f"FLOPs of {growth.axis}" if growth.flops else growth.axis,
+                ", ".join(f"{size:,}" for size in growth.sizes),
+                ", ".join(number(1e3 * value) for value in growth.seconds),
+                f"{growth.exponent:.2f}",
+                f"{growth.last_exponent:.2f}",
+            )
+            for growth in self.growths
+        )
+        return [Table("Growth of costs", header, rows)]
+
+    def remarks(self) -> list[str]:
+        """What grows worse than linearly."""
+        worse = [f"{growth.what} ({growth.last_exponent:.2f})" for growth in self.growths if growth.last_exponent > WORST]
+        return [f"Worse than linear: {', '.join(worse)}."] if worse else ["Nothing grows worse than linearly."]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, the exponents among them."""
+        exponents = [{"exponent": growth.exponent, "last": growth.last_exponent} for growth in self.growths]
+        return {**asdict(self), "exponents": exponents}
+
+
+def training_growths(
+    *,
+    repeats: int,
+    device: torch.device,
+    progress: Callable[[str], None],
+    batches: tuple[int, ...] = (8, 32, 128),
+    widths: tuple[int, ...] = (64, 128, 256),
+    tokens: tuple[int, ...] = (64, 256),
+) -> list[Growth]:
+    """The digits tier's step over the batch, the width (over its FLOPs) and the tokens (over their FLOPs)."""
+    return [
+        _growth("training step", "the batch", batches, lambda n: (n, []), repeats, device, progress),
+        _growth("training step", "the width", widths, lambda n: (32, [f"model.width={n}"]), repeats, device, progress),
+        _growth(
+            "training step",
+            "the tokens",
+            tokens,
+            lambda n: (8, [f"model.patch={32 // math.isqrt(n)}", "data.name=fashion_mnist"]),
+            repeats,
+            device,
+            progress,
+        ),
+    ]
+
+
+def _growth(
+    what: str,
+    axis: str,
+    sizes: tuple[int, ...],
+    change: Callable[[int], tuple[int, list[str]]],
+    repeats: int,
+    device: torch.device,
+    progress: Callable[[str], None],
+) -> Growth:
+    works, flops = {}, []
+    for size in sizes:
+        batch, sets = change(size)
+        spec = train_spec(
+            method="umd", tier="digits", model=None, size=None, stage="pretrain", batch=batch, device=device, sets=sets
+        )
+        facts, stage = _manifest(spec), spec.stage
+        assert isinstance(stage, TrainStage)
+        works[f"{size:,}"] = engine_step(spec, "fp32", facts, device)
+        flops.append(batch * flops_per_image(spec.model, stage, size=facts.size, channels=facts.channels, classes=0))
+    rates = measure(works, repeats=repeats, device=device, progress=lambda word: progress(f"{axis}: {word}"))
+    seconds = tuple(change(size)[0] / rates[f"{size:,}"].median for size in sizes)
+    return Growth(what, axis, sizes, seconds, () if axis == "the batch" else tuple(flops))
+
+
+def counted_growth(
+    what: str,
+    axis: str,
+    sizes: tuple[int, ...],
+    prepare: Callable[[int], Callable[[], object]],
+    *,
+    repeats: int,
+    progress: Callable[[str], None],
+) -> Growth:
+    """A cost on the CPU over a number of things: ``prepare`` makes so many of them, and gives what is timed."""
+    works = {}
+    for size in sizes:
+        progress(f"{what}: preparing {size:,}")
+        work = prepare(size)
+        works[f"{size:,}"] = lambda work=work: (work(), 1)[1]
+    rates = measure(works, repeats=repeats, device=torch.device("cpu"), warm_up=False, progress=progress)
+    return Growth(what, axis, sizes, tuple(1 / rates[f"{size:,}"].median for size in sizes))

@@ -1,0 +1,129 @@
+"""From a pydantic error to one sentence that names the file, the line, the field, the value and what is accepted."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from umd_bench.config.documents.document import Document, Path_
+from umd_bench.config.documents.fields import NAME
+from umd_bench.config.errors import FieldError, FieldRuleError, UserError
+
+M = TypeVar("M", bound=BaseModel)
+# What pydantic calls the types of YAML, in words for people who write YAML; "Input should be" is said of the others.
+EXPECTED = {
+    **dict.fromkeys(("list_type", "tuple_type"), "expected a list, such as [1, 2]"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type", "dataclass_type"), "expected a mapping of fields"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "expected a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "expected a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "expected true or false"),
+    "string_type": "expected text",
+}
+
+
+def validate(model: type[M], document: Document, prefix: str = "") -> M:
+    """Build ``model`` from ``document``; :class:`UserError` with the first mistake, and how many more there are.
+
+    ``prefix`` is put before the field's path: the document may be a part of what the user wrote.
+    """
+    try:
+        return model.model_validate(document.value)
+    except ValidationError as error:
+        # an unknown field first: a misspelt name also shows as a missing one
+        errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        raise UserError(_sentence(model, document, typing.cast(dict[str, Any], errors[0]), prefix) + more) from None
+
+
+def located(error: FieldError, document: Document) -> UserError:
+    """A :class:`FieldError` with the place of its field in ``document`` before it."""
+    place = document.place(tuple(error.path.split(".")))
+    return UserError(f"{place}: {error}" if place else str(error))
+
+
+def _sentence(model: type[BaseModel], document: Document, error: dict[str, Any], prefix: str) -> str:
+    path = _path_in(document.value, error["loc"], missing=error["type"] == "missing")
+    reason = error.get("ctx", {}).get("error")
+    if isinstance(reason, FieldRuleError):
+        path = (*path, *reason.field.split("."))
+    name = prefix + ".".join(map(str, path))
+    place = document.place(path)
+    where = f"{place}: " if place else ""
+    match error["type"]:
+        case "extra_forbidden":
+            accepted = _fields_at(model, error["loc"][:-1])
+            close = difflib.get_close_matches(str(path[-1]), accepted, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            return f"{where}unknown field {name}: {hint}expected one of {', '.join(accepted)}"
+        case "missing":
+            return f"{where}field {name} is missing"
+        case "value_error":
+            return f"{where}{name + ': ' if name else ''}{reason}"
+        case "union_tag_invalid":
+            accepted = error["ctx"]["expected_tags"].replace("'", "")
+            return f"{where}{name}.kind = {error['ctx']['tag']!r} is not accepted: expected one of {accepted}"
+        case "union_tag_not_found":
+            beside = [str(other) for other in _value_at(document.value, path[:-1]) if other != path[-1]]
+            close = difflib.get_close_matches(str(path[-1]), beside, n=1)
+            return f"{where}field {name}.kind is missing" + (f": did you mean {close[0]!r}?" if close else "")
+        case _:
+            return f"{where}{name} = {error['input']!r} is not accepted: {_accepted(error)}"
+
+
+def _accepted(error: dict[str, Any]) -> str:
+    match error["type"]:
+        case "too_short":
+            return f"expected a list of at least {error['ctx']['min_length']}"
+        case "string_pattern_mismatch" if error["ctx"]["pattern"] == NAME:
+            return "expected lower-case letters, digits and _ . : -, beginning with a letter or a digit"
+    message = EXPECTED.get(error["type"]) or error["msg"].replace("Input should be", "expected")
+    return message[0].lower() + message[1:]
+
+
+def _value_at(value: Any, path: Path_) -> Any:
+    for name in path:
+        value = value[name]
+    return value
+
+
+def _path_in(value: Any, loc: tuple[str | int, ...], *, missing: bool) -> Path_:
+    """The error's location less the tags that pydantic inserts for the members of a union."""
+    path: list[str | int] = []
+    for index, name in enumerate(loc):
+        if isinstance(value, dict) and name in value:
+            value = value[name]
+        elif isinstance(name, int) and isinstance(value, list | tuple):
+            value = value[name]
+        elif not (missing and index == len(loc) - 1):
+            continue
+        path.append(name)
+    return tuple(path)
+
+
+def _fields_at(annotation: Any, loc: tuple[str | int, ...]) -> list[str]:
+    """Names of the fields accepted at ``loc`` below ``annotation``."""
+    while typing.get_origin(annotation) is Annotated:
+        annotation = typing.get_args(annotation)[0]
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        args = tuple(a for a in args if a is not types.NoneType)
+        if loc and len(args) > 1:
+            args = tuple(a for a in args if loc[0] in _kinds(a)) or args
+            loc = loc[1:]
+        return _fields_at(args[0], loc)
+    if origin is dict:
+        return _fields_at(args[1], loc[1:])
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if not loc:
+            return list(annotation.model_fields)
+        return _fields_at(annotation.model_fields[str(loc[0])].rebuild_annotation(), loc[1:])
+    return []
+
+
+def _kinds(model: Any) -> tuple[Any, ...]:
+    kind = getattr(model, "model_fields", {}).get("kind")
+    return typing.get_args(kind.annotation) if kind else ()

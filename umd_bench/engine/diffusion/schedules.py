@@ -1,0 +1,186 @@
+"""Noise schedules: how much of an image and how much noise there is at time t, and which times are trained.
+
+``x_t = alpha(t) x_0 + sigma(t) eps``. ``t`` is 0 for a clean image and 1..T for a noised one, so the official
+implementation's schedule index i is ``t = i + 1``. A schedule is a function ``(T, device, its parameters) -> Process`` and a
+row of :data:`SCHEDULES`; its parameters and their values stand in ``config/trial/noise.py``. Everything is float64.
+
+(alpha, sigma) run along a circle, ``alpha = cos(theta)``, ``sigma = sin(theta)``, in variance-preserving processes, and along a
+straight line, ``alpha = 1 - theta``, ``sigma = theta``, in rectified flows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Table = npt.NDArray[np.float64]
+Curve = Callable[[Tensor], Tensor]  # float64 to float64, any shape
+
+
+@dataclass(frozen=True)
+class Process:
+    """A schedule's curves. ``discrete`` times are whole numbers; others are any real number in [1, T].
+
+    ``path``: t in [1, T] -> alpha and sigma; the clean t = 0 is none of its business. ``quantile``: q in [0, 1) -> t, the
+    inverse distribution function of the times that are trained; it rises with q, so one draw of q means the same rank of noise
+    under every schedule.
+    """
+
+    path: Callable[[Tensor], tuple[Tensor, Tensor]]
+    quantile: Curve
+    discrete: bool = False
+    straight: bool = False
+
+
+def _uniform(timesteps: int) -> Curve:
+    """Uniform in [1, T]."""
+    return lambda q: 1 + q * (timesteps - 1)
+
+
+def _flow(timesteps: int, warp: Curve, quantile: Curve) -> Process:
+    """A straight path whose u is ``warp(t / (T + 1))``."""
+
+    def path(t: Tensor) -> tuple[Tensor, Tensor]:
+        u = warp(t / (timesteps + 1))
+        return 1 - u, u
+
+    return Process(path, quantile, straight=True)
+
+
+def linear_betas(timesteps: int) -> Table:
+    """Betas evenly spaced from 1e-4 to 0.02 (Ho et al., arXiv 2006.11239, section 4); official for latents. [T]."""
+    return np.linspace(1e-4, 0.02, timesteps)
+
+
+def cosine_betas(timesteps: int) -> Table:
+    """``beta_i = min(1 - f((i+1)/T) / f(i/T), 0.999)`` with ``f(u) = cos^2((u + .008)/1.008 pi/2)``; official for pixels. [T].
+
+    Nichol and Dhariwal, arXiv 2102.09672, equation 17.
+    """
+    u = np.arange(timesteps + 1) / timesteps
+    f: Table = np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2
+    return np.minimum(1 - f[1:] / f[:-1], 0.999)
+
+
+def alpha_bar_of(betas: Table) -> Table:
+    """``alpha_bar_t = prod_{s <= t} (1 - beta_s)``, with ``alpha_bar_0 = 1`` in front. [T] -> [T + 1]."""
+    return np.concatenate([[1.0], np.cumprod(1 - betas)])
+
+
+def _discrete(betas: Callable[[int], Table], timesteps: int, device: torch.device | None) -> Process:
+    """DDPM's chain: alpha and sigma are the roots of alpha_bar and its complement; t is uniform in 1..T."""
+    alpha_bar = torch.from_numpy(alpha_bar_of(betas(timesteps))).to(device)
+
+    def path(t: Tensor) -> tuple[Tensor, Tensor]:
+        at = alpha_bar[t.long()]
+        return at.sqrt(), (1 - at).sqrt()
+
+    return Process(path, lambda q: (q * timesteps).floor() + 1, discrete=True)
+
+
+def linear(timesteps: int, device: torch.device | None) -> Process:
+    """:func:`linear_betas`, as a process."""
+    return _discrete(linear_betas, timesteps, device)
+
+
+def cosine(timesteps: int, device: torch.device | None) -> Process:
+    """:func:`cosine_betas`, as a process."""
+    return _discrete(cosine_betas, timesteps, device)
+
+
+def sigmoid(timesteps: int, device: torch.device | None, *, start: float, end: float, tau: float) -> Process:
+    """``alpha^2 = (S(end) - S(start + u (end - start))) / (S(end) - S(start))``, S the logistic function of its argument / tau.
+
+    Jabri et al. (arXiv 2212.11972); Chen (arXiv 2301.10972, section 2.1). t is uniform; u = t/T, alpha^2 at least 1e-9.
+    """
+    low, high = (1 / (1 + math.exp(-at / tau)) for at in (start, end))
+
+    def path(t: Tensor) -> tuple[Tensor, Tensor]:
+        falling = high - torch.sigmoid((start + t / timesteps * (end - start)) / tau)
+        alpha_squared = (falling / (high - low)).clamp(min=1e-9, max=1)
+        return alpha_squared.sqrt(), (1 - alpha_squared).sqrt()
+
+    return Process(path, _uniform(timesteps))
+
+
+def laplace(timesteps: int, device: torch.device | None, *, mu: float, b: float) -> Process:
+    """Log signal-to-noise ratios from a Laplace distribution of mean mu and scale b (Hang et al., arXiv 2407.03297, table 1).
+
+    Its ``lambda(q) = mu - b sgn(1/2 - q) log(1 - 2|q - 1/2|)`` says what is trained. The times themselves are those of the
+    continuous cosine, ``theta = pi/2 u``, so that sampling covers the whole path and not only the trained middle.
+    """
+    step = math.pi / 2 / (timesteps + 1)  # of theta, for a step of t
+
+    def quantile(q: Tensor) -> Tensor:
+        log_snr = mu - b * torch.sign(0.5 - q) * torch.log1p(-2 * (q - 0.5).abs())
+        return (torch.atan(torch.exp(-log_snr / 2)) / step).clamp(1, timesteps)
+
+    return Process(lambda t: ((t * step).cos(), (t * step).sin()), quantile)
+
+
+def edm(
+    timesteps: int, device: torch.device | None, *, p_mean: float, p_std: float, sigma_min: float, sigma_max: float, rho: float
+) -> Process:
+    """Noise levels s with ``ln s ~ N(p_mean, p_std^2)`` in training, and EDM's spacing of them in t (arXiv 2206.00364).
+
+    Even steps of t are its equation 5: ``s^(1/rho)`` runs evenly from sigma_min (t = 1) to sigma_max (t = T). The image is
+    scaled to be variance preserving, ``alpha = 1/sqrt(1 + s^2)``, in place of EDM's input scaling; levels that the log-normal
+    puts outside of the range are moved to its ends.
+    """
+    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+
+    def path(t: Tensor) -> tuple[Tensor, Tensor]:
+        s = (low + (t - 1) / (timesteps - 1) * (high - low)).pow(rho)
+        alpha: Tensor = (1 + s.square()).rsqrt()
+        return alpha, s * alpha
+
+    def quantile(q: Tensor) -> Tensor:
+        s = torch.exp(p_mean + p_std * torch.special.ndtri(q)).clamp(sigma_min, sigma_max)
+        share: Tensor = (s.pow(1 / rho) - low) / (high - low)
+        return 1 + share * (timesteps - 1)
+
+    return Process(path, quantile)
+
+
+def flow_uniform(timesteps: int, device: torch.device | None) -> Process:
+    """Rectified flow: ``x_u = (1 - u) x_0 + u eps``, u uniform (Liu et al., arXiv 2209.03003; Lipman et al., arXiv 2210.02747).
+
+    ``u = t / (T + 1)`` stops one step short of pure noise, where a prediction of the noise would say nothing about x_0.
+    """
+    return _flow(timesteps, lambda w: w, _uniform(timesteps))
+
+
+def flow_logit_normal(timesteps: int, device: torch.device | None, *, mean: float, std: float) -> Process:
+    """Rectified flow trained at ``logit(u) ~ N(mean, std^2)`` (Esser et al., arXiv 2403.03206, equation 19)."""
+
+    def quantile(q: Tensor) -> Tensor:
+        return (torch.sigmoid(mean + std * torch.special.ndtri(q)) * (timesteps + 1)).clamp(1, timesteps)
+
+    return _flow(timesteps, lambda w: w, quantile)
+
+
+def flow_shifted(timesteps: int, device: torch.device | None, *, shift: float) -> Process:
+    """Rectified flow with its times moved towards noise: ``u = shift w / (1 + (shift - 1) w)``, w even in t.
+
+    Esser et al. (arXiv 2403.03206, equation 23), for training and sampling alike; large images want a larger shift.
+    """
+    return _flow(timesteps, lambda w: shift * w / (1 + (shift - 1) * w), _uniform(timesteps))
+
+
+# name -> (timesteps, device, parameters of config/trial/noise.py) -> process
+SCHEDULES: dict[str, Callable[..., Process]] = {
+    "linear": linear,
+    "cosine": cosine,
+    "sigmoid": sigmoid,
+    "laplace": laplace,
+    "edm": edm,
+    "flow-uniform": flow_uniform,
+    "flow-logit-normal": flow_logit_normal,
+    "flow-shifted": flow_shifted,
+}

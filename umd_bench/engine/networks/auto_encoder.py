@@ -1,0 +1,175 @@
+"""The auto-encoder: a ViT encoder over visible patches, a ViT decoder over all of them, two heads (UMD paper, section 3).
+
+Shapes: B batch, L patches, K kept, D width, C channels, p patch. Images are float in [-1, 1]; ``t`` is 0 for clean, 1..T for
+noised; a mask is 0 keep, 1 removed. The encoder never sees a removed token: it runs on K + class tokens.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from umd_bench.config.errors import FieldError
+from umd_bench.config.trial.model import ModelConfig
+from umd_bench.engine.networks.blocks import LAYER_NORM_EPS, Block, modulate
+from umd_bench.engine.networks.conditioning import LabelEmbedding, TimeEmbedding
+
+
+class Output(NamedTuple):
+    """What one forward pass gives."""
+
+    x_0: Tensor  # [B, C, H, W] float, prediction of the clean image
+    target: Tensor  # [B, C, H, W] float, prediction of the noise process's target: eps, or what the trial names
+    mask: Tensor  # [B, L] float, 0 keep, 1 removed
+    representation: Tensor  # [B, D] mean of the class tokens after the encoder's norm
+
+
+class PatchEmbedding(nn.Module):
+    """A convolution of side p and stride p, computed as one matrix on each patch. [B, C, H, W] -> [B, L, D], row by row."""
+
+    def __init__(self, channels: int, width: int, patch: int) -> None:
+        super().__init__()
+        self.patch = patch
+        self.proj = nn.Conv2d(channels, width, patch, stride=patch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, C, H, W = x.shape
+        p = self.patch
+        patches = x.view(B, C, H // p, p, W // p, p).permute(0, 2, 4, 1, 3, 5).reshape(B, -1, C * p * p)
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class AutoEncoder(nn.Module):
+    """The model of every method here; ``classes`` = 0 makes one that knows no labels.
+
+    Raises :class:`FieldError` where the patch does not divide the image side. All parameters are set by
+    ``initialise.init_weights`` (or a state dict): there are no buffers, so it can be built on the meta device.
+    """
+
+    position = "mean of class tokens"  # what the representation is, in words
+
+    def __init__(self, config: ModelConfig, *, size: int, channels: int, classes: int = 0) -> None:
+        super().__init__()
+        if size % config.patch:
+            raise FieldError("model.patch", config.patch, f"expected a divisor of the image side {size}")
+        D, p = config.width, config.patch
+        self.patch, self.channels, self.side = p, channels, size // p
+        self.n_patches = self.side**2
+
+        self.patch_embed = PatchEmbedding(channels, D, p)
+        self.cls_token = nn.Parameter(torch.empty(1, config.class_tokens, D))
+        self.pos_embed = nn.Parameter(torch.empty(1, self.n_patches, D))
+        self.time_embed = TimeEmbedding(D)
+        self.label_embed = LabelEmbedding(classes, D) if classes else None
+        self.blocks = nn.ModuleList(Block(D, config.heads, adaln=config.adaln) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(D, eps=LAYER_NORM_EPS)
+
+        self.mask_token = nn.Parameter(torch.empty(1, 1, D))
+        self.decoder_pos_embed = nn.Parameter(torch.empty(1, self.n_patches, D))
+        self.decoder_blocks = nn.ModuleList(Block(D, config.heads, adaln=config.adaln) for _ in range(config.decoder_depth))
+        self.decoder_norm = nn.LayerNorm(D, eps=LAYER_NORM_EPS)
+        self.final_modulation = nn.Linear(D, 2 * D) if config.adaln else None
+        self.head = nn.ConvTranspose2d(D, 2 * channels, p, stride=p)
+
+    def forward(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        *,
+        mask_noise: Tensor | None = None,
+        mask_ratio: float = 0.0,
+        label: Tensor | None = None,
+    ) -> Output:
+        """Mask, encode, decode.
+
+        ``x_t`` [B, C, H, W]; ``t`` [B], 0 or in [1, T], or [1] when all rows share it; ``mask_noise`` [B, L] uniform in
+        [0, 1), whose smallest ``int(L (1 - mask_ratio))`` entries are kept; ``label`` [B] int64 in 0..K (K is null),
+        None for all null.
+        """
+        L = self.n_patches
+        if mask_noise is None or not mask_ratio:
+            keep = restore = None
+            mask = x_t.new_zeros(len(x_t), L)
+        else:
+            n_kept = int(L * (1 - mask_ratio))
+            order = mask_noise.argsort(dim=1, stable=True)
+            restore = order.argsort(dim=1)
+            keep = order[:, :n_kept]
+            mask = (restore >= n_kept).to(x_t.dtype)
+        c = self.condition(t, label)
+        representation, tokens = self.encode(self.embed(x_t, keep), c)
+        x_0, target = self.decode(tokens, restore, representation, c)
+        return Output(x_0, target, mask, representation)
+
+    def represent(self, x_t: Tensor, t: Tensor, *, block: int | None = None, pool: str | None = None) -> Tensor:
+        """The representation of a whole image, no mask, no label. [B, C, H, W], [B] -> [B, D].
+
+        Another ``block`` than the last (1..depth) is read through the encoder's norm too; another ``pool`` than the class
+        tokens' mean is ``first_class`` or ``patches``.
+        """
+        n_class = self.cls_token.shape[1]
+        x = self._encoded(self.embed(x_t), self.condition(t, None), block)
+        if pool == "patches":
+            return x[:, n_class:].mean(dim=1)
+        return x[:, 0] if pool == "first_class" else x[:, :n_class].mean(dim=1)
+
+    def condition(self, t: Tensor, label: Tensor | None) -> Tensor:
+        """``c = time + label``, through SiLU under adaLN. [B] -> [B, D] ([1] -> [1, D])."""
+        c: Tensor = self.time_embed(t)
+        if self.label_embed is not None:
+            c = c + self.label_embed(t.new_full(t.shape, self.label_embed.null, dtype=torch.int64) if label is None else label)
+        return c if self.final_modulation is None else F.silu(c)
+
+    def embed(self, x_t: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Patches as tokens with their positions, only those in ``keep`` [B, K] if given. [B, C, H, W] -> [B, K, D]."""
+        tokens = self.patch_embed(x_t) + self.pos_embed
+        return tokens if keep is None else _take(tokens, keep)
+
+    def encode(self, tokens: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Encoder over class tokens and visible patches. [B, K, D] -> representation [B, D], tokens [B, K, D]."""
+        n_class = self.cls_token.shape[1]
+        x = self._encoded(tokens, c, None)
+        return x[:, :n_class].mean(dim=1), x[:, n_class:]
+
+    def _encoded(self, tokens: Tensor, c: Tensor, depth: int | None) -> Tensor:
+        """Class tokens and patches after the first ``depth`` blocks (all) and the norm. [B, K, D] -> [B, 4 + K, D]."""
+        x = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        for block in islice(self.blocks, depth):
+            x = block(x, c)
+        normed: Tensor = self.norm(x)
+        return normed
+
+    def decode(self, tokens: Tensor, restore: Tensor | None, representation: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """Decoder over all patches and the representation as one token more. [B, K, D] -> x_0, target [B, C, H, W].
+
+        ``restore`` [B, L] is the place of each patch in ``[visible, mask tokens]``; None when all are visible.
+        """
+        B, K, D = tokens.shape
+        if restore is not None:
+            tokens = _take(torch.cat([tokens, self.mask_token.expand(B, self.n_patches - K, D)], dim=1), restore)
+        x = torch.cat([representation.unsqueeze(1), tokens + self.decoder_pos_embed], dim=1)
+        for block in self.decoder_blocks:
+            x = block(x, c)
+        x = self.decoder_norm(x[:, 1:])
+        if self.final_modulation is not None:
+            shift, scale = self.final_modulation(c).unsqueeze(1).chunk(2, dim=2)
+            x = modulate(x, shift, scale)
+        return self._to_images(x)
+
+    def _to_images(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The transposed convolution of stride p, as one matrix on each token. [B, L, D] -> two of [B, C, H, W] float32."""
+        B, C, p, side = len(tokens), self.channels, self.patch, self.side
+        assert self.head.bias is not None
+        patches = (tokens @ self.head.weight.flatten(1)).view(B, side, side, 2 * C, p, p)
+        images = patches.permute(0, 3, 1, 4, 2, 5).reshape(B, 2 * C, side * p, side * p).float() + self.head.bias.view(-1, 1, 1)
+        x_0, target = images.chunk(2, dim=1)
+        return x_0, target
+
+
+def _take(tokens: Tensor, index: Tensor) -> Tensor:
+    """Row-wise choice of tokens: [B, N, D], [B, M] -> [B, M, D]."""
+    return tokens.gather(1, index.unsqueeze(2).expand(-1, -1, tokens.shape[2]))

@@ -1,0 +1,86 @@
+"""Initial weights: each parameter from a generator of its own, so equal shapes get equal weights across models.
+
+The rules are those of the official implementation (small-vision, commit 3d4555b).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from umd_bench.config.seeds import derive_seed
+from umd_bench.config.trial.model import ModelConfig
+from umd_bench.engine.networks.auto_encoder import AutoEncoder
+
+Rule = Callable[[Tensor, torch.Generator], object]
+
+# Standard deviation of a unit normal cut off at two: flax divides by it so that the variance comes out as asked.
+_TRUNCATED_STD = 0.87962566103423978
+
+
+def build_model(
+    config: ModelConfig, *, size: int, channels: int, classes: int = 0, seed: int, device: torch.device | str = "cpu"
+) -> AutoEncoder:
+    """An auto-encoder with initial weights, float32, on ``device``; the global random state is neither read nor moved."""
+    with torch.device("meta"):
+        model = AutoEncoder(config, size=size, channels=channels, classes=classes)
+    model.to_empty(device=device)
+    init_weights(model, seed)
+    return model
+
+
+@torch.no_grad()
+def init_weights(model: nn.Module, seed: int) -> None:
+    """Set every parameter from ``derive_seed(seed, "init", name)``, drawn on the CPU so that all devices get the same."""
+    for name, parameter in model.named_parameters():
+        values = torch.empty(parameter.shape)
+        _rule(name, parameter)(values, torch.Generator().manual_seed(derive_seed(seed, "init", name)))
+        parameter.copy_(values)
+
+
+def _rule(name: str, parameter: Tensor) -> Rule:
+    """The initialiser of a parameter, told by its name."""
+    *_, module, leaf = ["", *name.split(".")]
+    if leaf == "bias":
+        return _normal(1e-6) if module in ("fc1", "fc2") and ".mlp." in name else _constant(0)
+    if leaf in ("pos_embed", "decoder_pos_embed"):
+        return _normal(1 / math.sqrt(parameter.shape[1]))
+    if leaf == "cls_token" or module in ("modulation", "final_modulation"):
+        return _constant(0)
+    if leaf == "mask_token" or module == "head":
+        return _normal(0.02)
+    if module == "table":
+        return _normal(1 / math.sqrt(parameter.shape[1]))
+    if "norm" in module:
+        return _constant(1)
+    if module == "qkv":
+        return _each_third(_xavier_uniform)
+    if ".attn." in name or ".mlp." in name:
+        return _xavier_uniform
+    return _lecun_normal  # patch_embed.proj, time_embed, label_embed
+
+
+def _constant(value: float) -> Rule:
+    return lambda values, _: values.fill_(value)
+
+
+def _normal(std: float) -> Rule:
+    return lambda values, generator: values.normal_(std=std, generator=generator)
+
+
+def _xavier_uniform(values: Tensor, generator: torch.Generator) -> object:
+    return nn.init.xavier_uniform_(values, generator=generator)
+
+
+def _each_third(rule: Rule) -> Rule:
+    """q, k and v have their own fans: a fused matrix is initialised part by part."""
+    return lambda values, generator: [rule(part, generator) for part in values.chunk(3)]
+
+
+def _lecun_normal(values: Tensor, generator: torch.Generator) -> object:
+    """Truncated normal of variance 1/fan_in."""
+    std = math.sqrt(1 / values[0].numel()) / _TRUNCATED_STD
+    return nn.init.trunc_normal_(values, std=std, a=-2 * std, b=2 * std, generator=generator)

@@ -1,0 +1,60 @@
+"""How a Fréchet distance depends on the number of samples, and what it would be without end of them.
+
+A distance between samples and a reference is raised by about c / n, with a c that is the model's own, so that at one n two
+models can stand in the wrong order (Chong and Forsyth, arXiv 1911.07023). The line through the distances at several n against
+1/n shows the slope; where it meets 1/n = 0 is an estimate without that bias. It is noisier than the distance, is shown beside
+it and never instead, and leaves the bias that the reference's own number of images gives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from umd_bench.config.seeds import derive_seed
+from umd_bench.evaluation.metrics.frechet import Gaussian, Moments, frechet_distance
+from umd_bench.evaluation.storage.spool import FeatureRows
+
+POINTS = 5
+_BLOCK = 2048
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """``distances`` at the numbers of samples ``n``, and the least-squares line ``intercept + slope / n`` through them."""
+
+    intercept: float
+    slope: float
+    n: tuple[int, ...]
+    distances: tuple[float, ...]
+
+
+def extrapolate(features: FeatureRows, reference: Gaussian, *, points: int = POINTS) -> Extrapolation:
+    """The distances of ``features`` [N, D] to ``reference`` at ``points`` equally spaced n from a third of N to N.
+
+    Each n has its own subset, the same for every call. Distances at n well below D bend away from the line, so n is not taken
+    small. In squared units of the features; the intercept can be below 0. Raises as :func:`gaussian_of`.
+    """
+    N = features.shape[0]
+    sizes = tuple(dict.fromkeys(int(n) for n in np.linspace(max(N // 3, 2), N, points).round()))
+    distances = []
+    for n in sizes:
+        index = np.random.default_rng(derive_seed(0, "extrapolation", n)).permutation(N)[:n]
+        distances.append(frechet_distance(gaussian_of(features, np.sort(index)), reference))
+    if len(sizes) == 1:
+        return Extrapolation(distances[0], 0.0, sizes, tuple(distances))
+    slope, intercept = np.polyfit(1 / np.array(sizes), np.array(distances), 1)
+    return Extrapolation(float(intercept), float(slope), sizes, tuple(distances))
+
+
+def gaussian_of(features: FeatureRows, index: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Gaussian:
+    """The Gaussian of the rows ``index`` of ``features`` [N, D], in blocks. Raises :class:`UserError` for fewer than two."""
+    moments: Moments | None = None
+    for start in range(0, len(index), _BLOCK):
+        part = Moments.of(torch.from_numpy(np.array(features[index[start : start + _BLOCK]])))
+        moments = part if moments is None else moments.merged(part)
+    if moments is None:
+        return Gaussian.of(torch.empty(0, features.shape[1]))
+    return moments.gaussian()

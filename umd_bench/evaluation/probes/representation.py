@@ -1,0 +1,174 @@
+"""The representation of a parent's images: made once, kept below results/features, read memory-mapped.
+
+    <results>/features/<hash>.npy     float32 [N, D] and its SHA-256 (rows.py)
+
+The name is the hash of all that the numbers depend on: the parent's key and the content of its snapshot, the data's digest, the
+split and the rows of it, the block, the pool, t and (where t >= 1) the noise process and the seed, and what changes the last
+bits (device kind, threads, torch version). So several probes of one parent share them, and none is ever stale; what is damaged
+is made anew. It is derived data: deleting the folder is safe at any time, and the files used longest ago are deleted when it
+grows past $UMD_BENCH_FEATURES_GB (default 20). Features that are NaN or infinite are an error and leave nothing.
+
+Shapes: N images, D features, C channels, H, W.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from umd_bench.config.errors import FieldError, UserError
+from umd_bench.config.seeds import derive_seed
+from umd_bench.config.trial.probe_stage import ProbeStage
+from umd_bench.config.trial.stage_spec import StageSpec
+from umd_bench.data.batches.batches import unaugmented
+from umd_bench.data.datasets import DataFacts
+from umd_bench.data.packs.pack import Pack, Split
+from umd_bench.engine.diffusion.noise_process import NoiseProcess
+from umd_bench.engine.families import Evaluated, empty_model, position
+from umd_bench.engine.training.snapshot import restore_model
+from umd_bench.evaluation.storage.rows import Rows, keep_rows, kept_rows
+from umd_bench.store.run import RunDir
+
+FOLDER = "features"
+_VERSION = 1  # goes up when the same weights and images would give other features
+_BATCH = 500
+_DEFAULT_GB = 20.0
+
+Index = NDArray[np.int64]
+
+
+class Table(Protocol):
+    """Rows of features, float32: in memory, on disk, or made from images as they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(N, D)``."""
+        ...
+
+    def __getitem__(self, rows: Any, /) -> Rows:
+        """The rows of a slice or of an index array, float32 [n, D]."""
+        ...
+
+
+class Pixels:
+    """The images of a split, in [-1, 1], or the means of its latents, as features: what a representation should beat."""
+
+    def __init__(self, split: Split) -> None:
+        self._split = split
+        self.shape = (len(split), int(np.prod(split.images.shape[-3:])))
+
+    def __getitem__(self, rows: Any, /) -> Rows:
+        features: Rows = unaugmented(self._split, rows).flatten(1).numpy()
+        return features
+
+
+class Representation:
+    """What a probe stage reads of its parent: weights, block, pool, t and noise; the model is restored only where needed.
+
+    ``source`` is the data that the parent was trained on, which need not be what is probed.
+    Raises :class:`UserError` where the parent has no such weights, and :class:`FieldError` for a block or pool it has not.
+    """
+
+    def __init__(self, spec: StageSpec, parent: RunDir, source: DataFacts, device: torch.device) -> None:
+        stage = spec.stage
+        if not isinstance(stage, ProbeStage) or spec.parent_nimg is None:
+            raise UserError(f"a {spec.kind} stage is no probe of a parent's snapshot: expected a probe stage with a parent")
+        if stage.t is None or not 0 <= stage.t <= spec.noise.timesteps:
+            raise FieldError("stages.probe.t", stage.t, f"expected 0..{spec.noise.timesteps}")
+        spec.model.check_representation(stage.block, stage.pool, "stages.probe")
+        self._spec, self._stage, self._parent, self._source, self._device = spec, stage, parent, source, device
+        self._nimg, self._t, self._limit = spec.parent_nimg, stage.t, _limit_bytes()
+        self.position = position(empty_model(parent.config(), source), block=stage.block, pool=stage.pool)
+
+    @cached_property
+    def model(self) -> Evaluated:
+        """The parent's model on the device, with its raw weights."""
+        return restore_model(self._parent, self._nimg, source=self._source, device=self._device)
+
+    def of(self, pack: Pack, split: str, rows: Index | None = None) -> Rows:
+        """The features, float32 [N, D], of a split's images, of ``rows`` [N] alone where given; memory-mapped, read-only.
+
+        Raises :class:`UserError` where a feature is NaN or infinite, and where the disk is full.
+        """
+        index = np.arange(len(pack.split(split))) if rows is None else rows
+        path, shape = self._path(pack, split, rows), (len(index), self._spec.model.width)
+        kept = kept_rows(path, shape)
+        if kept is None:
+            kept = keep_rows(path, shape, self._made(pack, split, index))
+        with suppress(OSError):
+            os.utime(path)  # used last
+            _bound(path.parent, self._limit)
+        return kept
+
+    @torch.inference_mode()
+    def _made(self, pack: Pack, split: str, index: Index) -> Iterator[Rows]:
+        """In batches of one size, for the same bits."""
+        seen, process = pack.split(split), NoiseProcess(self._spec.noise, self._device)
+        for batch in np.split(index, range(_BATCH, len(index), _BATCH)):
+            x_0 = unaugmented(seen, batch).to(self._device)
+            t = torch.full((len(batch),), self._t, device=self._device)
+            x_t = process.q_sample(x_0, t, self._noise(split, batch, x_0)) if self._t else x_0
+            features = self.model.represent(x_t, t, block=self._stage.block, pool=self._stage.pool).float().cpu()
+            if not features.isfinite().all():
+                raise UserError(
+                    f"the representation of the {split} split is NaN or infinite: the weights it comes from are no use"
+                )
+            yield features.numpy()
+
+    def _noise(self, split: str, index: Index, x_0: Tensor) -> Tensor:
+        """Noise of each image's own, the same in every trial of one seed."""
+        shape = tuple(x_0.shape[1:])
+        seeds = [derive_seed(self._spec.seed, "probe/noise", split, int(i)) for i in index]
+        eps = np.stack([np.random.default_rng(seed).standard_normal(shape, dtype=np.float32) for seed in seeds])
+        return torch.from_numpy(eps).to(x_0.device)
+
+    @cached_property
+    def _content(self) -> str:
+        """The snapshot's SHA-256; where there is none, restoring the model says so."""
+        try:
+            with self._parent.snapshot(self._nimg).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            return str(self.model)
+
+    def _path(self, pack: Pack, split: str, rows: Index | None) -> Path:
+        spec = self._spec
+        what: dict[str, Any] = {
+            "version": _VERSION,
+            "parent": [self._parent.key, self._nimg, self._content],
+            "data": [pack.manifest.digest, split, None if rows is None else hashlib.sha256(rows.tobytes()).hexdigest()],
+            "position": self.position,
+            "t": self._t,
+            "noise": [spec.noise.model_dump(mode="json"), spec.seed] if self._t else None,
+            "here": [self._device.type, torch.get_num_threads(), torch.__version__, _BATCH],
+        }
+        name = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
+        return self._parent.root / FOLDER / f"{name}.npy"
+
+
+def _limit_bytes() -> float:
+    stated = os.environ.get("UMD_BENCH_FEATURES_GB", "")
+    try:
+        return float(stated or _DEFAULT_GB) * 1e9
+    except ValueError:
+        raise UserError(f"$UMD_BENCH_FEATURES_GB = {stated!r} is not accepted: expected a number of gigabytes") from None
+
+
+def _bound(folder: Path, limit: float) -> None:
+    """Delete the files used longest ago until the rest fit; who has one of them mapped keeps it."""
+    total = 0
+    for path, state in sorted(((p, p.stat()) for p in folder.glob("*.npy")), key=lambda f: f[1].st_mtime_ns, reverse=True):
+        total += state.st_size
+        if total > limit:
+            path.unlink(missing_ok=True)

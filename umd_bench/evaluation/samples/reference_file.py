@@ -1,0 +1,113 @@
+"""Published reference statistics, ADM's ``VIRTUAL_imagenet64_labeled.npz`` and pytorch-fid's, read as plain arrays.
+
+Both hold ``mu`` [D] and ``sigma`` [D, D] of Inception-v3 features. ADM's (Dhariwal and Nichol, arXiv 2105.05233) add ``mu_s``
+and ``sigma_s`` [S] of the spatial features (sFID), and in ``arr_0`` uint8 images [N, H, W, 3] for precision and recall, which
+are not those that the statistics are of. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from umd_bench.config.errors import UserError
+from umd_bench.evaluation.metrics.frechet import Gaussian
+
+# Images behind the statistics, which no file states: ADM's are of the whole training set of ImageNet.
+COUNTS = {"VIRTUAL_imagenet64_labeled.npz": 1_281_167, "VIRTUAL_imagenet256_labeled.npz": 1_281_167}
+_FORMATS = "expected ADM's (mu, sigma, mu_s, sigma_s, arr_0) or pytorch-fid's (mu, sigma)"
+_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+_SYMMETRY = 1e-6  # of the largest entry: what float32 rounding leaves
+_NEGATIVE = 1e-5  # of the largest eigenvalue, likewise
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """What a file turns out to hold: ``images`` is N, H and W of its uint8 RGB images, None without any."""
+
+    path: Path
+    has_spatial: bool
+    images: tuple[int, int, int] | None
+
+
+def open_published(path: Path) -> PublishedFile:
+    """Look into a file; :class:`UserError` where it cannot be read, or is of neither format."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {Path(name).stem for name in archive.namelist()}
+            images = None
+            if "arr_0" in names:
+                with archive.open("arr_0.npy") as file:
+                    shape, _, dtype = _header(file)
+                if len(shape) != 4 or shape[3] != 3 or shape[0] < 1 or dtype != np.uint8:
+                    raise UserError(f"arr_0 of {path} is {dtype} {list(shape)}: expected uint8 images [N, H, W, 3]")
+                images = shape[0], shape[1], shape[2]
+    except _UNREADABLE as error:
+        raise UserError(f"{path} cannot be read as reference statistics ({error}): {_FORMATS}") from None
+    if not {"mu", "sigma"} <= names or ("mu_s" in names) != ("sigma_s" in names):
+        held = ", ".join(sorted(names)) or "nothing"
+        raise UserError(f"{path} holds {held}: {_FORMATS}")
+    return PublishedFile(path, "mu_s" in names, images)
+
+
+def published_gaussian(file: PublishedFile, dim: int, *, spatial: bool = False) -> Gaussian:
+    """The Gaussian of the file's ``mu`` and ``sigma``, or ``mu_s`` and ``sigma_s``; ``count`` is 0 where nobody states it.
+
+    Raises :class:`UserError` unless the mean is finite floats [``dim``] and the covariance finite, symmetric, without a
+    negative eigenvalue, and [``dim``, ``dim``].
+    """
+    end = "_s" if spatial else ""
+    try:
+        with np.load(file.path, allow_pickle=False) as arrays:
+            mean, covariance = arrays[f"mu{end}"], arrays[f"sigma{end}"]
+    except _UNREADABLE as error:
+        raise UserError(f"mu{end} and sigma{end} of {file.path} cannot be read ({error}): {_FORMATS}") from None
+    for name, array, shape in ((f"mu{end}", mean, (dim,)), (f"sigma{end}", covariance, (dim, dim))):
+        if array.shape != shape or not np.issubdtype(array.dtype, np.floating):
+            raise UserError(f"{name} of {file.path} is {array.dtype} {list(array.shape)}: expected floats {list(shape)}")
+        if not np.isfinite(array).all():
+            raise UserError(f"{name} of {file.path} has entries that are NaN or infinite: get the file again")
+    covariance = covariance.astype(np.float64)
+    if np.abs(covariance - covariance.T).max() > _SYMMETRY * np.abs(covariance).max():
+        raise UserError(f"sigma{end} of {file.path} is not symmetric, so it is no covariance: get the file again")
+    values, vectors = torch.linalg.eigh(torch.from_numpy((covariance + covariance.T) / 2))
+    if values[-1] <= 0 or values[0] < -_NEGATIVE * values[-1]:
+        raise UserError(f"sigma{end} of {file.path} has eigenvalues down to {values[0]:.2g}, so it is no covariance")
+    kept = values > len(values) * torch.finfo(torch.float64).eps * values[-1]
+    factor = vectors[:, kept] * values[kept].sqrt()
+    return Gaussian(COUNTS.get(file.path.name, 0), torch.from_numpy(mean.astype(np.float64)), factor)
+
+
+def published_images(file: PublishedFile, batch: int) -> Iterator[Tensor]:
+    """The file's images in order, uint8 [<= ``batch``, 3, H, W], read a batch at a time; :class:`UserError` where it is cut."""
+    assert file.images is not None
+    n, height, width = file.images
+    try:
+        with zipfile.ZipFile(file.path) as archive, archive.open("arr_0.npy") as member:
+            _, fortran, _ = _header(member)
+            if fortran:
+                raise UserError(f"arr_0 of {file.path} is in Fortran's order: save it anew in C's")
+            for start in range(0, n, batch):
+                shape = min(batch, n - start), height, width, 3
+                data = member.read(int(np.prod(shape)))
+                if len(data) < np.prod(shape):
+                    raise UserError(f"arr_0 of {file.path} ends after {start} of its {n} images: get the file again")
+                yield torch.from_numpy(np.frombuffer(data, np.uint8).reshape(shape).transpose(0, 3, 1, 2).copy())
+    except _UNREADABLE as error:
+        raise UserError(f"arr_0 of {file.path} cannot be read ({error}): get the file again") from None
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+    """Shape, whether in Fortran's order, and type of the .npy that starts here."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    return shape, fortran, dtype

@@ -1,0 +1,222 @@
+"""From resolved trials to finished stages: check everything, then start an executor and run, stoppable at any time."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from umd_bench.config.errors import UserError
+from umd_bench.config.launch.cluster import ClusterConfig
+from umd_bench.config.launch.ray import RayConfig
+from umd_bench.config.sweep.resolve import Trial
+from umd_bench.config.trial.data import DataConfig
+from umd_bench.orchestration.executors import Executor, check_settings, start_executor
+from umd_bench.orchestration.executors.contract import RUN_STAGE
+from umd_bench.orchestration.fusion.executor import fusing
+from umd_bench.orchestration.fusion.policy import choose, why_apart
+from umd_bench.orchestration.fusion.units import RUN_UNIT
+from umd_bench.orchestration.graph import Node, build_graph
+from umd_bench.orchestration.monitor.live import Display
+from umd_bench.orchestration.preflight import check_trials, check_weights, prepare_data
+from umd_bench.orchestration.retry import take_up_retried
+from umd_bench.orchestration.scheduler import CANCELLED, Progress, Runner
+from umd_bench.store import RunDir, StageState
+from umd_bench.store.files import require_writable
+
+if TYPE_CHECKING:
+    from umd_bench.orchestration.detach import HandedOver
+
+
+MOST_ACTORS = 256  # on a Ray cluster, however large
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where things are and run; ``workers`` None divides all cores, the cluster's where there is one, by those of a stage."""
+
+    results: Path
+    data: Path
+    executor: str = "ray"
+    workers: int | None = None
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    ray: RayConfig = field(default_factory=RayConfig)
+    fuse: str = "off"  # whether stages of one shape are trained as one: off, auto, on
+
+
+def prepare(trials: Sequence[Trial], site: Site) -> dict[str, Node]:
+    """Prove that every trial can run, make the folders, pack the data; the graph of stages. Starts nothing.
+
+    Raises :class:`UserError` for the first thing that is wrong; where it is what the trials or the command ask for, nothing is
+    written.
+    """
+    check_trials(trials, site.data)
+    check_weights(trials, site.results, site.data)
+    nodes = build_graph(site.results, trials)
+    missing = [node.spec for node in nodes.values() if node.state is not StageState.DONE]
+    if missing:
+        _check_site(site, max(spec.resources.threads for spec in missing), frozenset(spec.devices for spec in missing))
+    require_writable(site.results, "the results folder")
+    digests = prepare_data(trials, site.data)
+    for node in nodes.values():
+        _refuse_other_data(site.results, node, digests)
+    return nodes
+
+
+def execute(
+    nodes: dict[str, Node],
+    trials: Sequence[Trial],
+    site: Site,
+    console: Console,
+    *,
+    on_change: Callable[[Progress], None] = lambda progress: None,
+    grow: Callable[[Progress], Sequence[Trial]] | None = None,
+    dropped: set[str] | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+    on_start: Callable[[], None] = lambda: None,
+) -> Progress:
+    """Run what has no result yet and show it; with nothing to run no executor is started. ``cancelled`` is asked now and then.
+
+    ``grow`` is asked whenever something may have settled. It may add nodes to the progress's, which run like the others, and
+    gives the trials that they belong to. It may add keys to ``dropped``, whose stages are ended and taken out. ``on_start`` is
+    called once the executor has started, or none is needed, and before any stage does.
+
+    The first Ctrl-C (or SIGTERM) lets running stages save their state, a second one ends at once.
+    """
+    missing = [node for node in nodes.values() if node.state is not StageState.DONE]
+    if not missing:
+        on_start()
+        return Progress(nodes, reused=len(nodes))
+    workers = side_by_side(missing, site)
+    if grow is None:
+        workers = min(workers, len(missing))
+    sizes = _fused(missing, site, workers, console) if grow is None else {}
+    inner = _start(missing, site, workers, stage=RUN_UNIT if sizes else RUN_STAGE)
+    executor = fusing(site.results, inner, sizes) if sizes else inner
+    try:
+        on_start()
+        keys = {trial.id: [spec.key for spec in trial.specs.values()] for trial in trials}
+        with Display(console, site.results, keys, inner.slots) as display:
+
+            def changed(progress: Progress) -> None:
+                take_up_retried(site.results, progress)
+                for trial in grow(progress) if grow is not None else ():
+                    keys[trial.id] = [spec.key for spec in trial.specs.values()]
+                display.show(progress)
+                on_change(progress)
+                if cancelled():
+                    runner.stop(CANCELLED)
+
+            runner = Runner(site.results, nodes, executor, on_change=changed, dropped=dropped)
+            with _stopping_by_signal(runner.stop, console):
+                return runner.run()
+    finally:
+        executor.close()
+
+
+def hand_over_to_slurm(nodes: dict[str, Node], site: Site) -> HandedOver:
+    """Submit all that has no result as jobs that wait for each other, and leave; :class:`UserError` where that cannot be.
+
+    The site's executor is ``slurm``.
+    """
+    from umd_bench.orchestration.detach import HandedOver, hand_over
+    from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
+
+    missing = [node for node in nodes.values() if node.state is not StageState.DONE]
+    if not missing:
+        return HandedOver(0, 0, 0)
+    executor = _start(missing, site, min(side_by_side(missing, site), len(missing)))
+    assert isinstance(executor, SubmititExecutor)
+    return hand_over(nodes, executor)
+
+
+def side_by_side(stages: Sequence[Node], site: Site) -> int:
+    """How many of these stages the site runs at a time at most, by its options and this machine's cores."""
+    if site.executor == "inline":
+        return 1
+    threads = max(node.spec.resources.threads for node in stages)
+    devices = max(node.spec.devices for node in stages)
+    here = max(1, _cores() // (threads * devices))
+    return site.workers or (here if site.ray.address is None else MOST_ACTORS)
+
+
+def _fused(missing: Sequence[Node], site: Site, workers: int, console: Console) -> dict[str, int]:
+    """How many stages are trained as one, by shape, as the site asks for; the decision is printed."""
+    from umd_bench.orchestration.fusion.measure import measured_gain
+
+    if site.fuse == "off":
+        return {}
+    devices = max(node.spec.devices for node in missing)
+    why = why_apart(site.executor, joined=site.ray.address is not None, devices=devices)
+    if why is not None:
+        console.print(f"nothing is trained as one: {why}", highlight=False, soft_wrap=True)
+        return {}
+    fusion = choose(missing, workers, site.fuse, lambda group: measured_gain(site.results, group, workers, site.data))
+    for line in fusion.lines:
+        console.print(line, highlight=False, soft_wrap=True)
+    return fusion.sizes
+
+
+@lru_cache
+def _check_site(site: Site, threads: int, devices: frozenset[int]) -> None:
+    """Once for all suggestions of a search that ask for the same."""
+    check_settings(site.executor, site.cluster, site.ray, threads=threads, devices=devices)
+
+
+def _start(missing: Sequence[Node], site: Site, workers: int, stage: str = RUN_STAGE) -> Executor:
+    threads = max(node.spec.resources.threads for node in missing)
+    devices = max(node.spec.devices for node in missing)
+    on_cpus = site.ray.gpus is None and all(node.spec.resources.device == "cpu" for node in missing)
+    return start_executor(
+        site.executor,
+        site.results,
+        site.data,
+        workers=workers,
+        threads=threads,
+        devices=devices,
+        cluster=site.cluster,
+        stage=stage,
+        ray=site.ray.model_copy(update={"gpus": 0.0}) if on_cpus else site.ray,  # what computes on CPUs asks for no GPU
+    )
+
+
+def _refuse_other_data(root: Path, node: Node, digests: dict[DataConfig, str]) -> None:
+    """A result made from other bytes of a data set of that name is not the result that is asked for."""
+    result = RunDir(root, node.key).result()
+    data = node.spec.reads
+    if result is not None and result["data"]["digest"] != digests[data]:
+        theirs, ours = result["data"]["digest"][:12], digests[data][:12]
+        raise UserError(
+            f"results in {root} were made from another {data.name!r} (digest {theirs}, here {ours}): "
+            "give another results folder, or the data folder they were made with"
+        )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _stopping_by_signal(stop: Callable[[], None], console: Console) -> Iterator[None]:
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        for name, handler in previous.items():
+            signal.signal(name, handler)
+        console.print("stopping: running stages save their state (once more to end at once)")
+        stop()
+
+    previous = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
+    for name in previous:
+        signal.signal(name, on_signal)
+    try:
+        yield
+    finally:
+        for name, handler in previous.items():
+            signal.signal(name, handler)

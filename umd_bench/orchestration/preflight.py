@@ -1,0 +1,167 @@
+"""What is proved of every trial before any stage is submitted: names resolve, shapes fit, the data is there.
+
+Nothing that needs torch is imported but for stages that import weights and for timm's extractors: a wrong word is answered
+at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from umd_bench.config.errors import FieldError, UserError
+from umd_bench.config.sweep.resolve import Trial
+from umd_bench.config.trial.data import DataConfig
+from umd_bench.config.trial.generate_stage import GenerateStage, check_sampler
+from umd_bench.config.trial.probe_stage import ProbeStage
+from umd_bench.config.trial.stage_spec import StageSpec
+from umd_bench.config.trial.train_stage import ImportStage, TrainStage
+from umd_bench.data.datasets import DataFacts, data_facts
+from umd_bench.data.packs.pack import Pack, images_of, open_data
+from umd_bench.evaluation.extractors.registry import INCEPTION, check_extractor, require_weights
+from umd_bench.store import RunDir
+
+
+def check_trials(trials: Iterable[Trial], data_root: Path | None = None) -> None:
+    """Raise :class:`UserError` for the first trial that cannot run, naming the file and line of the field.
+
+    Needs no data, so that a plan for a cluster can be checked on a laptop; but a user's own data set is known only where its
+    pack lies below ``data_root`` (None: where packs lie by default).
+    """
+    for trial in trials:
+        try:
+            check_trial(trial, data_root)
+        except FieldError as error:
+            raise trial.located(error) from None
+
+
+def check_trial(trial: Trial, data_root: Path | None = None) -> None:
+    """Names and shapes of one trial; raises :class:`FieldError`."""
+    data = data_facts(trial.config.data, root=data_root)
+    patch = trial.config.model.patch
+    if data.size % patch:
+        raise FieldError("model.patch", patch, f"expected a divisor of the image size {data.size}")
+    for name, spec in trial.specs.items():
+        _check_stage(name, spec, data, data_root)
+
+
+def _check_stage(name: str, spec: StageSpec, data: DataFacts, data_root: Path | None) -> None:
+    tokens = (data.size // spec.model.patch) ** 2
+    match spec.stage:
+        case TrainStage() as train:
+            spec.model.require_own("trained")
+            if data.vae is not None:
+                train.augment.require_no_crop(f"stages.{name}.augment")
+            corruption = train.corruption
+            if train.n_clean and int(tokens * (1 - corruption.mask_ratio_t0)) == tokens:
+                path, ratio = f"stages.{name}.corruption.mask_ratio_t0", corruption.mask_ratio_t0
+                raise FieldError(path, ratio, f"it hides none of {tokens} tokens, expected at least {1 / tokens}")
+            for field in ("mask_ratio", "mask_ratio_t0"):
+                ratio = getattr(corruption, field)
+                idle = train.n_clean == (train.batch if field == "mask_ratio" else 0)
+                if not idle and int(tokens * (1 - ratio)) < 1:
+                    path = f"stages.{name}.corruption.{field}"
+                    raise FieldError(path, ratio, f"it hides all of {tokens} tokens: expected at most {1 - 1 / tokens}")
+        case ImportStage() as imported:
+            _check_import(name, imported, spec, data)
+        case ProbeStage() as probe:
+            spec.model.check_representation(probe.block, probe.pool, f"stages.{name}")
+            if probe.t == 0 and spec.model.family == "dit":
+                raise FieldError(
+                    f"stages.{name}.t", 0, f"expected 1..{spec.noise.timesteps}: a DiT has no input for clean images"
+                )
+            other = data if probe.data is None else data_facts(spec.reads, path=f"stages.{name}.data", root=data_root)
+            if (other.size, other.channels) != (data.size, data.channels):
+                asked, made = (f"{facts.channels}x{facts.size}x{facts.size}" for facts in (other, data))
+                path = f"stages.{name}.data.name"
+                raise FieldError(path, other.name, f"it has images of {asked}, and the model was made for {made} ({data.name})")
+            if probe.t is not None and probe.t > spec.noise.timesteps:
+                raise FieldError(f"stages.{name}.t", probe.t, f"expected 0..{spec.noise.timesteps}")
+        case GenerateStage() as generate:
+            if not spec.model.can_sample:
+                raise FieldError(f"stages.{name}.parent", generate.parent, f"the family {spec.model.family} has no sampler")
+            if generate.clip and data.vae is not None:
+                raise FieldError(f"stages.{name}.clip", True, "expected false: latents are not bounded by [-1, 1]")
+            check_sampler(generate, spec.noise, guidable=spec.parent_labels, path=f"stages.{name}")
+            check_extractor(generate.extractor, data, path=f"stages.{name}.extractor")
+            for further in generate.more_extractors:
+                check_extractor(further, data, path=f"stages.{name}.more_extractors")
+            if not generate.is_split and generate.extractor != INCEPTION:
+                path = f"stages.{name}.reference"
+                raise FieldError(path, generate.reference, f"published statistics are of {INCEPTION}: expected train or test")
+            if "sfid" in generate.scores and INCEPTION not in generate.all_extractors:
+                path = f"stages.{name}.scores"
+                raise FieldError(path, "sfid", f"only {INCEPTION} has spatial features: leave it out, or score with that too")
+
+
+def _check_import(name: str, stage: ImportStage, spec: StageSpec, data: DataFacts) -> None:
+    from umd_bench.engine.published import dit
+    from umd_bench.engine.published.layouts import layout
+
+    family = layout(stage.layout, f"stages.{name}.layout").family
+    if spec.model.family != family:
+        raise FieldError("model.family", spec.model.family, f"expected {family}, which is what the layout {stage.layout} holds")
+    if stage.classes not in (0, data.classes):
+        path = f"stages.{name}.classes"
+        raise FieldError(path, stage.classes, f"expected 0, or {data.classes} as {data.name} has")
+    if family != "mae" and stage.pool != "class":
+        raise FieldError(
+            f"stages.{name}.pool", stage.pool, f"expected class: only the family mae leaves a choice, not {family}"
+        )
+    if family == "mae" and not stage.sees_clean:
+        raise FieldError(f"stages.{name}.sees_clean", stage.sees_clean, "expected true: an MAE sees nothing but clean images")
+    if family == "dit":
+        if stage.sees_clean:
+            path = f"stages.{name}.sees_clean"
+            raise FieldError(path, stage.sees_clean, "expected false: a DiT has no input for clean images")
+        if spec.noise != dit.NOISE:
+            wanted = f"{dit.NOISE.schedule} with timesteps = {dit.NOISE.timesteps}"
+            raise FieldError("noise.schedule", spec.noise.schedule, f"expected {wanted}, which is what a DiT was trained with")
+
+
+def check_weights(trials: Iterable[Trial], results: Path, data_root: Path | None = None) -> None:
+    """Read every file of weights that a stage without a result will read: what it imports, and its extractors'.
+
+    Raises :class:`UserError` where one is missing or is not what it should be.
+    """
+    seen = set()
+    extractors = set()
+    for trial in trials:
+        for name, spec in trial.specs.items():
+            if spec.key in seen or RunDir(results, spec.key).result() is not None:
+                continue
+            seen.add(spec.key)
+            try:
+                if isinstance(spec.stage, ImportStage):
+                    from umd_bench.engine.published.layouts import read_import
+
+                    read_import(spec.model, spec.stage, data_facts(spec.data, root=data_root), path=f"stages.{name}")
+                if isinstance(spec.stage, GenerateStage):
+                    for extractor in spec.stage.all_extractors:
+                        if extractor not in extractors:
+                            field = "extractor" if extractor == spec.stage.extractor else "more_extractors"
+                            require_weights(extractor, path=f"stages.{name}.{field}")
+                            extractors.add(extractor)
+            except FieldError as error:
+                raise trial.located(error) from None
+
+
+def prepare_data(trials: Iterable[Trial], data_root: Path) -> dict[DataConfig, str]:
+    """Pack the data sets that are not packed yet; the digest of each.
+
+    Raises :class:`UserError` when one is missing, when samples of latents have no images to be scored against, and when
+    latents of one name are of several VAEs.
+    """
+    specs = [spec for trial in trials for spec in trial.specs.values()]
+    packs = {data: open_data(data, data_root) for data in dict.fromkeys(spec.reads for spec in specs)}
+    for data in dict.fromkeys(spec.reads for spec in specs if isinstance(spec.stage, GenerateStage)):
+        images_of(packs[data])
+    by_vae: dict[str, Pack] = {}
+    for pack in packs.values():
+        vae = pack.manifest.vae
+        if vae is None:
+            continue
+        other = by_vae.setdefault(vae.name, pack)
+        if other.manifest.vae is None or other.manifest.vae.hash != vae.hash:
+            raise UserError(f"{pack.path} and {other.path} hold latents of two VAEs under one name, {vae.name}")
+    return {data: pack.manifest.digest for data, pack in packs.items()}

@@ -1,0 +1,158 @@
+"""The lines under a table: what its numbers are, and which are missing and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from umd_bench.reporting.frames.naming import axis_value, is_extrapolated
+from umd_bench.store import SweepRecord
+
+# Stated per stage, under these names; what a metric's reader asks first (which sampler, which guidance, which t).
+_STATED = {
+    "probe_position": "position",
+    "probe_t": "t",
+    "draws": "draws of the shots",
+    "ridge": "ridge",
+    "ridges": "ridge by leaving one out among",
+    "linear_batch": "linear probe's batch",
+    "n": "n",
+    "sampling_seeds": "sampling seeds",
+    "labels": "labels",
+    "noise_schedule": "schedule",
+    "predicted": "the model predicts",
+    "sampler": "sampler",
+    "steps": "steps",
+    "model_calls": "model calls",
+    "eta": "eta",
+    "cfg_scale": "guidance",
+    "cfg_interval": "guidance interval",
+    "ema": "EMA",
+    "extractor": "extractor",
+    "extractor_hash": "extractor hash",
+    "resize": "resize",
+    "reference": "reference",
+    "reference_hash": "reference hash",
+    "reference_n": "reference n",
+    "nimg": "images seen",
+}
+_OF_EXTRACTOR = ("extractor_hash", "resize", "reference_hash", "reference_n")
+_MADE_WITH = {
+    "data": "data",
+    "data_digest": "data digest",
+    "umd_bench": "umd_bench",
+    "torch": "torch",
+    "commit": "commit",
+    "device": "device",
+}
+
+
+def sweep_notes(frame: pd.DataFrame, sweep: SweepRecord, stages: Sequence[str], axes: Sequence[str]) -> list[str]:
+    """Notes for a table of ``stages`` of the long frame ``frame``; the columns ``axes`` tell its arms apart."""
+    seeds = ", ".join(map(str, sweep.seeds))
+    notes = [f"Mean ± half-width of the 95% Student t interval over training seeds {seeds}."]
+    done = frame[frame["state"] == "done"]
+    data = {"data": _MADE_WITH["data"], "data_digest": _MADE_WITH["data_digest"]}
+    if done["data"].nunique() < 2:
+        data = {}  # one for all, said once below
+    for stage in stages:
+        rows = done[done["stage"] == stage]
+        further = _further(rows)
+        facts = stated(rows[~further], _STATED | data, axes)
+        if facts:
+            notes.append(f"{stage}: {facts}.")
+        for extractor, of_it in rows[further].groupby("extractor", sort=False):
+            facts = stated(of_it, {name: _STATED[name] for name in _OF_EXTRACTOR}, axes)
+            notes.append(f"{stage}, the same samples with {extractor}: {facts}.")
+    made_with = stated(done, {name: text for name, text in _MADE_WITH.items() if name not in data}, axes)
+    if made_with:
+        notes.append(f"Tier {sweep.tier}; {made_with}.")
+    inexact = done.loc[~done["exact"].fillna(True), "trial"].unique().tolist()
+    if inexact:
+        notes.append(f"Not exact (resumed on other hardware or versions): {', '.join(inexact)}.")
+    return notes + missing_notes(frame)
+
+
+def score_notes(frame: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
+    """What a reader of the columns ``metrics`` has to know, and the memorisation alarm, which sounds in any table."""
+    notes = []
+    if any(map(is_extrapolated, metrics)):
+        notes.append(
+            "fd_inf, fid_inf: the distance where its line against 1/n meets 1/n = 0 (Chong and Forsyth, arXiv 1911.07023); "
+            "to be read beside the distance at n, which is raised by about the difference, and noisier."
+        )
+    if any(metric.split("_")[0] == "kid" for metric in metrics):
+        notes.append("kid: unbiased, so it can be below 0; subsets of at most 1,000 samples and images.")
+    return notes + alarm_notes(frame)
+
+
+def alarm_notes(frame: pd.DataFrame) -> list[str]:
+    """A line for each stage and extractor of which trials have more samples near to training images than chance gives."""
+    if "fact.alarm_above" not in frame:
+        return []
+    rows = frame[frame["metric"].str.fullmatch("memorised(_.+)?", na=False) & ~frame["metric"].str.endswith("_sd", na=False)]
+    loud = rows[rows["value"] > rows["fact.alarm_above"].astype("Float64")]
+    return [
+        f"Memorisation alarm: {stage}, {metric}: more samples lie near to a training image than held-out images do, "
+        f"{'; '.join(f'{value:.1%} of {trial}' for trial, value in zip(found['trial'], found['value'], strict=True))} "
+        f"({float(found['fact.expected'].iloc[0]):.0%} expected); look at neighbours.png of these runs."
+        for (stage, metric), found in loud.groupby(["stage", "metric"], sort=False)
+    ]
+
+
+def _further(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Which rows are of an extractor that the same samples were scored with besides the stage's own."""
+    if "fact.further_extractor" not in rows:
+        return pd.Series(False, index=rows.index)
+    return rows["fact.further_extractor"].eq("true").fillna(False).astype(bool)
+
+
+def missing_notes(frame: pd.DataFrame) -> list[str]:
+    """One line per state without a result and the trials that lack stages so: what a failure stopped is said together."""
+    missing = frame[~frame["state"].isin(["done", "pruned"])]
+    lacking: dict[tuple[str, str], list[str]] = {}
+    for (stage, state), rows in missing.groupby(["stage", "state"], sort=False):
+        lacking.setdefault((str(state), "; ".join(rows["trial"])), []).append(str(stage))
+    return [f"Missing: {', '.join(stages)} of {trials} ({state})." for (state, trials), stages in lacking.items()]
+
+
+def stated(rows: pd.DataFrame, names: dict[str, str], axes: Sequence[str]) -> str:
+    """``n 500; t 0 (umd, mae) or 51 (dit)``: each field that has a value, and whose each is where arms differ.
+
+    Arms are named by the one axis that decides the field, where there is one, else by all of them; where it differs within
+    every arm, as a commit may between seeds, none is named.
+    """
+    parts = []
+    for column, name in names.items():
+        known = rows[rows[column].notna()]
+        if any(_says(known, axis, column) for axis in axes):
+            continue  # the axis itself: the table's own column says it
+        deciding = next(([axis] for axis in axes if _decides(known, axis, column)), list(axes))
+        arms: dict[str, list[str]] = {}
+        for value, *key in known[[column, *deciding]].drop_duplicates().itertuples(index=False):
+            arms.setdefault(_short(value), []).append(" ".join(map(axis_value, key)))
+        if arms and len({frozenset(keys) for keys in arms.values()}) == 1:  # one value, or every arm has each: by its seeds
+            parts.append(f"{name} {' or '.join(arms)}")
+        elif arms:
+            parts.append(
+                f"{name} " + " or ".join(f"{value} ({', '.join(dict.fromkeys(keys))})" for value, keys in arms.items())
+            )
+    return "; ".join(parts)
+
+
+def _decides(rows: pd.DataFrame, axis: str, column: str) -> bool:
+    """Whether a value of the axis leaves one value of the column."""
+    pairs = rows[[axis, column]].map(axis_value).drop_duplicates()
+    return not pairs[axis].duplicated().any()
+
+
+def _says(rows: pd.DataFrame, axis: str, column: str) -> bool:
+    """Whether the axis and the column are the same, as people would write them."""
+    return len(rows) > 0 and bool((rows[axis].map(axis_value) == rows[column].map(_short)).all())
+
+
+def _short(value: Any) -> str:
+    text = axis_value(value)
+    return text[:12] if len(text) >= 40 and text.isalnum() else text  # a hash

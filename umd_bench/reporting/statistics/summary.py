@@ -1,0 +1,267 @@
+"""From the long frame to the table a person reads: one row per arm, one column per (stage, metric), intervals over seeds.
+
+An interval is Student's t at 95% over training seeds; one seed gives none. Numbers that are not comparable (another n,
+extractor or reference set) never share a column: the column is split and says by what.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+import statistics
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from umd_bench.config.errors import UserError
+from umd_bench.config.sweep.arms import arm_name, arm_places
+from umd_bench.reporting.frames.long_frame import REFERENCES, axis_columns, read_tables
+from umd_bench.reporting.frames.naming import REPORTED_KINDS, family, header, is_percent, rank, scale, standard, title
+from umd_bench.reporting.statistics.notes import score_notes, sweep_notes
+from umd_bench.store import SweepRecord
+
+CONFIDENCE = 0.95
+# Where two numbers of one metric differ in these, their difference says nothing about the arms.
+COMPARABLE = ("n", "extractor", "extractor_hash", "reference", "reference_n", "data", "data_digest")
+# Likewise, but stated only where they tell apart what the ones above do not: results of earlier versions lack them.
+COMPARABLE_TOO = ("resize", "reference_hash")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric of one stage; ``variant`` names what sets it apart from others of that metric (``n=500``)."""
+
+    stage: str
+    metric: str
+    variant: str = ""
+
+    @property
+    def header(self) -> str:
+        """For people, with the direction."""
+        return header(self.stage, self.metric) + (f" ({self.variant})" if self.variant else "")
+
+    @property
+    def title(self) -> str:
+        """For people, without the direction."""
+        return title(self.stage, self.metric) + (f" ({self.variant})" if self.variant else "")
+
+    @property
+    def percent(self) -> bool:
+        """Whether the values are fractions shown times 100."""
+        return is_percent(self.metric)
+
+    @property
+    def scale(self) -> int:
+        """What the values are shown times otherwise."""
+        return scale(self.metric)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean over ``n`` seeds and half the width of its interval (None for one seed), in the metric's own unit.
+
+    ``seeds`` are the training seeds of the ``values``, where it was made from an arm's.
+    """
+
+    mean: float
+    half: float | None
+    n: int
+    values: tuple[float, ...]
+    seeds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm (``axes``: column -> value; ``trials``: ids) or one reference (``name``), and its estimates."""
+
+    axes: dict[str, Any]
+    estimates: dict[Column, Estimate]
+    name: str = "arm"
+    trials: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A sweep's result. ``x`` is the axis a figure runs along; ``notes`` say what the numbers are and which are missing;
+    ``long`` is the frame it was made from, ``costs`` what the same stages took; ``baseline`` is the arm that the others are
+    compared with."""
+
+    sweep: SweepRecord
+    long: pd.DataFrame
+    costs: pd.DataFrame
+    axes: tuple[str, ...]
+    x: str
+    columns: tuple[Column, ...]
+    arms: tuple[Row, ...]
+    references: tuple[Row, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+    baseline: Row | None = None
+
+    def frame(self) -> pd.DataFrame:
+        """Full precision, one row per arm and reference: ``row``, the axes, and ``<stage>.<metric>.mean|half95|n`` each."""
+        rows = []
+        for row in (*self.arms, *self.references):
+            cells: dict[str, Any] = {"row": row.name, **{axis: row.axes.get(axis) for axis in self.axes}}
+            for column in self.columns:
+                name = f"{column.stage}.{column.metric}" + (f"[{column.variant}]" if column.variant else "")
+                estimate = row.estimates.get(column)
+                cells[f"{name}.mean"] = None if estimate is None else estimate.mean
+                cells[f"{name}.half95"] = None if estimate is None else estimate.half
+                cells[f"{name}.n"] = 0 if estimate is None else estimate.n
+            rows.append(cells)
+        frame = pd.DataFrame(rows, dtype=object)
+        dtypes = {"mean": "Float64", "half95": "Float64", "n": "Int64"}
+        numeric = [name for name in map(str, frame) if name not in ("row", *self.axes)]
+        return frame.astype({name: dtypes[name.rpartition(".")[2]] for name in numeric})
+
+
+def summarize(
+    root: Path, sweep: str, *, x: str | None = None, metrics: Sequence[str] = (), against: Mapping[str, Any] | None = None
+) -> Summary:
+    """Summarize the sweep ``sweep`` recorded below ``root``.
+
+    ``x`` (an axis's path), ``metrics`` (``stage.metric``, ``*`` matches any part) and ``against`` (axis -> value, of the arm to
+    compare with) override what the sweep's own report asks for. Raises :class:`UserError` for an unknown sweep, axis, metric
+    or arm.
+    """
+    record, long, costs = read_tables(root, sweep)
+    axes = axis_columns(list(record.axes)) or {"method": "method"}
+    chosen = x or record.report.x or next(iter(axes))
+    if chosen not in axes:
+        raise UserError(f"sweep {sweep}: x = {chosen!r} is not an axis: expected one of {', '.join(axes)}")
+    frame = long.assign(variant=_variants(long))
+    rungs = set() if record.search is None else record.search.config.rung_stages.keys()
+    columns = _columns(frame, metrics or record.report.metrics, sweep, unasked=rungs)
+    arms = tuple(_arms(frame, tuple(axes.values()), columns))
+    references, clashes = _references(frame, columns)
+    notes = sweep_notes(frame, record, list(dict.fromkeys(column.stage for column in columns)), list(axes.values()))
+    notes += score_notes(frame, [column.metric for column in columns])
+    baseline = _baseline(record, arms, record.report.baseline if against is None else against)
+    shown = (tuple(axes.values()), axes[chosen], columns)
+    return Summary(record, long, costs, *shown, arms, references, (*notes, *clashes), baseline)
+
+
+def estimate(values: Sequence[float], seeds: Sequence[int] = ()) -> Estimate:
+    """Mean and the half-width ``t_{n-1} s / sqrt(n)`` of the 95% interval; values, of ``seeds``, must not be empty."""
+    n = len(values)
+    half = None
+    if n > 1:
+        half = quantile(n) * statistics.stdev(values) / math.sqrt(n)
+    return Estimate(statistics.fmean(values), half, n, tuple(values), tuple(seeds))
+
+
+@cache
+def quantile(n: int) -> float:
+    """How many standard errors the 95% interval of a mean over ``n`` values, two or more, reaches to each side."""
+    return float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1))
+
+
+def _variants(frame: pd.DataFrame) -> list[str]:
+    """For each row, the comparability fields in which its (stage, metric) is not the same everywhere, or nothing."""
+    variants = [""] * len(frame)
+    for _, rows in frame[frame["value"].notna()].groupby(["stage", "metric"], sort=False):
+        varying = [name for name in COMPARABLE if rows[name].nunique(dropna=False) > 1]
+        for name in COMPARABLE_TOO:
+            alike = rows.groupby(varying, dropna=False)[name].nunique() if varying else rows[name].nunique()
+            if np.max(alike) > 1:
+                varying.append(name)
+        if not varying:
+            continue
+        told = rows[varying].itertuples(index=False, name=None)
+        for place, values in zip(frame.index.get_indexer(rows.index), told, strict=True):
+            variants[place] = ", ".join(f"{name}={str(value)[:12]}" for name, value in zip(varying, values, strict=True))
+    return variants
+
+
+def _columns(frame: pd.DataFrame, patterns: Sequence[str], sweep: str, *, unasked: Collection[str]) -> tuple[Column, ...]:
+    """The columns to show: those asked for in their order, or the standard ones by stage and family.
+
+    Stages ``unasked``, the rungs of a search, are shown where one of them is asked for by its name.
+    """
+    measured = frame[frame["value"].notna()]
+    there = [Column(*key) for key in measured[["stage", "metric", "variant"]].drop_duplicates().itertuples(index=False)]
+    stages = list(dict.fromkeys(frame["stage"]))
+    there.sort(key=lambda c: (stages.index(c.stage), rank(c.metric)))
+    if not patterns:
+        kinds = dict(zip(measured["stage"], measured["kind"], strict=True))
+        shown = {stage: standard([c.metric for c in there if c.stage == stage]) for stage in stages}
+        told = [c for c in there if c.stage not in unasked and kinds[c.stage] in REPORTED_KINDS]
+        return tuple(c for c in told if c.metric in shown[c.stage])
+    chosen: dict[Column, None] = {}
+    for pattern in patterns:
+        found = [c for c in there if fnmatch.fnmatchcase(f"{c.stage}.{c.metric}", pattern) and not _is_reference(c.metric)]
+        if "*" in pattern:  # may match nothing, and never the spreads beside the scores
+            found = [c for c in found if family(c.metric) is not None and c.stage not in unasked]
+        elif not found and not _is_pending(frame, pattern.partition(".")[0]):
+            names = ", ".join(dict.fromkeys(f"{c.stage}.{c.metric}" for c in there)) or "none yet"
+            raise UserError(f"sweep {sweep}: metric {pattern!r} is not there; metrics with a value: {names}")
+        chosen |= dict.fromkeys(found)
+    return tuple(chosen)
+
+
+def _is_pending(frame: pd.DataFrame, stage: str) -> bool:
+    """Whether the sweep has such a stage but no value of it yet: its metrics may be asked for all the same."""
+    rows = frame[frame["stage"] == stage]
+    return len(rows) > 0 and bool(rows["value"].isna().all())
+
+
+def _arms(frame: pd.DataFrame, axes: tuple[str, ...], columns: Sequence[Column]) -> list[Row]:
+    arms = []
+    for key, rows in frame.groupby(list(axes), sort=False, dropna=False):
+        estimates = {}
+        for column in columns:
+            values = _values(rows, column)
+            if len(values):
+                estimates[column] = estimate(values.tolist(), rows.loc[values.index, "seed"].tolist())
+        arms.append(Row(dict(zip(axes, key, strict=True)), estimates, trials=tuple(rows["trial"].unique())))
+    return arms
+
+
+def _baseline(record: SweepRecord, arms: Sequence[Row], given: Mapping[str, Any] | None) -> Row | None:
+    """The arm with the ``given`` axis values."""
+    if given is None:
+        return None
+    try:
+        places = arm_places(record.axes, given)
+    except ValueError as error:
+        raise UserError(f"sweep {record.name}: the arm to compare with: {error}") from None
+    values = {path: record.axes[path][place] for path, place in places.items()}
+    trial = next((trial.id for trial in record.trials if trial.axes == values), None)
+    if trial is None:  # of a search, whose values do not all meet
+        raise UserError(f"sweep {record.name}: the arm to compare with: there is no trial {arm_name(values)}")
+    return next(arm for arm in arms if trial in arm.trials)
+
+
+def _references(frame: pd.DataFrame, columns: Sequence[Column]) -> tuple[tuple[Row, ...], list[str]]:
+    """One row per kind of reference, and a note for each that the arms do not agree on."""
+    rows, clashes = [], []
+    for prefix, name in REFERENCES.items():
+        estimates = {}
+        for column in columns:
+            values = _values(frame, Column(column.stage, prefix + column.metric, column.variant))
+            by_seed = values.groupby(frame.loc[values.index, "seed"])
+            if (by_seed.max() - by_seed.min() > 1e-9 * by_seed.max().abs()).any():
+                clashes.append(f"{name}: {column.title} differs between arms of one seed, so it has no row; see long.csv")
+            elif len(values):
+                per_seed = by_seed.first().tolist()
+                estimates[column] = estimate(per_seed if len(set(per_seed)) > 1 else per_seed[:1])
+        if estimates:
+            rows.append(Row({}, estimates, name))
+    return tuple(rows), clashes
+
+
+def _values(frame: pd.DataFrame, column: Column) -> pd.Series[float]:
+    """What there is of the column; a value that is no number is none."""
+    same = (frame["stage"] == column.stage) & (frame["metric"] == column.metric) & (frame["variant"] == column.variant)
+    values = frame.loc[same.fillna(False), "value"].astype("float64")
+    return values[np.isfinite(values)]
+
+
+def _is_reference(metric: str) -> bool:
+    return metric.startswith(tuple(REFERENCES))
