@@ -25,7 +25,7 @@ CLUSTER = ClusterConfig.model_validate({"time": "5m", "signal_seconds": 5})
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = DEADLINE_SECONDS) -> None:
-    """Look until it holds."""
+    """Poll until it holds."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"

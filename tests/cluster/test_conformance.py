@@ -14,7 +14,7 @@ from cluster.miniray import MiniRay
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.launch.ray import RayConfig
-from umd_bench.orchestration.executors import EXECUTORS, Kind, start_executor
+from umd_bench.orchestration.executors import EXECUTORS, EndReason, start_executor
 from umd_bench.store import StageState, stage_state
 
 pytestmark = pytest.mark.slow
@@ -34,14 +34,14 @@ def exception(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     failure = lab.dir(failed.key).failure()
     assert failure is not None
     assert failure.message == "no such thing"
-    assert leaked.kind is Kind.DIED
+    assert leaked.kind is EndReason.DIED
     assert "from the depths" in leaked.message
     assert good.kind is None
 
 
 def hard_exit(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     exited, good = lab.run("exit 3", "succeed")
-    assert exited.kind is Kind.DIED
+    assert exited.kind is EndReason.DIED
     assert stage_state(lab.dir(exited.key)) is StageState.INTERRUPTED
     assert good.kind is None
 
@@ -75,7 +75,7 @@ def cancel_before_it_began(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.executor.cancel("f" * 16)  # nobody's: left alone
     lab.go(*kept)
     ended = lab.collect([*kept, dropped])
-    assert [ended.pop(dropped).kind, *(item.kind for item in ended.values())] == [Kind.CANCELLED, *[None] * len(kept)]
+    assert [ended.pop(dropped).kind, *(item.kind for item in ended.values())] == [EndReason.CANCELLED, *[None] * len(kept)]
     assert lab.dir(dropped).attempts() == []
 
 
@@ -84,7 +84,7 @@ def cancel_while_it_runs(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.pid(dropped)
     lab.pid(kept)
     lab.executor.cancel(dropped)
-    assert lab.collect([dropped])[dropped].kind is Kind.CANCELLED
+    assert lab.collect([dropped])[dropped].kind is EndReason.CANCELLED
     assert [event["state"] for event in lab.dir(dropped).events() if event["event"] == "state"][-1] == "stopped"
     assert stage_state(lab.dir(kept)) is StageState.RUNNING
     lab.go(kept)
@@ -96,7 +96,7 @@ def worker_killed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     pid = lab.pid(killed)
     lab.pid(beside)
     os.kill(pid, signal.SIGKILL)
-    assert lab.collect([killed])[killed].kind is Kind.DIED
+    assert lab.collect([killed])[killed].kind is EndReason.DIED
     assert stage_state(lab.dir(killed)) is StageState.INTERRUPTED
     lab.go(killed, beside)
     assert lab.collect([beside])[beside].kind is None

@@ -22,7 +22,7 @@ from umd_bench.config.launch.ray import RayConfig
 from umd_bench.config.sweep.resolve import load_trial
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import TrainStage
-from umd_bench.orchestration.executors import Executor, Kind, start_executor
+from umd_bench.orchestration.executors import EndReason, Executor, start_executor
 from umd_bench.orchestration.executors.ray import cluster as ray_start
 from umd_bench.orchestration.executors.ray.cluster import RunningRay
 from umd_bench.orchestration.graph import Node
@@ -77,7 +77,7 @@ def test_training_on_a_raylet_that_is_killed_goes_on_elsewhere_to_the_same_bits(
         second.kill()
     assert ended.complete
     assert [spec.key for spec in specs if len(RunDir(root, spec.key).attempts()) > 1] == killed != []
-    assert runner._lost == {(killed[0], Kind.NODE_FAIL): 1}
+    assert runner._lost == {(killed[0], EndReason.NODE_FAIL): 1}
     alone = start_executor("inline", tmp_path / "inline", data, workers=1, threads=1)
     assert Runner(tmp_path / "inline", _nodes(specs), alone).run().complete
     for spec in specs:

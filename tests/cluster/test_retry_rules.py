@@ -12,10 +12,10 @@ from orchestration.small import write_small
 
 from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.config.sweep.resolve import load_sweep
-from umd_bench.orchestration.executors import TRIES, Kind
+from umd_bench.orchestration.executors import MAX_ATTEMPTS, EndReason
 from umd_bench.orchestration.executors.jobs import executor as submitit_jobs
 from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
-from umd_bench.orchestration.executors.jobs.queue_contract import Look
+from umd_bench.orchestration.executors.jobs.queue_contract import JobStatus
 from umd_bench.orchestration.executors.jobs.records import Batch, Claim, Jobs
 from umd_bench.orchestration.executors.jobs.slurm import OVER
 from umd_bench.orchestration.graph import Node, build_graph
@@ -67,12 +67,12 @@ class ToldQueue:
     def find(self, batch: Batch, folder: Path) -> list[str] | None:
         return None
 
-    def look(self, ids: Sequence[str]) -> dict[str, Look]:
+    def look(self, ids: Sequence[str]) -> dict[str, JobStatus]:
         return {name: self._look(name) for name in ids}
 
-    def _look(self, name: str) -> Look:
+    def _look(self, name: str) -> JobStatus:
         word = "CANCELLED" if name in self.cancelled else self._words[int(name)]
-        return Look(word in OVER, word == "RUNNING", OVER.get(word), word, f"node{name}")
+        return JobStatus(word in OVER, word == "RUNNING", OVER.get(word), word, f"node{name}")
 
     def cancel(self, ids: Sequence[str], *, pending_only: bool = False) -> None:
         if not pending_only:
@@ -106,7 +106,7 @@ def test_a_stage_of_a_node_that_failed_is_submitted_again_elsewhere(tmp_path: Pa
 def test_nodes_that_go_on_failing_end_the_tries(tmp_path: Path, node: Node) -> None:
     queue = ToldQueue(tmp_path, *["NODE_FAIL"] * 9)
     assert not run(tmp_path, node, queue).complete
-    assert len(queue.avoided) == TRIES[Kind.NODE_FAIL]
+    assert len(queue.avoided) == MAX_ATTEMPTS[EndReason.NODE_FAIL]
     assert failure(tmp_path, node) == "node_fail"
 
 
@@ -153,9 +153,9 @@ def test_a_job_that_is_silent_but_owns_its_stage_is_left_alone(
         assert stage_state(RunDir(tmp_path, node.key)) is StageState.RUNNING
 
 
-@pytest.mark.parametrize(("result", "kind"), [(False, Kind.ORPHANED), (True, Kind.CANCELLED)])
+@pytest.mark.parametrize(("result", "kind"), [(False, EndReason.ORPHANED), (True, EndReason.CANCELLED)])
 def test_a_job_behind_a_lost_training_is_an_orphan_even_where_its_weights_were_kept_before(
-    tmp_path: Path, result: bool, kind: Kind
+    tmp_path: Path, result: bool, kind: EndReason
 ) -> None:
     sets = ["seeds=[0]", "axes={}", "stages=[pretrain, probe]", "trial.stages.probe.snapshot=0.5"]
     trial = load_sweep(write_small(tmp_path), sets=sets).trials[0]

@@ -15,7 +15,7 @@ from umd_bench.config.errors import UserError
 from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.config.sweep.resolve import load_sweep
 from umd_bench.orchestration.detach import cancel_jobs, hand_over
-from umd_bench.orchestration.executors import Kind
+from umd_bench.orchestration.executors import EndReason
 from umd_bench.orchestration.executors.jobs import executor as submitit_jobs
 from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
 from umd_bench.orchestration.executors.jobs.queue_contract import Queue
@@ -68,7 +68,7 @@ def test_a_time_limit_is_a_pause(lab: Lab, slurm: MiniSlurm) -> None:
     wait_for(lambda: lab.executor.poll(0.2) == [] and len(lab.dir(key).attempts()) == 2, "the second life")
     lab.go(key)
     assert lab.collect([key])[key].kind is None
-    assert lives(lab, key) == [Kind.TIMEOUT]
+    assert lives(lab, key) == [EndReason.TIMEOUT]
     assert len(slurm.jobs()) == 1
 
 
@@ -97,7 +97,7 @@ def test_a_job_that_somebody_cancels_is_cancelled(lab: Lab, slurm: MiniSlurm) ->
     [key] = lab.submit("sleep")
     lab.pid(key)
     slurm.run("scancel", job_of(lab, key))
-    assert lab.collect([key])[key].kind is Kind.CANCELLED
+    assert lab.collect([key])[key].kind is EndReason.CANCELLED
     assert stage_state(lab.dir(key)) is StageState.INTERRUPTED
 
 
@@ -211,7 +211,7 @@ def test_behind_a_parent_without_a_result_nothing_begins_and_all_is_said(lab: La
     wait_for(lambda: lab.dir(keys["finetune"]).failure() is not None, "the failure")
     ended = lab.collect(lab.executor.adopt(keys.values()))
     for name in ("finetune_probe", "generate"):
-        assert ended[keys[name]].kind is Kind.ORPHANED
+        assert ended[keys[name]].kind is EndReason.ORPHANED
         assert lab.dir(keys[name]).attempts() == []
     wait_for(lambda: lab.dir(keys["probe"]).result() is not None, "the probe, which has its parent")
 

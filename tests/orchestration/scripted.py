@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from umd_bench.orchestration.executors.contract import Ended, Kind
+from umd_bench.orchestration.executors.contract import Ended, EndReason
 from umd_bench.store import Failure, RunDir
 
-Script = Callable[[RunDir, int], Kind | None]
+Script = Callable[[RunDir, int], EndReason | None]
 """(run directory, how often this stage was submitted before) -> what took its process away, or None when it ended by itself."""
 
 
@@ -28,17 +28,17 @@ def fail_with(message: str, state: str = "error") -> Script:
     return script
 
 
-def end_by(kind: Kind) -> Script:
+def end_by(kind: EndReason) -> Script:
     """Something else ends the process."""
 
-    def script(run: RunDir, tries: int) -> Kind:
+    def script(run: RunDir, tries: int) -> EndReason:
         with run.begin():
             return kind
 
     return script
 
 
-die = end_by(Kind.DIED)
+die = end_by(EndReason.DIED)
 """The process goes away without a word."""
 
 

@@ -9,7 +9,7 @@ import pytest
 from orchestration.scripted import Script, ScriptedExecutor, die, end_by, fail_with, succeed
 
 from umd_bench.config.sweep.resolve import Sweep, load_sweep
-from umd_bench.orchestration.executors import TRIES, Kind
+from umd_bench.orchestration.executors import MAX_ATTEMPTS, EndReason
 from umd_bench.orchestration.graph import build_graph, plan_counts, plan_json, plan_table, planned_stages
 from umd_bench.orchestration.scheduler import Progress, Runner, explain
 from umd_bench.store import RunDir, StageState
@@ -100,9 +100,9 @@ def test_a_stage_whose_process_died_is_tried_again_three_times(tmp_path: Path, s
 
 def test_each_kind_of_end_is_counted_for_itself(tmp_path: Path, sweep: Sweep) -> None:
     key = sweep.trials[0].specs["pretrain"].key
-    ends = [Kind.PREEMPTED] * 5 + [Kind.DIED] * 2 + [Kind.NODE_FAIL] * 4 + [Kind.TIMEOUT] * 6
+    ends = [EndReason.PREEMPTED] * 5 + [EndReason.DIED] * 2 + [EndReason.NODE_FAIL] * 4 + [EndReason.TIMEOUT] * 6
 
-    def script(run: RunDir, tries: int) -> Kind | None:
+    def script(run: RunDir, tries: int) -> EndReason | None:
         return end_by(ends[tries])(run, tries) if tries < len(ends) else succeed(run, tries)
 
     progress, executor = run(tmp_path, sweep, {key: script})
@@ -110,12 +110,12 @@ def test_each_kind_of_end_is_counted_for_itself(tmp_path: Path, sweep: Sweep) ->
     assert executor.submitted.count(key) == len(ends) + 1
 
 
-@pytest.mark.parametrize("kind", [Kind.OOM, Kind.NODE_FAIL, Kind.CANCELLED])
-def test_no_kind_of_end_is_tried_for_ever(tmp_path: Path, sweep: Sweep, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [EndReason.OOM, EndReason.NODE_FAIL, EndReason.CANCELLED])
+def test_no_kind_of_end_is_tried_for_ever(tmp_path: Path, sweep: Sweep, kind: EndReason) -> None:
     key = sweep.trials[0].specs["pretrain"].key
     progress, executor = run(tmp_path, sweep, {key: end_by(kind)})
     assert progress.failures[key].state == kind
-    assert executor.submitted.count(key) == TRIES[kind]
+    assert executor.submitted.count(key) == MAX_ATTEMPTS[kind]
 
 
 def test_jobs_that_an_earlier_command_left_alive_are_not_submitted(tmp_path: Path, sweep: Sweep) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from umd_bench.orchestration.executors.contract import TRIES, Ended, Executor, InCallersThread, Kind
+from umd_bench.orchestration.executors.contract import MAX_ATTEMPTS, Ended, EndReason, Executor, InCallersThread
 from umd_bench.orchestration.graph import Node
 from umd_bench.store import Failure, RunDir, StageState, stage_state
 
@@ -85,7 +85,7 @@ class Runner:
         self._root, self._nodes, self._executor = root, nodes, executor
         self._on_change, self._poll_seconds = on_change, poll_seconds
         self._submitted: set[str] = set()
-        self._lost: Counter[tuple[str, Kind]] = Counter()  # attempts that something else ended, by stage and kind
+        self._lost: Counter[tuple[str, EndReason]] = Counter()  # attempts that something else ended, by stage and kind
         self._asked_to_end: set[str] = set()  # by this runner, which is no failure
         self._stopping = False
         reused = sum(node.state is StageState.DONE for node in nodes.values())
@@ -200,7 +200,7 @@ class Runner:
         self._asked_to_end.discard(ended.key)
         if node.state is StageState.DONE:
             self.progress.finished += 1
-        elif ended.key in self.progress.dropped or (asked and ended.kind is Kind.CANCELLED):
+        elif ended.key in self.progress.dropped or (asked and ended.kind is EndReason.CANCELLED):
             node.state = StageState.INTERRUPTED
         elif ended.kind is not None:
             self._count(node, ended.kind, ended.message)
@@ -209,13 +209,13 @@ class Runner:
             assert failure is not None
             self._fail(node, failure)
 
-    def _count(self, node: Node, kind: Kind, message: str) -> None:
+    def _count(self, node: Node, kind: EndReason, message: str) -> None:
         """One more attempt of this kind; the stage is ready again unless there have been enough of them."""
         self._lost[node.key, kind] += 1
         if node.state is StageState.FAILED:  # of an attempt before this one
             node.state = StageState.INTERRUPTED
-        if self._lost[node.key, kind] >= TRIES[kind] and not self._stopping:
-            times = "" if TRIES[kind] == 1 else f" ({TRIES[kind]} times)"
+        if self._lost[node.key, kind] >= MAX_ATTEMPTS[kind] and not self._stopping:
+            times = "" if MAX_ATTEMPTS[kind] == 1 else f" ({MAX_ATTEMPTS[kind]} times)"
             failure = Failure(state=kind, message=f"{message}{times}", fingerprint=kind)
             RunDir(self._root, node.key).give_up(failure)
             self._fail(node, failure)

@@ -18,8 +18,8 @@ from umd_bench.evaluation.metrics.frechet import Gaussian, frechet_distance, inc
 from umd_bench.evaluation.metrics.kid import kernel_distance
 from umd_bench.evaluation.metrics.precision_recall import precision_recall
 from umd_bench.evaluation.samples import evaluator
-from umd_bench.evaluation.samples.accumulator import Scorer
-from umd_bench.evaluation.samples.evaluator import Judge, judge_of
+from umd_bench.evaluation.samples.accumulator import SampleAccumulator
+from umd_bench.evaluation.samples.evaluator import Evaluator, evaluator_for
 from umd_bench.evaluation.samples.scores import Scored, check_reference, column
 
 N = 60
@@ -40,8 +40,8 @@ def extractor() -> Extractor:
 
 
 @cache
-def judge() -> Judge:
-    return judge_of(extractor(), digits(), SCORES, "test", N)
+def judge() -> Evaluator:
+    return evaluator_for(extractor(), digits(), SCORES, "test", N)
 
 
 def images() -> Tensor:
@@ -51,7 +51,7 @@ def images() -> Tensor:
     return (real + torch.randint(-40, 41, real.shape, generator=g)).clamp(0, 255).to(torch.uint8)
 
 
-def taken(*parts: Tensor) -> Scorer:
+def taken(*parts: Tensor) -> SampleAccumulator:
     scorer = judge().scorer(N, LABEL)
     for index in parts:
         scorer.add(images()[index], index)
@@ -109,7 +109,7 @@ def test_samples_that_come_twice_or_are_of_no_set_are_refused() -> None:
     with pytest.raises(UserError, match="came twice"):
         part.merge(taken(torch.arange(8, 20)))
     with pytest.raises(UserError, match="parts of two sets"):
-        part.merge(Scorer(extractor(), N + 1, SCORES))
+        part.merge(SampleAccumulator(extractor(), N + 1, SCORES))
 
 
 @pytest.mark.parametrize(
@@ -133,9 +133,9 @@ def test_features_that_are_nan_are_refused() -> None:
 
 def test_scores_of_classes_need_an_extractor_that_reads_some() -> None:
     without = dataclasses.replace(extractor(), has_logits=False, spatial_dim=None)
-    assert judge_of(without, digits(), SCORES, "test", N).scores == set(SCORES) - {"is", "accuracy", "sfid"}
+    assert evaluator_for(without, digits(), SCORES, "test", N).scores == set(SCORES) - {"is", "accuracy", "sfid"}
     with pytest.raises(UserError, match="has no classes"):
-        Scorer(without, N, ["is"]).add(images()[:2], torch.arange(2))
+        SampleAccumulator(without, N, ["is"]).add(images()[:2], torch.arange(2))
 
 
 def test_a_reference_without_rows_cannot_serve_scores_that_need_them() -> None:
@@ -157,11 +157,11 @@ def test_a_published_file_is_a_reference_without_a_floor_and_must_be_the_one_ask
 ) -> None:
     published = dataclasses.replace(judge().reference, label="a.npz", hash="a" * 64)
     monkeypatch.setattr(evaluator, "reference_from_file", lambda path, extractor: published)
-    from_file = judge_of(extractor(), digits(), ["fd", "kid"], "a.npz", N, sha256="a" * 64)
+    from_file = evaluator_for(extractor(), digits(), ["fd", "kid"], "a.npz", N, sha256="a" * 64)
     assert from_file.floor is None
     assert (from_file.facts()["reference_label"], from_file.facts()["reference_hash"]) == ("a.npz", "a" * 64)
     scorer = from_file.scorer(N, None)
     scorer.add(images(), torch.arange(N))
     assert set(from_file.metrics([from_file.scored(scorer)])) == {"fd_digits_cnn", "kid_digits_cnn"}
     with pytest.raises(UserError, match=r"a\.npz is another file .*SHA-256 aaaaaaaaaaaa, expected bbbbbbbbbbbb"):
-        judge_of(extractor(), digits(), ["fd"], "a.npz", N, sha256="b" * 64)
+        evaluator_for(extractor(), digits(), ["fd"], "a.npz", N, sha256="b" * 64)

@@ -11,7 +11,7 @@ from orchestration.small import write_small
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.resolve import Sweep, load_sweep
-from umd_bench.orchestration.executors.contract import Kind
+from umd_bench.orchestration.executors.contract import EndReason
 from umd_bench.orchestration.executors.jobs.records import Claim, Jobs
 from umd_bench.orchestration.graph import build_graph, sweep_record
 from umd_bench.orchestration.monitor.stage_status import Survey, status_json, trial_state
@@ -101,5 +101,5 @@ def test_a_stage_whose_job_waits_is_submitted_until_the_job_is_over(tmp_path: Pa
         for trial, *cells in zip(*(column.cells for column in status_table(tmp_path, "small").columns), strict=True)
     }
     assert row[sweep.trials[2].id][0] == "submitted"
-    jobs.end("batch", waiting, Kind.CANCELLED)
+    jobs.end("batch", waiting, EndReason.CANCELLED)
     assert not status_json(tmp_path, None)["stages"][waiting]["submitted"]

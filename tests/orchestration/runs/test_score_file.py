@@ -14,7 +14,7 @@ from umd_bench.config.errors import UserError
 from umd_bench.config.trial.data import DataConfig
 from umd_bench.data.packs.pack import data_root, open_pack
 from umd_bench.evaluation.extractors.loading import load_extractor
-from umd_bench.evaluation.samples.evaluator import judge_of
+from umd_bench.evaluation.samples.evaluator import evaluator_for
 from umd_bench.evaluation.samples.sample_files import SampleWriter
 from umd_bench.orchestration.runs import score_file
 from umd_bench.orchestration.runs.score_file import ProfileScores, score_samples, scores_json, scores_table
@@ -69,7 +69,7 @@ def test_both_profiles_in_one_pass_are_each_as_alone(samples: Path, monkeypatch:
 def test_scores_of_a_whole_file_are_those_of_its_images_in_order(samples: Path) -> None:
     (found,) = scored(samples, "umd-paper", n=N)
     extractor, pack = load_extractor("digits_cnn"), open_pack("digits", data_root())
-    judge = judge_of(extractor, pack, ["fd", "fd_inf", "is"], "test", N)
+    judge = evaluator_for(extractor, pack, ["fd", "fd_inf", "is"], "test", N)
     scorer = judge.scorer(N, None)
     scorer.add(torch.from_numpy(np.array(pack.split("train").images[:N])) // 4 * 3, torch.arange(N))
     assert found.metrics == pytest.approx(judge.metrics([judge.scored(scorer)]), rel=1e-9)

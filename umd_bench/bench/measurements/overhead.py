@@ -23,7 +23,7 @@ from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.config.sweep.resolve import load_trial
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.orchestration.executors import start_executor
-from umd_bench.orchestration.executors.contract import Beside, Outcome
+from umd_bench.orchestration.executors.contract import Outcome, RankLaunch
 from umd_bench.orchestration.graph import Node
 from umd_bench.orchestration.monitor.live import Display
 from umd_bench.orchestration.scheduler import Runner
@@ -100,7 +100,7 @@ def measure_overhead(
 
 
 def no_op(
-    root: Path, key: str, data_root: Path, *, stop: Callable[[], bool] = lambda: False, beside: Beside | None = None
+    root: Path, key: str, data_root: Path, *, stop: Callable[[], bool] = lambda: False, beside: RankLaunch | None = None
 ) -> Outcome:
     """A stage without its work: what :func:`umd_bench.orchestration.stage_process.run_stage.run_stage` does around it."""
     run = RunDir(root, key)

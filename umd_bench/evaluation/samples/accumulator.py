@@ -16,13 +16,13 @@ from torch import Tensor
 from umd_bench.config.errors import UserError
 from umd_bench.evaluation.extractors.loading import Extractor, Features
 from umd_bench.evaluation.metrics.frechet import ClassSums, Moments
-from umd_bench.evaluation.samples.scores import IS_SPLITS, NEEDS_LOGITS, NEEDS_ROWS, NEEDS_SPATIAL, Kept
+from umd_bench.evaluation.samples.scores import IS_SPLITS, NEEDS_LOGITS, NEEDS_ROWS, NEEDS_SPATIAL, SampleStats
 from umd_bench.evaluation.storage.spool import Spool
 
 Sums = TypeVar("Sums", Moments, ClassSums)
 
 
-class Scorer:
+class SampleAccumulator:
     """Takes in samples 0..n-1 of a set, each once, and keeps what ``scores`` (scores.py) need of ``extractor``'s features.
 
     Raises :class:`UserError` for fewer than two samples, and where there is no room for rows on disk.
@@ -81,7 +81,7 @@ class Scorer:
             self._rows.write(which, features.pooled.numpy())
         self._seen[which] = True
 
-    def merge(self, other: Scorer) -> None:
+    def merge(self, other: SampleAccumulator) -> None:
         """Take over what another worker took in of the same set.
 
         Raises :class:`UserError` where both have a sample, and where it is of another set.
@@ -98,7 +98,7 @@ class Scorer:
             self._rows.copy_from(other._rows)
         self._seen |= other._seen
 
-    def kept(self) -> Kept:
+    def kept(self) -> SampleStats:
         """What the scores are made of; :class:`UserError` where fewer samples came than the set has."""
         if not self._seen.all():
             missing = int(self._seen.argmin())
@@ -106,7 +106,7 @@ class Scorer:
                 f"{self.n:,} samples were asked for and only {int(self._seen.sum()):,} came: sample {missing} is missing"
             )
         assert self._moments is not None  # n >= 2
-        return Kept(
+        return SampleStats(
             n=self.n,
             gaussian=self._moments.gaussian(),
             spatial=None if self._spatial is None else self._spatial.gaussian(),

@@ -16,7 +16,7 @@ from umd_bench.config.errors import UserError
 from umd_bench.config.trial.generate_stage import SPLITS
 from umd_bench.data.packs.pack import Pack
 from umd_bench.evaluation.extractors.loading import Extractor
-from umd_bench.evaluation.samples.accumulator import Scorer
+from umd_bench.evaluation.samples.accumulator import SampleAccumulator
 from umd_bench.evaluation.samples.memorisation import Memory, memory_of
 from umd_bench.evaluation.samples.reference import Floor, Reference, floor_distance, reference_from_file, reference_of
 from umd_bench.evaluation.samples.scores import NEEDS_SPATIAL, Scored, check_reference, column, given_by, scores_of
@@ -26,7 +26,7 @@ ByMetric = dict[str, dict[str, Fact]]
 
 
 @dataclass(frozen=True)
-class Judge:
+class Evaluator:
     """An extractor, the ``scores`` that it can give, those it cannot (``left_out``), and what they need.
 
     ``floor`` is None for a reference that is a file.
@@ -39,11 +39,11 @@ class Judge:
     memory: Memory | None
     floor: Floor | None
 
-    def scorer(self, n: int, label: Tensor | None) -> Scorer:
+    def scorer(self, n: int, label: Tensor | None) -> SampleAccumulator:
         """What takes in ``n`` samples that were asked for the classes ``label`` [n], None where that cannot be judged."""
-        return Scorer(self.extractor, n, self.scores, label)
+        return SampleAccumulator(self.extractor, n, self.scores, label)
 
-    def scored(self, scorer: Scorer) -> Scored:
+    def scored(self, scorer: SampleAccumulator) -> Scored:
         """The scores of a set that was taken in. Raises :class:`UserError` where some of it is missing."""
         return scores_of(scorer.kept(), self.reference, self.extractor, self.scores, self.memory)
 
@@ -79,9 +79,9 @@ class Judge:
         return {column(self.extractor, score): facts for score, facts in sets[0].facts.items()}
 
 
-def judge_of(
+def evaluator_for(
     extractor: Extractor, pack: Pack, scores: Collection[str], reference: str, n: int, *, sha256: str | None = None
-) -> Judge:
+) -> Evaluator:
     """What ``n`` samples of ``pack`` are scored by: ``reference`` is "train", "test" or the path of a published file.
 
     ``sha256`` is what the file must be. Raises :class:`UserError` for a file that is missing, another, or of another
@@ -96,7 +96,7 @@ def judge_of(
         if sha256 not in (None, real.hash):
             raise UserError(f"{reference} is another file than was asked for (SHA-256 {real.hash[:12]}, expected {sha256:.12})")
     check_reference(real, given)
-    return Judge(
+    return Evaluator(
         extractor,
         given,
         tuple(sorted(set(scores) - given)),

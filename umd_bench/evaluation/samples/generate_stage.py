@@ -30,8 +30,8 @@ from umd_bench.engine.training.loop import pick_device
 from umd_bench.engine.training.snapshot import restore_sampled
 from umd_bench.evaluation.extractors.loading import load_extractor
 from umd_bench.evaluation.extractors.registry import check_extractor
-from umd_bench.evaluation.samples.accumulator import Scorer
-from umd_bench.evaluation.samples.evaluator import judge_of
+from umd_bench.evaluation.samples.accumulator import SampleAccumulator
+from umd_bench.evaluation.samples.evaluator import evaluator_for
 from umd_bench.evaluation.samples.grids import draw_grid, grid_rows
 from umd_bench.evaluation.samples.sample_files import SampleWriter
 from umd_bench.evaluation.samples.scores import IS_SPLITS, Scored
@@ -72,7 +72,7 @@ def _run(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> Stage
     judges = []
     for name in stage.all_extractors:
         extractor = load_extractor(name, device)
-        judge = judge_of(extractor, images, stage.scores, stage.reference, stage.n, sha256=stage.reference_sha256)
+        judge = evaluator_for(extractor, images, stage.scores, stage.reference, stage.n, sha256=stage.reference_sha256)
         judges.append(judge)
     ema = stage.ema and spec.parent_ema
     model = restore_sampled(parent, spec.parent_nimg, source=data, ema=ema, device=device)
@@ -168,7 +168,7 @@ class _Sampling:
     reported: float = field(default_factory=time.monotonic)
 
     def draw_set(
-        self, seed: int, label: Tensor | None, scorers: Sequence[Scorer], *, rows: list[list[int]], save: bool
+        self, seed: int, label: Tensor | None, scorers: Sequence[SampleAccumulator], *, rows: list[list[int]], save: bool
     ) -> None:
         """Draw samples 0..n-1 of the set that ``seed`` names into the scorers.
 

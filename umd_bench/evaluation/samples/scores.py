@@ -29,7 +29,7 @@ NEEDS_REAL_ROWS = frozenset({"kid", "precision_recall"})
 
 
 @dataclass(frozen=True)
-class Kept:
+class SampleStats:
     """What is kept of a set of ``n`` samples; None is what no score asked for, or what there is not.
 
     ``gaussian`` of the features and ``spatial`` of the spatial ones, ``classes`` the sums of an inception score, ``hits`` how
@@ -54,7 +54,7 @@ class Scored:
 
 
 def scores_of(
-    kept: Kept, reference: Reference, extractor: Extractor, scores: Collection[str], memory: Memory | None = None
+    kept: SampleStats, reference: Reference, extractor: Extractor, scores: Collection[str], memory: Memory | None = None
 ) -> Scored:
     """``scores`` of what was ``kept``, under names that :func:`column` completes.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from umd_bench.config.errors import UserError, one_of
 from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.config.launch.ray import RayConfig
-from umd_bench.orchestration.executors.contract import RUN_STAGE, TRIES, Ended, Executor, Kind
+from umd_bench.orchestration.executors.contract import MAX_ATTEMPTS, RUN_STAGE, Ended, EndReason, Executor
 from umd_bench.orchestration.executors.jobs.queue_contract import Queue
 
 
@@ -123,4 +123,14 @@ def start_executor(
     return EXECUTORS[name](place)
 
 
-__all__ = ["EXECUTORS", "TRIES", "Ended", "Executor", "Kind", "Place", "check_name", "check_settings", "start_executor"]
+__all__ = [
+    "EXECUTORS",
+    "MAX_ATTEMPTS",
+    "EndReason",
+    "Ended",
+    "Executor",
+    "Place",
+    "check_name",
+    "check_settings",
+    "start_executor",
+]

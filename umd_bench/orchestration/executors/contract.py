@@ -47,7 +47,7 @@ class Outcome(StrEnum):
     BUSY = "busy"  # another process owns the stage
 
 
-class Kind(StrEnum):
+class EndReason(StrEnum):
     """What took a stage's process away."""
 
     OOM = "oom"  # the machine or the scheduler, for want of memory
@@ -62,14 +62,14 @@ class Kind(StrEnum):
 # How often a stage that ended in this way is tried again within one command, each kind counted for itself. What fails by
 # itself (NaN, an error, a wrong request) would fail again and is not counted here at all. A stage whose parent failed is not
 # tried but waits for it.
-TRIES: dict[Kind, int] = {
-    Kind.OOM: 1,
-    Kind.TIMEOUT: 20,
-    Kind.PREEMPTED: 100,
-    Kind.NODE_FAIL: 5,
-    Kind.CANCELLED: 1,
-    Kind.ORPHANED: 100,
-    Kind.DIED: 3,
+MAX_ATTEMPTS: dict[EndReason, int] = {
+    EndReason.OOM: 1,
+    EndReason.TIMEOUT: 20,
+    EndReason.PREEMPTED: 100,
+    EndReason.NODE_FAIL: 5,
+    EndReason.CANCELLED: 1,
+    EndReason.ORPHANED: 100,
+    EndReason.DIED: 3,
 }
 
 
@@ -78,12 +78,12 @@ class Ended:
     """A stage is no longer running; ``kind`` says what took its process away, if something did, ``message`` in words."""
 
     key: str
-    kind: Kind | None = None
+    kind: EndReason | None = None
     message: str = ""
 
 
 @dataclass(frozen=True)
-class Beside:
+class RankLaunch:
     """Ranks that were started beside this process: the name by which they reach it, and how they are told the address.
 
     ``size`` is how many there are, this one included: the stage runs on so many devices, also where another command has asked

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from umd_bench.orchestration.executors.contract import RUN_STAGE, Ended, Kind, stage_function
+from umd_bench.orchestration.executors.contract import RUN_STAGE, Ended, EndReason, stage_function
 from umd_bench.orchestration.stage_process.stdout import copied_to_the_terminal, output_set_aside
 
 LOOK_SECONDS = 0.5  # between two looks around while a stage runs
@@ -46,7 +46,7 @@ class InlineExecutor:
     def poll(self, timeout: float) -> list[Ended]:
         """Run the oldest submitted stage to its end."""
         if self._cancelled:
-            ended = [Ended(key, Kind.CANCELLED, "cancelled before it began") for key in self._cancelled]
+            ended = [Ended(key, EndReason.CANCELLED, "cancelled before it began") for key in self._cancelled]
             self._cancelled.clear()
             return ended
         if not self._queue:
@@ -57,12 +57,12 @@ class InlineExecutor:
             with copied_to_the_terminal():
                 self._run(self._root, key, self._data_root, stop=self._asked)
         except Exception as error:
-            return [Ended(key, Kind.DIED, f"{type(error).__name__}: {error}")]
+            return [Ended(key, EndReason.DIED, f"{type(error).__name__}: {error}")]
         finally:
             self._current = None
         if self._raised is not None:
             raise self._raised
-        return [Ended(key, Kind.CANCELLED, "cancelled while it ran") if self._ending else Ended(key)]
+        return [Ended(key, EndReason.CANCELLED, "cancelled while it ran") if self._ending else Ended(key)]
 
     def _asked(self) -> bool:
         """Asked between steps: look around when it is time to, and say whether to stop."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from umd_bench.config.trial.fusion_shape import shape_of
-from umd_bench.orchestration.executors.contract import Ended, Executor, InCallersThread, Kind
+from umd_bench.orchestration.executors.contract import Ended, EndReason, Executor, InCallersThread
 from umd_bench.orchestration.fusion.units import LOOK_SECONDS, Unit
 from umd_bench.store import RunDir
 
@@ -94,7 +94,7 @@ class FusingExecutor:
         if self._ended_by_itself(key, before):
             return Ended(key)
         if key in handed.cancelled:
-            return Ended(key, Kind.CANCELLED, WHILE if self._began(key, before) else BEFORE)
+            return Ended(key, EndReason.CANCELLED, WHILE if self._began(key, before) else BEFORE)
         return Ended(key, item.kind, item.message)
 
     def _left_early(self) -> list[Ended]:
@@ -106,7 +106,7 @@ class FusingExecutor:
                 if self._began(key, before) and not RunDir(self._root, key).is_owned():
                     handed.cancelled.remove(key)
                     del handed.attempts[key]
-                    ended.append(Ended(key) if self._ended_by_itself(key, before) else Ended(key, Kind.CANCELLED, WHILE))
+                    ended.append(Ended(key) if self._ended_by_itself(key, before) else Ended(key, EndReason.CANCELLED, WHILE))
         return ended
 
     def _began(self, key: str, before: int) -> bool:
@@ -120,7 +120,7 @@ class FusingExecutor:
         """One that waits never begins; one that runs ends at its next step, and the others of its unit go on."""
         if key in self._pending:
             del self._pending[key]
-            self._never_began.append(Ended(key, Kind.CANCELLED, BEFORE))
+            self._never_began.append(Ended(key, EndReason.CANCELLED, BEFORE))
         for handed in self._handed.values():
             if key not in handed.attempts:
                 continue

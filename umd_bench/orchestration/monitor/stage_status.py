@@ -21,7 +21,7 @@ PRUNED = "pruned"  # a state of trials alone: of its stages some are done, and t
 
 
 @dataclass(frozen=True)
-class Stand:
+class StageStatus:
     """The state of a stage, how many attempts it has had, and why the last one failed where it did.
 
     ``submitted``: it waits, new or interrupted, and a job was submitted for it that nothing is known to have ended.
@@ -38,18 +38,18 @@ class Survey:
 
     def __init__(self, root: Path) -> None:
         self._root, self._jobs = root, Jobs(root)
-        self._done: dict[str, Stand] = {}
+        self._done: dict[str, StageStatus] = {}
 
-    def look(self, keys: Iterable[str]) -> dict[str, Stand]:
+    def look(self, keys: Iterable[str]) -> dict[str, StageStatus]:
         """How each of these stages stands now."""
         return {key: self._done.get(key) or self._look(key) for key in keys}
 
-    def _look(self, key: str) -> Stand:
+    def _look(self, key: str) -> StageStatus:
         run = RunDir(self._root, key)
         state = stage_state(run)
         waits = state in (StageState.NEW, StageState.INTERRUPTED)
         submitted = waits and next(self._jobs.live([key]), None) is not None
-        stand = Stand(state, len(run.attempts()), run.failure() if state is StageState.FAILED else None, submitted)
+        stand = StageStatus(state, len(run.attempts()), run.failure() if state is StageState.FAILED else None, submitted)
         if state is StageState.DONE:
             self._done[key] = stand
         return stand
@@ -60,7 +60,7 @@ def keys_of(record: SweepRecord) -> list[str]:
     return list(dict.fromkeys(key for trial in record.trials for key in trial.stages.values()))
 
 
-def expected(record: SweepRecord, stands: dict[str, Stand]) -> dict[str, Stand]:
+def expected(record: SweepRecord, stands: dict[str, StageStatus]) -> dict[str, StageStatus]:
     """Of the sweep's stages those that have their result or are to get it: not what a search pruned, unless it still runs."""
     given_up = record.given_up()
     there = (StageState.DONE, StageState.RUNNING)
@@ -106,7 +106,7 @@ def status_json(root: Path, name: str | None) -> dict[str, Any]:
     }
 
 
-def _sweep_json(record: SweepRecord, stands: dict[str, Stand]) -> dict[str, Any]:
+def _sweep_json(record: SweepRecord, stands: dict[str, StageStatus]) -> dict[str, Any]:
     waited_for, pruned = expected(record, stands), record.pruned()
     counts = Counter(stand.state for stand in waited_for.values())
     return {
@@ -138,7 +138,7 @@ def trial_state(states: Iterable[StageState]) -> StageState:
     return next((state for state in order if state in there), StageState.DONE)
 
 
-def _stage_json(stand: Stand) -> dict[str, Any]:
+def _stage_json(stand: StageStatus) -> dict[str, Any]:
     failure = stand.failure
     told = None if failure is None else {"state": failure.state, "fingerprint": failure.fingerprint, "message": failure.message}
     return {"state": stand.state.value, "attempts": stand.attempts, "submitted": stand.submitted, "failure": told}

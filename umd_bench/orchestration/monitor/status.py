@@ -10,7 +10,7 @@ from rich.table import Table
 from umd_bench.config.gc_pause import uncollected
 from umd_bench.config.sweep.pruning import percent
 from umd_bench.orchestration.graph import Node
-from umd_bench.orchestration.monitor.stage_status import Stand, Survey, expected, keys_of
+from umd_bench.orchestration.monitor.stage_status import StageStatus, Survey, expected, keys_of
 from umd_bench.store import RunDir, StageState, list_sweeps, read_sweep
 
 
@@ -76,7 +76,7 @@ def metrics_table(root: Path, nodes: dict[str, Node]) -> Table:
     return table
 
 
-def _stood(stand: Stand) -> str:
+def _stood(stand: StageStatus) -> str:
     """``new``, or ``submitted`` where a job waits; what was begun before says both."""
     if not stand.submitted:
         return _coloured(stand.state)

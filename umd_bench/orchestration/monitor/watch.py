@@ -16,7 +16,7 @@ from rich.text import Text
 
 from umd_bench.orchestration.graph import Node
 from umd_bench.orchestration.monitor.live import PLAIN_EVERY_SECONDS, Pulse, clock, pulse
-from umd_bench.orchestration.monitor.stage_status import Stand, Survey, expected, keys_of
+from umd_bench.orchestration.monitor.stage_status import StageStatus, Survey, expected, keys_of
 from umd_bench.store import Failure, RunDir, StageState, SweepRecord, read_sweep
 
 EVERY_SECONDS = 1.0
@@ -170,7 +170,7 @@ def _names(record: SweepRecord) -> dict[str, tuple[str, str]]:
     return {key: (trial.id, name) for trial in reversed(record.trials) for name, key in trial.stages.items()}
 
 
-def _failures(stands: dict[str, Stand], names: dict[str, tuple[str, str]]) -> tuple[tuple[str, Failure], ...]:
+def _failures(stands: dict[str, StageStatus], names: dict[str, tuple[str, str]]) -> tuple[tuple[str, Failure], ...]:
     groups: dict[str, list[tuple[str, Failure]]] = {}
     for key, stand in stands.items():
         if stand.failure is not None:

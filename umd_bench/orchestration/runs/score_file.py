@@ -28,8 +28,8 @@ from umd_bench.data.packs.pack import Pack, open_data
 from umd_bench.engine.training.loop import pick_device
 from umd_bench.evaluation.extractors.loading import Extractor, Features, load_extractor
 from umd_bench.evaluation.extractors.registry import check_extractor, extractor_for
-from umd_bench.evaluation.samples.accumulator import Scorer
-from umd_bench.evaluation.samples.evaluator import Judge, judge_of
+from umd_bench.evaluation.samples.accumulator import SampleAccumulator
+from umd_bench.evaluation.samples.evaluator import Evaluator, evaluator_for
 from umd_bench.evaluation.samples.sample_files import SampleFile, open_samples
 
 _MISSING = "–"
@@ -121,7 +121,7 @@ class _Taker:
     """An extractor, and for each profile its judge, its scorer and the ascending numbers [n] of the samples it takes."""
 
     extractor: Extractor
-    judged: list[tuple[str, Judge, Scorer, NDArray[np.int64]]]
+    judged: list[tuple[str, Evaluator, SampleAccumulator, NDArray[np.int64]]]
 
     @classmethod
     def of(
@@ -129,7 +129,7 @@ class _Taker:
     ) -> _Taker:
         judged = []
         for profile, stage in stages.items():
-            judge = judge_of(extractor, pack, stage.scores, stage.reference, stage.n, sha256=stage.reference_sha256)
+            judge = evaluator_for(extractor, pack, stage.scores, stage.reference, stage.n, sha256=stage.reference_sha256)
             scorer = judge.scorer(stage.n, None)
             closing.callback(scorer.close)
             judged.append((profile, judge, scorer, np.sort(order[: stage.n])))

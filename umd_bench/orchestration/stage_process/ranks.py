@@ -2,7 +2,7 @@
 
 When rank 0 owns the stage it opens a meeting point: a TCP store on a port that the system gives, so that none is taken. The
 other ranks learn its address, come, are told the stage, and go when it is over; each lives for one stage. They were started
-beside rank 0 by whoever runs the job (:class:`Beside`); where nobody did, rank 0 starts them as processes of this machine.
+beside rank 0 by whoever runs the job (:class:`RankLaunch`); where nobody did, rank 0 starts them as processes of this machine.
 
 A rank that is lost ends the attempt in all of them. As a module, ``ranks ADDRESS RANK``, this file is such a process.
 """
@@ -30,7 +30,7 @@ from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.data.packs.pack import open_data
 from umd_bench.engine.training.loop import NonFiniteError, Stopped, follow, pick_device
 from umd_bench.engine.training.parallel import Group, RankLost
-from umd_bench.orchestration.executors.contract import Beside
+from umd_bench.orchestration.executors.contract import RankLaunch
 from umd_bench.store.run import Attempt, RunDir
 
 LOOPBACK = "127.0.0.1"
@@ -52,7 +52,7 @@ class RankFailed(Exception):  # noqa: N818 - another rank's error, told here
 
 @contextmanager
 def together(
-    spec: StageSpec, attempt: Attempt, data_root: Path, *, stop: Callable[[], bool], beside: Beside | None
+    spec: StageSpec, attempt: Attempt, data_root: Path, *, stop: Callable[[], bool], beside: RankLaunch | None
 ) -> Iterator[Group | None]:
     """The group of the stage's devices, with this process as rank 0; None for a stage on one device.
 

@@ -35,7 +35,7 @@ from umd_bench.engine.training.loop import NonFiniteError, Stopped, TrainResult,
 from umd_bench.engine.training.parallel import Group, RankLost
 from umd_bench.evaluation.probes.probe_stage import run_probe
 from umd_bench.evaluation.samples.generate_stage import run_generate
-from umd_bench.orchestration.executors.contract import Beside, Outcome
+from umd_bench.orchestration.executors.contract import Outcome, RankLaunch
 from umd_bench.orchestration.stage_process.provenance import commit
 from umd_bench.orchestration.stage_process.ranks import RankFailed, together
 from umd_bench.orchestration.stage_process.stdout import kept_output
@@ -46,7 +46,7 @@ Ranks = AbstractContextManager[Group | None]
 
 
 def run_stage(
-    root: Path, key: str, data_root: Path, *, stop: Callable[[], bool] = lambda: False, beside: Beside | None = None
+    root: Path, key: str, data_root: Path, *, stop: Callable[[], bool] = lambda: False, beside: RankLaunch | None = None
 ) -> Outcome:
     """Run the stage of ``root/stages/<key>`` unless it has a result and every snapshot asked for, or an owner at work.
 
@@ -89,7 +89,7 @@ def conclude(attempt: Attempt, work: Callable[[], dict[str, Any]]) -> Outcome:
 
 
 def stage_result(
-    run: RunDir, attempt: Attempt, data_root: Path, stop: Callable[[], bool], beside: Beside | None = None
+    run: RunDir, attempt: Attempt, data_root: Path, stop: Callable[[], bool], beside: RankLaunch | None = None
 ) -> dict[str, Any]:
     """Work of an attempt at a stage of any kind, by itself: its result."""
     spec = run.config() if beside is None else run.config().on(beside.size)

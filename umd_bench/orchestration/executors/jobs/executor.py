@@ -18,10 +18,10 @@ from pathlib import Path
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.launch.cluster import ClusterConfig
-from umd_bench.orchestration.executors.contract import RUN_STAGE, Ended, Kind
+from umd_bench.orchestration.executors.contract import RUN_STAGE, Ended, EndReason
 from umd_bench.orchestration.executors.frozen_code import freeze_code
 from umd_bench.orchestration.executors.jobs.packed_job import JOB_MODULE
-from umd_bench.orchestration.executors.jobs.queue_contract import Look, Queue, Unreachable
+from umd_bench.orchestration.executors.jobs.queue_contract import JobStatus, Queue, Unreachable
 from umd_bench.orchestration.executors.jobs.records import Batch, Claim, Jobs, new_name
 from umd_bench.store import RunDir, parent_done
 
@@ -86,7 +86,7 @@ class SubmititExecutor:
         """A waiting job never begins; a running one is asked, and warned by the scheduler, to save its state and end."""
         if key in self._waiting:
             del self._waiting[key]
-            self._ended.append(Ended(key, Kind.CANCELLED, "cancelled before it was submitted"))
+            self._ended.append(Ended(key, EndReason.CANCELLED, "cancelled before it was submitted"))
         claim = self._live.get(key)
         if claim is None:
             return
@@ -206,7 +206,7 @@ class SubmititExecutor:
             self._again_at[batch.name] = time.time() + RETRY_SECONDS
         except UserError as error:
             for key in [key for key, claim in self._live.items() if claim.batch == batch.name]:
-                self._jobs.end(batch.name, key, Kind.CANCELLED, f"refused: {error}")
+                self._jobs.end(batch.name, key, EndReason.CANCELLED, f"refused: {error}")
                 del self._live[key]
             raise
         else:
@@ -272,7 +272,7 @@ class SubmititExecutor:
                 del self._again_at[name]
                 self._launch(batch)
 
-    def _believe(self, key: str, name: str, look: Look) -> None:
+    def _believe(self, key: str, name: str, look: JobStatus) -> None:
         """A job is over when that was said twice and nobody holds its stage; one that runs must have an owner before long."""
         now = time.monotonic()
         claim = self._live[key]
@@ -292,22 +292,24 @@ class SubmititExecutor:
             self._given_up.add(name)  # its process died under a scheduler that has not seen it
             self._queue.cancel([name])
 
-    def _why(self, claim: Claim, look: Look) -> tuple[Kind, str]:
+    def _why(self, claim: Claim, look: JobStatus) -> tuple[EndReason, str]:
         """What ended a job: the scheduler's word, else the job's own last one, else nobody knows."""
         lives = self._jobs.lives(claim.batch, claim.task)
         said = next((life["end"] for life in reversed(lives) if life.get("end")), None)
         where = f"job {self._jobs.ids(claim.batch)[claim.task]}" if self._jobs.ids(claim.batch) else "its job"  # type: ignore[index]
         where += f" on {look.node}" if look.node else ""
-        if look.kind is Kind.CANCELLED and not lives and self._is_orphan(claim):
-            return Kind.ORPHANED, f"{where} was taken back: its parent's job left no result"
+        if look.kind is EndReason.CANCELLED and not lives and self._is_orphan(claim):
+            return EndReason.ORPHANED, f"{where} was taken back: its parent's job left no result"
         ids = self._jobs.ids(claim.batch)
-        if look.kind is Kind.CANCELLED and ids is not None and ids[claim.task] in self._given_up:  # our word, not a person's
-            return Kind.DIED, f"{where} was said to run, but left its stage without an owner; it was ended"
-        if look.kind is Kind.NODE_FAIL and look.node:
+        if (
+            look.kind is EndReason.CANCELLED and ids is not None and ids[claim.task] in self._given_up
+        ):  # our word, not a person's
+            return EndReason.DIED, f"{where} was said to run, but left its stage without an owner; it was ended"
+        if look.kind is EndReason.NODE_FAIL and look.node:
             self._avoid.add(look.node)
         begun = next((life["time"] for life in reversed(lives) if life.get("begun")), None)
         late = begun is not None and time.time() - begun >= self._cluster.time * 60 and self._queue.capacity is not None
-        kind = look.kind or (Kind(said) if said else Kind.TIMEOUT if late else Kind.DIED)
+        kind = look.kind or (EndReason(said) if said else EndReason.TIMEOUT if late else EndReason.DIED)
         return kind, f"{where} ended ({look.word})"
 
     def _is_orphan(self, claim: Claim) -> bool:

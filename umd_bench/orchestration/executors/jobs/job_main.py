@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from umd_bench.orchestration.executors.contract import TRIES, Beside, Kind, Outcome, stage_function
+from umd_bench.orchestration.executors.contract import MAX_ATTEMPTS, EndReason, Outcome, RankLaunch, stage_function
 from umd_bench.orchestration.executors.jobs.packed_job import WARNINGS, run_side_by_side
 from umd_bench.orchestration.executors.jobs.records import Batch, Jobs
 from umd_bench.store import RunDir, parent_done
@@ -127,11 +127,11 @@ def _life() -> str:
     return f"{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT', '0')}"
 
 
-def _beside(jobs: Jobs, batch: Batch) -> Beside | None:
+def _beside(jobs: Jobs, batch: Batch) -> RankLaunch | None:
     """The processes that Slurm started beside this one, if any; elsewhere a stage on several devices starts its own."""
     if batch.executor != "slurm":
         return None
-    return Beside(os.environ["SLURMD_NODENAME"], lambda address: jobs.announce(batch.name, _life(), address), batch.devices)
+    return RankLaunch(os.environ["SLURMD_NODENAME"], lambda address: jobs.announce(batch.name, _life(), address), batch.devices)
 
 
 def _follow(jobs: Jobs, batch: Batch, warned: Warned) -> int:
@@ -165,10 +165,10 @@ def _run(jobs: Jobs, batch: Batch, task: int, key: str, warned: Warned) -> bool:
     if jobs.ended(batch.name, key) is not None:  # in an earlier life of this job; whoever waits for it knows already
         return run.result() is not None
     if warned.asked(key):
-        jobs.end(batch.name, key, Kind.CANCELLED, "cancelled before it began")
+        jobs.end(batch.name, key, EndReason.CANCELLED, "cancelled before it began")
         return False
     if not parent_done(run):
-        jobs.end(batch.name, key, Kind.ORPHANED, "its parent left no result")
+        jobs.end(batch.name, key, EndReason.ORPHANED, "its parent left no result")
         return False
     outcome = Outcome.BUSY
     beside = _beside(jobs, batch)
@@ -178,28 +178,28 @@ def _run(jobs: Jobs, batch: Batch, task: int, key: str, warned: Warned) -> bool:
             outcome = stage_function(batch.stage)(run.root, key, Path(batch.data_root), stop=lambda: warned.stop(key), **more)
         except Exception as error:
             traceback.print_exc()
-            jobs.end(batch.name, key, Kind.DIED, f"{type(error).__name__}: {error}")
+            jobs.end(batch.name, key, EndReason.DIED, f"{type(error).__name__}: {error}")
             return False
         if outcome is Outcome.BUSY:  # an earlier life of this job may go on for a while after its node was given up
             time.sleep(BUSY_SECONDS)
     if outcome not in (Outcome.STOPPED, Outcome.BUSY):
         jobs.end(batch.name, key, None)
     elif warned.asked(key):
-        jobs.end(batch.name, key, Kind.CANCELLED, "cancelled while it ran; its state is saved")
+        jobs.end(batch.name, key, EndReason.CANCELLED, "cancelled while it ran; its state is saved")
     return run.result() is not None
 
 
-def _why(batch: Batch, number: int, seconds: float) -> Kind | None:
+def _why(batch: Batch, number: int, seconds: float) -> EndReason | None:
     """What the signal meant; None for one whose meaning only the scheduler knows (it ends every job by SIGTERM)."""
     if number != signal.SIGUSR2:
         return None
-    return Kind.TIMEOUT if seconds >= batch.minutes * 60 - batch.signal_seconds - EARLY_SECONDS else Kind.PREEMPTED
+    return EndReason.TIMEOUT if seconds >= batch.minutes * 60 - batch.signal_seconds - EARLY_SECONDS else EndReason.PREEMPTED
 
 
-def _requeue(jobs: Jobs, batch: Batch, task: int, kind: Kind, warned: Warned) -> None:
+def _requeue(jobs: Jobs, batch: Batch, task: int, kind: EndReason, warned: Warned) -> None:
     """Have Slurm run this job again, unless it was asked to end or has had enough lives of this kind."""
     ends = Counter(life.get("end") for life in jobs.lives(batch.name, task))
-    if ends[kind] >= TRIES[kind] or all(jobs.asked_to_stop(batch.name, key) for key in batch.tasks[task]):
+    if ends[kind] >= MAX_ATTEMPTS[kind] or all(jobs.asked_to_stop(batch.name, key) for key in batch.tasks[task]):
         return
     answer = subprocess.run(
         ["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], capture_output=True, text=True, timeout=60, check=False

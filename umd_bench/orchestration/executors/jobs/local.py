@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import submitit
 
-from umd_bench.orchestration.executors.jobs.queue_contract import Look
+from umd_bench.orchestration.executors.jobs.queue_contract import JobStatus
 from umd_bench.orchestration.executors.jobs.records import Batch
 
 KILL_SECONDS = 5.0  # between asking a cancelled job to end and ending it
@@ -55,9 +55,9 @@ class LocalQueue:
                     return [process_id(process.pid)]
         return []
 
-    def look(self, ids: Sequence[str]) -> dict[str, Look]:
+    def look(self, ids: Sequence[str]) -> dict[str, JobStatus]:
         """A process is there or it is not."""
-        return {name: Look(over=_process(name) is None, running=True, word="process") for name in ids}
+        return {name: JobStatus(over=_process(name) is None, running=True, word="process") for name in ids}
 
     def cancel(self, ids: Sequence[str], *, pending_only: bool = False) -> None:
         """The controller passes SIGTERM on; what is still there after a while is ended."""

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from umd_bench.orchestration.executors.contract import Kind
+from umd_bench.orchestration.executors.contract import EndReason
 from umd_bench.orchestration.executors.jobs.records import Batch, Jobs
 
 JOB_MODULE = "umd_bench.orchestration.executors.jobs.job_main"
@@ -50,7 +50,7 @@ def run_side_by_side(jobs: Jobs, batch: Batch, task: int, keys: Sequence[str], h
             done[key] = code == 0
             if code not in (0, 1) and not heard.ended:  # else the scheduler ends all, and says why
                 how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-                jobs.end(batch.name, key, Kind.DIED, f"its process {how}")
+                jobs.end(batch.name, key, EndReason.DIED, f"its process {how}")
         time.sleep(LOOK_SECONDS)
     return list(done.values())
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from umd_bench.orchestration.executors.contract import Kind
+from umd_bench.orchestration.executors.contract import EndReason
 from umd_bench.orchestration.executors.jobs.records import Batch
 
 
@@ -16,12 +16,12 @@ class Unreachable(Exception):  # noqa: N818 - a state, not a fault
 
 
 @dataclass(frozen=True)
-class Look:
+class JobStatus:
     """What the scheduler says of one job: whether it is over and, where it says so, how."""
 
     over: bool
     running: bool = False
-    kind: Kind | None = None
+    kind: EndReason | None = None
     word: str = ""
     node: str = ""
 
@@ -48,7 +48,7 @@ class Queue(Protocol):
     def find(self, batch: Batch, folder: Path) -> list[str] | None:
         """Ids of a batch that may have been submitted: an empty list when it was not, None when that cannot be told."""
 
-    def look(self, ids: Sequence[str]) -> dict[str, Look]:
+    def look(self, ids: Sequence[str]) -> dict[str, JobStatus]:
         """What is known of these jobs; never raises."""
 
     def cancel(self, ids: Sequence[str], *, pending_only: bool = False) -> None:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from umd_bench.config.documents.frozen import Frozen
-from umd_bench.orchestration.executors.contract import Kind
+from umd_bench.orchestration.executors.contract import EndReason
 from umd_bench.store.files import link_new, read_json, write_json
 
 
@@ -111,14 +111,14 @@ class Jobs:
         path = self.root / "stages" / claim.key / "jobs" / f"{claim.number}.json"
         return _write_new(path, {"batch": claim.batch, "task": claim.task})
 
-    def end(self, batch: str, key: str, kind: Kind | None, message: str = "") -> None:
+    def end(self, batch: str, key: str, kind: EndReason | None, message: str = "") -> None:
         """Write down that a stage's job is over; the first word stays."""
         _write_new(self.folder(batch) / "ended" / f"{key}.json", {"kind": kind, "message": message})
 
-    def ended(self, batch: str, key: str) -> tuple[Kind | None, str] | None:
+    def ended(self, batch: str, key: str) -> tuple[EndReason | None, str] | None:
         """How a stage's job ended, or None while it has not."""
         record = read_json(self.folder(batch) / "ended" / f"{key}.json")
-        return None if record is None else (Kind(record["kind"]) if record["kind"] else None, record["message"])
+        return None if record is None else (EndReason(record["kind"]) if record["kind"] else None, record["message"])
 
     def ended_keys(self, batch: str) -> set[str]:
         """The stages of a batch whose job is over."""

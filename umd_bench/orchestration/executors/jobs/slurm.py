@@ -18,25 +18,25 @@ import submitit
 from umd_bench.config.errors import UserError
 from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.orchestration.commands import answer, output
-from umd_bench.orchestration.executors.contract import Kind
+from umd_bench.orchestration.executors.contract import EndReason
 from umd_bench.orchestration.executors.jobs.local import nothing
-from umd_bench.orchestration.executors.jobs.queue_contract import Look, Unreachable
+from umd_bench.orchestration.executors.jobs.queue_contract import JobStatus, Unreachable
 from umd_bench.orchestration.executors.jobs.records import Batch
 
 ANSWER_SECONDS = 60.0
 MOST_QUESTIONS = 20  # jobs asked for by id in one look
 MOST_IDS = 500  # on one command line
 # What ends a job, in Slurm's words; any other word means that it is not over, or will be run again.
-OVER: dict[str, Kind | None] = {
+OVER: dict[str, EndReason | None] = {
     "COMPLETED": None,
     "FAILED": None,
-    "CANCELLED": Kind.CANCELLED,
-    "TIMEOUT": Kind.TIMEOUT,
-    "DEADLINE": Kind.TIMEOUT,
-    "OUT_OF_MEMORY": Kind.OOM,
-    "PREEMPTED": Kind.PREEMPTED,
-    "NODE_FAIL": Kind.NODE_FAIL,
-    "BOOT_FAIL": Kind.NODE_FAIL,
+    "CANCELLED": EndReason.CANCELLED,
+    "TIMEOUT": EndReason.TIMEOUT,
+    "DEADLINE": EndReason.TIMEOUT,
+    "OUT_OF_MEMORY": EndReason.OOM,
+    "PREEMPTED": EndReason.PREEMPTED,
+    "NODE_FAIL": EndReason.NODE_FAIL,
+    "BOOT_FAIL": EndReason.NODE_FAIL,
 }
 _SILENT = re.compile(r"unable to contact|connection refused|timed out|communication|try again|temporarily|limit", re.IGNORECASE)
 _SAME_NAMES = ("partition", "account", "qos", "mem", "constraint", "exclude", "nodelist")
@@ -142,7 +142,7 @@ class SlurmQueue:
         array = found[0][1] if len(batch.tasks) > 1 else found[0][0]
         return [array] if len(batch.tasks) == 1 else [f"{array}_{i}" for i in range(len(batch.tasks))]
 
-    def look(self, ids: Sequence[str]) -> dict[str, Look]:
+    def look(self, ids: Sequence[str]) -> dict[str, JobStatus]:
         """What squeue says of our jobs, sacct of those it has forgotten, and scontrol of those that neither knows."""
         lines = self._ask("squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", "--format=%i|%T|%N")
         if lines is None:
@@ -159,7 +159,7 @@ class SlurmQueue:
             looks |= {name: look for name, look in _parse(lines or "") if name in wanted and name not in looks}
         for name in [name for name in forgotten if name not in looks][:MOST_QUESTIONS]:
             if self._denied(name):
-                looks[name] = Look(over=True, word="no longer known to Slurm")
+                looks[name] = JobStatus(over=True, word="no longer known to Slurm")
         return looks
 
     def cancel(self, ids: Sequence[str], *, pending_only: bool = False) -> None:
@@ -176,14 +176,14 @@ class SlurmQueue:
         return output(*command, seconds=ANSWER_SECONDS)
 
 
-def _parse(lines: str) -> Iterator[tuple[str, Look]]:
+def _parse(lines: str) -> Iterator[tuple[str, JobStatus]]:
     """``id|state|nodes`` a line; sacct writes ``CANCELLED by 1000``."""
     for line in lines.splitlines():
         parts = line.strip().split("|")
         if len(parts) != 3 or not parts[1]:
             continue
         word = parts[1].split()[0]
-        yield parts[0], Look(over=word in OVER, running=word == "RUNNING", kind=OVER.get(word), word=word, node=parts[2])
+        yield parts[0], JobStatus(over=word in OVER, running=word == "RUNNING", kind=OVER.get(word), word=word, node=parts[2])
 
 
 def _extra(config: ClusterConfig) -> dict[str, object]:

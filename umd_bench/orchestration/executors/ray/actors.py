@@ -21,7 +21,7 @@ import ray
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.launch.ray import RayConfig
-from umd_bench.orchestration.executors.contract import RUN_STAGE, Beside, Ended, Kind, stage_function
+from umd_bench.orchestration.executors.contract import RUN_STAGE, Ended, EndReason, RankLaunch, stage_function
 from umd_bench.orchestration.executors.frozen_code import freeze_code
 from umd_bench.orchestration.executors.jobs.records import Jobs
 from umd_bench.orchestration.executors.ray.cluster import OwnRay, Ray, RunningRay, what_there_is
@@ -57,7 +57,7 @@ class _Worker:
         stop = self._stopped.setdefault(call, threading.Event()).is_set
         try:
             # Of one, too: what runs has the devices that were asked for when it was submitted, whatever is asked for since.
-            beside = Beside(ray.util.get_node_ip_address(), self._told(call).put, size)
+            beside = RankLaunch(ray.util.get_node_ip_address(), self._told(call).put, size)
             self._run(self._root, key, self._data_root, stop=stop, beside=beside)
         finally:
             del self._stopped[call]
@@ -256,9 +256,9 @@ class RayExecutor:
             self._dead.append(actor)
             return []
         except ray.exceptions.RayError as error:
-            ended = Ended(key, Kind.DIED, str(error).strip().splitlines()[-1])
+            ended = Ended(key, EndReason.DIED, str(error).strip().splitlines()[-1])
         else:
-            ended = Ended(key, Kind.CANCELLED, "cancelled while it ran") if key in self._cancelled else Ended(key)
+            ended = Ended(key, EndReason.CANCELLED, "cancelled while it ran") if key in self._cancelled else Ended(key)
         self._cancelled.discard(key)
         self._idle.append(actor)
         return [ended]
@@ -293,7 +293,7 @@ class RayExecutor:
                 continue
             self._lost.remove(lost)
             self._cancelled.discard(lost.key)
-            kind = Kind.NODE_FAIL if gone else _kind(lost.error)
+            kind = EndReason.NODE_FAIL if gone else _kind(lost.error)
             what = "its Ray node was lost" if gone else "worker process ended"
             ended.append(Ended(lost.key, kind, f"{type(lost.error).__name__}: {what} while it ran the stage"))
         return ended
@@ -316,7 +316,7 @@ class RayExecutor:
         """A queued stage never begins; a running one ends at its next step boundary."""
         if key in self._queue:
             self._queue.remove(key)
-            self._never_began.append(Ended(key, Kind.CANCELLED, "cancelled before it began"))
+            self._never_began.append(Ended(key, EndReason.CANCELLED, "cancelled before it began"))
         for running, actor, call in self._running.values():
             if running == key:
                 self._cancelled.add(key)
@@ -339,7 +339,7 @@ class RayExecutor:
         self._ray.close()
 
 
-def _kind(error: Exception) -> Kind:
+def _kind(error: Exception) -> EndReason:
     """Ray ends a worker when the machine's memory runs short, and says so in its error."""
     short = isinstance(error, ray.exceptions.OutOfMemoryError) or "running low on memory" in str(error)
-    return Kind.OOM if short else Kind.DIED
+    return EndReason.OOM if short else EndReason.DIED
