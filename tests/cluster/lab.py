@@ -14,8 +14,9 @@ from cluster import scripted_stage
 
 from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.config.launch.ray import RayConfig
-from umd_bench.orchestration.executors import Ended, Executor, start_executor
+from umd_bench.orchestration.executors.contract import Ended, Executor
 from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
+from umd_bench.orchestration.executors.registry import start_executor
 from umd_bench.store import RunDir
 
 DEADLINE_SECONDS = 150.0

@@ -9,7 +9,7 @@ from cluster import scripted_stage
 from cluster.lab import CLUSTER, WORKERS
 
 from umd_bench.config.launch.ray import RayConfig
-from umd_bench.orchestration.executors import start_executor
+from umd_bench.orchestration.executors.registry import start_executor
 
 if __name__ == "__main__":
     place, folder, *keys = sys.argv[1:]

@@ -14,7 +14,8 @@ from cluster.miniray import MiniRay
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.launch.ray import RayConfig
-from umd_bench.orchestration.executors import EXECUTORS, EndReason, start_executor
+from umd_bench.orchestration.executors.contract import EndReason
+from umd_bench.orchestration.executors.registry import EXECUTORS, start_executor
 from umd_bench.store import StageState, stage_state
 
 pytestmark = pytest.mark.slow
@@ -23,27 +24,27 @@ Case = Callable[[Lab, pytest.MonkeyPatch], None]
 
 def success(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = lab.run("succeed", "succeed", "succeed")
-    assert [item.kind for item in ended] == [None] * 3
+    assert [item.reason for item in ended] == [None] * 3
     assert all(lab.dir(item.key).result() for item in ended)
     assert lab.executor.poll(0) == []
 
 
 def exception(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     failed, leaked, good = lab.run("fail no such thing", "raise from the depths", "succeed")
-    assert failed.kind is None
+    assert failed.reason is None
     failure = lab.dir(failed.key).failure()
     assert failure is not None
     assert failure.message == "no such thing"
-    assert leaked.kind is EndReason.DIED
+    assert leaked.reason is EndReason.DIED
     assert "from the depths" in leaked.message
-    assert good.kind is None
+    assert good.reason is None
 
 
 def hard_exit(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     exited, good = lab.run("exit 3", "succeed")
-    assert exited.kind is EndReason.DIED
+    assert exited.reason is EndReason.DIED
     assert stage_state(lab.dir(exited.key)) is StageState.INTERRUPTED
-    assert good.kind is None
+    assert good.reason is None
 
 
 def out_of_memory(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +52,7 @@ def out_of_memory(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     failure = lab.dir(full.key).failure()
     assert failure is not None
     assert failure.state == "oom"
-    assert good.kind is None
+    assert good.reason is None
 
 
 def output_is_kept(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +66,7 @@ def output_is_kept(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def unpicklable_result(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     [ended] = lab.run("return-a-function")
-    assert ended.kind is None
+    assert ended.reason is None
     assert lab.dir(ended.key).result() is not None
 
 
@@ -75,7 +76,7 @@ def cancel_before_it_began(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.executor.cancel("f" * 16)  # nobody's: left alone
     lab.go(*kept)
     ended = lab.collect([*kept, dropped])
-    assert [ended.pop(dropped).kind, *(item.kind for item in ended.values())] == [EndReason.CANCELLED, *[None] * len(kept)]
+    assert [ended.pop(dropped).reason, *(item.reason for item in ended.values())] == [EndReason.CANCELLED, *[None] * len(kept)]
     assert lab.dir(dropped).attempts() == []
 
 
@@ -84,11 +85,11 @@ def cancel_while_it_runs(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.pid(dropped)
     lab.pid(kept)
     lab.executor.cancel(dropped)
-    assert lab.collect([dropped])[dropped].kind is EndReason.CANCELLED
+    assert lab.collect([dropped])[dropped].reason is EndReason.CANCELLED
     assert [event["state"] for event in lab.dir(dropped).events() if event["event"] == "state"][-1] == "stopped"
     assert stage_state(lab.dir(kept)) is StageState.RUNNING
     lab.go(kept)
-    assert lab.collect([kept])[kept].kind is None
+    assert lab.collect([kept])[kept].reason is None
 
 
 def worker_killed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,12 +97,12 @@ def worker_killed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     pid = lab.pid(killed)
     lab.pid(beside)
     os.kill(pid, signal.SIGKILL)
-    assert lab.collect([killed])[killed].kind is EndReason.DIED
+    assert lab.collect([killed])[killed].reason is EndReason.DIED
     assert stage_state(lab.dir(killed)) is StageState.INTERRUPTED
     lab.go(killed, beside)
-    assert lab.collect([beside])[beside].kind is None
+    assert lab.collect([beside])[beside].reason is None
     lab.executor.submit(killed)
-    assert lab.collect([killed])[killed].kind is None
+    assert lab.collect([killed])[killed].reason is None
     assert lab.dir(killed).attempts() == [1, 2]
 
 
@@ -124,7 +125,7 @@ def submitting_side_killed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lab.name not in OUTLIVES or slept in adopted
     lab.go(slept)
     collected = lab.collect(adopted)
-    assert all(item.kind is None for item in collected.values())
+    assert all(item.reason is None for item in collected.values())
     wait_for(lambda: all(stage_state(lab.dir(key)) is not StageState.RUNNING for key in keys), "all that ran ended")
     left = [key for key in keys if lab.dir(key).result() is None]
     assert lab.name not in OUTLIVES or left == []
@@ -158,7 +159,7 @@ def _silent_service(lab: Lab, monkeypatch: pytest.MonkeyPatch, answer: str) -> N
         while time.monotonic() < until:
             assert lab.executor.poll(0.2) == [], "a job was given up because nobody answered"
     lab.go(running, queued)
-    assert {item.kind for item in lab.collect([running, queued]).values()} == {None}
+    assert {item.reason for item in lab.collect([running, queued]).values()} == {None}
     assert lab.dir(running).attempts() == [1]
 
 
@@ -167,7 +168,7 @@ def two_hundred_jobs(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         lab.close()
         lab.cluster = lab.cluster.model_copy(update={"pack": 5 if lab.name == "slurm" else 20})
     ended = lab.run(*["succeed"] * 200)
-    assert {item.kind for item in ended} == {None}
+    assert {item.reason for item in ended} == {None}
     assert all(lab.dir(item.key).attempts() == [1] for item in ended)
 
 

@@ -16,9 +16,10 @@ from umd_bench.config.errors import UserError
 from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.config.sweep.resolve import Trial, load_sweep
 from umd_bench.data.packs.pack import data_root
-from umd_bench.orchestration.executors import Executor, start_executor
+from umd_bench.orchestration.executors.contract import Executor
 from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
 from umd_bench.orchestration.executors.jobs.slurm import SlurmQueue
+from umd_bench.orchestration.executors.registry import start_executor
 from umd_bench.orchestration.graph import Node, build_graph
 from umd_bench.orchestration.scheduler import Progress, Runner
 from umd_bench.orchestration.stage_process.run_stage import run_stage

@@ -22,9 +22,10 @@ from umd_bench.config.launch.ray import RayConfig
 from umd_bench.config.sweep.resolve import load_trial
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import TrainStage
-from umd_bench.orchestration.executors import EndReason, Executor, start_executor
+from umd_bench.orchestration.executors.contract import EndReason, Executor
 from umd_bench.orchestration.executors.ray import cluster as ray_start
 from umd_bench.orchestration.executors.ray.cluster import RunningRay
+from umd_bench.orchestration.executors.registry import start_executor
 from umd_bench.orchestration.graph import Node
 from umd_bench.orchestration.preflight import prepare_data
 from umd_bench.orchestration.scheduler import Progress, Runner
@@ -100,7 +101,7 @@ def test_a_clusters_workers_run_the_frozen_copy_and_the_cluster_is_left_running(
     assert package != Path(umd_bench.__file__)
     lab.close()
     assert cluster.head.process("raylet").is_running()
-    assert [item.kind for item in lab.run("succeed")] == [None]
+    assert [item.reason for item in lab.run("succeed")] == [None]
 
 
 def test_more_gpus_than_there_are_are_refused_instead_of_waited_for(cluster: MiniRay, tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ def test_on_a_cluster_with_gpus_stages_do_not_fall_back_to_cpus_unasked(cluster:
 def test_a_stage_with_a_share_of_a_gpu_runs(cluster: MiniRay, tmp_path: Path) -> None:
     lab = Lab("ray", tmp_path, ray=RayConfig(address=cluster.address, gpus=0.25))
     try:
-        assert [item.kind for item in lab.run("succeed", "succeed")] == [None, None]
+        assert [item.reason for item in lab.run("succeed", "succeed")] == [None, None]
     finally:
         lab.close()
 

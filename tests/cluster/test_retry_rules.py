@@ -12,7 +12,7 @@ from orchestration.small import write_small
 
 from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.config.sweep.resolve import load_sweep
-from umd_bench.orchestration.executors import MAX_ATTEMPTS, EndReason
+from umd_bench.orchestration.executors.contract import MAX_ATTEMPTS, EndReason
 from umd_bench.orchestration.executors.jobs import executor as submitit_jobs
 from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
 from umd_bench.orchestration.executors.jobs.queue_contract import JobStatus
@@ -67,7 +67,7 @@ class ToldQueue:
     def find(self, batch: Batch, folder: Path) -> list[str] | None:
         return None
 
-    def look(self, ids: Sequence[str]) -> dict[str, JobStatus]:
+    def status(self, ids: Sequence[str]) -> dict[str, JobStatus]:
         return {name: self._look(name) for name in ids}
 
     def _look(self, name: str) -> JobStatus:
@@ -178,4 +178,4 @@ def test_a_job_behind_a_lost_training_is_an_orphan_even_where_its_weights_were_k
     jobs.confirm(batch.name, ["0"])
     assert executor.adopt([probe.key]) == {probe.key}
     [ended] = executor.poll(1.0)
-    assert ended.kind is kind
+    assert ended.reason is kind

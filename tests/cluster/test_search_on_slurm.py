@@ -11,8 +11,8 @@ from orchestration.search.test_pruned_search import run, run_on
 from orchestration.stepping import STEPS, steps_of
 
 from umd_bench.config.sweep.resolve import load_sweep
-from umd_bench.orchestration.executors import start_executor
 from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
+from umd_bench.orchestration.executors.registry import start_executor
 from umd_bench.store import RunDir, StageState, read_sweep, stage_state
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ from umd_bench.config.errors import UserError
 from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.config.sweep.resolve import load_sweep
 from umd_bench.orchestration.detach import cancel_jobs, hand_over
-from umd_bench.orchestration.executors import EndReason
+from umd_bench.orchestration.executors.contract import EndReason
 from umd_bench.orchestration.executors.jobs import executor as submitit_jobs
 from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
 from umd_bench.orchestration.executors.jobs.queue_contract import Queue
@@ -67,7 +67,7 @@ def test_a_time_limit_is_a_pause(lab: Lab, slurm: MiniSlurm) -> None:
     lab.pid(key)
     wait_for(lambda: lab.executor.poll(0.2) == [] and len(lab.dir(key).attempts()) == 2, "the second life")
     lab.go(key)
-    assert lab.collect([key])[key].kind is None
+    assert lab.collect([key])[key].reason is None
     assert lives(lab, key) == [EndReason.TIMEOUT]
     assert len(slurm.jobs()) == 1
 
@@ -81,7 +81,7 @@ def test_a_preempted_stage_saves_its_state_and_goes_on(lab: Lab, slurm: MiniSlur
     wait_for(lambda: lab.executor.poll(0.2) == [] and len(lab.dir(key).attempts()) == 2, "the second life")
     assert [event["state"] for event in lab.dir(key).events(1) if event["event"] == "state"] == ["running", "stopped"]
     lab.go(key)
-    assert lab.collect([key])[key].kind is None
+    assert lab.collect([key])[key].reason is None
 
 
 def test_a_requeue_from_outside_ends_with_one_result(lab: Lab, slurm: MiniSlurm) -> None:
@@ -90,14 +90,14 @@ def test_a_requeue_from_outside_ends_with_one_result(lab: Lab, slurm: MiniSlurm)
     assert slurm.run("scontrol", "requeue", job_of(lab, key)).returncode == 0
     wait_for(lambda: lab.executor.poll(0.2) == [] and len(lab.dir(key).attempts()) == 2, "the second life")
     lab.go(key)
-    assert lab.collect([key])[key].kind is None
+    assert lab.collect([key])[key].reason is None
 
 
 def test_a_job_that_somebody_cancels_is_cancelled(lab: Lab, slurm: MiniSlurm) -> None:
     [key] = lab.submit("sleep")
     lab.pid(key)
     slurm.run("scancel", job_of(lab, key))
-    assert lab.collect([key])[key].kind is EndReason.CANCELLED
+    assert lab.collect([key])[key].reason is EndReason.CANCELLED
     assert stage_state(lab.dir(key)) is StageState.INTERRUPTED
 
 
@@ -109,7 +109,7 @@ def test_a_stage_outlives_its_node(lab: Lab, slurm: MiniSlurm) -> None:
     wait_for(lambda: lab.executor.poll(0.2) == [] and len(lab.dir(key).attempts()) == 2, "a life on the other node")
     assert slurm.run("squeue", "-h", "-t", "running", "-o", "%N").stdout.strip() != node
     lab.go(key)
-    assert lab.collect([key])[key].kind is None
+    assert lab.collect([key])[key].reason is None
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -132,7 +132,7 @@ def test_a_submitting_side_killed_around_sbatch_submits_once(
     monkeypatch.setattr(submitit_jobs, "SUBMITTING_SECONDS", 2.0)
     assert lab.executor.adopt(keys) == set(keys)
     lab.go(*keys)
-    assert {item.kind for item in lab.collect(keys).values()} == {None}
+    assert {item.reason for item in lab.collect(keys).values()} == {None}
     assert len(slurm.jobs()) == len(keys)
     assert [lab.dir(key).attempts() for key in keys] == [[1], [1]]
 
@@ -144,7 +144,7 @@ def test_a_controller_that_is_down_delays_a_submission(lab: Lab, slurm: MiniSlur
     [key] = lab.submit("succeed")
     assert lab.executor.poll(0) == []
     slurm.boot("slurmctld")
-    assert lab.collect([key])[key].kind is None
+    assert lab.collect([key])[key].reason is None
     assert len(slurm.jobs()) == 1
 
 
@@ -211,7 +211,7 @@ def test_behind_a_parent_without_a_result_nothing_begins_and_all_is_said(lab: La
     wait_for(lambda: lab.dir(keys["finetune"]).failure() is not None, "the failure")
     ended = lab.collect(lab.executor.adopt(keys.values()))
     for name in ("finetune_probe", "generate"):
-        assert ended[keys[name]].kind is EndReason.ORPHANED
+        assert ended[keys[name]].reason is EndReason.ORPHANED
         assert lab.dir(keys[name]).attempts() == []
     wait_for(lambda: lab.dir(keys["probe"]).result() is not None, "the probe, which has its parent")
 

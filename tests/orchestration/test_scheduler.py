@@ -9,7 +9,7 @@ import pytest
 from orchestration.scripted import Script, ScriptedExecutor, die, end_by, fail_with, succeed
 
 from umd_bench.config.sweep.resolve import Sweep, load_sweep
-from umd_bench.orchestration.executors import MAX_ATTEMPTS, EndReason
+from umd_bench.orchestration.executors.contract import MAX_ATTEMPTS, EndReason
 from umd_bench.orchestration.graph import build_graph, plan_counts, plan_json, plan_table, planned_stages
 from umd_bench.orchestration.scheduler import Progress, Runner, explain
 from umd_bench.store import RunDir, StageState

@@ -42,7 +42,7 @@ def bench_sweep_verb(
     as_json: JsonOption = False,
 ) -> None:
     """Measure how long commands take to begin, a sweep until its first stage, and what the runner costs for each stage."""
-    from umd_bench.orchestration.executors import check_name
+    from umd_bench.orchestration.executors.registry import check_name
 
     check_name(executor)
     _, machine = here("cpu", None)

@@ -82,7 +82,7 @@ def doctor(
     one fails."""
     from umd_bench.config.errors import UserError
     from umd_bench.orchestration.doctor.doctor import Aim, examine
-    from umd_bench.orchestration.executors import check_name
+    from umd_bench.orchestration.executors.registry import check_name
     from umd_bench.tracking.projector import look_at_store
 
     if on is not None:

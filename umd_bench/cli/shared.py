@@ -121,7 +121,7 @@ def site_of(
 ) -> Site:
     """Where a command runs, from its options; what cannot be is refused before anything is written."""
     from umd_bench.config.errors import UserError
-    from umd_bench.orchestration.executors import check_name
+    from umd_bench.orchestration.executors.registry import check_name
     from umd_bench.orchestration.fusion.policy import check_fuse
     from umd_bench.orchestration.launch import Site
 

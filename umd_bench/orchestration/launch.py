@@ -19,8 +19,8 @@ from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.config.launch.ray import RayConfig
 from umd_bench.config.sweep.resolve import Trial
 from umd_bench.config.trial.data import DataConfig
-from umd_bench.orchestration.executors import Executor, check_settings, start_executor
-from umd_bench.orchestration.executors.contract import RUN_STAGE
+from umd_bench.orchestration.executors.contract import RUN_STAGE, Executor
+from umd_bench.orchestration.executors.registry import check_settings, start_executor
 from umd_bench.orchestration.fusion.executor import fusing
 from umd_bench.orchestration.fusion.policy import choose, why_apart
 from umd_bench.orchestration.fusion.units import RUN_UNIT

@@ -200,10 +200,10 @@ class Runner:
         self._asked_to_end.discard(ended.key)
         if node.state is StageState.DONE:
             self.progress.finished += 1
-        elif ended.key in self.progress.dropped or (asked and ended.kind is EndReason.CANCELLED):
+        elif ended.key in self.progress.dropped or (asked and ended.reason is EndReason.CANCELLED):
             node.state = StageState.INTERRUPTED
-        elif ended.kind is not None:
-            self._count(node, ended.kind, ended.message)
+        elif ended.reason is not None:
+            self._count(node, ended.reason, ended.message)
         elif node.state is StageState.FAILED:
             failure = run.failure()
             assert failure is not None

@@ -14,8 +14,8 @@ from orchestration.small_units import diverging, prepare, seeds_of_one_shape
 from umd_bench.config.trial.fusion_shape import shape_of
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.data.packs.pack import data_root
-from umd_bench.orchestration.executors import Ended, EndReason, Executor, start_executor
-from umd_bench.orchestration.executors.contract import InCallersThread
+from umd_bench.orchestration.executors.contract import Ended, EndReason, Executor, InCallersThread
+from umd_bench.orchestration.executors.registry import start_executor
 from umd_bench.orchestration.fusion.executor import fusing
 from umd_bench.orchestration.fusion.units import RUN_UNIT
 from umd_bench.store import RunDir, StageState, stage_state
@@ -82,7 +82,7 @@ def test_stages_of_one_shape_are_one_unit_and_each_is_polled_once(
 ) -> None:
     keys = submit(inline, tmp_path, specs)
     assert inline.slots == 3
-    assert [item.kind for item in collect(inline, keys).values()] == [None] * 4
+    assert [item.reason for item in collect(inline, keys).values()] == [None] * 4
     assert [mode(tmp_path, key) for key in keys] == ["1 of 3", "2 of 3", "3 of 3", None]
     assert not list((tmp_path / "fusing" / "units").iterdir())
 
@@ -98,7 +98,7 @@ def test_stages_of_other_shapes_are_handed_on_by_themselves(tmp_path: Path, spec
 
 def test_one_that_fails_is_one_failure(inline: Executor, tmp_path: Path, specs: list[StageSpec]) -> None:
     keys = submit(inline, tmp_path, [specs[0], diverging(specs[1]), specs[2]])
-    assert [item.kind for item in collect(inline, keys).values()] == [None] * 3
+    assert [item.reason for item in collect(inline, keys).values()] == [None] * 3
     states = [stage_state(RunDir(tmp_path, key)) for key in keys]
     assert states == [StageState.DONE, StageState.FAILED, StageState.DONE]
 
@@ -108,7 +108,7 @@ def test_one_that_is_cancelled_before_it_began_never_begins(inline: Executor, tm
     inline.cancel(keys[1])
     inline.cancel("f" * 16)  # nobody's: left alone
     ended = collect(inline, keys)
-    assert [ended[key].kind for key in keys] == [None, EndReason.CANCELLED, None]
+    assert [ended[key].reason for key in keys] == [None, EndReason.CANCELLED, None]
     assert RunDir(tmp_path, keys[1]).attempts() == []
 
 
@@ -141,7 +141,7 @@ def test_one_that_is_cancelled_while_it_runs_ends_alone(tmp_path: Path, long: li
 
     at_the_first_look(executor, cancel)
     ended = collect(executor, keys)
-    assert [ended[key].kind for key in keys] == [EndReason.CANCELLED, None, None]
+    assert [ended[key].reason for key in keys] == [EndReason.CANCELLED, None, None]
     assert [last_state(tmp_path, key) for key in keys] == ["stopped"] * 3
 
 
@@ -150,7 +150,7 @@ def test_stop_saves_what_runs_and_begins_nothing_more(tmp_path: Path, long: list
     keys = submit(executor, tmp_path, long)
     at_the_first_look(executor, executor.stop)
     ended = collect(executor, keys)
-    assert [ended[key].kind for key in keys] == [None, None, EndReason.CANCELLED]
+    assert [ended[key].reason for key in keys] == [None, None, EndReason.CANCELLED]
     assert [len(RunDir(tmp_path, key).attempts()) for key in keys] == [1, 1, 0]
     assert list(RunDir(tmp_path, keys[0]).path.glob("attempt-1/checkpoints/*.safetensors"))
 
@@ -177,7 +177,7 @@ def test_a_process_that_is_lost_ends_every_stage_that_had_not_ended(
     monkeypatch.setattr(inline._inner, "_run", as_lost)  # type: ignore[attr-defined]
     keys = submit(inline, tmp_path, specs[:3])
     ended = collect(inline, keys)
-    assert [ended[key].kind for key in keys] == [None, EndReason.DIED, EndReason.DIED]
+    assert [ended[key].reason for key in keys] == [None, EndReason.DIED, EndReason.DIED]
     assert [stage_state(RunDir(tmp_path, key)) for key in keys] == [StageState.DONE, *[StageState.INTERRUPTED] * 2]
 
 
@@ -200,9 +200,9 @@ def test_on_ray_a_unit_ends_early_for_one_and_dies_for_all(tmp_path: Path, long:
         while not ended:
             assert time.monotonic() < deadline
             ended = executor.poll(0.2)
-        assert [(item.key, item.kind) for item in ended] == [(keys[0], EndReason.CANCELLED)]
+        assert [(item.key, item.reason) for item in ended] == [(keys[0], EndReason.CANCELLED)]
         assert RunDir(tmp_path, keys[1]).is_owned()
         os.kill(found[0], signal.SIGKILL)
-        assert {item.kind for item in collect(executor, keys[1:]).values()} == {EndReason.DIED}
+        assert {item.reason for item in collect(executor, keys[1:]).values()} == {EndReason.DIED}
     finally:
         executor.close()

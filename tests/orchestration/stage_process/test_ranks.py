@@ -25,10 +25,10 @@ from umd_bench.data.packs.pack import data_root
 from umd_bench.engine.training import parallel
 from umd_bench.engine.training.parallel import RankLost
 from umd_bench.orchestration import launch
-from umd_bench.orchestration.executors import start_executor
 from umd_bench.orchestration.executors.contract import Outcome, RankLaunch
 from umd_bench.orchestration.executors.jobs import job_main
 from umd_bench.orchestration.executors.jobs.records import Batch, Jobs
+from umd_bench.orchestration.executors.registry import start_executor
 from umd_bench.orchestration.graph import build_graph
 from umd_bench.orchestration.launch import Site
 from umd_bench.orchestration.scheduler import Progress, Runner

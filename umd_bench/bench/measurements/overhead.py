@@ -22,8 +22,8 @@ from umd_bench.config.errors import UserError
 from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.config.sweep.resolve import load_trial
 from umd_bench.config.trial.stage_spec import StageSpec
-from umd_bench.orchestration.executors import start_executor
 from umd_bench.orchestration.executors.contract import Outcome, RankLaunch
+from umd_bench.orchestration.executors.registry import start_executor
 from umd_bench.orchestration.graph import Node
 from umd_bench.orchestration.monitor.live import Display
 from umd_bench.orchestration.scheduler import Runner

@@ -23,7 +23,7 @@ from umd_bench.orchestration.commands import answer, output
 from umd_bench.orchestration.doctor.finding import Finding
 from umd_bench.orchestration.doctor.folders import LOW_DISK_BYTES
 from umd_bench.orchestration.doctor.node_main import ASKED, HELD, OURS, REPORT, SEEN, TAKEN, versions
-from umd_bench.orchestration.executors.frozen_code import freeze_code
+from umd_bench.orchestration.executors.frozen_code import code_folder, freeze_code
 from umd_bench.orchestration.executors.jobs.slurm import SlurmQueue, clean_environment
 from umd_bench.orchestration.executors.jobs.slurm_states import waits_because
 from umd_bench.store.files import read_json, write_json
@@ -55,7 +55,7 @@ def probe_node(results: Path, data_root: Path, config: ClusterConfig, seconds: f
         (folder / TAKEN).touch()
         write_json(folder / ASKED, {"folders": [str(root), str(data_root.resolve())]})
         with filelock.FileLock(folder / HELD, is_singleton=False):
-            job = submit_script(folder, root / "jobs" / "code", config, module="umd_bench.orchestration.doctor.node_main")
+            job = submit_script(folder, code_folder(root), config, module="umd_bench.orchestration.doctor.node_main")
             if isinstance(job, Finding):
                 yield job
                 return
@@ -103,8 +103,8 @@ def _wait(folder: Path, job: str, config: ClusterConfig, seconds: float) -> tupl
             why = waits_because(job, ANSWER_SECONDS) or "nobody says what became of it"
             remedy = "give it longer with --probe-seconds, or other settings"
             return Finding("warn", f"the job that asks a node has not reported within {seconds:.0f} s: it {why}", remedy)
-        look = queue.look([job]).get(job)
-        over += look is not None and look.over
+        status = queue.status([job]).get(job)
+        over += status is not None and status.over
         time.sleep(LOOK_SECONDS)
     return _ended(folder, job)
 

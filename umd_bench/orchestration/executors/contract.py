@@ -8,7 +8,7 @@ run directory, and the runner reads it there. Its promises:
 1. *Once.* Every key that was submitted or adopted is returned by :meth:`Executor.poll` exactly once, whatever became of it,
    unless ``close`` or ``detach`` came first.
 2. *Alone.* ``poll`` never raises for a stage's failure, and a process that dies ends its own stages only.
-3. *Ended means ended.* ``Ended.kind`` is None when the stage ended by itself: then the run directory says how. Otherwise it
+3. *Ended means ended.* ``Ended.reason`` is None when the stage ended by itself: then the run directory says how. Otherwise it
    names what took the process away, as far as that is known, and no process works on the stage any more.
 4. *Unknown never means dead.* A status service that fails, is silent or has never heard of a job ends no stage: only a word
    that the job is over does, and only where nobody holds the stage's lease.
@@ -16,7 +16,7 @@ run directory, and the runner reads it there. Its promises:
    confirmed after, so that a kill at any moment leaves none behind unknown. :meth:`Executor.adopt` finds the living again and
    they are polled like those submitted here; what ended meanwhile is left to its run directory. Should two jobs of one stage
    meet in spite of it, the lease lets one work and the first result stays.
-6. ``cancel`` ends one stage, its state saved where its process can hear; it is polled with the kind ``cancelled``.
+6. ``cancel`` ends one stage, its state saved where its process can hear; it is polled with the reason ``cancelled``.
 7. ``stop`` asks all that runs to end at its next safe point with its state saved, starts nothing more, and does not wait.
 8. ``close`` ends and frees everything the executor started; ``detach`` frees what this process holds and lets the jobs go on
    where they can. Either may be called twice, and after the other.
@@ -75,10 +75,10 @@ MAX_ATTEMPTS: dict[EndReason, int] = {
 
 @dataclass(frozen=True)
 class Ended:
-    """A stage is no longer running; ``kind`` says what took its process away, if something did, ``message`` in words."""
+    """A stage is no longer running; ``reason`` says what took its process away, if something did, ``message`` in words."""
 
     key: str
-    kind: EndReason | None = None
+    reason: EndReason | None = None
     message: str = ""
 
 

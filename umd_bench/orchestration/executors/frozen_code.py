@@ -1,7 +1,7 @@
 """The code that queued jobs run: a copy of the package, made when they are submitted.
 
-An editable install changes under a job's feet, and so does an installed package when it is upgraded. Jobs therefore always run
-the copy below ``results/jobs/code/<hash>``, which stands first on their path; other libraries are those of the environment that
+An editable install, or an upgrade, may change the package while a job waits in the queue. Jobs therefore run the copy in
+``results/jobs/code/<hash>``, which comes first on their ``PYTHONPATH``. Other libraries are those of the environment that
 submitted them.
 """
 
@@ -18,10 +18,15 @@ from umd_bench.orchestration.stage_process.provenance import COMMIT_FILE, commit
 PACKAGE = Path(umd_bench.__file__).parent
 
 
+def code_folder(results: Path) -> Path:
+    """Where a results folder keeps the copies of the package."""
+    return results / "jobs" / "code"
+
+
 def freeze_code(folder: Path) -> Path:
-    """Copy the package below ``folder`` unless that very content is there; the directory to put on the path."""
+    """Copy the package into ``folder/<hash of its content>`` unless that copy exists; the directory for ``PYTHONPATH``."""
     names = sorted(p.relative_to(PACKAGE.parent) for p in PACKAGE.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
-    contents = {name: (PACKAGE.parent / name).read_bytes() for name in names}  # read once: what is hashed is what is copied
+    contents = {name: (PACKAGE.parent / name).read_bytes() for name in names}  # read once, so that the copy is what was hashed
     contents[Path(COMMIT_FILE)] = (commit() or "").encode()
     digest = hashlib.sha256()
     for name, content in contents.items():
@@ -30,16 +35,16 @@ def freeze_code(folder: Path) -> Path:
     if target.is_dir():
         return target
     folder.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
+    making = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
     try:
         for name, content in contents.items():
-            (beside / name).parent.mkdir(parents=True, exist_ok=True)
-            (beside / name).write_bytes(content)
-        beside.chmod(0o755)
-        beside.rename(target)
+            (making / name).parent.mkdir(parents=True, exist_ok=True)
+            (making / name).write_bytes(content)
+        making.chmod(0o755)
+        making.rename(target)
     except OSError:
-        if not target.is_dir():  # otherwise another command was first, which is as good
+        if not target.is_dir():  # if it is, another command made the same copy first
             raise
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(making, ignore_errors=True)
     return target

@@ -105,8 +105,8 @@ def _run_there(folder: Path, code: Path, cluster: ClusterConfig, threads: int, s
     until, over = time.monotonic() + QUEUE_SECONDS + seconds, 0
     try:
         while time.monotonic() < until and over < OVER_LOOKS and not (folder / ENDED).exists():
-            look = queue.look([job]).get(job)
-            over += look is not None and look.over
+            status = queue.status([job]).get(job)
+            over += status is not None and status.over
             time.sleep(0.5)
     finally:
         answer("scancel", job, seconds=ANSWER_SECONDS)

@@ -58,7 +58,7 @@ class FusingExecutor:
         for item in self._inner.poll(0 if ended else timeout):
             owned += self._taken_apart(item)
         for item in (*owned, *self._left_early()):
-            if item.kind is not None and RunDir(self._root, item.key).is_owned():
+            if item.reason is not None and RunDir(self._root, item.key).is_owned():
                 self._owned.append(item)
             else:
                 ended.append(item)
@@ -95,7 +95,7 @@ class FusingExecutor:
             return Ended(key)
         if key in handed.cancelled:
             return Ended(key, EndReason.CANCELLED, WHILE if self._began(key, before) else BEFORE)
-        return Ended(key, item.kind, item.message)
+        return Ended(key, item.reason, item.message)
 
     def _left_early(self) -> list[Ended]:
         """Stages that were cancelled and are out, while the others of their unit go on."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from umd_bench.config.errors import UserError
 from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.orchestration.executors.contract import RUN_STAGE, Ended, EndReason
-from umd_bench.orchestration.executors.frozen_code import freeze_code
+from umd_bench.orchestration.executors.frozen_code import code_folder, freeze_code
 from umd_bench.orchestration.executors.jobs.packed_job import JOB_MODULE
 from umd_bench.orchestration.executors.jobs.queue_contract import JobStatus, Queue, Unreachable
 from umd_bench.orchestration.executors.jobs.records import Batch, Claim, Jobs, new_name
@@ -160,7 +160,7 @@ class SubmititExecutor:
                 return
             parent = ids[claim.task]
         if self._code is None:
-            self._code = freeze_code(self._jobs.path / "code")
+            self._code = freeze_code(code_folder(self.root))
         pack = self._pack(devices)
         tasks = tuple(tuple(keys[i : i + pack]) for i in range(0, len(keys), pack))
         batch = Batch(
@@ -252,7 +252,7 @@ class SubmititExecutor:
         self._settle_submissions()
         ids = {name: self._jobs.ids(name) for name in {claim.batch for claim in self._live.values()}}
         names = {key: found[claim.task] for key, claim in self._live.items() if (found := ids[claim.batch]) is not None}
-        looks = self._queue.look(sorted(set(names.values())))
+        looks = self._queue.status(sorted(set(names.values())))
         for key, name in names.items():
             if (look := looks.get(name)) is not None:
                 self._believe(key, name, look)
@@ -298,19 +298,19 @@ class SubmititExecutor:
         said = next((life["end"] for life in reversed(lives) if life.get("end")), None)
         where = f"job {self._jobs.ids(claim.batch)[claim.task]}" if self._jobs.ids(claim.batch) else "its job"  # type: ignore[index]
         where += f" on {look.node}" if look.node else ""
-        if look.kind is EndReason.CANCELLED and not lives and self._is_orphan(claim):
+        if look.reason is EndReason.CANCELLED and not lives and self._is_orphan(claim):
             return EndReason.ORPHANED, f"{where} was taken back: its parent's job left no result"
         ids = self._jobs.ids(claim.batch)
         if (
-            look.kind is EndReason.CANCELLED and ids is not None and ids[claim.task] in self._given_up
+            look.reason is EndReason.CANCELLED and ids is not None and ids[claim.task] in self._given_up
         ):  # our word, not a person's
             return EndReason.DIED, f"{where} was said to run, but left its stage without an owner; it was ended"
-        if look.kind is EndReason.NODE_FAIL and look.node:
+        if look.reason is EndReason.NODE_FAIL and look.node:
             self._avoid.add(look.node)
         begun = next((life["time"] for life in reversed(lives) if life.get("begun")), None)
         late = begun is not None and time.time() - begun >= self._cluster.time * 60 and self._queue.capacity is not None
-        kind = look.kind or (EndReason(said) if said else EndReason.TIMEOUT if late else EndReason.DIED)
-        return kind, f"{where} ended ({look.word})"
+        kind = look.reason or (EndReason(said) if said else EndReason.TIMEOUT if late else EndReason.DIED)
+        return kind, f"{where} ended ({look.state})"
 
     def _is_orphan(self, claim: Claim) -> bool:
         """Whether Slurm had a reason of its own to take the job back: the one before it ended badly.

@@ -55,9 +55,9 @@ class LocalQueue:
                     return [process_id(process.pid)]
         return []
 
-    def look(self, ids: Sequence[str]) -> dict[str, JobStatus]:
+    def status(self, ids: Sequence[str]) -> dict[str, JobStatus]:
         """A process is there or it is not."""
-        return {name: JobStatus(over=_process(name) is None, running=True, word="process") for name in ids}
+        return {name: JobStatus(over=_process(name) is None, running=True, state="process") for name in ids}
 
     def cancel(self, ids: Sequence[str], *, pending_only: bool = False) -> None:
         """The controller passes SIGTERM on; what is still there after a while is ended."""

@@ -21,8 +21,8 @@ class JobStatus:
 
     over: bool
     running: bool = False
-    kind: EndReason | None = None
-    word: str = ""
+    reason: EndReason | None = None
+    state: str = ""
     node: str = ""
 
 
@@ -48,7 +48,7 @@ class Queue(Protocol):
     def find(self, batch: Batch, folder: Path) -> list[str] | None:
         """Ids of a batch that may have been submitted: an empty list when it was not, None when that cannot be told."""
 
-    def look(self, ids: Sequence[str]) -> dict[str, JobStatus]:
+    def status(self, ids: Sequence[str]) -> dict[str, JobStatus]:
         """What is known of these jobs; never raises."""
 
     def cancel(self, ids: Sequence[str], *, pending_only: bool = False) -> None:

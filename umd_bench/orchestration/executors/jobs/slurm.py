@@ -142,7 +142,7 @@ class SlurmQueue:
         array = found[0][1] if len(batch.tasks) > 1 else found[0][0]
         return [array] if len(batch.tasks) == 1 else [f"{array}_{i}" for i in range(len(batch.tasks))]
 
-    def look(self, ids: Sequence[str]) -> dict[str, JobStatus]:
+    def status(self, ids: Sequence[str]) -> dict[str, JobStatus]:
         """What squeue says of our jobs, sacct of those it has forgotten, and scontrol of those that neither knows."""
         lines = self._ask("squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", "--format=%i|%T|%N")
         if lines is None:
@@ -159,7 +159,7 @@ class SlurmQueue:
             looks |= {name: look for name, look in _parse(lines or "") if name in wanted and name not in looks}
         for name in [name for name in forgotten if name not in looks][:MOST_QUESTIONS]:
             if self._denied(name):
-                looks[name] = JobStatus(over=True, word="no longer known to Slurm")
+                looks[name] = JobStatus(over=True, state="no longer known to Slurm")
         return looks
 
     def cancel(self, ids: Sequence[str], *, pending_only: bool = False) -> None:
@@ -182,8 +182,11 @@ def _parse(lines: str) -> Iterator[tuple[str, JobStatus]]:
         parts = line.strip().split("|")
         if len(parts) != 3 or not parts[1]:
             continue
-        word = parts[1].split()[0]
-        yield parts[0], JobStatus(over=word in OVER, running=word == "RUNNING", kind=OVER.get(word), word=word, node=parts[2])
+        state = parts[1].split()[0]
+        yield (
+            parts[0],
+            JobStatus(over=state in OVER, running=state == "RUNNING", reason=OVER.get(state), state=state, node=parts[2]),
+        )
 
 
 def _extra(config: ClusterConfig) -> dict[str, object]:

@@ -22,8 +22,7 @@ import ray
 from umd_bench.config.errors import UserError
 from umd_bench.config.launch.ray import RayConfig
 from umd_bench.orchestration.executors.contract import RUN_STAGE, Ended, EndReason, RankLaunch, stage_function
-from umd_bench.orchestration.executors.frozen_code import freeze_code
-from umd_bench.orchestration.executors.jobs.records import Jobs
+from umd_bench.orchestration.executors.frozen_code import code_folder, freeze_code
 from umd_bench.orchestration.executors.ray.cluster import OwnRay, Ray, RunningRay, what_there_is
 from umd_bench.store import RunDir
 
@@ -130,7 +129,7 @@ class RayExecutor:
         if config.address is None:
             self._ray = OwnRay(cpus=workers * threads, threads=threads)
         else:
-            code = freeze_code(Jobs(self._root).path / "code")
+            code = freeze_code(code_folder(self._root))
             self._ray = RunningRay(config.address, code=code, threads=threads)
         try:
             self._gpus = config.gpus or 0.0
