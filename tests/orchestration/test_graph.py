@@ -11,7 +11,8 @@ from orchestration.small import SMALL, write_small
 
 from umd_bench.config.sweep.resolve import Trial, load_sweep
 from umd_bench.data.packs.pack import data_root
-from umd_bench.orchestration.graph import Node, build_graph, plan_table, planned_stages
+from umd_bench.orchestration.forecast.plan_report import plan_table, planned_stages
+from umd_bench.orchestration.graph import Node, build_graph
 from umd_bench.orchestration.scheduler import Runner
 from umd_bench.orchestration.stage_process.run_stage import run_stage
 from umd_bench.store import RunDir, StageState, stage_state

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from orchestration.scripted import Script, ScriptedExecutor, die, end_by, fail_w
 
 from umd_bench.config.sweep.resolve import Sweep, load_sweep
 from umd_bench.orchestration.executors.contract import MAX_ATTEMPTS, EndReason
-from umd_bench.orchestration.graph import build_graph, plan_counts, plan_json, plan_table, planned_stages
+from umd_bench.orchestration.graph import build_graph
 from umd_bench.orchestration.scheduler import Progress, Runner, explain
 from umd_bench.store import RunDir, StageState
 
@@ -176,23 +175,3 @@ def test_a_stage_owned_by_another_command_is_waited_for(tmp_path: Path, sweep: S
     progress = Runner(tmp_path, build_graph(tmp_path, sweep.trials), executor, on_change=finish_elsewhere, poll_seconds=0).run()
     assert progress.complete
     assert key not in executor.submitted
-
-
-def test_the_plan_names_what_is_reused_and_the_field_that_differs(tmp_path: Path, sweep: Sweep) -> None:
-    from rich.console import Console
-
-    run(tmp_path, sweep)
-    wider = load_sweep(
-        SWEEPS / "mask_ratio.yaml", sets=["seeds=[0]", "axes.stages.pretrain.corruption.mask_ratio=[0.25, 0.375]"]
-    )
-    console = Console(width=220, record=True, file=(tmp_path / "out").open("w"))
-    planned = planned_stages(tmp_path, build_graph(tmp_path, wider.trials))
-    console.print(plan_table(planned), plan_counts(planned))
-    text = console.export_text()
-    assert "5 new, 5 reused" in text
-    assert re.search(r"corruption\.mask_ratio 0\.(25|5) -> 0\.375", text)  # two results are equally near
-    assert "its pretrain is new" in text
-    told = {stage["key"]: stage for stage in plan_json(planned)}
-    assert sorted(stage["what"] for stage in told.values()) == ["new"] * 5 + ["reused"] * 5
-    assert all(stage["why"] == "" for stage in told.values() if stage["what"] == "reused")
-    assert all(told[stage["parent"]]["kind"] != "probe" for stage in told.values() if stage["parent"] is not None)

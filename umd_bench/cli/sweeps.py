@@ -141,9 +141,10 @@ def plan(
     """
     from umd_bench.config.sweep.resolve import load_sweep
     from umd_bench.orchestration.forecast.forecast import forecast
+    from umd_bench.orchestration.forecast.plan_report import plan_counts, plan_json, plan_table, planned_stages
     from umd_bench.orchestration.fusion.measure import planned
     from umd_bench.orchestration.fusion.policy import check_fuse
-    from umd_bench.orchestration.graph import build_graph, plan_counts, plan_json, plan_table, planned_stages
+    from umd_bench.orchestration.graph import build_graph
     from umd_bench.orchestration.preflight import check_trials
     from umd_bench.orchestration.search.rungs import checked_corners
 

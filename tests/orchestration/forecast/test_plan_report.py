@@ -1,0 +1,34 @@
+"""The report of a plan: what each stage becomes, and in which field it differs from the nearest result."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from orchestration.scripted import ScriptedExecutor
+from rich.console import Console
+
+from umd_bench.config.sweep.resolve import load_sweep
+from umd_bench.orchestration.forecast.plan_report import plan_counts, plan_json, plan_table, planned_stages
+from umd_bench.orchestration.graph import build_graph
+from umd_bench.orchestration.scheduler import Runner
+
+SWEEPS = Path(__file__).parents[3] / "sweeps"
+RATIOS = "axes.stages.pretrain.corruption.mask_ratio"
+
+
+def test_the_plan_names_what_is_reused_and_the_field_that_differs(tmp_path: Path) -> None:
+    finished = load_sweep(SWEEPS / "mask_ratio.yaml", sets=["seeds=[0, 1]", f"{RATIOS}=[0.25, 0.5]", "report.baseline=null"])
+    Runner(tmp_path, build_graph(tmp_path, finished.trials), ScriptedExecutor(tmp_path), poll_seconds=0).run()
+    wider = load_sweep(SWEEPS / "mask_ratio.yaml", sets=["seeds=[0]", f"{RATIOS}=[0.25, 0.375]"])
+    console = Console(width=220, record=True, file=(tmp_path / "out").open("w"))
+    planned = planned_stages(tmp_path, build_graph(tmp_path, wider.trials))
+    console.print(plan_table(planned), plan_counts(planned))
+    text = console.export_text()
+    assert "5 new, 5 reused" in text
+    assert re.search(r"corruption\.mask_ratio 0\.(25|5) -> 0\.375", text)  # two results are equally near
+    assert "its pretrain is new" in text
+    told = {stage["key"]: stage for stage in plan_json(planned)}
+    assert sorted(stage["what"] for stage in told.values()) == ["new"] * 5 + ["reused"] * 5
+    assert all(stage["why"] == "" for stage in told.values() if stage["what"] == "reused")
+    assert all(told[stage["parent"]]["kind"] != "probe" for stage in told.values() if stage["parent"] is not None)
