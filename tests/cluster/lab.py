@@ -58,7 +58,7 @@ class Lab:
             workers=WORKERS,
             threads=1,
             cluster=self.cluster,
-            stage=scripted_stage.NAME,
+            entry_point=scripted_stage.NAME,
             ray=self.ray,
         )
         if isinstance(executor, SubmititExecutor):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import umd_bench
 from umd_bench.config.trial.train_stage import TrainStage
-from umd_bench.orchestration.executors.contract import Outcome, RankLaunch
+from umd_bench.orchestration.stage_process.entry_point import Outcome, RankLaunch
 from umd_bench.orchestration.stage_process.stdout import kept_output
 from umd_bench.store import Attempt, Failure, RunDir, StageBusy
 
@@ -28,7 +28,7 @@ def write_script(root: Path, key: str, words: str) -> None:
     (folder / "script").write_text(words)
 
 
-def run(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool], beside: RankLaunch | None = None) -> object:
+def run(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool], rank_launch: RankLaunch | None = None) -> object:
     """Follow the script; as ``run_stage`` does, leave alone what has a result or an owner."""
     stage = RunDir(root, key)
     if stage.result() is not None:

@@ -15,7 +15,9 @@ if __name__ == "__main__":
     place, folder, *keys = sys.argv[1:]
     name, _, address = place.partition("=")
     root, ray = Path(folder), RayConfig(address=address or None)
-    executor = start_executor(name, root, root, workers=WORKERS, threads=1, cluster=CLUSTER, stage=scripted_stage.NAME, ray=ray)
+    executor = start_executor(
+        name, root, root, workers=WORKERS, threads=1, cluster=CLUSTER, entry_point=scripted_stage.NAME, ray=ray
+    )
     for key in keys:
         executor.submit(key)
     while True:

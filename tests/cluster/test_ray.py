@@ -200,7 +200,7 @@ def _nodes(specs: list[StageSpec]) -> dict[str, Node]:
 
 
 def _start(root: Path, config: RayConfig) -> Executor:
-    return start_executor("ray", root, root, workers=4, threads=1, stage=scripted_stage.NAME, ray=config)
+    return start_executor("ray", root, root, workers=4, threads=1, entry_point=scripted_stage.NAME, ray=config)
 
 
 def _is_below(pid: int, node: RayNode) -> bool:

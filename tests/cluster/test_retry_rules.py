@@ -87,7 +87,7 @@ def node(tmp_path: Path) -> Node:
 
 
 def run(root: Path, node: Node, queue: ToldQueue) -> Progress:
-    executor = SubmititExecutor(root, root, queue, ClusterConfig(), threads=1, stage=scripted_stage.NAME)
+    executor = SubmititExecutor(root, root, queue, ClusterConfig(), threads=1, entry_point=scripted_stage.NAME)
     return Runner(root, {node.key: node}, executor, poll_seconds=0.01).run()
 
 
@@ -143,7 +143,7 @@ def test_a_job_that_is_silent_but_owns_its_stage_is_left_alone(
 ) -> None:
     monkeypatch.setattr(submitit_jobs, "SILENT_SECONDS", 0.1)
     queue = ToldQueue(tmp_path, "RUNNING")
-    executor = SubmititExecutor(tmp_path, tmp_path, queue, ClusterConfig(), threads=1, stage=scripted_stage.NAME)
+    executor = SubmititExecutor(tmp_path, tmp_path, queue, ClusterConfig(), threads=1, entry_point=scripted_stage.NAME)
     RunDir(tmp_path, node.key).prepare(node.spec)
     executor.submit(node.key)
     executor.flush()
@@ -170,7 +170,7 @@ def test_a_job_behind_a_lost_training_is_an_orphan_even_where_its_weights_were_k
         if result:
             attempt.finish({"metrics": {}})
     queue = ToldQueue(tmp_path, "CANCELLED")
-    executor = SubmititExecutor(tmp_path, tmp_path, queue, ClusterConfig(), threads=1, stage=scripted_stage.NAME)
+    executor = SubmititExecutor(tmp_path, tmp_path, queue, ClusterConfig(), threads=1, entry_point=scripted_stage.NAME)
     jobs = Jobs(tmp_path)
     batch = Batch.model_validate(BATCH | {"tasks": [[probe.key]], "root": str(tmp_path), "after": "7"})
     jobs.write(batch)

@@ -52,7 +52,7 @@ def test_a_pruned_search_on_slurm_is_the_one_of_a_single_process(slurm: MiniSlur
         training.path.mkdir(parents=True)
         (training.path / "lingers").touch()
     executor = start_executor(
-        "slurm", there, there, workers=1, threads=1, cluster=CLUSTER, stage="orchestration.stepping:run_here"
+        "slurm", there, there, workers=1, threads=1, cluster=CLUSTER, entry_point="orchestration.stepping:run_here"
     )
     assert isinstance(executor, SubmititExecutor)
     executor._queue.status_seconds = STATUS_SECONDS

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from umd_bench.config.trial.train_stage import TrainStage
-from umd_bench.orchestration.executors.contract import Ended, EndReason, Outcome, RankLaunch
+from umd_bench.orchestration.executors.contract import Ended, EndReason
+from umd_bench.orchestration.stage_process.entry_point import Outcome, RankLaunch
 from umd_bench.store import Failure, RunDir
 
 STEPS = 4  # of a training; what comes after it takes one
@@ -117,7 +118,9 @@ def finish(run: RunDir) -> None:
         attempt.finish(json.loads(json.dumps({"metrics": metrics, "cost": {"seconds": 1.0}})))
 
 
-def run_here(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool], beside: RankLaunch | None = None) -> Outcome:
+def run_here(
+    root: Path, key: str, data_root: Path, *, stop: Callable[[], bool], rank_launch: RankLaunch | None = None
+) -> Outcome:
     """A stage as an executor runs it: from where it stands to its end, unless it is asked to stop between steps.
 
     A training with a file ``lingers`` in its folder waits half-way for that, but not for ever.

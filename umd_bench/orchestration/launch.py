@@ -19,7 +19,7 @@ from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.config.launch.ray import RayConfig
 from umd_bench.config.sweep.resolve import Trial
 from umd_bench.config.trial.data import DataConfig
-from umd_bench.orchestration.executors.contract import RUN_STAGE, Executor
+from umd_bench.orchestration.executors.contract import Executor
 from umd_bench.orchestration.executors.registry import check_settings, start_executor
 from umd_bench.orchestration.fusion.executor import fusing
 from umd_bench.orchestration.fusion.policy import choose, why_apart
@@ -29,6 +29,7 @@ from umd_bench.orchestration.monitor.live import Display
 from umd_bench.orchestration.preflight import check_trials, check_weights, prepare_data
 from umd_bench.orchestration.retry import take_up_retried
 from umd_bench.orchestration.scheduler import CANCELLED, Progress, Runner
+from umd_bench.orchestration.stage_process.entry_point import RUN_STAGE
 from umd_bench.store import RunDir, StageState
 from umd_bench.store.files import require_writable
 
@@ -99,7 +100,7 @@ def execute(
     if grow is None:
         workers = min(workers, len(missing))
     sizes = _fused(missing, site, workers, console) if grow is None else {}
-    inner = _start(missing, site, workers, stage=RUN_UNIT if sizes else RUN_STAGE)
+    inner = _start(missing, site, workers, entry_point=RUN_UNIT if sizes else RUN_STAGE)
     executor = fusing(site.results, inner, sizes) if sizes else inner
     try:
         on_start()
@@ -171,7 +172,7 @@ def _check_site(site: Site, threads: int, devices: frozenset[int]) -> None:
     check_settings(site.executor, site.cluster, site.ray, threads=threads, devices=devices)
 
 
-def _start(missing: Sequence[Node], site: Site, workers: int, stage: str = RUN_STAGE) -> Executor:
+def _start(missing: Sequence[Node], site: Site, workers: int, entry_point: str = RUN_STAGE) -> Executor:
     threads = max(node.spec.resources.threads for node in missing)
     devices = max(node.spec.devices for node in missing)
     on_cpus = site.ray.gpus is None and all(node.spec.resources.device == "cpu" for node in missing)
@@ -183,7 +184,7 @@ def _start(missing: Sequence[Node], site: Site, workers: int, stage: str = RUN_S
         threads=threads,
         devices=devices,
         cluster=site.cluster,
-        stage=stage,
+        entry_point=entry_point,
         ray=site.ray.model_copy(update={"gpus": 0.0}) if on_cpus else site.ray,  # what computes on CPUs asks for no GPU
     )
 

@@ -37,7 +37,7 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> list[StageSpec]:
 def start(root: Path, specs: list[StageSpec], on: str = "inline", size: int = 3) -> Executor:
     shape = shape_of(specs[0])
     assert shape is not None
-    inner = start_executor(on, root, data_root(), workers=1, threads=1, stage=RUN_UNIT)
+    inner = start_executor(on, root, data_root(), workers=1, threads=1, entry_point=RUN_UNIT)
     return fusing(root, inner, {shape: size})
 
 

@@ -13,10 +13,10 @@ from orchestration.small_units import END, diverging, prepare, seeds_of_one_shap
 
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.data.packs.pack import data_root
-from umd_bench.orchestration.executors.contract import Outcome
 from umd_bench.orchestration.fusion import run_fused
 from umd_bench.orchestration.fusion.run_fused import run_stages, run_unit
 from umd_bench.orchestration.fusion.units import Unit
+from umd_bench.orchestration.stage_process.entry_point import Outcome
 from umd_bench.orchestration.stage_process.run_stage import run_stage
 from umd_bench.store import RunDir, StageState, stage_state
 

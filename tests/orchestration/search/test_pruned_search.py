@@ -201,7 +201,7 @@ def looking_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_in_the_commands_own_process_a_training_makes_way_too_and_is_ended_where_it_is_pruned(
     tmp_path: Path, whole: tuple[Path, SearchRecord]
 ) -> None:
-    executor = inline.InlineExecutor(tmp_path, tmp_path, stage="orchestration.stepping:run_here")
+    executor = inline.InlineExecutor(tmp_path, tmp_path, entry_point="orchestration.stepping:run_here")
     record, progress = run_on(executor, tmp_path, load(tmp_path, MEDIAN))
     assert record == whole[1]
     assert progress.failures == {}
@@ -215,7 +215,7 @@ def test_in_the_commands_own_process_a_training_makes_way_too_and_is_ended_where
 @pytest.mark.usefixtures("looking_at_every_step")
 def test_an_error_of_the_search_while_a_stage_runs_is_the_commands_and_not_the_stages(tmp_path: Path) -> None:
     pruner = "search.pruner={kind: median, metric: pretrain.losss, direction: minimise}"
-    executor = inline.InlineExecutor(tmp_path, tmp_path, stage="orchestration.stepping:run_here")
+    executor = inline.InlineExecutor(tmp_path, tmp_path, entry_point="orchestration.stepping:run_here")
     with pytest.raises(UserError, match="'losss' is not there: expected one of loss of pretrain"):
         run_on(executor, tmp_path, load(tmp_path, pruner, space=ONLY_RATES))
     assert all(RunDir(tmp_path, at.name).failure() is None for at in (tmp_path / "stages").iterdir())

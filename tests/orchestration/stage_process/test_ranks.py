@@ -25,7 +25,6 @@ from umd_bench.data.packs.pack import data_root
 from umd_bench.engine.training import parallel
 from umd_bench.engine.training.parallel import RankLost
 from umd_bench.orchestration import launch
-from umd_bench.orchestration.executors.contract import Outcome, RankLaunch
 from umd_bench.orchestration.executors.jobs import job_main
 from umd_bench.orchestration.executors.jobs.records import Batch, Jobs
 from umd_bench.orchestration.executors.registry import start_executor
@@ -33,6 +32,7 @@ from umd_bench.orchestration.graph import build_graph
 from umd_bench.orchestration.launch import Site
 from umd_bench.orchestration.scheduler import Progress, Runner
 from umd_bench.orchestration.stage_process import ranks
+from umd_bench.orchestration.stage_process.entry_point import Outcome, RankLaunch
 from umd_bench.orchestration.stage_process.run_stage import run_stage
 from umd_bench.store import RunDir, StageState, stage_state
 from umd_bench.store.files import write_yaml
@@ -271,7 +271,7 @@ def test_a_rank_that_does_not_come_is_lost_in_bounded_time(
     run = prepared(tmp_path, trial)
     told: list[str] = []
     with pytest.raises(RankLost, match="rank 1 of 2 did not come within"):
-        run_stage(tmp_path, run.key, data_root(), beside=RankLaunch("127.0.0.1", told.append, 2))
+        run_stage(tmp_path, run.key, data_root(), rank_launch=RankLaunch("127.0.0.1", told.append, 2))
     assert told[0].startswith("127.0.0.1:")
     assert stage_state(run) is StageState.INTERRUPTED
     with pytest.raises(RankLost, match="rank 0 is not at"):
@@ -289,7 +289,7 @@ def test_a_rank_that_is_killed_while_all_join_is_lost_in_bounded_time(
 
     begun = time.monotonic()
     with pytest.raises(RankLost, match="gone or silent"):
-        run_stage(tmp_path, run.key, data_root(), beside=RankLaunch("127.0.0.1", come_and_go, 2))
+        run_stage(tmp_path, run.key, data_root(), rank_launch=RankLaunch("127.0.0.1", come_and_go, 2))
     assert time.monotonic() - begun < DEADLINE_SECONDS
     assert stage_state(run) is StageState.INTERRUPTED
 
@@ -358,7 +358,7 @@ def test_ranks_that_were_started_run_the_stage_whatever_number_was_asked_for_sin
         started.append(ranks._start(address, 1, tmp_path / "rank-1.log", 1))
 
     try:
-        assert run_stage(tmp_path, run.key, data_root(), beside=RankLaunch("127.0.0.1", announce, 2)) is Outcome.DONE
+        assert run_stage(tmp_path, run.key, data_root(), rank_launch=RankLaunch("127.0.0.1", announce, 2)) is Outcome.DONE
         assert started[0].wait(DEADLINE_SECONDS) == 0
     finally:
         for process in started:
@@ -372,7 +372,7 @@ def test_a_job_for_one_device_starts_no_others(trial: Trial, tmp_path: Path, mon
     monkeypatch.setattr(ranks, "JOIN_SECONDS", 1.0)
     run = prepared(tmp_path, trial)
     told: list[str] = []
-    assert run_stage(tmp_path, run.key, data_root(), beside=RankLaunch("127.0.0.1", told.append, 1)) is Outcome.DONE
+    assert run_stage(tmp_path, run.key, data_root(), rank_launch=RankLaunch("127.0.0.1", told.append, 1)) is Outcome.DONE
     assert told == []
     assert not list(run.path.glob("attempt-1/rank-*.log"))
     assert (run.result() or {})["environment"]["world_size"] == 1

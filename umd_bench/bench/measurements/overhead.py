@@ -22,11 +22,11 @@ from umd_bench.config.errors import UserError
 from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.config.sweep.resolve import load_trial
 from umd_bench.config.trial.stage_spec import StageSpec
-from umd_bench.orchestration.executors.contract import Outcome, RankLaunch
 from umd_bench.orchestration.executors.registry import start_executor
 from umd_bench.orchestration.graph import Node
 from umd_bench.orchestration.monitor.live import Display
 from umd_bench.orchestration.scheduler import Runner
+from umd_bench.orchestration.stage_process.entry_point import Outcome, RankLaunch
 from umd_bench.orchestration.stage_process.run_stage import carry_out, environment
 from umd_bench.store import Attempt, RunDir, StageState
 from umd_bench.store.files import write_json
@@ -82,7 +82,7 @@ def measure_overhead(
         direct = _direct(root / "direct", specs[: min(stages, 50)])
         progress(f"starting {executor}")
         started = time.perf_counter()
-        running = start_executor(executor, root, root, workers=workers, threads=1, cluster=cluster, stage=NO_OP)
+        running = start_executor(executor, root, root, workers=workers, threads=1, cluster=cluster, entry_point=NO_OP)
         try:
             warm, rest = _nodes(specs[:workers]), _nodes(specs[workers:])
             for nodes in (warm, rest):
@@ -100,7 +100,7 @@ def measure_overhead(
 
 
 def no_op(
-    root: Path, key: str, data_root: Path, *, stop: Callable[[], bool] = lambda: False, beside: RankLaunch | None = None
+    root: Path, key: str, data_root: Path, *, stop: Callable[[], bool] = lambda: False, rank_launch: RankLaunch | None = None
 ) -> Outcome:
     """A stage without its work: what :func:`umd_bench.orchestration.stage_process.run_stage.run_stage` does around it."""
     run = RunDir(root, key)

@@ -21,30 +21,18 @@ run directory, and the runner reads it there. Its promises:
 8. ``close`` ends and frees everything the executor started; ``detach`` frees what this process holds and lets the jobs go on
    where they can. Either may be called twice, and after the other.
 9. ``slots`` is how many stages it takes at a time, running or queued; what is beyond that is the runner's to hold back.
-10. A stage on several devices has one process for each; an executor that starts them itself says so by ``beside``, whose number
-   holds whatever was asked for since, and otherwise the first starts the others on its machine. One that is lost ends the
-   stage's attempt as ``died``.
+10. A stage on several devices has one process for each; an executor that starts them itself passes a
+   :class:`~umd_bench.orchestration.stage_process.entry_point.RankLaunch`, whose size applies even if another number was
+   requested since; otherwise rank 0 starts the others on its machine. A rank that is lost ends the attempt as ``died``.
 11. A stage runs with its own ``resources.threads`` on every executor, so its bits do not depend on where it ran.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol, runtime_checkable
-
-RUN_STAGE = "umd_bench.orchestration.stage_process.run_stage:run_stage"
-
-
-class Outcome(StrEnum):
-    """How ``run_stage`` came back."""
-
-    DONE = "done"
-    FAILED = "failed"
-    STOPPED = "stopped"  # on request, its state saved
-    BUSY = "busy"  # another process owns the stage
+from typing import Protocol, runtime_checkable
 
 
 class EndReason(StrEnum):
@@ -80,19 +68,6 @@ class Ended:
     key: str
     reason: EndReason | None = None
     message: str = ""
-
-
-@dataclass(frozen=True)
-class RankLaunch:
-    """Ranks that were started beside this process: the name by which they reach it, and how they are told the address.
-
-    ``size`` is how many there are, this one included: the stage runs on so many devices, also where another command has asked
-    for another number since they were started.
-    """
-
-    host: str
-    announce: Callable[[str], None]
-    size: int
 
 
 class Executor(Protocol):
@@ -132,12 +107,3 @@ class InCallersThread(Protocol):
     """
 
     between_steps: Callable[[], None]
-
-
-def stage_function(name: str) -> Callable[..., Any]:
-    """The function ``package.module:name`` that runs a stage: (results folder, key, data folder, stop=, beside=) -> anything.
-
-    ``beside`` is given in a job of Slurm, and by Ray.
-    """
-    module, _, attribute = name.partition(":")
-    return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]

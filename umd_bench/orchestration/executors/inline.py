@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from umd_bench.orchestration.executors.contract import RUN_STAGE, Ended, EndReason, stage_function
+from umd_bench.orchestration.executors.contract import Ended, EndReason
+from umd_bench.orchestration.stage_process.entry_point import RUN_STAGE, load_entry_point
 from umd_bench.orchestration.stage_process.stdout import copied_to_the_terminal, output_set_aside
 
 LOOK_SECONDS = 0.5  # between two looks around while a stage runs
@@ -23,9 +24,9 @@ class InlineExecutor:
     name = "inline"
     slots = 1
 
-    def __init__(self, root: Path, data_root: Path, *, stage: str = RUN_STAGE) -> None:
+    def __init__(self, root: Path, data_root: Path, *, entry_point: str = RUN_STAGE) -> None:
         self._root, self._data_root = root, data_root
-        self._run = stage_function(stage)
+        self._run = load_entry_point(entry_point)
         self._queue: deque[str] = deque()
         self._cancelled: list[str] = []
         self._stopping = False

@@ -12,8 +12,9 @@ from pathlib import Path
 from umd_bench.config.errors import UserError, one_of
 from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.config.launch.ray import RayConfig
-from umd_bench.orchestration.executors.contract import RUN_STAGE, Executor
+from umd_bench.orchestration.executors.contract import Executor
 from umd_bench.orchestration.executors.jobs.queue_contract import Queue
+from umd_bench.orchestration.stage_process.entry_point import RUN_STAGE
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class StartOptions:
         threads: CPU threads of a stage.
         devices: The most devices that one stage takes.
         cluster: What a job requests; for Slurm and submitit's local jobs.
-        stage: The function that runs a stage, as ``package.module:name``.
+        entry_point: The function that runs a stage, as ``package.module:name``.
         ray: Which Ray, and how many GPUs a stage takes of it.
     """
 
@@ -37,7 +38,7 @@ class StartOptions:
     threads: int
     devices: int = 1
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    stage: str = RUN_STAGE
+    entry_point: str = RUN_STAGE
     ray: RayConfig = field(default_factory=RayConfig)
 
 
@@ -69,7 +70,7 @@ class Entry:
 def _start_inline(options: StartOptions) -> Executor:
     from umd_bench.orchestration.executors.inline import InlineExecutor
 
-    return InlineExecutor(options.root, options.data_root, stage=options.stage)
+    return InlineExecutor(options.root, options.data_root, entry_point=options.entry_point)
 
 
 def _start_ray(options: StartOptions) -> Executor:
@@ -82,7 +83,7 @@ def _start_ray(options: StartOptions) -> Executor:
         threads=options.threads,
         devices=options.devices,
         config=options.ray,
-        stage=options.stage,
+        entry_point=options.entry_point,
     )
 
 
@@ -127,7 +128,7 @@ def _start_jobs(options: StartOptions, queue: Queue) -> Executor:
         options.cluster,
         threads=options.threads,
         devices=options.devices,
-        stage=options.stage,
+        entry_point=options.entry_point,
     )
 
 
@@ -160,7 +161,7 @@ def start_executor(
     threads: int,
     devices: int = 1,
     cluster: ClusterConfig | None = None,
-    stage: str = RUN_STAGE,
+    entry_point: str = RUN_STAGE,
     ray: RayConfig | None = None,
 ) -> Executor:
     """Start the executor of this name (see :class:`StartOptions`).
@@ -168,5 +169,7 @@ def start_executor(
     Raises :class:`UserError` for an unknown name and for settings that the executor refuses.
     """
     check_name(name)
-    options = StartOptions(root, data_root, workers, threads, devices, cluster or ClusterConfig(), stage, ray or RayConfig())
+    options = StartOptions(
+        root, data_root, workers, threads, devices, cluster or ClusterConfig(), entry_point, ray or RayConfig()
+    )
     return EXECUTORS[name].start(options)

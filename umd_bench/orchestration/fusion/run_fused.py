@@ -18,8 +18,8 @@ import torch
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.data.packs.pack import Pack, open_data
 from umd_bench.engine.fusion.fused_loop import Ending, Job, standing_together, train_fused
-from umd_bench.orchestration.executors.contract import Outcome, RankLaunch
 from umd_bench.orchestration.fusion.units import Unit, is_unit
+from umd_bench.orchestration.stage_process.entry_point import Outcome, RankLaunch
 from umd_bench.orchestration.stage_process.run_stage import (
     conclude,
     environment,
@@ -34,11 +34,11 @@ from umd_bench.store.run import Attempt, RunDir, StageBusy
 
 
 def run_unit(
-    root: Path, key: str, data_root: Path, *, stop: Callable[[], bool] = lambda: False, beside: RankLaunch | None = None
+    root: Path, key: str, data_root: Path, *, stop: Callable[[], bool] = lambda: False, rank_launch: RankLaunch | None = None
 ) -> dict[str, Outcome]:
     """Run the stages of a unit, on one device, as one, or the stage where ``key`` is one; the outcome of each by key."""
     if not is_unit(key):
-        return {key: run_stage(root, key, data_root, stop=stop, beside=beside)}
+        return {key: run_stage(root, key, data_root, stop=stop, rank_launch=rank_launch)}
     unit = Unit(root, key)
     return run_stages(root, unit.keys, data_root, stop=lambda key: stop() or unit.is_asked_to_stop(key))
 

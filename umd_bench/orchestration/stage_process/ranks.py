@@ -30,7 +30,7 @@ from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.data.packs.pack import open_data
 from umd_bench.engine.training.loop import NonFiniteError, Stopped, follow, pick_device
 from umd_bench.engine.training.parallel import Group, RankLost
-from umd_bench.orchestration.executors.contract import RankLaunch
+from umd_bench.orchestration.stage_process.entry_point import RankLaunch
 from umd_bench.store.run import Attempt, RunDir
 
 LOOPBACK = "127.0.0.1"
@@ -52,7 +52,7 @@ class RankFailed(Exception):  # noqa: N818 - another rank's error, told here
 
 @contextmanager
 def together(
-    spec: StageSpec, attempt: Attempt, data_root: Path, *, stop: Callable[[], bool], beside: RankLaunch | None
+    spec: StageSpec, attempt: Attempt, data_root: Path, *, stop: Callable[[], bool], rank_launch: RankLaunch | None
 ) -> Iterator[Group | None]:
     """The group of the stage's devices, with this process as rank 0; None for a stage on one device.
 
@@ -64,20 +64,20 @@ def together(
         yield None
         return
     size, device = spec.devices, device_of(spec.resources.device, 0)
-    if beside is None and device.type == "cuda" and torch.cuda.device_count() < size:
+    if rank_launch is None and device.type == "cuda" and torch.cuda.device_count() < size:
         raise FieldError("resources.devices", size, f"expected at most {torch.cuda.device_count()}, the GPUs to be seen here")
-    host = LOOPBACK if beside is None else beside.host
+    host = LOOPBACK if rank_launch is None else rank_launch.host
     store = TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=JOIN_SECONDS))
     store.set(_STAGE, _told(spec, attempt.run, data_root))
     address = f"{host}:{store.port}"
     started: dict[int, subprocess.Popen[bytes]] = {}
     patience = 0.0  # with ranks that wait for this one, which will not come
     try:
-        if beside is None:
+        if rank_launch is None:
             for rank in range(1, size):
                 started[rank] = _start(address, rank, attempt.path / f"rank-{rank}.log", spec.resources.threads)
         else:
-            beside.announce(address)
+            rank_launch.announce(address)
         _wait_for_all(store, size, started, stop)
         store.set(_ALL, "")
         with _joined(store, 0, size, device, loopback=host == LOOPBACK) as group:

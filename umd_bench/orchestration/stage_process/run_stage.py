@@ -35,7 +35,7 @@ from umd_bench.engine.training.loop import NonFiniteError, Stopped, TrainResult,
 from umd_bench.engine.training.parallel import Group, RankLost
 from umd_bench.evaluation.probes.probe_stage import run_probe
 from umd_bench.evaluation.samples.generate_stage import run_generate
-from umd_bench.orchestration.executors.contract import Outcome, RankLaunch
+from umd_bench.orchestration.stage_process.entry_point import Outcome, RankLaunch
 from umd_bench.orchestration.stage_process.provenance import commit
 from umd_bench.orchestration.stage_process.ranks import RankFailed, together
 from umd_bench.orchestration.stage_process.stdout import kept_output
@@ -46,17 +46,17 @@ Ranks = AbstractContextManager[Group | None]
 
 
 def run_stage(
-    root: Path, key: str, data_root: Path, *, stop: Callable[[], bool] = lambda: False, beside: RankLaunch | None = None
+    root: Path, key: str, data_root: Path, *, stop: Callable[[], bool] = lambda: False, rank_launch: RankLaunch | None = None
 ) -> Outcome:
     """Run the stage of ``root/stages/<key>`` unless it has a result and every snapshot asked for, or an owner at work.
 
     ``stop`` is asked between steps; a stage that is stopped has its state saved and goes on from there next time. One on
-    several devices finds its other ranks through ``beside``, or starts them here; when one is lost, raises :class:`RankLost`.
+    several devices meets its other ranks through ``rank_launch``, or starts them here; raises :class:`RankLost` if one is lost.
     """
     run = RunDir(root, key)
     if run.result() is not None and not run.lacks(run.config().snapshots):
         return Outcome.DONE
-    return carry_out(run, lambda attempt: stage_result(run, attempt, data_root, stop, beside))
+    return carry_out(run, lambda attempt: stage_result(run, attempt, data_root, stop, rank_launch))
 
 
 def carry_out(run: RunDir, work: Callable[[Attempt], dict[str, Any]]) -> Outcome:
@@ -89,10 +89,10 @@ def conclude(attempt: Attempt, work: Callable[[], dict[str, Any]]) -> Outcome:
 
 
 def stage_result(
-    run: RunDir, attempt: Attempt, data_root: Path, stop: Callable[[], bool], beside: RankLaunch | None = None
+    run: RunDir, attempt: Attempt, data_root: Path, stop: Callable[[], bool], rank_launch: RankLaunch | None = None
 ) -> dict[str, Any]:
     """Work of an attempt at a stage of any kind, by itself: its result."""
-    spec = run.config() if beside is None else run.config().on(beside.size)
+    spec = run.config() if rank_launch is None else run.config().on(rank_launch.size)
     torch.set_num_threads(spec.resources.threads)
     here = environment(spec)
     write_json(attempt.path / "environment.json", here)
@@ -100,7 +100,7 @@ def stage_result(
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
-    joined = together(spec, attempt, data_root, stop=stop, beside=beside)
+    joined = together(spec, attempt, data_root, stop=stop, rank_launch=rank_launch)
     metrics, facts, cost, exact = _work(run, spec, pack, attempt, stop, joined)
     seconds = {"seconds": time.perf_counter() - started, **cost}
     return result_record(attempt, spec, pack, here, metrics=metrics, facts=facts, cost=seconds, exact=exact)

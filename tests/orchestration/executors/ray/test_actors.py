@@ -12,10 +12,10 @@ from orchestration.small import write_small
 from umd_bench.config.launch.ray import RayConfig
 from umd_bench.config.sweep.resolve import load_sweep
 from umd_bench.orchestration import launch
-from umd_bench.orchestration.executors.contract import RUN_STAGE, RankLaunch
 from umd_bench.orchestration.executors.ray import actors as ray_actors
 from umd_bench.orchestration.graph import build_graph
 from umd_bench.orchestration.launch import Site
+from umd_bench.orchestration.stage_process.entry_point import RUN_STAGE, RankLaunch
 
 GPUS = 8
 
@@ -84,8 +84,8 @@ def test_a_ray_whose_actors_cannot_be_made_is_ended(tmp_path: Path, monkeypatch:
 def test_a_word_to_stop_that_comes_late_stops_no_later_try_of_the_stage(tmp_path: Path) -> None:
     asked: list[bool] = []
 
-    def note(*_: object, stop: Callable[[], bool], beside: RankLaunch) -> None:
-        assert beside.size == 1  # said for one device too, whatever the run directory says by then
+    def note(*_: object, stop: Callable[[], bool], rank_launch: RankLaunch) -> None:
+        assert rank_launch.size == 1  # said for one device too, whatever the run directory says by then
         asked.append(stop())
 
     worker = ray_actors._Worker(str(tmp_path), str(tmp_path), RUN_STAGE)

@@ -18,11 +18,12 @@ from pathlib import Path
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.launch.cluster import ClusterConfig
-from umd_bench.orchestration.executors.contract import RUN_STAGE, Ended, EndReason
+from umd_bench.orchestration.executors.contract import Ended, EndReason
 from umd_bench.orchestration.executors.frozen_code import code_folder, freeze_code
 from umd_bench.orchestration.executors.jobs.packed_job import JOB_MODULE
 from umd_bench.orchestration.executors.jobs.queue_contract import JobStatus, Queue, Unreachable
 from umd_bench.orchestration.executors.jobs.records import Batch, Claim, Jobs, new_name
+from umd_bench.orchestration.stage_process.entry_point import RUN_STAGE
 from umd_bench.store import RunDir, parent_done
 
 LOOK_SECONDS = 0.2  # between two looks at the batches' folders within one poll
@@ -43,12 +44,12 @@ class SubmititExecutor:
         *,
         threads: int,
         devices: int = 1,
-        stage: str = RUN_STAGE,
+        entry_point: str = RUN_STAGE,
     ) -> None:
         self.name = queue.name
         self.slots = cluster.max_submitted if queue.capacity is None else queue.capacity * cluster.pack
         self.root, self._data_root, self._queue, self._cluster = root.resolve(), data_root.resolve(), queue, cluster
-        self._threads, self._devices, self._stage = threads, devices, stage
+        self._threads, self._devices, self._entry_point = threads, devices, entry_point
         self._jobs = Jobs(self.root)
         self._waiting: dict[str, str | None] = {}  # key -> key of the stage that must end well first
         self._live: dict[str, Claim] = {}
@@ -171,7 +172,7 @@ class SubmititExecutor:
             tasks=tasks,
             root=str(self.root),
             data_root=str(self._data_root),
-            stage=self._stage,
+            stage=self._entry_point,
             code=str(self._code),
             minutes=self._cluster.time,
             signal_seconds=self._cluster.signal_seconds,

@@ -21,9 +21,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from umd_bench.orchestration.executors.contract import MAX_ATTEMPTS, EndReason, Outcome, RankLaunch, stage_function
+from umd_bench.orchestration.executors.contract import MAX_ATTEMPTS, EndReason
 from umd_bench.orchestration.executors.jobs.packed_job import WARNINGS, run_side_by_side
 from umd_bench.orchestration.executors.jobs.records import Batch, Jobs
+from umd_bench.orchestration.stage_process.entry_point import Outcome, RankLaunch, load_entry_point
 from umd_bench.store import RunDir, parent_done
 
 BUSY_SECONDS = 2.0  # between two looks at a stage that another life of this job still owns
@@ -127,7 +128,7 @@ def _life() -> str:
     return f"{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT', '0')}"
 
 
-def _beside(jobs: Jobs, batch: Batch) -> RankLaunch | None:
+def _rank_launch(jobs: Jobs, batch: Batch) -> RankLaunch | None:
     """The processes that Slurm started beside this one, if any; elsewhere a stage on several devices starts its own."""
     if batch.executor != "slurm":
         return None
@@ -171,11 +172,12 @@ def _run(jobs: Jobs, batch: Batch, task: int, key: str, warned: Warned) -> bool:
         jobs.end(batch.name, key, EndReason.ORPHANED, "its parent left no result")
         return False
     outcome = Outcome.BUSY
-    beside = _beside(jobs, batch)
-    more = {} if beside is None else {"beside": beside}
+    rank_launch = _rank_launch(jobs, batch)
     while outcome is Outcome.BUSY and not warned.stop(key):
         try:
-            outcome = stage_function(batch.stage)(run.root, key, Path(batch.data_root), stop=lambda: warned.stop(key), **more)
+            outcome = load_entry_point(batch.stage)(
+                run.root, key, Path(batch.data_root), stop=lambda: warned.stop(key), rank_launch=rank_launch
+            )
         except Exception as error:
             traceback.print_exc()
             jobs.end(batch.name, key, EndReason.DIED, f"{type(error).__name__}: {error}")

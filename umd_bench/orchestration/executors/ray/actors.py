@@ -21,9 +21,10 @@ import ray
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.launch.ray import RayConfig
-from umd_bench.orchestration.executors.contract import RUN_STAGE, Ended, EndReason, RankLaunch, stage_function
+from umd_bench.orchestration.executors.contract import Ended, EndReason
 from umd_bench.orchestration.executors.frozen_code import code_folder, freeze_code
 from umd_bench.orchestration.executors.ray.cluster import OwnRay, Ray, RunningRay, what_there_is
+from umd_bench.orchestration.stage_process.entry_point import RUN_STAGE, RankLaunch, load_entry_point
 from umd_bench.store import RunDir
 
 LOOK_SECONDS = 0.2  # between two looks at what may be lost
@@ -35,8 +36,8 @@ BROKEN_STARTS = 3  # actors in a row that could not begin
 class _Worker:
     """The actor: a process with torch imported, one stage at a time, and a second thread that hears ``stop``."""
 
-    def __init__(self, root: str, data_root: str, stage: str) -> None:
-        self._run, self._root, self._data_root = stage_function(stage), Path(root), Path(data_root)
+    def __init__(self, root: str, data_root: str, entry_point: str) -> None:
+        self._run, self._root, self._data_root = load_entry_point(entry_point), Path(root), Path(data_root)
         self._stopped: dict[int, threading.Event] = {}
         self._addresses: dict[int, queue.SimpleQueue[str]] = {}
 
@@ -56,8 +57,8 @@ class _Worker:
         stop = self._stopped.setdefault(call, threading.Event()).is_set
         try:
             # Of one, too: what runs has the devices that were asked for when it was submitted, whatever is asked for since.
-            beside = RankLaunch(ray.util.get_node_ip_address(), self._told(call).put, size)
-            self._run(self._root, key, self._data_root, stop=stop, beside=beside)
+            rank_launch = RankLaunch(ray.util.get_node_ip_address(), self._told(call).put, size)
+            self._run(self._root, key, self._data_root, stop=stop, rank_launch=rank_launch)
         finally:
             del self._stopped[call]
             if size > 1:
@@ -105,11 +106,11 @@ class RayExecutor:
         threads: int,
         devices: int = 1,
         config: RayConfig | None = None,
-        stage: str = RUN_STAGE,
+        entry_point: str = RUN_STAGE,
     ) -> None:
         config = config or RayConfig()
         self._root = root.resolve()
-        self._arguments = (str(self._root), str(data_root.resolve()), stage)
+        self._arguments = (str(self._root), str(data_root.resolve()), entry_point)
         self._threads, self._devices = threads, devices
         self._queue: deque[str] = deque()
         self._running: dict[Any, tuple[str, Any, int]] = {}
