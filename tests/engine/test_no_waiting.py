@@ -27,12 +27,13 @@ from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import AugmentConfig, OptimConfig
 from umd_bench.data.batches.batches import Batches
 from umd_bench.data.packs.pack import Pack
+from umd_bench.engine.device import deterministic_kernels
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
 from umd_bench.engine.diffusion.schedules import SCHEDULES
 from umd_bench.engine.networks.auto_encoder import AutoEncoder
 from umd_bench.engine.networks.initialise import build_model
 from umd_bench.engine.samplers import SAMPLERS, generate
-from umd_bench.engine.training.loop import same_bits_every_time, training_step
+from umd_bench.engine.training.loop import training_step
 from umd_bench.engine.training.state import TrainingState
 from umd_bench.store.run import RunDir
 
@@ -195,7 +196,7 @@ def test_what_waits_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_on_a_gpu_torch_sees_no_synchronisation_in_a_step(resident: bool, pack: Pack) -> None:
     spec = training(optim=OptimConfig(ema=True), augment=AugmentConfig(crop_area_min=0.5, flip=True), precision="bf16")
     with ExitStack() as stack:
-        stack.enter_context(same_bits_every_time(GPU))
+        stack.enter_context(deterministic_kernels(GPU))
         state, batches, process = stepping(spec, pack, GPU, resident=resident)
         generator = torch.Generator(GPU)
         training_step(state, spec, process, generator, *batches.at(0))  # libraries start, moments are made

@@ -42,7 +42,7 @@ def bench_data_verb(
     from umd_bench.config.documents.validation import validate
     from umd_bench.config.errors import FieldError, one_of
     from umd_bench.config.trial.data import DataConfig
-    from umd_bench.orchestration.stage_process.run_stage import device_name
+    from umd_bench.engine.device import device_name
 
     if device not in ("auto", "cpu", "cuda"):
         raise FieldError("--device", device, one_of(("auto", "cpu", "cuda")))

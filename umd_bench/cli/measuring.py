@@ -27,7 +27,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the numbers as J
 def here(device: str, threads: int | None) -> tuple[torch.device, Machine]:
     """The device that is asked for, and the machine's facts as they are before anything is measured."""
     from umd_bench.bench.timing.machine import device_here, machine_facts
-    from umd_bench.orchestration.stage_process.run_stage import device_name
+    from umd_bench.engine.device import device_name
 
     where = device_here(device)
     return where, machine_facts(where, threads, device_name(device))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.config.launch.ray import RayConfig
 from umd_bench.config.sweep.resolve import Trial
 from umd_bench.config.trial.data import DataConfig
+from umd_bench.machine import usable_cores
 from umd_bench.orchestration.executors.contract import Executor
 from umd_bench.orchestration.executors.registry import check_settings, start_executor
 from umd_bench.orchestration.fusion.executor import fusing
@@ -145,7 +145,7 @@ def side_by_side(stages: Sequence[Node], site: Site) -> int:
         return 1
     threads = max(node.spec.resources.threads for node in stages)
     devices = max(node.spec.devices for node in stages)
-    here = max(1, _cores() // (threads * devices))
+    here = max(1, usable_cores() // (threads * devices))
     return site.workers or (here if site.ray.address is None else MOST_ACTORS)
 
 
@@ -199,10 +199,6 @@ def _refuse_other_data(root: Path, node: Node, digests: dict[DataConfig, str]) -
             f"results in {root} were made from another {data.name!r} (digest {theirs}, here {ours}): "
             "give another results folder, or the data folder they were made with"
         )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

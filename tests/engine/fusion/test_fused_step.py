@@ -20,8 +20,9 @@ from umd_bench.config.trial.trial import Resources
 from umd_bench.data.packs.pack import Pack
 from umd_bench.engine.fusion.fused_loop import Ending, standing_together, train_fused
 from umd_bench.engine.fusion.stacked_optim import Rows, stack_for
-from umd_bench.engine.training.loop import NonFiniteError, Stopped, TrainResult, train
+from umd_bench.engine.training.loop import Stopped, TrainResult, train
 from umd_bench.engine.training.snapshot import load_snapshot
+from umd_bench.engine.training.state import NonFiniteError
 from umd_bench.store.run import RunDir
 
 END = BATCH * STEPS

@@ -19,11 +19,13 @@ from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import CorruptionConfig, OptimConfig
 from umd_bench.config.trial.trial import Resources
 from umd_bench.data.packs.pack import Pack
+from umd_bench.engine.device import pick_device
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
 from umd_bench.engine.networks.initialise import build_model
 from umd_bench.engine.training import loop
-from umd_bench.engine.training.loop import NonFiniteError, Stopped, TrainResult, pick_device, train
+from umd_bench.engine.training.loop import Stopped, TrainResult, train
 from umd_bench.engine.training.snapshot import load_snapshot, restore_model
+from umd_bench.engine.training.state import NonFiniteError
 from umd_bench.store.run import RunDir
 
 END = BATCH * STEPS

@@ -20,9 +20,10 @@ from engine.small_runs import BATCH, STEPS, made_up_pack, run_of
 from engine.two_ranks import KEPT, STEPS_OF, WAIT, after, gradients, run_all
 
 from umd_bench.config.errors import FieldError
-from umd_bench.engine.training.loop import NonFiniteError, Stopped, TrainResult, train
+from umd_bench.engine.training.loop import Stopped, TrainResult, train
 from umd_bench.engine.training.parallel import RankLost, share_of
 from umd_bench.engine.training.snapshot import load_snapshot
+from umd_bench.engine.training.state import NonFiniteError
 from umd_bench.store.run import RunDir
 
 END = BATCH * STEPS

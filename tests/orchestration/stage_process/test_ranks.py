@@ -327,7 +327,7 @@ def test_every_device_of_a_stage_is_counted_when_cores_are_divided(
         asked.append((workers, devices))
 
     monkeypatch.setattr(launch, "start_executor", started)
-    monkeypatch.setattr(launch, "_cores", lambda: 8)
+    monkeypatch.setattr(launch, "usable_cores", lambda: 8)
     nodes = list(build_graph(tmp_path, [trial]).values())
     site = Site(tmp_path, tmp_path)
     for stages in (nodes, [node for node in nodes if node.name == "probe"]):

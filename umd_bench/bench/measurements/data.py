@@ -29,8 +29,9 @@ from umd_bench.data.batches.batches import Batches
 from umd_bench.data.batches.device_rows import fits
 from umd_bench.data.packs.manifest import Manifest, images_file, labels_file
 from umd_bench.data.packs.pack import Pack, open_data
+from umd_bench.engine.device import pick_device
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
-from umd_bench.engine.training.loop import pick_device, training_step
+from umd_bench.engine.training.loop import training_step
 from umd_bench.engine.training.state import TrainingState
 from umd_bench.store.run import RunDir
 

@@ -6,12 +6,12 @@ import os
 import platform
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import torch
 
 from umd_bench.config.errors import FieldError, one_of
-from umd_bench.engine.training.loop import pick_device
+from umd_bench.engine.device import pick_device
+from umd_bench.machine import cpu_flags, usable_cores
 
 DEVICES = ("auto", "cpu", "cuda")
 FLAGS = ("amx_tile", "amx_bf16", "avx512_bf16", "avx512f", "avx2", "sve", "bf16")  # what decides how fast matrix products are
@@ -68,7 +68,7 @@ def machine_facts(device: torch.device, threads: int | None, device_name: str) -
         device=device.type,
         device_name=device_name,
         flags=_flags(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=usable_cores(),
         threads=torch.get_num_threads(),
         torch=torch.__version__,
         python=platform.python_version(),
@@ -79,9 +79,5 @@ def machine_facts(device: torch.device, threads: int | None, device_name: str) -
 
 def _flags() -> tuple[str, ...]:
     """Those of :data:`FLAGS` that Linux lists for the first processor; none on other systems."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ()
-    listed = next((set(line.split(":", 1)[1].split()) for line in lines if line.startswith(("flags", "Features"))), set())
+    listed = cpu_flags()
     return tuple(flag for flag in FLAGS if flag in listed)

@@ -6,7 +6,6 @@ Hugging Face data set, and its pack says all that is known of it.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from umd_bench.data.readers.huggingface import is_huggingface, read_huggingface
 from umd_bench.data.readers.imagenet import read_imagenet
 from umd_bench.data.readers.picture_list import Album, Collection, share_of_each_class
 from umd_bench.data.readers.pictures import RESIZES
+from umd_bench.machine import usable_cores
 
 # read(folder of the raw files, share of a data set in one piece to test on) -> its pictures, listed.
 Reader = Callable[[Path, float | None], Collection]
@@ -89,15 +89,10 @@ def pack_data(
     listed(
         f"{', '.join(f'{len(album):,} {split}' for split, album in splits.items())}, {len(found.class_names)} classes{remark}"
     )
-    with decoder(size, options.resize, options.workers or available_cores()) as pictures:
+    with decoder(size, options.resize, options.workers or usable_cores()) as pictures:
         rows = {split: pictures.rows(album, options.on_corrupt) for split, album in splits.items()}
         write_pack(target, draft, rows, inputs=found.inputs, progress=progress)
     return Pack(target, read_manifest(target))
-
-
-def available_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _checked_folder(name: str, folder: Path | None, root: Path) -> Path:

@@ -18,22 +18,14 @@ from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import TrainStage
 from umd_bench.data.batches.batches import Batches
 from umd_bench.data.packs.pack import Pack
+from umd_bench.engine.device import deterministic_kernels, pick_device
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
 from umd_bench.engine.fusion.fused_step import FusedStages, Member
 from umd_bench.engine.networks.flops import flops_per_image
 from umd_bench.engine.training.checkpoint import newest_checkpoint, remove_checkpoints
-from umd_bench.engine.training.loop import (
-    CHECKPOINTS,
-    RECORDS,
-    NonFiniteError,
-    Stopped,
-    TrainResult,
-    pick_device,
-    resume,
-    same_bits_every_time,
-)
+from umd_bench.engine.training.loop import CHECKPOINTS, RECORDS, Stopped, TrainResult, resume
 from umd_bench.engine.training.snapshot import publish_snapshot, snapshot_outcome
-from umd_bench.engine.training.state import TrainingState
+from umd_bench.engine.training.state import NonFiniteError, TrainingState
 from umd_bench.store.run import Attempt
 
 Ending = TrainResult | Exception
@@ -69,7 +61,7 @@ def train_fused(
     if not all(may_fuse(jobs[0][0], spec) for spec, _ in jobs):
         raise ValueError(f"stages of different shapes cannot be trained as one: {[spec.key for spec, _ in jobs]}")
     device = pick_device(jobs[0][0].resources.device)
-    with same_bits_every_time(device):
+    with deterministic_kernels(device):
         _train(members_of(jobs, pack, device), ended, stop)
 
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import nn
 
+from umd_bench.machine import cpu_lines
 from umd_bench.store.files import require_writable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -100,10 +101,10 @@ def _keep_work() -> None:
 
 def _processor() -> str:
     """Eight hex digits of what decides which instructions a compiler may use: architecture, processor, its flags."""
-    words = [platform.machine(), torch.backends.cpu.get_cpu_capability()]
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        words += [next((line for line in lines if line.startswith(name)), "") for name in ("model name", "flags", "Features")]
-    except OSError:
-        words.append(platform.processor())
-    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:8]
+    facts = [platform.machine(), torch.backends.cpu.get_cpu_capability()]
+    lines = cpu_lines()
+    if lines:
+        facts += [next((line for line in lines if line.startswith(name)), "") for name in ("model name", "flags", "Features")]
+    else:
+        facts.append(platform.processor())
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:8]

@@ -7,21 +7,21 @@ step, so a run that was killed anywhere goes on to the same bits on the same kin
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from umd_bench.config.errors import FieldError, UserError
+from umd_bench.config.errors import UserError
 from umd_bench.config.seeds import derive_seed
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import TrainStage
 from umd_bench.data.batches.batches import Batches
 from umd_bench.data.packs.pack import Pack
+from umd_bench.engine.device import deterministic_kernels, pick_device
 from umd_bench.engine.diffusion.corruption import draw_noise
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
 from umd_bench.engine.diffusion.objective import umd_loss
@@ -37,20 +37,8 @@ from umd_bench.engine.training.compiling import own_graphs
 from umd_bench.engine.training.optim import clip_grad_norm, learning_rate, set_learning_rate
 from umd_bench.engine.training.parallel import Group
 from umd_bench.engine.training.snapshot import publish_snapshot, snapshot_outcome
-from umd_bench.engine.training.state import NonFiniteError, TrainingState
+from umd_bench.engine.training.state import TrainingState
 from umd_bench.store.run import Attempt, RunDir
-
-__all__ = [
-    "NonFiniteError",
-    "Stopped",
-    "TrainResult",
-    "follow",
-    "pick_device",
-    "resume",
-    "same_bits_every_time",
-    "train",
-    "training_step",
-]
 
 RECORDS = 100  # metrics events a stage
 CHECKPOINTS = 10  # a stage, unless its config says how often
@@ -71,14 +59,6 @@ class TrainResult:
     images_per_second: float
     resumed_from: int | None  # nimg of the checkpoint, None for a start from the beginning
     exact: bool  # nothing was resumed under another device kind, torch version, number of threads or of devices
-
-
-def pick_device(name: str) -> torch.device:
-    """``auto`` is cuda where there is one; ``cuda`` without one raises :class:`FieldError`."""
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise FieldError("resources.device", name, "expected auto or cpu, since no CUDA device is to be seen here")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
 def train(
@@ -104,7 +84,7 @@ def train(
         group.hand_out(json.dumps(missing).encode())
     if missing:
         device = pick_device(spec.resources.device) if group is None else group.device
-        with same_bits_every_time(device), own_graphs() if spec.resources.compile else nullcontext():
+        with deterministic_kernels(device), own_graphs() if spec.resources.compile else nullcontext():
             state = TrainingState(spec, stage, facts, attempt.run, device, 1 if group is None else group.size)
             resumed_from = resume(state, attempt, at_most=missing[0])
             if group is not None:
@@ -134,7 +114,7 @@ def follow(spec: StageSpec, pack: Pack, run: RunDir, group: Group, *, stop: Call
     missing = json.loads(group.hand_out(None))
     if not missing:
         return
-    with same_bits_every_time(group.device), own_graphs() if spec.resources.compile else nullcontext():
+    with deterministic_kernels(group.device), own_graphs() if spec.resources.compile else nullcontext():
         state = TrainingState(spec, stage, pack.manifest, run, group.device, group.size)
         checkpoint = unpack_checkpoint(group.hand_out(None))
         group.any(checkpoint.fingerprint != state.fingerprint())
@@ -270,18 +250,3 @@ def _hand_out(state: TrainingState, attempt: Attempt, group: Group) -> None:
     if group.any(False):
         state.exact = False
         attempt.event("warning", message="the devices of this stage are not of one kind: the result is not exact")
-
-
-@contextmanager
-def same_bits_every_time(device: torch.device) -> Iterator[None]:
-    """On CUDA, take deterministic kernels where there are any (the fused attention's backward pass, above all)."""
-    if device.type != "cuda":
-        yield
-        return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS picks its algorithms by it when it starts
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(mode=True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(mode=before)

@@ -20,7 +20,7 @@ from umd_bench.config.trial.probe_stage import ProbeStage
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.data.datasets import data_facts
 from umd_bench.data.packs.pack import Pack
-from umd_bench.engine.training.loop import pick_device
+from umd_bench.engine.device import pick_device
 from umd_bench.evaluation.probes.knn import knn_accuracies
 from umd_bench.evaluation.probes.linear_probe import linear_probe
 from umd_bench.evaluation.probes.representation import FOLDER, Index, Pixels, Representation, Table

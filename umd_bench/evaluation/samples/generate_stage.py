@@ -22,11 +22,11 @@ from umd_bench.data.datasets import data_facts
 from umd_bench.data.packs.pack import Pack, images_of
 from umd_bench.data.packs.sharded_array import ShardedArray
 from umd_bench.data.vae import Decode, decoder_of
+from umd_bench.engine.device import pick_device
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
 from umd_bench.engine.families import Sampled
 from umd_bench.engine.samplers import SAMPLERS, generate
 from umd_bench.engine.training.compiling import compile_model, own_graphs
-from umd_bench.engine.training.loop import pick_device
 from umd_bench.engine.training.snapshot import restore_sampled
 from umd_bench.evaluation.extractors.loading import load_extractor
 from umd_bench.evaluation.extractors.registry import check_extractor

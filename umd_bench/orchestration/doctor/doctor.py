@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import socket
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from umd_bench.config.errors import UserError
 from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.data.datasets import SOURCES
 from umd_bench.data.packs.pack import open_pack
+from umd_bench.machine import usable_cores
 from umd_bench.orchestration.doctor.finding import Finding
 from umd_bench.orchestration.doctor.folders import examine_folder, examine_locks, examine_sharing
 from umd_bench.orchestration.doctor.node_probe import probe_node
@@ -82,7 +82,7 @@ def _versions() -> Iterator[Finding]:
 
 
 def _device() -> Iterator[Finding]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = usable_cores()
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
         yield Finding("pass", f"{cores} cores, CUDA devices: {names}")

@@ -18,6 +18,7 @@ from typing import Any
 import filelock
 
 import umd_bench
+from umd_bench.machine import usable_cores
 from umd_bench.store.files import link_new, read_json, write_json
 
 SEEN_SECONDS = 15.0  # for which its own lock is held, for the command to run into
@@ -53,7 +54,7 @@ def _facts(asked: dict[str, Any]) -> dict[str, Any]:
         "host": platform.node(),
         "node": os.environ.get("SLURMD_NODENAME", ""),
         "versions": versions(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "free": {path: shutil.disk_usage(path).free for path in asked.get("folders", []) if Path(path).is_dir()},
         "missing": [path for path in asked.get("folders", []) if not Path(path).is_dir()],
         "gpus": _gpus(),

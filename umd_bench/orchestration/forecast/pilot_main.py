@@ -28,10 +28,11 @@ from umd_bench.config.trial.train_stage import TrainStage
 from umd_bench.data.datasets import data_facts
 from umd_bench.data.packs.pack import Pack, open_data
 from umd_bench.data.vae import decoder_of
+from umd_bench.engine.device import pick_device
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
 from umd_bench.engine.families import empty_model
 from umd_bench.engine.samplers import generate
-from umd_bench.engine.training.loop import Stopped, pick_device, train
+from umd_bench.engine.training.loop import Stopped, train
 from umd_bench.engine.training.snapshot import publish_snapshot, restore_sampled
 from umd_bench.evaluation.extractors.loading import load_extractor
 from umd_bench.evaluation.probes.probe_stage import run_probe

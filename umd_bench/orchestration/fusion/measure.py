@@ -106,7 +106,7 @@ def _side_by_side(request: str, workers: int) -> list[float]:
 
 def _about(group: Alike, workers: int) -> dict[str, Any]:
     """All that the gain depends on; the clean images say whether matrix products have equal rows."""
-    from umd_bench.orchestration.stage_process.run_stage import device_name
+    from umd_bench.engine.device import device_name
 
     first = group.specs[0]
     clean = [spec.stage.n_clean for spec in group.specs[: group.size] if isinstance(spec.stage, TrainStage)]
@@ -132,9 +132,10 @@ def ratios_of(specs: list[StageSpec], data_root: Path, *, seconds: float = SECON
     import torch
 
     from umd_bench.data.packs.pack import open_data
+    from umd_bench.engine.device import deterministic_kernels, pick_device
     from umd_bench.engine.fusion.fused_loop import members_of
     from umd_bench.engine.fusion.fused_step import FusedStages
-    from umd_bench.engine.training.loop import pick_device, same_bits_every_time, training_step
+    from umd_bench.engine.training.loop import training_step
 
     torch.set_num_threads(specs[0].resources.threads)
     pack, device = open_data(specs[0].reads, data_root), pick_device(specs[0].resources.device)
@@ -155,7 +156,7 @@ def ratios_of(specs: list[StageSpec], data_root: Path, *, seconds: float = SECON
             sides.append(members_of(jobs, pack, device))
         fused, apart = FusedStages(sides[0]), sides[1]
         ratios: list[float] = []
-        with same_bits_every_time(device):
+        with deterministic_kernels(device):
             until = time.perf_counter() + seconds
             while len(ratios) < 2 or time.perf_counter() < until:
                 begun = clock()

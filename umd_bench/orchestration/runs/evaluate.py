@@ -25,9 +25,9 @@ from umd_bench.config.trial.trial import TrialConfig
 from umd_bench.data.datasets import data_facts
 from umd_bench.data.packs.pack import open_data
 from umd_bench.data.vae import decoder_of, rounded
+from umd_bench.engine.device import pick_device
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
 from umd_bench.engine.samplers import generate
-from umd_bench.engine.training.loop import pick_device
 from umd_bench.engine.training.snapshot import restore_sampled
 from umd_bench.evaluation.extractors.registry import INCEPTION, extractor_for
 from umd_bench.evaluation.samples.grids import draw_grid, grid_rows

@@ -25,7 +25,7 @@ from umd_bench.config.trial.data import DataConfig
 from umd_bench.config.trial.generate_stage import GenerateStage
 from umd_bench.data.datasets import data_facts
 from umd_bench.data.packs.pack import Pack, open_data
-from umd_bench.engine.training.loop import pick_device
+from umd_bench.engine.device import pick_device
 from umd_bench.evaluation.extractors.loading import Extractor, Features, load_extractor
 from umd_bench.evaluation.extractors.registry import check_extractor, extractor_for
 from umd_bench.evaluation.samples.accumulator import SampleAccumulator

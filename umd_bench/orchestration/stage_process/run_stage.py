@@ -16,7 +16,6 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,11 @@ from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import ImportStage, TrainStage
 from umd_bench.data.datasets import data_facts
 from umd_bench.data.packs.pack import Pack, open_data
+from umd_bench.engine.device import device_name, pick_device
 from umd_bench.engine.published.layouts import run_import
-from umd_bench.engine.training.loop import NonFiniteError, Stopped, TrainResult, pick_device, train
+from umd_bench.engine.training.loop import Stopped, TrainResult, train
 from umd_bench.engine.training.parallel import Group, RankLost
+from umd_bench.engine.training.state import NonFiniteError
 from umd_bench.evaluation.probes.probe_stage import run_probe
 from umd_bench.evaluation.samples.generate_stage import run_generate
 from umd_bench.orchestration.stage_process.entry_point import Outcome, RankLaunch
@@ -178,12 +179,6 @@ def environment(spec: StageSpec) -> dict[str, Any]:
     }
 
 
-def device_name(device: str) -> str:
-    """The maker's name of the GPU or of the processor that ``resources.device`` picks here."""
-    picked = pick_device(device)
-    return torch.cuda.get_device_name(picked) if picked.type == "cuda" else _cpu_name()
-
-
 def _failure(error: Exception) -> Failure:
     """Classify an error; the fingerprint leaves out numbers and addresses, which differ between failures of one cause."""
     if isinstance(error, NonFiniteError):
@@ -205,15 +200,6 @@ def _failure(error: Exception) -> Failure:
         fingerprint=hashlib.sha256(cause.encode()).hexdigest()[:12],
         traceback="".join(traceback.format_exception(error)),
     )
-
-
-@cache
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _peak_memory() -> int:
