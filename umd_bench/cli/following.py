@@ -31,10 +31,10 @@ def logs(
 ) -> None:
     """Show what the stages of a trial, or one run, did last: metrics, warnings, failures, what the process printed."""
     from umd_bench.orchestration.monitor.logs import show_logs
-    from umd_bench.orchestration.monitor.lookup import find_stages
+    from umd_bench.orchestration.monitor.lookup import lookup_stages
 
     try:
-        show_logs(find_stages(results, what), typer.echo, lines=lines, follow=follow)
+        show_logs(lookup_stages(results, what), typer.echo, lines=lines, follow=follow)
     except KeyboardInterrupt:
         raise typer.Exit from None
 

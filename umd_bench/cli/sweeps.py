@@ -219,10 +219,10 @@ def cancel(
 ) -> None:
     """Take jobs back, and ask commands at work on a sweep to stop; what runs saves its state first."""
     from umd_bench.orchestration.detach import cancel_jobs
-    from umd_bench.orchestration.monitor.lookup import find_work
+    from umd_bench.orchestration.monitor.lookup import lookup_keys
     from umd_bench.store import cancel_request
 
-    sweep, keys = find_work(results, what)
+    sweep, keys = lookup_keys(results, what)
     if sweep is not None:
         cancel_request(results, sweep).touch()
     ended, busy = cancel_jobs(results, keys)

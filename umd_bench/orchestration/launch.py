@@ -25,7 +25,7 @@ from umd_bench.orchestration.fusion.executor import fusing
 from umd_bench.orchestration.fusion.policy import choose, why_apart
 from umd_bench.orchestration.fusion.units import RUN_UNIT
 from umd_bench.orchestration.graph import Node, build_graph
-from umd_bench.orchestration.monitor.live import Display
+from umd_bench.orchestration.monitor.live import LiveDisplay
 from umd_bench.orchestration.preflight import check_trials, check_weights, prepare_data
 from umd_bench.orchestration.retry import take_up_retried
 from umd_bench.orchestration.scheduler import CANCELLED, Progress, Runner
@@ -105,7 +105,7 @@ def execute(
     try:
         on_start()
         keys = {trial.id: [spec.key for spec in trial.specs.values()] for trial in trials}
-        with Display(console, site.results, keys, inner.slots) as display:
+        with LiveDisplay(console, site.results, keys, inner.slots) as display:
 
             def changed(progress: Progress) -> None:
                 take_up_retried(site.results, progress)

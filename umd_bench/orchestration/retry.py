@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from umd_bench.config.errors import UserError
-from umd_bench.orchestration.monitor.stage_status import Survey, expected, keys_of
+from umd_bench.orchestration.monitor.stage_status import StatusReader, first_names, stage_keys, wanted_statuses
 from umd_bench.orchestration.scheduler import Progress
 from umd_bench.store import Failure, RunDir, StageState, read_sweep
 
@@ -36,8 +36,8 @@ def retry(root: Path, sweep: str, *, state: str | None = None, fingerprint: str 
     but none so.
     """
     record = read_sweep(root, sweep)
-    stands = expected(record, Survey(root).look(keys_of(record)))  # what a search pruned is left as it is
-    failed = {key: stand.failure for key, stand in stands.items() if stand.failure is not None}
+    statuses = wanted_statuses(record, StatusReader(root).read(stage_keys(record)))  # what a search pruned is left as it is
+    failed = {key: status.failure for key, status in statuses.items() if status.failure is not None}
     wanted = {
         key: failure
         for key, failure in failed.items()
@@ -46,7 +46,7 @@ def retry(root: Path, sweep: str, *, state: str | None = None, fingerprint: str 
     if failed and not wanted:
         asked = " ".join(f"--{name} {value}" for name, value in (("state", state), ("fingerprint", fingerprint)) if value)
         raise UserError(f"{asked}: no stage of {sweep} has failed so; failures there: {_kinds(failed.values())}")
-    names = {key: (trial.id, name) for trial in reversed(record.trials) for name, key in trial.stages.items()}
+    names = first_names(record)
     return [Retried(*names[key], key, failure) for key, failure in wanted.items() if RunDir(root, key).retry()]
 
 

@@ -39,11 +39,11 @@ def test_more_workers_than_stages_are_refused(tmp_path: Path) -> None:
 
 def test_a_display_looks_at_the_stages_no_more_often_than_it_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = []
-    monkeypatch.setattr(live, "pulse", lambda root, node: looks.append(node.key) or live.Pulse())
+    monkeypatch.setattr(live, "read_stage_progress", lambda root, node: looks.append(node.key) or live.StageProgress())
     nodes = _nodes(_specs(5))
     for node in nodes.values():
         node.state = StageState.RUNNING
-    with live.Display(Console(file=io.StringIO()), tmp_path, {}, 1) as shown:
+    with live.LiveDisplay(Console(file=io.StringIO()), tmp_path, {}, 1) as shown:
         for _ in range(100):
             shown.show(Progress(nodes, reused=0))
     assert looks == []

@@ -15,7 +15,7 @@ from umd_bench.orchestration.executors.jobs.records import Batch, Claim, Jobs
 from umd_bench.orchestration.graph import sweep_record
 from umd_bench.orchestration.monitor import logs
 from umd_bench.orchestration.monitor.logs import show_logs
-from umd_bench.orchestration.monitor.lookup import find_stages
+from umd_bench.orchestration.monitor.lookup import lookup_stages
 from umd_bench.store import RunDir, write_sweep
 
 
@@ -35,24 +35,24 @@ def begun(root: Path, sweep: Sweep, trial: int = 0, stage: str = "pretrain") -> 
 
 def lines(root: Path, what: str, count: int = 100) -> list[str]:
     out: list[str] = []
-    show_logs(find_stages(root, what), out.append, lines=count, follow=False)
+    show_logs(lookup_stages(root, what), out.append, lines=count, follow=False)
     return out
 
 
 def test_a_run_is_found_by_the_beginning_of_its_key_and_a_trial_by_its_name(tmp_path: Path, sweep: Sweep) -> None:
     run = begun(tmp_path, sweep)
-    assert [found.run.key for found in find_stages(tmp_path, run.key[:6])] == [run.key]
+    assert [found.run.key for found in lookup_stages(tmp_path, run.key[:6])] == [run.key]
     for what in ("mask_ratio=0.25,seed=0", "small/mask_ratio=0.25,seed=0"):
-        assert [found.name for found in find_stages(tmp_path, what)] == list(sweep.trials[0].specs)
-    with pytest.raises(UserError, match=r"2 trials begin so, small/mask_ratio=0\.25,seed=0"):
-        find_stages(tmp_path, "mask_ratio=0.25")
+        assert [found.name for found in lookup_stages(tmp_path, what)] == list(sweep.trials[0].specs)
+    with pytest.raises(UserError, match=r"2 trials begin with it, small/mask_ratio=0\.25,seed=0"):
+        lookup_stages(tmp_path, "mask_ratio=0.25")
     with pytest.raises(UserError, match="no run and no trial"):
-        find_stages(tmp_path, "nothing")
+        lookup_stages(tmp_path, "nothing")
 
 
 def test_a_trial_of_two_sweeps_with_the_same_stages_is_one(tmp_path: Path, sweep: Sweep) -> None:
     write_sweep(tmp_path, sweep_record(sweep).model_copy(update={"name": "again"}))
-    assert len(find_stages(tmp_path, "mask_ratio=0.25,seed=0")) == 5
+    assert len(lookup_stages(tmp_path, "mask_ratio=0.25,seed=0")) == 5
 
 
 def test_events_output_and_failures_are_told_in_words(tmp_path: Path, sweep: Sweep) -> None:
@@ -77,7 +77,7 @@ def test_events_output_and_failures_are_told_in_words(tmp_path: Path, sweep: Swe
         assert part in told
     assert "unfinished" not in told
     assert len(lines(tmp_path, run.key, 2)) == 2
-    assert lines(tmp_path, "mask_ratio=0.25,seed=1")[0].endswith("not begun yet")
+    assert lines(tmp_path, "mask_ratio=0.25,seed=1")[0].endswith("has not started yet")
 
 
 def test_following_goes_on_until_the_stage_is_done_and_repeats_nothing(tmp_path: Path, sweep: Sweep) -> None:
@@ -94,7 +94,7 @@ def test_following_goes_on_until_the_stage_is_done_and_repeats_nothing(tmp_path:
             succeed(run, 0)
 
     out: list[str] = []
-    show_logs(find_stages(tmp_path, run.key), out.append, lines=5, follow=True, sleep=sleep)
+    show_logs(lookup_stages(tmp_path, run.key), out.append, lines=5, follow=True, sleep=sleep)
     assert [line.split(" ", 4)[4] for line in out if "images" in line] == ["1 images", "2 images", "3 images"]
     assert out[-1].endswith("#2 done")
 
@@ -123,8 +123,8 @@ def test_what_a_stages_job_printed_is_told_and_no_other_jobs(tmp_path: Path, swe
         ),
         ("echo 'PENDING|Dependency|N/A|'", "7_1 waits in the queue (Dependency)"),
         ("echo 'RUNNING|None|2026-11-25T10:00:00|node3'", "7_1 is RUNNING on node3"),
-        ("exit 1", "7_1 was submitted, and nobody says how it is now"),
-        ("exec sleep 60", "7_1 was submitted, and nobody says how it is now"),
+        ("exit 1", "7_1 was submitted, and its state is unknown"),
+        ("exec sleep 60", "7_1 was submitted, and its state is unknown"),
     ],
 )
 def test_a_stage_that_waits_for_its_job_says_so_and_why(
@@ -139,10 +139,10 @@ def test_a_stage_that_waits_for_its_job_says_so_and_why(
             data_root=str(tmp_path), stage="a:b", code="", minutes=5, signal_seconds=5, threads=1,
         )
     )  # fmt: skip
-    assert lines(tmp_path, run.key) == [f"pretrain [{run.key}]: not begun yet; its submission is not confirmed"]
+    assert lines(tmp_path, run.key) == [f"pretrain [{run.key}]: has not started yet; the scheduler has not confirmed its job"]
     jobs.confirm("batch", ["7_0", "7_1"])
     (tmp_path / "squeue").write_text(f"#!/bin/sh\n{answer}\n")
     (tmp_path / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(logs, "QUEUE_SECONDS", 0.3)
-    assert lines(tmp_path, run.key) == [f"pretrain [{run.key}]: not begun yet; its job {said}"]
+    assert lines(tmp_path, run.key) == [f"pretrain [{run.key}]: has not started yet; its job {said}"]

@@ -14,7 +14,7 @@ from umd_bench.config.sweep.resolve import Sweep, load_sweep
 from umd_bench.orchestration.executors.contract import EndReason
 from umd_bench.orchestration.executors.jobs.records import Claim, Jobs
 from umd_bench.orchestration.graph import build_graph, sweep_record
-from umd_bench.orchestration.monitor.stage_status import Survey, status_json, trial_state
+from umd_bench.orchestration.monitor.stage_status import StatusReader, status_json, trial_state
 from umd_bench.orchestration.monitor.status import status_table
 from umd_bench.orchestration.scheduler import Runner
 from umd_bench.store import RunDir, StageState, write_sweep
@@ -68,10 +68,10 @@ def test_a_stage_at_work_is_running_and_a_dropped_one_interrupted(tmp_path: Path
     spec = sweep.trials[2].specs["pretrain"]
     run = RunDir(tmp_path, spec.key)
     run.prepare(spec)
-    survey = Survey(tmp_path)
+    reader = StatusReader(tmp_path)
     with run.begin():
-        assert survey.look([spec.key])[spec.key].state is StageState.RUNNING
-    assert survey.look([spec.key])[spec.key].state is StageState.INTERRUPTED
+        assert reader.read([spec.key])[spec.key].state is StageState.RUNNING
+    assert reader.read([spec.key])[spec.key].state is StageState.INTERRUPTED
 
 
 def test_a_look_changes_nothing_on_the_disk(tmp_path: Path, sweep: Sweep) -> None:

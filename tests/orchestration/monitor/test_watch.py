@@ -32,16 +32,16 @@ def prepared(root: Path, sweep: Sweep, trial: int, stage: str = "pretrain") -> R
 
 def test_a_view_counts_states_and_says_speed_time_left_and_failures(tmp_path: Path, sweep: Sweep) -> None:
     watcher = Watcher(tmp_path, "small")
-    assert watcher.look().counts == {StageState.NEW: 20}
+    assert watcher.view().counts == {StageState.NEW: 20}
     succeed(prepared(tmp_path, sweep, 1), 0)
     for trial in (2, 3):
         fail_with("it broke")(prepared(tmp_path, sweep, trial), 0)
     with prepared(tmp_path, sweep, 0).begin() as attempt:
         attempt.event("metrics", nimg=320, loss=0.5, images_per_second=64.0)
-        view = watcher.look()
+        view = watcher.view()
     (running,) = view.running
     assert (running.trial, running.stage) == (sweep.trials[0].id, "pretrain")
-    assert running.pulse.fraction == 0.5
+    assert running.progress.fraction == 0.5
     assert running.seconds_left == pytest.approx(320 / 64)
     assert summary(view) == "small: 1/20 stages done, 16 new, 1 running, 2 failed, 64 images/s"
     ((name, failure),) = view.failures
@@ -75,7 +75,7 @@ def test_ctrl_c_leaves_and_touches_nothing(tmp_path: Path, sweep: Sweep) -> None
     for terminal in (False, True):
         out = io.StringIO()
         watch(tmp_path, "small", Console(file=out, width=200, force_terminal=terminal), sleep=interrupt)
-        assert "what runs goes on" in out.getvalue()
+        assert "the sweep goes on" in out.getvalue()
     assert sorted(tmp_path.rglob("*")) == before
     with pytest.raises(UserError, match="no sweep"):
         watch(tmp_path, "other", Console(file=io.StringIO()))

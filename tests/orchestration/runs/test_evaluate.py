@@ -53,7 +53,7 @@ def test_a_trial_is_its_last_weights_or_those_after_the_colon(tmp_path: Path, tr
         ("nosuch", "no run and no trial"),
         ("nosuch:pretrain", "'nosuch:pretrain' is not accepted: no run and no trial"),
         (f"{TRIAL}:probe", "expected one of finetune, pretrain after the colon"),
-        ("mask_ratio=0", "2 trials begin so"),
+        ("mask_ratio=0", "2 trials begin with it"),
         ("mask_ratio=0.5,seed=0", "no training of the trial has begun"),
         ("probe", "it is a probe stage, expected a pretrain, finetune or import stage"),
     ],

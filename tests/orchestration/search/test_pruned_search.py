@@ -308,7 +308,7 @@ def test_what_was_pruned_is_seen_wherever_one_looks_and_is_not_waited_for(whole:
     assert told["pruned"] == len(pruned)
     assert sum(told["counts"].values()) == told["counts"]["done"]
     assert {t["id"]: t["pruned"] for t in told["trials"] if t["state"] == "pruned"} == pruned
-    assert Watcher(root, "small").look().complete
+    assert Watcher(root, "small").view().complete
     table = status_table(root, "small")
     rows = dict(zip(table.columns[0].cells, table.columns[1].cells, strict=True))
     assert {name: rows[name] for name in pruned} == {name: f"[dim]pruned at {100 * at:g}%[/]" for name, at in pruned.items()}

@@ -24,7 +24,7 @@ from umd_bench.config.sweep.resolve import load_trial
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.orchestration.executors.registry import start_executor
 from umd_bench.orchestration.graph import Node
-from umd_bench.orchestration.monitor.live import Display
+from umd_bench.orchestration.monitor.live import LiveDisplay
 from umd_bench.orchestration.scheduler import Runner
 from umd_bench.orchestration.stage_process.entry_point import Outcome, RankLaunch
 from umd_bench.orchestration.stage_process.run_stage import carry_out, environment
@@ -88,7 +88,7 @@ def measure_overhead(
             for nodes in (warm, rest):
                 begun = time.perf_counter()
                 trials = {node.trials[0]: [node.key] for node in nodes.values()}
-                with Display(Console(file=io.StringIO()), root, trials, running.slots) as display:
+                with LiveDisplay(Console(file=io.StringIO()), root, trials, running.slots) as display:
                     ended = Runner(root, nodes, running, on_change=display.show).run()
                 if not ended.complete:
                     raise UserError(f"only {ended.finished} of {len(nodes)} stages that do nothing left a result on {executor}")

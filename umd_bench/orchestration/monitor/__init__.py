@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs, and how runs are found by name.
+"""Shows the progress of sweeps and finds runs by name.
 
-In: run directories and job records. Out: tables and lines for the terminal.
+In: run directories, sweep records and job records, which are only read. Out: tables and lines for the terminal, and JSON.
 """

@@ -1,4 +1,4 @@
-"""From what a person types to stages: a run's key by its beginning, a sweep's trial by its name or the beginning of it."""
+"""From a name that a person types to stages: a run by the beginning of its key, a trial by its id or the beginning of it."""
 
 from __future__ import annotations
 
@@ -10,50 +10,52 @@ from pathlib import Path
 from umd_bench.config.errors import UserError
 from umd_bench.store import RunDir, list_sweeps, read_sweep
 
-SHOWN = 6  # candidates that an error lists
+MAX_CANDIDATES = 6  # that an error lists
 
 
 @dataclass(frozen=True)
-class Found:
-    """A stage and what it is called where it was found: its name in the trial, or its kind."""
+class NamedRun:
+    """A stage's run directory and the stage's name: that in its trial, or its kind if it was looked up by key."""
 
     name: str
     run: RunDir
 
 
-def find_stages(root: Path, what: str) -> list[Found]:
-    """The stages that ``what`` means: one run (a key or its beginning), or the stages of one trial, parents first.
+def lookup_stages(root: Path, what: str) -> list[NamedRun]:
+    """The stages that ``what`` names: one run by its key, or the stages of one trial, parents first.
 
-    A trial is named by its id, by the beginning of it where only one begins so, or as ``SWEEP/TRIAL``. Raises
-    :class:`UserError` where nothing or more than one thing is meant.
+    ``what`` is a run's key, a trial's id or ``SWEEP/TRIAL``, or the beginning of one of these. Raises :class:`UserError` if it
+    matches nothing, or more than one run or trial.
     """
     keys = sorted(key for key in _keys(root) if what and key.startswith(what))
     if len(keys) == 1:
         run = RunDir(root, keys[0])
-        return [Found(run.config().kind, run)]
+        return [NamedRun(run.config().kind, run)]
     if keys:
-        raise UserError(f"{what!r} is not accepted: {len(keys)} runs begin so, {', '.join(keys[:SHOWN])}; give more of it")
+        candidates = ", ".join(keys[:MAX_CANDIDATES])
+        raise UserError(f"{what!r} is not accepted: {len(keys)} runs begin with it, {candidates}; give more of the key")
     trials = dict(_trials(root, what))
     exact = {name: stages for name, stages in trials.items() if what in (name, name.partition("/")[2])}
-    # the same trial in two sweeps is the same stages
-    chosen = list({tuple(stages.values()): stages for stages in (exact or trials).values()}.values())
-    if len(chosen) > 1:
-        some = ", ".join(list(exact or trials)[:SHOWN])
-        raise UserError(f"{what!r} is not accepted: {len(chosen)} trials begin so, {some}; give more of it")
-    if not chosen:
+    # A trial that two sweeps share has the same stages in both, so it is one match.
+    matches = list({tuple(stages.values()): stages for stages in (exact or trials).values()}.values())
+    if len(matches) > 1:
+        candidates = ", ".join(list(exact or trials)[:MAX_CANDIDATES])
+        raise UserError(f"{what!r} is not accepted: {len(matches)} trials begin with it, {candidates}; give more of the name")
+    if not matches:
         raise UserError(
-            f"{what!r} is not accepted: no run and no trial in {root} begins so; "
+            f"{what!r} is not accepted: no run and no trial in {root} begins with it; "
             "`umd-bench status` lists sweeps, `umd-bench status SWEEP` trials, `umd-bench status SWEEP --keys` keys"
         )
-    return [Found(name, RunDir(root, key)) for name, key in chosen[0].items()]
+    return [NamedRun(name, RunDir(root, key)) for name, key in matches[0].items()]
 
 
-def find_work(root: Path, what: str) -> tuple[str | None, list[str]]:
-    """The keys that a sweep's name, or else what :func:`find_stages` takes, stands for, each once; and that sweep's name."""
+def lookup_keys(root: Path, what: str) -> tuple[str | None, list[str]]:
+    """A sweep's name and the keys of its stages, each once; if no sweep has that name, None and the keys of
+    :func:`lookup_stages`."""
     if what in list_sweeps(root):
         trials = read_sweep(root, what).trials
         return what, list(dict.fromkeys(key for trial in trials for key in trial.stages.values()))
-    return None, [found.run.key for found in find_stages(root, what)]
+    return None, [stage.run.key for stage in lookup_stages(root, what)]
 
 
 def _keys(root: Path) -> list[str]:
@@ -64,7 +66,7 @@ def _keys(root: Path) -> list[str]:
 
 
 def _trials(root: Path, what: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """``SWEEP/TRIAL`` and its stages of all trials that begin with ``what``."""
+    """``SWEEP/TRIAL`` and the stages of every trial whose id or ``SWEEP/TRIAL`` begins with ``what``."""
     for sweep in list_sweeps(root):
         for trial in read_sweep(root, sweep).trials:
             name = f"{sweep}/{trial.id}"

@@ -32,7 +32,7 @@ from umd_bench.engine.training.snapshot import restore_sampled
 from umd_bench.evaluation.extractors.registry import INCEPTION, extractor_for
 from umd_bench.evaluation.samples.grids import draw_grid, grid_rows
 from umd_bench.evaluation.samples.sample_files import SampleWriter
-from umd_bench.orchestration.monitor.lookup import Found, find_stages
+from umd_bench.orchestration.monitor.lookup import NamedRun, lookup_stages
 from umd_bench.store import RunDir, list_sweeps, read_sweep
 from umd_bench.store.files import require_writable, write_atomic
 
@@ -73,17 +73,17 @@ def find_run(root: Path, what: str) -> RunDir:
     return run
 
 
-def _stages_meant(root: Path, what: str) -> tuple[list[Found], str | None]:
+def _stages_meant(root: Path, what: str) -> tuple[list[NamedRun], str | None]:
     """The stages of a key or of a trial, and the one named after a colon; names of trials may have colons too."""
     trial, colon, stage = what.rpartition(":")
     try:
-        return find_stages(root, what), None
+        return lookup_stages(root, what), None
     except UserError as error:
         unknown = UserError(f"RUN = {error}")
     if not colon:
         raise unknown
     try:
-        return find_stages(root, trial), stage
+        return lookup_stages(root, trial), stage
     except UserError:
         raise unknown from None
 
