@@ -31,4 +31,4 @@ class Item:
     @property
     def command(self) -> str:
         """What makes the results."""
-        return f"umd-bench sweep sweeps/{self.sweep}.yaml"
+        return f"umd-bench sweep {self.sweep}"

@@ -68,9 +68,10 @@ def _frame(summary: Summary, table: Published) -> pd.DataFrame:
     for row in table.rows:
         cells = {"method": row.method, "published model": row.model}
         cells |= {f"published {HEADERS[name]}": _as_published(table, row, name) for name in names}
-        for arm in arms.get(row.method) or [None]:
-            place = {f"here: {axis}": MISSING if arm is None else axis_value(arm.axes[axis]) for axis in others}
-            rows.append(cells | place | _own(summary, arm))
+        own: list[Row | None] = [*arms.get(row.method, [])] or [None]
+        for one in own:
+            place = {f"here: {axis}": MISSING if one is None else axis_value(one.axes[axis]) for axis in others}
+            rows.append(cells | place | _own(summary, one))
     return pd.DataFrame(rows, dtype="string")
 
 

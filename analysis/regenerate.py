@@ -85,8 +85,9 @@ def _made(results: Path, out: Path, name: str, item: Item | None) -> Outcome:
             return Outcome(name, title, source, lacking=lacking)
         write_report(summary, results, out=out / name, title=title)
         drawn = heatmap(summary, item.map_y) if item and item.map_y else None
-        for kind in ("png", "pdf") if drawn else ():
-            write_atomic(out / name / f"map.{kind}", render(drawn, kind))
+        if drawn is not None:
+            for kind in ("png", "pdf"):
+                write_atomic(out / name / f"map.{kind}", render(drawn, kind))
         if item and item.published:
             page = published.beside(summary, [published.load(table) for table in item.published])
             write_atomic(out / name / "published.md", page.encode())

@@ -174,6 +174,7 @@ def test_the_version_is_one_line_and_does_not_import_torch(tmp_path: Path) -> No
 
 def test_help_names_every_verb(tmp_path: Path) -> None:
     text = run("--help", cwd=tmp_path).stdout
-    verbs = "sweep plan status table train sample evaluate score import export schema doctor data mlflow"
+    verbs = "sweep plan table paper status watch logs retry cancel train sample evaluate score import export schema doctor"
+    verbs += " data mlflow bench extractor"
     for verb in verbs.split():
         assert verb in text

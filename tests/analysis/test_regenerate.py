@@ -48,7 +48,7 @@ def test_every_sweep_that_is_there_is_made_and_the_others_name_their_command(
     assert main(["--results", str(made), "--out", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"mask_ratio: {tmp_path / 'mask_ratio'}"
-    assert lines[1] == f"r_t0: not made: {made} holds no results of it; `umd-bench sweep sweeps/r_t0.yaml` makes them"
+    assert lines[1] == f"r_t0: not made: {made} holds no results of it; `umd-bench sweep r_t0` makes them"
     made_here = [line for line in lines if ": not made: " not in line]
     assert made_here[1:] == [f"methods: {tmp_path / 'methods'}", f"own: {tmp_path / 'own'}", f"index: {tmp_path / 'README.md'}"]
     assert len(lines) - len(made_here) == len(ITEMS) - 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from umd_bench.cli.shared import ray_settings
+from umd_bench.cli.options import ray_settings
 from umd_bench.config.errors import UserError
 from umd_bench.orchestration.executors.ray.cluster import reachable
 

@@ -1,7 +1,8 @@
-"""The command line: one function per verb, no logic of its own.
+"""The command line: it reads options, calls the rooms below and prints; it decides nothing about results.
 
-Exit codes: 0 done, 1 a stage failed, 2 a mistake in what was asked for, 130 interrupted.
-Heavy libraries are imported inside the verbs, so that ``--help`` answers at once.
+``verbs/`` has one function per verb, ``bench/`` those of ``umd-bench bench``; both share ``options`` and ``run_sweep``.
+Exit codes: 0 done, 1 a stage failed, 2 a mistake in the command or a file, 130 interrupted. Heavy libraries are imported
+inside the verbs, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import sys
 import typer
 from rich.console import Console
 
-from umd_bench.cli import bench_whole, data, extractors, following, machine, runs, sweeps, tracking
+from umd_bench.cli import bench
+from umd_bench.cli.verbs import about, data, doctor, extractors, monitor, runs, sweeps, tracking
 from umd_bench.config.errors import UserError
 
 app = typer.Typer(
@@ -21,12 +23,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for verbs in (sweeps.app, following.app, runs.app, machine.app):
+for verbs in (sweeps.app, monitor.app, runs.app, about.app, doctor.app):
     app.add_typer(verbs)
-app.callback()(machine.options)
+app.callback()(about.options)
 app.add_typer(data.app, name="data")
 app.add_typer(tracking.app, name="mlflow")
-app.add_typer(bench_whole.app, name="bench")
+app.add_typer(bench.app, name="bench")
 app.add_typer(extractors.app, name="extractor")
 
 

@@ -11,7 +11,7 @@ from data.pictures import class_folders, write
 from typer.testing import CliRunner
 
 from umd_bench.cli import app
-from umd_bench.cli.packing import PackingProgress
+from umd_bench.cli.packing_progress import PackingProgress
 from umd_bench.config.errors import UserError
 from umd_bench.data.datasets import SOURCES
 from umd_bench.data.packing.images import PackOptions, pack_data
@@ -127,7 +127,7 @@ def test_a_mistake_is_one_line_and_exit_code_two(tmp_path: Path) -> None:
 
 def test_the_pace_leaves_out_what_was_there_before(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([0.0, 10.0, 50.0])
-    monkeypatch.setattr("umd_bench.cli.packing.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("umd_bench.cli.packing_progress.time.monotonic", lambda: next(now))
     with PackingProgress("pets") as shown:
         shown.update(Progress(done=1000, total=5000, resumed=1000, skipped=0))
         shown.update(Progress(done=3000, total=5000, resumed=1000, skipped=2))

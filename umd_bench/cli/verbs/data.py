@@ -1,4 +1,4 @@
-"""Verbs on data sets."""
+"""``umd-bench data``: verbs on data sets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from umd_bench.cli.shared import DataOption, SizeOption, console, folder_of_data
+from umd_bench.cli.console import console, print_line
+from umd_bench.cli.options import DataOption, SizeOption, folder_of_data
 
 if TYPE_CHECKING:
     from umd_bench.data.packs.listing import Listing
@@ -18,7 +19,7 @@ app = typer.Typer(help="Data sets: list, pack, verify.", no_args_is_help=True)
 
 @app.command("list")
 def data_list(data_root: DataOption = None) -> None:
-    """List the data sets, and which of them are packed where."""
+    """List the data sets, and the packs there are of each."""
     from rich.table import Table
 
     from umd_bench.data.packs.listing import list_data
@@ -32,42 +33,65 @@ def data_list(data_root: DataOption = None) -> None:
     for listing in list_data(root):
         table.add_row(*_row(listing))
     console.print(table, highlight=False)
-    console.print(f"packs lie in {root}", highlight=False, soft_wrap=True)
+    print_line(f"packs lie in {root}")
 
 
 @app.command("pack")
 def data_pack(
-    name: Annotated[str, typer.Argument(help="A data set's name (see data list), or a new one for a data set of your own.")],
-    root: Annotated[Path | None, typer.Option("--root", "--folder", help="Where its original files are.")] = None,
+    name: Annotated[str, typer.Argument(help="A data set's name (see `data list`), or a new name for a data set of your own.")],
+    root: Annotated[Path | None, typer.Option("--root", "--folder", help="Folder of the original files.")] = None,
     size: SizeOption = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "--data-root", envvar="UMD_BENCH_DATA", help="Data root (default: the user's cache)."),
+        typer.Option(
+            "--out", "--data-root", envvar="UMD_BENCH_DATA", help="Folder of packed data sets (default: in the user's cache)."
+        ),
     ] = None,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Decoding processes (default: one a core).")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes that decode images (default: one per core).")
+    ] = None,
     resize: Annotated[
-        str, typer.Option("--resize", help="antialiased, adm (as ADM and DiT) or aliased (as the official implementation).")
+        str,
+        typer.Option(
+            "--resize",
+            help="How images are scaled: antialiased, adm (as ADM and DiT do) or aliased (as the official code does).",
+        ),
     ] = "antialiased",
     on_corrupt: Annotated[
-        str, typer.Option("--on-corrupt", help="An image that cannot be read: refuse (stop there) or skip (leave it out).")
+        str, typer.Option("--on-corrupt", help="If an image cannot be read: refuse (stop) or skip (leave it out).")
     ] = "refuse",
     splits: Annotated[str | None, typer.Option("--splits", metavar="A,B", help="Pack these splits only.")] = None,
     test_share: Annotated[
-        float | None, typer.Option("--test-share", help="Of each class, where there are no splits yet (default: 0.2).")
+        float | None,
+        typer.Option(
+            "--test-share", help="Share of each class that becomes the test split, if the files have no splits (default: 0.2)."
+        ),
     ] = None,
-    image_column: Annotated[str | None, typer.Option("--image-column", help="Of a Hugging Face data set.")] = None,
-    label_column: Annotated[str | None, typer.Option("--label-column", help="Of a Hugging Face data set.")] = None,
-    licence: Annotated[str | None, typer.Option("--licence", help="Of a data set of your own, for the manifest.")] = None,
-    vae: Annotated[str | None, typer.Option("--vae", help="Latents too: a VAE's folder, or its name in the cache.")] = None,
-    vae_name: Annotated[str | None, typer.Option("--vae-name", help="What its latents are called (default: as it is).")] = None,
-    vae_precision: Annotated[str, typer.Option("--vae-precision", help="Of the encoder: fp32 or bf16.")] = "fp32",
-    device: Annotated[str, typer.Option("--device", help="Of the encoder: auto, cpu or cuda.")] = "auto",
+    image_column: Annotated[
+        str | None, typer.Option("--image-column", help="For a Hugging Face data set: the column of images.")
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option("--label-column", help="For a Hugging Face data set: the column of labels.")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--licence", help="For a data set of your own: its licence, recorded in the manifest.")
+    ] = None,
+    vae: Annotated[
+        str | None, typer.Option("--vae", help="Encode latents too, with this VAE: its folder, or its name in the cache.")
+    ] = None,
+    vae_name: Annotated[
+        str | None, typer.Option("--vae-name", help="Name of the latents' VAE in the pack (default: its own name).")
+    ] = None,
+    vae_precision: Annotated[
+        str, typer.Option("--vae-precision", help="Precision of the VAE's encoder: fp32 or bf16.")
+    ] = "fp32",
+    device: Annotated[str, typer.Option("--device", help="Device of the VAE's encoder: auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Turn a data set's original files into memory-mapped arrays; what was interrupted goes on.
+    """Pack a data set's original files into memory-mapped arrays. The same command continues an interrupted packing.
 
-    With --vae its images are then encoded into latents, which are a pack of their own.
+    With --vae the packed images are then encoded into latents, which become a second pack.
     """
-    from umd_bench.cli.packing import PackingProgress
+    from umd_bench.cli.packing_progress import PackingProgress
     from umd_bench.data.packing.images import PackOptions, pack_data
     from umd_bench.data.packs.pack import pack
 
@@ -103,11 +127,16 @@ def data_pack(
 
 @app.command("verify")
 def data_verify(
-    which: Annotated[str | None, typer.Argument(metavar="[NAME|FOLDER]", help="Default: every pack in the data root.")] = None,
+    which: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME|FOLDER]", help="A data set's name or a pack's folder (default: every pack in the data root)."
+        ),
+    ] = None,
     size: SizeOption = None,
     data_root: DataOption = None,
 ) -> None:
-    """Compare packed files with the sums in their manifests."""
+    """Compare packed files with the checksums in their manifests."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     from umd_bench.data.packs.listing import bytes_of, find_packs
@@ -121,7 +150,7 @@ def data_verify(
             verify(packed, progress=lambda done, task=task: bar.advance(task, done))  # type: ignore[misc]
             bar.remove_task(task)
             agrees = f"{packed.path}: every file agrees with its sum (digest {packed.manifest.digest[:12]})"
-            bar.console.print(agrees, highlight=False, soft_wrap=True)
+            print_line(agrees, on=bar.console)
 
 
 def _row(listing: Listing) -> tuple[str, ...]:
@@ -144,4 +173,4 @@ def _print_pack(packed: Pack) -> None:
     if "skipped" in manifest.notes:
         lines.append(manifest.notes["skipped"].replace(SKIPPED_FILE, str(packed.path / SKIPPED_FILE)))
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        print_line(line)

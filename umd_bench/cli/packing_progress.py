@@ -1,4 +1,4 @@
-"""How a packing is shown: a bar with images a second and the time left, or a line now and then where nobody watches."""
+"""The progress of a packing: on a terminal a bar with images per second and time left, elsewhere a line now and then."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from umd_bench.cli.shared import console
+from umd_bench.cli.console import console, print_line
 
 if TYPE_CHECKING:
     from umd_bench.data.packs.writer import Progress
 
-_LOG_EVERY_S = 30.0
+_LINE_EVERY_SECONDS = 30.0
 
 
 class PackingProgress:
@@ -26,7 +26,7 @@ class PackingProgress:
         self._bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._bar.add_task(name, total=None, pace="reading the list of images", start=False)
         self._started: float | None = None
-        self._said = time.monotonic()
+        self._last_line = time.monotonic()
 
     def __enter__(self) -> PackingProgress:
         self._bar.start()
@@ -38,11 +38,11 @@ class PackingProgress:
             self.line("interrupted: the same command goes on after the last finished shard")
 
     def line(self, text: str) -> None:
-        """Print a line of its own."""
-        self._bar.console.print(f"{self._name}: {text}", highlight=False, soft_wrap=True, markup=False)
+        """Print a line above the bar."""
+        print_line(f"{self._name}: {text}", on=self._bar.console)
 
     def update(self, progress: Progress) -> None:
-        """Show how far it is. The pace leaves out what an earlier packing had done."""
+        """Show how far the packing is. The pace counts only the images that this process packs."""
         now = time.monotonic()
         if self._started is None:
             self._started = now
@@ -50,8 +50,8 @@ class PackingProgress:
                 self.line(f"{progress.resumed:,} of {progress.total:,} images are there from an earlier packing")
         pace = _pace(progress, now - self._started)
         self._bar.update(self._task, total=progress.total, completed=progress.done, pace=pace)
-        if not console.is_terminal and now - self._said > _LOG_EVERY_S:
-            self._said = now
+        if not console.is_terminal and now - self._last_line > _LINE_EVERY_SECONDS:
+            self._last_line = now
             self.line(f"{progress.done:,} of {progress.total:,} images, {pace}")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from umd_bench.cli.shared import console
+from umd_bench.cli.console import console
 
 if TYPE_CHECKING:
     import torch

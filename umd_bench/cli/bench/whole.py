@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from umd_bench.cli.bench import app
-from umd_bench.cli.measuring import DeviceOption, JsonOption, Progress, RepeatsOption, ThreadsOption, here, show
-from umd_bench.cli.shared import DataOption, console
+from umd_bench.cli.bench.options import DeviceOption, JsonOption, Progress, RepeatsOption, ThreadsOption, here, show
+from umd_bench.cli.console import console
+from umd_bench.cli.options import DataOption
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
     Job = Callable[[Progress], Finding]
 
-__all__ = ["app"]
-
+app = typer.Typer()
 PAGE = Path("docs/performance.md")
 FIRST_STAGE_AIM, STAGE_AIM = 6000.0, 50.0  # milliseconds
 SIZES = (1, 10, 100, 1000, 10_000)  # trials, stages
@@ -99,7 +98,7 @@ def _everything(where: torch.device, machine: Machine) -> list[tuple[str, Job]]:
     from umd_bench.bench.measurements.probe import bench_probe
     from umd_bench.bench.measurements.sample import bench_sample
     from umd_bench.bench.measurements.train import bench_train, train_spec
-    from umd_bench.cli.shared import folder_of_data
+    from umd_bench.cli.options import folder_of_data
 
     def train(tier: str, model: str | None, batch: int | None, repeats: int) -> tuple[str, Job]:
         options = {"tier": tier, "model": model, "batch": batch, "repeats": repeats}
@@ -165,7 +164,7 @@ def _startup(
     """Processes and sweeps as they begin, and stages that do nothing on warm workers."""
     from umd_bench.bench.measurements.overhead import measure_overhead
     from umd_bench.bench.measurements.startup import Note, bench_startup, until_first_stage
-    from umd_bench.cli.shared import folder_of_data
+    from umd_bench.cli.options import folder_of_data
 
     begun = []
     for repeat in range(min(3, repeats)):

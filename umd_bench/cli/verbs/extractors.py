@@ -1,4 +1,4 @@
-"""Verbs on feature extractors."""
+"""``umd-bench extractor``: verbs on feature extractors."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ from typing import Annotated
 
 import typer
 
-from umd_bench.cli.shared import (
-    DataOption,
-    console,
-    folder_of_data,
-)
+from umd_bench.cli.console import console, print_line
+from umd_bench.cli.options import DataOption, folder_of_data
 from umd_bench.config.errors import UserError
 
-TABLE_WIDTH = 130  # characters a line below which the extractors' table is told in sentences
+TABLE_WIDTH = 130  # on a terminal with fewer columns, each extractor is a line of text instead of a row
 app = typer.Typer(help="Feature extractors: list, fetch, train.", no_args_is_help=True)
 
 
 @app.command("list")
 def extractor_list() -> None:
-    """List the feature extractors: what they read and give, and the hashes of their weights."""
+    """List the feature extractors: the images they take, their features, and the hashes of their weights."""
     from rich.table import Table
 
     from umd_bench.evaluation.extractors.catalogue import catalogue
@@ -34,13 +31,13 @@ def extractor_list() -> None:
         row = (entry.name, entry.dim, entry.takes, entry.data, entry.resize, weights, entry.licence)
         table.add_row(*row)
         if console.width < TABLE_WIDTH:
-            told = "; ".join(f"{column.header} {cell}" for column, cell in zip(table.columns[1:], row[1:], strict=True) if cell)
-            console.print(f"{entry.name}\n  {told}", highlight=False, markup=False, soft_wrap=True)
+            cells = zip(table.columns[1:], row[1:], strict=True)
+            print_line(f"{entry.name}\n  {'; '.join(f'{column.header} {cell}' for column, cell in cells if cell)}")
     if console.width >= TABLE_WIDTH:
         console.print(table, highlight=False, markup=False)
     for entry in entries:
         if entry.remark is not None and not entry.faulty:
-            console.print(f"{entry.name}: {entry.remark}", highlight=False, soft_wrap=True, markup=False)
+            print_line(f"{entry.name}: {entry.remark}")
     faults = [str(entry.remark) for entry in entries if entry.faulty]
     if faults:
         raise UserError("; ".join(faults))
@@ -48,12 +45,13 @@ def extractor_list() -> None:
 
 @app.command("fetch")
 def extractor_fetch(
-    name: Annotated[str, typer.Argument(help="inception-v3-compat.")],
+    name: Annotated[str, typer.Argument(help="The extractor: inception-v3-compat.")],
     address: Annotated[
-        str | None, typer.Option("--from", metavar="URL", help="A mirror of the file; its hash has to be the published one.")
+        str | None,
+        typer.Option("--from", metavar="URL", help="Download from this mirror; the file must have the published hash."),
     ] = None,
 ) -> None:
-    """Download an extractor's published weights. Nothing else ever downloads any."""
+    """Download an extractor's published weights. No other verb downloads weights."""
     from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
     from umd_bench.evaluation.extractors.registry import published_weights
@@ -68,17 +66,17 @@ def extractor_fetch(
             published.sha256,
             lambda done, total: progress.update(task, completed=done, total=total or None),
         )
-    console.print(f"{'fetched' if new else 'there already:'} {published.target}", highlight=False, soft_wrap=True)
+    print_line(f"{'fetched' if new else 'there already:'} {published.target}")
 
 
 @app.command("train")
 def extractor_train(
-    name: Annotated[str, typer.Argument(help="digits_cnn, fashion_cnn or emoji_cnn.")],
+    name: Annotated[str, typer.Argument(help="The extractor: digits_cnn, fashion_cnn or emoji_cnn.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the weights and their description.")],
     data_root: DataOption = None,
 ) -> None:
-    """Train a small classifier whose features a Fréchet distance can use. The committed weights were made by this command."""
+    """Train a small classifier for use as a feature extractor. The weights in the package were made by this command."""
     from umd_bench.evaluation.extractors.classifier import train_extractor
 
     train_extractor(name, out, folder_of_data(data_root))
-    console.print(f"wrote {out / name}.safetensors and its description", highlight=False)
+    print_line(f"wrote {out / name}.safetensors and its description")

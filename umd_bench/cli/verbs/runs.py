@@ -1,4 +1,4 @@
-"""Verbs on single trials and runs: train, look, evaluate, import, export."""
+"""Verbs on one trial or trained run: train, sample, evaluate and score, import and export weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from umd_bench.cli.shared import (
+from umd_bench.cli.console import console, print_line
+from umd_bench.cli.options import (
     RESULTS,
     ClusterOption,
     DataOption,
@@ -20,21 +21,21 @@ from umd_bench.cli.shared import (
     SizeOption,
     SlurmOption,
     TierOption,
-    console,
-    explain_and_exit,
     folder_of_data,
-    run_trial,
     site_of,
 )
+from umd_bench.cli.run_sweep import explain_and_exit, run_trial
 
 app = typer.Typer()
 
 Run = Annotated[
     str,
-    typer.Argument(help="A training stage's key or the beginning of it, or a trial (its last one; TRIAL:STAGE for another)."),
+    typer.Argument(
+        help="A training stage: its key or the beginning of it, or a trial's name (its last training; TRIAL:STAGE for another)."
+    ),
 ]
 ProfileOption = Annotated[
-    list[str] | None, typer.Option("--profile", help="An agreed way to score: umd-paper or adm-50k; may be repeated.")
+    list[str] | None, typer.Option("--profile", help="A scoring protocol: umd-paper or adm-50k; may be repeated.")
 ]
 
 
@@ -52,7 +53,7 @@ def train(
     results: ResultsOption = RESULTS,
     data_root: DataOption = None,
 ) -> None:
-    """Run one trial, all of its stages, and print what came out."""
+    """Run all stages of one trial, and print its metrics."""
     from umd_bench.config.sweep.resolve import load_trial
 
     site = site_of(
@@ -72,32 +73,38 @@ def train(
 def sample(
     run: Run,
     out: Annotated[
-        Path | None, typer.Option("--out", help="PNG file for the first ones (default: samples.png, none with --npz).")
+        Path | None,
+        typer.Option("--out", help="PNG file for a grid of the first images (default: samples.png; with --npz none)."),
     ] = None,
     npz: Annotated[
         Path | None,
-        typer.Option("--npz", help="File for all, as ADM's evaluation reads it: arr_0, uint8 [N, H, W, 3]."),
+        typer.Option("--npz", help="File for all images, as ADM's evaluation reads it: arr_0, uint8 [N, H, W, 3]."),
     ] = None,
-    n: Annotated[int, typer.Option("--n", min=2, help="How many images.")] = 100,
+    n: Annotated[int, typer.Option("--n", min=2, help="Images to draw.")] = 100,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Sampler steps.")] = 50,
-    cfg_scale: Annotated[float, typer.Option("--cfg-scale", min=0, help="Guidance; 1 is none.")] = 1.0,
+    cfg_scale: Annotated[
+        float, typer.Option("--cfg-scale", min=0, help="Scale of classifier-free guidance; 1 is no guidance.")
+    ] = 1.0,
     cfg_interval: Annotated[
-        tuple[float, float] | None, typer.Option("--cfg-interval", help="Guide between these two times only (default: always).")
+        tuple[float, float] | None,
+        typer.Option("--cfg-interval", help="Guide only between these two times t (default: always)."),
     ] = None,
-    eta: Annotated[float | None, typer.Option("--eta", help="ddim only: 0 deterministic, 1 ancestral (default: 1).")] = None,
+    eta: Annotated[
+        float | None, typer.Option("--eta", help="For ddim only: 0 is deterministic, 1 ancestral (default: 1).")
+    ] = None,
     sampler: Annotated[str, typer.Option("--sampler", help="ddim, euler, heun, dpmpp-2m, ddim-x0, ddim-official.")] = "ddim",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Sampling seed.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the sampling noise.")] = 0,
     results: ResultsOption = RESULTS,
     data_root: DataOption = None,
 ) -> None:
-    """Draw images from a trained run into one PNG grid, or all of them into a file that other evaluations read."""
+    """Draw images from a trained run: the first ones as a grid in a PNG file, or all of them in an .npz file."""
     from umd_bench.config.documents.document import Document
     from umd_bench.config.documents.validation import validate
     from umd_bench.config.trial.generate_stage import GenerateStage
     from umd_bench.orchestration.runs.evaluate import draw_samples
 
-    asked = {"n": n, "steps": steps, "cfg_scale": cfg_scale, "cfg_interval": cfg_interval, "eta": eta, "sampler": sampler}
-    settings = validate(GenerateStage, Document({"parent": "run", "extractor": "none", **asked}))
+    options = {"n": n, "steps": steps, "cfg_scale": cfg_scale, "cfg_interval": cfg_interval, "eta": eta, "sampler": sampler}
+    settings = validate(GenerateStage, Document({"parent": "run", "extractor": "none", **options}))
     grid = Path("samples.png") if out is None and npz is None else out
     draw_samples(results, run, grid, settings, seed, data_root=folder_of_data(data_root), npz=npz)
     for path in (grid, npz):
@@ -119,7 +126,10 @@ def evaluate(
     results: ResultsOption = RESULTS,
     data_root: DataOption = None,
 ) -> None:
-    """Probe a trained run and score its samples; --set probe.shots=[1,10] or probe.protocol=full or generate.n=1000."""
+    """Probe a trained run and score its samples, as its sweep does.
+
+    Change a setting by --set, as in probe.shots=[1,10], probe.protocol=full or generate.n=1000.
+    """
     from umd_bench.orchestration.runs.evaluate import evaluation_trial, left_out, sweeps_stages
 
     site = site_of(
@@ -136,26 +146,28 @@ def evaluate(
     trial = evaluation_trial(results, run, sets or [], profiles or [], followed)
     for kind, one in followed.items():
         if kind == "probe" or not profiles:
-            console.print(f"note: {kind} as in {one.trial}; --set changes a field", highlight=False, soft_wrap=True)
+            print_line(f"note: {kind} as in {one.trial}; --set changes a field")
     for note in left_out(trial, profiles or []):
-        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+        print_line(f"note: {note}")
     run_trial(trial, site, detach=detach)
 
 
 @app.command()
 def score(
-    samples: Annotated[Path, typer.Argument(help="An .npz (arr_0, uint8 [N, H, W, 3]), an .npy, or a folder of PNG files.")],
-    data: Annotated[str, typer.Option("--data", help="The data set they are samples of.")],
+    samples: Annotated[
+        Path, typer.Argument(help="An .npz file (arr_0, uint8 [N, H, W, 3]), an .npy file, or a folder of PNG files.")
+    ],
+    data: Annotated[str, typer.Option("--data", help="The data set that the samples imitate; its images are the reference.")],
     size: SizeOption = None,
     profiles: ProfileOption = None,
     extractors: Annotated[
         list[str] | None, typer.Option("--extractor", help="Feature extractor; may be repeated (default: the data set's own).")
     ] = None,
-    n: Annotated[int | None, typer.Option("--n", min=2, help="How many samples to score (default: the profile's).")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    n: Annotated[int | None, typer.Option("--n", min=2, help="Samples to score (default: the profile's number).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
     data_root: DataOption = None,
 ) -> None:
-    """Score a file of samples, whoever drew them, under every profile (or those named), a column each."""
+    """Score samples from any source: one column for each profile (default: every profile)."""
     import json
 
     from rich.progress import Progress
@@ -164,41 +176,49 @@ def score(
     from umd_bench.config.trial.data import DataConfig
     from umd_bench.orchestration.runs.score_file import score_samples, scores_json, scores_table
 
-    asked = profiles or profile_names()
     with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as bar:
         task = bar.add_task("extracting", total=None)
-        found = score_samples(
+        scores = score_samples(
             samples,
             DataConfig(name=data, size=size),
             folder_of_data(data_root),
-            asked,
+            profiles or profile_names(),
             extractors or (),
             n,
             lambda done, total: bar.update(task, completed=done, total=total),
         )
     if as_json:
-        print(json.dumps(scores_json(found), indent=1))
+        print(json.dumps(scores_json(scores), indent=1))
     else:
-        console.print(scores_table(found, f"{samples}, as samples of {data}"))
+        console.print(scores_table(scores, f"{samples}, as samples of {data}"))
 
 
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="A published checkpoint: .npz, .safetensors, .pth, .pt or .bin.")],
-    layout: Annotated[str, typer.Option("--from", help="Whose parameter names it has: small-vision, mae or dit.")],
-    nimg: Annotated[int, typer.Option("--nimg", min=1, help="Images the weights have seen, as their publisher says.")],
+    layout: Annotated[str, typer.Option("--from", help="Which code's parameter names it uses: small-vision, mae or dit.")],
+    nimg: Annotated[int, typer.Option("--nimg", min=1, help="Training images that the weights have seen, as published.")],
     clean: Annotated[
         bool | None,
-        typer.Option("--clean/--no-clean", help="Trained on clean images too? Asked only where the layout leaves it open."),
+        typer.Option(
+            "--clean/--no-clean", help="Whether training included clean images; needed only if the layout leaves it open."
+        ),
     ] = None,
     data: Annotated[str | None, typer.Option("--data", help="Data set to evaluate on (default: the one that fits).")] = None,
-    heads: Annotated[int | None, typer.Option("--heads", min=1, help="Attention heads, where the width does not tell.")] = None,
-    pool: Annotated[str, typer.Option("--pool", help="mae only: class (the class token) or patches (their mean).")] = "class",
+    heads: Annotated[
+        int | None, typer.Option("--heads", min=1, help="Attention heads, if the width does not imply their number.")
+    ] = None,
+    pool: Annotated[
+        str,
+        typer.Option(
+            "--pool", help="For mae only: the representation is the class token (class) or the mean over patches (patches)."
+        ),
+    ] = "class",
     sets: SetOption = None,
     results: ResultsOption = RESULTS,
     data_root: DataOption = None,
 ) -> None:
-    """Turn published weights into a run that evaluate, sample and export take as one of our own."""
+    """Turn published weights into a run that evaluate, sample and export accept like any other."""
     from umd_bench.orchestration.launch import Site, execute, prepare
     from umd_bench.orchestration.runs.import_weights import import_trial, next_steps
 
@@ -208,25 +228,28 @@ def import_(
     if not progress.complete:
         explain_and_exit(progress)
     key = trial.specs["import"].key
-    for line in [
-        *(f"note: {note}" for note in notes),
-        f"run {key}, to be used by",
-        *(f"  {c}" for c in next_steps(trial, key)),
-    ]:
-        console.print(line, highlight=False, soft_wrap=True)
+    for note in notes:
+        print_line(f"note: {note}")
+    print_line(f"run {key}, to be used by")
+    for command in next_steps(trial, key):
+        print_line(f"  {command}")
 
 
 @app.command()
 def export(
     run: Run,
     to: Annotated[str, typer.Option("--to", help="timm (a folder) or small-vision (an .npz file).")],
-    out: Annotated[Path, typer.Option("--out", help="What to write; it must not exist, or be an empty folder.")],
-    ema: Annotated[bool, typer.Option("--ema", help="The average of the weights instead of the weights.")] = False,
+    out: Annotated[
+        Path, typer.Option("--out", help="The file or folder to write; it must not exist yet, or be an empty folder.")
+    ],
+    ema: Annotated[
+        bool, typer.Option("--ema", help="Export the moving average of the weights (EMA) instead of the weights.")
+    ] = False,
     results: ResultsOption = RESULTS,
     data_root: DataOption = None,
 ) -> None:
-    """Write a run's weights for other code: a timm VisionTransformer, or the official implementation's parameters."""
+    """Write a run's weights for other code: as a timm VisionTransformer, or as the official implementation's parameters."""
     from umd_bench.orchestration.runs.export_weights import export_run
 
     for line in export_run(results, run, to, out, ema=ema, data_root=folder_of_data(data_root)):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        print_line(line)

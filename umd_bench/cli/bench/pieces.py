@@ -8,17 +8,11 @@ from typing import Annotated
 
 import typer
 
-from umd_bench.cli.measuring import DeviceOption, JsonOption, RepeatsOption, ThreadsOption, here, show
-from umd_bench.cli.shared import DataOption, SetOption, SizeOption, TierOption, console, folder_of_data
+from umd_bench.cli.bench.options import DeviceOption, JsonOption, RepeatsOption, ThreadsOption, here, show
+from umd_bench.cli.console import console
+from umd_bench.cli.options import DataOption, SetOption, SizeOption, TierOption, folder_of_data
 
-app = typer.Typer(
-    help="Measure what the pieces cost in time: data, train, sample, fid, probe, sweep, scale, all.", no_args_is_help=True
-)
-
-
-@app.callback()
-def bench() -> None:
-    """Measure what the pieces cost in time: data, train, sample, fid, probe, sweep, scale, all."""
+app = typer.Typer()
 
 
 @app.command("data")

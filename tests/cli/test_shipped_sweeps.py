@@ -1,0 +1,66 @@
+"""Shipped sweeps: found by name, described by their own text, and an unknown name is one sentence with the known ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from umd_bench.cli import app
+from umd_bench.cli.shipped_sweeps import describe, find_sweep_file, folder, names
+from umd_bench.config.errors import UserError
+from umd_bench.config.sweep.resolve import load_sweep
+
+SWEEPS = Path(__file__).parents[2] / "sweeps"
+
+
+def test_names_are_those_of_the_repositorys_files() -> None:
+    assert names() == sorted(path.stem for path in SWEEPS.iterdir())
+    assert {"mask_ratio", "search_corruption", "transfer"} <= set(names())
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_shipped_file_describes_itself_and_loads(name: str) -> None:
+    one = describe(name)
+    config = load_sweep(find_sweep_file(name)).config
+    assert (config.name, config.question, config.tier) == (name, one.question, one.tier)
+    assert one.question.endswith("?")
+    assert "minutes" in one.cost or "not known here" in one.cost
+    assert not any(field in one.cost for field in ("Run:", "From:", "#"))
+    assert f"# Run:   umd-bench sweep {name}\n" in find_sweep_file(name).read_text()
+
+
+def test_an_existing_file_is_taken_before_a_shipped_sweep_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "mask_ratio").write_text("name: mine\n")
+    assert find_sweep_file("mask_ratio") == Path("mask_ratio")
+    assert find_sweep_file("methods") == folder() / "methods.yaml", "a folder is no file"
+    assert find_sweep_file("r_t0") == folder() / "r_t0.yaml"
+
+
+@pytest.mark.parametrize("given", ["nowhere.yaml", "./mask_ratio", "sweeps/nowhere", "/nowhere"])
+def test_what_has_a_suffix_or_a_slash_is_a_path(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_sweep_file(given) == Path(given)
+
+
+@pytest.mark.parametrize("verb", ["sweep", "plan"])
+def test_an_unknown_name_is_one_sentence_with_the_known_names(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"'mask_ration' is not accepted: did you mean mask_ratio\?") as raised:
+        app([verb, "mask_ration"], standalone_mode=False)
+    assert f"expected the path of a YAML file, or the name of a shipped sweep: {', '.join(names())}" in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_list_shows_every_sweep_with_question_tier_and_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    app(["sweep", "--list"], standalone_mode=False)
+    text = " ".join(capsys.readouterr().out.split())
+    for name in names():
+        assert f" {name} {describe(name).tier} " in text
+    assert "Which mask ratio" in text
+    assert "6 ratios x 3 seeds, 90 stages" in text
+    assert str(folder()) in text
