@@ -125,6 +125,7 @@ def stated(rows: pd.DataFrame, names: dict[str, str], axes: Sequence[str]) -> st
     every arm, as a commit may between seeds, none is named.
     """
     parts = []
+    rows = rows[list(dict.fromkeys([*axes, *names]))].drop_duplicates()  # a trial's rows repeat its facts once a metric
     for column, name in names.items():
         known = rows[rows[column].notna()]
         if any(_says(known, axis, column) for axis in axes):
