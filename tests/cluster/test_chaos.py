@@ -12,7 +12,7 @@ from cluster.minislurm import MiniSlurm
 from orchestration.small import write_small
 
 from umd_bench.config.sweep.resolve import load_sweep
-from umd_bench.orchestration.executors.jobs.records import Jobs
+from umd_bench.orchestration.executors.jobs.records import JobRecords
 from umd_bench.orchestration.graph import build_graph
 from umd_bench.orchestration.scheduler import Progress, Runner
 from umd_bench.store import RunDir
@@ -22,9 +22,9 @@ pytestmark = pytest.mark.slow
 
 def at_work(root: Path, keys: Iterable[str]) -> str:
     """The job of a stage that has begun and not finished."""
-    jobs = Jobs(root.resolve())
-    for claim in jobs.live(keys):
-        run, ids = RunDir(root, claim.key), jobs.ids(claim.batch)
+    records = JobRecords(root.resolve())
+    for claim in records.open_claims(keys):
+        run, ids = RunDir(root, claim.key), records.job_ids(claim.batch)
         if run.attempts() and run.result() is None and ids is not None:
             return ids[claim.task]
     return ""

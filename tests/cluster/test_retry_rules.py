@@ -16,7 +16,7 @@ from umd_bench.orchestration.executors.contract import MAX_ATTEMPTS, EndReason
 from umd_bench.orchestration.executors.jobs import executor as submitit_jobs
 from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
 from umd_bench.orchestration.executors.jobs.queue_contract import JobStatus
-from umd_bench.orchestration.executors.jobs.records import Batch, Claim, Jobs
+from umd_bench.orchestration.executors.jobs.records import Batch, Claim, JobRecords
 from umd_bench.orchestration.executors.jobs.slurm import OVER
 from umd_bench.orchestration.graph import Node, build_graph
 from umd_bench.orchestration.scheduler import Progress, Runner
@@ -56,11 +56,11 @@ class ToldQueue:
         self.avoided.append(list(avoid))
         [[key]] = batch.tasks
         attempt = RunDir(self._root, key).begin()
-        jobs = Jobs(self._root)
-        jobs.note_life(batch.name, 0, begun=True)
+        records = JobRecords(self._root)
+        records.note_job_run(batch.name, 0, begun=True)
         if number >= len(self._words):
             attempt.finish({"metrics": {}})
-            jobs.end(batch.name, key, None)
+            records.record_end(batch.name, key, None)
         attempt.__exit__(None, None, None)
         return [str(number)]
 
@@ -171,11 +171,11 @@ def test_a_job_behind_a_lost_training_is_an_orphan_even_where_its_weights_were_k
             attempt.finish({"metrics": {}})
     queue = ToldQueue(tmp_path, "CANCELLED")
     executor = SubmititExecutor(tmp_path, tmp_path, queue, ClusterConfig(), threads=1, entry_point=scripted_stage.NAME)
-    jobs = Jobs(tmp_path)
+    records = JobRecords(tmp_path)
     batch = Batch.model_validate(BATCH | {"tasks": [[probe.key]], "root": str(tmp_path), "after": "7"})
-    jobs.write(batch)
-    assert jobs.claim(Claim(probe.key, 1, batch.name, 0))
-    jobs.confirm(batch.name, ["0"])
+    records.write_batch(batch)
+    assert records.claim(Claim(probe.key, 1, batch.name, 0))
+    records.confirm(batch.name, ["0"])
     assert executor.adopt([probe.key]) == {probe.key}
     [ended] = executor.poll(1.0)
     assert ended.reason is kind

@@ -19,7 +19,7 @@ from umd_bench.orchestration.executors.contract import EndReason
 from umd_bench.orchestration.executors.jobs import executor as submitit_jobs
 from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
 from umd_bench.orchestration.executors.jobs.queue_contract import Queue
-from umd_bench.orchestration.executors.jobs.records import Jobs
+from umd_bench.orchestration.executors.jobs.records import JobRecords
 from umd_bench.orchestration.graph import Node, build_graph
 from umd_bench.store import StageState, stage_state
 
@@ -41,17 +41,17 @@ def ask_for(lab: Lab, **fields: object) -> None:
 
 def lives(lab: Lab, key: str) -> list[str | None]:
     """How each life of the stage's job ended, in its own words."""
-    jobs = Jobs(lab.root.resolve())
-    claim = jobs.newest(key)
+    records = JobRecords(lab.root.resolve())
+    claim = records.newest_claim(key)
     assert claim is not None
-    return [life["end"] for life in jobs.lives(claim.batch, claim.task) if "end" in life]
+    return [life["end"] for life in records.job_runs(claim.batch, claim.task) if "end" in life]
 
 
 def job_of(lab: Lab, key: str) -> str:
-    jobs = Jobs(lab.root.resolve())
-    claim = jobs.newest(key)
+    records = JobRecords(lab.root.resolve())
+    claim = records.newest_claim(key)
     assert claim is not None
-    ids = jobs.ids(claim.batch)
+    ids = records.job_ids(claim.batch)
     assert ids is not None
     return ids[claim.task]
 
@@ -150,8 +150,8 @@ def test_a_controller_that_is_down_delays_a_submission(lab: Lab, slurm: MiniSlur
 
 def test_arrays_are_split_at_the_largest_that_slurm_takes(lab: Lab) -> None:
     lab.run(*["succeed"] * 36)
-    jobs = Jobs(lab.root.resolve())  # what sbatch answered: squeue need not list every task that is over
-    ids = [jobs.ids(record.parent.name) or [] for record in jobs.path.glob("*/batch.json")]
+    records = JobRecords(lab.root.resolve())  # what sbatch answered: squeue need not list every task that is over
+    ids = [records.job_ids(record.parent.name) or [] for record in records.path.glob("*/batch.json")]
     assert sorted(map(len, ids)) == [3, 33]
     assert all(len({name.partition("_")[0] for name in of_one}) == 1 for of_one in ids)
 

@@ -12,7 +12,7 @@ from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
 from umd_bench.orchestration.executors.jobs.local import LocalQueue
 from umd_bench.orchestration.executors.jobs.queue_contract import Queue
-from umd_bench.orchestration.executors.jobs.records import Jobs
+from umd_bench.orchestration.executors.jobs.records import JobRecords
 from umd_bench.orchestration.executors.jobs.slurm import SlurmQueue
 from umd_bench.orchestration.graph import Node
 from umd_bench.store import RunDir, StageState
@@ -60,9 +60,9 @@ def cancel_jobs(root: Path, keys: Iterable[str]) -> tuple[int, int]:
 
     A job that runs other stages too is only asked to leave these out.
     """
-    jobs, by_queue = Jobs(root), dict[str, list[str]]()
-    for claim in jobs.live(keys):
-        batch = jobs.read(claim.batch)
+    jobs, by_queue = JobRecords(root), dict[str, list[str]]()
+    for claim in jobs.open_claims(keys):
+        batch = jobs.read_batch(claim.batch)
         if batch is not None:
             by_queue.setdefault(batch.executor, []).append(claim.key)
     ended = busy = 0

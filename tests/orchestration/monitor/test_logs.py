@@ -11,7 +11,7 @@ from orchestration.small import write_small
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.resolve import Sweep, load_sweep
-from umd_bench.orchestration.executors.jobs.records import Batch, Claim, Jobs
+from umd_bench.orchestration.executors.jobs.records import Batch, Claim, JobRecords
 from umd_bench.orchestration.graph import sweep_record
 from umd_bench.orchestration.monitor import logs
 from umd_bench.orchestration.monitor.logs import show_logs
@@ -101,7 +101,7 @@ def test_following_goes_on_until_the_stage_is_done_and_repeats_nothing(tmp_path:
 
 def test_what_a_stages_job_printed_is_told_and_no_other_jobs(tmp_path: Path, sweep: Sweep) -> None:
     run = begun(tmp_path, sweep)
-    jobs = Jobs(tmp_path)
+    jobs = JobRecords(tmp_path)
     assert jobs.claim(Claim(run.key, 1, "batch", 1))
     jobs.folder("batch").mkdir(parents=True)
     jobs.confirm("batch", ["7_0", "7_1"])
@@ -131,9 +131,9 @@ def test_a_stage_that_waits_for_its_job_says_so_and_why(
     tmp_path: Path, sweep: Sweep, answer: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = begun(tmp_path, sweep)
-    jobs = Jobs(tmp_path)
+    jobs = JobRecords(tmp_path)
     assert jobs.claim(Claim(run.key, 1, "batch", 1))
-    jobs.write(
+    jobs.write_batch(
         Batch(
             name="batch", executor="slurm", host="here", created=0, tasks=(("0" * 16,), (run.key,)), root=str(tmp_path),
             data_root=str(tmp_path), stage="a:b", code="", minutes=5, signal_seconds=5, threads=1,

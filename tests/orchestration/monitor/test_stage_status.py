@@ -12,7 +12,7 @@ from orchestration.small import write_small
 from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.resolve import Sweep, load_sweep
 from umd_bench.orchestration.executors.contract import EndReason
-from umd_bench.orchestration.executors.jobs.records import Claim, Jobs
+from umd_bench.orchestration.executors.jobs.records import Claim, JobRecords
 from umd_bench.orchestration.graph import build_graph, sweep_record
 from umd_bench.orchestration.monitor.stage_status import StatusReader, status_json, trial_state
 from umd_bench.orchestration.monitor.status import status_table
@@ -90,7 +90,7 @@ def test_what_needs_a_person_comes_first_in_a_trials_state() -> None:
 def test_a_stage_whose_job_waits_is_submitted_until_the_job_is_over(tmp_path: Path, sweep: Sweep) -> None:
     new, half = (trial.specs for trial in sweep.trials[2:])
     waiting, done = new["pretrain"].key, half["pretrain"].key
-    jobs = Jobs(tmp_path)
+    jobs = JobRecords(tmp_path)
     for task, key in enumerate((waiting, done)):
         assert jobs.claim(Claim(key, 1, "batch", task))
     stages = status_json(tmp_path, None)["stages"]
@@ -101,5 +101,5 @@ def test_a_stage_whose_job_waits_is_submitted_until_the_job_is_over(tmp_path: Pa
         for trial, *cells in zip(*(column.cells for column in status_table(tmp_path, "small").columns), strict=True)
     }
     assert row[sweep.trials[2].id][0] == "submitted"
-    jobs.end("batch", waiting, EndReason.CANCELLED)
+    jobs.record_end("batch", waiting, EndReason.CANCELLED)
     assert not status_json(tmp_path, None)["stages"][waiting]["submitted"]

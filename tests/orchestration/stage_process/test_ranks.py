@@ -26,7 +26,7 @@ from umd_bench.engine.training import parallel
 from umd_bench.engine.training.parallel import RankLost
 from umd_bench.orchestration import launch
 from umd_bench.orchestration.executors.jobs import job_main
-from umd_bench.orchestration.executors.jobs.records import Batch, Jobs
+from umd_bench.orchestration.executors.jobs.records import Batch, JobRecords
 from umd_bench.orchestration.executors.registry import start_executor
 from umd_bench.orchestration.graph import build_graph
 from umd_bench.orchestration.launch import Site
@@ -258,8 +258,8 @@ def test_in_a_job_a_rank_that_told_rank_0_why_it_failed_does_not_have_slurm_kill
         threads=1,
         devices=2,
     )
-    jobs = Jobs(tmp_path)
-    jobs.announce(batch.name, "7-0", "127.0.0.1:1")
+    jobs = JobRecords(tmp_path)
+    jobs.announce_rank_0(batch.name, "7-0", "127.0.0.1:1")
     assert job_main._follow(jobs, batch, SimpleNamespace(ended=False, signal=None)) == status  # type: ignore[arg-type]
 
 

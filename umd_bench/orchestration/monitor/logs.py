@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from umd_bench.orchestration.executors.jobs.records import Jobs
+from umd_bench.orchestration.executors.jobs.records import JobRecords
 from umd_bench.orchestration.executors.jobs.slurm_states import waits_because
 from umd_bench.orchestration.monitor.lookup import NamedRun
 from umd_bench.store import RunDir, StageState, stage_state
@@ -67,9 +67,9 @@ class StageLog:
 
     def _job_output(self) -> Iterator[str]:
         """The output of the job that the stage was last submitted in, if any; stages packed into one job share it."""
-        jobs = Jobs(self._run.root)
-        claim = jobs.newest(self._run.key)
-        ids = jobs.ids(claim.batch) if claim is not None else None
+        jobs = JobRecords(self._run.root)
+        claim = jobs.newest_claim(self._run.key)
+        ids = jobs.job_ids(claim.batch) if claim is not None else None
         if claim is not None and ids is not None:
             yield from self._output(jobs.folder(claim.batch), f"{self._name} job", f"{ids[claim.task]}_")
 
@@ -115,11 +115,11 @@ def _why_empty(run: RunDir) -> str:
     """Why a stage has no log: it has just started, was not started, or its job waits."""
     if stage_state(run) is not StageState.NEW:
         return "has written nothing yet"
-    jobs = Jobs(run.root)
-    claim = next(jobs.live([run.key]), None)
+    jobs = JobRecords(run.root)
+    claim = next(jobs.open_claims([run.key]), None)
     if claim is None:
         return "has not started yet"
-    ids, batch = jobs.ids(claim.batch), jobs.read(claim.batch)
+    ids, batch = jobs.job_ids(claim.batch), jobs.read_batch(claim.batch)
     if ids is None or batch is None:
         return "has not started yet; the scheduler has not confirmed its job"
     job = ids[claim.task]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from umd_bench.config.gc_pause import uncollected
-from umd_bench.orchestration.executors.jobs.records import Jobs
+from umd_bench.orchestration.executors.jobs.records import JobRecords
 from umd_bench.store import Failure, RunDir, StageState, SweepRecord, list_sweeps, read_sweep, stage_state
 
 SCHEMA = 1
@@ -37,7 +37,7 @@ class StatusReader:
     """Reads the status of stages below ``root``; a finished stage is read once, since it does not change again."""
 
     def __init__(self, root: Path) -> None:
-        self._root, self._jobs = root, Jobs(root)
+        self._root, self._jobs = root, JobRecords(root)
         self._done: dict[str, StageStatus] = {}
 
     def read(self, keys: Iterable[str]) -> dict[str, StageStatus]:
@@ -48,7 +48,7 @@ class StatusReader:
         run = RunDir(self._root, key)
         state = stage_state(run)
         waits = state in (StageState.NEW, StageState.INTERRUPTED)
-        submitted = waits and next(self._jobs.live([key]), None) is not None
+        submitted = waits and next(self._jobs.open_claims([key]), None) is not None
         status = StageStatus(state, len(run.attempts()), run.failure() if state is StageState.FAILED else None, submitted)
         if state is StageState.DONE:
             self._done[key] = status

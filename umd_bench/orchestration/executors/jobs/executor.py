@@ -22,7 +22,7 @@ from umd_bench.orchestration.executors.contract import Ended, EndReason
 from umd_bench.orchestration.executors.frozen_code import code_folder, freeze_code
 from umd_bench.orchestration.executors.jobs.packed_job import JOB_MODULE
 from umd_bench.orchestration.executors.jobs.queue_contract import JobStatus, Queue, Unreachable
-from umd_bench.orchestration.executors.jobs.records import Batch, Claim, Jobs, new_name
+from umd_bench.orchestration.executors.jobs.records import Batch, Claim, JobRecords, new_name
 from umd_bench.orchestration.stage_process.entry_point import RUN_STAGE
 from umd_bench.store import RunDir, parent_done
 
@@ -50,7 +50,7 @@ class SubmititExecutor:
         self.slots = cluster.max_submitted if queue.capacity is None else queue.capacity * cluster.pack
         self.root, self._data_root, self._queue, self._cluster = root.resolve(), data_root.resolve(), queue, cluster
         self._threads, self._devices, self._entry_point = threads, devices, entry_point
-        self._jobs = Jobs(self.root)
+        self._records = JobRecords(self.root)
         self._waiting: dict[str, str | None] = {}  # key -> key of the stage that must end well first
         self._live: dict[str, Claim] = {}
         self._batches: dict[str, Batch] = {}
@@ -70,7 +70,7 @@ class SubmititExecutor:
 
     def adopt(self, keys: Iterable[str]) -> set[str]:
         """The newest claims of these stages that nothing has ended, where this queue can tell what became of them."""
-        return {claim.key for claim in self._jobs.live(keys) if self._take(claim)}
+        return {claim.key for claim in self._records.open_claims(keys) if self._take(claim)}
 
     def poll(self, timeout: float) -> list[Ended]:
         """Submit what waits, then look until something ended."""
@@ -91,9 +91,9 @@ class SubmititExecutor:
         claim = self._live.get(key)
         if claim is None:
             return
-        self._jobs.ask_to_stop(claim.batch, key)
-        beside = set(self._batches[claim.batch].tasks[claim.task]) - self._jobs.ended_keys(claim.batch)
-        ids = self._jobs.ids(claim.batch)
+        self._records.request_stop(claim.batch, key)
+        beside = set(self._batches[claim.batch].tasks[claim.task]) - self._records.ended_keys(claim.batch)
+        ids = self._records.job_ids(claim.batch)
         if ids is not None and beside <= {key}:
             self._queue.cancel([ids[claim.task]])
 
@@ -103,7 +103,7 @@ class SubmititExecutor:
         for key in list(self._waiting):
             self.cancel(key)
         for name in {claim.batch for claim in self._live.values()}:
-            self._jobs.ask_to_stop(name)
+            self._records.request_stop(name)
         self._queue.cancel(self._live_ids(), pending_only=True)
 
     def detach(self) -> None:
@@ -115,7 +115,7 @@ class SubmititExecutor:
     def close(self) -> None:
         """Cancel every job that is not over."""
         for name in {claim.batch for claim in self._live.values()}:
-            self._jobs.ask_to_stop(name)
+            self._records.request_stop(name)
         self._queue.cancel(self._live_ids())
         self.detach()
 
@@ -129,7 +129,7 @@ class SubmititExecutor:
             room = (self._queue.capacity - len(jobs)) * self._cluster.pack
         groups: dict[tuple[str | None, int], list[str]] = {}
         for key in list(self._waiting)[: max(0, room)]:
-            claim = next(self._jobs.live([key]), None)
+            claim = next(self._records.open_claims([key]), None)
             if claim is not None and self._take(claim):  # another command was first
                 del self._waiting[key]
             else:
@@ -155,8 +155,8 @@ class SubmititExecutor:
 
     def _submit_batch(self, keys: list[str], after: str | None, devices: int) -> None:
         parent = None
-        if after is not None and (claim := next(self._jobs.live([after]), None)) is not None:
-            ids = self._jobs.ids(claim.batch)
+        if after is not None and (claim := next(self._records.open_claims([after]), None)) is not None:
+            ids = self._records.job_ids(claim.batch)
             if ids is None:  # its own submission is not sure yet
                 return
             parent = ids[claim.task]
@@ -181,13 +181,13 @@ class SubmititExecutor:
             side_by_side=self._cluster.side_by_side if devices == 1 else 1,
             after=parent,
         )
-        self._jobs.write(batch)
+        self._records.write_batch(batch)
         for index, task in enumerate(tasks):
             for key in task:
-                newest = self._jobs.newest(key)
+                newest = self._records.newest_claim(key)
                 claim = Claim(key, newest.number + 1 if newest else 1, batch.name, index)
-                if not self._jobs.claim(claim):
-                    other = self._jobs.newest(key)
+                if not self._records.claim(claim):
+                    other = self._records.newest_claim(key)
                     if other is None or not self._take(other):
                         continue  # ended already, or not ours to follow: it is tried again at the next poll
                 else:
@@ -201,17 +201,17 @@ class SubmititExecutor:
         """Hand a batch to the scheduler; one that does not answer is asked later what it has, and only then given it again."""
         try:
             ids = self._queue.submit(
-                batch, self._jobs.folder(batch.name), self._python(batch), after=batch.after, avoid=sorted(self._avoid)
+                batch, self._records.folder(batch.name), self._python(batch), after=batch.after, avoid=sorted(self._avoid)
             )
         except Unreachable:
             self._again_at[batch.name] = time.time() + RETRY_SECONDS
         except UserError as error:
             for key in [key for key, claim in self._live.items() if claim.batch == batch.name]:
-                self._jobs.end(batch.name, key, EndReason.CANCELLED, f"refused: {error}")
+                self._records.record_end(batch.name, key, EndReason.CANCELLED, f"refused: {error}")
                 del self._live[key]
             raise
         else:
-            self._jobs.confirm(batch.name, ids)
+            self._records.confirm(batch.name, ids)
 
     def _python(self, batch: Batch) -> str:
         """What submitit takes for the interpreter: our own module, which leaves its arguments alone.
@@ -222,27 +222,27 @@ class SubmititExecutor:
         threads = str(batch.threads)
         variables = {"PYTHONPATH": path, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         settings = [f"{name}={value}" for name, value in variables.items()]
-        command = ["env", *settings, sys.executable, "-P", "-m", JOB_MODULE, str(self._jobs.folder(batch.name))]
+        command = ["env", *settings, sys.executable, "-P", "-m", JOB_MODULE, str(self._records.folder(batch.name))]
         return shlex.join(command)
 
     # ---- looking
 
     def _take(self, claim: Claim) -> bool:
         """Follow a job that another process submitted; False where this queue cannot know of it."""
-        batch = self._batches.get(claim.batch) or self._jobs.read(claim.batch)
-        if batch is None or batch.executor != self.name or self._jobs.ended(claim.batch, claim.key) is not None:
+        batch = self._batches.get(claim.batch) or self._records.read_batch(claim.batch)
+        if batch is None or batch.executor != self.name or self._records.end_of(claim.batch, claim.key) is not None:
             return False
         if self._queue.capacity is not None and batch.host != platform.node():  # processes of another machine
             return False
         self._batches[batch.name] = batch
         self._live[claim.key] = claim
-        if self._jobs.ids(batch.name) is None:
+        if self._records.job_ids(batch.name) is None:
             self._again_at.setdefault(batch.name, batch.created + SUBMITTING_SECONDS)
         return True
 
     def _look(self) -> None:
         for name in {claim.batch for claim in self._live.values()}:
-            for key in self._jobs.ended_keys(name):
+            for key in self._records.ended_keys(name):
                 claim = self._live.get(key)
                 if claim is not None and claim.batch == name:
                     self._finish(key)
@@ -251,7 +251,7 @@ class SubmititExecutor:
             return
         self._asked_at = now
         self._settle_submissions()
-        ids = {name: self._jobs.ids(name) for name in {claim.batch for claim in self._live.values()}}
+        ids = {name: self._records.job_ids(name) for name in {claim.batch for claim in self._live.values()}}
         names = {key: found[claim.task] for key, claim in self._live.items() if (found := ids[claim.batch]) is not None}
         looks = self._queue.status(sorted(set(names.values())))
         for key, name in names.items():
@@ -262,12 +262,12 @@ class SubmititExecutor:
         """What became of batches that may not have been taken: found, given again, or still unknown."""
         for name, at in list(self._again_at.items()):
             batch = self._batches[name]
-            if self._jobs.ids(name) is not None:
+            if self._records.job_ids(name) is not None:
                 del self._again_at[name]
                 continue
-            found = self._queue.find(batch, self._jobs.folder(name))
+            found = self._queue.find(batch, self._records.folder(name))
             if found:
-                self._jobs.confirm(name, found)
+                self._records.confirm(name, found)
                 del self._again_at[name]
             elif found is not None and time.time() >= at and not self._stopping:
                 del self._again_at[name]
@@ -281,12 +281,12 @@ class SubmititExecutor:
             since = self._over_since.setdefault(key, now)
             if now > since and not RunDir(self.root, key).is_owned():
                 kind, message = self._why(claim, look)
-                self._jobs.end(claim.batch, key, kind, message)
+                self._records.record_end(claim.batch, key, kind, message)
                 self._finish(key)
             return
         self._over_since.pop(key, None)
         task = self._batches[claim.batch].tasks[claim.task]
-        begun = look.running and any("begun" in life for life in self._jobs.lives(claim.batch, claim.task))
+        begun = look.running and any("begun" in life for life in self._records.job_runs(claim.batch, claim.task))
         if not begun or any(RunDir(self.root, other).is_owned() for other in task):
             self._silent_since.pop(key, None)
         elif now - self._silent_since.setdefault(key, now) > SILENT_SECONDS:
@@ -295,13 +295,13 @@ class SubmititExecutor:
 
     def _why(self, claim: Claim, look: JobStatus) -> tuple[EndReason, str]:
         """What ended a job: the scheduler's word, else the job's own last one, else nobody knows."""
-        lives = self._jobs.lives(claim.batch, claim.task)
+        lives = self._records.job_runs(claim.batch, claim.task)
         said = next((life["end"] for life in reversed(lives) if life.get("end")), None)
-        where = f"job {self._jobs.ids(claim.batch)[claim.task]}" if self._jobs.ids(claim.batch) else "its job"  # type: ignore[index]
+        where = f"job {self._records.job_ids(claim.batch)[claim.task]}" if self._records.job_ids(claim.batch) else "its job"  # type: ignore[index]
         where += f" on {look.node}" if look.node else ""
         if look.reason is EndReason.CANCELLED and not lives and self._is_orphan(claim):
             return EndReason.ORPHANED, f"{where} was taken back: its parent's job left no result"
-        ids = self._jobs.ids(claim.batch)
+        ids = self._records.job_ids(claim.batch)
         if (
             look.reason is EndReason.CANCELLED and ids is not None and ids[claim.task] in self._given_up
         ):  # our word, not a person's
@@ -328,9 +328,9 @@ class SubmititExecutor:
         claim = self._live.pop(key)
         self._over_since.pop(key, None)
         self._silent_since.pop(key, None)
-        kind, message = self._jobs.ended(claim.batch, key) or (None, "")
+        kind, message = self._records.end_of(claim.batch, key) or (None, "")
         self._ended.append(Ended(key, kind, message))
 
     def _live_ids(self) -> list[str]:
-        found = ((self._jobs.ids(claim.batch), claim.task) for claim in self._live.values())
+        found = ((self._records.job_ids(claim.batch), claim.task) for claim in self._live.values())
         return sorted({ids[task] for ids, task in found if ids is not None})

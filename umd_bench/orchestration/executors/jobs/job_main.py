@@ -23,7 +23,7 @@ from types import FrameType
 
 from umd_bench.orchestration.executors.contract import MAX_ATTEMPTS, EndReason
 from umd_bench.orchestration.executors.jobs.packed_job import WARNINGS, run_side_by_side
-from umd_bench.orchestration.executors.jobs.records import Batch, Jobs
+from umd_bench.orchestration.executors.jobs.records import Batch, JobRecords
 from umd_bench.orchestration.stage_process.entry_point import Outcome, RankLaunch, load_entry_point
 from umd_bench.store import RunDir, parent_done
 
@@ -37,10 +37,10 @@ REQUEUE_SECONDS = 60.0  # how long a requeued job waits for its end
 class Warned:
     """The flag that signals set, and requests to stop left in the batch's folder."""
 
-    def __init__(self, jobs: Jobs, batch: Batch) -> None:
+    def __init__(self, records: JobRecords, batch: Batch) -> None:
         self.signal: int | None = None  # the first
         self.ended = False  # by the scheduler's SIGTERM
-        self._jobs, self._batch, self._asked_at = jobs, batch, 0.0
+        self._records, self._batch, self._asked_at = records, batch, 0.0
         self._asked: set[str] = set()
         self.parent: int | None = None  # whose end is a warning too
         for number in WARNINGS:
@@ -56,7 +56,7 @@ class Warned:
         now = time.monotonic()
         if key not in self._asked and now - self._asked_at >= between:
             self._asked_at = now
-            if self._jobs.asked_to_stop(self._batch.name, key):
+            if self._records.stop_requested(self._batch.name, key):
                 self._asked.add(key)
         return key in self._asked
 
@@ -69,40 +69,42 @@ class Warned:
 def main(folder: str, one: Sequence[str] = ()) -> int:
     """Run the task of this process, or ``one`` stage of it (the task's number, the key); the exit status."""
     path = Path(folder)
-    jobs = Jobs(path.parent.parent)
-    batch = jobs.read(path.name)
+    records = JobRecords(path.parent.parent)
+    batch = records.read_batch(path.name)
     if batch is None:
         print(f"{folder} holds no batch.json: nothing says what this job is", file=sys.stderr)
         return 1
     begun = time.time()
-    warned = Warned(jobs, batch)
+    warned = Warned(records, batch)
     if one:
         warned.parent = os.getppid()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, WARNINGS)
         number, key = one
-        complete = _run(jobs, batch, int(number), key, warned)
+        complete = _run(records, batch, int(number), key, warned)
         for signal_number in WARNINGS:  # of which Python makes deadly ones again while it ends: one may come twice
             signal.signal(signal_number, signal.SIG_IGN)
         return 0 if complete else 1
     if _rank(batch):
-        return _follow(jobs, batch, warned)
+        return _follow(records, batch, warned)
     task, ids = _identity(batch)
-    jobs.confirm(batch.name, ids)
-    jobs.note_life(batch.name, task, begun=True, host=platform.node(), node=os.environ.get("SLURMD_NODENAME"), pid=os.getpid())
+    records.confirm(batch.name, ids)
+    records.note_job_run(
+        batch.name, task, begun=True, host=platform.node(), node=os.environ.get("SLURMD_NODENAME"), pid=os.getpid()
+    )
     keys = batch.tasks[task]
     if batch.side_by_side > 1 and len(keys) > 1:
-        results = run_side_by_side(jobs, batch, task, keys, warned)
+        results = run_side_by_side(records, batch, task, keys, warned)
     else:
-        results = [_run(jobs, batch, task, key, warned) for key in keys]  # one that fails stops no other
+        results = [_run(records, batch, task, key, warned) for key in keys]  # one that fails stops no other
     if batch.executor == "slurm" and batch.devices > 1:
-        jobs.announce(batch.name, _life(), "")  # where the stage never came to its devices, nobody need wait
+        records.announce_rank_0(batch.name, _life(), "")  # where the stage never came to its devices, nobody need wait
     complete = all(results)
     if complete or warned.signal is None:
         return 0 if complete else 1
     kind = _why(batch, warned.signal, time.time() - begun)
-    jobs.note_life(batch.name, task, end=kind)
+    records.note_job_run(batch.name, task, end=kind)
     if kind is not None and batch.executor == "slurm":
-        _requeue(jobs, batch, task, kind, warned)
+        _requeue(records, batch, task, kind, warned)
     return 1
 
 
@@ -128,19 +130,21 @@ def _life() -> str:
     return f"{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT', '0')}"
 
 
-def _rank_launch(jobs: Jobs, batch: Batch) -> RankLaunch | None:
+def _rank_launch(records: JobRecords, batch: Batch) -> RankLaunch | None:
     """The processes that Slurm started beside this one, if any; elsewhere a stage on several devices starts its own."""
     if batch.executor != "slurm":
         return None
-    return RankLaunch(os.environ["SLURMD_NODENAME"], lambda address: jobs.announce(batch.name, _life(), address), batch.devices)
+    return RankLaunch(
+        os.environ["SLURMD_NODENAME"], lambda address: records.announce_rank_0(batch.name, _life(), address), batch.devices
+    )
 
 
-def _follow(jobs: Jobs, batch: Batch, warned: Warned) -> int:
+def _follow(records: JobRecords, batch: Batch, warned: Warned) -> int:
     """Wait for rank 0 to have the stage, for as long as the job lives, and follow it; the exit status."""
     from umd_bench.engine.training.parallel import RankLost
     from umd_bench.orchestration.stage_process.ranks import follow_stage
 
-    while (address := jobs.meeting(batch.name, _life())) is None:
+    while (address := records.rank_0_address(batch.name, _life())) is None:
         if warned.ended:
             return 1
         time.sleep(MEET_SECONDS)
@@ -156,23 +160,23 @@ def _follow(jobs: Jobs, batch: Batch, warned: Warned) -> int:
     return 0
 
 
-def _run(jobs: Jobs, batch: Batch, task: int, key: str, warned: Warned) -> bool:
+def _run(records: JobRecords, batch: Batch, task: int, key: str, warned: Warned) -> bool:
     """Run one stage of the task; whether it has its result now."""
     run = RunDir(Path(batch.root), key)
-    claim = jobs.newest(key)
+    claim = records.newest_claim(key)
     if claim is None or (claim.batch, claim.task) != (batch.name, task):
         print(f"{key}: submitted anew since; this job leaves it alone", file=sys.stderr)
         return run.result() is not None
-    if jobs.ended(batch.name, key) is not None:  # in an earlier life of this job; whoever waits for it knows already
+    if records.end_of(batch.name, key) is not None:  # in an earlier life of this job; whoever waits for it knows already
         return run.result() is not None
     if warned.asked(key):
-        jobs.end(batch.name, key, EndReason.CANCELLED, "cancelled before it began")
+        records.record_end(batch.name, key, EndReason.CANCELLED, "cancelled before it began")
         return False
     if not parent_done(run):
-        jobs.end(batch.name, key, EndReason.ORPHANED, "its parent left no result")
+        records.record_end(batch.name, key, EndReason.ORPHANED, "its parent left no result")
         return False
     outcome = Outcome.BUSY
-    rank_launch = _rank_launch(jobs, batch)
+    rank_launch = _rank_launch(records, batch)
     while outcome is Outcome.BUSY and not warned.stop(key):
         try:
             outcome = load_entry_point(batch.stage)(
@@ -180,14 +184,14 @@ def _run(jobs: Jobs, batch: Batch, task: int, key: str, warned: Warned) -> bool:
             )
         except Exception as error:
             traceback.print_exc()
-            jobs.end(batch.name, key, EndReason.DIED, f"{type(error).__name__}: {error}")
+            records.record_end(batch.name, key, EndReason.DIED, f"{type(error).__name__}: {error}")
             return False
         if outcome is Outcome.BUSY:  # an earlier life of this job may go on for a while after its node was given up
             time.sleep(BUSY_SECONDS)
     if outcome not in (Outcome.STOPPED, Outcome.BUSY):
-        jobs.end(batch.name, key, None)
+        records.record_end(batch.name, key, None)
     elif warned.asked(key):
-        jobs.end(batch.name, key, EndReason.CANCELLED, "cancelled while it ran; its state is saved")
+        records.record_end(batch.name, key, EndReason.CANCELLED, "cancelled while it ran; its state is saved")
     return run.result() is not None
 
 
@@ -198,10 +202,10 @@ def _why(batch: Batch, number: int, seconds: float) -> EndReason | None:
     return EndReason.TIMEOUT if seconds >= batch.minutes * 60 - batch.signal_seconds - EARLY_SECONDS else EndReason.PREEMPTED
 
 
-def _requeue(jobs: Jobs, batch: Batch, task: int, kind: EndReason, warned: Warned) -> None:
+def _requeue(records: JobRecords, batch: Batch, task: int, kind: EndReason, warned: Warned) -> None:
     """Have Slurm run this job again, unless it was asked to end or has had enough lives of this kind."""
-    ends = Counter(life.get("end") for life in jobs.lives(batch.name, task))
-    if ends[kind] >= MAX_ATTEMPTS[kind] or all(jobs.asked_to_stop(batch.name, key) for key in batch.tasks[task]):
+    ends = Counter(life.get("end") for life in records.job_runs(batch.name, task))
+    if ends[kind] >= MAX_ATTEMPTS[kind] or all(records.stop_requested(batch.name, key) for key in batch.tasks[task]):
         return
     answer = subprocess.run(
         ["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], capture_output=True, text=True, timeout=60, check=False

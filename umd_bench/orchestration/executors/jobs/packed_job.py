@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from umd_bench.orchestration.executors.contract import EndReason
-from umd_bench.orchestration.executors.jobs.records import Batch, Jobs
+from umd_bench.orchestration.executors.jobs.records import Batch, JobRecords
 
 JOB_MODULE = "umd_bench.orchestration.executors.jobs.job_main"
 LOOK_SECONDS = 0.1
@@ -29,7 +29,7 @@ class Heard(Protocol):
     ended: bool
 
 
-def run_side_by_side(jobs: Jobs, batch: Batch, task: int, keys: Sequence[str], heard: Heard) -> list[bool]:
+def run_side_by_side(records: JobRecords, batch: Batch, task: int, keys: Sequence[str], heard: Heard) -> list[bool]:
     """Run the stages, at most ``batch.side_by_side`` at a time; whether each has its result. A warning starts no more."""
     waiting, running = list(keys), dict[str, subprocess.Popen[bytes]]()
     done = dict.fromkeys(keys, False)
@@ -37,7 +37,7 @@ def run_side_by_side(jobs: Jobs, batch: Batch, task: int, keys: Sequence[str], h
     while running or (waiting and heard.signal is None):
         while waiting and len(running) < batch.side_by_side and heard.signal is None:
             key = waiting.pop(0)
-            running[key] = _start(jobs.folder(batch.name), task, key)
+            running[key] = _start(records.folder(batch.name), task, key)
         for number in _told(heard) - passed_on:
             passed_on.add(number)
             for process in running.values():
@@ -50,7 +50,7 @@ def run_side_by_side(jobs: Jobs, batch: Batch, task: int, keys: Sequence[str], h
             done[key] = code == 0
             if code not in (0, 1) and not heard.ended:  # else the scheduler ends all, and says why
                 how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-                jobs.end(batch.name, key, EndReason.DIED, f"its process {how}")
+                records.record_end(batch.name, key, EndReason.DIED, f"its process {how}")
         time.sleep(LOOK_SECONDS)
     return list(done.values())
 

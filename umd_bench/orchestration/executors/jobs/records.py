@@ -68,7 +68,7 @@ def new_name() -> str:
     return f"umd-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
 
 
-class Jobs:
+class JobRecords:
     """The records below the results folder ``root``."""
 
     def __init__(self, root: Path) -> None:
@@ -79,11 +79,11 @@ class Jobs:
         """Everything about one submission."""
         return self.path / batch
 
-    def write(self, batch: Batch) -> None:
+    def write_batch(self, batch: Batch) -> None:
         """Write a batch down before it is submitted."""
         write_json(self.folder(batch.name) / "batch.json", batch.model_dump(mode="json"))
 
-    def read(self, name: str) -> Batch | None:
+    def read_batch(self, name: str) -> Batch | None:
         """The batch, or None where its record is gone."""
         record = read_json(self.folder(name) / "batch.json")
         return None if record is None else Batch.model_validate(record)
@@ -92,12 +92,12 @@ class Jobs:
         """Write down what the scheduler called it; the first word stays."""
         _write_new(self.folder(name) / "submitted.json", {"ids": ids})
 
-    def ids(self, name: str) -> list[str] | None:
+    def job_ids(self, name: str) -> list[str] | None:
         """The scheduler's id of each task, or None while it is not known to be submitted."""
         record = read_json(self.folder(name) / "submitted.json")
         return None if record is None else list(record["ids"])
 
-    def newest(self, key: str) -> Claim | None:
+    def newest_claim(self, key: str) -> Claim | None:
         """The last submission of a stage."""
         folder = self.root / "stages" / key / "jobs"
         numbers = sorted(int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit())
@@ -111,11 +111,11 @@ class Jobs:
         path = self.root / "stages" / claim.key / "jobs" / f"{claim.number}.json"
         return _write_new(path, {"batch": claim.batch, "task": claim.task})
 
-    def end(self, batch: str, key: str, kind: EndReason | None, message: str = "") -> None:
+    def record_end(self, batch: str, key: str, kind: EndReason | None, message: str = "") -> None:
         """Write down that a stage's job is over; the first word stays."""
         _write_new(self.folder(batch) / "ended" / f"{key}.json", {"kind": kind, "message": message})
 
-    def ended(self, batch: str, key: str) -> tuple[EndReason | None, str] | None:
+    def end_of(self, batch: str, key: str) -> tuple[EndReason | None, str] | None:
         """How a stage's job ended, or None while it has not."""
         record = read_json(self.folder(batch) / "ended" / f"{key}.json")
         return None if record is None else (EndReason(record["kind"]) if record["kind"] else None, record["message"])
@@ -127,25 +127,25 @@ class Jobs:
         except FileNotFoundError:
             return set()
 
-    def live(self, keys: Iterable[str]) -> Iterator[Claim]:
+    def open_claims(self, keys: Iterable[str]) -> Iterator[Claim]:
         """The newest claims that nothing is known to have ended."""
         for key in keys:
-            claim = self.newest(key)
-            if claim is not None and self.ended(claim.batch, key) is None:
+            claim = self.newest_claim(key)
+            if claim is not None and self.end_of(claim.batch, key) is None:
                 yield claim
 
-    def ask_to_stop(self, batch: str, key: str = "all") -> None:
+    def request_stop(self, batch: str, key: str = "all") -> None:
         """One stage of the batch, or all, ends at its next safe point and is not requeued."""
         folder = self.folder(batch) / "stop"
         folder.mkdir(exist_ok=True)
         (folder / key).touch()
 
-    def asked_to_stop(self, batch: str, key: str) -> bool:
+    def stop_requested(self, batch: str, key: str) -> bool:
         """Whether somebody asked."""
         folder = self.folder(batch) / "stop"
         return (folder / "all").exists() or (folder / key).exists()
 
-    def lives(self, batch: str, task: int) -> list[dict[str, Any]]:
+    def job_runs(self, batch: str, task: int) -> list[dict[str, Any]]:
         """The lives of one task so far: a line with ``begun``, and one with ``end`` (a kind) where it had the time to say."""
         try:
             lines = (self.folder(batch) / "lives" / f"{task}.jsonl").read_text().splitlines()
@@ -153,18 +153,18 @@ class Jobs:
             return []
         return [json.loads(line) for line in lines if line.endswith("}")]
 
-    def note_life(self, batch: str, task: int, **facts: object) -> None:
+    def note_job_run(self, batch: str, task: int, **facts: object) -> None:
         """Append one line about a life of a task."""
         path = self.folder(batch) / "lives" / f"{task}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:
             file.write(json.dumps({"time": round(time.time(), 3), **facts}) + "\n")
 
-    def announce(self, batch: str, life: str, address: str) -> None:
+    def announce_rank_0(self, batch: str, life: str, address: str) -> None:
         """Write down where rank 0 of one life of a job is; empty when it has nothing for the others. The first word stays."""
         _write_new(self.folder(batch) / "ranks" / f"{life}.json", {"address": address})
 
-    def meeting(self, batch: str, life: str) -> str | None:
+    def rank_0_address(self, batch: str, life: str) -> str | None:
         """What was announced, or None while nothing was."""
         record = read_json(self.folder(batch) / "ranks" / f"{life}.json")
         return None if record is None else str(record["address"])
