@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from umd_bench.reporting.frames.naming import axis_value, is_extrapolated
@@ -124,16 +125,19 @@ def stated(rows: pd.DataFrame, names: dict[str, str], axes: Sequence[str]) -> st
     Arms are named by the one axis that decides the field, where there is one, else by all of them; where it differs within
     every arm, as a commit may between seeds, none is named.
     """
+    facts = rows[list(dict.fromkeys([*axes, *names]))].drop_duplicates()  # a trial's rows repeat its facts once a metric
+    arm_values = {axis: [axis_value(value) for value in facts[axis].tolist()] for axis in axes}
     parts = []
-    rows = rows[list(dict.fromkeys([*axes, *names]))].drop_duplicates()  # a trial's rows repeat its facts once a metric
     for column, name in names.items():
-        known = rows[rows[column].notna()]
-        if any(_says(known, axis, column) for axis in axes):
+        known = np.flatnonzero(facts[column].notna())
+        values = [_short(value) for value in facts[column].iloc[known].tolist()]
+        by_axis = {axis: [arm_values[axis][i] for i in known] for axis in axes}
+        if values and values in by_axis.values():
             continue  # the axis itself: the table's own column says it
-        deciding = next(([axis] for axis in axes if _decides(known, axis, column)), list(axes))
+        deciding = next(([axis] for axis in axes if _decides(by_axis[axis], values)), list(axes))
         arms: dict[str, list[str]] = {}
-        for value, *key in known[[column, *deciding]].drop_duplicates().itertuples(index=False):
-            arms.setdefault(_short(value), []).append(" ".join(map(axis_value, key)))
+        for i, value in enumerate(values):
+            arms.setdefault(value, []).append(" ".join(by_axis[axis][i] for axis in deciding))
         if arms and len({frozenset(keys) for keys in arms.values()}) == 1:  # one value, or every arm has each: by its seeds
             parts.append(f"{name} {' or '.join(arms)}")
         elif arms:
@@ -143,15 +147,9 @@ def stated(rows: pd.DataFrame, names: dict[str, str], axes: Sequence[str]) -> st
     return "; ".join(parts)
 
 
-def _decides(rows: pd.DataFrame, axis: str, column: str) -> bool:
-    """Whether a value of the axis leaves one value of the column."""
-    pairs = rows[[axis, column]].map(axis_value).drop_duplicates()
-    return not pairs[axis].duplicated().any()
-
-
-def _says(rows: pd.DataFrame, axis: str, column: str) -> bool:
-    """Whether the axis and the column are the same, as people would write them."""
-    return len(rows) > 0 and bool((rows[axis].map(axis_value) == rows[column].map(_short)).all())
+def _decides(axis: Sequence[str], values: Sequence[str]) -> bool:
+    """Whether each value of the axis leaves one value of the column."""
+    return len(set(zip(axis, values, strict=True))) == len(set(axis))
 
 
 def _short(value: Any) -> str:
