@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep test check format clean
+.PHONY: help install sweep test check docs format clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,21 +24,25 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 sweep: $(STAMP)  ## run the mask-ratio sweep on the embedded digits and print its table
-	$(BIN)/umd-bench sweep sweeps/mask_ratio.yaml
+	$(BIN)/umd-bench sweep mask_ratio
 
 test: $(STAMP)  ## run every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
-check: $(STAMP)  ## lint, types, import contracts and the fast tests
+check: $(STAMP)  ## lint, types, import contracts, the documentation and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m 'not slow'
+
+docs: $(STAMP)  ## build the documentation into site/; a dead link or a page outside the table of contents fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 format: $(STAMP)  ## rewrite the code in the house's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:  ## remove the environment and caches; results stay
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

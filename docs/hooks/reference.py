@@ -1,14 +1,16 @@
 """Pages that are written from the program itself at every build of the site, so that they cannot go stale.
 
 Out: ``reference/cli.md`` from the typer application, ``reference/sweep-file.md``, ``trial.md`` and ``cluster.md`` from the pydantic
-models' JSON Schemas, ``reference/presets.md`` and ``reference/questions.md`` from the YAML files. They are virtual files of
-MkDocs (``File.generated``): nothing is written into ``docs/``.
+models' JSON Schemas, ``reference/presets.md`` and ``reference/questions.md`` from the YAML files. Pages and figures outside of
+``docs/`` (:data:`INCLUDED`) become part of the site too, and links to them are rewritten. All are virtual files of MkDocs
+(``File.generated``): nothing is written into ``docs/``.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
+import posixpath
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ import typer
 import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 from typer.models import OptionInfo
 
 ROOT = Path(__file__).parents[2]
@@ -25,11 +28,41 @@ _CODE = re.compile(r"``([^`]+)``")
 _ROLE = re.compile(r":(?:class|func|meth|mod|data):`([^`]+)`")
 
 
+# Files of the repository that the site has too: path in the repository -> path in the site.
+INCLUDED = {"ARCHITECTURE.md": "architecture.md", "CHANGELOG.md": "changelog.md"} | {
+    str(path.relative_to(ROOT)): f"tables/{path.parent.name}{path.suffix}"
+    for path in sorted((ROOT / "results" / "reference").glob("*/*"))
+    if path.name in ("table.md", "figure.png")
+}
+_LINK = re.compile(r"(?<=\]\()([^)\s#]+)")
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the generated pages to the site (an event of MkDocs)."""
+    """Add the generated and the included pages to the site (an event of MkDocs)."""
     for path, text in pages().items():
         files.append(File.generated(config, path, content=text))
+    for origin, path in INCLUDED.items():
+        files.append(File.generated(config, path, abs_src_path=str(ROOT / origin)))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Rewrite links between ``docs/`` and the rest of the repository to the site's paths (an event of MkDocs)."""
+    path = page.file.src_uri
+    origin = next((origin for origin, included in INCLUDED.items() if included == path), f"docs/{path}")
+    return _LINK.sub(lambda match: site_link(match[1], origin, path), markdown)
+
+
+def site_link(target: str, origin: str, page: str) -> str:
+    """The link ``target`` of the repository's file ``origin``, as the site's ``page`` has to write it.
+
+    A target that the site does not have stays as it is, and MkDocs reports it.
+    """
+    if "://" in target or target.startswith(("mailto:", "/")):
+        return target
+    inside = posixpath.normpath(posixpath.join(posixpath.dirname(origin), target))
+    here = INCLUDED.get(inside, inside.removeprefix("docs/") if inside.startswith("docs/") else None)
+    return target if here is None else posixpath.relpath(here, posixpath.dirname(page) or ".")
 
 
 def pages() -> dict[str, str]:
@@ -105,8 +138,8 @@ class _Parameter:
         """A row of the verb's table."""
         shown = "" if self.default in (None, False) else f"`{self.default}`"
         environment = f" Also `${self.info.envvar}`." if self.info.envvar else ""
-        name = ", ".join(f"`{part}`" for part in self.name.split(", ")).replace("|", "\\|")
-        return name, self._value(), "required" if self.required else shown, _text(self.info.help or "") + environment
+        name = ", ".join(f"`{part}`" for part in self.name.split(", "))
+        return _cell(name), self._value(), "required" if self.required else shown, _text(self.info.help or "") + environment
 
     def _value(self) -> str:
         parts = [part for part in get_args(self.kind) or (self.kind,) if part is not type(None)]
@@ -221,8 +254,9 @@ def presets_page() -> str:
 
 def questions_page() -> str:
     """The sweeps that ship, with the head comment of each."""
-    found = [path for path in (ROOT / "sweeps", *(ROOT / "umd_bench").rglob("sweeps")) if list(path.glob("*.yaml"))]
-    files = sorted(found[0].glob("*.yaml"))
+    from umd_bench.cli.shipped_sweeps import folder
+
+    files = sorted(folder().glob("*.yaml"))
     documents = {path: yaml.safe_load(path.read_text(encoding="utf-8")) for path in files}
     rows = [
         (f"[{path.stem}](#{path.stem})", _text(document["question"]), f"`{document['tier']}`", _varies(document))
@@ -262,7 +296,9 @@ def _text(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return _escaped(text.replace("|", "\\|"))
+    """Text of a table's cell: a ``|`` would end the cell, in code too."""
+    text = re.sub(r"`([^`]*\|[^`]*)`", lambda match: f"<code>{match[1].replace('|', '&#124;')}</code>", _escaped(text))
+    return text.replace("|", "&#124;")
 
 
 def _escaped(text: str) -> str:
