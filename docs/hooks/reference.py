@@ -1,9 +1,9 @@
 """Pages that are written from the program itself at every build of the site, so that they cannot go stale.
 
-Out: ``reference/cli.md`` from the typer application, ``reference/sweep-file.md``, ``trial.md`` and ``cluster.md`` from the pydantic
-models' JSON Schemas, ``reference/presets.md`` and ``reference/questions.md`` from the YAML files. Pages and figures outside of
-``docs/`` (:data:`INCLUDED`) become part of the site too, and links to them are rewritten. All are virtual files of MkDocs
-(``File.generated``): nothing is written into ``docs/``.
+Out: ``reference/cli.md`` from the typer application; ``reference/sweep-file.md``, ``trial.md`` and ``cluster.md`` from the
+pydantic models' JSON Schemas; ``reference/presets.md`` and ``reference/questions.md`` from the YAML files. Pages and figures
+outside of ``docs/`` (:data:`INCLUDED`) become part of the site too, and links to them are rewritten. All are virtual
+files of MkDocs (``File.generated``): nothing is written into ``docs/``.
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ def pages() -> dict[str, str]:
         ),
         "reference/trial.md": schema_page(
             "Trials and stages",
-            "A trial is one fully specified experiment. Its fields come from presets, the tier, the sweep file, `--set` and the "
-            "axes, later ones winning. `umd-bench schema trial` prints this page as a JSON Schema. Units: `nimg` counts images "
-            "seen; ratios and shares lie in [0, 1]; `t` is 0 for a clean image and 1..`timesteps` for a noised one.",
+            "A trial is one fully specified experiment. Its fields come from presets, the tier, the sweep file, `--set` and "
+            "the axes, later ones winning. `umd-bench schema trial` prints this page as a JSON Schema. Units: `nimg` counts "
+            "images seen; ratios and shares lie in [0, 1]; `t` is 0 for a clean image and 1..`timesteps` for a noised one.",
             _schema("trial"),
         ),
         "reference/cluster.md": cluster_page(),
@@ -98,8 +98,8 @@ def cli_page() -> str:
     lines = [
         "# Command line",
         "",
-        "Every verb, as `umd-bench VERB --help` prints it. Exit codes: 0 done, 1 a stage failed, 2 a mistake in the command or a "
-        "file (one line names it), 130 interrupted.",
+        "Every verb, as `umd-bench VERB --help` prints it. Exit codes: 0 done, 1 a stage failed, 2 a mistake in the command or "
+        "a file (one line names it), 130 interrupted.",
         "",
     ]
     for name, callback in _verbs(app, "umd-bench"):
@@ -188,8 +188,8 @@ def cluster_page() -> str:
     schema = ClusterConfig.model_json_schema()
     return schema_page(
         "Cluster settings",
-        "`clusters/NAME.yaml`, or single ones with `--slurm KEY=VALUE`. None of them changes a result, so none is part of a key. "
-        "[On a cluster](../clusters.md) explains them.",
+        "`clusters/NAME.yaml`, or single ones with `--slurm KEY=VALUE`. None of them changes a result, so none is part of a "
+        "key. [On a cluster](../clusters.md) explains them.",
         schema,
     )
 
