@@ -13,9 +13,8 @@ from rich.console import Console
 from umd_bench import cli
 from umd_bench.cli import extractors
 from umd_bench.evaluation.extractors import inception
-from umd_bench.evaluation.extractors.catalogue import catalogue
-from umd_bench.evaluation.extractors.loading import load_extractor
-from umd_bench.evaluation.extractors.registry import EXTRACTORS
+from umd_bench.evaluation.extractors.listing import list_extractors
+from umd_bench.evaluation.extractors.registry import EXTRACTORS, load_extractor
 from umd_bench.evaluation.extractors.timm_models import DINOV2
 
 pytestmark = pytest.mark.usefixtures("no_weights_of_this_machine")
@@ -38,7 +37,7 @@ def test_list_cuts_nothing_off_at_any_width(
     assert run(monkeypatch, "list") == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "…" not in out
-    for entry in catalogue():
+    for entry in list_extractors():
         assert {entry.name, *entry.takes.split(), *entry.licence.split()} <= {*re.split(r"[ ;]+", out)}
 
 
@@ -49,7 +48,7 @@ def test_fetch_keeps_the_published_file_and_no_other(
     mirror.write_bytes(b"weights")
     target = inception.fetched_path()
     assert run(monkeypatch, "fetch", "inception-v3-compat", "--from", mirror.as_uri()) == 2
-    assert "is not the file that was asked for" in capsys.readouterr().err
+    assert "is not the published file" in capsys.readouterr().err
     assert not list(target.parent.iterdir())
     monkeypatch.setattr(inception, "SHA256", hashlib.sha256(b"weights").hexdigest())
     monkeypatch.setattr(inception, "ADDRESS", mirror.as_uri())
@@ -70,9 +69,9 @@ def test_list_shows_every_extractor_its_weights_and_how_to_get_those_that_are_mi
 ) -> None:
     assert run(monkeypatch, "list") == 0
     out = capsys.readouterr().out
-    for entry in catalogue():
+    for entry in list_extractors():
         assert f"\n{entry.name} " in out
-    assert [entry.name for entry in catalogue()] == [*EXTRACTORS, DINOV2]
+    assert [entry.name for entry in list_extractors()] == [*EXTRACTORS, DINOV2]
     assert load_extractor("digits_cnn").hash[:12] in out
     assert "inception-v3-compat: no weights: name the file in $UMD_BENCH_INCEPTION, or run" in out
     assert f"{DINOV2}: no weights: name the file in $UMD_BENCH_TIMM_VIT_LARGE" in out

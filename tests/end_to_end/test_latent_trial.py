@@ -19,7 +19,8 @@ from umd_bench.data.datasets import SOURCES
 from umd_bench.data.packs.pack import open_data, pack
 from umd_bench.engine.training.snapshot import load_snapshot
 from umd_bench.orchestration.preflight import check_trials, prepare_data
-from umd_bench.orchestration.runs.evaluate import draw_samples, evaluation_trial
+from umd_bench.orchestration.runs.evaluate import evaluation_trial
+from umd_bench.orchestration.runs.sample import draw_samples
 from umd_bench.orchestration.stage_process.run_stage import run_stage
 from umd_bench.store import RunDir, StageState, stage_state
 

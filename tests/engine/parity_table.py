@@ -26,7 +26,8 @@ from umd_bench.engine.diffusion.noise_process import NoiseProcess
 from umd_bench.engine.published.official import from_official, to_official
 from umd_bench.engine.samplers import SAMPLERS, Denoiser
 from umd_bench.engine.training.optim import build_optimizer, clip_grad_norm, learning_rate, set_learning_rate
-from umd_bench.evaluation.metrics.frechet import frechet_distance, inception_score
+from umd_bench.evaluation.metrics.frechet import frechet_distance
+from umd_bench.evaluation.metrics.inception_score import inception_score
 from umd_bench.evaluation.probes.ridge import fit_ridge
 
 Row = tuple[str, str]

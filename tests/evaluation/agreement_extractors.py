@@ -1,7 +1,7 @@
-"""Extractors against independent implementations: ``rows()`` gives what is compared, with whom, and the largest difference.
+"""Extractors against independent implementations: each row of ``rows()`` is one comparison, with its largest difference.
 
-A module, not a test: the test beside it sets the tolerances, and documentation prints the rows
-(``python tests/evaluation/agreement_extractors.py``). Differences are relative to the largest number of the other side.
+test_agreement_extractors.py sets the tolerances, and agreement_table.py prints the rows. Differences are relative to the
+largest number of the other implementation.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import torch.nn.functional as F
 from evaluation.comparison import Row
 from torch import Tensor
 
-from umd_bench.evaluation.extractors import efficientnet, inception, timm_models
+from umd_bench.evaluation.extractors import efficientnet, inception, timm_network
 
 
 def rows() -> list[Row]:
-    """Every comparison, on the CPU, with images and (where the real ones are not at hand) weights from a fixed seed."""
+    """Every comparison, on the CPU. Images come from a fixed seed, and so do weights that cannot be shipped."""
     return [*inception_rows(), *efficientnet_rows(), *resize_rows()]
 
 
 def images(n: int, side: int) -> Tensor:
-    """uint8 [n, 3, side, side] that are neither flat nor white noise: noise enlarged."""
+    """uint8 [n, 3, side, side]: enlarged noise, which is neither flat nor white."""
     noise = torch.rand(n, 3, 7, 7, generator=torch.Generator().manual_seed(n + side))
     return (F.interpolate(noise, size=(side, side), mode="bicubic").clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def random_inception_weights() -> bytes:
-    """Weights of Inception's shapes that nobody trained, as torch saves them; activations neither die nor grow in them."""
+    """Random weights of Inception's shapes, as torch saves them, scaled so that activations neither vanish nor explode."""
     from torch_fidelity import feature_extractor_inceptionv3 as fidelity
 
     shapes: dict[str, Tensor] = {}
@@ -59,7 +59,7 @@ def random_inception_weights() -> bytes:
 
 
 def inception_rows() -> Iterator[Row]:
-    """Against torch-fidelity's own calls: its extractor by name of layer, one layer at a time."""
+    """Against torch-fidelity's own calls: its extractor, one layer at a time, by the layer's name."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     weights, x = random_inception_weights(), images(3, 64)
@@ -77,7 +77,7 @@ def inception_rows() -> Iterator[Row]:
 
 
 def _mixed_6_conv(network: torch.nn.Module, x: Tensor) -> Tensor:
-    """ADM's spatial features, walking the network's blocks up to the 1x1 branch of the seventh mixed one."""
+    """ADM's spatial features: runs the network's blocks one by one, up to the 1x1 branch of the seventh mixed block."""
     from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
     x = (interpolate_bilinear_2d_like_tensorflow1x(x.float(), size=(299, 299), align_corners=False) - 128) / 128
@@ -95,7 +95,7 @@ def _mixed_6_conv(network: torch.nn.Module, x: Tensor) -> Tensor:
 
 
 def efficientnet_rows() -> Iterator[Row]:
-    """Against a forward pass written from the weight file's own names, since its package brings no network."""
+    """Against a forward pass written here from the weight file's own names, since its package contains no network."""
     weights = efficientnet.find_weights()
     state = torch.load(io.BytesIO(weights), weights_only=True)
     network = efficientnet.EfficientNet(efficientnet.build_network(weights))
@@ -113,12 +113,12 @@ def efficientnet_rows() -> Iterator[Row]:
 
 
 def lite0(state: dict[str, Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
-    """EfficientNet-Lite0 as its paper's table and TensorFlow's padding say: features [B, 1280] and logits [B, 1000]."""
+    """EfficientNet-Lite0 by its paper's table, with TensorFlow's padding: features [B, 1280] and logits [B, 1000]."""
 
     def convolved(x: Tensor, name: str, norm: str, stride: int = 1, *, depthwise: bool = False, act: bool = True) -> Tensor:
         weight = state[f"{name}.weight"]
         kernel = weight.shape[-1]
-        # "Same" padding: as much as the output's ceil(side / stride) needs, the odd pixel after.
+        # TensorFlow's "same" padding: the output has ceil(side / stride) pixels, and an odd pixel goes after the image.
         need = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[:-3:-1]]
         x = F.pad(x, [edge for n in need for edge in (n // 2, n - n // 2)])
         x = F.conv2d(x, weight, stride=stride, groups=x.shape[1] if depthwise else 1)
@@ -143,13 +143,13 @@ def lite0(state: dict[str, Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def resize_rows() -> Iterator[Row]:
-    """The resizing against torchvision's, and against Pillow's on floats, which is another implementation of it."""
+    """The resizing against torchvision's, and against Pillow's on floats, which is an independent implementation."""
     from PIL import Image
     from torchvision.transforms.v2.functional import InterpolationMode, resize
 
     for side in (64, 256):
         x = images(2, side)
-        ours = timm_models.resized(x, 224)
+        ours = timm_network.resized(x, 224)
         theirs = resize(x.float(), [224, 224], InterpolationMode.BICUBIC, antialias=True)
         yield Row(f"bicubic with antialiasing, {side} -> 224 px", "torchvision", _difference(ours, theirs))
         pillow = [

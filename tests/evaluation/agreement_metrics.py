@@ -1,9 +1,9 @@
-"""Scores of features against independent implementations: ``rows()`` gives what is compared, with whom, and the difference.
+"""Scores against independent implementations: each row of ``rows()`` is one comparison, with its relative difference.
 
-A module, not a test: the test beside it sets the tolerances, and agreement_table.py prints the rows. Differences are relative.
-The speed of the Fréchet distance at the width of Inception's features is measured by hand, on an otherwise idle machine:
+test_agreement_metrics.py sets the tolerances, and agreement_table.py prints the rows. The speed of the Fréchet distance at the
+width of Inception's features is measured by hand, on an otherwise idle machine:
 
-    python tests/evaluation/agreement_metrics.py speed
+    PYTHONPATH=tests python tests/evaluation/agreement_metrics.py speed
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, i
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
-from umd_bench.evaluation.metrics.frechet import Gaussian, Moments, frechet_distance, inception_score
+from umd_bench.evaluation.metrics.frechet import Gaussian, Moments, frechet_distance
+from umd_bench.evaluation.metrics.inception_score import inception_score
 from umd_bench.evaluation.metrics.kid import kernel_distance
 from umd_bench.evaluation.metrics.precision_recall import precision_recall
 
 
 def rows() -> list[Row]:
-    """Every comparison, on features that are fixed, correlated and of two distributions."""
+    """Every comparison, on fixed, correlated features from two distributions."""
     return [*frechet_rows(), *torch_fidelity_rows()]
 
 
 def features(n: int, d: int, *, seed: int) -> Tensor:
-    """float64 [n, d], with a spectrum that falls as a network's does, away from 0, and each seed of its own distribution."""
+    """float64 [n, d] away from 0, with a spectrum that falls like a network's; each seed has its own distribution."""
     g = torch.Generator().manual_seed(seed)
     mix = torch.linalg.qr(torch.randn(d, d, generator=g, dtype=torch.float64)).Q * (torch.arange(1, d + 1) ** -0.7)[:, None]
     shift = 0.5 + 0.1 * torch.randn(d, generator=g, dtype=torch.float64)
@@ -96,16 +97,16 @@ def by_square_root(a: Tensor, b: Tensor) -> float:
 
 
 def by_nuclear_norm(a: Tensor, b: Tensor) -> float:
-    """With the centred samples over sqrt(N - 1) as factors of the covariances: exact at any rank."""
+    """The distance by the nuclear norm, with the centred samples over sqrt(N - 1) as factors: exact at any rank."""
     A, B = (((x - x.mean(0)) / (len(x) - 1) ** 0.5).numpy() for x in (a, b))
     return float(((a.mean(0) - b.mean(0)) ** 2).sum() + (A**2).sum() + (B**2).sum() - 2 * svdvals(A @ B.T).sum())
 
 
 def speed(d: int = 2048, n: int = 10_000) -> str:
-    """How much faster the distance of two full covariances is than the textbook formula, medians of three."""
+    """A sentence: how much faster the distance of two full covariances is than the textbook formula; medians of three."""
     a, b = (Moments.of(features(n, d, seed=seed)) for seed in (0, 1))
     covariances = [((m.outer - m.count * torch.outer(m.total, m.total) / m.count**2) / (m.count - 1)).numpy() for m in (a, b)]
-    reference = b.gaussian()  # kept on disk with the reference, as its factor is
+    reference = b.gaussian()  # its factor is cached on disk
 
     def ours() -> float:
         return frechet_distance(a.gaussian(), reference)

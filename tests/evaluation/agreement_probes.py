@@ -1,8 +1,7 @@
-"""Probes against independent implementations: ``rows()`` gives what is compared, ours, theirs, and the largest difference.
+"""Probes against independent implementations: each row of ``rows()`` is one comparison, with its largest difference.
 
-A module, not a test: the test beside it sets the tolerances, and documentation prints the rows
-(``PYTHONPATH=tests/evaluation python tests/evaluation/agreement_probes.py``). Differences are relative to the largest number of
-the other side.
+test_agreement_probes.py sets the tolerances, and agreement_table.py prints the rows. Differences are relative to the largest
+number of the other implementation.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from umd_bench.bench.plain.linear_probe import plain_linear
 from umd_bench.config.trial.probe_stage import LinearConfig
-from umd_bench.evaluation.probes.knn import TEMPERATURE, knn_accuracies, nearest
+from umd_bench.evaluation.probes.knn import TEMPERATURE, cosine_neighbours, knn_accuracies
 from umd_bench.evaluation.probes.linear_probe import Heads, train_heads
 from umd_bench.evaluation.probes.ridge import fit_ridge, fit_ridge_path
 
@@ -42,7 +41,7 @@ def features(n: int, d: int, seed: int, classes: int = 5) -> tuple[NDArray[np.fl
 
 
 def ridge_rows() -> Iterator[Row]:
-    """Weights with scikit-learn's ridge on the standardised features and the constant, one fit a penalty."""
+    """Weights against scikit-learn's ridge on the standardised features and the constant, one fit per penalty."""
     for form, n, d in (("primal, 600 x 64", 600, 64), ("dual, 50 x 384", 50, 384)):
         x, y = features(n, d, seed=0)
         X = np.concatenate([(x - x.mean(0)) / (x.std(0) + 1e-5), np.full((n, 1), BIAS)], axis=1)
@@ -61,12 +60,12 @@ def ridge_rows() -> Iterator[Row]:
 
 
 def knn_rows() -> Iterator[Row]:
-    """Neighbours, and accuracies by votes weighted as DINO's."""
+    """Neighbours, and accuracies with DINO's weighted votes."""
     (x, y), (queries, truth) = features(3000, 32, seed=0), features(1000, 32, seed=1)
     train, test = x.astype(np.float32), queries.astype(np.float32)
     known = KNeighborsClassifier(20, metric="cosine", algorithm="brute").fit(x, y)
     distance, _ = known.kneighbors(queries)
-    similarity, _ = nearest(train, test, 20)
+    similarity, _ = cosine_neighbours(train, test, 20)
     yield Row("similarities of the 20 nearest", "scikit-learn kneighbors", relative(similarity, 1 - distance))
     ours = knn_accuracies(train, torch.from_numpy(y), test, torch.from_numpy(truth), classes=5, ks=(1, 20))
     for k in (1, 20):
@@ -78,7 +77,7 @@ def knn_rows() -> Iterator[Row]:
 
 
 def linear_rows() -> Iterator[Row]:
-    """Weights after training: together and apart, and against autograd with LARS written out, and with timm's."""
+    """Weights after training: heads together against heads alone, and against autograd with two versions of LARS."""
     for decay, library in ((0.5, "autograd, LARS written out"), (0.0, "autograd, timm Lars")):
         config = LinearConfig(lr_per_256=RATES, batch=64, epochs=8, warmup_epochs=2, weight_decay=decay)
         heads = trained(config)
@@ -99,13 +98,13 @@ def trained(config: LinearConfig) -> Heads:
 
 
 def by_the_book(rate: float, config: LinearConfig, *, library: bool) -> torch.Tensor:
-    """Weights [K, D] of one head by torch's own layers and autograd; LARS written out, or timm's, which decays otherwise."""
+    """Weights [K, D] of one head from torch's layers and autograd; LARS is written out, or timm's, whose decay differs."""
     x, y = features(240, 10, seed=0)
     return plain_linear(x.astype(np.float32), y, rate, classes=5, config=config, seed=SEED, library=library)
 
 
 def relative(ours: object, theirs: object) -> float:
-    """The largest difference of two arrays, of the largest number of the second."""
+    """The largest difference between two arrays, relative to the largest number of the second."""
     a, b = (np.asarray(values, dtype=np.float64) for values in (ours, theirs))
     assert a.shape == b.shape
     return float(np.abs(a - b).max() / np.abs(b).max())

@@ -1,9 +1,8 @@
-"""Writes how far the evaluation is from independent implementations into ``docs/evaluation.md``, between its markers.
+"""Writes the table of agreement with independent implementations into ``docs/evaluation.md``, between its markers.
 
     OMP_NUM_THREADS=1 PYTHONPATH=tests python -m evaluation.agreement_table
 
-Every module beside this one that is called ``agreement_*`` and has ``rows()`` gives some of the rows: what is compared, with
-whom, the relative difference. The tests hold the tolerances.
+The rows are those of ``rows()`` in every other module ``agreement_*`` of this folder. The tests set the tolerances.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ BEGIN, END = "<!-- agreement -->", "<!-- /agreement -->"
 
 
 def collected() -> list[Row]:
-    """The rows of every module, in the order of their names with the scores first."""
+    """The rows of every module, sorted by module name, except that the scores come first."""
     names = sorted((path.stem for path in HERE.glob("agreement_*.py")), key=lambda name: (name != "agreement_metrics", name))
     modules = [importlib.import_module(f"evaluation.{name}") for name in names if name != Path(__file__).stem]
     return [row for module in modules for row in module.rows()]
@@ -36,7 +35,7 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def write(page: Path = PAGE) -> None:
-    """Put the table where the page's markers are."""
+    """Replace the text between the page's markers by the table."""
     text = page.read_text(encoding="utf-8")
     start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
     page.write_text(f"{text[:start]}\n{table(collected())}\n{text[end:]}", encoding="utf-8")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """One comparison: what, with whose implementation, and the largest relative difference."""
+    """One comparison: what is compared, with whose implementation, and the largest relative difference."""
 
     what: str
     library: str

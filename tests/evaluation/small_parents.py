@@ -1,4 +1,4 @@
-"""A packed `digits`, an untrained tiny model as a finished parent, and evaluation stages of it."""
+"""Fixtures: the packed data set `digits`, a tiny untrained model as a finished parent, and evaluation stages of it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def digits() -> Pack:
 
 
 def parent_run(root: Path, *, labels: bool = True, spoil: bool = False) -> RunDir:
-    """A finished parent with an average that is another model's; all weights NaN where ``spoil``."""
+    """A finished parent, whose average is another model's weights; with ``spoil`` all weights are NaN."""
     stage = TRAINED.model_copy(update={"labels": labels})
     spec = StageSpec(stage=stage, seed=0, **SHARED)
     run = RunDir(root, spec.key)
@@ -55,7 +55,7 @@ def parent_run(root: Path, *, labels: bool = True, spoil: bool = False) -> RunDi
 
 
 def _weights(seed: int, classes: int) -> dict[str, Tensor]:
-    """Initial weights with noise on each: at the start every gate is 0, and a representation the same for all images."""
+    """Initial weights plus noise: without it every gate is 0, and the representation is the same for all images."""
     generator = torch.Generator().manual_seed(seed)
     state = build_model(MODEL, size=8, channels=1, classes=classes, seed=seed).state_dict()
     return {name: value + 0.2 * torch.randn(value.shape, generator=generator) for name, value in state.items()}

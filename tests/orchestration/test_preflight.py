@@ -39,7 +39,7 @@ def test_weights_of_another_hash_stop_it_too(tmp_path: Path, monkeypatch: pytest
     path.parent.mkdir(parents=True)
     path.write_bytes(b"others")
     with pytest.raises(UserError, match="is not the Inception-v3 that FID is defined by"):
-        check_weights(trials(tmp_path, inception.NAME), tmp_path / "results")
+        check_weights(trials(tmp_path, inception.FACTS.name), tmp_path / "results")
     for file in classifier_recipes.WEIGHTS.glob("digits_cnn.*"):
         shutil.copy(file, tmp_path)
     (tmp_path / "digits_cnn.safetensors").write_bytes(b"others")

@@ -1,4 +1,4 @@
-"""What an evaluation stage hands back."""
+"""The result of an evaluation stage."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ Fact = str | int | float | bool | list[int] | list[float] | list[str] | None
 
 @dataclass(frozen=True)
 class StageResult:
-    """``metrics`` are the numbers, ``facts`` everything that says what they are, ``cost`` what depends on the machine.
+    """``metrics`` are the numbers, ``facts`` say how they were made, ``cost`` depends on the machine (seconds, images/s).
 
-    ``facts["by_metric"]``, where it is there, holds for single metrics what is true of them only, and overrules the rest.
+    ``facts["by_metric"]``, if present, holds facts of single metrics, which override the others.
     """
 
     metrics: dict[str, float]

@@ -18,7 +18,8 @@ from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import ImportStage, TrainStage
 from umd_bench.data.datasets import DataFacts, data_facts
 from umd_bench.data.packs.pack import Pack, images_of, open_data
-from umd_bench.evaluation.extractors.registry import INCEPTION, check_extractor, require_weights
+from umd_bench.evaluation.extractors.contract import INCEPTION
+from umd_bench.evaluation.extractors.registry import check_extractor, require_weights
 from umd_bench.store import RunDir
 
 

@@ -1,4 +1,4 @@
-"""Training an extractor: a function of its inputs alone, on the train split alone."""
+"""Training an extractor depends on its arguments alone, and reads only the train split."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_training_repeats_to_the_bit_whatever_the_global_random_state() -> None:
+def test_training_repeats_to_the_bit_with_any_global_random_state() -> None:
     torch.manual_seed(1)
     first = train_classifier("digits_cnn", digits())
     torch.manual_seed(2)
@@ -43,7 +43,7 @@ def test_training_repeats_to_the_bit_whatever_the_global_random_state() -> None:
     assert not same(first, train_classifier("digits_cnn", digits(), seed=1))
 
 
-def test_training_never_looks_at_the_test_split(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_never_reads_the_test_split(monkeypatch: pytest.MonkeyPatch) -> None:
     split = Pack.split
 
     def guarded(pack: Pack, name: str) -> Split:
@@ -54,12 +54,12 @@ def test_training_never_looks_at_the_test_split(monkeypatch: pytest.MonkeyPatch)
     train_classifier("digits_cnn", digits())
 
 
-def test_three_epochs_learn() -> None:
+def test_three_epochs_are_enough_to_learn_digits() -> None:
     model = build_classifier("digits_cnn", train_classifier("digits_cnn", digits()))
     assert accuracy(model, digits().split("test")) > 0.8
 
 
-def test_written_extractor_reads_back_and_says_what_it_is(tmp_path: Path) -> None:
+def test_a_written_extractor_reads_back_and_its_description_is_right(tmp_path: Path) -> None:
     train_extractor("digits_cnn", tmp_path, data_root())
     state, digest = read_weights("digits_cnn", tmp_path)
     described = json.loads((tmp_path / "digits_cnn.json").read_text())
@@ -70,7 +70,7 @@ def test_written_extractor_reads_back_and_says_what_it_is(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_augmentation_shifts_repeats_the_border_and_flips_where_asked(flip: bool) -> None:
+def test_augmentation_shifts_repeats_the_border_and_flips_only_with_flip(flip: bool) -> None:
     recipe = dataclasses.replace(RECIPES["digits_cnn"], shift=1, flip=flip)
     images = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).repeat(400, 1, 1, 1)
     padded = np.pad(images[0, 0].numpy(), 1, mode="edge")
@@ -80,7 +80,7 @@ def test_augmentation_shifts_repeats_the_border_and_flips_where_asked(flip: bool
     assert {image[0].numpy().tobytes() for image in augmented} == {image.tobytes() for image in expected}
 
 
-def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_extractor_and_another_data_set_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'inception' cannot be trained: expected one of digits_cnn, emoji_cnn, fashion_cnn"):
         train_extractor("inception", tmp_path, data_root())
     with pytest.raises(UserError, match="fashion_cnn is trained on fashion_mnist, not on digits"):

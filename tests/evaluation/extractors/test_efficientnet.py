@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: the package's weights and no others, at the images' own side."""
+"""EfficientNet-Lite0 takes the package's weights and no others, and keeps the images' own side."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from torch.nn.functional import avg_pool2d
 
 from umd_bench.config.errors import UserError
 from umd_bench.evaluation.extractors import efficientnet
-from umd_bench.evaluation.extractors.loading import load_extractor
-from umd_bench.evaluation.extractors.timm_models import resized
+from umd_bench.evaluation.extractors.registry import load_extractor
+from umd_bench.evaluation.extractors.timm_network import resized
 from umd_bench.evaluation.metrics.frechet import Gaussian, frechet_distance
 
 
@@ -30,11 +30,11 @@ def test_rgb_images_of_any_side_give_1280_features_and_no_class_scores(side: int
     assert found.logits is None
     assert (extractor.dim, extractor.has_logits, extractor.data) == (1280, False, None)
     torch.testing.assert_close(extractor.features(x[66:]).pooled, found.pooled[66:], rtol=1e-4, atol=1e-5)
-    assert extractor.metric("fd") == "fd_efficientnet_lite0"
+    assert extractor.metric_name("fd") == "fd_efficientnet_lite0"
 
 
 def photographs() -> torch.Tensor:
-    """uint8 [180, 3, 64, 64]: what lies side by side in scikit-learn's two photographs, a temple and a flower."""
+    """uint8 [180, 3, 64, 64]: tiles of scikit-learn's two photographs, a temple and a flower."""
     photos = torch.from_numpy(np.stack(load_sample_images().images)).permute(0, 3, 1, 2)
     tiles = photos[:, :, :384, :].unfold(2, 64, 64).unfold(3, 64, 64)
     return (
@@ -58,9 +58,9 @@ def test_its_distance_rises_with_noise_and_blur_of_photographs(damage: str) -> N
     assert 0 < 1.5 * distances[1] < distances[2]
 
 
-def test_it_reads_a_photograph_of_a_flower_as_one() -> None:
+def test_it_classifies_a_photograph_of_a_flower_as_a_daisy() -> None:
     flower = torch.from_numpy(np.array(load_sample_images().images[1])).permute(2, 0, 1)[None, :, :, 100:527]
-    network = efficientnet.load_efficientnet(torch.device("cpu"))
+    network = efficientnet.EfficientNet(efficientnet.build_network(efficientnet.find_weights()))
     with torch.inference_mode():
         _, logits = network(resized(flower, 224).round().clamp(0, 255).to(torch.uint8))
     assert logits.argmax(1).tolist() == [985]  # ImageNet's daisy
@@ -84,7 +84,7 @@ def test_other_weights_or_a_missing_package_are_refused(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("change", ["shape", "name", "number"])
-def test_weights_that_do_not_fit_by_position_are_refused(change: str) -> None:
+def test_weights_that_do_not_match_by_position_are_refused(change: str) -> None:
     state = torch.load(io.BytesIO(efficientnet.find_weights()), weights_only=True)
     if change == "shape":
         state["_fc.bias"] = torch.zeros(999)

@@ -1,4 +1,4 @@
-"""The features FID is defined by: only from the published weights, never by download, and only then called ``fid``."""
+"""The features that define FID come only from the published weights, are never downloaded, and alone are called ``fid``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from evaluation.agreement_extractors import random_inception_weights
 
 from umd_bench.config.errors import UserError
 from umd_bench.evaluation.extractors import inception
-from umd_bench.evaluation.extractors.loading import Extractor, Features, load_extractor
-from umd_bench.evaluation.extractors.registry import EXTRACTORS
+from umd_bench.evaluation.extractors.contract import Extractor, Features
+from umd_bench.evaluation.extractors.registry import load_extractor
 
 NAME = "inception-v3-compat"
 
@@ -33,45 +33,47 @@ def random_weights() -> bytes:
 
 @pytest.fixture(autouse=True)
 def _places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No place of this machine's own is looked at."""
+    """Hide this machine's own weights."""
     monkeypatch.delenv("UMD_BENCH_INCEPTION", raising=False)
     monkeypatch.setenv("UMD_BENCH_WEIGHTS", str(tmp_path / "fetched"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
 
 
-def test_missing_weights_say_the_three_ways_and_nothing_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ways = (
+def test_the_error_for_missing_weights_names_the_three_ways_and_nothing_is_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how_to_get = (
         r"name the file in \$UMD_BENCH_INCEPTION, or run `umd-bench extractor fetch inception-v3-compat`, which downloads "
         rf"https://\S+ to {tmp_path}/fetched/pt_inception-2015-12-05-6726825d\.pth, or put torch-fidelity's "
         r"weights-inception-2015-12-05-6726825d\.pth into \$TORCH_HOME/hub/checkpoints"
     )
-    with pytest.raises(UserError, match=rf"has no weights in {tmp_path}/fetched/\S+ or {tmp_path}/torch/hub/\S+: {ways}"):
+    with pytest.raises(UserError, match=rf"has no weights in {tmp_path}/fetched/\S+ or {tmp_path}/torch/hub/\S+: {how_to_get}"):
         load_extractor(NAME)
     monkeypatch.setenv("UMD_BENCH_INCEPTION", str(tmp_path / "nowhere.pth"))
-    with pytest.raises(UserError, match=rf"has no weights in {tmp_path}/nowhere\.pth: {ways}"):
+    with pytest.raises(UserError, match=rf"has no weights in {tmp_path}/nowhere\.pth: {how_to_get}"):
         load_extractor(NAME)
     monkeypatch.setenv("UMD_BENCH_INCEPTION", str(tmp_path))
-    with pytest.raises(UserError, match=rf"cannot be read from {tmp_path} \(Is a directory\): {ways}"):
+    with pytest.raises(UserError, match=rf"cannot be read from {tmp_path} \(Is a directory\): {how_to_get}"):
         load_extractor(NAME)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_weights_are_found_in_each_of_three_places_the_named_one_first(
+def test_weights_are_found_at_each_of_three_paths_the_variables_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_weights: bytes
 ) -> None:
     monkeypatch.setattr(inception, "SHA256", hashlib.sha256(random_weights).hexdigest())
-    places = [tmp_path / "mine.pth", tmp_path / "fetched" / inception.FILE]
-    places.append(tmp_path / "torch" / "hub" / "checkpoints" / inception.FIDELITY_FILE)
-    for path in reversed(places):
-        if path == places[0]:
+    paths = [tmp_path / "mine.pth", tmp_path / "fetched" / inception.FILE]
+    paths.append(tmp_path / "torch" / "hub" / "checkpoints" / inception.FIDELITY_FILE)
+    for path in reversed(paths):
+        if path == paths[0]:
             monkeypatch.setenv("UMD_BENCH_INCEPTION", str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(random_weights)
         assert inception.find_weights() == random_weights
         path.write_bytes(b"others")
         with pytest.raises(UserError, match=f"{path} is not the Inception-v3 that FID is defined by"):
-            inception.find_weights()  # a wrong file is never passed over for the next place
-    assert load_extractor_of(random_weights, places[0]).hash == inception.SHA256
+            inception.find_weights()  # a wrong file is an error, even if the next path has the right one
+    assert load_extractor_of(random_weights, paths[0]).hash == inception.SHA256
 
 
 def load_extractor_of(weights: bytes, path: Path) -> Extractor:
@@ -89,14 +91,8 @@ def test_weights_of_another_hash_are_refused(tmp_path: Path, monkeypatch: pytest
 
 def extractor_of(network: inception.Inception) -> Extractor:
     return Extractor(
-        NAME,
+        **dataclasses.asdict(inception.FACTS),
         hash=inception.SHA256,
-        resize=inception.RESIZE,
-        shape=EXTRACTORS[NAME].shape,
-        dim=inception.DIM,
-        data=None,
-        spatial_dim=inception.SPATIAL_DIM,
-        has_logits=True,
         device=torch.device("cpu"),
         network=lambda images, spatial: Features(*network(images, spatial=spatial)),
     )
@@ -109,7 +105,7 @@ def test_rgb_images_of_any_side_give_2048_features_1008_logits_and_2023_spatial_
     found, plain = extractor.features(images, spatial=True), extractor.features(images)
     assert found.logits is not None
     assert found.spatial is not None
-    assert (found.pooled.shape, found.logits.shape) == ((2, EXTRACTORS[NAME].dim), (2, 1008))
+    assert (found.pooled.shape, found.logits.shape) == ((2, inception.FACTS.dim), (2, 1008))
     assert (found.spatial.shape, found.spatial.dtype) == ((2, 2023), torch.float32)
     assert found.pooled.isfinite().all()
     assert plain.spatial is None
@@ -130,7 +126,7 @@ def test_spatial_features_are_seven_channels_of_the_seventh_block_channel_last(r
         assert torch.equal(found[:, 7 * place + channel], blocks[0][:, channel, place // 17, place % 17])
 
 
-def test_no_pickled_code_is_run(tmp_path: Path) -> None:
+def test_pickled_code_is_refused_and_never_run(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[object, ...]]:
             return (Path.touch, (tmp_path / "ran",))
@@ -142,9 +138,9 @@ def test_no_pickled_code_is_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_distance_is_called_fid_only_with_these_features() -> None:
+def test_a_frechet_distance_is_called_fid_only_with_these_features() -> None:
     digits_cnn = load_extractor("digits_cnn")
-    named = {name: [dataclasses.replace(digits_cnn, name=name).metric(score) for score in SCORES] for name in NAMES}
+    named = {name: [dataclasses.replace(digits_cnn, name=name).metric_name(score) for score in SCORES] for name in NAMES}
     assert named == {
         NAME: ["fid", "is"],
         "digits_cnn": ["fd_digits_cnn", "is_digits_cnn"],
@@ -168,4 +164,4 @@ def test_torch_fidelitys_file_is_looked_for_where_torch_keeps_its_hub(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    assert inception.weights_places()[1].parent.parent == Path(torch.hub.get_dir())
+    assert inception.weight_paths()[1].parent.parent == Path(torch.hub.get_dir())

@@ -1,4 +1,4 @@
-"""Any timm model as an extractor: only with weights that are on the machine and fit every parameter."""
+"""Any timm model is an extractor, but only with weights that are on the machine and fit every parameter."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from umd_bench.config.errors import FieldError, UserError
 from umd_bench.config.trial.generate_stage import GenerateStage
-from umd_bench.evaluation.extractors.loading import load_extractor
+from umd_bench.evaluation.extractors.registry import load_extractor
 from umd_bench.evaluation.extractors.timm_models import DINOV2, feature_width, timm_model
 
 NAME = "timm:test_resnet.r160_in1k"
@@ -25,13 +25,13 @@ VARIABLE = "UMD_BENCH_TIMM_TEST_RESNET_R160_IN1K"
 
 @pytest.fixture(autouse=True)
 def _places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No place of this machine's own is looked at."""
+    """Hide this machine's own weights."""
     monkeypatch.setenv("UMD_BENCH_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
 def state_of(name: str = NAME, seed: int = 0, **options: int) -> dict[str, Tensor]:
-    """Weights that nobody trained, with statistics other than a fresh model's."""
+    """Random weights, whose statistics differ from those of a new model."""
     generator = torch.Generator().manual_seed(seed)
     model = timm.create_model(name.removeprefix("timm:"), **options)
     return {
@@ -40,7 +40,7 @@ def state_of(name: str = NAME, seed: int = 0, **options: int) -> dict[str, Tenso
     }
 
 
-def put(path: Path, state: dict[str, Tensor]) -> Path:
+def save(path: Path, state: dict[str, Tensor]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".safetensors":
         safetensors.torch.save_file(state, path)
@@ -52,9 +52,9 @@ def put(path: Path, state: dict[str, Tensor]) -> Path:
 @pytest.mark.parametrize(
     "name", [NAME, "timm:test_vit.r160_in1k", "timm:test_convnext.r160_in1k", "timm:test_efficientnet.r160_in1k"]
 )
-def test_features_are_the_models_own_pooled_ones_of_the_resized_image(tmp_path: Path, name: str) -> None:
+def test_features_are_the_models_own_pooled_features_of_the_resized_image(tmp_path: Path, name: str) -> None:
     state = state_of(name)
-    put(tmp_path / "weights" / "timm" / f"{name.removeprefix('timm:')}.safetensors", state)
+    save(tmp_path / "weights" / "timm" / f"{name.removeprefix('timm:')}.safetensors", state)
     extractor, x = load_extractor(name), images(3, 64)
     found = extractor.features(x)
     model = timm.create_model(name.removeprefix("timm:")).eval()
@@ -70,35 +70,37 @@ def test_features_are_the_models_own_pooled_ones_of_the_resized_image(tmp_path: 
     assert (extractor.resize, extractor.data, extractor.has_logits) == ("bicubic with antialiasing to 160 px", None, False)
 
 
-def test_weights_are_found_in_each_of_three_places_the_named_one_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_found_at_each_of_three_paths_the_variables_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot = tmp_path / "hub" / "models--timm--test_resnet.r160_in1k" / "snapshots" / "abc"
     (snapshot.parents[1] / "refs").mkdir(parents=True)
     (snapshot.parents[1] / "refs" / "main").write_text("abc")
-    places = [
+    paths = [
         tmp_path / "mine.pth",
         tmp_path / "weights" / "timm" / "test_resnet.r160_in1k.pth",
         snapshot / "model.safetensors",
     ]
     hashes = []
-    for seed, path in enumerate(reversed(places)):
-        put(path, state_of(seed=seed))
-        if path == places[0]:
+    for seed, path in enumerate(reversed(paths)):
+        save(path, state_of(seed=seed))
+        if path == paths[0]:
             monkeypatch.setenv(VARIABLE, str(path))
         hashes.append(load_extractor(NAME).hash)
         assert hashes[-1] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert len(set(hashes)) == 3
 
 
-def test_missing_weights_say_the_ways_and_random_ones_are_never_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ways = (
+def test_the_error_for_missing_weights_says_how_to_get_them_and_random_ones_are_never_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how_to_get = (
         rf"has no weights on this machine: name the file in \${VARIABLE}, or put it there as {tmp_path}/weights/timm/"
         r"test_resnet\.r160_in1k\.safetensors \(or \.pth\), or have it in the local Hugging Face cache \(`hf "
     )
-    with pytest.raises(UserError, match=ways):
+    with pytest.raises(UserError, match=how_to_get):
         load_extractor(NAME)
-    put(tmp_path / "weights" / "timm" / "test_resnet.r160_in1k.pth", state_of())
+    save(tmp_path / "weights" / "timm" / "test_resnet.r160_in1k.pth", state_of())
     monkeypatch.setenv(VARIABLE, str(tmp_path / "nowhere.pth"))
-    with pytest.raises(UserError, match=ways):
+    with pytest.raises(UserError, match=how_to_get):
         load_extractor(NAME)
 
 
@@ -114,13 +116,13 @@ def test_weights_that_do_not_fit_every_parameter_are_refused(tmp_path: Path, dam
         state[first] = torch.zeros(1)
     else:
         state["more"] = torch.zeros(1)
-    path = put(tmp_path / "weights" / "timm" / "test_resnet.r160_in1k.safetensors", state)
+    path = save(tmp_path / "weights" / "timm" / "test_resnet.r160_in1k.safetensors", state)
     with pytest.raises(UserError, match=f"{path} does not hold the weights of {NAME}"):
         load_extractor(NAME)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_a_file_that_is_no_weights_is_refused_and_no_code_in_it_is_run(tmp_path: Path, suffix: str) -> None:
+def test_a_file_without_tensors_is_refused_and_its_code_is_never_run(tmp_path: Path, suffix: str) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[object, ...]]:
             return (Path.touch, (tmp_path / "ran",))
@@ -134,7 +136,7 @@ def test_a_file_that_is_no_weights_is_refused_and_no_code_in_it_is_run(tmp_path:
 
 
 def test_loading_leaves_the_global_random_state_alone(tmp_path: Path) -> None:
-    put(tmp_path / "weights" / "timm" / "test_resnet.r160_in1k.safetensors", state_of())
+    save(tmp_path / "weights" / "timm" / "test_resnet.r160_in1k.safetensors", state_of())
     before = torch.get_rng_state()
     load_extractor(NAME)
     assert torch.equal(before, torch.get_rng_state())
@@ -143,7 +145,7 @@ def test_loading_leaves_the_global_random_state_alone(tmp_path: Path) -> None:
 def test_dinov2_is_read_at_224_pixels_by_its_class_token() -> None:
     model = timm_model(DINOV2, path="p")
     assert (model.side, model.create_options, feature_width(model)) == (224, {"num_classes": 0, "img_size": 224}, 1024)
-    assert model.resize == "bicubic with antialiasing to 224 px"
+    assert model.facts.resize == "bicubic with antialiasing to 224 px"
     with torch.device("meta"):
         assert timm.create_model(model.name, **model.create_options).global_pool == "token"
     stage = GenerateStage(parent="p", n=2, extractor=DINOV2)  # a name that a YAML file may give
@@ -153,7 +155,7 @@ def test_dinov2_is_read_at_224_pixels_by_its_class_token() -> None:
 @pytest.mark.slow
 def test_dinov2_weights_of_518_pixels_are_resampled_to_224(tmp_path: Path) -> None:
     name = "timm:vit_small_patch14_dinov2.lvd142m"
-    put(tmp_path / "weights" / "timm" / "vit_small_patch14_dinov2.lvd142m.safetensors", state_of(name, num_classes=0))
+    save(tmp_path / "weights" / "timm" / "vit_small_patch14_dinov2.lvd142m.safetensors", state_of(name, num_classes=0))
     found = load_extractor(name).features(images(2, 64))
     assert found.pooled.shape == (2, 384)
 

@@ -1,4 +1,4 @@
-"""The one download: a file appears whole and with the right hash, or not at all."""
+"""The one download: a file appears complete and with the right hash, or not at all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHA256 = hashlib.sha256(DATA).hexdigest()
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    """A loopback server: /whole gives the data, /cut breaks off in the middle, others are not found."""
+    """A loopback server: /whole serves the data, /cut breaks off early, other paths are not found."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -31,7 +31,7 @@ def server() -> Iterator[str]:
             self.end_headers()
             self.wfile.write(DATA if self.path == "/whole" else DATA[:1000])
 
-        def log_message(self, *told: object) -> None:
+        def log_message(self, *arguments: object) -> None:
             pass
 
     running = HTTPServer(("127.0.0.1", 0), Handler)
@@ -43,14 +43,14 @@ def server() -> Iterator[str]:
     running.server_close()
 
 
-def test_a_file_is_fetched_once_with_its_progress(tmp_path: Path, server: str) -> None:
-    target, told = tmp_path / "a" / "weights.pth", []
-    assert fetch(f"{server}/whole", target, SHA256, lambda *now: told.append(now))
+def test_a_file_is_fetched_once_and_progress_is_reported(tmp_path: Path, server: str) -> None:
+    target, calls = tmp_path / "a" / "weights.pth", []
+    assert fetch(f"{server}/whole", target, SHA256, lambda *now: calls.append(now))
     assert target.read_bytes() == DATA
     assert list(target.parent.iterdir()) == [target]
-    assert told[-1] == (len(DATA), len(DATA))
-    assert told == sorted(told)
-    assert not fetch(f"{server}/gone", target, SHA256, lambda *now: told.append(now))  # not even asked for
+    assert calls[-1] == (len(DATA), len(DATA))
+    assert calls == sorted(calls)
+    assert not fetch(f"{server}/gone", target, SHA256, lambda *now: calls.append(now))  # no request at all
 
 
 def test_a_damaged_file_is_fetched_again(tmp_path: Path, server: str) -> None:
@@ -61,22 +61,22 @@ def test_a_damaged_file_is_fetched_again(tmp_path: Path, server: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         ("/gone", "cannot be fetched into .*404"),
-        ("/cut", "is not the file that was asked for"),
+        ("/cut", "is not the published file"),
         ("/whole", "expected 000000000000"),
     ],
 )
-def test_nothing_is_kept_of_a_failed_download(tmp_path: Path, server: str, path: str, said: str) -> None:
+def test_a_failed_download_leaves_no_file(tmp_path: Path, server: str, path: str, message: str) -> None:
     target = tmp_path / "weights.pth"
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         fetch(server + path, target, "0" * 64 if path == "/whole" else SHA256, lambda *now: None)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("address", ["file:///nowhere/at/all", "nonsense", "http://127.0.0.1:9/x"])
-def test_an_address_that_cannot_be_had_is_one_sentence(tmp_path: Path, address: str) -> None:
+def test_an_unreachable_address_is_one_sentence(tmp_path: Path, address: str) -> None:
     with pytest.raises(UserError, match=f"^{address} cannot be fetched into {tmp_path} .*: nothing was kept$"):
         fetch(address, tmp_path / "weights.pth", SHA256, lambda *now: None)
     assert list(tmp_path.iterdir()) == []
@@ -88,7 +88,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path, server: st
         fetch(f"{server}/whole", tmp_path / "taken" / "weights" / "w.pth", SHA256, lambda *now: None)
 
 
-def test_the_folder_of_weights_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_variable_names_the_folder_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UMD_BENCH_WEIGHTS", str(tmp_path))
     assert weights_folder() == tmp_path
     monkeypatch.delenv("UMD_BENCH_WEIGHTS")

@@ -1,4 +1,4 @@
-"""The extrapolation takes a Fréchet distance's bias in n away, on average, and is the same for every call."""
+"""The extrapolation removes a Fréchet distance's bias in n, on average, and is the same in every call."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ TRUE = D * 0.25
 
 def test_the_intercept_is_the_distance_without_its_bias() -> None:
     found = [extrapolate(features(300, seed), REFERENCE) for seed in range(30)]
-    at_n, without_end = (np.mean([f.distances[-1] for f in found]), [f.intercept for f in found])
+    at_n, intercepts = (np.mean([f.distances[-1] for f in found]), [f.intercept for f in found])
     assert at_n - TRUE > 0.15  # the bias is there
-    assert abs(np.mean(without_end) - TRUE) < 3 * np.std(without_end) / 30**0.5
+    assert abs(np.mean(intercepts) - TRUE) < 3 * np.std(intercepts) / 30**0.5
     assert np.mean([f.slope for f in found]) > 0
 
 

@@ -1,4 +1,4 @@
-"""Fréchet distance and inception score: the official numbers, another method's numbers, and what must hold of any features."""
+"""The Fréchet distance: the official numbers, the matrix square root's, and properties that hold for any features."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 from torch import Tensor
-from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
 
 from umd_bench.config.errors import UserError
-from umd_bench.evaluation.metrics.frechet import ClassSums, Gaussian, Moments, frechet_distance, inception_score
+from umd_bench.evaluation.metrics.frechet import Gaussian, Moments, frechet_distance
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "fid_is.npz"
 
@@ -27,7 +26,7 @@ def features(n: int, d: int, *, seed: int = 0, offset: float = 0.0, rank: int | 
 
 
 def gaussian(mean: np.ndarray, covariance: np.ndarray) -> Gaussian:
-    """Through Moments, so that the golden covariances take the way that streamed ones take."""
+    """Built from Moments, as for streamed features, so that the golden covariances test that code."""
     n = 1001
     mu = torch.from_numpy(mean)
     return Moments(n, n * mu, (n - 1) * torch.from_numpy(covariance) + n * torch.outer(mu, mu)).gaussian()
@@ -78,7 +77,7 @@ def test_a_set_is_at_distance_zero_from_itself(n: int, d: int, rank: int | None)
 
 
 @pytest.mark.parametrize("n", [12, 64, 65, 300])
-def test_samples_fewer_or_more_than_features_give_one_distance_both_ways(n: int) -> None:
+def test_streamed_moments_give_the_same_distance_as_the_samples_for_any_n(n: int) -> None:
     a, b = features(n, 64, seed=1), features(n + 3, 64, seed=2, offset=1.0)
     direct = frechet_distance(Gaussian.of(a), Gaussian.of(b))
     streamed = frechet_distance(Moments.of(a).gaussian(), Moments.of(b).gaussian())
@@ -89,8 +88,8 @@ def test_rank_of_the_factor_is_the_rank_of_the_samples_even_far_from_the_origin(
     assert Moments.of(features(200, 64, rank=10, offset=100.0)).gaussian().factor.shape == (64, 10)
 
 
-def test_covariances_near_the_edge_of_rounding_are_left_to_singular_values() -> None:
-    """One large direction and 79 small ones, whose squares rounding has reached: their roots would be known to 1e-10 only."""
+def test_a_nuclear_norm_that_eigenvalues_cannot_resolve_is_computed_by_svd() -> None:
+    """One large direction and 79 small ones: rounding of their squares would leave their roots with an error of 1e-10."""
     g = torch.Generator().manual_seed(0)
     turn, other = torch.linalg.qr(torch.randn(2, 80, 80, generator=g, dtype=torch.float64)).Q
     sizes = torch.tensor([1.0, *[5e-4] * 79], dtype=torch.float64)
@@ -127,23 +126,11 @@ def test_float32_features_are_summed_in_float64() -> None:
     torch.testing.assert_close(factor @ factor.T, torch.cov(x.double().T), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("case", "splits"), [("n1000", 10), ("n137", 10)])
-def test_inception_score_is_the_official_one(case: str, splits: int) -> None:
-    z = np.load(GOLDEN)
-    logits = torch.from_numpy(z[f"is/{case}/p_yx"]).double().log()
-    assert inception_score(logits, splits)[0] == pytest.approx(float(z[f"is/{case}/score"]), rel=1e-6)
-
-
-def test_inception_score_is_one_when_all_look_alike_and_k_when_all_classes_are_sure_and_even() -> None:
-    assert inception_score(torch.ones(50, 5), 5) == pytest.approx((1.0, 0.0))
-    assert inception_score(1e3 * torch.eye(5).repeat(10, 1), 5) == pytest.approx((5.0, 0.0))
-
-
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_features_that_are_no_numbers_are_refused(bad: float) -> None:
+def test_features_that_are_nan_or_infinite_are_refused(bad: float) -> None:
     x = features(10, 4)
     x[3, 2] = bad
-    for statistic in (Moments.of, Gaussian.of, inception_score):
+    for statistic in (Moments.of, Gaussian.of):
         with pytest.raises(UserError, match="1 of 10 samples"):
             statistic(x)
 
@@ -154,7 +141,7 @@ def test_another_dtype_or_shape_is_refused(x: Tensor) -> None:
         Moments.of(x)
 
 
-def test_what_cannot_be_compared_or_computed_is_refused() -> None:
+def test_other_widths_and_single_samples_are_refused() -> None:
     with pytest.raises(UserError, match="4 and of 5 dimensions"):
         frechet_distance(Gaussian.of(features(10, 4)), Gaussian.of(features(10, 5)))
     with pytest.raises(UserError, match="4 and of 5 dimensions"):
@@ -163,30 +150,3 @@ def test_what_cannot_be_compared_or_computed_is_refused() -> None:
         Moments.of(features(1, 4)).gaussian()
     with pytest.raises(UserError, match="at least 2"):
         Gaussian.of(features(1, 4))
-    with pytest.raises(UserError, match=r"expected 1\.\.5 splits"):
-        inception_score(torch.zeros(5, 3), 6)
-
-
-def test_an_inception_score_of_parts_is_that_of_the_whole_whatever_their_order() -> None:
-    g = torch.Generator().manual_seed(0)
-    logits = 4 * torch.randn(103, 12, generator=g)
-    order = torch.randperm(103, generator=g)
-    parts = [ClassSums.of(logits[index], index, n=103, splits=7) for index in order.split(10)]
-    whole = parts[-1]
-    for part in parts[:-1]:
-        whole = whole.merged(part)
-    assert whole.score() == pytest.approx(inception_score(logits, 7), rel=1e-12)
-    assert whole.p.shape == (7, 12)  # no larger for more samples
-
-
-@pytest.mark.parametrize("scale", [0.1, 40.0])
-def test_inception_score_is_torch_fidelitys_on_the_same_logits(scale: float) -> None:
-    logits = scale * torch.randn(503, 30, generator=torch.Generator().manual_seed(0))
-    theirs = isc_features_to_metric(logits, splits=10, shuffle=False)
-    assert inception_score(logits) == pytest.approx((theirs[KEY_METRIC_ISC_MEAN], theirs[KEY_METRIC_ISC_STD]), rel=1e-9)
-
-
-def test_sums_of_other_numbers_of_classes_are_not_merged() -> None:
-    one, other = (ClassSums.of(torch.zeros(2, k), torch.arange(2), n=4, splits=1) for k in (3, 4))
-    with pytest.raises(UserError, match="3 and of 4 dimensions"):
-        one.merged(other)

@@ -1,4 +1,4 @@
-"""The kernel distance: another implementation's numbers, no bias in n, and the same for every call."""
+"""The kernel distance equals torch-fidelity's, has no bias in n, and is the same in every call."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_distance_is_torch_fidelitys_on_the_same_features(n: int) -> None:
     assert ours.deviation == pytest.approx(theirs[KEY_METRIC_KID_STD], rel=1e-6)
 
 
-def test_distance_of_alike_sets_is_zero_on_average_at_any_n() -> None:
+def test_distance_between_sets_of_one_distribution_is_zero_on_average_at_any_n() -> None:
     for n in (20, 200):
         found = [kernel_distance(features(n, seed=2 * i), features(n, seed=2 * i + 1)).mean for i in range(40)]
         assert abs(np.mean(found)) < 3 * np.std(found) / 40**0.5
@@ -40,7 +40,7 @@ def test_distance_grows_with_the_difference_and_repeats() -> None:
     assert near == kernel_distance(x, features(300, seed=1, shift=0.2), subsets=5, size=100)
 
 
-def test_subsets_are_no_larger_than_the_smaller_set_and_one_pair_where_there_is_no_choice() -> None:
+def test_subsets_are_no_larger_than_the_smaller_set_and_two_whole_sets_are_one_pair() -> None:
     assert [(d.subsets, d.size) for d in (kernel_distance(features(40), features(n), subsets=3) for n in (40, 90))] == [
         (1, 40),
         (3, 40),

@@ -1,4 +1,4 @@
-"""Neighbours, precision and recall: other implementations' numbers, in blocks, and the cases that say which is which."""
+"""Neighbours, precision and recall: other implementations' numbers, whatever the blocks, and cases that tell the two apart."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from sklearn.neighbors import NearestNeighbors
 from torch_fidelity.metric_prc import calculate_precision_recall_full
 
 from umd_bench.config.errors import UserError
-from umd_bench.evaluation.metrics import precision_recall as neighbours
-from umd_bench.evaluation.metrics.precision_recall import nearest, precision_recall
+from umd_bench.evaluation.metrics import precision_recall as module
+from umd_bench.evaluation.metrics.precision_recall import euclidean_neighbours, precision_recall
 
 
 def features(n: int, d: int = 6, *, seed: int = 0, scale: float = 1.0) -> np.ndarray:
@@ -19,12 +19,12 @@ def features(n: int, d: int = 6, *, seed: int = 0, scale: float = 1.0) -> np.nda
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "_BLOCK", 37)
+    monkeypatch.setattr(module, "_BLOCK", 37)
 
 
 def test_neighbours_are_scikit_learns() -> None:
     x, y = features(90), features(150, seed=1)
-    distance, index = nearest(x, y, 5)
+    distance, index = euclidean_neighbours(x, y, 5)
     theirs, which = NearestNeighbors(n_neighbors=5).fit(y).kneighbors(x)
     assert np.allclose(distance, theirs, rtol=1e-9)
     assert np.array_equal(index, which)
@@ -32,14 +32,14 @@ def test_neighbours_are_scikit_learns() -> None:
 
 def test_no_sample_is_its_own_neighbour_in_its_own_set() -> None:
     x = features(90)
-    distance, index = nearest(x, x, 2, itself=True)
+    distance, index = euclidean_neighbours(x, x, 2, exclude_self=True)
     assert (index != torch.arange(90)[:, None]).all()
     assert np.allclose(distance, NearestNeighbors(n_neighbors=3).fit(x).kneighbors(x)[0][:, 1:], rtol=1e-9)
 
 
-def test_a_copy_is_at_distance_zero_of_what_it_is_of() -> None:
+def test_a_copy_is_at_distance_zero_from_its_original() -> None:
     x = features(90)
-    distance, index = nearest(x[[70, 3]], x, 1)
+    distance, index = euclidean_neighbours(x[[70, 3]], x, 1)
     assert index.flatten().tolist() == [70, 3]
     assert distance.max() < 1e-6
 
@@ -66,4 +66,4 @@ def test_too_few_samples_and_other_widths_are_users_errors() -> None:
     with pytest.raises(UserError, match="3 nearest neighbours among 2 samples"):
         precision_recall(features(9), features(3))
     with pytest.raises(UserError, match="6 and of 4 dimensions"):
-        nearest(features(9), features(9, 4), 1)
+        euclidean_neighbours(features(9), features(9, 4), 1)

@@ -1,4 +1,4 @@
-"""The k-nearest-neighbour probe is scikit-learn's with DINO's weights, in whatever blocks it is computed."""
+"""The k-nearest-neighbour probe is scikit-learn's with DINO's weights, for any block size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from umd_bench.config.errors import UserError
 from umd_bench.evaluation.probes import knn
-from umd_bench.evaluation.probes.knn import TEMPERATURE, knn_accuracies, nearest
+from umd_bench.evaluation.probes.knn import TEMPERATURE, cosine_neighbours, knn_accuracies
 
 
 def clustered(seed: int = 0, n: int = 700, d: int = 12) -> tuple[np.ndarray, torch.Tensor]:
@@ -30,14 +30,14 @@ def test_knn_is_scikit_learns_with_the_votes_of_dino(k: int) -> None:
     assert 0.5 < found[k] < 0.99
 
 
-def test_neighbours_are_the_nearest_by_cosine_whatever_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbours_are_the_nearest_by_cosine_for_any_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     (x, _), (queries, _) = clustered(0), clustered(1, n=65)
     unit = [a / np.linalg.norm(a, axis=1, keepdims=True) for a in (x.astype(np.float64), queries.astype(np.float64))]
     full = unit[1] @ unit[0].T
     order = np.argsort(-full, axis=1)[:, :7]
     monkeypatch.setattr(knn, "_TRAIN_ROWS", 5)  # smaller than k
     monkeypatch.setattr(knn, "_TEST_ROWS", 16)
-    similarity, index = nearest(x, queries, 7)
+    similarity, index = cosine_neighbours(x, queries, 7)
     np.testing.assert_array_equal(index, order)
     np.testing.assert_allclose(similarity, np.take_along_axis(full, order, axis=1), rtol=0, atol=1e-6)
 

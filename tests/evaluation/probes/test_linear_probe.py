@@ -1,6 +1,6 @@
-"""The linear probe: many heads at once are the heads one at a time, and the test split chooses nothing.
+"""The linear probe: heads trained together equal heads trained alone, and the test split has no part in any choice.
 
-That a head is what autograd and LARS make of it is in agreement_probes.py.
+agreement_probes.py compares a head with autograd and LARS.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def trained(lrs: tuple[float, ...], **fields: object) -> Heads:
     return train_heads(x, np.arange(len(y)), y, classes=4, config=config, seed=3)
 
 
-def test_heads_trained_at_once_are_the_heads_trained_one_at_a_time() -> None:
+def test_heads_trained_together_equal_heads_trained_alone() -> None:
     together = trained(LRS)
     for place, lr in enumerate(LRS):
         alone = trained((lr,))
@@ -49,18 +49,18 @@ def probed(test: tuple[np.ndarray, np.ndarray], lrs: tuple[float, ...] = (1e-6, 
     return linear_probe(*classes_of(0), *test, classes=4, config=config, seed=0)
 
 
-def test_the_rate_is_chosen_on_training_images_and_trained_anew_on_all_of_them() -> None:
+def test_the_rate_is_chosen_on_held_out_images_and_the_head_trained_again_on_all_of_them() -> None:
     x, y = classes_of(1)
     result = probed((x, y))
     assert result.lr == 10.0
     assert result.held_out[0] < 0.6 < 0.8 < result.held_out[1]
     assert result.accuracy > 0.8
     assert result.accuracy == probed((x, y), lrs=(10.0,)).accuracy
-    other = probed((x, (y + 1) % 4))  # a test split on which a head without training would do better
+    other = probed((x, (y + 1) % 4))  # a test split on which an untrained head would do better
     assert (other.lr, other.held_out) == (result.lr, result.held_out)
 
 
-def test_of_equally_good_rates_the_smallest_is_taken_and_ends_are_told() -> None:
+def test_the_smallest_of_equally_good_rates_is_chosen_and_an_end_of_the_range_is_reported() -> None:
     result = probed(classes_of(1), lrs=(10.0, 10.000001, 9.999999))
     assert result.lr == 9.999999
     assert result.at_edge
@@ -68,7 +68,7 @@ def test_of_equally_good_rates_the_smallest_is_taken_and_ends_are_told() -> None
     assert not probed(classes_of(1), lrs=(10.0,)).at_edge
 
 
-def test_held_out_images_are_a_share_of_each_class_and_never_a_classes_only_one() -> None:
+def test_held_out_images_are_a_share_of_each_class_and_never_its_only_image() -> None:
     labels = np.array([0] * 50 + [1] * 10 + [2] * 2 + [3])
     fit, held = split_held_out(labels, 0.1, seed=0)
     assert np.bincount(labels[held], minlength=4).tolist() == [5, 1, 1, 0]
@@ -78,13 +78,13 @@ def test_held_out_images_are_a_share_of_each_class_and_never_a_classes_only_one(
         split_held_out(np.arange(4), 0.1, seed=0)
 
 
-def test_a_rate_that_ends_in_nan_is_never_chosen_and_alone_is_an_error() -> None:
+def test_a_rate_that_ends_in_nan_is_never_chosen_and_is_an_error_if_it_is_the_only_one() -> None:
     assert probed(classes_of(1), lrs=(10.0, 1e38)).lr == 10.0
     with pytest.raises(UserError, match="ends in NaN at a learning rate of 1e\\+38"):
         probed(classes_of(1), lrs=(1e38,))
 
 
-def test_a_feature_that_never_changes_and_a_batch_of_everything_are_no_error() -> None:
+def test_a_constant_feature_and_a_batch_larger_than_the_split_are_no_error() -> None:
     x, y = classes_of(0)
     x[:, 2] = 7
     config = LinearConfig(lr_per_256=(10.0,), batch=4096, epochs=60)

@@ -1,4 +1,4 @@
-"""The probe stage: what is probed, with which draws, and what is said when a class is short."""
+"""The probe stage: which features it probes, with which draws, and how it reports a class with too few images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def probed(root: Path, **fields: object) -> StageResult:
 
 
 def by_hand(root: Path, t: int, seed: int, k: int, draws: int) -> list[float]:
-    """The same numbers without the probe's own code: every image represented one by one."""
+    """The same numbers without the stage's own code: each image is represented alone."""
     pack, parent = digits(), parent_run(root)
     model = restore_model(parent, NIMG, source=source("digits"))
     schedule = NoiseProcess(SHARED["noise"])
@@ -56,7 +56,7 @@ def by_hand(root: Path, t: int, seed: int, k: int, draws: int) -> list[float]:
 
 
 @pytest.mark.parametrize("t", [0, 51])
-def test_probe_reads_the_raw_weights_at_its_t_with_noise_of_each_images_own(tmp_path: Path, t: int) -> None:
+def test_the_stage_probes_the_raw_weights_at_its_t_with_separate_noise_for_each_image(tmp_path: Path, t: int) -> None:
     result = probed(tmp_path / "a", t=t, seed=4)
     scores = by_hand(tmp_path / "b", t, seed=4, k=3, draws=2)
     assert result.metrics["acc_3shot"] == pytest.approx(np.mean(scores), abs=0.002)  # one image of 500 may tip in a batch
@@ -71,13 +71,13 @@ def test_probe_reads_the_raw_weights_at_its_t_with_noise_of_each_images_own(tmp_
     }
 
 
-def test_probe_repeats_to_the_bit_and_moves_with_the_seed(tmp_path: Path) -> None:
+def test_the_stage_repeats_to_the_bit_and_depends_on_the_seed(tmp_path: Path) -> None:
     first, again, other = (probed(tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
     assert first.metrics == again.metrics
     assert first.metrics["acc_3shot"] != other.metrics["acc_3shot"]
 
 
-def test_more_shots_or_draws_leave_the_others_as_they_are(tmp_path: Path) -> None:
+def test_further_shots_do_not_change_the_others(tmp_path: Path) -> None:
     alone, among = probed(tmp_path / "a", shots=[3]), probed(tmp_path / "b", shots=[1, 3, 20])
     assert alone.metrics.items() <= among.metrics.items()
 
@@ -108,7 +108,7 @@ def test_pixel_probe_is_the_probe_of_the_images_with_the_same_draws() -> None:
     assert 0.7 < metrics["pixel_acc_10shot"] < 0.95
 
 
-def test_classes_that_are_short_are_counted_and_named(tmp_path: Path) -> None:
+def test_classes_with_too_few_images_are_counted_and_named(tmp_path: Path) -> None:
     parent = parent_run(tmp_path)
     spec = stage_of(parent, "probe", shots=[5, 130], draws=1)
     run = run_of(spec, tmp_path)
@@ -124,7 +124,7 @@ def test_classes_that_are_short_are_counted_and_named(tmp_path: Path) -> None:
     assert warnings == [f"130 shots are more than some classes of digits have: {short}"]
 
 
-def test_weights_that_are_no_numbers_are_a_users_error(tmp_path: Path) -> None:
+def test_nan_weights_are_a_users_error(tmp_path: Path) -> None:
     parent = parent_run(tmp_path, spoil=True)
     spec = stage_of(parent, "probe")
     with run_of(spec, tmp_path).begin() as attempt, pytest.raises(UserError, match="train split is NaN or infinite"):
@@ -132,7 +132,7 @@ def test_weights_that_are_no_numbers_are_a_users_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("t", [None, 61])
-def test_a_t_that_is_open_or_past_the_schedule_is_refused(tmp_path: Path, t: int | None) -> None:
+def test_a_missing_t_or_one_past_the_schedule_is_refused(tmp_path: Path, t: int | None) -> None:
     with pytest.raises(UserError, match=rf"stages.probe.t = {t} is not accepted: expected 0\.\.60"):
         probed(tmp_path, t=t)
 
@@ -162,7 +162,7 @@ def test_every_probe_of_a_stage_is_measured_on_features_and_on_pixels(tmp_path: 
     assert "draws" not in result.facts
 
 
-def test_probes_beside_each_other_are_the_probes_alone(tmp_path: Path) -> None:
+def test_probes_of_one_stage_do_not_change_each_other(tmp_path: Path) -> None:
     both = probed(tmp_path / "a", shots=[3], knn=[20], linear=LINEAR).metrics
     assert probed(tmp_path / "b", shots=[], knn=[20]).metrics.items() <= both.items()
     assert probed(tmp_path / "c", shots=[], linear=LINEAR).metrics.items() <= both.items()
@@ -171,7 +171,7 @@ def test_probes_beside_each_other_are_the_probes_alone(tmp_path: Path) -> None:
     assert both["acc_3shot"] == pytest.approx(alone["acc_3shot"], abs=0.002)  # features in other batches
 
 
-def test_a_list_of_penalties_is_chosen_from_draw_by_draw(tmp_path: Path) -> None:
+def test_each_draw_chooses_its_penalty_from_a_list(tmp_path: Path) -> None:
     result = probed(tmp_path / "a", shots=[3], ridge=[0.1, 10.0, 1e5])
     chosen = result.facts["ridge_3shot"]
     assert len(chosen) == 2  # type: ignore[arg-type]
@@ -180,7 +180,7 @@ def test_a_list_of_penalties_is_chosen_from_draw_by_draw(tmp_path: Path) -> None
     assert one.metrics == pytest.approx(probed(tmp_path / "c", shots=[3], ridge=10.0).metrics, abs=1e-12)
 
 
-def test_a_rate_at_the_end_of_its_range_is_a_warning(tmp_path: Path) -> None:
+def test_a_learning_rate_at_an_end_of_its_range_is_a_warning(tmp_path: Path) -> None:
     parent = parent_run(tmp_path)
     spec = stage_of(parent, "probe", shots=[], linear={**LINEAR, "lr_per_256": [1e-6, 1e-5]})
     run = run_of(spec, tmp_path)
@@ -197,7 +197,6 @@ def test_pixels_are_probed_once_for_all_parents(tmp_path: Path, monkeypatch: pyt
         probed(tmp_path, shots=[], knn=[10])
     monkeypatch.undo()
     stage = ProbeStage(parent="pretrain", shots=(), knn=(20,))
-    again = probe_stage.pixel_probe(digits(), stage, seed=0, kept=tmp_path / "features")
+    again = probe_stage.pixel_probe(digits(), stage, seed=0, cache=tmp_path / "features")
     assert again["pixel_acc_knn20"] == first.metrics["pixel_acc_knn20"]
-    kept = list((tmp_path / "features").glob("*.cache"))
-    assert len(kept) == 1
+    assert len(list((tmp_path / "features").glob("*.cache"))) == 1

@@ -1,4 +1,4 @@
-"""Features are made once, kept by their content, remade when damaged, and never kept when they are no numbers."""
+"""Features are computed once and cached by content, computed again when damaged, and never cached when NaN."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from umd_bench.store.run import RunDir
 CPU = torch.device("cpu")
 
 
-def read(parent: RunDir, *, seed: int = 0, **fields: object) -> Representation:
+def representation(parent: RunDir, *, seed: int = 0, **fields: object) -> Representation:
     spec = stage_of(parent, "probe", seed=seed, **fields)
     return Representation(spec, parent, data_facts(spec.data), CPU)
 
 
-def kept(root: Path) -> list[Path]:
+def cached(root: Path) -> list[Path]:
     return sorted((root / FOLDER).glob("*"))
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of the batches that a model was asked to represent."""
+    """The sizes of the batches that a model represents."""
     seen: list[int] = []
     original = AutoEncoder.represent
 
@@ -43,85 +43,85 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def test_features_are_the_models_made_once_and_shared(tmp_path: Path, calls: list[int]) -> None:
+def test_features_are_the_models_own_computed_once_and_shared(tmp_path: Path, calls: list[int]) -> None:
     parent = parent_run(tmp_path)
-    first = np.array(read(parent).of(digits(), "test"))
+    first = np.array(representation(parent).of(digits(), "test"))
     assert sum(calls) == len(digits().split("test"))
-    representation = read(parent, shots=[1], ridge=3.0, knn=[5], draws=9, seed=5)  # another probe at t = 0
-    again = representation.of(digits(), "test")
+    other = representation(parent, shots=[1], ridge=3.0, knn=[5], draws=9, seed=5)  # another probe at t = 0
+    again = other.of(digits(), "test")
     assert sum(calls) == len(first)
     assert isinstance(again, np.memmap)
     assert not again.flags.writeable
     np.testing.assert_array_equal(again, first)
     x = to_unit(torch.from_numpy(np.array(digits().split("test").images[:500])))
-    np.testing.assert_array_equal(first[:500], representation.model.represent(x, torch.zeros(500, dtype=torch.int64)))
+    np.testing.assert_array_equal(first[:500], other.model.represent(x, torch.zeros(500, dtype=torch.int64)))
 
 
-def test_everything_that_changes_features_names_a_file_of_its_own(tmp_path: Path) -> None:
+def test_everything_that_changes_features_changes_the_file_name(tmp_path: Path) -> None:
     parent, pack = parent_run(tmp_path), digits()
-    read(parent).of(pack, "test")
+    representation(parent).of(pack, "test")
     for fields in ({"t": 3}, {"t": 4}, {"t": 3, "seed": 1}, {"pool": "patches"}, {"pool": "first_class"}):
-        read(parent, **fields).of(pack, "test")  # type: ignore[arg-type]
-    read(parent).of(pack, "train", np.arange(5))
-    read(parent).of(pack, "train", np.arange(1, 6))
-    read(parent).of(pack, "train")
-    assert len(kept(tmp_path)) == 9
+        representation(parent, **fields).of(pack, "test")  # type: ignore[arg-type]
+    representation(parent).of(pack, "train", np.arange(5))
+    representation(parent).of(pack, "train", np.arange(1, 6))
+    representation(parent).of(pack, "train")
+    assert len(cached(tmp_path)) == 9
     snapshot = parent.snapshot(NIMG)
     content = bytearray(snapshot.read_bytes())
     content[-2] ^= 1  # the same key, and other weights
     snapshot.unlink()
     snapshot.write_bytes(content)
-    read(parent).of(pack, "test")
-    assert len(kept(tmp_path)) == 10
+    representation(parent).of(pack, "test")
+    assert len(cached(tmp_path)) == 10
 
 
-def test_damaged_features_are_made_anew(tmp_path: Path, calls: list[int]) -> None:
+def test_damaged_features_are_computed_again(tmp_path: Path, calls: list[int]) -> None:
     parent = parent_run(tmp_path)
-    first = np.array(read(parent).of(digits(), "test"))
-    (path,) = kept(tmp_path)
+    first = np.array(representation(parent).of(digits(), "test"))
+    (path,) = cached(tmp_path)
     content = bytearray(path.read_bytes())
     content[1000] ^= 255
     path.write_bytes(content)
     calls.clear()
-    np.testing.assert_array_equal(read(parent).of(digits(), "test"), first)
+    np.testing.assert_array_equal(representation(parent).of(digits(), "test"), first)
     assert sum(calls) == len(first)
-    assert kept(tmp_path) == [path]
+    assert cached(tmp_path) == [path]
 
 
-def test_features_that_are_no_numbers_are_an_error_and_leave_nothing(tmp_path: Path) -> None:
+def test_nan_features_are_an_error_and_leave_no_file(tmp_path: Path) -> None:
     parent = parent_run(tmp_path, spoil=True)
     with pytest.raises(UserError, match="test split is NaN or infinite"):
-        read(parent).of(digits(), "test")
-    assert kept(tmp_path) == []
+        representation(parent).of(digits(), "test")
+    assert cached(tmp_path) == []
 
 
-def test_missing_weights_are_an_error_even_where_features_of_them_are_kept(tmp_path: Path) -> None:
+def test_missing_weights_are_an_error_even_if_their_features_are_cached(tmp_path: Path) -> None:
     parent = parent_run(tmp_path)
-    read(parent).of(digits(), "test")
+    representation(parent).of(digits(), "test")
     shutil.rmtree(parent.path / "snapshots")
     with pytest.raises(UserError, match="keeps no weights"):
-        read(parent).of(digits(), "test")
+        representation(parent).of(digits(), "test")
 
 
-def test_the_folder_is_bounded_and_what_was_used_last_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_is_bounded_and_recently_used_files_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parent, pack = parent_run(tmp_path), digits()
-    read(parent, t=1).of(pack, "test")
-    (oldest,) = kept(tmp_path)
-    read(parent, t=2).of(pack, "test")
-    (younger,) = set(kept(tmp_path)) - {oldest}
-    read(parent, t=1).of(pack, "test")
+    representation(parent, t=1).of(pack, "test")
+    (oldest,) = cached(tmp_path)
+    representation(parent, t=2).of(pack, "test")
+    (younger,) = set(cached(tmp_path)) - {oldest}
+    representation(parent, t=1).of(pack, "test")
     monkeypatch.setenv("UMD_BENCH_FEATURES_GB", str(2.5 * oldest.stat().st_size / 1e9))
-    mapped = read(parent, t=3).of(pack, "test")
-    assert oldest in kept(tmp_path)
-    assert younger not in kept(tmp_path)
-    assert len(kept(tmp_path)) == 2
+    mapped = representation(parent, t=3).of(pack, "test")
+    assert oldest in cached(tmp_path)
+    assert younger not in cached(tmp_path)
+    assert len(cached(tmp_path)) == 2
     monkeypatch.setenv("UMD_BENCH_FEATURES_GB", "0")
-    assert np.isfinite(read(parent, t=4).of(pack, "test")).all()
-    assert kept(tmp_path) == []
-    assert np.isfinite(mapped).all()  # a file that is gone stays with who has it
+    assert np.isfinite(representation(parent, t=4).of(pack, "test")).all()
+    assert cached(tmp_path) == []
+    assert np.isfinite(mapped).all()  # a deleted file stays readable while it is mapped
     monkeypatch.setenv("UMD_BENCH_FEATURES_GB", "much")
     with pytest.raises(UserError, match="UMD_BENCH_FEATURES_GB = 'much' is not accepted"):
-        read(parent)
+        representation(parent)
 
 
 @pytest.mark.parametrize(
@@ -131,9 +131,9 @@ def test_the_folder_is_bounded_and_what_was_used_last_stays(tmp_path: Path, monk
         ({"t": 61}, r"stages\.probe\.t = 61 is not accepted: expected 0\.\.60"),
     ],
 )
-def test_what_the_model_has_not_is_refused(tmp_path: Path, fields: dict[str, object], message: str) -> None:
+def test_a_block_or_t_that_the_model_does_not_have_is_refused(tmp_path: Path, fields: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        read(parent_run(tmp_path), **fields)  # type: ignore[arg-type]
+        representation(parent_run(tmp_path), **fields)  # type: ignore[arg-type]
 
 
 def test_pixels_are_the_images_in_minus_one_to_one() -> None:

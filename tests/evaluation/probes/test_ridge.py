@@ -1,4 +1,4 @@
-"""The probe's mathematics: the official weights, scikit-learn's, and the rules by which shots are drawn."""
+"""Ridge regression: the official weights, scikit-learn's weights, and the rules for drawing shots."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RIDGES = (0.01, 1.0, 7.0, 1024.0)
 
 
 @pytest.mark.parametrize(("n", "d"), [(80, 12), (12, 13), (13, 12), (12, 12), (20, 90)])
-def test_every_regularisation_of_one_factorisation_is_the_fit_of_its_own(n: int, d: int) -> None:
+def test_every_regularisation_of_one_factorisation_equals_a_separate_fit(n: int, d: int) -> None:
     rng = np.random.default_rng(n)
     x, y = torch.from_numpy(rng.normal(2, 3, (n, d))), torch.from_numpy(rng.integers(0, 3, n))
     path = fit_ridge_path(x, y, classes=3, ridges=RIDGES, bias=2.0)
@@ -52,7 +52,7 @@ def test_every_regularisation_of_one_factorisation_is_the_fit_of_its_own(n: int,
 
 
 @pytest.mark.parametrize(("n", "d"), [(40, 6), (20, 90)])
-def test_leaving_one_out_in_closed_form_is_leaving_one_out(n: int, d: int) -> None:
+def test_the_leave_one_out_error_in_closed_form_equals_real_leave_one_out(n: int, d: int) -> None:
     rng = np.random.default_rng(n)
     x, y = rng.normal(size=(n, d)), rng.integers(0, 3, n)
     path = fit_ridge_path(torch.from_numpy(x), torch.from_numpy(y), classes=3, ridges=RIDGES, bias=2.0)
@@ -71,7 +71,7 @@ def test_leaving_one_out_in_closed_form_is_leaving_one_out(n: int, d: int) -> No
 
 
 def test_of_equally_good_regularisations_the_largest_is_chosen() -> None:
-    x, y = torch.zeros(6, 2, dtype=torch.float64), torch.arange(6) % 3  # nothing to learn from, and no bias either
+    x, y = torch.zeros(6, 2, dtype=torch.float64), torch.arange(6) % 3  # no features to learn from, and no bias
     path = fit_ridge_path(x, y, classes=3, ridges=(1.0, 100.0, 10.0), bias=0.0)
     assert path.ridges[path.best] == 100.0
 
@@ -83,7 +83,7 @@ def test_probe_does_not_depend_on_the_order_of_its_images() -> None:
     torch.testing.assert_close(fit_ridge(x, y, classes=3).weights, fit_ridge(x[order], y[order], classes=3).weights)
 
 
-def test_a_feature_that_never_changes_gets_no_weight() -> None:
+def test_a_constant_feature_gets_no_weight() -> None:
     x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
     x[:, 2] = 5.0
     assert fit_ridge(x, torch.arange(30) % 3, classes=3).weights[2].abs().max() < 1e-12
@@ -96,7 +96,7 @@ def test_accuracy_is_the_same_in_parts() -> None:
     assert probe.accuracy(x, y) == (probe.logits(x).argmax(1) == y).double().mean().item() > 0.8
 
 
-def test_shots_are_the_first_of_each_classes_permutation() -> None:
+def test_shots_are_the_first_of_a_permutation_of_each_class() -> None:
     rng = np.random.default_rng(7)
     expected = [rng.permutation(np.flatnonzero(label == LABELS)) for label in range(4)]
     shots = draw_shots(LABELS, (1, 5), classes=4, seed=7)
@@ -104,7 +104,7 @@ def test_shots_are_the_first_of_each_classes_permutation() -> None:
     np.testing.assert_array_equal(shots[1], [order[0] for order in expected])
 
 
-def test_a_class_that_is_short_gives_all_it_has_and_no_image_twice() -> None:
+def test_a_class_with_too_few_images_gives_all_of_them_and_none_twice() -> None:
     shots = draw_shots(LABELS, (10, 1000), classes=6, seed=0)  # classes 4 and 5 have no image
     assert np.bincount(LABELS[shots[10]]).tolist() == [10] * 4
     assert sorted(shots[1000]) == list(range(200))
@@ -114,7 +114,7 @@ def test_draws_differ_with_their_seed() -> None:
     assert not np.array_equal(*(draw_shots(LABELS, (5,), classes=4, seed=seed)[5] for seed in (0, 1)))
 
 
-def test_what_cannot_be_fitted_is_refused() -> None:
+def test_nan_features_and_mismatched_shapes_or_labels_are_refused() -> None:
     x, y = torch.randn(6, 2), torch.arange(6) % 3
     with pytest.raises(UserError, match="NaN or infinite"):
         fit_ridge(x.index_fill(0, torch.tensor(1), float("nan")), y, classes=3)
@@ -126,7 +126,7 @@ def test_what_cannot_be_fitted_is_refused() -> None:
         fit_ridge(x[:0], y[:0], classes=3)
 
 
-def test_a_small_fit_runs_on_one_thread_and_gives_the_threads_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_fit_runs_on_one_thread_and_restores_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     eigh = torch.linalg.eigh
     monkeypatch.setattr(torch.linalg, "eigh", lambda gram: (seen.append(torch.get_num_threads()), eigh(gram))[1])
@@ -146,7 +146,7 @@ def test_a_small_fit_runs_on_one_thread_and_gives_the_threads_back(monkeypatch: 
     assert seen == [1, 2]
 
 
-def test_a_small_fit_has_the_same_bits_on_any_number_of_threads() -> None:
+def test_a_small_fit_gives_the_same_bits_with_any_number_of_threads() -> None:
     x, y = torch.randn(60, 128, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 4
     weights = []
     before = torch.get_num_threads()

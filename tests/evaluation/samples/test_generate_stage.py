@@ -1,4 +1,4 @@
-"""The generate stage: labels, sets that no batch size changes, scores that say what they are, and the picture."""
+"""The generate stage: labels, independence from the batch size, scores with their facts, and the pictures."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ from umd_bench.data.datasets import source
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
 from umd_bench.engine.samplers import generate
 from umd_bench.engine.training.snapshot import restore_model
-from umd_bench.evaluation.extractors.loading import Extractor, Features, load_extractor
-from umd_bench.evaluation.metrics.frechet import Gaussian, frechet_distance, inception_score
-from umd_bench.evaluation.samples import generate_stage
+from umd_bench.evaluation.extractors.contract import Extractor, Features
+from umd_bench.evaluation.extractors.registry import load_extractor
+from umd_bench.evaluation.metrics.frechet import Gaussian, frechet_distance
+from umd_bench.evaluation.metrics.inception_score import inception_score
+from umd_bench.evaluation.samples import drawing, generate_stage
 from umd_bench.evaluation.samples.generate_stage import run_generate, sample_labels
 from umd_bench.evaluation.samples.grids import draw_grid, grid_rows
 from umd_bench.evaluation.samples.reference import reference_of
@@ -44,7 +46,7 @@ def generated(root: Path, *, labels_in_parent: bool = True, **fields: object) ->
         return run_generate(spec, parent, digits(), attempt), run, spec
 
 
-def test_scores_are_those_of_the_samples_drawn_in_one_piece(tmp_path: Path) -> None:
+def test_scores_are_those_of_samples_drawn_in_one_batch(tmp_path: Path) -> None:
     result, _, spec = generated(tmp_path, batch=7, n=30, sampling_seeds=2, cfg_scale=1.5, seed=3)
     stage = spec.stage
     assert isinstance(stage, GenerateStage)
@@ -77,14 +79,16 @@ def test_a_compiled_stage_draws_batches_of_one_shape_and_the_same_samples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, _, spec = generated(tmp_path, batch=12, n=30)
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # the whole way, but for the minutes
+    monkeypatch.setattr(
+        torch, "compile", partial(torch.compile, backend="eager")
+    )  # the same code path without minutes of compilation
     drawn: list[int] = []
 
     def counted(*args: Any, indices: Sequence[int], **options: Any) -> torch.Tensor:
         drawn.append(len(indices))
         return generate(*args, indices=indices, **options)
 
-    monkeypatch.setattr(generate_stage, "generate", counted)
+    monkeypatch.setattr(drawing, "generate", counted)
     spec = spec.model_copy(update={"resources": spec.resources.model_copy(update={"compile": True})})
     parent = parent_run(tmp_path / "compiled")
     with run_of(spec, tmp_path / "compiled").begin() as attempt:
@@ -93,14 +97,14 @@ def test_a_compiled_stage_draws_batches_of_one_shape_and_the_same_samples(
     assert compiled.metrics == pytest.approx(plain.metrics)
 
 
-def test_stage_repeats_to_the_bit_and_its_floor_is_the_datas(tmp_path: Path) -> None:
+def test_the_stage_repeats_to_the_bit_and_its_floor_depends_on_the_data_alone(tmp_path: Path) -> None:
     first, again, other = (generated(tmp_path / name, seed=seed)[0] for name, seed in (("a", 0), ("b", 0), ("c", 1)))
     assert first.metrics == again.metrics
     assert first.metrics["fd_digits_cnn"] != other.metrics["fd_digits_cnn"]
     assert first.metrics["floor_fd_digits_cnn"] == other.metrics["floor_fd_digits_cnn"]
 
 
-def test_every_score_says_what_it_is(tmp_path: Path) -> None:
+def test_the_facts_say_how_every_score_was_made(tmp_path: Path) -> None:
     facts = dict(generated(tmp_path, n=30, eta=0.5, clip=False, reference="train")[0].facts)
     assert set(facts.pop("by_metric")) == {"is_digits_cnn"}
     extractor = load_extractor("digits_cnn")
@@ -137,7 +141,7 @@ def test_ema_chooses_the_weights(tmp_path: Path) -> None:
     assert raw.metrics["fd_digits_cnn"] != average.metrics["fd_digits_cnn"]
 
 
-def test_a_parent_without_classes_is_asked_for_none(tmp_path: Path) -> None:
+def test_a_parent_without_classes_is_sampled_without_labels(tmp_path: Path) -> None:
     result, run, _ = generated(tmp_path, labels_in_parent=False)
     assert set(result.metrics) == {"fd_digits_cnn", "is_digits_cnn", "floor_fd_digits_cnn"}
     assert result.facts["labels"] is None
@@ -148,10 +152,10 @@ def test_two_samples_are_enough(tmp_path: Path) -> None:
     result, run, _ = generated(tmp_path, n=2)
     assert np.isfinite(list(result.metrics.values())).all()
     assert result.facts["is_splits"] == 2
-    assert Image.open(run.artifacts / "samples.png").size == (48, 98)  # of ten classes two have a sample
+    assert Image.open(run.artifacts / "samples.png").size == (48, 98)  # two of ten classes have a sample
 
 
-def test_picture_has_a_row_for_each_class_and_shows_the_scored_samples(tmp_path: Path) -> None:
+def test_the_picture_has_a_row_for_each_class_and_shows_the_scored_samples(tmp_path: Path) -> None:
     _, run, spec = generated(tmp_path, n=40, batch=16, sampling_seeds=2)
     stage = spec.stage
     assert isinstance(stage, GenerateStage)
@@ -170,22 +174,22 @@ def test_picture_has_a_row_for_each_class_and_shows_the_scored_samples(tmp_path:
     assert np.abs(shown.astype(int) - to_uint8(x_0)[23, 0].numpy()).max() <= 1
 
 
-def test_progress_is_told_and_ends_at_the_total(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_events_end_at_the_total(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generate_stage, "_PROGRESS_SECONDS", 0.0)
     _, run, _ = generated(tmp_path, n=30, batch=12, sampling_seeds=2)
-    told = [(event["done"], event["total"]) for event in run.events() if event["event"] == "progress"]
-    assert told == [(12, 60), (24, 60), (30, 60), (42, 60), (54, 60), (60, 60)]
+    done = [(event["done"], event["total"]) for event in run.events() if event["event"] == "progress"]
+    assert done == [(12, 60), (24, 60), (30, 60), (42, 60), (54, 60), (60, 60)]
 
 
-def test_progress_is_not_told_more_often_than_every_two_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_events_are_at_least_two_seconds_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(
         monotonic=count(time.monotonic(), 0.5).__next__, perf_counter=time.perf_counter
-    )  # half a second a look
+    )  # half a second per call
     monkeypatch.setattr(generate_stage, "time", clock)
     _, run, _ = generated(tmp_path, n=30, batch=1)
-    told = [event["done"] for event in run.events() if event["event"] == "progress"]
-    assert len(told) > 3
-    assert np.diff(told).min() >= 3  # and one look at the clock for each report itself
+    done = [event["done"] for event in run.events() if event["event"] == "progress"]
+    assert len(done) > 3
+    assert np.diff(done).min() >= 3  # and each event itself reads the clock once
 
 
 @pytest.mark.parametrize("kind", ["balanced", "drawn"])
@@ -198,7 +202,7 @@ def test_labels_of_a_set_do_not_depend_on_its_length(kind: str) -> None:
     assert counts == [134, 133, 133] if kind == "balanced" else abs(counts[1] - 200) < 40
 
 
-def test_nan_weights_give_a_users_error_and_no_picture(tmp_path: Path) -> None:
+def test_nan_weights_are_a_users_error_and_leave_no_picture(tmp_path: Path) -> None:
     parent = parent_run(tmp_path, spoil=True)
     spec = stage_of(parent, "generate", ema=False)
     run = run_of(spec, tmp_path)
@@ -251,7 +255,7 @@ def test_an_extractor_of_other_classes_reports_no_accuracy(tmp_path: Path, monke
 EVERYTHING = ["fd", "fd_inf", "kid", "is", "accuracy", "precision_recall", "memorised"]
 
 
-def test_every_score_is_there_with_what_it_is_and_its_spread(tmp_path: Path) -> None:
+def test_every_score_comes_with_its_facts_and_its_spread(tmp_path: Path) -> None:
     result, run, _ = generated(tmp_path, n=40, sampling_seeds=2, scores=EVERYTHING)
     names = {"fd", "fd_inf", "kid", "is", "accuracy", "precision", "recall", "memorised"}
     expected = {f"{name}_digits_cnn{spread}" for name in names for spread in ("", "_sd")} | {"floor_fd_digits_cnn"}
@@ -264,16 +268,14 @@ def test_every_score_is_there_with_what_it_is_and_its_spread(tmp_path: Path) -> 
     assert not (run.artifacts / "samples.npz").exists()
 
 
-def test_further_scores_leave_the_first_ones_as_they_are(tmp_path: Path) -> None:
+def test_further_scores_do_not_change_the_others(tmp_path: Path) -> None:
     plain, more = (generated(tmp_path / str(len(s)), scores=s)[0].metrics for s in (["fd", "is", "accuracy"], EVERYTHING))
     assert {name: more[name] for name in plain} == plain
 
 
-def test_samples_of_several_extractors_are_scored_by_each_and_drawn_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_several_extractors_score_the_same_samples_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def load(name: str, device: torch.device) -> Extractor:
-        """A stranger that reads half of the features and no classes."""
+        """A second extractor, with half of the features and no classes."""
         loaded = load_extractor("digits_cnn", device)
         if name == "digits_cnn":
             return loaded
@@ -312,7 +314,7 @@ def test_saved_samples_are_the_scored_ones_in_adms_format(tmp_path: Path) -> Non
     assert result.metrics["fd_digits_cnn"] != first  # the mean of two
 
 
-def test_neighbours_picture_shows_the_nearest_sample_beside_its_image(tmp_path: Path) -> None:
+def test_the_neighbours_picture_shows_the_nearest_sample_next_to_its_training_image(tmp_path: Path) -> None:
     _, run, _ = generated(tmp_path, n=40, scores=["memorised"])
     with np.load(generated(tmp_path / "again", n=40, save=True)[1].artifacts / "samples.npz") as file:
         images = torch.from_numpy(file["arr_0"][..., :1]).permute(0, 3, 1, 2).contiguous()

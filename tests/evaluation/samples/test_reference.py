@@ -1,4 +1,4 @@
-"""Reference statistics: what is kept is what would be computed, and nothing stale, damaged or meaningless is ever kept."""
+"""Reference statistics: cached ones equal computed ones, and nothing stale, damaged or NaN is ever cached."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from umd_bench.config.errors import UserError
 from umd_bench.data.packs.pack import Pack, Split
-from umd_bench.evaluation.extractors.loading import Extractor, Features, load_extractor
+from umd_bench.evaluation.extractors.contract import Extractor, Features
+from umd_bench.evaluation.extractors.registry import load_extractor
 from umd_bench.evaluation.metrics.frechet import Gaussian, frechet_distance
 from umd_bench.evaluation.samples import reference
 from umd_bench.evaluation.samples.reference import floor_distance, reference_of, split_features
@@ -23,19 +24,19 @@ from umd_bench.evaluation.samples.reference import floor_distance, reference_of,
 
 @pytest.fixture
 def pack(tmp_path: Path) -> Pack:
-    """A copy, so that its statistics lie in a folder of the test's own."""
+    """A copy, so that each test has its own folder of statistics."""
     return dataclasses.replace(digits(), path=Path(shutil.copytree(digits().path, tmp_path / "digits-v1")))
 
 
 @pytest.fixture
 def seen() -> list[Tensor]:
-    """The batches of images that were really sent through the extractor."""
+    """The batches of images that went through the extractor."""
     return []
 
 
 @pytest.fixture
 def extractor(seen: list[Tensor]) -> Extractor:
-    """The digits classifier, with spatial features that it would not have: the images' first five pixels."""
+    """The digits classifier with made-up spatial features: the images' first five pixels."""
     loaded = load_extractor("digits_cnn")
 
     def network(images: Tensor, spatial: bool) -> Features:
@@ -46,8 +47,8 @@ def extractor(seen: list[Tensor]) -> Extractor:
     return dataclasses.replace(loaded, network=network, spatial_dim=5)
 
 
-def taken(seen: list[Tensor]) -> int:
-    """How many images went through the extractor since this was last asked."""
+def extracted(seen: list[Tensor]) -> int:
+    """How many images went through the extractor since the last call."""
     n = sum(map(len, seen))
     seen.clear()
     return n
@@ -66,9 +67,9 @@ def pixels(pack: Pack, split: str) -> Tensor:
     return torch.from_numpy(np.array(pack.split(split).images))
 
 
-def test_kept_statistics_are_the_computed_ones_to_the_bit(pack: Pack, extractor: Extractor, seen: list[Tensor]) -> None:
+def test_cached_statistics_equal_the_computed_ones_to_the_bit(pack: Pack, extractor: Extractor, seen: list[Tensor]) -> None:
     first, again = (reference_of(pack, "test", extractor) for _ in range(2))
-    assert taken(seen) == 500
+    assert extracted(seen) == 500
     assert equal(first.gaussian, again.gaussian)
     assert first.features is not None
     assert again.features is not None
@@ -79,10 +80,10 @@ def test_kept_statistics_are_the_computed_ones_to_the_bit(pack: Pack, extractor:
     assert (first.label, first.n, first.spatial) == ("digits test", 500, None)
 
 
-def test_spatial_statistics_are_added_to_what_is_kept_already(pack: Pack, extractor: Extractor, seen: list[Tensor]) -> None:
+def test_spatial_statistics_are_added_to_those_cached_before(pack: Pack, extractor: Extractor, seen: list[Tensor]) -> None:
     plain = reference_of(pack, "test", extractor)
     both, again = (reference_of(pack, "test", extractor, spatial=True) for _ in range(2))
-    assert taken(seen) == 2 * 500
+    assert extracted(seen) == 2 * 500
     assert equal(plain.gaussian, both.gaussian)
     assert both.spatial is not None
     assert again.spatial is not None
@@ -96,45 +97,47 @@ def test_rows_of_a_long_split_are_a_fixed_subset_in_order(
     pack: Pack, extractor: Extractor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reference, "SUBSET", 700)
-    kept = reference_of(pack, "train", extractor)
-    assert kept.features is not None
-    assert kept.features.shape == (700, 64)
-    assert isinstance(kept.features, np.memmap)
-    assert not kept.features.flags.writeable
+    found = reference_of(pack, "train", extractor)
+    assert found.features is not None
+    assert found.features.shape == (700, 64)
+    assert isinstance(found.features, np.memmap)
+    assert not found.features.flags.writeable
     every = split_features(pack, "train", extractor)
-    places = [int(np.flatnonzero((every == row).all(1))[0]) for row in kept.features]
+    places = [int(np.flatnonzero((every == row).all(1))[0]) for row in found.features]
     assert places == sorted(set(places))
     assert places != list(range(700))
-    assert kept.n == kept.gaussian.count == 1297
+    assert found.n == found.gaussian.count == 1297
 
 
-def test_every_rows_features_are_made_once_and_memory_mapped(pack: Pack, extractor: Extractor, seen: list[Tensor]) -> None:
+def test_features_of_every_image_are_computed_once_and_memory_mapped(
+    pack: Pack, extractor: Extractor, seen: list[Tensor]
+) -> None:
     first, again = (split_features(pack, "train", extractor) for _ in range(2))
-    assert taken(seen) == 1297
+    assert extracted(seen) == 1297
     assert isinstance(again, np.memmap)
     assert (again.shape, again.dtype) == ((1297, 64), np.float32)
     assert np.array_equal(first, again)
     np.testing.assert_allclose(again, extractor.features(pixels(pack, "train")).pooled, rtol=1e-4, atol=1e-5)
 
 
-def test_a_reference_reads_rows_that_are_kept_and_is_the_same(pack: Pack, extractor: Extractor, seen: list[Tensor]) -> None:
+def test_a_reference_from_cached_rows_is_the_same(pack: Pack, extractor: Extractor, seen: list[Tensor]) -> None:
     streamed = reference_of(pack, "train", extractor)
     shutil.rmtree(pack.path.parent / "statistics")
     split_features(pack, "train", extractor)
-    taken(seen)
+    extracted(seen)
     read = reference_of(pack, "train", extractor)
-    assert taken(seen) == 0
+    assert extracted(seen) == 0
     assert equal(streamed.gaussian, read.gaussian)
     assert streamed.features is not None
     assert read.features is not None
     assert np.array_equal(streamed.features, read.features)
 
 
-def test_another_split_extractor_data_resize_or_number_of_threads_is_never_mistaken(
+def test_another_split_extractor_data_resize_or_number_of_threads_is_never_confused(
     pack: Pack, extractor: Extractor, seen: list[Tensor]
 ) -> None:
     other = dataclasses.replace(pack, manifest=pack.manifest.model_copy(update={"digest": "other"}))
-    asked = [
+    cases = [
         (pack, "test", extractor),
         (pack, "train", extractor),
         (pack, "test", dataclasses.replace(extractor, hash="0" * 64)),
@@ -142,23 +145,23 @@ def test_another_split_extractor_data_resize_or_number_of_threads_is_never_mista
         (other, "test", extractor),
     ]
     hashes = set()
-    for of, split, by in asked:
+    for of, split, by in cases:
         hashes.add(reference_of(of, split, by).hash)
-        assert taken(seen) == len(pack.split(split))
+        assert extracted(seen) == len(pack.split(split))
         split_features(of, split, by)
-        assert taken(seen) == len(pack.split(split))
-    assert len(hashes) == len(asked)
+        assert extracted(seen) == len(pack.split(split))
+    assert len(hashes) == len(cases)
     torch.set_num_threads(2)
     try:
-        assert reference_of(pack, "test", extractor).hash in hashes  # what it is of is the same; the last bits may not be
+        assert reference_of(pack, "test", extractor).hash in hashes  # the same inputs, though perhaps other last bits
     finally:
         torch.set_num_threads(1)
-    assert taken(seen) == 500
+    assert extracted(seen) == 500
 
 
 @pytest.mark.parametrize("kind", [".cache", ".npy"])
 @pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "foreign"])
-def test_a_damaged_file_is_made_anew(pack: Pack, extractor: Extractor, seen: list[Tensor], damage: str, kind: str) -> None:
+def test_a_damaged_file_is_computed_again(pack: Pack, extractor: Extractor, seen: list[Tensor], damage: str, kind: str) -> None:
     first = reference_of(pack, "test", extractor)
     (path,) = (pack.path.parent / "statistics").glob(f"*{kind}")
     whole = path.read_bytes()
@@ -173,7 +176,7 @@ def test_a_damaged_file_is_made_anew(pack: Pack, extractor: Extractor, seen: lis
         }[damage]
     )
     again = reference_of(pack, "test", extractor)
-    assert taken(seen) == 1000
+    assert extracted(seen) == 1000
     assert equal(first.gaussian, again.gaussian)
     assert first.features is not None
     assert again.features is not None
@@ -187,12 +190,12 @@ def test_a_data_root_that_cannot_be_written_only_costs_time(pack: Pack, extracto
     assert equal(first.gaussian, again.gaussian)
     assert first.features is not None
     assert first.features.shape == (500, 64)
-    assert taken(seen) == 1000
+    assert extracted(seen) == 1000
     assert split_features(pack, "test", extractor).shape == (500, 64)
 
 
 @pytest.mark.parametrize("make", [reference_of, split_features, lambda *a: floor_distance(a[0], a[1], 100, a[2])])
-def test_nan_features_are_one_error_and_nothing_is_kept(pack: Pack, extractor: Extractor, make: object) -> None:
+def test_nan_features_are_one_error_and_nothing_is_cached(pack: Pack, extractor: Extractor, make: object) -> None:
     def network(images: Tensor, spatial: bool) -> Features:
         found = extractor.network(images, spatial)
         found.pooled[-1, 3] = torch.nan
@@ -204,15 +207,15 @@ def test_nan_features_are_one_error_and_nothing_is_kept(pack: Pack, extractor: E
 
 
 @pytest.mark.parametrize(
-    ("images", "said"),
+    ("images", "message"),
     [(np.zeros((9, 1, 9, 9), np.uint8), "uint8 images of shape"), (np.zeros((9, 1, 8, 8), np.float32), "float32 images")],
 )
-def test_images_of_a_wrong_size_or_type_are_one_error_and_nothing_is_kept(
-    pack: Pack, extractor: Extractor, monkeypatch: pytest.MonkeyPatch, images: np.ndarray, said: str
+def test_images_of_a_wrong_size_or_dtype_are_one_error_and_nothing_is_cached(
+    pack: Pack, extractor: Extractor, monkeypatch: pytest.MonkeyPatch, images: np.ndarray, message: str
 ) -> None:
     monkeypatch.setattr(Pack, "split", lambda self, name: Split(images, np.zeros(9, np.int64)))
     for make in (reference_of, split_features):
-        with pytest.raises(UserError, match=f"digits_cnn does not take {said}"):
+        with pytest.raises(UserError, match=f"digits_cnn does not take {message}"):
             make(pack, "test", extractor)
     assert files(pack) == set()
 
@@ -222,10 +225,10 @@ def test_floor_is_the_mean_distance_of_disjoint_sets_of_the_other_split(
 ) -> None:
     floor = floor_distance(pack, "test", 500, extractor)
     assert (floor.n, floor.draws) == (500, 2)
-    assert taken(seen) == 500 + 2 * 500  # the reference, and two sets of train images
+    assert extracted(seen) == 500 + 2 * 500  # the reference, and two sets of train images
     assert 0.1 < floor.distance < 2
     assert floor_distance(pack, "test", 500, extractor) == floor
-    assert taken(seen) == 0
+    assert extracted(seen) == 0
 
 
 def test_floor_sets_share_no_image_and_come_from_the_other_split(pack: Pack, extractor: Extractor, seen: list[Tensor]) -> None:

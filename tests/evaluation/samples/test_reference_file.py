@@ -1,4 +1,4 @@
-"""Published reference statistics: both formats are read as what they say, and what is no covariance is refused."""
+"""Published reference statistics: both formats are read exactly, and a matrix that is no covariance is refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from umd_bench.config.errors import UserError
-from umd_bench.evaluation.extractors.loading import Extractor, Features, load_extractor
+from umd_bench.evaluation.extractors.contract import Extractor, Features
+from umd_bench.evaluation.extractors.registry import load_extractor
 from umd_bench.evaluation.metrics.frechet import Gaussian, frechet_distance
 from umd_bench.evaluation.samples import reference
 from umd_bench.evaluation.samples.reference import reference_from_file
@@ -29,7 +30,7 @@ def seen() -> list[int]:
 
 @pytest.fixture
 def extractor(seen: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Extractor:
-    """What calls itself Inception and gives an image's first twelve and last five numbers."""
+    """A fake Inception whose features are an image's first twelve numbers, and whose spatial ones are the last five."""
     monkeypatch.setenv("UMD_BENCH_DATA", str(tmp_path / "root"))
 
     def network(images: Tensor, spatial: bool) -> Features:
@@ -83,14 +84,16 @@ def test_adms_file_gives_both_gaussians_and_the_features_of_its_images(
     assert isinstance(again.features, np.memmap)
 
 
-def test_of_many_images_a_fixed_subset_is_kept(tmp_path: Path, extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fixed_subset_of_many_images_gives_the_rows(
+    tmp_path: Path, extractor: Extractor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(reference, "SUBSET", 30)
     monkeypatch.setattr(reference, "_BATCH", 16)
     held = arrays(50)
-    kept = reference_from_file(saved(tmp_path / "a.npz", held), extractor).features
-    assert kept is not None
+    rows = reference_from_file(saved(tmp_path / "a.npz", held), extractor).features
+    assert rows is not None
     every = torch.from_numpy(held["arr_0"]).permute(0, 3, 1, 2).flatten(1)[:, :D].float().numpy()
-    places = [int(np.flatnonzero((every == row).all(1))[0]) for row in kept]
+    places = [int(np.flatnonzero((every == row).all(1))[0]) for row in rows]
     assert len(places) == 30
     assert places == sorted(set(places))
 
@@ -117,7 +120,7 @@ def test_a_covariance_of_few_images_loses_no_rank_and_gains_none(tmp_path: Path,
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"mu": np.zeros(D + 1)}, rf"mu of \S+ is float64 \[{D + 1}\]: expected floats \[{D}\]"),
         ({"mu": np.zeros(D, np.int64)}, rf"mu of \S+ is int64 \[{D}\]: expected floats"),
@@ -133,18 +136,18 @@ def test_a_covariance_of_few_images_loses_no_rank_and_gains_none(tmp_path: Path,
         ({"mu": np.array([{}])}, r"mu and sigma of \S+ cannot be read \(Object arrays cannot be loaded"),
         ({"arr_0": np.zeros((3, 4, 4), np.uint8)}, r"arr_0 of \S+ is uint8 \[3, 4, 4\]: expected uint8 images \[N, H, W, 3\]"),
         ({"arr_0": np.zeros((3, 4, 4, 3))}, r"arr_0 of \S+ is float64"),
-        ({"arr_0": np.zeros((3, 4, 4, 3), np.uint8, order="F")}, r"arr_0 of \S+ is in Fortran's order"),
+        ({"arr_0": np.zeros((3, 4, 4, 3), np.uint8, order="F")}, r"arr_0 of \S+ is in Fortran order"),
     ],
 )
-def test_a_file_that_is_not_what_it_should_be_is_one_sentence(
-    tmp_path: Path, extractor: Extractor, change: dict[str, Any], said: str
+def test_a_file_with_invalid_arrays_is_one_sentence(
+    tmp_path: Path, extractor: Extractor, change: dict[str, Any], message: str
 ) -> None:
     held = {name: array for name, array in (arrays() | change).items() if array is not None}
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         reference_from_file(saved(tmp_path / "a.npz", held), extractor)
     key = next(iter(change))
-    kept = {path.suffix for path in (tmp_path / "root").glob("statistics/*")}
-    assert kept <= ({".cache"} if key.endswith(("_s", "_0")) else set())  # only what is right in itself
+    cached = {path.suffix for path in (tmp_path / "root").glob("statistics/*")}
+    assert cached <= ({".cache"} if key.endswith(("_s", "_0")) else set())  # the valid arrays of the file can be cached
 
 
 @pytest.mark.parametrize("damage", ["cut", "pickle", "missing", "flipped"])

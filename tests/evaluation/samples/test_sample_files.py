@@ -1,4 +1,4 @@
-"""Files of samples: what is written is read back, by numpy too, and what is not such a file is refused in one sentence."""
+"""Files of samples: written samples are read back, by numpy too, and other files are refused in one sentence."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read(file: SampleFile, channels: int = 3, size: int = 3) -> Tensor:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_what_is_written_is_read_back_and_is_adms_format(tmp_path: Path, channels: int) -> None:
+def test_written_samples_are_read_back_and_have_adms_format(tmp_path: Path, channels: int) -> None:
     path = tmp_path / "s.npz"
     with SampleWriter(path, 7, torch.arange(7)) as writer:
         for part in images(channels=channels).split(4):
@@ -54,7 +54,7 @@ def test_a_folder_of_pictures_is_read_in_the_order_of_its_names(tmp_path: Path) 
     assert torch.equal(read(open_samples(tmp_path)), images())
 
 
-def test_a_writer_that_is_interrupted_leaves_no_file(tmp_path: Path) -> None:
+def test_an_interrupted_writer_leaves_no_file(tmp_path: Path) -> None:
     path = tmp_path / "s.npz"
     with suppress(KeyboardInterrupt), SampleWriter(path, 7) as writer:
         writer.add(images(7))
@@ -70,7 +70,7 @@ def refused(path: Path, problem: str) -> None:
         read(open_samples(path), 1)
 
 
-def test_what_holds_no_samples_is_refused(tmp_path: Path) -> None:
+def test_files_without_samples_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "floats.npz", np.zeros((3, 6, 6, 3)))
     np.savez(tmp_path / "chw.npz", np.zeros((3, 3, 6, 6), np.uint8))
     np.savez(tmp_path / "named.npz", images=np.zeros((3, 6, 6, 3), np.uint8))
@@ -91,7 +91,7 @@ def test_what_holds_no_samples_is_refused(tmp_path: Path) -> None:
         read(open_samples(tmp_path / "short.npy"))
 
 
-def test_pictures_that_are_unlike_or_none_are_refused_by_name(tmp_path: Path) -> None:
+def test_unreadable_pictures_and_pictures_of_another_shape_are_refused_by_name(tmp_path: Path) -> None:
     refused(tmp_path, "holds no PNG files")
     Image.new("RGB", (6, 6)).save(tmp_path / "a.png")
     Image.new("RGB", (7, 6)).save(tmp_path / "b.png")

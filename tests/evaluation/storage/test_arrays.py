@@ -1,4 +1,4 @@
-"""What is kept comes back as it was, however it lay in memory."""
+"""Cached arrays come back unchanged, whatever their order in memory."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from umd_bench.evaluation.storage.arrays import cached, read_cached
+from umd_bench.evaluation.storage.arrays import load_arrays, load_or_compute
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_a_matrix_comes_back_as_it_was_in_either_order(tmp_path: Path, order: str) -> None:
+def test_a_matrix_comes_back_unchanged_in_c_order(tmp_path: Path, order: str) -> None:
     matrix = np.array(np.arange(6.0).reshape(2, 3), order=order)  # type: ignore[call-overload]
-    first = cached(tmp_path / "x.cache", lambda: {"matrix": matrix, "n": np.array(3.0)})
-    again = read_cached(tmp_path / "x.cache")
+    first = load_or_compute(tmp_path / "x.cache", lambda: {"matrix": matrix, "n": np.array(3.0)})
+    again = load_arrays(tmp_path / "x.cache")
     assert again is not None
     for arrays in (first, again):
         assert np.array_equal(arrays["matrix"], matrix)

@@ -1,4 +1,4 @@
-"""What a person calls a run: its key, the beginning of it, or the trial it belongs to."""
+"""An evaluation follows what sweeps do with the run; a run is named by its key or trial."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from umd_bench.config.trial.generate_stage import GenerateStage
 from umd_bench.config.trial.probe_stage import ProbeStage
 from umd_bench.orchestration.graph import sweep_record
 from umd_bench.orchestration.monitor.status import status_table
-from umd_bench.orchestration.runs.evaluate import Followed, evaluation_trial, find_run, sweeps_stages
+from umd_bench.orchestration.runs.evaluate import SweepStage, evaluation_trial, sweep_stages
+from umd_bench.orchestration.runs.find_run import find_run
 from umd_bench.store import RunDir, write_sweep
 
 TRIAL = "mask_ratio=0.25,seed=0"
@@ -21,7 +22,7 @@ TRIAL = "mask_ratio=0.25,seed=0"
 
 @pytest.fixture
 def trial(tmp_path: Path) -> Trial:
-    """The first of the sweep small's, pre-trained, fine-tuned and probed as far as the store knows; nothing else has begun."""
+    """The first trial of the sweep small, with results of pretrain, finetune and probe; no other stage has begun."""
     sweep = load_sweep(write_small(tmp_path), sets=("seeds=[0]",))
     write_sweep(tmp_path, sweep_record(sweep))
     for name in ("pretrain", "probe", "finetune"):
@@ -42,7 +43,9 @@ def trial(tmp_path: Path) -> Trial:
         ("mask_ratio=0.25", "finetune"),
     ],
 )
-def test_a_trial_is_its_last_weights_or_those_after_the_colon(tmp_path: Path, trial: Trial, what: str, stage: str) -> None:
+def test_a_trial_means_its_last_weights_or_the_stage_after_the_colon(
+    tmp_path: Path, trial: Trial, what: str, stage: str
+) -> None:
     assert find_run(tmp_path, what).key == trial.specs[stage].key
     assert find_run(tmp_path, trial.specs[stage].key[:10]).key == trial.specs[stage].key
 
@@ -58,7 +61,7 @@ def test_a_trial_is_its_last_weights_or_those_after_the_colon(tmp_path: Path, tr
         ("probe", "it is a probe stage, expected a pretrain, finetune or import stage"),
     ],
 )
-def test_what_is_no_run_with_weights_is_one_sentence(tmp_path: Path, trial: Trial, what: str, part: str) -> None:
+def test_a_name_that_is_no_run_with_weights_is_one_sentence(tmp_path: Path, trial: Trial, what: str, part: str) -> None:
     with pytest.raises(UserError, match=r"^RUN = ") as error:
         find_run(tmp_path, trial.specs[what].key if what in trial.specs else what)
     assert part in str(error.value)
@@ -71,7 +74,7 @@ def test_status_shows_the_keys_that_other_verbs_take(tmp_path: Path, trial: Tria
 
 @pytest.fixture
 def generated(tmp_path: Path, trial: Trial) -> Trial:
-    """The trial, with samples drawn of its fine-tuning by ddim."""
+    """The trial, with a begun generate stage of its fine-tuning."""
     spec = trial.specs["generate"]
     RunDir(tmp_path, spec.key).prepare(spec)
     return trial
@@ -88,58 +91,58 @@ def test_a_trial_whose_last_training_has_not_begun_is_no_run(tmp_path: Path) -> 
     with run.begin() as attempt:
         attempt.finish({"kind": "pretrain", "metrics": {}, "cost": {"seconds": 1.0}})
     assert find_run(tmp_path, f"{TRIAL}:pretrain").key == spec.key
-    with pytest.raises(UserError, match=f"its finetune has not begun; {TRIAL}:pretrain is what there is"):
+    with pytest.raises(UserError, match=f"its finetune has not begun; {TRIAL}:pretrain has"):
         find_run(tmp_path, TRIAL)
 
 
-def test_an_evaluation_is_what_the_sweep_does_with_the_run_and_so_its_result(tmp_path: Path, generated: Trial) -> None:
+def test_an_evaluation_has_the_keys_of_the_sweeps_stages_and_so_reuses_their_results(tmp_path: Path, generated: Trial) -> None:
     for trained, kind in (("pretrain", "probe"), ("finetune", "generate")):
         key = generated.specs[trained].key
-        followed = sweeps_stages(tmp_path, key)
-        assert {name: one.trial for name, one in followed.items()} == {kind: f"small/{TRIAL}"}
-        evaluation = evaluation_trial(tmp_path, key, [], followed=followed)
+        defaults = sweep_stages(tmp_path, key)
+        assert {name: one.trial for name, one in defaults.items()} == {kind: f"small/{TRIAL}"}
+        evaluation = evaluation_trial(tmp_path, key, [], defaults=defaults)
         assert evaluation.specs[kind].key == generated.specs[kind].key
-        changed = evaluation_trial(tmp_path, key, ["probe.ridge=7", "generate.steps=5"], followed=followed)
+        changed = evaluation_trial(tmp_path, key, ["probe.ridge=7", "generate.steps=5"], defaults=defaults)
         assert changed.specs[kind].key != generated.specs[kind].key
 
 
-def test_what_is_set_by_hand_wins_over_what_an_evaluation_follows(tmp_path: Path, generated: Trial) -> None:
+def test_set_options_and_profiles_win_over_the_sweeps_fields(tmp_path: Path, generated: Trial) -> None:
     pretrained, tuned = generated.specs["pretrain"].key, generated.specs["finetune"].key
-    full = evaluation_trial(tmp_path, pretrained, ["probe.protocol=full"], followed=sweeps_stages(tmp_path, pretrained))
+    full = evaluation_trial(tmp_path, pretrained, ["probe.protocol=full"], defaults=sweep_stages(tmp_path, pretrained))
     probe = full.specs["probe"].stage
     assert isinstance(probe, ProbeStage)
     assert probe.shots == (1, 5, 10, 100)
     assert probe.linear is not None
-    followed = sweeps_stages(tmp_path, tuned)
-    drawn = evaluation_trial(tmp_path, tuned, ["generate.sampler=heun"], followed=followed).specs["generate"].stage
+    defaults = sweep_stages(tmp_path, tuned)
+    drawn = evaluation_trial(tmp_path, tuned, ["generate.sampler=heun"], defaults=defaults).specs["generate"].stage
     assert isinstance(drawn, GenerateStage)
     assert (drawn.sampler, drawn.eta, drawn.steps) == ("heun", None, 3)
-    profiled = evaluation_trial(tmp_path, tuned, [], ["umd-paper"], followed).specs["generate"].stage
+    profiled = evaluation_trial(tmp_path, tuned, [], ["umd-paper"], defaults).specs["generate"].stage
     assert isinstance(profiled, GenerateStage)
     assert profiled.steps != 3
 
 
-def test_another_reference_file_is_not_taken_for_the_one_of_the_sweep(tmp_path: Path, generated: Trial) -> None:
+def test_another_reference_drops_the_hash_of_the_sweeps_reference_file(tmp_path: Path, generated: Trial) -> None:
     tuned = generated.specs["finetune"].key
     fields = {"reference": "a.npz", "reference_sha256": "a" * 64, "extractor": "inception-v3-compat"}
-    followed = {"generate": Followed("small/x", {**fields, "n": 20, "steps": 3})}
-    stage = evaluation_trial(tmp_path, tuned, ["generate.reference=test"], followed=followed).specs["generate"].stage
+    defaults = {"generate": SweepStage("small/x", {**fields, "n": 20, "steps": 3})}
+    stage = evaluation_trial(tmp_path, tuned, ["generate.reference=test"], defaults=defaults).specs["generate"].stage
     assert isinstance(stage, GenerateStage)
     assert (stage.reference, stage.reference_sha256) == ("test", None)
 
 
-def test_where_trials_differ_in_what_they_do_with_a_run_an_evaluation_follows_none(tmp_path: Path, trial: Trial) -> None:
+def test_an_evaluation_follows_no_sweep_if_trials_differ(tmp_path: Path, trial: Trial) -> None:
     other = load_sweep(write_small(tmp_path), sets=("seeds=[0]", "name=other", "trial.stages.probe.ridge=7"))
     write_sweep(tmp_path, sweep_record(other))
     probe = other.trials[0].specs["probe"]
     RunDir(tmp_path, probe.key).prepare(probe)
     assert probe.parent_key == trial.specs["pretrain"].key
-    assert sweeps_stages(tmp_path, trial.specs["pretrain"].key) == {}
+    assert sweep_stages(tmp_path, trial.specs["pretrain"].key) == {}
 
 
-def test_a_run_that_nothing_reads_is_evaluated_by_the_defaults(tmp_path: Path, trial: Trial) -> None:
+def test_a_run_without_child_stages_is_evaluated_by_the_defaults(tmp_path: Path, trial: Trial) -> None:
     key = trial.specs["finetune"].key
-    assert sweeps_stages(tmp_path, key) == {}
+    assert sweep_stages(tmp_path, key) == {}
     stage = evaluation_trial(tmp_path, key, []).specs["generate"].stage
     assert isinstance(stage, GenerateStage)
     assert (stage.n, stage.steps) == (500, 50)

@@ -1,4 +1,4 @@
-"""What is exported loads elsewhere and says where it came from; nothing half-written, nothing overwritten."""
+"""An export loads elsewhere and says where it came from; nothing is half-written, and nothing is overwritten."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from umd_bench.orchestration.stage_process.run_stage import run_stage
 from umd_bench.store import RunDir
 
 IMAGES = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
-# What a reader of config.json does, with nothing of this project at hand; the weights by both of timm's doors.
+# A reader of config.json without this project: it loads the weights in both of timm's ways.
 READER = """\
 import json, sys, timm, torch
 folder, images = sys.argv[1], torch.load(sys.argv[2], weights_only=True)
@@ -43,7 +43,7 @@ torch.save(given, sys.argv[3])
 
 
 def finished(root: Path, **fields: object) -> RunDir:
-    """A finished parent, as an evaluation would find it."""
+    """A finished parent with a result."""
     run = parent_run(root, **fields)  # type: ignore[arg-type]
     write_result(run)
     return run
@@ -56,7 +56,7 @@ def write_result(run: RunDir) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ema", [False, True])
-def test_timm_loads_it_in_a_process_of_its_own(tmp_path: Path, ema: bool) -> None:
+def test_timm_loads_it_in_another_process(tmp_path: Path, ema: bool) -> None:
     run = finished(tmp_path)
     out, images, given = tmp_path / "out", tmp_path / "images.pt", tmp_path / "given.pt"
     export_run(tmp_path, run.key, "timm", out, ema=ema)
@@ -68,7 +68,7 @@ def test_timm_loads_it_in_a_process_of_its_own(tmp_path: Path, ema: bool) -> Non
         torch.testing.assert_close(representation, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_it_says_where_it_came_from(tmp_path: Path) -> None:
+def test_provenance_names_run_data_and_versions(tmp_path: Path) -> None:
     run = finished(tmp_path)
     export_run(tmp_path, run.key[:5], "timm", tmp_path / "out", ema=True)
     provenance = json.loads((tmp_path / "out" / "provenance.json").read_text())
@@ -78,7 +78,7 @@ def test_it_says_where_it_came_from(tmp_path: Path) -> None:
     assert {"timm", "torch", "umd_bench"} <= provenance["exported_with"].keys()
 
 
-def test_official_parameters_go_out_as_they_would_come_in(tmp_path: Path) -> None:
+def test_exported_official_parameters_can_be_imported_again(tmp_path: Path) -> None:
     run = finished(tmp_path)
     out = tmp_path / "official.npz"
     export_run(tmp_path, run.key, "small-vision", out, ema=False)
@@ -96,7 +96,7 @@ def test_official_parameters_go_out_as_they_would_come_in(tmp_path: Path) -> Non
         assert all(first[name].tobytes() == second[name].tobytes() for name in first.files)
 
 
-def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
+def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
     run = finished(tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()
@@ -143,13 +143,13 @@ def imported_dit(root: Path) -> RunDir:
     return run
 
 
-def test_what_cannot_be_exported_is_refused_with_the_reason(tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_exported_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="saw no clean image, so its representation at t = 0"):
         export_run(tmp_path, without_clean_images(tmp_path).key, "timm", tmp_path / "out", ema=False)
     dit = imported_dit(tmp_path).key
     with pytest.raises(UserError, match="the family dit cannot be written for timm"):
         export_run(tmp_path, dit, "timm", tmp_path / "out", ema=False)
-    with pytest.raises(UserError, match="has the family dit: expected one of our own"):
+    with pytest.raises(UserError, match="has the family dit: expected umd"):
         export_run(tmp_path, dit, "small-vision", tmp_path / "out.npz", ema=False)
     with pytest.raises(UserError, match="keeps no average"):
         export_run(tmp_path, dit, "timm", tmp_path / "out", ema=True)

@@ -1,4 +1,4 @@
-"""Published weights from a file to a run that everything else takes as one of our own, and the sentences for what is wrong."""
+"""Published weights become a run that other verbs take like a trained one; mistakes are one sentence."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from umd_bench.engine.published.official import to_official
 from umd_bench.engine.training.snapshot import load_snapshot
 from umd_bench.orchestration.launch import Site, prepare
 from umd_bench.orchestration.preflight import check_trials
-from umd_bench.orchestration.runs.evaluate import draw_samples, evaluation_trial
+from umd_bench.orchestration.runs.evaluate import evaluation_trial
 from umd_bench.orchestration.runs.import_weights import import_trial, next_steps
+from umd_bench.orchestration.runs.sample import draw_samples
 from umd_bench.orchestration.stage_process.run_stage import run_stage
 from umd_bench.store import RunDir, StageState, stage_state
 
@@ -96,7 +97,7 @@ def test_the_weights_are_those_of_the_same_model_trained_here(tmp_path: Path) ->
     assert all(torch.equal(weights[name], value) for name, value in expected.items())
 
 
-def test_a_published_dit_is_probed_noised_and_sampled_with_guidance(tmp_path: Path) -> None:
+def test_a_published_dit_is_probed_on_noised_images_and_sampled_with_guidance(tmp_path: Path) -> None:
     trial, notes = import_trial(dit_file(tmp_path), "dit", nimg=500, heads=3)
     assert any("variance" in note for note in notes)
     imported = run(tmp_path, trial)["import"]
@@ -113,7 +114,7 @@ def test_a_published_dit_is_probed_noised_and_sampled_with_guidance(tmp_path: Pa
         check_trials([clean])
 
 
-def test_a_published_mae_has_a_probe_and_no_samples(tmp_path: Path) -> None:
+def test_a_published_mae_is_probed_and_not_sampled(tmp_path: Path) -> None:
     trial, _ = import_trial(mae_file(tmp_path), "mae", nimg=500, heads=3)
     assert trial.config.data.name == "emoji64"
     check_trials([trial])
@@ -145,7 +146,7 @@ def replaced(stage: str, *sets: str) -> Trial:
     return load_trial("umd", sets=[f"stages.pretrain={stage}", *sets])
 
 
-def test_a_sweeps_file_names_weights_where_a_stage_was_trained_and_all_seeds_share_them(tmp_path: Path) -> None:
+def test_a_sweep_file_can_import_weights_in_place_of_training_and_all_seeds_share_them(tmp_path: Path) -> None:
     path = official_file(tmp_path, classes=0)
     found, _ = import_trial(path, "small-vision", nimg=500, sees_clean=True)
     stage = found.config.stages["import"]
@@ -211,13 +212,13 @@ def test_another_model_than_the_files_is_refused(tmp_path: Path) -> None:
         ("model.decoder_depth=1", "the family dit has 0"),
     ],
 )
-def test_a_published_architecture_is_neither_trained_nor_bent(tmp_path: Path, option: str, says: str) -> None:
-    def asked_for() -> None:
+def test_a_published_architecture_cannot_be_trained_or_changed(tmp_path: Path, option: str, says: str) -> None:
+    def check() -> None:
         trial, _ = import_trial(dit_file(tmp_path), "dit", nimg=500, heads=3, sets=[option])
         check_trials([trial])
 
     with pytest.raises(UserError, match=says):
-        asked_for()
+        check()
 
 
 def test_generating_from_a_mae_in_a_file_is_refused(tmp_path: Path) -> None:
@@ -227,7 +228,7 @@ def test_generating_from_a_mae_in_a_file_is_refused(tmp_path: Path) -> None:
         check_trials([trial])
 
 
-def test_what_the_file_cannot_tell_is_asked_for(tmp_path: Path) -> None:
+def test_facts_that_the_file_does_not_hold_are_requested(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give --clean or --no-clean"):
         import_trial(official_file(tmp_path), "small-vision", nimg=500)
     with pytest.raises(UserError, match=r"take 8 x 8 images of 1 channels and 7 classes; data sets that fit: none"):

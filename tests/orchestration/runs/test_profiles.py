@@ -1,4 +1,4 @@
-"""Profiles are stages of an evaluation: what they ask for, what options change, and what an extractor cannot give is said."""
+"""Profiles become generate stages of an evaluation; options change their fields, and impossible scores are reported."""
 
 from __future__ import annotations
 
@@ -18,65 +18,66 @@ from umd_bench.config.trial.generate_stage import GenerateStage
 from umd_bench.data.packs.pack import data_root
 from umd_bench.evaluation.samples.sample_files import open_samples
 from umd_bench.orchestration.preflight import check_trials
-from umd_bench.orchestration.runs.evaluate import draw_samples, evaluation_trial, left_out
+from umd_bench.orchestration.runs.evaluate import evaluation_trial, left_out_notes
+from umd_bench.orchestration.runs.sample import draw_samples
 from umd_bench.store import RunDir
 from umd_bench.store.files import write_json
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
-    """A finished run, of weights that were never trained."""
+    """A finished run of untrained weights."""
     parent = parent_run(tmp_path)
     write_json(parent.path / "result.json", {"metrics": {}})
     return parent
 
 
 @pytest.mark.parametrize("name", profile_names())
-def test_every_profile_is_a_generate_stage_but_for_its_parent_and_extractor(name: str) -> None:
+def test_every_profile_is_a_generate_stage_without_parent_and_extractor(name: str) -> None:
     stage = validate(GenerateStage, Document({"parent": "p", "extractor": "x"}).over(load_profile(name)))
     assert {"fd", "is"} <= set(stage.scores)
     assert (stage.n, stage.reference) == {"umd-paper": (10_000, "test"), "adm-50k": (50_000, "train")}[name]
 
 
-def test_a_profile_is_the_generate_stage_and_options_go_on_top(run: RunDir) -> None:
+def test_a_profile_is_the_generate_stage_and_options_override_it(run: RunDir) -> None:
     trial = evaluation_trial(run.root, run.key, ["generate.cfg_scale=2"], ["umd-paper"])
     stage = trial.specs["generate"].stage
     assert isinstance(stage, GenerateStage)
     assert (stage.n, stage.steps, stage.sampler, stage.cfg_scale) == (10_000, 125, "ddim-official", 2)
     assert stage.scores == ("fd", "fd_inf", "is")
-    assert list(left_out(trial, ["umd-paper"])) == []
+    assert list(left_out_notes(trial, ["umd-paper"])) == []
 
 
-def test_several_profiles_are_a_stage_each(run: RunDir) -> None:
+def test_each_of_several_profiles_has_its_own_stage(run: RunDir) -> None:
     profiles = ["umd-paper", "adm-50k"]
     trial = evaluation_trial(run.root, run.key, ["generate.steps=10"], profiles)
     assert set(trial.specs) == {"pretrain", "probe", "generate_umd_paper", "generate_adm_50k"}
     assert [trial.specs[f"generate_{name}"].stage.n for name in ("umd_paper", "adm_50k")] == [10_000, 50_000]
     check_trials([trial])
-    assert list(left_out(trial, profiles)) == [
+    assert list(left_out_notes(trial, profiles)) == [
         "adm-50k is scored without sfid: digits_cnn has no spatial features, only inception-v3-compat has"
     ]
 
 
-def test_a_stage_that_asks_for_sfid_itself_is_refused(run: RunDir) -> None:
+def test_an_explicit_sfid_without_spatial_features_is_refused(run: RunDir) -> None:
     trial = evaluation_trial(run.root, run.key, ["generate.scores=[fd, sfid]"])
     with pytest.raises(UserError, match=r"stages\.generate\.scores = 'sfid' is not accepted: only inception-v3-compat"):
         check_trials([trial])
 
 
-def test_an_unknown_profile_is_refused_with_the_names_there_are(run: RunDir) -> None:
+def test_an_unknown_profile_is_refused_with_the_valid_names(run: RunDir) -> None:
     with pytest.raises(UserError, match="--profile 'fid50k' is not accepted: expected one of adm-50k, umd-paper"):
         evaluation_trial(run.root, run.key, [], ["fid50k"])
 
 
-def test_drawn_samples_are_one_set_in_the_picture_and_in_the_file(run: RunDir, tmp_path: Path) -> None:
+def test_the_picture_and_the_file_show_the_same_samples(run: RunDir, tmp_path: Path) -> None:
     settings = GenerateStage(parent="run", n=30, steps=2, extractor="none", batch=8)
     grid, npz = tmp_path / "a.png", tmp_path / "a.npz"
     draw_samples(run.root, run.key, grid, settings, 0, data_root=data_root(), npz=npz)
     file = open_samples(npz)
     images = torch.cat([batch for _, batch in file.batches(1)])
     assert images.shape == (30, 1, digits().manifest.size, digits().manifest.size)
-    shown = np.asarray(Image.open(grid))  # a row a class: sample 13 is class 3's second
+    shown = np.asarray(Image.open(grid))  # one row per class: sample 13 is the second of class 3
     assert np.array_equal(shown[3 * 50 : 3 * 50 + 48 : 6, 50:98:6], images[13, 0])
     draw_samples(run.root, run.key, None, settings, 0, data_root=data_root(), npz=tmp_path / "b.npz")
     assert (tmp_path / "b.npz").read_bytes() == npz.read_bytes()

@@ -1,4 +1,4 @@
-"""One file of samples under several profiles: each profile's numbers are those of scoring it alone, and say what they are."""
+"""One file of samples under several profiles: each profile's scores equal those of the profile alone, and carry their facts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from umd_bench.config.errors import UserError
 from umd_bench.config.trial.data import DataConfig
 from umd_bench.data.packs.pack import data_root, open_pack
-from umd_bench.evaluation.extractors.loading import load_extractor
+from umd_bench.evaluation.extractors.registry import load_extractor
 from umd_bench.evaluation.samples.evaluator import evaluator_for
 from umd_bench.evaluation.samples.sample_files import SampleWriter
 from umd_bench.orchestration.runs import score_file
@@ -25,7 +25,7 @@ N = 300
 
 @pytest.fixture
 def samples(tmp_path: Path) -> Path:
-    """Training images, dimmed: a set that no score calls perfect."""
+    """Dimmed training images: a set that is not perfect by any score."""
     path = tmp_path / "samples.npz"
     images = torch.from_numpy(np.array(open_pack("digits", data_root()).split("train").images[:N]))
     with SampleWriter(path, N) as writer:
@@ -39,19 +39,21 @@ def scored(path: Path, *profiles: str, n: int | None = None) -> list[ProfileScor
 
 @pytest.fixture
 def small_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the real ones, of 100 and of 300 samples."""
+    """The real profiles with 100 and 300 samples."""
     stage = score_file._stage
     sizes = {"umd-paper": 100, "adm-50k": N}
     monkeypatch.setattr(score_file, "_stage", lambda name, n: stage(name, n or sizes[name]))
 
 
 @pytest.mark.usefixtures("small_profiles")
-def test_both_profiles_in_one_pass_are_each_as_alone(samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_profiles_in_one_pass_equal_each_alone(samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = [scored(samples, name)[0] for name in ("umd-paper", "adm-50k")]
     extracted = []
-    take = score_file._Taker.take
+    update = score_file._ExtractorScorer.update
     monkeypatch.setattr(
-        score_file._Taker, "take", lambda self, start, images: (extracted.append(len(images)), take(self, start, images))
+        score_file._ExtractorScorer,
+        "update",
+        lambda self, start, images: (extracted.append(len(images)), update(self, start, images)),
     )
     both = scored(samples, "umd-paper", "adm-50k")
     assert [s.metrics for s in both] == [pytest.approx(s.metrics, rel=1e-9) for s in alone]
@@ -69,14 +71,14 @@ def test_both_profiles_in_one_pass_are_each_as_alone(samples: Path, monkeypatch:
 def test_scores_of_a_whole_file_are_those_of_its_images_in_order(samples: Path) -> None:
     (found,) = scored(samples, "umd-paper", n=N)
     extractor, pack = load_extractor("digits_cnn"), open_pack("digits", data_root())
-    judge = evaluator_for(extractor, pack, ["fd", "fd_inf", "is"], "test", N)
-    scorer = judge.scorer(N, None)
-    scorer.add(torch.from_numpy(np.array(pack.split("train").images[:N])) // 4 * 3, torch.arange(N))
-    assert found.metrics == pytest.approx(judge.metrics([judge.scored(scorer)]), rel=1e-9)
+    evaluator = evaluator_for(extractor, pack, ["fd", "fd_inf", "is"], "test", N)
+    accumulator = evaluator.accumulator(N, None)
+    accumulator.update(torch.from_numpy(np.array(pack.split("train").images[:N])) // 4 * 3, torch.arange(N))
+    assert found.metrics == pytest.approx(evaluator.metrics([evaluator.score(accumulator)]), rel=1e-9)
 
 
 @pytest.mark.usefixtures("small_profiles")
-def test_table_has_a_column_for_each_profile_with_all_that_makes_them_other(samples: Path) -> None:
+def test_the_table_has_a_column_for_each_profile_with_the_facts_that_differ(samples: Path) -> None:
     found = scored(samples, "umd-paper", "adm-50k")
     table = scores_table(found, "title")
     console = Console(width=140, record=True)
@@ -99,7 +101,7 @@ def test_table_has_a_column_for_each_profile_with_all_that_makes_them_other(samp
     assert plain[0]["by_metric"]["is_digits_cnn"]["splits"] == 10
 
 
-def test_what_cannot_be_scored_is_one_sentence_before_anything_is_extracted(
+def test_a_file_that_cannot_be_scored_is_one_sentence_before_anything_is_extracted(
     samples: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(score_file, "load_extractor", None)

@@ -12,7 +12,8 @@ from torch import Tensor
 from umd_bench.bench.timing.comparison import Comparisons, Pair, compare
 from umd_bench.bench.timing.machine import Machine
 from umd_bench.bench.timing.rates import Rate, measure
-from umd_bench.evaluation.extractors.loading import Extractor, load_extractor
+from umd_bench.evaluation.extractors.contract import Extractor
+from umd_bench.evaluation.extractors.registry import load_extractor
 from umd_bench.evaluation.metrics.frechet import Gaussian, Moments, frechet_distance
 
 WIDTHS = (256, 2048)  # a small classifier's features, Inception's

@@ -20,9 +20,9 @@ def extractor_list() -> None:
     """List the feature extractors: the images they take, their features, and the hashes of their weights."""
     from rich.table import Table
 
-    from umd_bench.evaluation.extractors.catalogue import catalogue
+    from umd_bench.evaluation.extractors.listing import list_extractors
 
-    entries = list(catalogue())
+    entries = list(list_extractors())
     table = Table("name", "features", "takes", "data", "resize", "weights", "licence", box=None, pad_edge=False)
     for column in table.columns:
         column.no_wrap = column.header in ("name", "features", "takes", "weights", "licence")

@@ -101,7 +101,7 @@ def sample(
     from umd_bench.config.documents.document import Document
     from umd_bench.config.documents.validation import validate
     from umd_bench.config.trial.generate_stage import GenerateStage
-    from umd_bench.orchestration.runs.evaluate import draw_samples
+    from umd_bench.orchestration.runs.sample import draw_samples
 
     options = {"n": n, "steps": steps, "cfg_scale": cfg_scale, "cfg_interval": cfg_interval, "eta": eta, "sampler": sampler}
     settings = validate(GenerateStage, Document({"parent": "run", "extractor": "none", **options}))
@@ -130,7 +130,7 @@ def evaluate(
 
     Change a setting by --set, as in probe.shots=[1,10], probe.protocol=full or generate.n=1000.
     """
-    from umd_bench.orchestration.runs.evaluate import evaluation_trial, left_out, sweeps_stages
+    from umd_bench.orchestration.runs.evaluate import evaluation_trial, left_out_notes, sweep_stages
 
     site = site_of(
         on,
@@ -142,12 +142,12 @@ def evaluate(
         gpus_per_stage=gpus_per_stage,
         detach=detach,
     )
-    followed = sweeps_stages(results, run)
-    trial = evaluation_trial(results, run, sets or [], profiles or [], followed)
-    for kind, one in followed.items():
+    defaults = sweep_stages(results, run)
+    trial = evaluation_trial(results, run, sets or [], profiles or [], defaults)
+    for kind, stage in defaults.items():
         if kind == "probe" or not profiles:
-            print_line(f"note: {kind} as in {one.trial}; --set changes a field")
-    for note in left_out(trial, profiles or []):
+            print_line(f"note: {kind} as in {stage.trial}; --set changes a field")
+    for note in left_out_notes(trial, profiles or []):
         print_line(f"note: {note}")
     run_trial(trial, site, detach=detach)
 

@@ -1,4 +1,5 @@
-"""Networks whose features samples and real images are compared in.
+"""Networks whose features compare samples with real images.
 
-In: the name of an extractor. Out: its facts, its weights, a function from uint8 images to features.
+In: the name of an extractor. Out: its facts, its weights, and a function from uint8 images to features.
+A new extractor is a file with its network, facts and weights, and a row in registry.py.
 """

@@ -1,13 +1,14 @@
-"""The small convolutional classifiers that score samples where Inception makes no sense, and their training.
+"""Small convolutional classifiers for data sets whose images Inception was not made for, and their training.
 
-They are trained once, on the train split alone, and their weights committed with the hash, the command and the accuracy:
-distances from a classifier trained anew would not be comparable. Shapes: B batch, C channels, H, W, D features, K classes.
+Each was trained once, on the train split alone, and its weights are committed with their hash, command and accuracy: distances
+under a classifier that is trained again would not be comparable. Shapes: B images, C channels, H, W, D features, K classes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +21,15 @@ from umd_bench.config.errors import UserError, one_of
 from umd_bench.config.seeds import derive_seed
 from umd_bench.data.batches.batches import to_unit
 from umd_bench.data.packs.pack import Pack, Split, open_pack
-from umd_bench.evaluation.extractors.classifier_recipes import RECIPES, Recipe, weights_of
+from umd_bench.evaluation.extractors.classifier_recipes import RECIPES, Recipe, facts_of, find_weights
+from umd_bench.evaluation.extractors.contract import Extractor, Features
 from umd_bench.store.files import write_atomic, write_json
 
 
 class Classifier(nn.Module):
-    """A 3x3 convolution and a halving for each width, then the features (after ReLU) and a linear read-out.
+    """For each width a 3x3 convolution and a halving, then the features (after ReLU) and a linear read-out.
 
-    The features are normalised before their ReLU, so that none of them dies and drops out of a distance.
+    A BatchNorm before the features' ReLU keeps every feature alive, so that none drops out of a distance.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -50,18 +52,18 @@ class Classifier(nn.Module):
 
 
 def train_classifier(name: str, pack: Pack, seed: int = 0) -> dict[str, Tensor]:
-    """Train ``RECIPES[name]`` on the pack's train split, on the CPU; its state by parameter name.
+    """Train ``RECIPES[name]`` on the pack's train split, on the CPU. Returns the state by parameter name.
 
-    AdamW, label smoothing 0.1, random shifts, and flips where a flipped image keeps its label. A function of (name, pack,
-    seed) on one machine and one number of threads. Raises :class:`UserError` for an unknown name and for a pack of another
-    data set.
+    AdamW, label smoothing 0.1, random shifts, and flips if a flipped image keeps its label. On one machine with one number of
+    threads, the result depends only on (name, pack, seed). Raises :class:`UserError` for an unknown name and for a pack of
+    another data set.
     """
     recipe = _recipe(name)
     if pack.manifest.name != recipe.data:
         raise UserError(f"{name} is trained on {recipe.data}, not on {pack.manifest.name}: give that data set's pack")
     split = pack.split("train")
     images, labels = torch.from_numpy(np.array(split.images)), torch.from_numpy(split.labels)
-    # Twice as fast so on a CPU.
+    # channels_last is twice as fast on a CPU.
     model = _initialised(recipe, seed).train().to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=0.05)
     n_batches = len(labels) // recipe.batch
@@ -88,18 +90,18 @@ def build_classifier(name: str, state: dict[str, Tensor]) -> Classifier:
 
 @torch.inference_mode()
 def accuracy(model: Classifier, split: Split) -> float:
-    """Share of the split's images that the classifier names rightly, in [0, 1]."""
-    right = 0
+    """Share of the split's images whose class the classifier predicts, in [0, 1]."""
+    correct = 0
     for start in range(0, len(split), 500):
         _, logits = model(to_unit(torch.from_numpy(np.array(split.images[start : start + 500]))))
-        right += int((logits.argmax(1).numpy() == split.labels[start : start + 500]).sum())
-    return right / len(split)
+        correct += int((logits.argmax(1).numpy() == split.labels[start : start + 500]).sum())
+    return correct / len(split)
 
 
 def train_extractor(name: str, out: Path, data_root: Path) -> None:
-    """Train ``name`` and write ``out/<name>.safetensors`` and, last, ``out/<name>.json``, which says what it is.
+    """Train ``name``, write ``out/<name>.safetensors`` and then its description, ``out/<name>.json``.
 
-    Raises :class:`UserError` as :func:`train_classifier` does, and where the data cannot be had.
+    Raises :class:`UserError` as :func:`train_classifier` does, and if the data set is not available.
     """
     pack = open_pack(_recipe(name).data, data_root)
     state = train_classifier(name, pack)
@@ -118,9 +120,24 @@ def train_extractor(name: str, out: Path, data_root: Path) -> None:
 
 
 def read_weights(name: str, folder: Path | None = None) -> tuple[dict[str, Tensor], str]:
-    """The state in ``<name>.safetensors`` of ``folder`` and its SHA-256, as ``weights_of``, which says what is raised."""
-    weights, digest = weights_of(name, folder)
+    """The tensors in ``<name>.safetensors`` of ``folder`` (None: of the package) and its SHA-256.
+
+    Raises as :func:`classifier_recipes.find_weights`.
+    """
+    weights, digest = find_weights(name, folder)
     return safetensors.torch.load(weights), digest
+
+
+def load_classifier(name: str, device: torch.device) -> Extractor:
+    """The extractor with the package's weights on ``device``. Raises as :func:`classifier_recipes.find_weights`."""
+    state, digest = read_weights(name)
+    model = build_classifier(name, state).to(device)
+
+    def network(images: Tensor, spatial: bool) -> Features:
+        pooled, logits = model(to_unit(images))
+        return Features(pooled, logits, None)
+
+    return Extractor(**asdict(facts_of(name)), hash=digest, device=device, network=network)
 
 
 def _recipe(name: str) -> Recipe:
@@ -130,7 +147,7 @@ def _recipe(name: str) -> Recipe:
 
 
 def _initialised(recipe: Recipe, seed: int) -> Classifier:
-    """He-normal weights, each parameter from its own generator; biases 0, normalisation the identity."""
+    """He-normal weights, each parameter from its own generator; biases are 0, normalisations the identity."""
     with torch.device("meta"):
         model = Classifier(recipe)
     state = {}
@@ -138,7 +155,7 @@ def _initialised(recipe: Recipe, seed: int) -> Classifier:
         if value.ndim > 1:
             generator = torch.Generator().manual_seed(derive_seed(seed, "classifier/init", name))
             state[name] = torch.randn(value.shape, generator=generator) * math.sqrt(2 / value[0].numel())
-        elif name.endswith(("running_var", "weight")):  # of a normalisation: every other weight has two dimensions or more
+        elif name.endswith(("running_var", "weight")):  # of a BatchNorm: every other weight has at least two dimensions
             state[name] = torch.ones(value.shape)
         else:
             state[name] = torch.zeros(value.shape, dtype=value.dtype)
@@ -151,7 +168,7 @@ def _cosine(progress: float) -> float:
 
 
 def _augmented(images: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
-    """Each image shifted by up to ``recipe.shift`` pixels both ways, its border repeated, and flipped. uint8 [B, C, H, W]."""
+    """Shift each image by up to ``recipe.shift`` pixels both ways, repeat its border, perhaps flip it. uint8 [B, C, H, W]."""
     B, C, H, W = images.shape
     offsets = torch.from_numpy(rng.integers(-recipe.shift, recipe.shift + 1, (2, B, 1)))
     rows = (torch.arange(H) + offsets[0]).clamp(0, H - 1)

@@ -1,6 +1,6 @@
-"""The small classifiers' shapes and how they are trained, and their weights, which come with the package.
+"""The small classifiers: their shapes, how they are trained, and their weights, which come with the package.
 
-Needs no torch: what is proved before a sweep begins reads this.
+Imports no torch, since the checks before a sweep read this.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from umd_bench.config.errors import UserError
+from umd_bench.evaluation.extractors.contract import ExtractorFacts
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -41,10 +42,24 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def weights_of(name: str, folder: Path | None = None) -> tuple[bytes, str]:
-    """``<name>.safetensors`` of ``folder`` (None: those of the package) and its SHA-256, in hex.
+def facts_of(name: str) -> ExtractorFacts:
+    """The facts of the classifier ``RECIPES[name]``."""
+    recipe = RECIPES[name]
+    return ExtractorFacts(
+        name=name,
+        data=recipe.data,
+        shape=(recipe.channels, recipe.size, recipe.size),
+        dim=recipe.dim,
+        resize="none",
+        licence="Apache-2.0",
+        has_logits=True,
+    )
 
-    Raises :class:`UserError` where a file is missing or the weights are not those that ``<name>.json`` describes.
+
+def find_weights(name: str, folder: Path | None = None) -> tuple[bytes, str]:
+    """``<name>.safetensors`` of ``folder`` (None: of the package) and its SHA-256, in hex.
+
+    Raises :class:`UserError` if a file is missing, or if the weights are not those that ``<name>.json`` describes.
     """
     folder = folder or WEIGHTS
     path = folder / f"{name}.safetensors"
@@ -60,3 +75,8 @@ def weights_of(name: str, folder: Path | None = None) -> tuple[bytes, str]:
             "install the package again"
         )
     return weights, actual
+
+
+def hash_weights(name: str) -> str:
+    """The SHA-256 of the package's weights, in hex. Raises as :func:`find_weights`."""
+    return find_weights(name)[1]

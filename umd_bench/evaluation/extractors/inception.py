@@ -1,7 +1,7 @@
-"""The Inception-v3 that the Fréchet inception distance is defined by (Heusel et al., arXiv 1706.08500), through torch-fidelity.
+"""The Inception-v3 that defines the Fréchet inception distance (Heusel et al., arXiv 1706.08500), through torch-fidelity.
 
-The network is the TensorFlow graph of 2015-12-05 with its own resizing to 299 pixels. Its weights are one public file, looked
-for in three places and checked by SHA-256; nothing downloads it but the verb that says so.
+The network is the TensorFlow graph of 2015-12-05 with its own resizing to 299 pixels. Its weights are one public file, which is
+looked for in three places and checked by SHA-256. Only ``umd-bench extractor fetch`` downloads it.
 """
 
 from __future__ import annotations
@@ -10,44 +10,51 @@ import hashlib
 import io
 import os
 import pickle
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from umd_bench.config.errors import UserError
-from umd_bench.evaluation.extractors.weight_files import Published, weights_folder
+from umd_bench.evaluation.extractors.contract import INCEPTION, RGB, Extractor, ExtractorFacts, Features, in_chunks
+from umd_bench.evaluation.extractors.weight_files import MissingWeightsError, Published, weights_folder
 
-if TYPE_CHECKING:  # torch is imported where a network is built: what a sweep needs is known without
+if TYPE_CHECKING:  # only building the network imports torch
     import torch
     from torch import Tensor
 
-NAME = "inception-v3-compat"
 VARIABLE = "UMD_BENCH_INCEPTION"
 FILE = "pt_inception-2015-12-05-6726825d.pth"
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-# Where pytorch-fid publishes it; torch-fidelity publishes the same file under a name of its own, and keeps it where torch's
-# hub keeps its files.
+# pytorch-fid publishes the file here. torch-fidelity publishes the same file under another name, in the folder of torch's hub.
 ADDRESS = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE}"
 FIDELITY_FILE = "weights-inception-2015-12-05-6726825d.pth"
-DIM = 2048
-RESIZE = "bilinear to 299 px as TensorFlow 1 does it, without antialiasing"
 # ADM's evaluator (Dhariwal and Nichol, arXiv 2105.05233) takes sFID from the first 7 channels of the graph's
 # ``mixed_6/conv:0``: the node that closes the scope of the 1x1 branch of ``mixed_6``, so after batch normalisation and ReLU.
 # The graph counts its blocks ``mixed``, ``mixed_1`` ...: ``mixed_6`` is the seventh, torch-fidelity's ``Mixed_6d``.
 _SPATIAL_CHANNELS, _SPATIAL_SIDE = 7, 17
-SPATIAL_DIM = _SPATIAL_SIDE**2 * _SPATIAL_CHANNELS
+FACTS = ExtractorFacts(
+    name=INCEPTION,
+    data=None,
+    shape=RGB,
+    dim=2048,
+    spatial_dim=_SPATIAL_SIDE**2 * _SPATIAL_CHANNELS,
+    has_logits=True,
+    resize="bilinear to 299 px as TensorFlow 1 does it, without antialiasing",
+    licence="Apache-2.0",
+)
 
 
 class Inception:
     """uint8 RGB [B, 3, H, W] of any side -> features after the last pooling, logits without their bias, spatial features.
 
-    [B, 2048], [B, 1008] and, where asked for, [B, 2023]: 17 x 17 places of 7 channels, the channel running fastest as in the
-    TensorFlow graph, so that published spatial statistics fit.
+    Shapes [B, 2048], [B, 1008] and, with ``spatial``, [B, 2023]: 17 x 17 places of 7 channels, the channel running fastest as
+    in the TensorFlow graph, so that published spatial statistics fit.
     """
 
     def __init__(self, network: Any) -> None:
         self._network = network
         self._branch: Tensor | None = None
-        network.Mixed_6d.branch1x1.register_forward_hook(self._keep)
+        network.Mixed_6d.branch1x1.register_forward_hook(self._save_branch)
 
     def __call__(self, images: Tensor, *, spatial: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
         pooled, logits = self._network(images)
@@ -57,12 +64,12 @@ class Inception:
             return pooled, logits, None
         return pooled, logits, branch[:, :_SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1)
 
-    def _keep(self, module: Any, given: Any, output: Tensor) -> None:
+    def _save_branch(self, module: Any, inputs: Any, output: Tensor) -> None:
         self._branch = output
 
 
 def fetched_path() -> Path:
-    """Where the verb that downloads the weights puts them."""
+    """The path where ``umd-bench extractor fetch`` saves the weights."""
     return weights_folder() / FILE
 
 
@@ -71,9 +78,11 @@ def published() -> Published:
     return Published(ADDRESS, fetched_path(), SHA256)
 
 
-def weights_places() -> list[Path]:
-    """Where the weights are looked for, in order: the file that ``$UMD_BENCH_INCEPTION`` names and nowhere else, or
-    without it the folder of fetched weights and then what torch-fidelity downloads for itself."""
+def weight_paths() -> list[Path]:
+    """The paths to look for weights at, in order.
+
+    If ``$UMD_BENCH_INCEPTION`` names a file, only that one. Otherwise the fetched file, then torch-fidelity's own download.
+    """
     stated = os.environ.get(VARIABLE)
     if stated:
         return [Path(stated).expanduser()]
@@ -81,46 +90,61 @@ def weights_places() -> list[Path]:
 
 
 def _hub_folder() -> Path:
-    """``torch.hub.get_dir()``, without waiting for torch."""
+    """``torch.hub.get_dir()``, without importing torch."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(os.environ.get("TORCH_HOME") or f"{cache}/torch").expanduser() / "hub"
 
 
 def find_weights() -> bytes:
-    """The published weights, from the first place that has a file; :class:`UserError` where none has, or it is another."""
-    path = next((path for path in weights_places() if path.exists()), None)
+    """The published weights, from the first path that exists.
+
+    Raises :class:`MissingWeightsError` if none exists, and :class:`UserError` if the file has another SHA-256: a wrong file
+    never counts as missing.
+    """
+    path = next((path for path in weight_paths() if path.exists()), None)
     if path is None:
-        raise UserError(f"{NAME} has no weights in {' or '.join(map(str, weights_places()))}: {ways()}")
+        raise MissingWeightsError(INCEPTION, f"in {' or '.join(map(str, weight_paths()))}", _how_to_get())
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(f"the weights of {NAME} cannot be read from {path} ({error.strerror}): {ways()}") from None
-    found = hashlib.sha256(data).hexdigest()
-    if found != SHA256:
+        raise UserError(f"the weights of {INCEPTION} cannot be read from {path} ({error.strerror}): {_how_to_get()}") from None
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != SHA256:
         raise UserError(
-            f"{path} is not the Inception-v3 that FID is defined by (SHA-256 {found[:8]}, expected {SHA256[:8]}): "
-            f"remove it, then {ways()}"
+            f"{path} is not the Inception-v3 that FID is defined by (SHA-256 {actual[:8]}, expected {SHA256[:8]}): "
+            f"remove it, then {_how_to_get()}"
         )
     return data
 
 
-def ways() -> str:
-    """The sentence part that says how the weights can be had."""
+def hash_weights() -> str:
+    """The SHA-256 of the weights, in hex. Raises as :func:`find_weights`."""
+    find_weights()
+    return SHA256
+
+
+def _how_to_get() -> str:
     return (
-        f"name the file in ${VARIABLE}, or run `umd-bench extractor fetch {NAME}`, which downloads {ADDRESS} "
+        f"name the file in ${VARIABLE}, or run `umd-bench extractor fetch {INCEPTION}`, which downloads {ADDRESS} "
         f"to {fetched_path()}, or put torch-fidelity's {FIDELITY_FILE} into $TORCH_HOME/hub/checkpoints"
     )
 
 
-def load_inception(device: torch.device) -> Inception:
-    """The network with its published weights on ``device``. Raises :class:`UserError` as :func:`find_weights` does."""
-    return Inception(build_network(find_weights()).to(device))
+def load_inception(device: torch.device) -> Extractor:
+    """The extractor with its published weights on ``device``. Raises :class:`UserError` as :func:`find_weights` does."""
+    network = Inception(build_network(find_weights()).to(device))
+    return Extractor(
+        **asdict(FACTS),
+        hash=SHA256,
+        device=device,
+        network=in_chunks(lambda images, spatial: Features(*network(images, spatial=spatial))),
+    )
 
 
 def build_network(data: bytes) -> Any:
-    """The network with the state dict that ``data`` holds as torch saves it; :class:`UserError` where it holds another thing.
+    """The network with the state dict that torch saved in ``data``. Raises :class:`UserError` if ``data`` is anything else.
 
-    torch-fidelity unpickles whatever file it is given, so it is handed a copy of the tensors that a safe load has let through.
+    torch-fidelity unpickles any file it is given, so it gets a copy of the tensors that a safe load has accepted.
     """
     import torch
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -128,8 +152,8 @@ def build_network(data: bytes) -> Any:
     try:
         state = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise UserError(f"the weights of {NAME} are not tensors that torch saved ({error})") from None
+        raise UserError(f"the weights of {INCEPTION} are not tensors that torch saved ({error})") from None
     safe = io.BytesIO()
     torch.save(state, safe)
     safe.seek(0)
-    return FeatureExtractorInceptionV3(NAME, ["2048", "logits_unbiased"], feature_extractor_weights_path=safe)
+    return FeatureExtractorInceptionV3(INCEPTION, ["2048", "logits_unbiased"], feature_extractor_weights_path=safe)

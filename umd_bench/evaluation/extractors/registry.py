@@ -1,7 +1,7 @@
-"""Which extractors there are, and what can be said of each before it is loaded: what it reads, and that its weights are here.
+"""The table of extractors: one row each, with its facts and how its weights are found, hashed and loaded.
 
-Needs no torch but for ``timm:NAME``, so that a plan is checked at once. A new
-extractor is a row of :data:`EXTRACTORS`, and one of the loaders in :mod:`~umd_bench.evaluation.extractors.loading`.
+Nothing here imports torch before a network is loaded, except for ``timm:NAME``, whose facts come from timm.
+A new extractor is a row of :data:`EXTRACTORS`.
 """
 
 from __future__ import annotations
@@ -9,98 +9,134 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from umd_bench.config.errors import FieldError, UserError, one_of
 from umd_bench.data.datasets import SOURCES, DataFacts
-from umd_bench.evaluation.extractors import efficientnet, inception
-from umd_bench.evaluation.extractors.classifier_recipes import RECIPES, weights_of
+from umd_bench.evaluation.extractors import classifier_recipes, efficientnet, inception, timm_models
+from umd_bench.evaluation.extractors.contract import INCEPTION, Extractor, ExtractorFacts
+from umd_bench.evaluation.extractors.timm_models import TIMM, TimmModel
 from umd_bench.evaluation.extractors.weight_files import Published
 
-INCEPTION = inception.NAME
-TIMM = "timm:"
+if TYPE_CHECKING:
+    import torch
 
-Shape = tuple[int, int | None, int | None]  # (C, H, W); None: any
+FIELD = "stages.generate.extractor"
 
 
 @dataclass(frozen=True)
-class ExtractorFacts:
-    """A row: the data set whose classes it reads (None: it takes any RGB images), its input, and D.
+class ExtractorRow:
+    """A row of the table.
 
-    ``weights`` raises :class:`UserError` unless they are on this machine and the ones meant.
+    ``find_weights`` raises :class:`UserError` unless the weights are on this machine and, where a SHA-256 is published, have
+    it. ``hash_weights`` gives their SHA-256 in hex and raises the same. ``load`` puts the network on a device.
     """
 
-    data: str | None
-    shape: Shape
-    dim: int
-    weights: Callable[[], object]
+    facts: ExtractorFacts
+    find_weights: Callable[[], object]
+    hash_weights: Callable[[], str]
+    load: Callable[[torch.device], Extractor]
 
 
-EXTRACTORS: dict[str, ExtractorFacts] = {
-    name: ExtractorFacts(recipe.data, (recipe.channels, recipe.size, recipe.size), recipe.dim, partial(weights_of, name))
-    for name, recipe in RECIPES.items()
-} | {
-    INCEPTION: ExtractorFacts(None, (3, None, None), inception.DIM, inception.find_weights),
-    efficientnet.NAME: ExtractorFacts(None, (3, None, None), efficientnet.DIM, efficientnet.find_weights),
+def _classifier_row(name: str) -> ExtractorRow:
+    def load(device: torch.device) -> Extractor:
+        from umd_bench.evaluation.extractors.classifier import load_classifier
+
+        return load_classifier(name, device)
+
+    return ExtractorRow(
+        classifier_recipes.facts_of(name),
+        partial(classifier_recipes.find_weights, name),
+        partial(classifier_recipes.hash_weights, name),
+        load,
+    )
+
+
+def _timm_row(model: TimmModel) -> ExtractorRow:
+    def load(device: torch.device) -> Extractor:
+        from umd_bench.evaluation.extractors.timm_network import load_timm
+
+        return load_timm(model, device)
+
+    return ExtractorRow(
+        model.facts,
+        partial(timm_models.find_weights, model),
+        partial(timm_models.hash_weights, model),
+        load,
+    )
+
+
+EXTRACTORS: dict[str, ExtractorRow] = {
+    row.facts.name: row
+    for row in (
+        *map(_classifier_row, classifier_recipes.RECIPES),
+        ExtractorRow(inception.FACTS, inception.find_weights, inception.hash_weights, inception.load_inception),
+        ExtractorRow(efficientnet.FACTS, efficientnet.find_weights, efficientnet.hash_weights, efficientnet.load_efficientnet),
+    )
 }
 
 
-def require_weights(name: str, *, path: str) -> None:
-    """Prove that ``load_extractor`` will find the weights, so that nobody trains for days before it does not.
-
-    Raises as that does, with ``path`` for the field; of a timm model's file only that it is there is proved.
-    """
+def extractor_row(name: str, *, path: str) -> ExtractorRow:
+    """The row of ``name``, also of a ``timm:NAME``. An unknown name raises :class:`FieldError` for the field ``path``."""
     if name.startswith(TIMM):
-        from umd_bench.evaluation.extractors import timm_models
+        return _timm_row(timm_models.timm_model(name, path=path))
+    if name not in EXTRACTORS:
+        raise FieldError(path, name, _accepted(EXTRACTORS))
+    return EXTRACTORS[name]
 
-        timm_models.require_weights(timm_models.timm_model(name, path=path))
-    elif name in EXTRACTORS:
-        EXTRACTORS[name].weights()
-    else:
-        raise FieldError(path, name, names_of(EXTRACTORS))
+
+def load_extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
+    """The named extractor on ``device``.
+
+    Raises :class:`FieldError` for an unknown name, :class:`UserError` if its weights are missing or not the published ones.
+    """
+    import torch
+
+    return extractor_row(name, path=FIELD).load(torch.device(device))
+
+
+def require_weights(name: str, *, path: str) -> None:
+    """Raise unless :func:`load_extractor` will find the weights; called before anything is trained for days.
+
+    Raises the same errors, with ``path`` as the field. For a timm model it checks only that the file exists.
+    """
+    extractor_row(name, path=path).find_weights()
 
 
 def check_extractor(name: str, data: DataFacts, *, path: str) -> None:
-    """Raise :class:`FieldError` at ``path`` unless the extractor exists and is the data set's own, or takes any RGB images."""
+    """Raise :class:`FieldError` for the field ``path`` unless the extractor exists and takes the images of ``data``."""
+    own = extractor_row(name, path=path).facts.data
+    if own == data.name or (own is None and _is_rgb(data.name)):
+        return
+    reads = f"images of {own}, not of {data.name}" if own else f"RGB images, and those of {data.name} are not"
     fitting = _fitting(data.name)
-    if name.startswith(TIMM):
-        from umd_bench.evaluation.extractors import timm_models
-
-        timm_models.timm_model(name, path=path)
-        belongs, fits = None, _is_rgb(data.name)
-    elif name in EXTRACTORS:
-        belongs, fits = EXTRACTORS[name].data, name in fitting
-    else:
-        raise FieldError(path, name, names_of(EXTRACTORS))
-    if not fits:
-        reads = f"images of {belongs}, not of {data.name}" if belongs else f"RGB images, and those of {data.name} are not"
-        raise FieldError(path, name, f"it reads {reads}; {names_of(fitting) if _is_rgb(data.name) else one_of(fitting)}")
+    raise FieldError(path, name, f"it reads {reads}; {_accepted(fitting) if _is_rgb(data.name) else one_of(fitting)}")
 
 
 def extractor_for(data: str) -> str:
-    """The data set's own extractor, else one that takes any RGB images. Raises :class:`UserError` where there is none."""
+    """The data set's own extractor, else one that takes any RGB images. Raises :class:`UserError` if none fits."""
     fitting = _fitting(data)
     if not fitting:
         raise UserError(f"no extractor takes images of the data set {data!r}: {one_of(SOURCES)}")
     return fitting[0]
 
 
+def published_weights(name: str) -> Published:
+    """The downloadable weights of the extractor ``name``. Raises :class:`UserError` for one whose weights are not published."""
+    if name != INCEPTION:
+        raise UserError(f"weights of {name!r} cannot be fetched: {one_of([INCEPTION])}")
+    return inception.published()
+
+
 def _fitting(data: str) -> list[str]:
-    """Extractors of the data set, its own first. What is drawn from latents is decoded before: only the images count."""
-    own = [name for name, facts in EXTRACTORS.items() if facts.data == data]
-    return own + [name for name, facts in EXTRACTORS.items() if facts.data is None and _is_rgb(data)]
+    """Extractors that take images of ``data``, its own first. Latents are decoded before, so only the images count."""
+    own = [name for name, row in EXTRACTORS.items() if row.facts.data == data]
+    return own + [name for name, row in EXTRACTORS.items() if row.facts.data is None and _is_rgb(data)]
 
 
 def _is_rgb(data: str) -> bool:
     return data not in SOURCES or SOURCES[data].channels == 3  # users' own pictures are packed in RGB
 
 
-def names_of(names: Iterable[str]) -> str:
-    """The names that are accepted, for a sentence."""
+def _accepted(names: Iterable[str]) -> str:
     return f"{one_of(names)}, or timm:NAME"
-
-
-def published_weights(name: str) -> Published:
-    """The weights of that extractor that can be downloaded; :class:`UserError` for one whose weights cannot be fetched."""
-    if name != INCEPTION:
-        raise UserError(f"weights of {name!r} cannot be fetched: {one_of([INCEPTION])}")
-    return inception.published()

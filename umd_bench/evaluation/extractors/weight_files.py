@@ -1,6 +1,6 @@
-"""Weight files that do not come with the package: where they lie, that they are the ones meant, and the one download there is.
+"""Weight files that do not come with the package: their folder, their SHA-256, and the one download.
 
-Nothing here reaches for the network but :func:`fetch`, which only the verb of that name calls.
+Only :func:`fetch` uses the network, and only the verb of that name calls it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,16 @@ _CHUNK = 1 << 20
 _TIMEOUT_S = 30
 
 
+class MissingWeightsError(UserError):
+    """This machine has no weights of an extractor; ``how_to_get`` is the sentence part that says how to get them."""
+
+    def __init__(self, extractor: str, where: str, how_to_get: str) -> None:
+        self.how_to_get = how_to_get
+        super().__init__(f"{extractor} has no weights {where}: {how_to_get}")
+
+
 def weights_folder() -> Path:
-    """Where weights are kept that a person put there or fetched: $UMD_BENCH_WEIGHTS, else ``~/.cache/umd-bench/weights``."""
+    """The folder for weights that a person puts there or fetches: $UMD_BENCH_WEIGHTS, else ``~/.cache/umd-bench/weights``."""
     stated = os.environ.get(VARIABLE)
     return Path(stated).expanduser() if stated else Path.home() / ".cache" / "umd-bench" / "weights"
 
@@ -35,7 +43,7 @@ def file_sha256(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Published:
-    """A weight file that can be downloaded: where from, where to, and its SHA-256."""
+    """A weight file that can be downloaded: its address, the path it is saved to, and its SHA-256."""
 
     address: str
     target: Path
@@ -43,20 +51,21 @@ class Published:
 
 
 def fetch(address: str, target: Path, sha256: str, advance: Callable[[int, int], None]) -> bool:
-    """Download ``address`` to ``target``, which appears only when its SHA-256 is ``sha256``; False where it lies there already.
+    """Download ``address`` to ``target``; False if ``target`` already has this SHA-256 and nothing was downloaded.
 
-    ``advance(done, total)`` is told the bytes so far and of all, 0 where the server does not say. Raises :class:`UserError`
-    for an address that does not answer, a folder that cannot be written, and a file of another hash, which is not kept.
+    ``target`` appears whole, and only with the right hash. ``advance(done, total)`` receives bytes; ``total`` is 0 if the
+    server does not state it. Raises :class:`UserError` for an address that does not answer, a folder that cannot be written,
+    and a file of another hash; then no file is left behind.
     """
     if target.exists() and file_sha256(target) == sha256:
         return False
-    name: str | None = None
+    temporary: str | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        with os.fdopen(handle, "wb") as file, urllib.request.urlopen(address, timeout=_TIMEOUT_S) as answer:
-            total, done, digest = int(answer.headers.get("Content-Length") or 0), 0, hashlib.sha256()
-            while chunk := answer.read(_CHUNK):
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        with os.fdopen(handle, "wb") as file, urllib.request.urlopen(address, timeout=_TIMEOUT_S) as response:
+            total, done, digest = int(response.headers.get("Content-Length") or 0), 0, hashlib.sha256()
+            while chunk := response.read(_CHUNK):
                 file.write(chunk)
                 digest.update(chunk)
                 done += len(chunk)
@@ -65,14 +74,14 @@ def fetch(address: str, target: Path, sha256: str, advance: Callable[[int, int],
             os.fsync(file.fileno())
         if digest.hexdigest() != sha256:
             raise UserError(
-                f"what {address} gave is not the file that was asked for (SHA-256 {digest.hexdigest()[:12]}, "
-                f"expected {sha256[:12]}): nothing was kept"
+                f"{address} is not the published file (SHA-256 {digest.hexdigest()[:12]}, expected {sha256[:12]}): "
+                "nothing was kept"
             )
-        Path(name).chmod(0o644)  # others may read a shared folder; mkstemp makes a private file
-        Path(name).replace(target)
+        Path(temporary).chmod(0o644)  # mkstemp makes a private file, and others may read a shared folder
+        Path(temporary).replace(target)
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise UserError(f"{address} cannot be fetched into {target.parent} ({error}): nothing was kept") from None
     finally:
-        if name is not None:
-            Path(name).unlink(missing_ok=True)  # gone already where the rename went through
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)  # it is already gone after the rename
     return True

@@ -1,9 +1,9 @@
-"""How a Fréchet distance depends on the number of samples, and what it would be without end of them.
+"""FID infinity: a Fréchet distance extrapolated to infinitely many samples.
 
-A distance between samples and a reference is raised by about c / n, with a c that is the model's own, so that at one n two
-models can stand in the wrong order (Chong and Forsyth, arXiv 1911.07023). The line through the distances at several n against
-1/n shows the slope; where it meets 1/n = 0 is an estimate without that bias. It is noisier than the distance, is shown beside
-it and never instead, and leaves the bias that the reference's own number of images gives.
+A distance between n samples and a reference is too large by about c / n, with a c of the model's own, so that at one n two
+models can be ranked in the wrong order (Chong and Forsyth, arXiv 1911.07023). A line through the distances at several n over
+1/n estimates c by its slope, and the unbiased distance by its value at 1/n = 0. That estimate is noisier than the distance,
+so it is reported together with it, never instead. The bias from the reference's own number of images remains.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 from umd_bench.config.seeds import derive_seed
 from umd_bench.evaluation.metrics.frechet import Gaussian, Moments, frechet_distance
-from umd_bench.evaluation.storage.spool import FeatureRows
+from umd_bench.evaluation.storage.rows import FeatureRows
 
 POINTS = 5
 _BLOCK = 2048
@@ -32,10 +32,10 @@ class Extrapolation:
 
 
 def extrapolate(features: FeatureRows, reference: Gaussian, *, points: int = POINTS) -> Extrapolation:
-    """The distances of ``features`` [N, D] to ``reference`` at ``points`` equally spaced n from a third of N to N.
+    """The distances of ``features`` [N, D] to ``reference`` at ``points`` equally spaced n from N / 3 to N.
 
-    Each n has its own subset, the same for every call. Distances at n well below D bend away from the line, so n is not taken
-    small. In squared units of the features; the intercept can be below 0. Raises as :func:`gaussian_of`.
+    Each n has its own subset, the same in every call. n starts at N / 3, because distances at n well below D bend away from
+    the line. In squared units of the features; the intercept can be negative. Raises as :func:`gaussian_of`.
     """
     N = features.shape[0]
     sizes = tuple(dict.fromkeys(int(n) for n in np.linspace(max(N // 3, 2), N, points).round()))
@@ -50,7 +50,7 @@ def extrapolate(features: FeatureRows, reference: Gaussian, *, points: int = POI
 
 
 def gaussian_of(features: FeatureRows, index: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Gaussian:
-    """The Gaussian of the rows ``index`` of ``features`` [N, D], in blocks. Raises :class:`UserError` for fewer than two."""
+    """The Gaussian of the rows ``index`` [n] of ``features`` [N, D], read in blocks. Raises :class:`UserError` for n < 2."""
     moments: Moments | None = None
     for start in range(0, len(index), _BLOCK):
         part = Moments.of(torch.from_numpy(np.array(features[index[start : start + _BLOCK]])))

@@ -1,4 +1,4 @@
-"""The kernel inception distance: how far two sets of features are apart, without a Fréchet distance's bias in n.
+"""The kernel inception distance (KID) between two sets of features, which has no bias in the number of samples.
 
 Shapes: N, M samples, D features, m samples in a subset.
 """
@@ -12,16 +12,17 @@ import torch
 from torch import Tensor
 
 from umd_bench.config.errors import UserError
-from umd_bench.evaluation.storage.spool import FeatureRows
+from umd_bench.evaluation.metrics.checks import require_same_width
+from umd_bench.evaluation.storage.rows import FeatureRows
 
 SUBSETS = 100
 SUBSET_SIZE = 1000
-SEED = 2020  # torch-fidelity's default, so that its numbers are of the same subsets
+SEED = 2020  # torch-fidelity's default, so that both draw the same subsets
 
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """The mean over ``subsets`` pairs of subsets of ``size``, and the standard deviation between these."""
+    """The mean over ``subsets`` pairs of subsets of ``size`` samples, and the standard deviation between the pairs."""
 
     mean: float
     deviation: float
@@ -34,19 +35,18 @@ def kernel_distance(
 ) -> KernelDistance:
     """The unbiased squared MMD of ``x`` [N, D] and ``y`` [M, D] under ``k(a, b) = (a'b / D + 1)^3``, in float64.
 
-    Binkowski et al., arXiv 1801.01401, as the mean over seeded pairs of subsets drawn without replacement: about 0 for two
-    sets from one distribution at any n, and below 0 as often as above. Where a set has fewer than ``size`` samples, subsets
-    are as large as it; where both are, there is one pair. Raises :class:`UserError` for fewer than two samples and for sets
-    of different width.
+    Binkowski et al., arXiv 1801.01401, as the mean over seeded pairs of subsets drawn without replacement. For two sets from
+    one distribution it is about 0 at any n, and negative as often as positive. A subset is no larger than the smaller set; if
+    both sets are no larger than ``size`` and equally large, there is one pair. Raises :class:`UserError` for fewer than two
+    samples and for sets of different width.
     """
     N, M = x.shape[0], y.shape[0]
-    if x.shape[1] != y.shape[1]:
-        raise UserError(f"features of {x.shape[1]} and of {y.shape[1]} dimensions have no distance: expected one extractor's")
+    require_same_width(x.shape[1], y.shape[1])
     m = min(N, M, size)
     if m < 2:
         raise UserError(f"a kernel distance of {N} and {M} samples is not possible: expected at least 2 of each")
     pairs = 1 if N == M == m else subsets
-    random = np.random.RandomState(seed)  # its stream never changes between versions of numpy
+    random = np.random.RandomState(seed)  # numpy never changes the stream of this generator
     distances = []
     for _ in range(pairs):
         a, b = (np.sort(random.choice(count, m, replace=False)) for count in (N, M))

@@ -1,4 +1,4 @@
-"""Nearest neighbours among features in blocks, so that memory does not grow with their number; precision and recall from them.
+"""Precision and recall of samples, from nearest neighbours that are found in blocks, so that memory does not grow with N.
 
 Shapes: Q queries, N candidates, D features. Distances are Euclidean, in float64.
 """
@@ -12,32 +12,38 @@ import torch
 from torch import Tensor
 
 from umd_bench.config.errors import UserError
-from umd_bench.evaluation.storage.spool import FeatureRows
+from umd_bench.evaluation.metrics.checks import require_same_width
+from umd_bench.evaluation.storage.rows import FeatureRows
 
 K = 3  # Kynkaanniemi et al. and the ADM evaluation
 _BLOCK = 2048
 
 
-def nearest(
-    queries: FeatureRows, among: FeatureRows, k: int, *, itself: bool = False, device: torch.device | str = "cpu"
+def euclidean_neighbours(
+    queries: FeatureRows,
+    candidates: FeatureRows,
+    k: int,
+    *,
+    exclude_self: bool = False,
+    device: torch.device | str = "cpu",
 ) -> tuple[Tensor, Tensor]:
-    """Distances float64 [Q, k] to the k nearest of ``among`` [N, D], ascending, and their indices int64 [Q, k], on the CPU.
+    """Distances float64 [Q, k] to the k nearest of ``candidates`` [N, D], ascending, and their indices int64 [Q, k].
 
-    With ``itself`` the two are one set, and no sample is its own neighbour. Raises :class:`UserError` for fewer than k
-    candidates and for sets of different width.
+    Both on the CPU. With ``exclude_self``, queries and candidates are one set, and no sample is its own neighbour. Raises
+    :class:`UserError` for fewer than k candidates and for sets of different width.
     """
-    _fit(queries, among)
-    candidates = among.shape[0] - itself
-    if candidates < k:
-        raise UserError(f"{k} nearest neighbours among {candidates} samples are not possible: expected at least {k}")
+    require_same_width(queries.shape[1], candidates.shape[1])
+    available = candidates.shape[0] - exclude_self
+    if available < k:
+        raise UserError(f"{k} nearest neighbours among {available} samples are not possible: expected at least {k}")
     distances, indices = [], []
     for q in _starts(queries):
         x = _block(queries, q, device)
         best = torch.full((len(x), k), math.inf, dtype=torch.float64, device=device)
         index = torch.zeros((len(x), k), dtype=torch.int64, device=device)
-        for n in _starts(among):
-            squared = _squared(x, _block(among, n, device))
-            if itself and q == n:
+        for n in _starts(candidates):
+            squared = _squared_distances(x, _block(candidates, n, device))
+            if exclude_self and q == n:
                 squared.fill_diagonal_(math.inf)
             near = squared.topk(min(k, squared.shape[1]), largest=False)
             best, order = torch.cat([best, near.values], 1).topk(k, largest=False)
@@ -50,31 +56,32 @@ def nearest(
 def precision_recall(
     samples: FeatureRows, real: FeatureRows, k: int = K, *, device: torch.device | str = "cpu"
 ) -> tuple[float, float]:
-    """Precision: the share of samples inside the ball of any real image; recall: of real images inside that of any sample.
+    """Precision: the share of samples inside the ball of any real image. Recall: of real images inside that of any sample.
 
-    A ball's radius is the distance to the k-th nearest neighbour in the own set (Kynkaanniemi et al., arXiv 1904.06991,
-    equations 1 and 2). Both in [0, 1]; both depend on the numbers of samples. Raises as :func:`nearest`.
+    The radius of a ball is the distance to the k-th nearest neighbour in the same set (Kynkaanniemi et al., arXiv 1904.06991,
+    equations 1 and 2). Both are in [0, 1] and depend on the numbers of samples. Raises as :func:`euclidean_neighbours`.
     """
-    radii = [nearest(x, x, k, itself=True, device=device)[0][:, -1] for x in (real, samples)]
+    radii = [euclidean_neighbours(x, x, k, exclude_self=True, device=device)[0][:, -1] for x in (real, samples)]
     return _covered(samples, real, radii[0], device), _covered(real, samples, radii[1], device)
 
 
 def _covered(queries: FeatureRows, centres: FeatureRows, radius: Tensor, device: torch.device | str) -> float:
-    """The share of queries that lie in a ball."""
-    reach = radius.to(device).square()
+    """The share of queries that lie in at least one ball."""
+    squared_radius = radius.to(device).square()
     inside = 0
     for q in _starts(queries):
         x = _block(queries, q, device)
-        found = torch.zeros(len(x), dtype=torch.bool, device=device)
+        covered = torch.zeros(len(x), dtype=torch.bool, device=device)
         for n in _starts(centres):
-            found |= (_squared(x, _block(centres, n, device)) <= reach[n : n + _BLOCK]).any(1)
-        inside += int(found.sum())
+            squared = _squared_distances(x, _block(centres, n, device))
+            covered |= (squared <= squared_radius[n : n + _BLOCK]).any(1)
+        inside += int(covered.sum())
     return inside / queries.shape[0]
 
 
-def _squared(x: Tensor, y: Tensor) -> Tensor:
-    """|x - y|^2 of all pairs; what rounding makes negative is 0."""
-    cross = torch.addmm(y.square().sum(1), x, y.T, alpha=-2)  # and in place from here: one block at a time
+def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """|x - y|^2 of all pairs; a value that rounding makes negative becomes 0."""
+    cross = torch.addmm(y.square().sum(1), x, y.T, alpha=-2)  # in place from here on: one block in memory at a time
     return cross.add_(x.square().sum(1)[:, None]).clamp_min_(0)
 
 
@@ -84,8 +91,3 @@ def _block(features: FeatureRows, start: int, device: torch.device | str) -> Ten
 
 def _starts(features: FeatureRows) -> range:
     return range(0, features.shape[0], _BLOCK)
-
-
-def _fit(a: FeatureRows, b: FeatureRows) -> None:
-    if a.shape[1] != b.shape[1]:
-        raise UserError(f"features of {a.shape[1]} and of {b.shape[1]} dimensions have no distance: expected one extractor's")

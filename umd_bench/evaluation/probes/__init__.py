@@ -1,4 +1,4 @@
-"""Probes of a representation.
+"""Probes: how well simple classifiers read the classes from a representation.
 
-In: weights and a labelled data set. Out: accuracies of ridge, nearest-neighbour and linear read-outs.
+In: weights and a labelled data set. Out: accuracies of ridge regression, nearest neighbours and a linear layer.
 """

@@ -1,9 +1,9 @@
 """The linear probe: BatchNorm without affine, then a dense layer, trained by LARS at many learning rates at once.
 
-The protocol of MAE's linear probing (He et al., arXiv 2111.06377, appendix A.1) on features that are made once, so without its
-crops and flips. The features and their BatchNorm do not depend on the learning rate, so all heads share them and one matrix
-product: a head costs its share of the product, not a training of its own. The rate is chosen on images held out of the train
-split, never on the test split, and the head that is scored is trained anew at that rate on all training images.
+This is the protocol of MAE's linear probing (He et al., arXiv 2111.06377, appendix A.1), but on features that are computed
+once, so without crops and flips. The features and their BatchNorm do not depend on the learning rate, so all heads share them
+and train together in one matrix product. The rate is chosen on images held out of the train split, never on the test split.
+The head that is scored is then trained again at that rate on all training images.
 
 Shapes: N images, B batch, D features, K classes, L heads (learning rates).
 """
@@ -22,19 +22,23 @@ from torch import Tensor, nn
 from umd_bench.config.errors import UserError
 from umd_bench.config.seeds import derive_seed
 from umd_bench.config.trial.probe_stage import LinearConfig
-from umd_bench.evaluation.probes.representation import Index, Table
+from umd_bench.evaluation.storage.rows import FeatureRows
+
+Index = NDArray[np.int64]
 
 TRUST = 1e-3  # of LARS (You et al., arXiv 1708.03888)
 _NORM_EPS = 1e-6
 _INIT_STD = 0.01
 _RESIDENT_BYTES = 4 << 30  # features up to this size are copied to the device
-_ROWS = 4096  # scored at once
+_ROWS = 4096  # rows scored at once
 
 
 @dataclass(frozen=True)
 class LinearResult:
-    """``accuracy`` on the test split; ``lr`` (for a batch of 256) among ``lrs``, whose accuracies on held-out training images
-    are ``held_out`` (empty where there was no choice)."""
+    """``accuracy`` on the test split, in [0, 1], at the chosen rate ``lr`` (for a batch of 256).
+
+    ``held_out`` are the accuracies of all rates ``lrs`` on held-out training images, empty if there was only one rate.
+    """
 
     accuracy: float
     lr: float
@@ -43,14 +47,14 @@ class LinearResult:
 
     @property
     def at_edge(self) -> bool:
-        """Whether the rate is the smallest or largest of several, so that a better one may lie outside."""
+        """Whether the rate is the smallest or largest of several, so that a better one may lie outside their range."""
         return len(self.lrs) > 1 and self.lr in (min(self.lrs), max(self.lrs))
 
 
 def linear_probe(
-    train: Table,
+    train: FeatureRows,
     train_labels: NDArray[np.int64],
-    test: Table,
+    test: FeatureRows,
     test_labels: NDArray[np.int64],
     *,
     classes: int,
@@ -58,10 +62,10 @@ def linear_probe(
     seed: int,
     device: torch.device | str = "cpu",
 ) -> LinearResult:
-    """Choose the learning rate on held-out training images, train at it on all of them, score the test split.
+    """Choose the learning rate on held-out training images, train with it on all training images, and score the test split.
 
-    Labels in 0..K-1. Of equally accurate rates the smallest is taken. Raises :class:`UserError` where no class has a second
-    image to hold out, and where every rate ends in numbers that are not finite.
+    Labels are in 0..K-1. Of equally accurate rates the smallest is chosen. Raises :class:`UserError` if no class has a second
+    image to hold out, and if every rate ends in weights that are not finite.
     """
     everything = np.arange(len(train_labels))
     lr, held_out = config.lr_per_256[0], tuple[float, ...]()
@@ -69,7 +73,7 @@ def linear_probe(
         fit, held = split_held_out(train_labels, config.held_out, seed)
         heads = train_heads(train, fit, train_labels, classes=classes, config=config, seed=seed, device=device)
         held_out = heads.accuracies(train, held, train_labels)
-        lr = max(zip(held_out, config.lr_per_256, strict=True), key=lambda found: (found[0], -found[1]))[1]
+        lr = max(zip(held_out, config.lr_per_256, strict=True), key=lambda pair: (pair[0], -pair[1]))[1]
     alone = config.model_copy(update={"lr_per_256": (lr,)})
     final = train_heads(train, everything, train_labels, classes=classes, config=alone, seed=seed, device=device)
     if not final.weights.isfinite().all():
@@ -90,21 +94,21 @@ class Heads:
         return torch.addmm(self.bias.flatten(), self.norm(x), self.weights.view(D, L * K)).view(-1, L, K)
 
     @torch.inference_mode()
-    def accuracies(self, table: Table, index: Index, labels: NDArray[np.int64]) -> tuple[float, ...]:
-        """Each head's share of the rows ``index`` named rightly; 0 for a head whose weights are not finite."""
+    def accuracies(self, features: FeatureRows, index: Index, labels: NDArray[np.int64]) -> tuple[float, ...]:
+        """Each head's accuracy on the rows ``index`` [B], in [0, 1]; 0 for a head whose weights are not finite."""
         self.norm.eval()
-        right = torch.zeros(self.bias.shape[0], dtype=torch.int64)
+        correct = torch.zeros(self.bias.shape[0], dtype=torch.int64)
         for rows in np.split(index, range(_ROWS, len(index), _ROWS)):
-            x = torch.from_numpy(np.array(table[rows])).to(self.bias.device)
+            x = torch.from_numpy(np.array(features[rows])).to(self.bias.device)
             y = torch.from_numpy(labels[rows]).to(self.bias.device)
-            right += (self.logits(x).argmax(2) == y.unsqueeze(1)).sum(0).cpu()
+            correct += (self.logits(x).argmax(2) == y.unsqueeze(1)).sum(0).cpu()
         finite = (self.weights.isfinite().all(0) & self.bias.isfinite()).all(1).cpu()
-        return tuple(((right * finite).double() / len(index)).tolist())
+        return tuple(((correct * finite).double() / len(index)).tolist())
 
 
 @torch.no_grad()
 def train_heads(
-    table: Table,
+    features: FeatureRows,
     index: Index,
     labels: NDArray[np.int64],
     *,
@@ -113,17 +117,17 @@ def train_heads(
     seed: int,
     device: torch.device | str = "cpu",
 ) -> Heads:
-    """One head a learning rate of ``config``, trained together on the rows ``index`` of ``table``.
+    """One head for each learning rate of ``config``, trained together on the rows ``index`` [N] of ``features``.
 
-    All heads start from the same weights and see the same batches; a batch that the epoch does not fill is dropped. The rate
-    rises from 0 over the warm-up and falls to 0 by a cosine, step by step. LARS scales the update of the weights, not of the
-    bias, which is not decayed either: ``u = g + wd w``, ``m = momentum m + (trust |w| / |u|) u``, ``w -= lr m``.
+    All heads start from the same weights and see the same batches; an incomplete last batch of an epoch is dropped. The rate
+    rises linearly from 0 during the warm-up, then falls to 0 by a cosine. LARS: ``u = g + wd w``,
+    ``m = momentum m + (trust |w| / |u|) u``, ``w -= lr m``. The bias is neither decayed nor scaled.
     """
-    N, D, L = len(index), table.shape[1], len(config.lr_per_256)
+    N, D, L = len(index), features.shape[1], len(config.lr_per_256)
     B = min(config.batch, N)
     if B < 2:
         raise UserError(f"a linear probe of {N} training images is not accepted: expected at least 2")
-    resident = torch.from_numpy(np.array(table[index])).to(device) if N * D * 4 <= _RESIDENT_BYTES else None
+    resident = torch.from_numpy(np.array(features[index])).to(device) if N * D * 4 <= _RESIDENT_BYTES else None
     targets = torch.from_numpy(labels[index]).to(device)
     heads = _untrained(D, L, classes, seed, device)
     W, b = heads.weights.view(D, L * classes), heads.bias
@@ -135,9 +139,12 @@ def train_heads(
         for step in range(steps):
             rows = order[step * B : (step + 1) * B]
             at = torch.from_numpy(rows).to(device)
-            x = torch.from_numpy(np.array(table[index[rows]])).to(device) if resident is None else resident.index_select(0, at)
+            if resident is None:
+                x = torch.from_numpy(np.array(features[index[rows]])).to(device)
+            else:
+                x = resident.index_select(0, at)
             z = heads.norm(x)
-            # The gradient of the mean cross-entropy: softmax less the one-hot target, over B.
+            # The gradient of the mean cross-entropy: (softmax - one-hot target) / B.
             g = torch.addmm(b.flatten(), z, W).view(B, L, classes).softmax(2)
             g = g.sub_(F.one_hot(targets.index_select(0, at), classes).unsqueeze(1)).div_(B)
             u_W, u_b = torch.addmm(W, z.T, g.view(B, -1), beta=config.weight_decay), g.sum(0)
@@ -152,7 +159,7 @@ def train_heads(
 
 
 def split_held_out(labels: NDArray[np.int64], share: float, seed: int) -> tuple[Index, Index]:
-    """Rows to fit on and rows held out: ``share`` of each class, at least one of each class that has two."""
+    """Rows to train on, and held-out rows: ``share`` of each class, and at least one of each class that has two images."""
     rng = np.random.default_rng(derive_seed(seed, "probe/linear/held_out"))
     held = []
     for label in range(int(labels.max()) + 1):
@@ -165,7 +172,7 @@ def split_held_out(labels: NDArray[np.int64], share: float, seed: int) -> tuple[
 
 
 def _untrained(D: int, L: int, K: int, seed: int, device: torch.device | str) -> Heads:
-    """Weights N(0, 0.01), the same for all heads; biases 0."""
+    """Heads with the same random weights, of standard deviation 0.01, and zero biases."""
     first = np.random.default_rng(derive_seed(seed, "probe/linear/weights")).standard_normal((D, 1, K), dtype=np.float32)
     weights = torch.from_numpy(first * np.float32(_INIT_STD)).expand(D, L, K).contiguous().to(device)
     norm = nn.BatchNorm1d(D, eps=_NORM_EPS, affine=False).to(device)
@@ -173,12 +180,12 @@ def _untrained(D: int, L: int, K: int, seed: int, device: torch.device | str) ->
 
 
 def _schedule(epoch: float, config: LinearConfig) -> float:
-    """The rate as a share of its peak, after ``epoch`` epochs."""
+    """The learning rate after ``epoch`` epochs, as a share of its peak."""
     if epoch < config.warmup_epochs:
         return epoch / config.warmup_epochs
     return 0.5 * (1 + math.cos(math.pi * (epoch - config.warmup_epochs) / (config.epochs - config.warmup_epochs)))
 
 
 def _norms(matrix: Tensor, L: int) -> Tensor:
-    """The norm of each head's part of a [D, L * K] matrix: [L]."""
+    """The norm [L] of each head's part of a [D, L * K] matrix."""
     return matrix.square().sum(0).view(L, -1).sum(1).sqrt()

@@ -1,13 +1,11 @@
-"""The probe stage: how much of the classes simple read-outs find in a representation.
+"""The probe stage: how well simple classifiers read the classes from a representation, and from the raw pixels.
 
-Few-shot ridge (ridge.py), k nearest neighbours (knn.py) and a linear layer (linear.py), on features that are made once
-(features.py), and the same on the raw pixels. Shapes: N images, D features. Accuracies are shares in [0, 1].
+The classifiers are few-shot ridge regression (ridge.py), k nearest neighbours (knn.py) and a linear layer (linear_probe.py), on
+cached features (representation.py). Shapes: N images, D features. Accuracies are shares in [0, 1].
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from pathlib import Path
 
@@ -23,13 +21,15 @@ from umd_bench.data.packs.pack import Pack
 from umd_bench.engine.device import pick_device
 from umd_bench.evaluation.probes.knn import knn_accuracies
 from umd_bench.evaluation.probes.linear_probe import linear_probe
-from umd_bench.evaluation.probes.representation import FOLDER, Index, Pixels, Representation, Table
+from umd_bench.evaluation.probes.representation import FOLDER, Index, Pixels, Representation
 from umd_bench.evaluation.probes.ridge import RidgeProbe, draw_shots, fit_ridge, fit_ridge_path
 from umd_bench.evaluation.stage_result import Fact, StageResult
-from umd_bench.evaluation.storage.arrays import cached
+from umd_bench.evaluation.storage.arrays import load_or_compute
+from umd_bench.evaluation.storage.cache_names import cache_name, numeric_environment
+from umd_bench.evaluation.storage.rows import FeatureRows
 from umd_bench.store.run import Attempt, RunDir
 
-Shots = list[dict[int, NDArray[np.int64]]]  # by draw and number of shots: indices into the train split
+Shots = list[dict[int, NDArray[np.int64]]]  # for each draw and number of shots: indices into the train split
 Metrics = dict[str, float]
 Facts = dict[str, Fact]
 
@@ -39,14 +39,15 @@ _PIXELS_VERSION = 1  # goes up when the same images would give other numbers
 def run_probe(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> StageResult:
     """Probe the raw weights of ``parent`` at ``spec.parent_nimg``.
 
-    Metrics are ``acc_<k>shot``, means over ``stage.draws`` draws of the shots with the standard deviation (``_sd``) where there
-    is more than one, ``acc_knn<k>`` and ``acc_linear``, as far as the stage asks for them; and each as ``pixel_acc_...`` of
-    :func:`pixel_probe`. All test images are scored. Features are the representation at t = ``stage.t`` without mask and label;
-    a t >= 1 noises image i of a split with noise of its own, the same in every trial of one seed. A class with fewer images
-    than shots gives all it has, which is an event and a fact. ``pack`` is of ``spec.reads``, which need not be what the parent
-    was trained on.
-    Raises :class:`UserError` for another kind of stage, a t, block or pool that the parent has not, missing weights, and
-    features that are NaN.
+    Metrics, as far as the stage wants them: ``acc_<k>shot``, means over ``stage.draws`` draws of the shots, with the standard
+    deviation (``_sd``) if there are several draws; ``acc_knn<k>``; ``acc_linear``; and each as ``pixel_acc_...`` of
+    :func:`pixel_probe`. All test images are scored. Features are the representation at t = ``stage.t``, without mask and
+    label. At t >= 1, each image has its own noise, the same in every trial of one seed. A class with fewer images than shots
+    gives all of its images; an event and a fact say so. ``pack`` holds ``spec.reads``, which can differ from the data that the
+    parent was trained on.
+
+    Raises :class:`UserError` for another kind of stage, a t, block or pool that the parent does not have, missing weights, and
+    features that are NaN or infinite.
     """
     started = time.perf_counter()
     device = pick_device(spec.resources.device)
@@ -57,9 +58,9 @@ def run_probe(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> 
     drawn = None if stage.reads_all else np.unique(np.concatenate([rows for draw in shots for rows in draw.values()]))
     train, test = representation.of(pack, "train", drawn), representation.of(pack, "test")
     metrics, facts = _few_shot("acc", pack, train, test, shots, stage, drawn)
-    more, chosen = _whole_split("acc", pack, train, test, stage, spec.seed, device)
-    metrics |= more | pixel_probe(pack, stage, spec.seed, device=device, kept=parent.root / FOLDER)
-    facts |= chosen | {
+    more, more_facts = _whole_split("acc", pack, train, test, stage, spec.seed, device)
+    metrics |= more | pixel_probe(pack, stage, spec.seed, device=device, cache=parent.root / FOLDER)
+    facts |= more_facts | {
         "probe_position": representation.position,
         "probe_t": stage.t,
         "reference": "test",
@@ -73,13 +74,13 @@ def run_probe(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> 
 
 
 def pixel_probe(
-    pack: Pack, stage: ProbeStage, seed: int, *, device: torch.device | str = "cpu", kept: Path | None = None
+    pack: Pack, stage: ProbeStage, seed: int, *, device: torch.device | str = "cpu", cache: Path | None = None
 ) -> Metrics:
-    """The same probes on the images themselves, in [-1, 1], with the same draws: the row that a representation should beat.
+    """The same probes of the images themselves, in [-1, 1], with the same draws: the baseline of a representation.
 
-    ``pixel_acc_<k>shot`` and its ``_sd``, ``pixel_acc_knn<k>``, ``pixel_acc_linear``: shares in [0, 1]; of latents, which are
-    probed themselves, ``latent_acc_...``. What needs every image is the same for every arm of a sweep, and so is kept below the
-    folder ``kept`` where one is given.
+    ``pixel_acc_<k>shot`` and its ``_sd``, ``pixel_acc_knn<k>``, ``pixel_acc_linear``, in [0, 1]; for latents, which are probed
+    without decoding, ``latent_acc_...``. The probes that read every image give the same for every arm of a sweep, so they are
+    cached in the folder ``cache`` (None: not at all).
     """
     name = "pixel_acc" if pack.manifest.vae is None else "latent_acc"
     train, test = (Pixels(pack.split(split)) for split in ("train", "test"))
@@ -88,16 +89,15 @@ def pixel_probe(
         return metrics
 
     def compute() -> dict[str, NDArray[np.float64]]:
-        found, _ = _whole_split(name, pack, train, test, stage, seed, torch.device(device))
-        return {name: np.array(value) for name, value in found.items()}
+        accuracies, _ = _whole_split(name, pack, train, test, stage, seed, torch.device(device))
+        return {name: np.array(value) for name, value in accuracies.items()}
 
-    if kept is None:
+    if cache is None:
         arrays = compute()
     else:
-        here = [torch.device(device).type, torch.get_num_threads(), torch.__version__]
-        asked = stage.model_dump(mode="json", include={"knn", "linear"})
-        text = json.dumps([_PIXELS_VERSION, pack.manifest.digest, asked, seed, *here], sort_keys=True)
-        arrays = cached(kept / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.cache", compute)
+        fields = stage.model_dump(mode="json", include={"knn", "linear"})
+        inputs = [_PIXELS_VERSION, pack.manifest.digest, fields, seed, *numeric_environment(torch.device(device))]
+        arrays = load_or_compute(cache / f"{cache_name(inputs)}.cache", compute)
     return metrics | {name: float(value) for name, value in arrays.items()}
 
 
@@ -108,13 +108,13 @@ def _shots(pack: Pack, stage: ProbeStage, seed: int) -> Shots:
 
 
 def _few_shot(
-    name: str, pack: Pack, train: Table, test: Table, shots: Shots, stage: ProbeStage, drawn: Index | None
+    name: str, pack: Pack, train: FeatureRows, test: FeatureRows, shots: Shots, stage: ProbeStage, drawn: Index | None
 ) -> tuple[Metrics, Facts]:
-    """Mean and deviation over the draws, for each number of shots. ``train`` has the rows ``drawn`` of the split, or all."""
+    """Mean and deviation over the draws for each number of shots. ``train`` has the rows ``drawn`` of the split (None: all)."""
     if not stage.shots:
         return {}, {}
     labels = {split: torch.from_numpy(pack.split(split).labels) for split in ("train", "test")}
-    scored = torch.from_numpy(np.array(test[:]))
+    x_test = torch.from_numpy(np.array(test[:]))
     metrics: Metrics = {}
     facts: Facts = {"shots": list(stage.shots), "draws": stage.draws, "bias": stage.bias}
     facts |= {"ridges": list(stage.ridge)} if isinstance(stage.ridge, tuple) else {"ridge": stage.ridge}
@@ -124,7 +124,7 @@ def _few_shot(
             rows = draw[k] if drawn is None else np.searchsorted(drawn, draw[k])
             x, y = torch.from_numpy(np.array(train[rows])), labels["train"][draw[k]]
             probe, penalty = _fitted(x, y, len(pack.manifest.class_names), stage)
-            scores.append(probe.accuracy(scored, labels["test"]))
+            scores.append(probe.accuracy(x_test, labels["test"]))
             penalties.append(penalty)
         metrics[f"{name}_{k}shot"] = float(np.mean(scores))
         if len(scores) > 1:
@@ -135,7 +135,7 @@ def _few_shot(
 
 
 def _fitted(x: torch.Tensor, y: torch.Tensor, classes: int, stage: ProbeStage) -> tuple[RidgeProbe, float]:
-    """The probe of these shots and its penalty: the one stated, or of a list the best of leaving one out."""
+    """The probe of these shots and its penalty: the stage's, or the one of its list with the smallest leave-one-out error."""
     if not isinstance(stage.ridge, tuple):
         return fit_ridge(x, y, classes=classes, ridge=stage.ridge, bias=stage.bias), stage.ridge
     path = fit_ridge_path(x, y, classes=classes, ridges=stage.ridge, bias=stage.bias)
@@ -143,7 +143,7 @@ def _fitted(x: torch.Tensor, y: torch.Tensor, classes: int, stage: ProbeStage) -
 
 
 def _whole_split(
-    name: str, pack: Pack, train: Table, test: Table, stage: ProbeStage, seed: int, device: torch.device
+    name: str, pack: Pack, train: FeatureRows, test: FeatureRows, stage: ProbeStage, seed: int, device: torch.device
 ) -> tuple[Metrics, Facts]:
     """The probes that read every training image."""
     metrics: Metrics = {}
@@ -152,8 +152,8 @@ def _whole_split(
     classes = len(pack.manifest.class_names)
     if stage.knn:
         labels = torch.from_numpy(y_train), torch.from_numpy(y_test)
-        found = knn_accuracies(train, labels[0], test, labels[1], classes=classes, ks=stage.knn, device=device)
-        metrics |= {f"{name}_knn{k}": accuracy for k, accuracy in found.items()}
+        accuracies = knn_accuracies(train, labels[0], test, labels[1], classes=classes, ks=stage.knn, device=device)
+        metrics |= {f"{name}_knn{k}": accuracy for k, accuracy in accuracies.items()}
         facts["knn"] = list(stage.knn)
     if stage.linear is not None:
         config = stage.linear
@@ -171,7 +171,7 @@ def _whole_split(
 
 
 def _counts(pack: Pack, shots: Shots, attempt: Attempt) -> dict[str, Fact]:
-    """How many images each number of shots really was; every draw takes the same numbers."""
+    """The number of images for each number of shots, which is the same in every draw; warns if a class is short."""
     counts: dict[str, Fact] = {}
     labels, names = pack.split("train").labels, pack.manifest.class_names
     for k, indices in (shots[0] if shots else {}).items():

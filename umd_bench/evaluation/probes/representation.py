@@ -1,12 +1,12 @@
-"""The representation of a parent's images: made once, kept below results/features, read memory-mapped.
+"""The representation of images under a parent's weights: computed once, cached below results/features, read memory-mapped.
 
-    <results>/features/<hash>.npy     float32 [N, D] and its SHA-256 (rows.py)
+    <results>/features/<hash>.npy     float32 [N, D] and its SHA-256 (storage/rows.py)
 
-The name is the hash of all that the numbers depend on: the parent's key and the content of its snapshot, the data's digest, the
-split and the rows of it, the block, the pool, t and (where t >= 1) the noise process and the seed, and what changes the last
-bits (device kind, threads, torch version). So several probes of one parent share them, and none is ever stale; what is damaged
-is made anew. It is derived data: deleting the folder is safe at any time, and the files used longest ago are deleted when it
-grows past $UMD_BENCH_FEATURES_GB (default 20). Features that are NaN or infinite are an error and leave nothing.
+The hash covers everything that the numbers depend on: the parent's key and the content of its snapshot, the data's digest, the
+split and the chosen rows of it, the block, the pool, t and (for t >= 1) the noise process and the seed, and what changes the
+last bits (device kind, threads, torch version). So several probes of one parent share a file, and no file goes stale; a damaged
+one is computed again. The folder can be deleted at any time. When it grows past $UMD_BENCH_FEATURES_GB (default 20), the least
+recently used files are deleted. Features that are NaN or infinite are an error, and nothing is saved.
 
 Shapes: N images, D features, C channels, H, W.
 """
@@ -14,13 +14,12 @@ Shapes: N images, D features, C channels, H, W.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +36,8 @@ from umd_bench.data.packs.pack import Pack, Split
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
 from umd_bench.engine.families import Evaluated, empty_model, position
 from umd_bench.engine.training.snapshot import restore_model
-from umd_bench.evaluation.storage.rows import Rows, keep_rows, kept_rows
+from umd_bench.evaluation.storage.cache_names import cache_name, numeric_environment
+from umd_bench.evaluation.storage.rows import Rows, load_rows, save_rows
 from umd_bench.store.run import RunDir
 
 FOLDER = "features"
@@ -48,25 +48,15 @@ _DEFAULT_GB = 20.0
 Index = NDArray[np.int64]
 
 
-class Table(Protocol):
-    """Rows of features, float32: in memory, on disk, or made from images as they are asked for."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """``(N, D)``."""
-        ...
-
-    def __getitem__(self, rows: Any, /) -> Rows:
-        """The rows of a slice or of an index array, float32 [n, D]."""
-        ...
-
-
 class Pixels:
-    """The images of a split, in [-1, 1], or the means of its latents, as features: what a representation should beat."""
+    """The images of a split as features, in [-1, 1], or the means of its latents: the baseline of a representation.
+
+    They are computed when they are read, so that memory does not grow with N.
+    """
 
     def __init__(self, split: Split) -> None:
         self._split = split
-        self.shape = (len(split), int(np.prod(split.images.shape[-3:])))
+        self.shape: tuple[int, ...] = (len(split), int(np.prod(split.images.shape[-3:])))
 
     def __getitem__(self, rows: Any, /) -> Rows:
         features: Rows = unaugmented(self._split, rows).flatten(1).numpy()
@@ -74,10 +64,11 @@ class Pixels:
 
 
 class Representation:
-    """What a probe stage reads of its parent: weights, block, pool, t and noise; the model is restored only where needed.
+    """The representation that a probe stage probes: its parent's weights at a block, pool and t.
 
-    ``source`` is the data that the parent was trained on, which need not be what is probed.
-    Raises :class:`UserError` where the parent has no such weights, and :class:`FieldError` for a block or pool it has not.
+    ``source`` is the data that the parent was trained on, which can differ from the probed data. The model is restored only if
+    features have to be computed. Raises :class:`UserError` if the stage is not a probe of a snapshot, and :class:`FieldError`
+    for a t, block or pool that the parent does not have.
     """
 
     def __init__(self, spec: StageSpec, parent: RunDir, source: DataFacts, device: torch.device) -> None:
@@ -97,26 +88,26 @@ class Representation:
         return restore_model(self._parent, self._nimg, source=self._source, device=self._device)
 
     def of(self, pack: Pack, split: str, rows: Index | None = None) -> Rows:
-        """The features, float32 [N, D], of a split's images, of ``rows`` [N] alone where given; memory-mapped, read-only.
+        """The features, float32 [N, D], of the images ``rows`` [N] of a split (None: all); memory-mapped and read-only.
 
-        Raises :class:`UserError` where a feature is NaN or infinite, and where the disk is full.
+        Raises :class:`UserError` if the weights are missing, if a feature is NaN or infinite, and if the disk is full.
         """
         index = np.arange(len(pack.split(split))) if rows is None else rows
         path, shape = self._path(pack, split, rows), (len(index), self._spec.model.width)
-        kept = kept_rows(path, shape)
-        if kept is None:
-            kept = keep_rows(path, shape, self._made(pack, split, index))
+        features = load_rows(path, shape)
+        if features is None:
+            features = save_rows(path, shape, self._computed(pack, split, index))
         with suppress(OSError):
-            os.utime(path)  # used last
-            _bound(path.parent, self._limit)
-        return kept
+            os.utime(path)  # marks it as recently used
+            _delete_oldest(path.parent, self._limit)
+        return features
 
     @torch.inference_mode()
-    def _made(self, pack: Pack, split: str, index: Index) -> Iterator[Rows]:
-        """In batches of one size, for the same bits."""
-        seen, process = pack.split(split), NoiseProcess(self._spec.noise, self._device)
+    def _computed(self, pack: Pack, split: str, index: Index) -> Iterator[Rows]:
+        """The features in batches of a fixed size, so that the bits are always the same."""
+        images, process = pack.split(split), NoiseProcess(self._spec.noise, self._device)
         for batch in np.split(index, range(_BATCH, len(index), _BATCH)):
-            x_0 = unaugmented(seen, batch).to(self._device)
+            x_0 = unaugmented(images, batch).to(self._device)
             t = torch.full((len(batch),), self._t, device=self._device)
             x_t = process.q_sample(x_0, t, self._noise(split, batch, x_0)) if self._t else x_0
             features = self.model.represent(x_t, t, block=self._stage.block, pool=self._stage.pool).float().cpu()
@@ -127,15 +118,15 @@ class Representation:
             yield features.numpy()
 
     def _noise(self, split: str, index: Index, x_0: Tensor) -> Tensor:
-        """Noise of each image's own, the same in every trial of one seed."""
+        """Noise that depends on the seed and the image alone, so that it is the same in every trial of one seed."""
         shape = tuple(x_0.shape[1:])
         seeds = [derive_seed(self._spec.seed, "probe/noise", split, int(i)) for i in index]
         eps = np.stack([np.random.default_rng(seed).standard_normal(shape, dtype=np.float32) for seed in seeds])
         return torch.from_numpy(eps).to(x_0.device)
 
     @cached_property
-    def _content(self) -> str:
-        """The snapshot's SHA-256; where there is none, restoring the model says so."""
+    def _snapshot_sha256(self) -> str:
+        """The snapshot's SHA-256. If it is missing, restoring the model raises the error that says so."""
         try:
             with self._parent.snapshot(self._nimg).open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
@@ -144,17 +135,16 @@ class Representation:
 
     def _path(self, pack: Pack, split: str, rows: Index | None) -> Path:
         spec = self._spec
-        what: dict[str, Any] = {
+        inputs: dict[str, Any] = {
             "version": _VERSION,
-            "parent": [self._parent.key, self._nimg, self._content],
+            "parent": [self._parent.key, self._nimg, self._snapshot_sha256],
             "data": [pack.manifest.digest, split, None if rows is None else hashlib.sha256(rows.tobytes()).hexdigest()],
             "position": self.position,
             "t": self._t,
             "noise": [spec.noise.model_dump(mode="json"), spec.seed] if self._t else None,
-            "here": [self._device.type, torch.get_num_threads(), torch.__version__, _BATCH],
+            "here": [*numeric_environment(self._device), _BATCH],
         }
-        name = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
-        return self._parent.root / FOLDER / f"{name}.npy"
+        return self._parent.root / FOLDER / f"{cache_name(inputs)}.npy"
 
 
 def _limit_bytes() -> float:
@@ -165,8 +155,8 @@ def _limit_bytes() -> float:
         raise UserError(f"$UMD_BENCH_FEATURES_GB = {stated!r} is not accepted: expected a number of gigabytes") from None
 
 
-def _bound(folder: Path, limit: float) -> None:
-    """Delete the files used longest ago until the rest fit; who has one of them mapped keeps it."""
+def _delete_oldest(folder: Path, limit: float) -> None:
+    """Delete the least recently used files until the rest take at most ``limit`` bytes; a mapped file stays readable."""
     total = 0
     for path, state in sorted(((p, p.stat()) for p in folder.glob("*.npy")), key=lambda f: f[1].st_mtime_ns, reverse=True):
         total += state.st_size

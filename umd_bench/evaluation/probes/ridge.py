@@ -1,7 +1,7 @@
-"""The few-shot probe's mathematics: a draw of shots, and ridge regression onto class targets in closed form.
+"""The few-shot probe: draws a few images per class, and fits ridge regression onto class targets in closed form.
 
-Shapes: N images, D features, K classes. The protocol is the official implementation's (small-vision,
-commit 3d4555b; its parts come from big_vision's few-shot evaluator).
+The protocol is the official implementation's (small-vision, commit 3d4555b, after big_vision's few-shot evaluator).
+Shapes: N images, D features, K classes.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch import Tensor
 from umd_bench.config.errors import UserError
 
 _STD_FLOOR = 1e-5
-_ALONE_FLOPS = 2e8  # about 10 ms of one thread: below that, several threads wait for each other longer than they share work
-_ROWS = 2048  # scored at once: bounds the memory of raw pixels in float64
+_ONE_THREAD_FLOPS = 2e8  # about 10 ms of one thread; below that, several threads lose more time waiting than they save
+_ROWS = 2048  # rows scored at once, which bounds the memory of raw pixels in float64
 
 
 @dataclass(frozen=True)
 class RidgeProbe:
-    """A fitted probe: ``mean``, ``std`` [D] of its training features, ``weights`` [D + 1, K] (the last row is the bias's)."""
+    """A fitted probe: ``mean`` and ``std`` [D] of its training features, ``weights`` [D + 1, K] (the last row is the bias)."""
 
     mean: Tensor
     std: Tensor
@@ -32,11 +32,11 @@ class RidgeProbe:
     bias: float
 
     def logits(self, features: Tensor) -> Tensor:
-        """[N, D] any float type -> [N, K] float64, near 1 for the class and -1 for the others."""
+        """[N, D] of any float type -> [N, K] float64, near 1 for the image's class and near -1 for the others."""
         return _design(features.to(torch.float64), self.mean, self.std, self.bias) @ self.weights
 
     def accuracy(self, features: Tensor, labels: Tensor) -> float:
-        """Share of rows whose largest logit is the label's, in [0, 1]; ``labels`` [N] int64."""
+        """The share of rows, in [0, 1], whose largest logit is that of the label; ``labels`` [N] int64."""
         parts = zip(torch.split(features, _ROWS), torch.split(labels, _ROWS), strict=True)
         return sum(int((self.logits(x).argmax(1) == y).sum()) for x, y in parts) / len(labels)
 
@@ -44,9 +44,9 @@ class RidgeProbe:
 def fit_ridge(features: Tensor, labels: Tensor, *, classes: int, ridge: float = 1024.0, bias: float = 100.0) -> RidgeProbe:
     """``w = (X'X + ridge I)^-1 X'Y`` in float64, X the standardised features and the constant ``bias``, Y in {-1, 1}.
 
-    ``features`` [N, D]; ``labels`` [N] int64 in 0..K-1. Standardised by ``features``' own mean and (population) std + 1e-5;
-    the bias is regularised too. For N < D + 1 the dual ``X' (X X' + ridge I)^-1 Y`` is solved, which is equal and smaller.
-    Raises :class:`UserError` where the features have a NaN or infinity, or the shapes and labels do not fit.
+    ``features`` [N, D]; ``labels`` [N] int64 in 0..K-1. Features are standardised by their own mean and (population) std +
+    1e-5; the bias is regularised too. For N < D + 1 the dual ``X' (X X' + ridge I)^-1 Y`` is solved, which is smaller and gives
+    the same. Raises :class:`UserError` if a feature is NaN or infinite, or shapes and labels do not match.
     """
     with _threads(_flops(features)):
         mean, std, X, Y = _problem(features, labels, classes, bias)
@@ -59,8 +59,8 @@ def fit_ridge(features: Tensor, labels: Tensor, *, classes: int, ridge: float = 
 class RidgePath:
     """The probes of several regularisations ``ridges`` [R] on one set of shots, from one factorisation.
 
-    ``loo`` [R] is each one's mean squared error over images and classes where every image is predicted by the probe of all
-    others (their standardisation is kept: that of all shots).
+    ``loo`` [R] is the leave-one-out error of each: the mean squared error over images and classes if every image is predicted
+    by the probe fitted to all others (standardised by all shots).
     """
 
     ridges: tuple[float, ...]
@@ -74,11 +74,11 @@ class RidgePath:
 
     @property
     def best(self) -> int:
-        """Which regularisation has the smallest ``loo``; of equals the largest."""
+        """The index of the regularisation with the smallest ``loo``; of equal ones, the largest regularisation."""
         return min(range(len(self.ridges)), key=lambda r: (self.loo[r], -self.ridges[r]))
 
     def probe(self, r: int) -> RidgeProbe:
-        """The probe of ``ridges[r]``."""
+        """The probe fitted with ``ridges[r]``."""
         with _threads(2 * self.basis.numel() * self.projected.shape[1]):
             weights = self.basis @ (self.projected / (self.spectrum + self.ridges[r]).unsqueeze(1))
         return RidgeProbe(self.mean, self.std, weights, self.bias)
@@ -89,8 +89,8 @@ def fit_ridge_path(
 ) -> RidgePath:
     """:func:`fit_ridge` for all of ``ridges`` from one factorisation: ``X'X = V S V'``, or ``X X' = U S U'`` for N < D + 1.
 
-    With ``G = X X' + ridge I`` the error of image i under the probe of all other images is ``(G^-1 Y)_i / (G^-1)_ii`` (Golub,
-    Heath and Wahba, 1979), so that leaving one out costs no fit. Raises as :func:`fit_ridge` does.
+    With ``G = X X' + ridge I``, the error of image i under the probe fitted to all other images is ``(G^-1 Y)_i / (G^-1)_ii``
+    (Golub, Heath and Wahba, 1979), so that leave-one-out errors need no further fits. Raises as :func:`fit_ridge` does.
     """
     with _threads(_flops(features)):
         mean, std, X, Y = _problem(features, labels, classes, bias)
@@ -114,10 +114,10 @@ def fit_ridge_path(
 
 
 def draw_shots(labels: NDArray[np.int64], shots: Sequence[int], *, classes: int, seed: int) -> dict[int, NDArray[np.int64]]:
-    """For each number of shots the indices of the drawn images, class by class: the first ones of a permutation of the class.
+    """For each number of shots, the indices of the drawn images, class by class: the first of a permutation of each class.
 
-    ``labels`` [N]. The generator is ``numpy.random.default_rng(seed)``; a draw of fewer shots is part of one of more. A class
-    with fewer images than shots gives all it has: compare the length with ``shots * classes``.
+    ``labels`` [N]. The generator is ``numpy.random.default_rng(seed)``; a draw of fewer shots is a subset of a draw of more. A
+    class with fewer images than shots gives all of its images, so the result can be shorter than ``shots * classes``.
     """
     rng = np.random.default_rng(seed)
     order = [rng.permutation(np.flatnonzero(labels == label)) for label in range(classes)]
@@ -125,7 +125,7 @@ def draw_shots(labels: NDArray[np.int64], shots: Sequence[int], *, classes: int,
 
 
 def _flops(features: Tensor) -> float:
-    """About what fitting these features takes: the smaller Gram matrix and its eigenvectors; of a wrong shape none."""
+    """Roughly the cost of a fit: the smaller Gram matrix and its eigenvectors. 0 for a wrong shape, which is refused later."""
     if features.ndim != 2:
         return 0.0
     N, D = features.shape
@@ -135,13 +135,13 @@ def _flops(features: Tensor) -> float:
 
 @contextmanager
 def _threads(flops: float) -> Iterator[None]:
-    """Lets work so small run on one thread.
+    """Run small work on one thread.
 
-    A factorisation is hundreds of short parallel regions, each of which ends when its last thread does: one that another
-    process keeps from its core costs milliseconds every time.
+    A factorisation consists of hundreds of short parallel regions, each as slow as its slowest thread. On a busy machine, a
+    thread that waits for its core costs milliseconds in every region.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(1 if flops < _ALONE_FLOPS else before)
+    torch.set_num_threads(1 if flops < _ONE_THREAD_FLOPS else before)
     try:
         yield
     finally:
@@ -172,6 +172,6 @@ def _solve(gram: Tensor, ridge: float, right: Tensor) -> Tensor:
 
 
 def _eigh(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, none of them negative, and eigenvectors of a Gram matrix."""
+    """Eigenvalues (rounding below 0 becomes 0) and eigenvectors of a Gram matrix."""
     spectrum, vectors = torch.linalg.eigh(gram)
     return spectrum.clamp_min(0), vectors

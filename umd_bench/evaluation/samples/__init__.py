@@ -1,4 +1,4 @@
-"""Samples, drawn and scored.
+"""Samples: drawing them, and scoring them against real images.
 
-In: weights, or a file of samples. Out: scores against a reference, each with what it depends on.
+In: weights, or a file of samples. Out: scores against a reference, each with everything it depends on.
 """

@@ -1,6 +1,6 @@
-"""A set of samples as its scores need it: streamed through an extractor in any order, kept in sums and in rows on disk.
+"""Statistics of a set of samples, accumulated batch by batch in any order, by one worker or by several.
 
-What is in memory does not grow with the number of samples. Parts of one set may be taken in by several workers and merged.
+Memory does not grow with the number of samples: sums stay in memory, rows of features go to disk.
 
 Shapes: N samples, B samples at once, C channels, H, W, D features, K classes, S spatial features.
 """
@@ -14,19 +14,20 @@ import numpy as np
 from torch import Tensor
 
 from umd_bench.config.errors import UserError
-from umd_bench.evaluation.extractors.loading import Extractor, Features
-from umd_bench.evaluation.metrics.frechet import ClassSums, Moments
-from umd_bench.evaluation.samples.scores import IS_SPLITS, NEEDS_LOGITS, NEEDS_ROWS, NEEDS_SPATIAL, SampleStats
-from umd_bench.evaluation.storage.spool import Spool
+from umd_bench.evaluation.extractors.contract import Extractor, Features
+from umd_bench.evaluation.metrics.frechet import Moments
+from umd_bench.evaluation.metrics.inception_score import ClassSums
+from umd_bench.evaluation.samples.scores import IS_SPLITS, SampleStats, scores_needing
+from umd_bench.evaluation.storage.temporary_rows import TemporaryRows
 
 Sums = TypeVar("Sums", Moments, ClassSums)
 
 
 class SampleAccumulator:
-    """Takes in samples 0..n-1 of a set, each once, and keeps what ``scores`` (scores.py) need of ``extractor``'s features.
+    """Accumulates the statistics that ``scores`` need of samples 0..n-1, each sample once.
 
-    Raises :class:`UserError` for fewer than two samples, and where there is no room for rows on disk.
-    ``label`` [n] int64 is the class that each sample was asked for, None where there are none.
+    ``label`` [n] int64 is the class requested for each sample, None if there is none. Raises :class:`UserError` for fewer than
+    two samples, and if there is no room for rows on disk.
     """
 
     def __init__(self, extractor: Extractor, n: int, scores: Collection[str], label: Tensor | None = None) -> None:
@@ -34,6 +35,8 @@ class SampleAccumulator:
             raise UserError(f"scores of {n} samples are not possible: expected at least 2")
         self.extractor = extractor
         self.n = n
+        self.needs_spatial = bool(scores_needing("spatial", scores))
+        self._needs_logits = bool(scores_needing("logits", scores))
         self._scores = frozenset(scores)
         self._label = label
         self._seen = np.zeros(n, dtype=bool)
@@ -41,36 +44,31 @@ class SampleAccumulator:
         self._spatial: Moments | None = None
         self._classes: ClassSums | None = None
         self._hits = 0
-        self._rows = Spool(n, extractor.dim) if self._scores & NEEDS_ROWS else None
+        self._rows = TemporaryRows(n, extractor.dim) if scores_needing("rows", scores) else None
 
-    @property
-    def spatial(self) -> bool:
-        """Whether spatial features are needed."""
-        return bool(self._scores & NEEDS_SPATIAL)
+    def update(self, images: Tensor, index: Tensor) -> None:
+        """Add the samples ``index`` [B] (int64): uint8 ``images`` [B, C, H, W].
 
-    def add(self, images: Tensor, index: Tensor) -> None:
-        """Take in the samples ``index`` [B] (int64): uint8 ``images`` [B, C, H, W].
-
-        Raises as :meth:`Extractor.features` and :meth:`take` do.
+        Raises as :meth:`Extractor.features` and :meth:`update_features` do.
         """
-        self.take(self.extractor.features(images, spatial=self.spatial), index)
+        self.update_features(self.extractor.features(images, spatial=self.needs_spatial), index)
 
-    def take(self, features: Features, index: Tensor) -> None:
-        """Take in what the extractor made of the samples ``index`` [B].
+    def update_features(self, features: Features, index: Tensor) -> None:
+        """Add the samples ``index`` [B] (int64), whose features were extracted before.
 
-        Raises :class:`UserError` for a NaN or infinity, and for a sample that is not one of the set or comes twice.
+        Raises :class:`UserError` for a NaN or infinity, and for a sample that is outside of the set or was added before.
         """
-        which = index.numpy()
-        if len(which) != len(features.pooled):
-            raise UserError(f"{len(features.pooled)} samples came with {len(which)} numbers: expected one each")
-        if len(which) == 0:
+        rows = index.numpy()
+        if len(rows) != len(features.pooled):
+            raise UserError(f"{len(features.pooled)} samples came with {len(rows)} numbers: expected one each")
+        if len(rows) == 0:
             return
-        self._expect(which)
+        self._check_new(rows)
         self._moments = _merged(self._moments, Moments.of(features.pooled))
-        if self.spatial:
-            assert features.spatial is not None  # the extractor refuses where it has none
+        if self.needs_spatial:
+            assert features.spatial is not None  # the extractor refuses if it has none
             self._spatial = _merged(self._spatial, Moments.of(features.spatial))
-        if self._scores & NEEDS_LOGITS:
+        if self._needs_logits:
             if features.logits is None:
                 raise UserError(f"{self.extractor.name} has no classes: no inception score and no accuracy can be made of it")
             splits = min(IS_SPLITS, self.n)
@@ -78,18 +76,18 @@ class SampleAccumulator:
             if self._label is not None:
                 self._hits += int((features.logits.argmax(1) == self._label[index]).sum())
         if self._rows is not None:
-            self._rows.write(which, features.pooled.numpy())
-        self._seen[which] = True
+            self._rows.write(rows, features.pooled.numpy())
+        self._seen[rows] = True
 
     def merge(self, other: SampleAccumulator) -> None:
-        """Take over what another worker took in of the same set.
+        """Add the samples that another worker accumulated of the same set.
 
-        Raises :class:`UserError` where both have a sample, and where it is of another set.
+        Raises :class:`UserError` if both have the same sample, or if the sets differ.
         """
         same = (self.extractor.name, self.extractor.hash, self.n, self._scores)
         if same != (other.extractor.name, other.extractor.hash, other.n, other._scores):
             raise UserError("parts of two sets cannot be merged: expected the same extractor, number of samples and scores")
-        self._expect(np.flatnonzero(other._seen))
+        self._check_new(np.flatnonzero(other._seen))
         self._moments = _merged(self._moments, other._moments)
         self._spatial = _merged(self._spatial, other._spatial)
         self._classes = _merged(self._classes, other._classes)
@@ -98,13 +96,11 @@ class SampleAccumulator:
             self._rows.copy_from(other._rows)
         self._seen |= other._seen
 
-    def kept(self) -> SampleStats:
-        """What the scores are made of; :class:`UserError` where fewer samples came than the set has."""
+    def compute(self) -> SampleStats:
+        """The statistics of the whole set. Raises :class:`UserError` if a sample is missing."""
         if not self._seen.all():
             missing = int(self._seen.argmin())
-            raise UserError(
-                f"{self.n:,} samples were asked for and only {int(self._seen.sum()):,} came: sample {missing} is missing"
-            )
+            raise UserError(f"only {int(self._seen.sum()):,} of {self.n:,} samples came: sample {missing} is missing")
         assert self._moments is not None  # n >= 2
         return SampleStats(
             n=self.n,
@@ -116,11 +112,11 @@ class SampleAccumulator:
         )
 
     def close(self) -> None:
-        """Give the room on disk back."""
+        """Free the space on disk."""
         if self._rows is not None:
             self._rows.close()
 
-    def _expect(self, index: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
+    def _check_new(self, index: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
         outside = (index < 0) | (index >= self.n)
         if outside.any():
             raise UserError(f"sample {int(index[outside][0])} is not of this set: expected 0..{self.n - 1}")

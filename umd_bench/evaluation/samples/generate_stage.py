@@ -1,5 +1,6 @@
-"""Samples and their scores: drawn in batches, streamed through extractors, kept only as one small picture.
+"""The generate stage: draws sets of samples, scores them with every extractor, and saves a small picture.
 
+Samples stream through the extractors in batches and are not saved, unless the stage says so.
 Shapes: N samples, B samples at once, C channels, H, W.
 """
 
@@ -21,20 +22,19 @@ from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.data.datasets import data_facts
 from umd_bench.data.packs.pack import Pack, images_of
 from umd_bench.data.packs.sharded_array import ShardedArray
-from umd_bench.data.vae import Decode, decoder_of
+from umd_bench.data.vae import decoder_of
 from umd_bench.engine.device import pick_device
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
-from umd_bench.engine.families import Sampled
-from umd_bench.engine.samplers import SAMPLERS, generate
+from umd_bench.engine.samplers import SAMPLERS
 from umd_bench.engine.training.compiling import compile_model, own_graphs
 from umd_bench.engine.training.snapshot import restore_sampled
-from umd_bench.evaluation.extractors.loading import load_extractor
-from umd_bench.evaluation.extractors.registry import check_extractor
+from umd_bench.evaluation.extractors.registry import check_extractor, load_extractor
 from umd_bench.evaluation.samples.accumulator import SampleAccumulator
-from umd_bench.evaluation.samples.evaluator import evaluator_for
-from umd_bench.evaluation.samples.grids import draw_grid, grid_rows
+from umd_bench.evaluation.samples.drawing import SampleDrawer
+from umd_bench.evaluation.samples.evaluator import ByMetric, Evaluator, evaluator_for
+from umd_bench.evaluation.samples.grids import SampleGrid, draw_grid, grid_rows
 from umd_bench.evaluation.samples.sample_files import SampleWriter
-from umd_bench.evaluation.samples.scores import IS_SPLITS, Scored
+from umd_bench.evaluation.samples.scores import IS_SPLITS, SetScores
 from umd_bench.evaluation.stage_result import Fact, StageResult
 from umd_bench.store.files import write_atomic
 from umd_bench.store.run import Attempt, RunDir
@@ -45,16 +45,19 @@ _PROGRESS_SECONDS = 2.0
 def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> StageResult:
     """Draw ``stage.n`` samples for each sampling seed, and score them against the reference.
 
-    Metrics are means over the sampling seeds, with the standard deviation (``_sd``) where there is more than one; judging.py
-    says how they are made and scores.py which there are. Their names end in the extractor's: ``fd_<extractor>`` is the Fréchet
-    distance (right, though strongly raised by its bias, for n <= D too), ``is_<extractor>`` the inception score;
-    ``accuracy_<extractor>``, the share of samples that the extractor reads as the class they were asked for, is there if it
-    reads the parent's classes; ``floor_fd_<extractor>`` is the distance of real images to the same split. With the features
-    that FID is defined by they are called ``fid``, ``is`` and ``floor_fid``.
-    ``samples.png`` shows the first sampling seed's first samples, a row for each class; ``neighbours.png``, where ``memorised``
-    is asked for, its samples that are nearest to a training image, each beside that image; ``samples.npz``, where ``save`` is,
-    all of its samples. Latents are decoded first, and scored against images. Raises :class:`UserError` for another kind of
-    stage, missing weights, an extractor of another data set, a reference that cannot serve, and NaN samples.
+    Metrics are means over the sampling seeds, with the standard deviation (``_sd``) if there are several; scores.py is the
+    table of scores, evaluator.py makes metrics of them. Names end in the extractor's: ``fd_<extractor>`` is the Fréchet
+    distance (defined for n <= D too, but then with a large bias), ``is_<extractor>`` the inception score.
+    ``accuracy_<extractor>``, the share of samples whose requested class the extractor predicts, exists only if the extractor
+    reads the parent's classes. ``floor_fd_<extractor>`` is the distance of real images to the same reference. With the
+    features that FID is defined by, the names are ``fid``, ``is`` and ``floor_fid``.
+
+    ``samples.png`` shows the first samples of the first sampling seed, one row per class. ``neighbours.png``, if ``memorised``
+    is scored, shows the samples nearest to a training image, each next to that image. ``samples.npz``, if ``stage.save``, holds
+    all samples of the first sampling seed. Latents are decoded first and scored against images.
+
+    Raises :class:`UserError` for another kind of stage, missing weights, an extractor of another data set, a reference that
+    lacks what a score needs, and NaN samples.
     """
     with own_graphs() if spec.resources.compile else nullcontext():
         return _run(spec, parent, pack, attempt)
@@ -69,51 +72,40 @@ def _run(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> Stage
     for name in stage.more_extractors:
         check_extractor(name, data, path="stages.generate.more_extractors")
     device = pick_device(spec.resources.device)
-    judges = []
-    for name in stage.all_extractors:
-        extractor = load_extractor(name, device)
-        judge = evaluator_for(extractor, images, stage.scores, stage.reference, stage.n, sha256=stage.reference_sha256)
-        judges.append(judge)
+    evaluators = [
+        evaluator_for(
+            load_extractor(name, device), images, stage.scores, stage.reference, stage.n, sha256=stage.reference_sha256
+        )
+        for name in stage.all_extractors
+    ]
     ema = stage.ema and spec.parent_ema
     model = restore_sampled(parent, spec.parent_nimg, source=data, ema=ema, device=device)
-    rows = None
     if spec.resources.compile:
         compile_model(model, device)
-        rows = min(stage.batch, stage.n)
-    sampling = _Sampling(model, NoiseProcess(spec.noise, device), stage, decoder_of(pack, device), attempt, rows)
+    fixed_batch = min(stage.batch, stage.n) if spec.resources.compile else 0
+    drawer = SampleDrawer(model, NoiseProcess(spec.noise, device), stage, decoder_of(pack, device), fixed_batch)
+    work = _Work(drawer, stage, attempt)
 
-    scored: list[list[Scored]] = [[] for _ in judges]
+    scored: list[list[SetScores]] = [[] for _ in evaluators]
     classes = len(pack.manifest.class_names) if spec.parent_labels else 0
     for sampling_seed in range(stage.sampling_seeds):
         seed = derive_seed(spec.seed, "generate/set", sampling_seed)
         label = sample_labels(stage, pack.split("train").labels, classes, seed) if classes else None
         first = sampling_seed == 0
-        scorers = [
-            judge.scorer(stage.n, label if judge.extractor.data == pack.manifest.name else None)  # others' classes say nothing
-            for judge in judges
+        accumulators = [
+            # An extractor that reads other classes cannot tell whether a sample is of its own.
+            evaluator.accumulator(stage.n, label if evaluator.extractor.data == pack.manifest.name else None)
+            for evaluator in evaluators
         ]
-        sampling.draw_set(
-            seed, label, scorers, rows=grid_rows(stage.n, label, classes) if first else [], save=stage.save and first
-        )
-        started = time.perf_counter()
-        for judge, scorer, sets in zip(judges, scorers, scored, strict=True):
-            sets.append(judge.scored(scorer))
-            scorer.close()
-        sampling.score_seconds += time.perf_counter() - started
-        if first and (pairs := scored[0][0].closest):
-            sampling.show_neighbours(pairs, images.split("train").images, seed, label)
+        grid = SampleGrid(grid_rows(stage.n, label, classes)) if first else None
+        work.draw_set(seed, label, accumulators, grid=grid, save=stage.save and first)
+        work.score_set(evaluators, accumulators, scored)
+        if first and (pairs := scored[0][0].nearest_pairs):
+            work.show_neighbours(pairs, images.split("train").images, seed, label)
 
-    metrics: dict[str, float] = {}
-    by_metric: dict[str, dict[str, Fact]] = {}
-    for judge, sets in zip(judges, scored, strict=True):
-        own = judge.metrics(sets)
-        metrics |= own
-        by_metric |= judge.by_metric(sets)
-        if judge is not judges[0]:  # the stage's facts are the first one's
-            for name in own:
-                by_metric[name] = {"further_extractor": True, **judge.facts(), **by_metric.get(name, {})}
-    provenance: dict[str, Fact | dict[str, dict[str, Fact]]] = {
-        **judges[0].facts(),
+    metrics, by_metric = _metrics(evaluators, scored)
+    facts: dict[str, Fact | ByMetric] = {
+        **evaluators[0].facts(),
         "reference": stage.reference,
         "n": stage.n,
         "sampling_seeds": stage.sampling_seeds,
@@ -131,19 +123,19 @@ def _run(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> Stage
         "by_metric": by_metric,
     }
     if stage.precision != "fp32":
-        provenance["sample_precision"] = stage.precision
-    if (floor := judges[0].floor) is not None:
-        provenance |= {"floor_n": floor.n, "floor_draws": floor.draws}
-    return StageResult(metrics, provenance, sampling.cost())
+        facts["sample_precision"] = stage.precision
+    if (floor := evaluators[0].floor) is not None:
+        facts |= {"floor_n": floor.n, "floor_draws": floor.draws}
+    return StageResult(metrics, facts, work.cost())
 
 
 def sample_labels(
     stage: GenerateStage, train_labels: np.ndarray[tuple[int], np.dtype[np.int64]], classes: int, seed: int
 ) -> Tensor:
-    """The class that each sample is asked for: int64 [n] in 0..K-1, whatever the batch.
+    """The class requested for each sample: int64 [n] in 0..K-1. The batch size does not change it.
 
-    ``balanced``: sample i gets class i mod K. ``drawn``: the label of a train image drawn for it, so that classes are as
-    frequent as in the train split.
+    ``balanced``: sample i gets class i mod K. ``drawn``: each sample gets the label of a random train image, so that classes
+    are as frequent as in the train split.
     """
     if stage.labels == "balanced":
         return torch.arange(stage.n) % classes
@@ -151,83 +143,94 @@ def sample_labels(
     return torch.from_numpy(train_labels[drawn])
 
 
-@dataclass
-class _Sampling:
-    """Draws sets, and counts what they cost."""
+def _metrics(evaluators: Sequence[Evaluator], scored: Sequence[Sequence[SetScores]]) -> tuple[dict[str, float], ByMetric]:
+    """The metrics of all extractors, and the facts of single metrics.
 
-    model: Sampled
-    process: NoiseProcess
+    The stage's own facts are the first extractor's, so each metric of a further extractor carries that extractor's facts.
+    """
+    metrics: dict[str, float] = {}
+    by_metric: ByMetric = {}
+    for evaluator, sets in zip(evaluators, scored, strict=True):
+        own = evaluator.metrics(sets)
+        metrics |= own
+        by_metric |= evaluator.by_metric(sets)
+        if evaluator is not evaluators[0]:
+            for name in own:
+                by_metric[name] = {"further_extractor": True, **evaluator.facts(), **by_metric.get(name, {})}
+    return metrics, by_metric
+
+
+@dataclass
+class _Work:
+    """Draws and scores sets, writes their files, reports progress, and counts the cost."""
+
+    drawer: SampleDrawer
     stage: GenerateStage
-    decode: Decode
     attempt: Attempt
-    rows: int | None = None  # that every batch has, where the model is compiled for that shape
     done: int = 0
-    sample_seconds: float = 0.0
     extract_seconds: float = 0.0
     score_seconds: float = 0.0
     reported: float = field(default_factory=time.monotonic)
 
     def draw_set(
-        self, seed: int, label: Tensor | None, scorers: Sequence[SampleAccumulator], *, rows: list[list[int]], save: bool
+        self,
+        seed: int,
+        label: Tensor | None,
+        accumulators: Sequence[SampleAccumulator],
+        *,
+        grid: SampleGrid | None,
+        save: bool,
     ) -> None:
-        """Draw samples 0..n-1 of the set that ``seed`` names into the scorers.
-
-        ``rows`` of them, if any, become samples.png, and all of them samples.npz where ``save``.
-        """
-        shown = {index for row in rows for index in row}
-        pictures: dict[int, Tensor] = {}
+        """Draw all samples of one set into the accumulators; with ``grid`` write samples.png, with ``save`` samples.npz."""
         file = self.attempt.path / "samples.npz"
         with SampleWriter(file, self.stage.n, label) if save else nullcontext() as writer:
-            for start in range(0, self.stage.n, self.stage.batch):
-                indices = range(start, min(start + self.stage.batch, self.stage.n))
-                images = self._draw(indices, label, seed)
-                pictures |= {i: images[i - start].clone() for i in indices if i in shown}
+            for indices, images in self.drawer.batches(label, seed):
+                if grid is not None:
+                    grid.add(indices, images)
                 started = time.perf_counter()
-                for scorer in scorers:
-                    scorer.add(images, torch.arange(indices.start, indices.stop))
+                for accumulator in accumulators:
+                    accumulator.update(images, torch.arange(indices.start, indices.stop))
                 if writer is not None:
                     writer.add(images)
                 self.extract_seconds += time.perf_counter() - started
                 self._progress(len(indices))
         if save:
             self.attempt.publish(file, self.attempt.run.artifacts / file.name)
-        if pictures:
-            self._publish("samples.png", [[pictures[i] for i in row] for row in rows if row])
+        if grid is not None:
+            self._publish("samples.png", grid.png())
+
+    def score_set(
+        self,
+        evaluators: Sequence[Evaluator],
+        accumulators: Sequence[SampleAccumulator],
+        scored: Sequence[list[SetScores]],
+    ) -> None:
+        """Score one accumulated set with each evaluator, append the scores to ``scored``, and free the accumulators' disk."""
+        started = time.perf_counter()
+        for evaluator, accumulator, sets in zip(evaluators, accumulators, scored, strict=True):
+            sets.append(evaluator.score(accumulator))
+            accumulator.close()
+        self.score_seconds += time.perf_counter() - started
 
     def show_neighbours(
         self, pairs: Sequence[tuple[int, int, float]], train: ShardedArray, seed: int, label: Tensor | None
     ) -> None:
-        """neighbours.png: a row for each (sample, training image, distance), the sample left of the image.
+        """Write neighbours.png: a row for each (sample, training image, distance), with the sample left of the image.
 
-        The samples are drawn again, since they were not kept: sample i is the same whatever it is drawn with.
+        The samples are drawn again, since nobody saved them: sample i is the same in any batch.
         """
-        images = self._draw([sample for sample, _, _ in pairs], label, seed)
+        images = self.drawer.draw([sample for sample, _, _ in pairs], label, seed)
         real = torch.from_numpy(train[np.array([index for _, index, _ in pairs])])
-        self._publish("neighbours.png", [list(pair) for pair in zip(images, real, strict=True)])
+        self._publish("neighbours.png", draw_grid([list(pair) for pair in zip(images, real, strict=True)]))
 
     def cost(self) -> dict[str, float]:
-        """Seconds and samples a second so far."""
+        """Seconds spent drawing, extracting and scoring, and samples drawn per second."""
         return {
-            "sample_seconds": self.sample_seconds,
+            "sample_seconds": self.drawer.seconds,
             "extract_seconds": self.extract_seconds,
             "score_seconds": self.score_seconds,
-            "images_per_second": self.done / self.sample_seconds,
+            "images_per_second": self.done / self.drawer.seconds,
         }
-
-    def _draw(self, indices: Sequence[int], label: Tensor | None, seed: int) -> Tensor:
-        """uint8 [B, C, H, W] on the CPU."""
-        started = time.perf_counter()
-        device = self.model.pos_embed.device
-        # Filled up with its last sample, the last batch has the shape of the others: drawing that again costs a batch at most,
-        # and another shape would be compiled, and on a GPU recorded, once more.
-        drawn = [*indices, *[indices[-1]] * ((self.rows or 0) - len(indices))]
-        asked = None if label is None else label[drawn].to(device)
-        x_0 = generate(self.model, self.process, self.stage, label=asked, indices=drawn, seed=seed)[: len(indices)]
-        if not x_0.isfinite().all():  # as uint8 it would be a picture like any other
-            raise UserError(f"samples {indices[0]}..{indices[-1]} are NaN or infinite: the weights are no use")
-        images = self.decode(x_0)
-        self.sample_seconds += time.perf_counter() - started
-        return images
 
     def _progress(self, n: int) -> None:
         self.done += n
@@ -235,7 +238,7 @@ class _Sampling:
             self.reported = time.monotonic()
             self.attempt.event("progress", done=self.done, total=self.stage.n * self.stage.sampling_seeds)
 
-    def _publish(self, name: str, rows: list[list[Tensor]]) -> None:
+    def _publish(self, name: str, png: bytes) -> None:
         path = self.attempt.path / name
-        write_atomic(path, draw_grid(rows))
+        write_atomic(path, png)
         self.attempt.publish(path, self.attempt.run.artifacts / name)

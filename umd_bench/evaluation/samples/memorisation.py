@@ -1,18 +1,16 @@
-"""The memorisation alarm: whether samples lie nearer to training images than real images that were held out do.
+"""The memorisation alarm: are samples nearer to training images than new real images are?
 
-A model that copies scores well on every distance to the data. What gives it away is that its samples are nearer to the training
-set than new images of the same kind are: the held-out images are the yardstick, as in the data-copying test of Meehan et al.
-(arXiv 2004.05675), so nothing depends on the scale of the features. ``memorised`` is the share of samples that are nearer to
-a training image than 5% of the held-out images are: 5% where nothing is copied, more where samples are copies, and also more
-where they are only less varied than images are (strong guidance): an alarm, which the pictures of the nearest pairs decide.
+A model that copies its training images scores well on every distance to the data. ``memorised`` is the share of samples that
+are nearer to a training image than 5% of the held-out real images are, as in the data-copying test of Meehan et al. (arXiv
+2004.05675), so the scale of the features does not matter. It is 5% for a model that copies nothing, and more for one that
+copies. It is also more for samples that are only less varied than images (strong guidance), so it is an alarm: a person has to
+look at the pictures of the nearest pairs.
 
 Shapes: N samples, D features.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from dataclasses import dataclass
 
@@ -20,20 +18,24 @@ import numpy as np
 import torch
 
 from umd_bench.data.packs.pack import Pack
-from umd_bench.evaluation.extractors.loading import Extractor
-from umd_bench.evaluation.metrics.precision_recall import nearest
+from umd_bench.evaluation.extractors.contract import Extractor
+from umd_bench.evaluation.metrics.precision_recall import euclidean_neighbours
 from umd_bench.evaluation.samples.reference import reference_of, split_features
-from umd_bench.evaluation.storage.arrays import Arrays, cached
-from umd_bench.evaluation.storage.spool import FeatureRows
+from umd_bench.evaluation.storage.arrays import Arrays, load_or_compute
+from umd_bench.evaluation.storage.cache_names import cache_name, numeric_environment
+from umd_bench.evaluation.storage.rows import FeatureRows
 
 PERCENTILE = 5.0
-SHOWN = 10  # nearest pairs to look at
+SHOWN = 10  # nearest pairs in the picture
 _VERSION = 1
 
 
 @dataclass(frozen=True)
-class Memory:
-    """The training images' features, and the ``radius`` within which ``percentile`` % of ``held_out`` other images have one."""
+class TrainingDistance:
+    """Features of the training images, and the ``radius`` that 5% of ``held_out`` real images have a training image within.
+
+    ``percentile`` is that share, in percent.
+    """
 
     train: FeatureRows
     radius: float
@@ -42,44 +44,43 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Memorised:
-    """``share`` of samples within the radius; ``alarm_above`` the share that chance does not reach.
+class Memorisation:
+    """``share`` of samples within the radius of a training image; above ``alarm_above`` it is not chance.
 
-    ``closest`` are the nearest pairs, nearest first: sample, training image, distance.
+    ``nearest_pairs`` are (sample, training image, distance), nearest first.
     """
 
     share: float
     alarm_above: float
-    closest: tuple[tuple[int, int, float], ...]
+    nearest_pairs: tuple[tuple[int, int, float], ...]
 
 
-def memory_of(pack: Pack, extractor: Extractor) -> Memory:
-    """What samples of ``pack`` are held against: its train split, and up to 10,000 test images. The radius is kept on disk."""
+def training_distance(pack: Pack, extractor: Extractor) -> TrainingDistance:
+    """The training images of ``pack``, and the radius from up to 10,000 of its test images. The radius is cached on disk."""
     train = split_features(pack, "train", extractor)
     test = reference_of(pack, "test", extractor).features
-    assert test is not None  # a split has its rows
+    assert test is not None  # a split always has rows
 
     def compute() -> Arrays:
-        distance, _ = nearest(test, train, 1, device=extractor.device)
+        distance, _ = euclidean_neighbours(test, train, 1, device=extractor.device)
         return {"radius": np.percentile(distance.numpy(), PERCENTILE)[None]}
 
-    made_of = [_VERSION, pack.manifest.digest, extractor.hash, extractor.resize, PERCENTILE]
-    here = [extractor.device.type, torch.get_num_threads(), torch.__version__]
-    name = hashlib.sha256(json.dumps(["memory", *made_of, *here]).encode()).hexdigest()[:32]
-    radius = cached(pack.path.parent / "statistics" / f"{name}.cache", compute)["radius"]
-    return Memory(train, float(radius[0]), PERCENTILE, len(test))
+    inputs = [_VERSION, pack.manifest.digest, extractor.hash, extractor.resize, PERCENTILE]
+    name = cache_name(["memory", *inputs, *numeric_environment(extractor.device)])
+    radius = load_or_compute(pack.path.parent / "statistics" / f"{name}.cache", compute)["radius"]
+    return TrainingDistance(train, float(radius[0]), PERCENTILE, len(test))
 
 
-def memorised(samples: FeatureRows, memory: Memory, *, device: torch.device | str = "cpu") -> Memorised:
-    """How many of ``samples`` [N, D] lie nearer to a training image than the yardstick says.
+def memorisation(samples: FeatureRows, training: TrainingDistance, *, device: torch.device | str = "cpu") -> Memorisation:
+    """The share of ``samples`` [N, D] that lie within the radius of a training image, and the nearest pairs.
 
-    The alarm is at twice the expected share, or, where that could be chance, at three standard deviations of the difference
-    of two shares above it.
+    The alarm is at twice the expected share, or higher if chance can reach that: at three standard deviations of the
+    difference between two shares.
     """
-    distance, index = nearest(samples, memory.train, 1, device=device)
-    n, p = samples.shape[0], memory.percentile / 100
-    by_chance = p + 3 * math.sqrt(p * (1 - p) * (1 / n + 1 / memory.held_out))
+    distance, index = euclidean_neighbours(samples, training.train, 1, device=device)
+    n, p = samples.shape[0], training.percentile / 100
+    by_chance = p + 3 * math.sqrt(p * (1 - p) * (1 / n + 1 / training.held_out))
     order = distance[:, 0].argsort()[:SHOWN]
-    closest = tuple((int(i), int(index[i, 0]), float(distance[i, 0])) for i in order)
-    share = float((distance[:, 0] <= memory.radius).double().mean())
-    return Memorised(share, max(2 * p, by_chance), closest)
+    nearest_pairs = tuple((int(i), int(index[i, 0]), float(distance[i, 0])) for i in order)
+    share = float((distance[:, 0] <= training.radius).double().mean())
+    return Memorisation(share, max(2 * p, by_chance), nearest_pairs)

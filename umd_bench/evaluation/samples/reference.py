@@ -1,12 +1,13 @@
-"""What samples are measured against: the statistics of real images, kept on disk, and the floor that real images reach.
+"""References: statistics of real images that samples are compared with, and the floor that real images reach.
 
-    <data root>/statistics/<hash>.cache     one Gaussian or one floor (cache.py)
-    <data root>/statistics/<hash>.npy       rows of features (rows.py): a reference's subset, or a whole split's
+    <data root>/statistics/<hash>.cache     one Gaussian or one floor (storage/arrays.py)
+    <data root>/statistics/<hash>.npy       rows of features (storage/rows.py): a reference's subset, or a whole split's
 
-The name is the hash of all that the numbers depend on: the data's digest, the split, the extractor's hash and resizing, and
-what changes the last bits (device kind, threads, torch version). A reference streams its split and keeps two moments and at
-most 10,000 rows, whatever the split's length; only :func:`split_features`, which is asked for every row, keeps every row.
-Shapes: N images, M rows kept, D features, S spatial features.
+The hash covers everything that the numbers depend on: the data's digest, the split, the extractor's weights and resizing, and
+what changes the last bits (device kind, threads, torch version). A reference streams its split and keeps two Gaussians and at
+most 10,000 rows, however long the split is; only :func:`split_features` keeps every row.
+
+Shapes: N images, M rows of a subset, D features, S spatial features.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from umd_bench.config.errors import UserError
 from umd_bench.config.seeds import derive_seed
 from umd_bench.data.packs.pack import Pack, data_root
 from umd_bench.data.packs.sharded_array import ShardedArray
-from umd_bench.evaluation.extractors.loading import Extractor, Features
-from umd_bench.evaluation.extractors.registry import INCEPTION
+from umd_bench.evaluation.extractors.contract import INCEPTION, Extractor, Features
 from umd_bench.evaluation.extractors.weight_files import file_sha256
 from umd_bench.evaluation.metrics.frechet import Gaussian, Moments, frechet_distance
 from umd_bench.evaluation.samples.reference_file import open_published, published_gaussian, published_images
-from umd_bench.evaluation.storage.arrays import Arrays, cached, read_cached
-from umd_bench.evaluation.storage.rows import Rows, keep_rows, kept_rows
+from umd_bench.evaluation.storage.arrays import Arrays, load_arrays, load_or_compute
+from umd_bench.evaluation.storage.cache_names import cache_name, numeric_environment
+from umd_bench.evaluation.storage.rows import Rows, load_rows, save_rows
 
 SUBSET = 10_000
 _VERSION = 2  # goes up when the same images would give other numbers
@@ -41,12 +42,12 @@ _FLOOR_DRAWS = 5
 
 @dataclass(frozen=True)
 class Reference:
-    """What a set of samples is measured against.
+    """Statistics of the real images that a set of samples is compared with.
 
-    ``gaussian`` of the features [D], ``spatial`` of the spatial ones [S] where asked for; ``features`` float32 [M, D] of a
-    fixed random subset of the images, all of them up to 10,000, for scores that need rows (None where a published file has
-    none); ``label`` says it to people; ``n`` images are behind the Gaussian; ``hash`` is the SHA-256 of what it is made of,
-    the same on every machine.
+    ``gaussian`` is of the features [D]; ``spatial`` of the spatial features [S], None unless a score needs it. ``features``
+    float32 [M, D] are those of a fixed random subset of the images (all of them up to 10,000), None for a published file
+    without images. ``label`` is its name for people; ``n`` images are behind the Gaussian, 0 if unknown; ``hash`` is the
+    SHA-256 of what it was made from, the same on every machine.
     """
 
     gaussian: Gaussian
@@ -67,44 +68,45 @@ class Floor:
 
 
 def reference_of(pack: Pack, split: str, extractor: Extractor, *, spatial: bool = False) -> Reference:
-    """The reference that a whole split is, "train" or "test"; ``spatial`` adds the Gaussian of the spatial features.
+    """The reference of a whole split, "train" or "test"; ``spatial`` adds the Gaussian of the spatial features.
 
-    What is not kept yet is made in one pass over the images. Raises :class:`UserError` as :meth:`Extractor.features` does.
+    Whatever is not cached yet is computed in one pass over the images. Raises :class:`UserError` as
+    :meth:`Extractor.features`.
     """
     images = pack.split(split).images
     chosen = _subset(len(images))
     gaussian_path, spatial_path = (_path(pack, extractor, what, split) for what in ("gaussian", "spatial"))
     rows_path = _path(pack, extractor, "subset", split, len(chosen)).with_suffix(".npy")
-    gaussian = _read_gaussian(gaussian_path)
-    spatial_gaussian = _read_gaussian(spatial_path) if spatial else None
-    rows = kept_rows(rows_path, (len(chosen), extractor.dim))
+    gaussian = _load_gaussian(gaussian_path)
+    spatial_gaussian = _load_gaussian(spatial_path) if spatial else None
+    rows = load_rows(rows_path, (len(chosen), extractor.dim))
     if gaussian is None or rows is None or (spatial and spatial_gaussian is None):
-        pooled, places, found = _Running(), _Running(), []
+        pooled, places, parts = _RunningMoments(), _RunningMoments(), []
         for start, features in _features(pack, split, extractor, spatial=spatial and spatial_gaussian is None):
             pooled.add(features.pooled)
             if features.spatial is not None:
                 places.add(features.spatial)
-            found.append(_rows_of(chosen, start, features))
-        gaussian = _kept_gaussian(gaussian_path, pooled)
-        rows = keep_rows(rows_path, (len(chosen), extractor.dim), found) if rows is None else rows
+            parts.append(_chosen_rows(chosen, start, features))
+        gaussian = _cached_gaussian(gaussian_path, pooled)
+        rows = save_rows(rows_path, (len(chosen), extractor.dim), parts) if rows is None else rows
         if places.moments is not None:
-            spatial_gaussian = _kept_gaussian(spatial_path, places)
-    made_of = json.dumps([_VERSION, pack.manifest.digest, split, extractor.hash, extractor.resize])
+            spatial_gaussian = _cached_gaussian(spatial_path, places)
+    inputs = json.dumps([_VERSION, pack.manifest.digest, split, extractor.hash, extractor.resize])
     return Reference(
         gaussian,
         spatial_gaussian,
         rows,
         label=f"{pack.manifest.name} {split}",
         n=len(images),
-        hash=hashlib.sha256(made_of.encode()).hexdigest(),
+        hash=hashlib.sha256(inputs.encode()).hexdigest(),
     )
 
 
 def reference_from_file(path: Path, extractor: Extractor) -> Reference:
-    """The reference that a published file is (reference_file.py says which formats); its factors and features are kept too.
+    """The reference in a published file (reference_file.py describes the formats); factors and features are cached.
 
-    ``n`` is 0 where nobody states how many images are behind it. Raises :class:`UserError` for an extractor other than the
-    Inception-v3 that such files are of, and for a file that is damaged or of another kind.
+    Raises :class:`UserError` for any extractor but the Inception-v3 that such files are of, and for a file that is damaged or
+    of another format.
     """
     if extractor.name != INCEPTION:
         raise UserError(f"{path} cannot be a reference for {extractor.name}: published statistics are of {INCEPTION}")
@@ -112,45 +114,47 @@ def reference_from_file(path: Path, extractor: Extractor) -> Reference:
     digest = file_sha256(path)
     root = data_root() / "statistics"
 
-    def kept(what: str, dim: int) -> Gaussian:
+    def cached(what: str, dim: int) -> Gaussian:
         def compute() -> Arrays:
-            return _arrays_of(published_gaussian(file, dim, spatial=what == "spatial"))
+            return _to_arrays(published_gaussian(file, dim, spatial=what == "spatial"))
 
-        return _gaussian_of(cached(root / _name("published", digest, path.name, what, dim, *_here(extractor)), compute))
+        name = _file_name("published", digest, path.name, what, dim, *numeric_environment(extractor.device))
+        return _to_gaussian(load_or_compute(root / name, compute))
 
-    gaussian = kept("gaussian", extractor.dim)
-    spatial = kept("spatial", extractor.spatial_dim) if file.has_spatial and extractor.spatial_dim is not None else None
+    gaussian = cached("gaussian", extractor.dim)
+    spatial = cached("spatial", extractor.spatial_dim) if file.has_spatial and extractor.spatial_dim is not None else None
     rows = None
     if file.images is not None:
         chosen = _subset(file.images[0])
-        name = _name("published", digest, "subset", extractor.hash, extractor.resize, len(chosen), *_here(extractor))
+        inputs = ("published", digest, "subset", extractor.hash, extractor.resize, len(chosen))
+        name = _file_name(*inputs, *numeric_environment(extractor.device))
         rows_path, shape = (root / name).with_suffix(".npy"), (len(chosen), extractor.dim)
-        rows = kept_rows(rows_path, shape)
+        rows = load_rows(rows_path, shape)
         if rows is None:
             batches = ((i * _BATCH, extractor.features(x)) for i, x in enumerate(published_images(file, _BATCH)))
-            rows = keep_rows(rows_path, shape, (_rows_of(chosen, start, features) for start, features in batches))
+            rows = save_rows(rows_path, shape, (_chosen_rows(chosen, start, features) for start, features in batches))
     return Reference(gaussian, spatial, rows, label=path.name, n=gaussian.count, hash=digest)
 
 
 def split_features(pack: Pack, split: str, extractor: Extractor) -> Rows:
-    """The features of every image of a split, in its order: float32 [N, D], memory-mapped, made once and kept.
+    """The features of every image of a split, in its order: float32 [N, D], memory-mapped, computed once.
 
-    Memory does not grow with N; the disk holds 4 N D bytes. Raises :class:`UserError` as :meth:`Extractor.features` does,
-    and where the disk is full.
+    They take 4 N D bytes on disk, and memory does not grow with N. Raises :class:`UserError` as :meth:`Extractor.features`, and
+    if the disk is full.
     """
     images = pack.split(split).images
     path, shape = _rows_path(pack, split, extractor), (len(images), extractor.dim)
-    rows = kept_rows(path, shape)
+    rows = load_rows(path, shape)
     if rows is None:
-        rows = keep_rows(path, shape, (batch.pooled.numpy() for _, batch in _streamed(images, extractor)))
+        rows = save_rows(path, shape, (batch.pooled.numpy() for _, batch in _extracted(images, extractor)))
     return rows
 
 
 def floor_distance(pack: Pack, split: str, n: int, extractor: Extractor) -> Floor:
-    """How far from the reference ``split`` real images of the *other* split are: what perfect samples would score.
+    """The distance of real images of the *other* split to the reference ``split``: what perfect samples would score.
 
-    Taken at the samples' own n, since a Fréchet distance falls with n; where the other split has fewer images, at all it
-    has. Up to five disjoint sets are drawn, the same for every run.
+    The sets are as large as the samples' n, because a Fréchet distance falls with n, but no larger than the other split. Up to
+    five disjoint sets are drawn, the same for every run.
     """
     images = pack.split("test" if split == "train" else "train").images
     n = min(n, len(images))
@@ -161,18 +165,18 @@ def floor_distance(pack: Pack, split: str, n: int, extractor: Extractor) -> Floo
         order = np.random.default_rng(derive_seed(0, "floor")).permutation(len(images))
         distances = []
         for i in range(draws):
-            drawn = _Running()
-            for _, features in _streamed(images, extractor, np.sort(order[i * n : (i + 1) * n])):
-                drawn.add(features.pooled)
-            distances.append(frechet_distance(drawn.gaussian(), reference))
+            moments = _RunningMoments()
+            for _, features in _extracted(images, extractor, np.sort(order[i * n : (i + 1) * n])):
+                moments.add(features.pooled)
+            distances.append(frechet_distance(moments.gaussian(), reference))
         return {"distance": np.array(np.mean(distances))}
 
     path = _path(pack, extractor, "floor", split, n)
-    return Floor(float(cached(path, compute)["distance"]), n, draws)
+    return Floor(float(load_or_compute(path, compute)["distance"]), n, draws)
 
 
-class _Running:
-    """Moments that grow batch by batch."""
+class _RunningMoments:
+    """Moments that grow batch by batch; ``moments`` is None before the first batch."""
 
     def __init__(self) -> None:
         self.moments: Moments | None = None
@@ -187,24 +191,30 @@ class _Running:
 
 
 def _features(pack: Pack, split: str, extractor: Extractor, *, spatial: bool) -> Iterator[tuple[int, Features]]:
-    """The split's features in batches; read, where every row is kept already, instead of made again: the bits are the same."""
+    """``(first image, features)`` of each batch of the split, from the cached rows of :func:`split_features` if they exist.
+
+    Cached rows have the same bits as new ones, but no spatial features.
+    """
     images = pack.split(split).images
-    rows = None if spatial else kept_rows(_rows_path(pack, split, extractor), (len(images), extractor.dim))
+    rows = None if spatial else load_rows(_rows_path(pack, split, extractor), (len(images), extractor.dim))
     if rows is None:
-        yield from _streamed(images, extractor, spatial=spatial)
+        yield from _extracted(images, extractor, spatial=spatial)
         return
     for start in range(0, len(rows), _BATCH):
         yield start, Features(torch.from_numpy(np.array(rows[start : start + _BATCH])), None, None)
 
 
-def _streamed(
+def _extracted(
     images: NDArray[np.uint8] | ShardedArray,
     extractor: Extractor,
     chosen: NDArray[np.int64] | None = None,
     *,
     spatial: bool = False,
 ) -> Iterator[tuple[int, Features]]:
-    """Batches of the ``chosen`` images, or of all; of one size whatever a stage's own, so that the bits are always the same."""
+    """``(start, features)`` of each batch of the ``chosen`` images, or of all.
+
+    The batch size is fixed, so that the bits do not depend on a stage's own batch size.
+    """
     n = len(images) if chosen is None else len(chosen)
     for start in range(0, n, _BATCH):
         stop = min(start + _BATCH, n)
@@ -213,32 +223,32 @@ def _streamed(
 
 
 def _subset(n: int) -> NDArray[np.int64]:
-    """Which of a split's n images are kept as rows, in order: all of them up to SUBSET, else the same ones for ever."""
+    """Which of n images a reference keeps rows of, ascending: all up to SUBSET, else always the same random ones."""
     if n <= SUBSET:
         return np.arange(n)
     return np.sort(np.random.default_rng(derive_seed(0, "reference/subset")).permutation(n)[:SUBSET])
 
 
-def _rows_of(chosen: NDArray[np.int64], start: int, features: Features) -> Rows:
-    """The rows of a batch that starts at image ``start`` whose images are among the chosen."""
+def _chosen_rows(chosen: NDArray[np.int64], start: int, features: Features) -> Rows:
+    """The features of those images of a batch that are chosen; the batch begins with image ``start``."""
     rows: Rows = features.pooled.numpy()
     return rows[chosen[(chosen >= start) & (chosen < start + len(rows))] - start]
 
 
-def _kept_gaussian(path: Path, running: _Running) -> Gaussian:
-    return _gaussian_of(cached(path, lambda: _arrays_of(running.gaussian())))
+def _cached_gaussian(path: Path, running: _RunningMoments) -> Gaussian:
+    return _to_gaussian(load_or_compute(path, lambda: _to_arrays(running.gaussian())))
 
 
-def _read_gaussian(path: Path) -> Gaussian | None:
-    arrays = read_cached(path)
-    return None if arrays is None else _gaussian_of(arrays)
+def _load_gaussian(path: Path) -> Gaussian | None:
+    arrays = load_arrays(path)
+    return None if arrays is None else _to_gaussian(arrays)
 
 
-def _arrays_of(gaussian: Gaussian) -> Arrays:
+def _to_arrays(gaussian: Gaussian) -> Arrays:
     return {"count": np.array(float(gaussian.count)), "mean": gaussian.mean.numpy(), "factor": gaussian.factor.numpy()}
 
 
-def _gaussian_of(arrays: Arrays) -> Gaussian:
+def _to_gaussian(arrays: Arrays) -> Gaussian:
     return Gaussian(int(arrays["count"]), torch.from_numpy(arrays["mean"]), torch.from_numpy(arrays["factor"]))
 
 
@@ -247,14 +257,9 @@ def _rows_path(pack: Pack, split: str, extractor: Extractor) -> Path:
 
 
 def _path(pack: Pack, extractor: Extractor, *what: str | int) -> Path:
-    made_of = (pack.manifest.digest, extractor.name, extractor.hash, extractor.resize)
-    return pack.path.parent / "statistics" / _name(*made_of, *_here(extractor), *what)
+    inputs = (pack.manifest.digest, extractor.name, extractor.hash, extractor.resize)
+    return pack.path.parent / "statistics" / _file_name(*inputs, *numeric_environment(extractor.device), *what)
 
 
-def _here(extractor: Extractor) -> tuple[str | int, ...]:
-    """What changes the last bits."""
-    return extractor.device.type, torch.get_num_threads(), torch.__version__
-
-
-def _name(*made_of: str | int) -> str:
-    return f"{hashlib.sha256(json.dumps([_VERSION, *made_of]).encode()).hexdigest()[:32]}.cache"
+def _file_name(*inputs: str | int) -> str:
+    return f"{cache_name([_VERSION, *inputs])}.cache"

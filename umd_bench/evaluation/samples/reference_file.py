@@ -1,8 +1,8 @@
-"""Published reference statistics, ADM's ``VIRTUAL_imagenet64_labeled.npz`` and pytorch-fid's, read as plain arrays.
+"""Published reference statistics: ADM's ``VIRTUAL_imagenet64_labeled.npz`` and pytorch-fid's, read as plain arrays.
 
 Both hold ``mu`` [D] and ``sigma`` [D, D] of Inception-v3 features. ADM's (Dhariwal and Nichol, arXiv 2105.05233) add ``mu_s``
-and ``sigma_s`` [S] of the spatial features (sFID), and in ``arr_0`` uint8 images [N, H, W, 3] for precision and recall, which
-are not those that the statistics are of. Nothing is unpickled.
+[S] and ``sigma_s`` [S, S] of the spatial features (sFID), and uint8 images [N, H, W, 3] in ``arr_0`` for precision and recall.
+These images are not the ones behind the statistics. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
@@ -20,18 +19,19 @@ from torch import Tensor
 
 from umd_bench.config.errors import UserError
 from umd_bench.evaluation.metrics.frechet import Gaussian
+from umd_bench.evaluation.samples.sample_files import read_npy_header
 
-# Images behind the statistics, which no file states: ADM's are of the whole training set of ImageNet.
+# Number of images behind the statistics, which no file states: ADM's are of the whole training set of ImageNet.
 COUNTS = {"VIRTUAL_imagenet64_labeled.npz": 1_281_167, "VIRTUAL_imagenet256_labeled.npz": 1_281_167}
 _FORMATS = "expected ADM's (mu, sigma, mu_s, sigma_s, arr_0) or pytorch-fid's (mu, sigma)"
 _UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
-_SYMMETRY = 1e-6  # of the largest entry: what float32 rounding leaves
-_NEGATIVE = 1e-5  # of the largest eigenvalue, likewise
+_SYMMETRY = 1e-6  # accepted asymmetry, as a share of the largest entry: float32 rounding
+_NEGATIVE = 1e-5  # accepted negative eigenvalue, as a share of the largest one: likewise
 
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """What a file turns out to hold: ``images`` is N, H and W of its uint8 RGB images, None without any."""
+    """The contents of a file: ``images`` is (N, H, W) of its uint8 RGB images, None if it has none."""
 
     path: Path
     has_spatial: bool
@@ -39,30 +39,30 @@ class PublishedFile:
 
 
 def open_published(path: Path) -> PublishedFile:
-    """Look into a file; :class:`UserError` where it cannot be read, or is of neither format."""
+    """Read the names and shapes in a file. Raises :class:`UserError` if it cannot be read or has neither format."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = {Path(name).stem for name in archive.namelist()}
             images = None
             if "arr_0" in names:
                 with archive.open("arr_0.npy") as file:
-                    shape, _, dtype = _header(file)
+                    shape, _, dtype = read_npy_header(file)
                 if len(shape) != 4 or shape[3] != 3 or shape[0] < 1 or dtype != np.uint8:
                     raise UserError(f"arr_0 of {path} is {dtype} {list(shape)}: expected uint8 images [N, H, W, 3]")
                 images = shape[0], shape[1], shape[2]
     except _UNREADABLE as error:
         raise UserError(f"{path} cannot be read as reference statistics ({error}): {_FORMATS}") from None
     if not {"mu", "sigma"} <= names or ("mu_s" in names) != ("sigma_s" in names):
-        held = ", ".join(sorted(names)) or "nothing"
-        raise UserError(f"{path} holds {held}: {_FORMATS}")
+        contents = ", ".join(sorted(names)) or "nothing"
+        raise UserError(f"{path} holds {contents}: {_FORMATS}")
     return PublishedFile(path, "mu_s" in names, images)
 
 
 def published_gaussian(file: PublishedFile, dim: int, *, spatial: bool = False) -> Gaussian:
-    """The Gaussian of the file's ``mu`` and ``sigma``, or ``mu_s`` and ``sigma_s``; ``count`` is 0 where nobody states it.
+    """The Gaussian of the file's ``mu`` and ``sigma``, or with ``spatial`` of ``mu_s`` and ``sigma_s``.
 
-    Raises :class:`UserError` unless the mean is finite floats [``dim``] and the covariance finite, symmetric, without a
-    negative eigenvalue, and [``dim``, ``dim``].
+    ``count`` is 0 if the number of images is unknown. Raises :class:`UserError` unless the mean is finite floats [``dim``], and
+    the covariance finite floats [``dim``, ``dim``], symmetric and without a negative eigenvalue.
     """
     end = "_s" if spatial else ""
     try:
@@ -81,20 +81,20 @@ def published_gaussian(file: PublishedFile, dim: int, *, spatial: bool = False) 
     values, vectors = torch.linalg.eigh(torch.from_numpy((covariance + covariance.T) / 2))
     if values[-1] <= 0 or values[0] < -_NEGATIVE * values[-1]:
         raise UserError(f"sigma{end} of {file.path} has eigenvalues down to {values[0]:.2g}, so it is no covariance")
-    kept = values > len(values) * torch.finfo(torch.float64).eps * values[-1]
-    factor = vectors[:, kept] * values[kept].sqrt()
+    above = values > len(values) * torch.finfo(torch.float64).eps * values[-1]
+    factor = vectors[:, above] * values[above].sqrt()
     return Gaussian(COUNTS.get(file.path.name, 0), torch.from_numpy(mean.astype(np.float64)), factor)
 
 
 def published_images(file: PublishedFile, batch: int) -> Iterator[Tensor]:
-    """The file's images in order, uint8 [<= ``batch``, 3, H, W], read a batch at a time; :class:`UserError` where it is cut."""
+    """The file's images in order, uint8 [<= ``batch``, 3, H, W] at a time. Raises :class:`UserError` if it is cut short."""
     assert file.images is not None
     n, height, width = file.images
     try:
         with zipfile.ZipFile(file.path) as archive, archive.open("arr_0.npy") as member:
-            _, fortran, _ = _header(member)
+            _, fortran, _ = read_npy_header(member)
             if fortran:
-                raise UserError(f"arr_0 of {file.path} is in Fortran's order: save it anew in C's")
+                raise UserError(f"arr_0 of {file.path} is in Fortran order: save it in C order")
             for start in range(0, n, batch):
                 shape = min(batch, n - start), height, width, 3
                 data = member.read(int(np.prod(shape)))
@@ -103,11 +103,3 @@ def published_images(file: PublishedFile, batch: int) -> Iterator[Tensor]:
                 yield torch.from_numpy(np.frombuffer(data, np.uint8).reshape(shape).transpose(0, 3, 1, 2).copy())
     except _UNREADABLE as error:
         raise UserError(f"arr_0 of {file.path} cannot be read ({error}): get the file again") from None
-
-
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
-    """Shape, whether in Fortran's order, and type of the .npy that starts here."""
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(file)
-    return shape, fortran, dtype

@@ -1,8 +1,8 @@
-"""Sets of samples as files: written and read a batch at a time, so that memory does not grow with their number.
+"""Sets of samples as files, written and read a batch at a time, so that memory does not grow with N.
 
-The format is that of ADM's evaluation (Dhariwal and Nichol, arXiv 2105.05233): an .npz whose ``arr_0`` is uint8 [N, H, W, 3],
-with the labels [N] as ``arr_1`` where there are any. A folder of PNG files, in the order of their names, and an .npy of the
-same shape are read too. Grey images are written with three equal channels and read back as one.
+The format is that of ADM's evaluation (Dhariwal and Nichol, arXiv 2105.05233): an .npz with ``arr_0``, uint8 [N, H, W, 3], and
+optional labels [N] as ``arr_1``. A folder of PNG files (in the order of their names) and an .npy of the same shape can be read
+too. Grey images are written with three equal channels and read back as one channel.
 
 Shapes: N samples, B samples at once, C channels, H, W.
 """
@@ -30,20 +30,20 @@ _BATCH = 250
 
 
 class SampleWriter:
-    """Writes ``n`` samples, in their order, into the .npz ``path``, which appears when all are there; a context.
+    """A context that writes ``n`` samples, in their order, into the .npz ``path``; the file appears when it is complete.
 
-    ``label`` [n] int64 is written too where there is one.
+    ``label`` [n] int64 is written too, if given.
     """
 
     def __init__(self, path: Path, n: int, label: Tensor | None = None) -> None:
         self._n, self._label = n, label
         self._path, self._written = path, 0
-        self._beside = path.with_name(f".{path.name}.{os.getpid()}")
-        self._archive = zipfile.ZipFile(self._beside, "w", zipfile.ZIP_STORED)
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        self._archive = zipfile.ZipFile(self._temporary, "w", zipfile.ZIP_STORED)
         self._file: IO[bytes] | None = None
 
     def add(self, images: Tensor) -> None:
-        """Write uint8 ``images`` [B, C, H, W] next, C = 1 or 3."""
+        """Append uint8 ``images`` [B, C, H, W], C = 1 or 3."""
         rgb = images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1)
         if self._file is None:
             self._file = self._archive.open(_ARRAY, "w", force_zip64=True)
@@ -64,14 +64,14 @@ class SampleWriter:
                 file.write(labels.tobytes())
         self._archive.close()
         if kind is None and self._written == self._n:
-            self._beside.replace(self._path)
+            self._temporary.replace(self._path)
         else:
-            self._beside.unlink()
+            self._temporary.unlink()
 
 
 @dataclass(frozen=True)
 class SampleFile:
-    """Samples that somebody has written: ``n`` of them, ``height`` x ``width`` pixels with ``channels``."""
+    """A file or folder of ``n`` samples of ``height`` x ``width`` pixels and ``channels``."""
 
     path: Path
     n: int
@@ -80,9 +80,10 @@ class SampleFile:
     channels: int
 
     def batches(self, channels: int, size: int = _BATCH) -> Iterator[tuple[int, Tensor]]:
-        """The first sample's number and uint8 [B, C, H, W] images of each batch, in order, with ``channels`` of them.
+        """``(first sample, uint8 images [B, C, H, W])`` of each batch, in order; C is ``channels``.
 
-        Raises :class:`UserError` for colours where grey is asked for, an image of another size, and a file that ends early.
+        Raises :class:`UserError` for colour images if ``channels`` is 1, for an image of another size, and for a file that ends
+        early.
         """
         start = 0
         for images in self._stored(size):
@@ -112,15 +113,17 @@ class SampleFile:
             for file in files[start : start + size]:
                 image = _picture(file)
                 if image.shape != expected:
-                    raise UserError(f"{file} has {_of(image.shape)}, others {_of(expected)}: expected one shape")
+                    raise UserError(
+                        f"{file} has {_dimensions(image.shape)}, others {_dimensions(expected)}: expected one shape"
+                    )
                 images.append(image)
             yield np.stack(images)
 
 
 def open_samples(path: Path) -> SampleFile:
-    """The samples in an .npz of ADM's format, an .npy, or a folder of PNG files; nothing but their shape is read.
+    """The samples in an .npz of ADM's format, an .npy, or a folder of PNG files; this reads only their shape.
 
-    Raises :class:`UserError` where there is nothing, and for another format, shape or dtype.
+    Raises :class:`UserError` if nothing is there, and for another format, shape or dtype.
     """
     if path.is_dir():
         files = _files(path)
@@ -128,14 +131,14 @@ def open_samples(path: Path) -> SampleFile:
             raise UserError(f"{path} holds no PNG files: expected a folder of PNGs, an .npz with arr_0, or an .npy")
         return SampleFile(path, len(files), *_picture(files[0]).shape)
     with _opened(path) as file:
-        shape, dtype, fortran = _read_header(file, path)
+        shape, fortran, dtype = _read_header(file, path)
     if dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3) or fortran:
         raise UserError(f"{path} holds {dtype} {list(shape)}: expected uint8 [N, H, W, 3] or [N, H, W, 1], in C order")
     return SampleFile(path, *shape)
 
 
 def _opened(path: Path) -> IO[bytes]:
-    """The .npy itself, or the one in an .npz that holds the images."""
+    """The .npy itself, or the ``arr_0`` inside an .npz."""
     if path.suffix not in (".npz", ".npy"):
         raise UserError(f"{path} is not accepted: expected a folder of PNGs, an .npz with arr_0, or an .npy")
     try:
@@ -146,15 +149,22 @@ def _opened(path: Path) -> IO[bytes]:
         raise UserError(f"{path} is no .npz with an arr_0: expected ADM's format, uint8 [N, H, W, 3] as arr_0") from None
 
 
-def _read_header(file: IO[bytes], path: Path) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
-    """Shape, dtype and whether it is in Fortran order; the images' bytes follow."""
+def read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether in Fortran order, and dtype of the .npy that starts at the file's position; the data follows.
+
+    Raises ``ValueError`` or ``EOFError`` if no .npy starts there.
+    """
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    return shape, fortran, dtype
+
+
+def _read_header(file: IO[bytes], path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     try:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(file)
+        return read_npy_header(file)
     except (ValueError, EOFError) as error:
         raise UserError(f"{path} is no array that numpy saved ({error}): expected uint8 [N, H, W, 3]") from None
-    return shape, dtype, fortran
 
 
 def _write_header(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
@@ -189,5 +199,5 @@ def _with_channels(images: NDArray[np.uint8], channels: int, what: str) -> Tenso
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
-def _of(shape: tuple[int, ...]) -> str:
+def _dimensions(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))

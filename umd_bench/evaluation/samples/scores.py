@@ -1,39 +1,42 @@
-"""The scores of a set of samples: which there are, what each needs, and how it is made of what was kept of the set.
+"""The table of scores: for each score, what it needs and the function that computes it from the statistics of a sample set.
 
-A new score is a name in :data:`umd_bench.config.trial.generate_stage.ScoreName`, a line in :func:`scores_of` and, where it
-needs more
-than moments, in the sets below. Shapes: N samples, D features.
+A new score is a row of :data:`SCORES` and a name in :data:`umd_bench.config.trial.generate_stage.ScoreName`.
+Shapes: N samples, D features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
 
 from umd_bench.config.errors import UserError
-from umd_bench.evaluation.extractors.loading import Extractor
+from umd_bench.evaluation.extractors.contract import Extractor
 from umd_bench.evaluation.metrics.fid_infinity import extrapolate
-from umd_bench.evaluation.metrics.frechet import ClassSums, Gaussian, frechet_distance
+from umd_bench.evaluation.metrics.frechet import Gaussian, frechet_distance
+from umd_bench.evaluation.metrics.inception_score import ClassSums
 from umd_bench.evaluation.metrics.kid import kernel_distance
 from umd_bench.evaluation.metrics.precision_recall import K, precision_recall
-from umd_bench.evaluation.samples.memorisation import Memory, memorised
+from umd_bench.evaluation.samples.memorisation import TrainingDistance, memorisation
 from umd_bench.evaluation.samples.reference import Reference
 from umd_bench.evaluation.stage_result import Fact
-from umd_bench.evaluation.storage.spool import FeatureRows
+from umd_bench.evaluation.storage.rows import FeatureRows
 
-IS_SPLITS = 10  # of 10,000 samples as the official code has it, and of 50,000 splits of 5,000 as ADM's evaluation has it
-NEEDS_ROWS = frozenset({"fd_inf", "kid", "precision_recall", "memorised"})
-NEEDS_LOGITS = frozenset({"is", "accuracy"})
-NEEDS_SPATIAL = frozenset({"sfid"})
-NEEDS_REAL_ROWS = frozenset({"kid", "precision_recall"})
+IS_SPLITS = 10  # the official code has 10 splits of 10,000 samples, ADM's evaluation 10 of 50,000
+
+# rows: all features of the samples; logits: class scores; spatial: spatial features, of samples and reference;
+# reference_rows: features of real images; training: distances to the training images
+Need = Literal["rows", "logits", "spatial", "reference_rows", "training"]
 
 
 @dataclass(frozen=True)
 class SampleStats:
-    """What is kept of a set of ``n`` samples; None is what no score asked for, or what there is not.
+    """Statistics of a set of ``n`` samples. A field is None if no score needs it or it is unavailable.
 
-    ``gaussian`` of the features and ``spatial`` of the spatial ones, ``classes`` the sums of an inception score, ``hits`` how
-    many samples the extractor reads as the class they were asked for, ``rows`` the features [N, D].
+    ``gaussian`` of the features, ``spatial`` of the spatial features, ``classes`` for the inception score, ``rows`` the
+    features [N, D]. ``hits`` is the number of samples whose requested class is the one that the extractor predicts.
     """
 
     n: int
@@ -45,78 +48,147 @@ class SampleStats:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """``values`` by score, ``facts`` of single scores that say what they are, and the sample of each nearest training image."""
+class ScoreInputs:
+    """Everything that a score may read; ``training`` is None unless a score needs it."""
 
-    values: dict[str, float]
-    facts: dict[str, dict[str, Fact]]
-    closest: tuple[tuple[int, int, float], ...] = ()
+    stats: SampleStats
+    reference: Reference
+    training: TrainingDistance | None
+    device: torch.device
+
+    @property
+    def rows(self) -> FeatureRows:
+        """The samples' features, for scores that need "rows"."""
+        assert self.stats.rows is not None
+        return self.stats.rows
+
+    @property
+    def reference_rows(self) -> FeatureRows:
+        """Features of real images, for scores that need "reference_rows"."""
+        assert self.reference.features is not None
+        return self.reference.features
 
 
-def scores_of(
-    kept: SampleStats, reference: Reference, extractor: Extractor, scores: Collection[str], memory: Memory | None = None
-) -> Scored:
-    """``scores`` of what was ``kept``, under names that :func:`column` completes.
+@dataclass(frozen=True)
+class SetScores:
+    """Scores of one set of samples: ``values`` by name, ``facts`` of single values.
 
-    ``precision_recall`` is two values, ``accuracy`` is there where samples were asked for a class that the extractor reads, and
-    ``memorised`` needs ``memory``. Raises :class:`UserError` for a score that the reference cannot serve.
+    ``nearest_pairs`` are (sample, training image, distance), nearest first.
     """
-    check_reference(reference, scores)
+
+    values: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, dict[str, Fact]] = field(default_factory=dict)
+    nearest_pairs: tuple[tuple[int, int, float], ...] = ()
+
+
+def _fd(inputs: ScoreInputs) -> SetScores:
+    return SetScores({"fd": frechet_distance(inputs.stats.gaussian, inputs.reference.gaussian)})
+
+
+def _fd_inf(inputs: ScoreInputs) -> SetScores:
+    line = extrapolate(inputs.rows, inputs.reference.gaussian)
+    facts: dict[str, Fact] = {"points": list(line.n), "distances": list(line.distances), "slope": line.slope}
+    return SetScores({"fd_inf": line.intercept}, {"fd_inf": facts})
+
+
+def _kid(inputs: ScoreInputs) -> SetScores:
+    kid = kernel_distance(inputs.rows, inputs.reference_rows)
+    facts: dict[str, Fact] = {
+        "subsets": kid.subsets,
+        "subset_size": kid.size,
+        "subsets_sd": kid.deviation,
+        "reference_rows": inputs.reference_rows.shape[0],
+    }
+    return SetScores({"kid": kid.mean}, {"kid": facts})
+
+
+def _inception_score(inputs: ScoreInputs) -> SetScores:
+    assert inputs.stats.classes is not None
+    score, deviation = inputs.stats.classes.score()
+    return SetScores({"is": score}, {"is": {"splits": min(IS_SPLITS, inputs.stats.n), "splits_sd": deviation}})
+
+
+def _accuracy(inputs: ScoreInputs) -> SetScores:
+    """No value if the samples have no classes, or others than the extractor reads."""
+    hits = inputs.stats.hits
+    return SetScores() if hits is None else SetScores({"accuracy": hits / inputs.stats.n})
+
+
+def _precision_recall(inputs: ScoreInputs) -> SetScores:
+    precision, recall = precision_recall(inputs.rows, inputs.reference_rows, device=inputs.device)
+    rows = inputs.reference_rows.shape[0]
+    facts: dict[str, dict[str, Fact]] = {name: {"k": K, "reference_rows": rows} for name in ("precision", "recall")}
+    return SetScores({"precision": precision, "recall": recall}, facts)
+
+
+def _sfid(inputs: ScoreInputs) -> SetScores:
+    assert inputs.stats.spatial is not None
+    assert inputs.reference.spatial is not None
+    return SetScores({"sfid": frechet_distance(inputs.stats.spatial, inputs.reference.spatial)})
+
+
+def _memorised(inputs: ScoreInputs) -> SetScores:
+    training = inputs.training
+    assert training is not None
+    alarm = memorisation(inputs.rows, training, device=inputs.device)
+    facts: dict[str, Fact] = {
+        "expected": training.percentile / 100,
+        "alarm_above": alarm.alarm_above,
+        "held_out_n": training.held_out,
+    }
+    return SetScores({"memorised": alarm.share}, {"memorised": facts}, alarm.nearest_pairs)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A row of the table."""
+
+    compute: Callable[[ScoreInputs], SetScores]
+    needs: frozenset[Need]
+
+
+SCORES: dict[str, Score] = {
+    "fd": Score(_fd, frozenset()),
+    "fd_inf": Score(_fd_inf, frozenset({"rows"})),
+    "kid": Score(_kid, frozenset({"rows", "reference_rows"})),
+    "is": Score(_inception_score, frozenset({"logits"})),
+    "accuracy": Score(_accuracy, frozenset({"logits"})),
+    "precision_recall": Score(_precision_recall, frozenset({"rows", "reference_rows"})),
+    "sfid": Score(_sfid, frozenset({"spatial"})),
+    "memorised": Score(_memorised, frozenset({"rows", "training"})),
+}
+
+
+def compute_scores(inputs: ScoreInputs, scores: Collection[str]) -> SetScores:
+    """The ``scores``, in the order of the table; :meth:`Extractor.metric_name` turns a score's name into the column's.
+
+    ``precision_recall`` gives two values. Raises :class:`UserError` if the reference lacks what a score needs.
+    """
+    check_reference(inputs.reference, scores)
     values: dict[str, float] = {}
     facts: dict[str, dict[str, Fact]] = {}
-    closest: tuple[tuple[int, int, float], ...] = ()
-    real, rows = reference.features, kept.rows
-    if "fd" in scores:
-        values["fd"] = frechet_distance(kept.gaussian, reference.gaussian)
-    if "fd_inf" in scores:
-        assert rows is not None
-        line = extrapolate(rows, reference.gaussian)
-        values["fd_inf"] = line.intercept
-        facts["fd_inf"] = {"points": list(line.n), "distances": list(line.distances), "slope": line.slope}
-    if "kid" in scores:
-        assert rows is not None
-        assert real is not None
-        kid = kernel_distance(rows, real)
-        values["kid"] = kid.mean
-        facts["kid"] = {
-            "subsets": kid.subsets,
-            "subset_size": kid.size,
-            "subsets_sd": kid.deviation,
-            "reference_rows": len(real),
-        }
-    if "is" in scores:
-        assert kept.classes is not None
-        values["is"], facts_sd = kept.classes.score()
-        facts["is"] = {"splits": min(IS_SPLITS, kept.n), "splits_sd": facts_sd}
-    if "accuracy" in scores and kept.hits is not None:
-        values["accuracy"] = kept.hits / kept.n
-    if "precision_recall" in scores:
-        assert rows is not None
-        assert real is not None
-        values["precision"], values["recall"] = precision_recall(rows, real, device=extractor.device)
-        facts |= {name: {"k": K, "reference_rows": len(real)} for name in ("precision", "recall")}
-    if "sfid" in scores:
-        assert kept.spatial is not None
-        assert reference.spatial is not None
-        values["sfid"] = frechet_distance(kept.spatial, reference.spatial)
-    if "memorised" in scores:
-        assert rows is not None
-        assert memory is not None
-        found = memorised(rows, memory, device=extractor.device)
-        values["memorised"], closest = found.share, found.closest
-        facts["memorised"] = {
-            "expected": memory.percentile / 100,
-            "alarm_above": found.alarm_above,
-            "held_out_n": memory.held_out,
-        }
-    return Scored(values, facts, closest)
+    nearest_pairs: tuple[tuple[int, int, float], ...] = ()
+    for name, score in SCORES.items():
+        if name in scores:
+            part = score.compute(inputs)
+            values |= part.values
+            facts |= part.facts
+            nearest_pairs += part.nearest_pairs
+    return SetScores(values, facts, nearest_pairs)
+
+
+def scores_needing(need: Need, scores: Collection[str]) -> frozenset[str]:
+    """Those of ``scores`` that have this need."""
+    return frozenset(name for name in scores if need in SCORES[name].needs)
 
 
 def check_reference(reference: Reference, scores: Collection[str]) -> None:
-    """Raise :class:`UserError` where the reference lacks what a score needs."""
-    lacking = set(scores) & NEEDS_REAL_ROWS if reference.features is None else set()
+    """Raise :class:`UserError` if the reference lacks what a score needs."""
+    lacking: frozenset[str] = frozenset()
+    if reference.features is None:
+        lacking |= scores_needing("reference_rows", scores)
     if reference.spatial is None:
-        lacking |= set(scores) & NEEDS_SPATIAL
+        lacking |= scores_needing("spatial", scores)
     if lacking:
         raise UserError(
             f"{reference.label} has no images or features for {', '.join(sorted(lacking))}: "
@@ -124,17 +196,9 @@ def check_reference(reference: Reference, scores: Collection[str]) -> None:
         )
 
 
-def given_by(extractor: Extractor, scores: Collection[str]) -> frozenset[str]:
-    """Those of ``scores`` that the extractor can give: of classes where it reads classes, of places where it has them."""
-    given = frozenset(scores)
+def available_scores(extractor: Extractor, scores: Collection[str]) -> frozenset[str]:
+    """Those of ``scores`` that the extractor can give: some need class scores, others spatial features."""
+    available = frozenset(scores)
     if not extractor.has_logits:
-        given -= NEEDS_LOGITS
-    return given if extractor.spatial_dim is not None else given - NEEDS_SPATIAL
-
-
-def column(extractor: Extractor, score: str) -> str:
-    """The metric's name: ``fd`` is ``fid``, and ``fd_inf`` ``fid_inf``, with the features FID is defined by, and only then."""
-    frechet = extractor.metric("fd")
-    if score == "fd_inf" and frechet == "fid":
-        return "fid_inf"
-    return frechet if score == "fd" else extractor.metric(score)
+        available -= scores_needing("logits", scores)
+    return available if extractor.spatial_dim is not None else available - scores_needing("spatial", scores)

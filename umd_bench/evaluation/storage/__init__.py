@@ -1,4 +1,4 @@
-"""Arrays and rows on disk, named by the hash of all that they depend on.
+"""Arrays and rows of features on disk.
 
-In: arrays. Out: the same arrays, in this process or a later one.
+In: numpy arrays, and a hash of everything they depend on. Out: the same arrays, in this process or a later one.
 """

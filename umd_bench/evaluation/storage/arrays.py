@@ -1,7 +1,7 @@
-"""Arrays that are computed once and kept on disk: a SHA-256, then the safetensors that it is of.
+"""Small numpy arrays that are computed once and cached in a file: 32 bytes of SHA-256, then the safetensors it is of.
 
-Who names the file hashes into its name all that the numbers depend on, so that a cache can be stale in no way. A file that is
-damaged is made anew, and one that cannot be written costs time only.
+The caller hashes every input into the file name (cache_names.py), so entries never go stale. A damaged file is computed again.
+If a file cannot be written, only time is lost.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from umd_bench.store.files import write_atomic
 
 Arrays = dict[str, NDArray[Any]]
 
-_SUM_BYTES = 32
+_HASH_BYTES = 32
 
 
-def cached(path: Path, compute: Callable[[], Arrays]) -> Arrays:
-    """The arrays kept at ``path``, or ``compute()``'s, which then are kept there."""
-    kept = read_cached(path)
-    if kept is not None:
-        return kept
-    # safetensors writes memory as it lies: a matrix in column order, as LAPACK gives it, would come back transposed.
+def load_or_compute(path: Path, compute: Callable[[], Arrays]) -> Arrays:
+    """The arrays in the file ``path``; if it is missing or damaged, those of ``compute()``, which are then saved there."""
+    loaded = load_arrays(path)
+    if loaded is not None:
+        return loaded
+    # safetensors writes memory as it lies: a matrix in column order, as LAPACK returns it, would come back transposed.
     arrays = {name: np.asarray(array, order="C") for name, array in compute().items()}
     payload = safetensors.numpy.save(arrays)
     with suppress(OSError):  # a data root that is shared and read-only
@@ -36,14 +36,14 @@ def cached(path: Path, compute: Callable[[], Arrays]) -> Arrays:
     return arrays
 
 
-def read_cached(path: Path) -> Arrays | None:
-    """The arrays kept at ``path``, or None where the file is missing or is not what its sum says."""
+def load_arrays(path: Path) -> Arrays | None:
+    """The arrays in the file ``path``, or None if it is missing or does not match its SHA-256."""
     try:
-        data = path.read_bytes()
+        content = path.read_bytes()
     except OSError:
         return None
-    kept, payload = data[:_SUM_BYTES], data[_SUM_BYTES:]
-    if hashlib.sha256(payload).digest() != kept:
+    digest, payload = content[:_HASH_BYTES], content[_HASH_BYTES:]
+    if hashlib.sha256(payload).digest() != digest:
         return None
     arrays: Arrays = safetensors.numpy.load(payload)
     return arrays

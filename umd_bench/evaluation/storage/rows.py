@@ -1,6 +1,7 @@
-"""Rows of features on disk, too many for memory: an .npy file that is read memory-mapped, and after its rows their SHA-256.
+"""Large float32 matrices on disk: an .npy file that is read memory-mapped, followed by 32 bytes of SHA-256.
 
-Who names the file hashes into its name all that the numbers depend on, as in cache.py. Shapes: N rows, D features.
+numpy reads the array and ignores what follows. The caller hashes every input into the file name (cache_names.py), so entries
+never go stale. Shapes: N rows, D features.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import tempfile
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +21,31 @@ from umd_bench.config.errors import UserError
 
 Rows = NDArray[np.float32]
 
-_SUM_BYTES = 32
+_HASH_BYTES = 32
 _CHUNK = 1 << 22
 
 
-def kept_rows(path: Path, shape: tuple[int, int]) -> Rows | None:
-    """The rows kept at ``path``, float32 ``shape`` [N, D], memory-mapped and read-only.
+class FeatureRows(Protocol):
+    """Features [N, D] of any float type, read a few rows at a time.
 
-    None where the file is missing, damaged (it is hashed once a process), or of another shape.
+    A numpy array, a memory map, :class:`TemporaryRows`, or features that are computed when they are read.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(N, D)``."""
+        ...
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        """The rows of a slice ``start:stop`` or of an index array [n], as an array [n, D]."""
+        ...
+
+
+def load_rows(path: Path, shape: tuple[int, int]) -> Rows | None:
+    """The float32 rows [N, D] in the file ``path``, memory-mapped and read-only.
+
+    None if the file is missing, has another shape, or does not match its SHA-256 (checked once per process and state of the
+    file).
     """
     try:
         state = path.stat()
@@ -39,21 +57,20 @@ def kept_rows(path: Path, shape: tuple[int, int]) -> Rows | None:
     return rows if rows.shape == shape and rows.dtype == np.float32 else None
 
 
-def keep_rows(path: Path, shape: tuple[int, int], parts: Iterable[Rows]) -> Rows:
-    """Write ``parts``, each [n, D] and together ``shape``, as they come, and give them back memory-mapped.
+def save_rows(path: Path, shape: tuple[int, int], parts: Iterable[Rows]) -> Rows:
+    """Write ``parts``, each [n, D] and together ``shape``, one after another; return them memory-mapped and read-only.
 
-    Nothing appears at ``path`` before all of it is written; where an exception leaves ``parts``, nothing is left. In a folder
-    that cannot be written the rows go to a temporary file that is gone with the process. Raises :class:`UserError` where the
-    disk is full.
+    The file appears at ``path`` only when it is complete; if iterating ``parts`` raises, no file remains. If the folder cannot
+    be written, the rows go to a temporary file that vanishes with the process. Raises :class:`UserError` if the disk is full.
     """
-    kept = False
-    file, name = _beside(path)
+    saved = False
+    file, name = _open_temporary(path)
     try:
         with file:
             _write(file, shape, parts)
             if name is not None:
                 Path(name).replace(path)
-                kept = True
+                saved = True
             return np.memmap(file, np.float32, "r", _data_start(file), shape)
     except OSError as error:
         size = shape[0] * shape[1] * 4 / 2**20
@@ -62,18 +79,18 @@ def keep_rows(path: Path, shape: tuple[int, int], parts: Iterable[Rows]) -> Rows
             "make room there, or name another folder in $UMD_BENCH_DATA"
         ) from None
     finally:
-        if name is not None and not kept:
+        if name is not None and not saved:
             Path(name).unlink(missing_ok=True)
 
 
-def _beside(path: Path) -> tuple[IO[bytes], str | None]:
-    """An open file beside ``path`` and its name; elsewhere, and without a name, where the folder cannot be written."""
+def _open_temporary(path: Path) -> tuple[IO[bytes], str | None]:
+    """An open temporary file in the folder of ``path`` and its name; nameless and elsewhere if the folder is not writable."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError:
         return tempfile.TemporaryFile(), None
-    os.fchmod(handle, 0o644)  # others may read a shared root; mkstemp makes a private file
+    os.fchmod(handle, 0o644)  # mkstemp makes a private file, and others may read a shared root
     return os.fdopen(handle, "w+b"), name
 
 
@@ -88,13 +105,14 @@ def _write(file: IO[bytes], shape: tuple[int, int], parts: Iterable[Rows]) -> No
         file.write(data)
         n += len(part)
     if n != shape[0]:
-        raise ValueError(f"{n} rows came, {shape[0]} were promised")
+        raise ValueError(f"parts have {n} rows, expected {shape[0]}")
     file.write(digest.digest())
     file.flush()
     os.fsync(file.fileno())
 
 
 def _data_start(file: IO[bytes]) -> int:
+    """The offset of the array's data, in bytes."""
     file.seek(0)
     np.lib.format.read_magic(file)
     np.lib.format.read_array_header_1_0(file)
@@ -103,8 +121,8 @@ def _data_start(file: IO[bytes]) -> int:
 
 @lru_cache
 def _is_whole(path: Path, modified_ns: int, size: int) -> bool:
-    """Whether the file's last bytes are the SHA-256 of all before them; the other arguments say which state of it is meant."""
-    digest, left = hashlib.sha256(), size - _SUM_BYTES
+    """Whether the last 32 bytes are the SHA-256 of all before them; time and size make the cache notice a changed file."""
+    digest, left = hashlib.sha256(), size - _HASH_BYTES
     with path.open("rb") as file:
         while left > 0 and (chunk := file.read(min(_CHUNK, left))):
             digest.update(chunk)

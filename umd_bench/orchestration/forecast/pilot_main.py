@@ -34,7 +34,7 @@ from umd_bench.engine.families import empty_model
 from umd_bench.engine.samplers import generate
 from umd_bench.engine.training.loop import Stopped, train
 from umd_bench.engine.training.snapshot import publish_snapshot, restore_sampled
-from umd_bench.evaluation.extractors.loading import load_extractor
+from umd_bench.evaluation.extractors.registry import load_extractor
 from umd_bench.evaluation.probes.probe_stage import run_probe
 from umd_bench.evaluation.probes.representation import Representation
 from umd_bench.evaluation.samples.generate_stage import run_generate, sample_labels

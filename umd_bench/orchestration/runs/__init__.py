@@ -1,4 +1,4 @@
-"""Verbs on one trained run: evaluate, sample, score, import, export.
+"""Verbs on one trained run: evaluate, sample, score a file, import and export weights.
 
-In: a run or a file. Out: scores, images or weights.
+In: a run or a file. Out: scores, images, weights, or a trial that the scheduler runs.
 """

@@ -1,4 +1,4 @@
-"""A run's weights written for others: a folder that timm loads, or one file in the layout of the official implementation."""
+"""``umd-bench export``: a run's weights as a folder that timm loads, or as a file in the official implementation's layout."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from umd_bench.data.datasets import DataFacts, data_facts
 from umd_bench.engine.published.official import to_official
 from umd_bench.engine.timm_vit import ARCHITECTURE, TimmViT, to_timm
 from umd_bench.engine.training.snapshot import load_snapshot, restore_model
-from umd_bench.orchestration.runs.evaluate import find_run
+from umd_bench.orchestration.runs.find_run import find_run
 from umd_bench.store import RunDir
 from umd_bench.store.files import require_writable, write_atomic, write_json
 
 
 def export_run(root: Path, key: str, to: str, out: Path, *, ema: bool, data_root: Path | None = None) -> list[str]:
-    """Write the last weights of the run whose key begins with ``key`` (their average with ``ema``); lines that say what to do.
+    """Write the last weights (with ``ema`` their average) of the run ``key``, as :func:`find_run` takes it.
 
-    ``to`` is a name of :data:`FORMATS`. ``out`` appears whole or not at all. A run on a user's own data set
-    needs its pack below ``data_root`` (None: where packs lie by default). Raises :class:`UserError`, also where something
-    stands at ``out`` already.
+    Returns lines for the user that say how to load them. ``to`` is a name of :data:`FORMATS`. ``out`` appears complete or not
+    at all. A run on a user's own data set needs its pack below ``data_root`` (None: the default folder of packs). Raises
+    :class:`UserError`, for example if ``out`` already exists.
     """
     if to not in FORMATS:
         raise UserError(f"--to = {to!r} is not accepted: {one_of(FORMATS)}")
@@ -48,7 +48,7 @@ def export_run(root: Path, key: str, to: str, out: Path, *, ema: bool, data_root
 def _export_small_vision(run: RunDir, stage: WeightsStage, out: Path, ema: bool, data_root: Path | None) -> list[str]:
     model = run.config().model
     if model.family != "umd":
-        raise UserError(f"run {run.key} has the family {model.family}: expected one of our own, which small-vision names")
+        raise UserError(f"run {run.key} has the family {model.family}: expected umd, whose parameters small-vision names")
     if out.suffix != ".npz":
         raise UserError(f"--out = {str(out)!r} is not accepted: expected a file that ends in .npz")
     if out.exists():
@@ -67,23 +67,23 @@ def _export_timm(run: RunDir, stage: WeightsStage, out: Path, ema: bool, data_ro
     data = data_facts(spec.data, root=data_root)
     if not stage.sees_clean and spec.model.family == "umd":
         raise UserError(
-            f"run {run.key} saw no clean image, so its representation at t = 0, all that timm's ViT could give, is untrained"
+            f"run {run.key} saw no clean image, so its representation at t = 0, the only one timm's ViT gives, is untrained"
         )
     model = restore_model(run, stage.nimg, source=data, ema=ema)
     vit = to_timm(model, spec.model, size=data.size, channels=data.channels)
     require_writable(out.parent, "the folder of --out")
-    made = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        write_atomic(made / "model.safetensors", safetensors.torch.save(vit.state, {"format": "pt"}))
-        write_json(made / "config.json", _timm_config(vit, data))
+        write_atomic(folder / "model.safetensors", safetensors.torch.save(vit.state, {"format": "pt"}))
+        write_json(folder / "config.json", _timm_config(vit, data))
         write_json(
-            made / "provenance.json",
+            folder / "provenance.json",
             _provenance(run, spec, stage, ema) | {"representation": f"{model.position}: {vit.representation}"},
         )
-        made.chmod(0o777 & ~_umask())
-        made.replace(out)
+        folder.chmod(0o777 & ~_umask())
+        folder.replace(out)
     except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         raise
     return [
         f"wrote {out}",
@@ -93,7 +93,7 @@ def _export_timm(run: RunDir, stage: WeightsStage, out: Path, ema: bool, data_ro
 
 
 def _timm_config(vit: TimmViT, data: DataFacts) -> dict[str, Any]:
-    """What timm reads beside the weights (its ``_hub.load_model_config_from_path``)."""
+    """The config.json that timm reads (its ``_hub.load_model_config_from_path``)."""
     half = [0.5] * data.channels
     return {
         "architecture": ARCHITECTURE,
@@ -110,7 +110,7 @@ def _timm_config(vit: TimmViT, data: DataFacts) -> dict[str, Any]:
             "std": half,
             "num_classes": 0,
             "pool_size": None,
-            # timm would adapt a first convolution of other than three channels, and these weights have theirs already
+            # For other than three channels timm would change the first convolution, but these weights already fit.
             "first_conv": "patch_embed.proj" if data.channels == 3 else None,
             "classifier": "head",
             "custom_load": False,
@@ -120,7 +120,7 @@ def _timm_config(vit: TimmViT, data: DataFacts) -> dict[str, Any]:
 
 def _provenance(run: RunDir, spec: StageSpec, stage: WeightsStage, ema: bool) -> dict[str, Any]:
     result = run.result()
-    assert result is not None  # find_run gives finished runs only
+    assert result is not None  # find_run returns finished runs only
     imported = {"layout": stage.layout, "sha256": stage.sha256} if isinstance(stage, ImportStage) else None
     return {
         "run": run.key,

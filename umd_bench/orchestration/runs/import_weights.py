@@ -1,4 +1,4 @@
-"""A published checkpoint as a trial of one import stage: what its file tells, and what the command line adds."""
+"""``umd-bench import``: a published checkpoint as a trial of one import stage."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def import_trial(
     pool: str = "class",
     sets: Sequence[str] = (),
 ) -> tuple[Trial, tuple[str, ...]]:
-    """The trial whose one stage is the import of ``file``, and the layout's notes on it. Writes nothing.
+    """The trial whose only stage imports ``file``, and the layout's notes for the user. Writes nothing.
 
-    ``nimg`` and ``sees_clean`` are the publisher's word, ``sees_clean`` only where the architecture leaves it open; ``data`` is
-    the one data set that fits when left out. ``sets`` change fields of the trial (``noise.schedule=linear``,
-    ``resources.threads=8``). Raises :class:`UserError`.
+    ``nimg`` (images the weights have seen) and ``sees_clean`` (whether clean images were among them) come from the publisher;
+    ``sees_clean`` is needed only if the layout leaves it open. ``data`` is needed only if several data sets fit. ``sets``
+    change fields of the trial (``noise.schedule=linear``, ``resources.threads=8``). Raises :class:`UserError`.
     """
     chosen = layout(layout_name, "--from")
     checkpoint = read_checkpoint(file)
@@ -74,7 +74,7 @@ def import_trial(
 
 
 def next_steps(trial: Trial, key: str) -> list[str]:
-    """Commands that make something of the imported run."""
+    """Commands that take the imported run."""
     model = trial.config.model
     commands = [f"umd-bench evaluate {key}"]
     if model.can_sample:
@@ -86,18 +86,18 @@ def next_steps(trial: Trial, key: str) -> list[str]:
     return commands
 
 
-def _fitting_data(weights: Weights, asked: str | None) -> DataConfig:
-    """The data set that the weights take images of: ``asked`` if it fits, else the only one that does.
+def _fitting_data(weights: Weights, wanted: str | None) -> DataConfig:
+    """The data set whose images the weights take: ``wanted`` if it fits, else the only one that fits.
 
-    A set whose images have that very size is preferred to those that can be packed at any.
+    A data set with images of exactly that size is preferred to those that can be packed at any size.
     """
-    fitting = {name: found for name in SOURCES if (found := _fit(weights, name)) is not None}
+    fitting = {name: config for name in SOURCES if (config := _fit(weights, name)) is not None}
     takes = f"the weights take {describe_images(weights)}; data sets that fit: {', '.join(fitting) or 'none'}"
-    if asked is not None:
-        source(asked)
-        if asked not in fitting:
-            raise UserError(f"--data = {asked!r} is not accepted: {takes}")
-        return fitting[asked]
+    if wanted is not None:
+        source(wanted)
+        if wanted not in fitting:
+            raise UserError(f"--data = {wanted!r} is not accepted: {takes}")
+        return fitting[wanted]
     own = [name for name in fitting if SOURCES[name].size is not None]
     names = own if len(own) == 1 else list(fitting)
     if len(names) != 1:
@@ -106,14 +106,14 @@ def _fitting_data(weights: Weights, asked: str | None) -> DataConfig:
 
 
 def _fit(weights: Weights, name: str) -> DataConfig | None:
-    """The data set at the size, and in the latents, that the weights take; None where it has no such images or classes."""
-    found = SOURCES[name]
-    if weights.classes not in (0, found.classes):
+    """The data set at the size, and with the VAE, that the weights take; None if its images or classes do not fit."""
+    data = SOURCES[name]
+    if weights.classes not in (0, data.classes):
         return None
     shape = weights.size, weights.channels
-    if (found.size or weights.size, found.channels) == shape:
-        return DataConfig(name=name, size=None if found.size else weights.size)
-    if found.size is None:
+    if (data.size or weights.size, data.channels) == shape:
+        return DataConfig(name=name, size=None if data.size else weights.size)
+    if data.size is None:
         for vae, facts in VAES.items():
             if facts.channels == weights.channels:
                 return DataConfig(name=name, size=weights.size * facts.factor, vae=vae)

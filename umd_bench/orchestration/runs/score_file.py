@@ -1,6 +1,6 @@
-"""A set of samples that lies in a file, scored under one or several profiles in one pass over it.
+"""``umd-bench score``: scores a file of samples under one or several profiles, in one pass over the file.
 
-Shapes: N samples, B samples at once, C channels, H, W.
+Shapes: N samples in the file, n samples that a profile scores, B samples at once, C channels, H, W.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from umd_bench.config.trial.generate_stage import GenerateStage
 from umd_bench.data.datasets import data_facts
 from umd_bench.data.packs.pack import Pack, open_data
 from umd_bench.engine.device import pick_device
-from umd_bench.evaluation.extractors.loading import Extractor, Features, load_extractor
-from umd_bench.evaluation.extractors.registry import check_extractor, extractor_for
+from umd_bench.evaluation.extractors.contract import Extractor, Features
+from umd_bench.evaluation.extractors.registry import check_extractor, extractor_for, load_extractor
 from umd_bench.evaluation.samples.accumulator import SampleAccumulator
 from umd_bench.evaluation.samples.evaluator import Evaluator, evaluator_for
 from umd_bench.evaluation.samples.sample_files import SampleFile, open_samples
 
 _MISSING = "–"
-# What is said of every score, in this order, under these names.
+# Facts in the table's first rows, and their names there.
 _FACTS = {
     "n": "n",
     "extractor": "extractor",
@@ -48,7 +48,7 @@ _FACTS = {
 
 @dataclass(frozen=True)
 class ProfileScores:
-    """A profile's scores with one extractor: ``metrics``, the ``facts`` of them all, ``by_metric`` those of single ones."""
+    """A profile's scores with one extractor: ``metrics``, ``facts`` of all of them, and ``by_metric`` facts of single ones."""
 
     profile: str
     metrics: dict[str, float]
@@ -65,11 +65,11 @@ def score_samples(
     n: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[ProfileScores]:
-    """Score the samples at ``path`` as samples of ``data``, by each of ``extractors`` (the data set's own where none is named).
+    """Score the samples in ``path`` as samples of ``data`` with each of ``extractors`` (none: the data set's own).
 
-    ``n`` samples are scored, or as many as each profile says; of a larger file a seeded choice, so that a file in the order of
-    its classes is no trap, with smaller choices inside of larger ones. ``progress`` is told samples done and in all.
-    Raises :class:`UserError`, before anything is extracted, for a file that is none, holds fewer samples than asked, or has
+    Scores ``n`` samples, or as many as each profile says. From a larger file it takes a seeded random choice, since files can
+    be sorted by class; a smaller choice is part of every larger one. ``progress(done, total)`` counts samples. Raises
+    :class:`UserError`, before any feature is extracted, for a file that is no file of samples, holds too few of them, or has
     images of another size than the data set's.
     """
     stages = {name: _stage(name, n) for name in profiles}
@@ -91,86 +91,101 @@ def score_samples(
         )
     device = pick_device("auto")
     order = np.random.default_rng(derive_seed(0, "score/choice")).permutation(file.n)
-    with ExitStack() as closing:
-        takers = [_Taker.of(load_extractor(name, device), pack, stages, order, closing) for name in names]
-        _read(file, pack, takers, progress)
-        return [scores for taker in takers for scores in taker.scores()]
+    with ExitStack() as stack:
+        scorers = [_ExtractorScorer.of(load_extractor(name, device), pack, stages, order, stack) for name in names]
+        _read(file, pack, scorers, progress)
+        return [scores for scorer in scorers for scores in scorer.scores()]
 
 
-def scores_table(found: Sequence[ProfileScores], title: str) -> Table:
-    """What the scores are and what they came to, a column for each profile and extractor: different n never share one."""
-    several = len({scores.facts["extractor"] for scores in found}) > 1
-    heads = [f"{scores.profile}\n{scores.facts['extractor']}" if several else scores.profile for scores in found]
+def scores_table(results: Sequence[ProfileScores], title: str) -> Table:
+    """Facts and metrics in rows, with a column for each profile and extractor, so that different n never share a column."""
+    several = len({scores.facts["extractor"] for scores in results}) > 1
+    heads = [f"{scores.profile}\n{scores.facts['extractor']}" if several else scores.profile for scores in results]
     table = Table("", *heads, title=title, title_justify="left", box=None, pad_edge=False)
     for fact, name in _FACTS.items():
-        values = [_shown(scores.facts.get(fact)) for scores in found]
+        values = [_shown(scores.facts.get(fact)) for scores in results]
         if any(value != _MISSING for value in values):
             table.add_row(name, *values, style="dim")
-    for metric in dict.fromkeys(name for scores in found for name in scores.metrics):
-        table.add_row(metric, *(f"{s.metrics[metric]:.4g}" if metric in s.metrics else _MISSING for s in found))
+    for metric in dict.fromkeys(name for scores in results for name in scores.metrics):
+        table.add_row(metric, *(f"{s.metrics[metric]:.4g}" if metric in s.metrics else _MISSING for s in results))
     return table
 
 
-def scores_json(found: Sequence[ProfileScores]) -> list[dict[str, Any]]:
-    """The same, in full, as plain values."""
-    return [{"profile": s.profile, "metrics": s.metrics, "facts": s.facts, "by_metric": s.by_metric} for s in found]
+def scores_json(results: Sequence[ProfileScores]) -> list[dict[str, Any]]:
+    """The scores at full precision, as plain values."""
+    return [{"profile": s.profile, "metrics": s.metrics, "facts": s.facts, "by_metric": s.by_metric} for s in results]
 
 
 @dataclass(frozen=True)
-class _Taker:
-    """An extractor, and for each profile its judge, its scorer and the ascending numbers [n] of the samples it takes."""
+class _ProfileScorer:
+    """One profile's evaluator and accumulator, and the numbers [n] of the samples it scores, ascending."""
+
+    profile: str
+    evaluator: Evaluator
+    accumulator: SampleAccumulator
+    chosen: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _ExtractorScorer:
+    """One extractor, whose features are computed once for all profiles."""
 
     extractor: Extractor
-    judged: list[tuple[str, Evaluator, SampleAccumulator, NDArray[np.int64]]]
+    profiles: list[_ProfileScorer]
 
     @classmethod
     def of(
-        cls, extractor: Extractor, pack: Pack, stages: dict[str, GenerateStage], order: NDArray[np.int64], closing: ExitStack
-    ) -> _Taker:
-        judged = []
+        cls, extractor: Extractor, pack: Pack, stages: dict[str, GenerateStage], order: NDArray[np.int64], stack: ExitStack
+    ) -> _ExtractorScorer:
+        """A scorer for each profile's stage; a profile of n samples takes the first n of ``order``."""
+        profiles = []
         for profile, stage in stages.items():
-            judge = evaluator_for(extractor, pack, stage.scores, stage.reference, stage.n, sha256=stage.reference_sha256)
-            scorer = judge.scorer(stage.n, None)
-            closing.callback(scorer.close)
-            judged.append((profile, judge, scorer, np.sort(order[: stage.n])))
-        return cls(extractor, judged)
+            evaluator = evaluator_for(extractor, pack, stage.scores, stage.reference, stage.n, sha256=stage.reference_sha256)
+            accumulator = evaluator.accumulator(stage.n, None)
+            stack.callback(accumulator.close)
+            profiles.append(_ProfileScorer(profile, evaluator, accumulator, np.sort(order[: stage.n])))
+        return cls(extractor, profiles)
 
-    def take(self, start: int, images: torch.Tensor) -> None:
-        """Extract once what any profile takes of the ``images`` [B, C, H, W] from sample ``start`` on."""
-        chosen = [taken[(taken >= start) & (taken < start + len(images))] - start for *_, taken in self.judged]
-        wanted = np.unique(np.concatenate(chosen))
-        if len(wanted) == 0:
+    def update(self, start: int, images: torch.Tensor) -> None:
+        """Extract features of those ``images`` [B, C, H, W] that any profile scores; the first image is sample ``start``."""
+        stop = start + len(images)
+        parts = [one.chosen[(one.chosen >= start) & (one.chosen < stop)] - start for one in self.profiles]
+        union = np.unique(np.concatenate(parts))
+        if len(union) == 0:
             return
-        spatial = any(scorer.spatial for _, _, scorer, _ in self.judged)
-        features = self.extractor.features(images[torch.from_numpy(wanted)], spatial=spatial)
-        for (_, _, scorer, taken), here in zip(self.judged, chosen, strict=True):
-            rows = torch.from_numpy(np.searchsorted(wanted, here))
-            scorer.take(_rows(features, rows), torch.from_numpy(np.searchsorted(taken, here + start)))
+        spatial = any(one.accumulator.needs_spatial for one in self.profiles)
+        features = self.extractor.features(images[torch.from_numpy(union)], spatial=spatial)
+        for one, part in zip(self.profiles, parts, strict=True):
+            rows = torch.from_numpy(np.searchsorted(union, part))
+            one.accumulator.update_features(
+                _select(features, rows), torch.from_numpy(np.searchsorted(one.chosen, part + start))
+            )
 
     def scores(self) -> list[ProfileScores]:
-        found = []
-        for profile, judge, scorer, _ in self.judged:
-            sets = [judge.scored(scorer)]
-            facts: dict[str, Any] = {"n": scorer.n, **judge.facts()}
-            found.append(ProfileScores(profile, judge.metrics(sets), facts, judge.by_metric(sets)))
-        return found
+        results = []
+        for one in self.profiles:
+            sets = [one.evaluator.score(one.accumulator)]
+            facts: dict[str, Any] = {"n": one.accumulator.n, **one.evaluator.facts()}
+            results.append(ProfileScores(one.profile, one.evaluator.metrics(sets), facts, one.evaluator.by_metric(sets)))
+        return results
 
 
-def _read(file: SampleFile, pack: Pack, takers: Sequence[_Taker], progress: Callable[[int, int], None]) -> None:
+def _read(file: SampleFile, pack: Pack, scorers: Sequence[_ExtractorScorer], progress: Callable[[int, int], None]) -> None:
     for start, images in file.batches(pack.manifest.channels):
-        for taker in takers:
-            taker.take(start, images)
+        for scorer in scorers:
+            scorer.update(start, images)
         progress(start + len(images), file.n)
 
 
 def _stage(profile: str, n: int | None) -> GenerateStage:
+    """The profile as a generate stage, with ``n`` samples if given."""
     document = Document({"parent": "none", "extractor": "none"}).over(load_profile(profile))
     if n is not None:
         document = document.patched(("n",), n, Place("--n"))
     return validate(GenerateStage, document)
 
 
-def _rows(features: Features, rows: torch.Tensor) -> Features:
+def _select(features: Features, rows: torch.Tensor) -> Features:
     logits, spatial = (None if x is None else x[rows] for x in (features.logits, features.spatial))
     return Features(features.pooled[rows], logits, spatial)
 

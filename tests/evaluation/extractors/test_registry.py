@@ -1,4 +1,4 @@
-"""Extractors: one conformance test over the table, and weights that are not the published ones are refused."""
+"""The table of extractors: one conformance test over its rows; weights that are not the published ones are refused."""
 
 from __future__ import annotations
 
@@ -17,19 +17,15 @@ from umd_bench.data.datasets import SOURCES, DataFacts, data_facts
 from umd_bench.evaluation.extractors import classifier_recipes
 from umd_bench.evaluation.extractors.classifier import accuracy, build_classifier, read_weights
 from umd_bench.evaluation.extractors.classifier_recipes import RECIPES, WEIGHTS
-from umd_bench.evaluation.extractors.loading import LOADERS, Features, load_extractor
-from umd_bench.evaluation.extractors.registry import EXTRACTORS, check_extractor, extractor_for
+from umd_bench.evaluation.extractors.contract import Features
+from umd_bench.evaluation.extractors.registry import EXTRACTORS, check_extractor, extractor_for, load_extractor
 
 MEGABYTE = 1 << 20
 
 
-def test_every_extractor_that_is_known_can_be_loaded() -> None:
-    assert LOADERS.keys() == EXTRACTORS.keys()
-
-
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_extractor_gives_finite_features_and_logits_of_its_stated_widths(name: str) -> None:
-    facts, extractor = EXTRACTORS[name], load_extractor(name)
+def test_a_classifier_gives_finite_features_and_logits_of_its_stated_widths(name: str) -> None:
+    facts, extractor = EXTRACTORS[name].facts, load_extractor(name)
     images = torch.randint(0, 256, (5, *facts.shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     found = extractor.features(images)
     features, logits = found.pooled, found.logits
@@ -159,5 +155,5 @@ def test_an_extractor_of_another_data_set_is_refused_with_one_that_fits() -> Non
 
 def test_every_data_set_that_can_be_read_has_an_extractor() -> None:
     read = [name for name, facts in SOURCES.items() if facts.read is not None]
-    assert {name: EXTRACTORS[extractor_for(name)].data for name in read} == {name: name for name in read}
+    assert {name: EXTRACTORS[extractor_for(name)].facts.data for name in read} == {name: name for name in read}
     assert extractor_for("imagenet") == "inception-v3-compat"
