@@ -8,9 +8,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from umd_bench.config.errors import UserError
-from umd_bench.reporting.frames.long_frame import axis_columns
-from umd_bench.reporting.frames.naming import axis_value, number
-from umd_bench.reporting.pages.figures import STYLE
+from umd_bench.reporting.frames.sweep_frames import axis_columns
+from umd_bench.reporting.notation.formatting import format_mean, format_value
+from umd_bench.reporting.pages.figure_style import STYLE
 from umd_bench.reporting.statistics.summary import Summary
 
 _DARK = 0.5  # of the colour scale, from 0 (light) to 1: from here on the writing is white
@@ -44,11 +44,11 @@ def heatmap(summary: Summary, y: str) -> Figure | None:
                 cells[i, j] = np.mean(means) if means else np.nan
             image = axes.imshow(cells, origin="lower", aspect="auto", cmap="Blues")
             for (i, j), value in np.ndenumerate(cells):
-                written = "" if np.isnan(value) else number(value, None, percent=column.percent)
+                written = "" if np.isnan(value) else format_mean(value, None, percent=column.percent)
                 colour = "white" if image.norm(value) > _DARK else "black"
                 axes.text(j, i, written, ha="center", va="center", color=colour, fontsize=7)
-            axes.set_xticks(range(len(x_values)), [axis_value(value) for value in x_values])
-            axes.set_yticks(range(len(y_values)), [axis_value(value) for value in y_values])
+            axes.set_xticks(range(len(x_values)), [format_value(value) for value in x_values])
+            axes.set_yticks(range(len(y_values)), [format_value(value) for value in y_values])
             axes.tick_params(length=0)
             axes.set_xlabel(summary.x)
             axes.set_ylabel(paths[y])

@@ -11,8 +11,9 @@ import pandas as pd
 import yaml
 
 from umd_bench.config.documents.frozen import Frozen
-from umd_bench.reporting.frames.naming import MISSING, axis_value
-from umd_bench.reporting.pages.tables import markdown_rows, value
+from umd_bench.reporting.notation.formatting import MISSING, format_value
+from umd_bench.reporting.pages.summary_table import format_estimate
+from umd_bench.reporting.pages.table_formats import markdown_table
 from umd_bench.reporting.statistics.summary import Row, Summary
 
 FOLDER = Path(__file__).parent / "paper"
@@ -51,7 +52,7 @@ def beside(summary: Summary, tables: list[Published]) -> str:
     """A Markdown page: each published table, then this sweep's numbers of the same methods in columns of their own."""
     lines = [f"# Published numbers beside {summary.sweep.name} (tier {summary.sweep.tier})", "", COMPARISON]
     for table in tables:
-        lines += ["", f"## {table.title}", "", *markdown_rows(_frame(summary, table)), ""]
+        lines += ["", f"## {table.title}", "", *markdown_table(_frame(summary, table)), ""]
         lines += [f"- {table.statement} Source: {table.source}."]
         lines += [f"- {HEADERS[name]} (published): {text}." for name, text in table.protocol.items()]
         lines += [f"- {row.model}: {row.caveat}." for row in table.rows if row.caveat]
@@ -70,7 +71,7 @@ def _frame(summary: Summary, table: Published) -> pd.DataFrame:
         cells |= {f"published {HEADERS[name]}": _as_published(table, row, name) for name in names}
         own: list[Row | None] = [*arms.get(row.method, [])] or [None]
         for one in own:
-            place = {f"here: {axis}": MISSING if one is None else axis_value(one.axes[axis]) for axis in others}
+            place = {f"here: {axis}": MISSING if one is None else format_value(one.axes[axis]) for axis in others}
             rows.append(cells | place | _own(summary, one))
     return pd.DataFrame(rows, dtype="string")
 
@@ -86,5 +87,5 @@ def _own(summary: Summary, arm: Row | None) -> dict[str, str]:
     for column in summary.columns:
         found = None if arm is None else arm.estimates.get(column)
         name = f"here: {column.header}"
-        cells[name] = MISSING if found is None else value(found, column)
+        cells[name] = MISSING if found is None else format_estimate(found, column)
     return cells

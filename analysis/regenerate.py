@@ -22,7 +22,7 @@ from analysis import (
 from analysis.heatmap import heatmap
 from analysis.item import Item
 from umd_bench.config.errors import UserError
-from umd_bench.reporting.pages.figures import render
+from umd_bench.reporting.pages.figure_style import render
 from umd_bench.reporting.report import write_report
 from umd_bench.reporting.statistics.summary import summarize
 from umd_bench.store import list_sweeps

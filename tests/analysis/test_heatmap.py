@@ -11,7 +11,7 @@ from analysis.heatmap import heatmap
 from analysis.layers import ITEM
 from analysis.regenerate import regenerate
 from umd_bench.config.errors import UserError
-from umd_bench.reporting.frames.naming import number
+from umd_bench.reporting.notation.formatting import format_mean
 from umd_bench.reporting.statistics.summary import Summary, summarize
 
 AXES = {"stages.probe.t": [0, 400, 51], "stages.probe.block": [4, 1]}
@@ -41,7 +41,7 @@ def test_every_cell_is_its_arms_mean(summary: Summary) -> None:
         assert len(cells) == 6
         for row in summary.arms:
             place = [0, 51, 400].index(row.axes["t"]), [1, 4].index(row.axes["block"])
-            assert cells[place] == number(row.estimates[column].mean, None, percent=True)
+            assert cells[place] == format_mean(row.estimates[column].mean, None, percent=True)
 
 
 def test_a_cell_without_a_result_is_empty(tmp_path: Path) -> None:

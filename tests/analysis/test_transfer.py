@@ -14,7 +14,7 @@ from umd_bench.config.sweep.resolve import load_sweep
 from umd_bench.data.packing.images import PackOptions, pack_data
 from umd_bench.orchestration.graph import sweep_record
 from umd_bench.orchestration.launch import Site, execute, prepare
-from umd_bench.reporting.frames.long_frame import long_table
+from umd_bench.reporting.frames.sweep_frames import long_frame
 from umd_bench.store import write_sweep
 
 READ_OUTS = "shots: [10], draws: 2, ridge: [1, 100, 10000], knn: [5], linear: {batch: 32, epochs: 30, lr_per_256: [3, 30]}"
@@ -74,7 +74,7 @@ def test_features_of_one_set_are_tested_on_others_in_one_table(tmp_path: Path, d
     assert execute(nodes, sweep.trials, Site(root, data, "inline", 1), Console(quiet=True)).complete
     write_sweep(root, sweep_record(sweep))
 
-    frame = long_table(root, "transfer")
+    frame = long_frame(root, "transfer")
     probed = frame[frame["kind"] == "probe"]
     assert set(zip(probed["stage"], probed["data"], strict=True)) == {
         ("probe", "bars"), ("transfer_halves", "halves"), ("transfer_tints", "tints"),

@@ -20,7 +20,7 @@ from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.resolve import load_sweep
 from umd_bench.data.packs.pack import data_root
 from umd_bench.orchestration.graph import build_graph, trial_records
-from umd_bench.reporting.frames.long_frame import long_table
+from umd_bench.reporting.frames.sweep_frames import long_frame
 from umd_bench.store import StageState, write_sweep
 
 CPU = torch.device("cpu")
@@ -66,7 +66,7 @@ def test_made_up_results_are_a_finished_sweep(tmp_path: Path) -> None:
     sweep = made_up_results(tmp_path, 3)
     write_sweep(tmp_path, record_of(sweep, trial_records(sweep.trials)))
     assert {node.state for node in build_graph(tmp_path, sweep.trials).values()} == {StageState.DONE}
-    frame = long_table(tmp_path, NAME)
+    frame = long_frame(tmp_path, NAME)
     assert sorted(frame["seed"].unique()) == [0, 1, 2]
     assert set(frame["metric"]) >= {"made_up"}
 

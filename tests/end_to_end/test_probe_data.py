@@ -17,7 +17,7 @@ from umd_bench.data.packs.pack import data_root, open_pack
 from umd_bench.orchestration.graph import sweep_record
 from umd_bench.orchestration.launch import Site, execute, prepare
 from umd_bench.orchestration.preflight import check_trials
-from umd_bench.reporting.frames.long_frame import long_table
+from umd_bench.reporting.frames.sweep_frames import long_frame
 from umd_bench.reporting.statistics.summary import summarize
 from umd_bench.store import RunDir, write_sweep
 
@@ -54,7 +54,7 @@ def test_a_model_of_one_set_is_probed_on_another_in_a_column_of_its_own(tmp_path
     prepare(sweep.trials, site)  # the digest that is compared is the probed set's
 
     write_sweep(root, sweep_record(sweep))
-    frame = long_table(root, "small")
+    frame = long_frame(root, "small")
     assert set(frame[frame["stage"] == "parity"]["data"]) == {"parity"}
     assert set(frame[frame["stage"] == "probe"]["data"]) == {"digits"}
     summary = summarize(root, "small")

@@ -15,9 +15,12 @@ import pytest
 import rich.console
 from reporting.built_results import TWO_ARMS, build_sweep
 
-from umd_bench.reporting.frames.long_frame import cost_table
-from umd_bench.reporting.pages import figures, tables
-from umd_bench.reporting.report import cost_summary, print_report, write_report
+from umd_bench.reporting.frames.sweep_frames import cost_frame
+from umd_bench.reporting.pages import summary_table, table_formats
+from umd_bench.reporting.pages.cost_tables import cost_summary
+from umd_bench.reporting.pages.figure_style import render
+from umd_bench.reporting.pages.summary_figure import summary_figure
+from umd_bench.reporting.report import print_report, write_report
 from umd_bench.reporting.statistics.summary import summarize
 from umd_bench.store import RunDir, read_sweep
 
@@ -37,7 +40,8 @@ def _bytes(folder: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 def test_a_report_written_again_by_another_process_has_the_same_bytes(root: Path, tmp_path: Path) -> None:
     write_report(summarize(root, "methods"), root, out=tmp_path / "here")
-    code = "import sys; from pathlib import Path; from umd_bench.reporting.report import summarize, write_report; "
+    code = "import sys; from pathlib import Path; from umd_bench.reporting.report import write_report; "
+    code += "from umd_bench.reporting.statistics.summary import summarize; "
     code += "r, out = map(Path, sys.argv[1:]); write_report(summarize(r, 'methods'), r, out=out)"
     subprocess.run([sys.executable, "-c", code, str(root), str(tmp_path / "there")], check=True, env={"PYTHONHASHSEED": "7"})
     here, there = _bytes(tmp_path / "here"), _bytes(tmp_path / "there")
@@ -69,7 +73,7 @@ def test_a_report_of_nothing_yet_is_a_table_of_dashes(tmp_path: Path) -> None:
 
 def test_markdown_has_a_cell_for_every_arm_and_column(root: Path) -> None:
     summary = summarize(root, "mask_ratio")
-    lines = [line for line in tables.markdown(summary, "A title").splitlines() if line.startswith("|")]
+    lines = [line for line in summary_table.markdown(summary, "A title").splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 6 + 2
     assert {line.count("|") for line in lines} == {10}
     assert re.search(r"\| 0\.375 +\| +\d\d\.\d ± \d\.\d \|", lines[5])
@@ -78,27 +82,28 @@ def test_markdown_has_a_cell_for_every_arm_and_column(root: Path) -> None:
 
 def test_one_seed_and_missing_seeds_are_marked_in_the_cell(tmp_path: Path) -> None:
     build_sweep(tmp_path, axes=TWO_ARMS, sets=("seeds=[0]",))
-    assert re.search(r"\d\d\.\d \(n=1\)", tables.markdown(summarize(tmp_path, "mask_ratio"), "t"))
+    assert re.search(r"\d\d\.\d \(n=1\)", summary_table.markdown(summarize(tmp_path, "mask_ratio"), "t"))
     build_sweep(tmp_path / "b", axes=TWO_ARMS, failed={("mask_ratio=0.5,seed=1", "probe"): "oom"})
-    assert re.search(r"\| 0\.5 +\| +\d\d\.\d ± \d+\.\d \(n=2\)", tables.markdown(summarize(tmp_path / "b", "mask_ratio"), "t"))
+    text = summary_table.markdown(summarize(tmp_path / "b", "mask_ratio"), "t")
+    assert re.search(r"\| 0\.5 +\| +\d\d\.\d ± \d+\.\d \(n=2\)", text)
 
 
 def test_csv_is_read_back_with_every_bit(root: Path) -> None:
     frame = summarize(root, "mask_ratio").frame()
-    again = pd.read_csv(io.StringIO(tables.csv(frame)))
+    again = pd.read_csv(io.StringIO(table_formats.csv(frame)))
     column = "generate.fd_digits_cnn.mean"
     assert again[column].dropna().tolist() == frame[column].dropna().tolist()
 
 
 def test_latex_escapes_names_and_holds_no_sign_that_latex_lacks(root: Path) -> None:
-    text = tables.latex(summarize(root, "mask_ratio"), "50% of x_y")
+    text = summary_table.latex(summarize(root, "mask_ratio"), "50% of x_y")
     assert r"50\% of x\_y" in text
     assert r"fd\_digits\_cnn $\downarrow$" in text
     assert text.isascii()
 
 
 def test_html_escapes_what_a_sweep_is_called(root: Path) -> None:
-    text = tables.page(summarize(root, "mask_ratio"), "<b>&", "figure.png")
+    text = summary_table.html_page(summarize(root, "mask_ratio"), "<b>&", "figure.png")
     assert "<title>&lt;b&gt;&amp;</title>" in text
     assert '<img src="figure.png"' in text
     assert text.count("<html") == text.count("</html>") == 1
@@ -108,13 +113,13 @@ def test_html_escapes_what_a_sweep_is_called(root: Path) -> None:
 def test_the_terminal_table_fits_and_loses_no_cell(root: Path, width: int) -> None:
     summary = summarize(root, "mask_ratio")
     console = rich.console.Console(width=width, file=io.StringIO(), record=True, color_system=None)
-    console.print(tables.terminal(summary, "Title", width))
+    console.print(summary_table.terminal(summary, "Title", width))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
-    digits = re.sub(r"[^0-9]", "", "".join(tables.cells(summary).iloc[0]))
+    digits = re.sub(r"[^0-9]", "", "".join(summary_table.cells(summary).iloc[0]))
     if width == 120:
-        assert tables.narrowest(summary) <= width
+        assert summary_table.min_width(summary) <= width
         words = text.split()
         assert words.count("digits_cnn") == 4, "headers are wrapped at words"
         assert {"accuracy_", "fd_inf_", "train", "mask_ratio"} <= {*words}
@@ -150,13 +155,13 @@ def test_a_pipe_gets_the_whole_width(root: Path) -> None:
 
 def test_costs_of_shared_stages_are_counted_once(tmp_path: Path) -> None:
     build_sweep(tmp_path, axes={"stages.generate.steps": [10, 25]})
-    rows = cost_summary(cost_table(tmp_path, "mask_ratio")).set_index("stage")
+    rows = cost_summary(cost_frame(tmp_path, "mask_ratio")).set_index("stage")
     assert rows["runs"].to_dict() == {"pretrain": "3", "probe": "3", "finetune": "3", "finetune_probe": "3", "generate": "6"}
     assert rows.loc["pretrain", "total seconds"] == "40.5"
 
 
 def test_the_figure_has_a_panel_for_each_side_of_the_question(root: Path) -> None:
-    drawn = figures.figure(summarize(root, "mask_ratio"))
+    drawn = summary_figure(summarize(root, "mask_ratio"))
     assert isinstance(drawn, matplotlib.figure.Figure)
     probe, samples = drawn.axes
     assert "higher is better" in probe.get_ylabel()
@@ -170,7 +175,7 @@ def test_the_figure_has_a_panel_for_each_side_of_the_question(root: Path) -> Non
 
 def test_numbers_that_are_far_apart_stand_on_a_logarithmic_axis(tmp_path: Path) -> None:
     build_sweep(tmp_path, axes={"stages.pretrain.optim.lr_per_256": [1e-3, 1e-2, 1e-1]})
-    drawn = figures.figure(summarize(tmp_path, "mask_ratio"))
+    drawn = summary_figure(summarize(tmp_path, "mask_ratio"))
     assert drawn is not None
     assert drawn.axes[0].get_xticks().tolist() == pytest.approx([-3, -2, -1])
     assert [label.get_text() for label in drawn.axes[0].get_xticklabels()] == ["0.001", "0.01", "0.1"]
@@ -178,7 +183,7 @@ def test_numbers_that_are_far_apart_stand_on_a_logarithmic_axis(tmp_path: Path) 
 
 
 def test_names_on_the_axis_are_not_drawn_to_scale_nor_joined(root: Path) -> None:
-    drawn = figures.figure(summarize(root, "methods"))
+    drawn = summary_figure(summarize(root, "methods"))
     assert drawn is not None
     axes = drawn.axes[1]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["umd", "mae", "dit", "maskdit"]
@@ -187,7 +192,7 @@ def test_names_on_the_axis_are_not_drawn_to_scale_nor_joined(root: Path) -> None
 
 def test_a_second_axis_becomes_series(tmp_path: Path) -> None:
     build_sweep(tmp_path, axes={**TWO_ARMS, "noise.schedule": ["linear", "cosine"]}, sets=("seeds=[0]",))
-    drawn = figures.figure(summarize(tmp_path, "mask_ratio"))
+    drawn = summary_figure(summarize(tmp_path, "mask_ratio"))
     assert drawn is not None
     names = [text.get_text() for text in drawn.axes[1].get_legend().get_texts()]
     assert names[:2] == ["fd_digits_cnn, schedule linear", "fd_digits_cnn, schedule cosine"]
@@ -195,9 +200,9 @@ def test_a_second_axis_becomes_series(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
 def test_figure_files_hold_no_date(root: Path, kind: str) -> None:
-    drawn = figures.figure(summarize(root, "methods"))
+    drawn = summary_figure(summarize(root, "methods"))
     assert drawn is not None
-    data = figures.render(drawn, kind)
+    data = render(drawn, kind)
     assert not re.search(rb"CreationDate|ModDate|tEXtSoftware|dc:date|matplotlib v", data)
     if kind == "png":
         width, height = struct.unpack(">II", data[16:24])

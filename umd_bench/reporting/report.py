@@ -1,4 +1,4 @@
-"""A sweep's report: its tables and its figure as files, and on the terminal. Writing it twice writes the same bytes."""
+"""A sweep's report: its tables and its figure as files, on the terminal, and as JSON. Equal results give equal bytes."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from umd_bench.reporting.frames.naming import MISSING
-from umd_bench.reporting.pages import difference_tables, figures, tables
+from umd_bench.reporting.pages import cost_tables, difference_table, search_table, summary_table
+from umd_bench.reporting.pages.figure_style import render
 from umd_bench.reporting.pages.search_figure import search_figure
-from umd_bench.reporting.statistics.arm_costs import arm_costs
-from umd_bench.reporting.statistics.differences import Differences, differences
-from umd_bench.reporting.statistics.searches import search_cells, search_terminal, summarize_search
+from umd_bench.reporting.pages.summary_figure import summary_figure
+from umd_bench.reporting.pages.table_formats import csv, markdown_table
+from umd_bench.reporting.statistics.differences import Differences, compare_with_baseline
+from umd_bench.reporting.statistics.search_summary import SearchSummary, summarize_search
 from umd_bench.reporting.statistics.summary import Column, Summary, summarize
 from umd_bench.store import sweep_dir
 from umd_bench.store.files import write_atomic
 
-WIDE = 120  # characters a line of what is written to a file or a pipe, or more where the table needs them
+WIDE = 120  # characters per line in a file or a pipe, or more if the table needs them
 
 
 @dataclass(frozen=True)
 class ReportPaths:
-    """The files of a report; the figures are None where there is nothing to draw yet, differences without a baseline."""
+    """The files of a report; those of a figure, a search or differences are None if the sweep has none."""
 
     long_csv: Path
     table_csv: Path
@@ -43,59 +44,61 @@ class ReportPaths:
 
 
 def write_report(summary: Summary, root: Path, *, out: Path | None = None, title: str | None = None) -> ReportPaths:
-    """Write the report of a sweep below ``root`` into ``out``, the sweep's own folder when left out."""
+    """Write the report of a sweep below ``root`` into ``out`` (default: the sweep's own folder)."""
     name = summary.sweep.name
-    return _write(summary, out or sweep_dir(root, name), title or name)
+    return _write(
+        summary, summarize_search(summary), compare_with_baseline(summary), out or sweep_dir(root, name), title or name
+    )
 
 
 def print_report(root: Path, sweep: str, console: Console, *, against: Mapping[str, Any] | None = None) -> None:
-    """Write the report into the sweep's folder, print its tables and notes and say where the files are.
+    """Write the report into the sweep's folder, then print its tables, its notes and the names of its files.
 
-    ``against`` (axis -> value) names the arm to compare with instead of the one that the sweep's ``report`` does. Raises
-    :class:`UserError` for an unknown sweep or arm, and where its ``report`` asks for a metric that is not there.
+    ``against`` (axis -> value) is the arm to compare with; by default the sweep's ``report`` names it. Raises
+    :class:`UserError` for an unknown sweep or arm, and if the sweep's ``report`` names an unknown metric.
     """
     summary = summarize(root, sweep, against=against)
-    paths = write_report(summary, root)
-    found, compared = summarize_search(summary), differences(summary)
+    search, differences = summarize_search(summary), compare_with_baseline(summary)
+    paths = _write(summary, search, differences, sweep_dir(root, sweep), sweep)
     if not console.is_terminal:  # a pipe or a log has no width of its own
-        needed = WIDE if found is not None else tables.narrowest(summary)
-        needed = max(needed, WIDE if compared is None else difference_tables.narrowest(compared, summary.columns))
+        needed = WIDE if search is not None else summary_table.min_width(summary)
+        needed = max(needed, WIDE if differences is None else difference_table.min_width(differences, summary.columns))
         console = Console(file=console.file, width=max(console.width, WIDE, needed))
     title = summary.sweep.question or sweep
-    if found is not None:  # its best; every trial stands in the files
-        console.print(search_terminal(found, title))
-    for columns in [] if found is not None else _side_by_side(summary, console.width, lambda c: tables.narrowest(summary, c)):
-        console.print(tables.terminal(summary, title, console.width, columns))
-        title = ""
-    for note in summary.notes if found is None else found.notes:
-        console.print(note, style="dim", highlight=False, markup=False)
-    if compared is not None:
-        best = None if found is None else {trial for row in found.best() for trial in row.suggestion.trials}
-        _print_differences(compared, best, console)
+    if search is not None:  # only its best suggestions; the files have every trial
+        console.print(search_table.terminal(search, title))
+    else:
+        for columns in _column_groups(summary, console.width, lambda c: summary_table.min_width(summary, c)):
+            console.print(summary_table.terminal(summary, title, console.width, columns))
+            title = ""
+    _print_notes(summary.notes if search is None else search.notes, console)
+    if differences is not None:
+        best = None if search is None else {trial for row in search.best() for trial in row.suggestion.trials}
+        _print_differences(differences, best, console)
     files = (paths.search_md, paths.table_md, paths.table_csv, paths.differences_csv, paths.table_html, paths.figure_png)
     shown = [path.name for path in (*files, paths.cost_md) if path]
     console.print(f"\n{paths.table_md.parent}: {', '.join(shown)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def report_json(root: Path, sweep: str, *, against: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The report for programs, after it was written as :func:`print_report` does, which says what is raised.
+    """Write the report as :func:`print_report` does, which see for errors, and return it as plain values for programs.
 
-    ``rows`` are those of table.csv, an arm or a reference each, every number at full precision and null where there is none;
-    ``search`` those of search.csv where the sweep is a search, ``differences`` those of differences.csv where there is a
-    baseline; ``notes`` say what the numbers are; ``files`` are the report's.
+    ``rows`` are those of table.csv, an arm or a reference each, in full precision, with null for a missing number; ``search``
+    has the rows of search.csv if the sweep is a search, ``differences`` those of differences.csv if there is a baseline.
+    ``notes`` say what the numbers are, and ``files`` are the report's.
     """
     summary = summarize(root, sweep, against=against)
-    paths = write_report(summary, root)
-    found, compared = summarize_search(summary), differences(summary)
+    search, differences = summarize_search(summary), compare_with_baseline(summary)
+    paths = _write(summary, search, differences, sweep_dir(root, sweep), sweep)
     return {
         "schema": 1,
         "sweep": sweep,
         "question": summary.sweep.question,
         "tier": summary.sweep.tier,
         "rows": _records(summary.frame()),
-        "search": None if found is None else _records(found.frame()),
-        "differences": None if compared is None else _records(compared.frame()),
-        "notes": [*(summary.notes if found is None else found.notes), *(() if compared is None else compared.notes)],
+        "search": None if search is None else _records(search.frame()),
+        "differences": None if differences is None else _records(differences.frame()),
+        "notes": [*(summary.notes if search is None else search.notes), *(() if differences is None else differences.notes)],
         "files": [str(path) for path in asdict(paths).values() if path is not None],
     }
 
@@ -106,43 +109,10 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(k): v.item() if isinstance(v, np.generic) else v for k, v in row.items()} for row in rows]
 
 
-def cost_summary(costs: pd.DataFrame) -> pd.DataFrame:
-    """What each stage of the sweep took, over its distinct keys, as text: a stage that trials share is counted once."""
-    rows = []
-    for stage, all_rows in costs.groupby("stage", sort=False):
-        runs = all_rows.drop_duplicates("key")
-        memory = runs["peak_memory_bytes"].max()
-        rows.append(
-            {
-                "stage": stage,
-                "runs": str(len(runs)),
-                "total seconds": f"{runs['seconds'].sum():.1f}",
-                "median seconds": f"{runs['seconds'].median():.1f}",
-                "median images/s": _number(runs["images_per_second"].median()),
-                "peak memory MiB": _number(None if memory is pd.NA else memory / 2**20),
-                "attempts": str(runs["attempts"].sum()),
-                "device": " or ".join(sorted(runs["device_name"].dropna().unique())),
-                "host": " or ".join(sorted(runs["host"].dropna().unique())),
-            }
-        )
-    names = (
-        "stage",
-        "runs",
-        "total seconds",
-        "median seconds",
-        "median images/s",
-        "peak memory MiB",
-        "attempts",
-        "device",
-        "host",
-    )
-    return pd.DataFrame(rows, columns=list(names), dtype="string")
-
-
-def _write(summary: Summary, out: Path, title: str) -> ReportPaths:
-    found = summarize_search(summary)
-    drawn = figures.figure(summary) if found is None else search_figure(found)
-    compared = differences(summary)
+def _write(
+    summary: Summary, search: SearchSummary | None, differences: Differences | None, out: Path, title: str
+) -> ReportPaths:
+    drawn = summary_figure(summary) if search is None else search_figure(search)
     paths = ReportPaths(
         long_csv=out / "long.csv",
         table_csv=out / "table.csv",
@@ -153,65 +123,69 @@ def _write(summary: Summary, out: Path, title: str) -> ReportPaths:
         cost_md=out / "cost.md",
         figure_png=None if drawn is None else out / "figure.png",
         figure_pdf=None if drawn is None else out / "figure.pdf",
-        search_md=None if found is None else out / "search.md",
-        search_csv=None if found is None else out / "search.csv",
-        differences_csv=None if compared is None else out / "differences.csv",
+        search_md=None if search is None else out / "search.md",
+        search_csv=None if search is None else out / "search.csv",
+        differences_csv=None if differences is None else out / "differences.csv",
     )
-    cost_lines = [f"# What {title} cost", "", *tables.markdown_rows(cost_summary(summary.costs))]
-    by_arm = arm_costs(summary, summary.costs)
-    if len(by_arm):
-        cost_lines += ["", "## Pre-training, arm by arm", "", *tables.markdown_rows(by_arm)]
     texts = {
-        paths.long_csv: tables.csv(summary.long),
-        paths.table_csv: tables.csv(summary.frame()),
-        paths.cost_csv: tables.csv(summary.costs),
-        paths.cost_md: "\n".join(cost_lines) + "\n",
-        **_pages(summary, compared, paths, title),
+        paths.long_csv: csv(summary.long),
+        paths.table_csv: csv(summary.frame()),
+        paths.cost_csv: csv(summary.costs),
+        paths.cost_md: cost_tables.markdown(summary, title),
+        **_pages(summary, differences, paths, title),
     }
-    if compared is not None:
-        texts[out / "differences.csv"] = tables.csv(compared.frame())
-    else:  # of an earlier report, against an arm that this one names no more
+    if differences is not None:
+        texts[out / "differences.csv"] = csv(differences.frame())
+    else:  # an earlier report may have had a baseline
         (out / "differences.csv").unlink(missing_ok=True)
-    if found is not None:
-        lines = [f"# {title}: what the search found", "", *tables.markdown_rows(search_cells(found)), ""]
-        texts[out / "search.md"] = "\n".join([*lines, *(f"- {note}" for note in found.notes)]) + "\n"
-        texts[out / "search.csv"] = tables.csv(found.frame())
+    if search is not None:
+        lines = [f"# {title}: what the search found", "", *markdown_table(search_table.cells(search)), ""]
+        texts[out / "search.md"] = "\n".join([*lines, *(f"- {note}" for note in search.notes)]) + "\n"
+        texts[out / "search.csv"] = csv(search.frame())
     for path, text in texts.items():
         write_atomic(path, text.encode())
-    for name in ("png", "pdf"):
+    for kind in ("png", "pdf"):
         if drawn is not None:
-            write_atomic(out / f"figure.{name}", figures.render(drawn, name))
+            write_atomic(out / f"figure.{kind}", render(drawn, kind))
         else:
-            (out / f"figure.{name}").unlink(missing_ok=True)
+            (out / f"figure.{kind}").unlink(missing_ok=True)
     return paths
 
 
-def _pages(summary: Summary, compared: Differences | None, paths: ReportPaths, title: str) -> dict[Path, str]:
-    """The pages with the table, and below it the differences to the baseline where there is one."""
+def _pages(summary: Summary, differences: Differences | None, paths: ReportPaths, title: str) -> dict[Path, str]:
+    """The pages with the table and, if there is a baseline, the differences to it below."""
     picture = None if paths.figure_png is None else paths.figure_png.name
-    more = "" if compared is None else difference_tables.html(compared)
+    markdown, latex, html = summary_table.markdown(summary, title), summary_table.latex(summary, title), ""
+    if differences is not None:
+        markdown += difference_table.markdown(differences)
+        latex += difference_table.latex(differences)
+        html = difference_table.html(differences)
     return {
-        paths.table_md: tables.markdown(summary, title) + ("" if compared is None else difference_tables.markdown(compared)),
-        paths.table_tex: tables.latex(summary, title) + ("" if compared is None else difference_tables.latex(compared)),
-        paths.table_html: tables.page(summary, title, picture, more),
+        paths.table_md: markdown,
+        paths.table_tex: latex,
+        paths.table_html: summary_table.html_page(summary, title, picture, html),
     }
 
 
-def _print_differences(compared: Differences, trials: Collection[str] | None, console: Console) -> None:
+def _print_differences(differences: Differences, trials: Collection[str] | None, console: Console) -> None:
     console.print()
-    heading: str | None = difference_tables.title(compared)
-    for columns in _side_by_side(compared.summary, console.width, lambda c: difference_tables.narrowest(compared, c)):
-        console.print(difference_tables.terminal(compared, heading, console.width, columns, trials))
+    heading: str | None = difference_table.title(differences)
+    for columns in _column_groups(differences.summary, console.width, lambda c: difference_table.min_width(differences, c)):
+        console.print(difference_table.terminal(differences, heading, console.width, columns, trials))
         heading = None
-    for note in compared.notes:
+    _print_notes(differences.notes, console)
+
+
+def _print_notes(notes: Sequence[str], console: Console) -> None:
+    for note in notes:
         console.print(note, style="dim", highlight=False, markup=False)
 
 
-def _side_by_side(summary: Summary, width: int, narrowest: Callable[[Sequence[Column]], int]) -> list[list[Column]]:
-    """The columns in groups that a terminal has room for, one below the other: all, or probes and the rest apart, or fewer."""
+def _column_groups(summary: Summary, width: int, min_width: Callable[[Sequence[Column]], int]) -> list[list[Column]]:
+    """The columns in groups that each fit ``width``: all together, or probes apart from the rest, each in as few as fit."""
 
     def fits(columns: Sequence[Column]) -> bool:
-        return narrowest(columns) <= width
+        return min_width(columns) <= width
 
     if fits(summary.columns):
         return [list(summary.columns)]
@@ -227,7 +201,3 @@ def _side_by_side(summary: Summary, width: int, narrowest: Callable[[Sequence[Co
             group.append(column)
         groups += [group] if group else []
     return groups
-
-
-def _number(value: float | None) -> str:
-    return MISSING if value is None or pd.isna(value) else f"{value:,.0f}"

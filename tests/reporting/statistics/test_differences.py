@@ -14,17 +14,17 @@ import rich.console
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from reporting.built_results import TWO_ARMS, build_sweep
-from reporting.statistics.test_searches import searched
+from reporting.statistics.test_search_summary import searched
 from scipy import stats
 from typer.testing import CliRunner
 
 from umd_bench.cli import app
 from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.sweep import ReportConfig
-from umd_bench.reporting.frames.naming import difference
-from umd_bench.reporting.pages import difference_tables, tables
+from umd_bench.reporting.notation.formatting import format_difference
+from umd_bench.reporting.pages import difference_table, summary_table
 from umd_bench.reporting.report import print_report, report_json, write_report
-from umd_bench.reporting.statistics.differences import Difference, Differences, compared, differences, holm
+from umd_bench.reporting.statistics.differences import Difference, Differences, compare_with_baseline, difference_of, holm
 from umd_bench.reporting.statistics.summary import Column, Row, Summary, estimate, summarize
 from umd_bench.store import RunDir, SweepRecord, TrialRecord, read_sweep
 
@@ -57,7 +57,7 @@ def made_up(values: Mapping[str, Mapping[int, float]], column: Column = FD, *, s
         )
         for arm, own in values.items()
     ]
-    found = differences(
+    found = compare_with_baseline(
         Summary(
             record, pd.DataFrame(), pd.DataFrame(), ("method",), "method", (column,), tuple(arms), notes=(), baseline=arms[0]
         )
@@ -73,13 +73,13 @@ def only(found: Differences) -> Difference:
 
 
 def cell(found: Differences) -> str:
-    return str(difference_tables.cells(found).iloc[0, -1])
+    return str(difference_table.cells(found).iloc[0, -1])
 
 
 @pytest.fixture(autouse=True)
 def no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing is most of a report's time, and knows nothing of a baseline."""
-    monkeypatch.setattr("umd_bench.reporting.report.figures.figure", lambda summary: None)
+    monkeypatch.setattr("umd_bench.reporting.report.summary_figure", lambda summary: None)
     monkeypatch.setattr("umd_bench.reporting.report.search_figure", lambda found: None)
 
 
@@ -164,7 +164,7 @@ def test_arms_that_share_their_runs_are_not_compared() -> None:
 
 
 def test_differences_that_never_vary_are_certain() -> None:
-    one = compared([0.5, 0.5, 0.5], [0, 1, 2], "up")
+    one = difference_of([0.5, 0.5, 0.5], [0, 1, 2], "up")
     assert (one.p, one.verdict) == (0.0, "better")
 
 
@@ -178,7 +178,7 @@ def test_the_notes_count_what_chance_marks_and_name_what_a_correction_leaves() -
     sure = {seed: 2.0 + 1e-4 * seed for seed in base}
     unsure = {0: 1.5, 1: 1.6, 2: 1.2, 3: 1.2}  # p = 0.03
     found = made_up({"a": base, "b": sure, "c": unsure, "d": {0: 0.5, 1: 1.5, 2: 0.7, 3: 1.4}})
-    assert difference_tables.cells(found).iloc[:, -1].str[-1].tolist()[:2] == ["○", "○"]
+    assert difference_table.cells(found).iloc[:, -1].str[-1].tolist()[:2] == ["○", "○"]
     assert "about 0.15 of these 3 comparisons would be marked by chance" in found.notes[2]
     assert "2 are. Holm's correction" in found.notes[2]
     assert "leaves 1 of them (method=b in fd_x) at 5%" in found.notes[2]
@@ -202,7 +202,7 @@ def test_the_notes_count_what_chance_marks_and_name_what_a_correction_leaves() -
     ],
 )
 def test_a_difference_has_the_digits_of_its_interval(mean: float, half: float, percent: bool, text: str) -> None:
-    assert difference(mean, half, percent=percent) == text
+    assert format_difference(mean, half, percent=percent) == text
 
 
 @pytest.fixture(scope="module")
@@ -259,14 +259,14 @@ def test_the_first_table_knows_nothing_of_a_baseline_and_a_report_without_one_le
 
 
 def test_arms_are_told_apart_by_all_their_axes_and_stages_that_they_share_are_the_same(root: Path) -> None:
-    found = differences(
+    found = compare_with_baseline(
         summarize(root, "sampler", against={"sampler": "heun", "steps": 10}, metrics=["generate.fd_digits_cnn"])
     )
     assert found is not None
     assert (found.baseline, len(found.rows)) == ("sampler=heun,steps=10", 11)
-    probed = differences(summarize(root, "sampler", metrics=["pretrain.loss"]))
+    probed = compare_with_baseline(summarize(root, "sampler", metrics=["pretrain.loss"]))
     assert probed is not None
-    assert set(difference_tables.cells(probed).iloc[:, -1]) == {"same"}
+    assert set(difference_table.cells(probed).iloc[:, -1]) == {"same"}
 
 
 def test_an_axis_value_that_is_no_number_finds_its_arm(tmp_path: Path) -> None:
@@ -277,9 +277,9 @@ def test_an_axis_value_that_is_no_number_finds_its_arm(tmp_path: Path) -> None:
 
 def test_numbers_that_cannot_be_compared_are_no_difference(tmp_path: Path) -> None:
     build_sweep(tmp_path, axes={"stages.generate.n": [100, 500]})
-    found = differences(summarize(tmp_path, "mask_ratio", metrics=["generate.fd_digits_cnn"], against={"n": 100}))
+    found = compare_with_baseline(summarize(tmp_path, "mask_ratio", metrics=["generate.fd_digits_cnn"], against={"n": 100}))
     assert found is not None
-    assert difference_tables.cells(found).iloc[0, 1:].tolist() == ["–", "–"]
+    assert difference_table.cells(found).iloc[0, 1:].tolist() == ["–", "–"]
 
 
 @pytest.mark.parametrize("width", [80, 160])
@@ -289,9 +289,9 @@ def test_the_terminal_shows_it_below_the_first_table_and_loses_no_cell(root: Pat
     text = out.getvalue()
     assert "differences.csv" in text.splitlines()[-1]
     lines = text.partition("Differences to mask_ratio=0.375")[2].splitlines()
-    found = differences(summarize(root, "mask_ratio"))
+    found = compare_with_baseline(summarize(root, "mask_ratio"))
     assert found is not None
-    cells = difference_tables.cells(found).iloc[0].tolist()
+    cells = difference_table.cells(found).iloc[0].tolist()
     rows = [line.split() for line in lines if line.startswith(" 0 ")]
     assert [token for row in rows for token in row if token != "0"] == [token for text in cells[1:] for token in text.split()]
     assert max(map(len, lines[:-1])) <= width
@@ -300,7 +300,7 @@ def test_the_terminal_shows_it_below_the_first_table_and_loses_no_cell(root: Pat
 def test_a_search_is_compared_when_it_is_done_and_only_its_best_are_printed(tmp_path: Path) -> None:
     searched(tmp_path)
     summary = summarize(tmp_path, "mask_ratio", against={"mask_ratio": 0.25})
-    found = differences(summary)
+    found = compare_with_baseline(summary)
     assert found is not None
     assert [arm.axes["mask_ratio"] for arm, _ in found.rows] == [0.5, 0.125, 0.75]
     assert "the best of many look better" in found.notes[-1]
@@ -309,14 +309,14 @@ def test_a_search_is_compared_when_it_is_done_and_only_its_best_are_printed(tmp_
     assert "Differences to mask_ratio=0.25" in out.getvalue()
     trials = read_sweep(tmp_path, "mask_ratio").search
     assert trials is not None
-    shown = difference_tables.terminal(found, None, 120, found.summary.columns, trials.suggestions[1].trials)
+    shown = difference_table.terminal(found, None, 120, found.summary.columns, trials.suggestions[1].trials)
     assert shown.row_count == 1
 
 
 def test_a_failed_seed_of_the_baseline_lowers_every_n(tmp_path: Path) -> None:
     trial = "mask_ratio=0.25,seed=1"
     build_sweep(tmp_path, axes=TWO_ARMS, failed={(trial, "probe"): "oom"})
-    found = differences(summarize(tmp_path, "mask_ratio", against={"mask_ratio": 0.25}, metrics=["probe.acc_10shot"]))
+    found = compare_with_baseline(summarize(tmp_path, "mask_ratio", against={"mask_ratio": 0.25}, metrics=["probe.acc_10shot"]))
     assert found is not None
     assert cell(found).partition("(")[2].startswith("n=2)")
 
@@ -327,10 +327,12 @@ def test_a_value_that_is_no_number_is_not_compared(tmp_path: Path, value: str) -
     key = next(trial for trial in record.trials if trial.id == "mask_ratio=0.5,seed=0").stages["generate"]
     result = RunDir(tmp_path, key).path / "result.json"
     result.write_text(re.sub(r'"fd_digits_cnn": [^,]*', f'"fd_digits_cnn": {value}', result.read_text()))
-    found = differences(summarize(tmp_path, "mask_ratio", against={"mask_ratio": 0.25}, metrics=["generate.fd_digits_cnn"]))
+    found = compare_with_baseline(
+        summarize(tmp_path, "mask_ratio", against={"mask_ratio": 0.25}, metrics=["generate.fd_digits_cnn"])
+    )
     assert found is not None
     assert only(found).paired.n == 2
-    assert tables.cells(found.summary).iloc[1, 1].endswith("(n=2)")
+    assert summary_table.cells(found.summary).iloc[1, 1].endswith("(n=2)")
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ from scipy import stats
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.resolve import Trial
-from umd_bench.reporting.frames.long_frame import long_table
-from umd_bench.reporting.frames.naming import header, number, standard
-from umd_bench.reporting.statistics.notes import stated
+from umd_bench.reporting.frames.sweep_frames import long_frame
+from umd_bench.reporting.notation.formatting import format_mean
+from umd_bench.reporting.notation.metrics import header, shown_by_default
+from umd_bench.reporting.statistics.notes import format_facts
 from umd_bench.reporting.statistics.summary import Column, estimate, summarize
 
 FD = Column("generate", "fd_digits_cnn")
@@ -43,7 +44,7 @@ def test_one_seed_has_no_interval() -> None:
 
 def test_an_arm_is_the_mean_of_its_seeds(root: Path) -> None:
     summary = summarize(root, "mask_ratio")
-    frame = long_table(root, "mask_ratio")
+    frame = long_frame(root, "mask_ratio")
     assert [row.axes["mask_ratio"] for row in summary.arms] == [0, 0.125, 0.25, 0.375, 0.5, 0.75]
     for row in summary.arms:
         same = (frame["mask_ratio"] == row.axes["mask_ratio"]) & (frame["stage"] == "probe") & (frame["metric"] == "acc_10shot")
@@ -145,15 +146,15 @@ def test_a_field_that_one_of_two_axes_decides_is_told_by_that_axis_alone() -> No
         columns=["block", "t", "position", "probe_t", "both"],
     )
     names = {"position": "position", "probe_t": "t", "both": "sum"}
-    assert stated(rows, names, ["block", "t"]) == (
+    assert format_facts(rows, names, ["block", "t"]) == (
         "position after block 1 (1) or after block 2 (2); sum 1 (1 0) or 52 (1 51) or 2 (2 0) or 53 (2 51)"
     )
 
 
 def test_a_field_that_differs_between_the_seeds_of_every_arm_names_no_arm() -> None:
     rows = pd.DataFrame([(ratio, commit) for ratio in (0.25, 0.5) for commit in ("aa", "bb")], columns=["ratio", "commit"])
-    assert stated(rows, {"commit": "commit"}, ["ratio"]) == "commit aa or bb"
-    assert stated(rows.iloc[:3], {"commit": "commit"}, ["ratio"]) == "commit aa (0.25, 0.5) or bb (0.25)"
+    assert format_facts(rows, {"commit": "commit"}, ["ratio"]) == "commit aa or bb"
+    assert format_facts(rows.iloc[:3], {"commit": "commit"}, ["ratio"]) == "commit aa (0.25, 0.5) or bb (0.25)"
 
 
 def test_notes_say_which_arm_was_probed_where(tmp_path: Path) -> None:
@@ -184,7 +185,7 @@ def test_a_distance_in_other_features_is_not_called_fid() -> None:
     ],
 )
 def test_digits_are_those_the_number_has(mean: float, half: float | None, percent: bool, text: str) -> None:
-    assert number(mean, half, percent=percent) == text
+    assert format_mean(mean, half, percent=percent) == text
 
 
 def test_a_wide_frame_keeps_full_precision(root: Path) -> None:
@@ -230,8 +231,8 @@ def test_numbers_of_other_resizing_or_reference_never_share_a_column(
 
 def test_the_inception_score_is_shown_where_no_accuracy_is_and_the_rest_where_asked_for() -> None:
     own = ["fd_x", "fd_x_sd", "is_x", "accuracy_x", "kid_x", "memorised_x", "fd_inf_x"]
-    assert standard(own) == ["fd_x", "accuracy_x", "kid_x", "fd_inf_x"]
-    assert standard(["fid", "fid_inf", "sfid", "is", "precision", "recall", "kid", "memorised"]) == [
+    assert shown_by_default(own) == ["fd_x", "accuracy_x", "kid_x", "fd_inf_x"]
+    assert shown_by_default(["fid", "fid_inf", "sfid", "is", "precision", "recall", "kid", "memorised"]) == [
         *("fid", "fid_inf", "sfid", "is", "precision", "recall", "kid"),
     ]
     assert header("generate", "memorised_x") == "memorised_x % ↓"

@@ -1,4 +1,4 @@
-"""Tables and figures as Markdown, CSV, LaTeX, HTML and PNG.
+"""Summaries as tables and figures: Markdown, CSV, LaTeX, HTML, the terminal, PNG and PDF.
 
-In: summaries. Out: text and images.
+In: summaries. Out: text and image bytes; :mod:`umd_bench.reporting.report` writes them into files.
 """

@@ -1,14 +1,16 @@
-"""A search's figure: the Pareto front of its first two objectives, and the first one against each hyperparameter.
+"""A search's figure: the Pareto front of its first two objectives, and the first objective against each hyperparameter.
 
-With one objective, its score against the suggestion's number takes the front's place. Points on the front are filled and carry
-their numbers; the others are faint. Pruned suggestions have no score: they stand on the lower edge, and the legend says where
-in their training they ended. The same results give the same bytes.
+A search with one objective shows its score against the suggestion's number instead of a front. Points on the front are filled
+and numbered; the others are faint. Pruned suggestions have no score: they are marked on the lower edge, and the legend says at
+which share of the training they were pruned.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -16,46 +18,47 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from umd_bench.config.sweep.pruning import percent
-from umd_bench.reporting.frames.naming import ARROWS, axis_value, family, is_percent, title
-from umd_bench.reporting.pages.figures import GREY, MARKERS, PALETTE, STYLE
-from umd_bench.reporting.statistics.searches import Ranked, SearchSummary, finite
+from umd_bench.reporting.notation.formatting import format_value
+from umd_bench.reporting.notation.metrics import header, is_percent
+from umd_bench.reporting.pages.figure_style import GREY, MARKERS, PALETTE, STYLE
+from umd_bench.reporting.statistics.search_summary import Ranked, SearchSummary
 from umd_bench.store import SuggestionRecord
 
-MOST_PANELS = 3  # of hyperparameters
-MOST_ARMS = len(PALETTE)
+MAX_PANELS = 3  # of hyperparameters
+MAX_COLOURS = len(PALETTE)
 PRUNED_MARKERS = ("x", "+", "1", "2", "3", "4")  # by rung
 
 
-def search_figure(found: SearchSummary) -> Figure | None:
-    """The figure, 3 inches wide a panel; None where nothing has a score yet."""
-    if not found.ranked:
+def search_figure(search: SearchSummary) -> Figure | None:
+    """The figure, 3.1 inches wide per panel; None if no suggestion has a score yet."""
+    if not search.ranked:
         return None
-    space = list(found.search.config.space)[:MOST_PANELS]
+    space = list(search.record.config.space)[:MAX_PANELS]
     with mpl.rc_context({**STYLE, "axes.grid.axis": "both"}):
         drawn = Figure(figsize=(3.1 * (1 + len(space)), 3.0), layout="constrained")
         FigureCanvasAgg(drawn)
         panels = drawn.subplots(1, 1 + len(space), squeeze=False)[0]
-        arms = _arms(found)
-        if len(found.objectives) > 1:
-            _front_panel(panels[0], found, arms)
+        arms = _arms(search)
+        if len(search.objectives) > 1:
+            _front_panel(panels[0], search, arms)
         else:
-            _history_panel(panels[0], found, arms)
+            _history_panel(panels[0], search, arms)
         for axes, path in zip(panels[1:], space, strict=True):
-            _dimension_panel(axes, found, arms, path)
-        if len(found.objectives) == 1:
-            _pruned(panels[0], found, lambda suggestion: suggestion.number)
+            _dimension_panel(axes, search, arms, path)
+        if len(search.objectives) == 1:
+            _pruned(panels[0], search, lambda suggestion: suggestion.number)
         for axes, path in zip(panels[1:], space, strict=True):
-            _pruned(axes, found, functools.partial(_place, found, path))
+            _pruned(axes, search, functools.partial(_place, search, path))
         if len(arms) > 1:
             panels[0].legend(loc="best")
         _legend_of_pruned(panels[-1])
     return drawn
 
 
-def _pruned(axes: Axes, found: SearchSummary, x: Callable[[SuggestionRecord], float | None]) -> None:
-    """A cross on the lower edge for each suggestion that was pruned, another one for each rung."""
+def _pruned(axes: Axes, search: SearchSummary, x: Callable[[SuggestionRecord], float | None]) -> None:
+    """A mark on the lower edge for each pruned suggestion, of another shape for each rung."""
     by_rung: dict[float, list[float]] = {}
-    for suggestion in found.search.suggestions:
+    for suggestion in search.record.suggestions:
         share = suggestion.pruned_at if suggestion.repeats is None else None
         place = x(suggestion) if share is not None else None
         if share is not None and place is not None:
@@ -81,63 +84,63 @@ def _legend_of_pruned(axes: Axes) -> None:
         axes.legend([handle for handle, _ in named], [label for _, label in named], loc="best")
 
 
-def _place(found: SearchSummary, path: str, suggestion: SuggestionRecord) -> float | None:
-    """Where a suggestion stands on a hyperparameter's axis; None where its value has no place there."""
+def _place(search: SearchSummary, path: str, suggestion: SuggestionRecord) -> float | None:
+    """A suggestion's position on a hyperparameter's axis; None if its value is not a finite number."""
     value = suggestion.values[path]
-    choices = [axis_value(choice) for choice in found.search.config.space[path].choices or ()]
+    choices = [format_value(choice) for choice in search.record.config.space[path].choices or ()]
     if choices:
-        return float(choices.index(axis_value(value)))
-    return float(value) if finite([value]) else None
+        return float(choices.index(format_value(value)))
+    return float(value) if _are_finite([value]) else None
 
 
-def _arms(found: SearchSummary) -> dict[str, list[Ranked]]:
-    """Rows by arm; beyond as many as can be told apart they are drawn alike."""
+def _arms(search: SearchSummary) -> dict[str, list[Ranked]]:
+    """Rows by arm, as text of its axis values; colours repeat after the last one of the palette."""
     arms: dict[str, list[Ranked]] = {}
-    for row in found.ranked:
-        arms.setdefault(", ".join(map(axis_value, row.suggestion.arm.values())), []).append(row)
+    for row in search.ranked:
+        arms.setdefault(", ".join(map(format_value, row.suggestion.arm.values())), []).append(row)
     return arms
 
 
-def _front_panel(axes: Axes, found: SearchSummary, arms: dict[str, list[Ranked]]) -> None:
-    y, x = found.objectives[:2]
+def _front_panel(axes: Axes, search: SearchSummary, arms: dict[str, list[Ranked]]) -> None:
+    y, x = search.objectives[:2]
     for place, (arm, rows) in enumerate(arms.items()):
         _points(axes, rows, [_value(row, x) for row in rows], [_value(row, y) for row in rows], place, arm)
         front = sorted((_value(row, x), _value(row, y)) for row in rows if row.front)
-        colour = PALETTE[place % MOST_ARMS]
+        colour = PALETTE[place % MAX_COLOURS]
         axes.plot([p[0] for p in front], [p[1] for p in front], color=colour, linewidth=0.9, alpha=0.6, zorder=2)
     axes.set_title("Pareto front")
     axes.set_xlabel(_label(x))
     axes.set_ylabel(_label(y))
 
 
-def _history_panel(axes: Axes, found: SearchSummary, arms: dict[str, list[Ranked]]) -> None:
-    objective = found.objectives[0]
-    better = max if found.search.config.objectives[objective] == "maximise" else min
+def _history_panel(axes: Axes, search: SearchSummary, arms: dict[str, list[Ranked]]) -> None:
+    objective = search.objectives[0]
+    better = max if search.record.config.objectives[objective] == "maximise" else min
     for place, (arm, rows) in enumerate(arms.items()):
         rows = sorted(rows, key=lambda row: row.suggestion.number)
         numbers, values = [row.suggestion.number for row in rows], [_value(row, objective) for row in rows]
         _points(axes, rows, numbers, values, place, arm)
         best = [better(values[: i + 1]) for i in range(len(values))]
-        axes.step(numbers, best, where="post", color=PALETTE[place % MOST_ARMS], linewidth=0.9, alpha=0.6, zorder=2)
+        axes.step(numbers, best, where="post", color=PALETTE[place % MAX_COLOURS], linewidth=0.9, alpha=0.6, zorder=2)
     axes.set_title("Best so far")
     axes.set_xlabel("suggestion")
     axes.set_ylabel(_label(objective))
 
 
-def _dimension_panel(axes: Axes, found: SearchSummary, arms: dict[str, list[Ranked]], path: str) -> None:
-    """The first objective against one hyperparameter; choices stand side by side in their order."""
-    objective, dimension = found.objectives[0], found.search.config.space[path]
-    choices = [axis_value(choice) for choice in dimension.choices or ()]
+def _dimension_panel(axes: Axes, search: SearchSummary, arms: dict[str, list[Ranked]], path: str) -> None:
+    """The first objective against one hyperparameter; choices are spaced evenly in their order."""
+    objective, dimension = search.objectives[0], search.record.config.space[path]
+    choices = [format_value(choice) for choice in dimension.choices or ()]
     for place, (arm, rows) in enumerate(arms.items()):
         values = [row.suggestion.values[path] for row in rows]
-        x = values if not choices and finite(values) else [choices.index(axis_value(value)) for value in values]
+        x = values if not choices and _are_finite(values) else [choices.index(format_value(value)) for value in values]
         _points(axes, rows, x, [_value(row, objective) for row in rows], place, arm, numbered=False)
     if choices:
         axes.set_xticks(range(len(choices)), choices, rotation=20 if sum(map(len, choices)) > 30 else 0)
         axes.set_xlim(-0.5, len(choices) - 0.5)
     elif dimension.log:
         axes.set_xscale("log")
-    axes.set_title(found.columns[path])
+    axes.set_title(search.columns[path])
     axes.set_ylabel(_label(objective))
 
 
@@ -151,7 +154,7 @@ def _points(
     *,
     numbered: bool = True,
 ) -> None:
-    colour, marker = PALETTE[place % MOST_ARMS], MARKERS[place % len(MARKERS)]
+    colour, marker = PALETTE[place % MAX_COLOURS], MARKERS[place % len(MARKERS)]
     for front in (False, True):
         chosen = [i for i, row in enumerate(rows) if row.front is front]
         axes.scatter(
@@ -183,5 +186,9 @@ def _value(row: Ranked, objective: str) -> float:
 
 def _label(objective: str) -> str:
     stage, _, metric = objective.partition(".")
-    found = family(metric)
-    return f"{title(stage, metric)} {ARROWS[found.better if found else '']}".strip()
+    return header(stage, metric)
+
+
+def _are_finite(values: Sequence[Any]) -> bool:
+    """Whether all values are finite numbers, which have a position on an axis."""
+    return all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)

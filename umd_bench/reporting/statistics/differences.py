@@ -1,8 +1,8 @@
-"""What each arm differs from the baseline arm by: means of differences taken seed by seed, with their intervals.
+"""By how much each arm differs from the baseline arm: means of differences taken seed by seed, with their intervals.
 
-Arms of one seed share images, masks, noise and, where shapes agree, initial weights. What they share falls out of a
-difference within the seed, so that its interval is narrower than those of the two means beside each other; and it is right
-also where nothing is shared.
+Arms of one seed share images, masks, noise and, if their shapes agree, initial weights. Shared noise cancels in a difference
+within the seed, so its interval is narrower than the intervals of the two means suggest; and it is valid even if nothing is
+shared.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ import pandas as pd
 from scipy import stats
 
 from umd_bench.config.sweep.arms import arm_name
-from umd_bench.reporting.frames.naming import MISSING, better
+from umd_bench.reporting.notation.formatting import MISSING
+from umd_bench.reporting.notation.metrics import direction
 from umd_bench.reporting.statistics.summary import CONFIDENCE, Column, Estimate, Row, Summary, estimate, quantile
 
-MARKS = {"better": "●", "worse": "○", "other": "≠"}  # signs that LaTeX and every terminal have
-LISTED = 6  # comparisons that a note names one by one
+MARKS = {"better": "●", "worse": "○", "other": "≠"}  # LaTeX and every terminal have these signs
+MAX_LISTED = 6  # comparisons that a note names one by one
 
 
 @dataclass(frozen=True)
 class Difference:
-    """An arm less the baseline in one column, in the metric's own unit.
+    """An arm minus the baseline in one column, in the metric's own unit.
 
-    ``paired`` is over the seeds of which both have a value; ``p`` is its two-sided p-value of 0, and ``p_holm`` that
-    corrected for the number of comparisons in the table. ``verdict`` is empty where the interval holds 0, else ``better`` or
-    ``worse`` by the metric's arrow, or ``other`` where it has none. Without an interval (one seed), and where both arms'
-    values are of the ``same`` runs, nothing is compared: both p are None.
+    ``paired`` estimates it over the seeds that both have. ``p`` is the two-sided p-value of a difference of 0, and ``p_holm``
+    corrects it for the number of comparisons in the table. ``verdict`` is empty if the interval includes 0, else ``better`` or
+    ``worse`` by the metric's direction, or ``other`` if it has none. With one seed, or if both arms use the ``same`` runs,
+    there is no test, and both p are None.
     """
 
     paired: Estimate
@@ -40,7 +41,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Differences:
-    """Of each arm of ``summary`` but the ``baseline``, in its order; a column without a seed that both have is left out."""
+    """The differences of each arm of ``summary`` except ``baseline``; a column without a common seed is left out."""
 
     baseline: str
     summary: Summary
@@ -48,18 +49,18 @@ class Differences:
     notes: tuple[str, ...]
 
     def frame(self) -> pd.DataFrame:
-        """Full precision, one row per arm and column: axes, what was compared with what, ``mean``, ``half95``, ``n``, ...
+        """Full precision, one row per arm and column: the axes, baseline, stage, metric, ``mean``, ``half95``, ``n``, ...
 
-        ``excludes_0``, ``verdict`` and both p are empty where nothing was compared.
+        ``excludes_0``, ``verdict`` and both p are empty if there was no test.
         """
         dtypes = {"mean": "Float64", "half95": "Float64", "n": "Int64", "excludes_0": "boolean"}
         dtypes |= {"verdict": "string", "p": "Float64", "p_holm": "Float64", "same_runs": "boolean"}
         rows = []
-        for arm, found in self.rows:
+        for arm, by_column in self.rows:
             for column in self.summary.columns:
                 row = {**arm.axes, "baseline": self.baseline}
                 row |= {"stage": column.stage, "metric": column.metric, "variant": column.variant, "n": 0}
-                one = found.get(column)
+                one = by_column.get(column)
                 if one is not None:
                     row |= {"mean": one.paired.mean, "half95": one.paired.half, "n": one.paired.n, "same_runs": one.same}
                 if one is not None and one.p is not None:
@@ -69,8 +70,8 @@ class Differences:
         return pd.DataFrame(rows, columns=names, dtype=object).astype(dtypes)
 
 
-def differences(summary: Summary) -> Differences | None:
-    """Every other arm less the summary's baseline; None where it has none."""
+def compare_with_baseline(summary: Summary) -> Differences | None:
+    """Every other arm minus the summary's baseline arm; None if it has none."""
     baseline = summary.baseline
     if baseline is None:
         return None
@@ -80,25 +81,27 @@ def differences(summary: Summary) -> Differences | None:
     for arm in summary.arms:
         if arm is baseline:
             continue
-        found = {}
+        by_column = {}
         for column in summary.columns:
             ours, theirs = _by_seed(arm, column), _by_seed(baseline, column)
             seeds = [seed for seed in ours if seed in theirs]
             if seeds:
                 keys = [{runs[trial][0]: runs[trial][1].get(column.stage) for trial in row.trials} for row in (arm, baseline)]
                 same = all(keys[0][seed] == keys[1][seed] for seed in seeds)
-                found[column] = compared([ours[s] - theirs[s] for s in seeds], seeds, better(column.metric), same=same)
-        rows.append((arm, found))
+                by_column[column] = difference_of(
+                    [ours[s] - theirs[s] for s in seeds], seeds, direction(column.metric), same=same
+                )
+        rows.append((arm, by_column))
     tested = [(place, column, one.p) for place, (_, row) in enumerate(rows) for column, one in row.items() if one.p is not None]
     for (place, column, _), p in zip(tested, holm([p for *_, p in tested]), strict=True):
         rows[place][1][column] = replace(rows[place][1][column], p_holm=p)
     name = names[baseline.trials[0]]
     labels = [names[arm.trials[0]] for arm, _ in rows]
-    return Differences(name, summary, tuple(rows), tuple(_notes(name, summary, labels, [found for _, found in rows])))
+    return Differences(name, summary, tuple(rows), tuple(_notes(name, summary, labels, [by_column for _, by_column in rows])))
 
 
-def compared(values: Sequence[float], seeds: Sequence[int], better: str, *, same: bool = False) -> Difference:
-    """The difference whose ``values``, seed by seed, are these, at least one; ``better`` is ``up``, ``down`` or empty."""
+def difference_of(values: Sequence[float], seeds: Sequence[int], better: str, *, same: bool = False) -> Difference:
+    """The difference with these ``values``, one per seed of ``seeds``; ``better`` is ``up``, ``down`` or empty."""
     paired = estimate(values, seeds)
     if paired.half is None or same:
         return Difference(paired, same=same)
@@ -112,40 +115,41 @@ def compared(values: Sequence[float], seeds: Sequence[int], better: str, *, same
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """The p-values corrected for their number by Holm's step-down (Scandinavian Journal of Statistics 6, 65-70, 1979).
+    """P-values corrected for their number by Holm's step-down method (Scandinavian Journal of Statistics 6, 65-70, 1979).
 
-    Those at most 0.05 hold together: the chance that any of them is wrong is at most that, however they depend on each other.
+    If every comparison with a corrected value up to 0.05 is called different, the chance that any such call is wrong is at most
+    5%, whether or not the comparisons depend on each other.
     """
-    order = sorted(range(len(p)), key=p.__getitem__)
-    corrected, largest = [0.0] * len(p), 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(p) - rank) * p[place]))
-        corrected[place] = largest
+    if not p:
+        return []
+    from statsmodels.stats.multitest import multipletests  # takes a second to import
+
+    corrected: list[float] = multipletests(p, method="holm")[1].tolist()
     return corrected
 
 
 def _by_seed(row: Row, column: Column) -> dict[int, float]:
-    found = row.estimates.get(column)
-    return {} if found is None else dict(zip(found.seeds, found.values, strict=True))
+    estimate = row.estimates.get(column)
+    return {} if estimate is None else dict(zip(estimate.seeds, estimate.values, strict=True))
 
 
 def _notes(name: str, summary: Summary, labels: Sequence[str], rows: Sequence[Mapping[Column, Difference]]) -> list[str]:
-    found = [(label, column, one) for label, row in zip(labels, rows, strict=True) for column, one in row.items()]
-    same = ", same: both arms share these runs" if any(one.same for *_, one in found) else ""
+    compared = [(label, column, one) for label, row in zip(labels, rows, strict=True) for column, one in row.items()]
+    same = ", same: both arms share these runs" if any(one.same for *_, one in compared) else ""
     notes = [
         f"Each arm less {name}, seed by seed: mean ± half-width of the 95% Student t interval of these differences over the "
         f"training seeds that both have. {MISSING}: fewer than two{same}."
     ]
     signs = [f"{MARKS['better']} better", f"{MARKS['worse']} worse than {name} by the column's arrow"]
-    if any(not better(column.metric) for column in summary.columns):
+    if any(not direction(column.metric) for column in summary.columns):
         signs.append(f"{MARKS['other']} another value where no arrow says which is better")
     notes.append(f"{', '.join(signs)}: the interval leaves out 0.")
-    tested = [(label, column, one) for label, column, one in found if one.p is not None]
+    tested = [(label, column, one) for label, column, one in compared if one.p is not None]
     if tested:
         marked = sum(one.verdict != "" for *_, one in tested)
-        kept = [f"{label} in {column.title}" for label, column, one in tested if (one.p_holm or 0) <= 1 - CONFIDENCE]
-        where = "p_holm in differences.csv" if len(kept) > LISTED else "; ".join(kept)
-        remain = f"{len(kept)} of them ({where})" if kept else "none"
+        remaining = [f"{label} in {column.title}" for label, column, one in tested if (one.p_holm or 0) <= 1 - CONFIDENCE]
+        where = "p_holm in differences.csv" if len(remaining) > MAX_LISTED else "; ".join(remaining)
+        remain = f"{len(remaining)} of them ({where})" if remaining else "none"
         corrected = f" Holm's correction over all of them (Scand. J. Statist. 6, 1979) leaves {remain} at 5%." if marked else ""
         notes.append(
             f"The intervals are not corrected for their number. Were no arm different, about {len(tested) / 20:g} of these "

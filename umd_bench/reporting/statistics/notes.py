@@ -1,4 +1,4 @@
-"""The lines under a table: what its numbers are, and which are missing and why."""
+"""The lines under a table: what its numbers were made from and with, and which numbers are missing and why."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from umd_bench.reporting.frames.naming import axis_value, is_extrapolated
+from umd_bench.reporting.notation.formatting import format_value
+from umd_bench.reporting.notation.metrics import is_extrapolated
 from umd_bench.store import SweepRecord
 
-# Stated per stage, under these names; what a metric's reader asks first (which sampler, which guidance, which t).
-_STATED = {
+# Fact -> its name in the note of a stage, in this order.
+_FACT_NAMES = {
     "probe_position": "position",
     "probe_t": "t",
     "draws": "draws of the shots",
@@ -39,8 +40,8 @@ _STATED = {
     "reference_n": "reference n",
     "nimg": "images seen",
 }
-_OF_EXTRACTOR = ("extractor_hash", "resize", "reference_hash", "reference_n")
-_MADE_WITH = {
+_EXTRACTOR_FACTS = ("extractor_hash", "resize", "reference_hash", "reference_n")
+_ORIGIN_NAMES = {
     "data": "data",
     "data_digest": "data digest",
     "umd_bench": "umd_bench",
@@ -51,23 +52,23 @@ _MADE_WITH = {
 
 
 def sweep_notes(frame: pd.DataFrame, sweep: SweepRecord, stages: Sequence[str], axes: Sequence[str]) -> list[str]:
-    """Notes for a table of ``stages`` of the long frame ``frame``; the columns ``axes`` tell its arms apart."""
+    """Notes for a table of ``stages`` of the long frame ``frame``, whose arms differ in the columns ``axes``."""
     seeds = ", ".join(map(str, sweep.seeds))
     notes = [f"Mean ± half-width of the 95% Student t interval over training seeds {seeds}."]
     done = frame[frame["state"] == "done"]
-    data = {"data": _MADE_WITH["data"], "data_digest": _MADE_WITH["data_digest"]}
+    data = {"data": _ORIGIN_NAMES["data"], "data_digest": _ORIGIN_NAMES["data_digest"]}
     if done["data"].nunique() < 2:
-        data = {}  # one for all, said once below
+        data = {}  # all stages read one data set, which the last note names
     for stage in stages:
         rows = done[done["stage"] == stage]
-        further = _further(rows)
-        facts = stated(rows[~further], _STATED | data, axes)
+        further = _with_further_extractor(rows)
+        facts = format_facts(rows[~further], _FACT_NAMES | data, axes)
         if facts:
             notes.append(f"{stage}: {facts}.")
-        for extractor, of_it in rows[further].groupby("extractor", sort=False):
-            facts = stated(of_it, {name: _STATED[name] for name in _OF_EXTRACTOR}, axes)
+        for extractor, scored in rows[further].groupby("extractor", sort=False):
+            facts = format_facts(scored, {name: _FACT_NAMES[name] for name in _EXTRACTOR_FACTS}, axes)
             notes.append(f"{stage}, the same samples with {extractor}: {facts}.")
-    made_with = stated(done, {name: text for name, text in _MADE_WITH.items() if name not in data}, axes)
+    made_with = format_facts(done, {name: text for name, text in _ORIGIN_NAMES.items() if name not in data}, axes)
     if made_with:
         notes.append(f"Tier {sweep.tier}; {made_with}.")
     inexact = done.loc[~done["exact"].fillna(True), "trial"].unique().tolist()
@@ -77,7 +78,7 @@ def sweep_notes(frame: pd.DataFrame, sweep: SweepRecord, stages: Sequence[str], 
 
 
 def score_notes(frame: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
-    """What a reader of the columns ``metrics`` has to know, and the memorisation alarm, which sounds in any table."""
+    """Explanations of the columns ``metrics``, and memorisation alarms, whichever columns the table shows."""
     notes = []
     if any(map(is_extrapolated, metrics)):
         notes.append(
@@ -90,28 +91,28 @@ def score_notes(frame: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
 
 
 def alarm_notes(frame: pd.DataFrame) -> list[str]:
-    """A line for each stage and extractor of which trials have more samples near to training images than chance gives."""
+    """A line for each stage and metric in which trials have more samples close to a training image than chance explains."""
     if "fact.alarm_above" not in frame:
         return []
     rows = frame[frame["metric"].str.fullmatch("memorised(_.+)?", na=False) & ~frame["metric"].str.endswith("_sd", na=False)]
     loud = rows[rows["value"] > rows["fact.alarm_above"].astype("Float64")]
     return [
         f"Memorisation alarm: {stage}, {metric}: more samples lie near to a training image than held-out images do, "
-        f"{'; '.join(f'{value:.1%} of {trial}' for trial, value in zip(found['trial'], found['value'], strict=True))} "
-        f"({float(found['fact.expected'].iloc[0]):.0%} expected); look at neighbours.png of these runs."
-        for (stage, metric), found in loud.groupby(["stage", "metric"], sort=False)
+        f"{'; '.join(f'{value:.1%} of {trial}' for trial, value in zip(alarms['trial'], alarms['value'], strict=True))} "
+        f"({float(alarms['fact.expected'].iloc[0]):.0%} expected); look at neighbours.png of these runs."
+        for (stage, metric), alarms in loud.groupby(["stage", "metric"], sort=False)
     ]
 
 
-def _further(rows: pd.DataFrame) -> pd.Series[bool]:
-    """Which rows are of an extractor that the same samples were scored with besides the stage's own."""
+def _with_further_extractor(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Which rows were scored with a further extractor: the same samples, but not the stage's own extractor."""
     if "fact.further_extractor" not in rows:
         return pd.Series(False, index=rows.index)
     return rows["fact.further_extractor"].eq("true").fillna(False).astype(bool)
 
 
 def missing_notes(frame: pd.DataFrame) -> list[str]:
-    """One line per state without a result and the trials that lack stages so: what a failure stopped is said together."""
+    """The stages without a result, one line per state and list of trials: a failure and its consequences share one."""
     missing = frame[~frame["state"].isin(["done", "pruned"])]
     lacking: dict[tuple[str, str], list[str]] = {}
     for (stage, state), rows in missing.groupby(["stage", "state"], sort=False):
@@ -119,26 +120,26 @@ def missing_notes(frame: pd.DataFrame) -> list[str]:
     return [f"Missing: {', '.join(stages)} of {trials} ({state})." for (state, trials), stages in lacking.items()]
 
 
-def stated(rows: pd.DataFrame, names: dict[str, str], axes: Sequence[str]) -> str:
-    """``n 500; t 0 (umd, mae) or 51 (dit)``: each field that has a value, and whose each is where arms differ.
+def format_facts(rows: pd.DataFrame, names: dict[str, str], axes: Sequence[str]) -> str:
+    """``n 500; t 0 (umd, mae) or 51 (dit)``: each column in ``names`` that has a value, with its arms if these differ.
 
-    Arms are named by the one axis that decides the field, where there is one, else by all of them; where it differs within
-    every arm, as a commit may between seeds, none is named.
+    Arms are named by the one axis that decides the value, if there is one, else by all axes. If the value differs within every
+    arm, as a commit may between seeds, no arm is named.
     """
-    facts = rows[list(dict.fromkeys([*axes, *names]))].drop_duplicates()  # a trial's rows repeat its facts once a metric
-    arm_values = {axis: [axis_value(value) for value in facts[axis].tolist()] for axis in axes}
+    facts = rows[list(dict.fromkeys([*axes, *names]))].drop_duplicates()  # a trial's rows repeat its facts for every metric
+    arm_values = {axis: [format_value(value) for value in facts[axis].tolist()] for axis in axes}
     parts = []
     for column, name in names.items():
         known = np.flatnonzero(facts[column].notna())
         values = [_short(value) for value in facts[column].iloc[known].tolist()]
         by_axis = {axis: [arm_values[axis][i] for i in known] for axis in axes}
         if values and values in by_axis.values():
-            continue  # the axis itself: the table's own column says it
+            continue  # it is an axis, which has a column in the table
         deciding = next(([axis] for axis in axes if _decides(by_axis[axis], values)), list(axes))
         arms: dict[str, list[str]] = {}
         for i, value in enumerate(values):
             arms.setdefault(value, []).append(" ".join(by_axis[axis][i] for axis in deciding))
-        if arms and len({frozenset(keys) for keys in arms.values()}) == 1:  # one value, or every arm has each: by its seeds
+        if arms and len({frozenset(keys) for keys in arms.values()}) == 1:  # one value, or every arm has all of them
             parts.append(f"{name} {' or '.join(arms)}")
         elif arms:
             parts.append(
@@ -153,5 +154,5 @@ def _decides(axis: Sequence[str], values: Sequence[str]) -> bool:
 
 
 def _short(value: Any) -> str:
-    text = axis_value(value)
+    text = format_value(value)
     return text[:12] if len(text) >= 40 and text.isalnum() else text  # a hash

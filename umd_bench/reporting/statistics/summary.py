@@ -1,7 +1,7 @@
-"""From the long frame to the table a person reads: one row per arm, one column per (stage, metric), intervals over seeds.
+"""From the long frame to one row per arm and one column per (stage, metric), with intervals over seeds.
 
-An interval is Student's t at 95% over training seeds; one seed gives none. Numbers that are not comparable (another n,
-extractor or reference set) never share a column: the column is split and says by what.
+An interval is Student's t at 95% over training seeds; one seed has none. Numbers that are not comparable (another n, extractor
+or reference set) never share a column: the column is split into variants, and each header says what sets it apart.
 """
 
 from __future__ import annotations
@@ -21,21 +21,30 @@ from scipy import stats
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.arms import arm_name, arm_places
-from umd_bench.reporting.frames.long_frame import REFERENCES, axis_columns, read_tables
-from umd_bench.reporting.frames.naming import REPORTED_KINDS, family, header, is_percent, rank, scale, standard, title
+from umd_bench.reporting.frames.sweep_frames import REFERENCES, axis_columns, read_frames
+from umd_bench.reporting.notation.metrics import (
+    REPORTED_KINDS,
+    family,
+    header,
+    is_percent,
+    scale,
+    shown_by_default,
+    sort_key,
+    title,
+)
 from umd_bench.reporting.statistics.notes import score_notes, sweep_notes
 from umd_bench.store import SweepRecord
 
 CONFIDENCE = 0.95
-# Where two numbers of one metric differ in these, their difference says nothing about the arms.
+# If two numbers of one metric differ in any of these, their difference says nothing about the arms.
 COMPARABLE = ("n", "extractor", "extractor_hash", "reference", "reference_n", "data", "data_digest")
-# Likewise, but stated only where they tell apart what the ones above do not: results of earlier versions lack them.
-COMPARABLE_TOO = ("resize", "reference_hash")
+# These too, but they split a column only if the ones above do not already: results of earlier versions lack them.
+COMPARABLE_IF_RECORDED = ("resize", "reference_hash")
 
 
 @dataclass(frozen=True)
 class Column:
-    """One metric of one stage; ``variant`` names what sets it apart from others of that metric (``n=500``)."""
+    """One metric of one stage; ``variant`` (``n=500``) tells apart columns of one metric that are not comparable."""
 
     stage: str
     metric: str
@@ -43,12 +52,12 @@ class Column:
 
     @property
     def header(self) -> str:
-        """For people, with the direction."""
+        """For people, with an arrow towards better values."""
         return header(self.stage, self.metric) + (f" ({self.variant})" if self.variant else "")
 
     @property
     def title(self) -> str:
-        """For people, without the direction."""
+        """For people, without the arrow."""
         return title(self.stage, self.metric) + (f" ({self.variant})" if self.variant else "")
 
     @property
@@ -58,15 +67,15 @@ class Column:
 
     @property
     def scale(self) -> int:
-        """What the values are shown times otherwise."""
+        """The factor that the values are shown with, apart from percent."""
         return scale(self.metric)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean over ``n`` seeds and half the width of its interval (None for one seed), in the metric's own unit.
+    """Mean over ``n`` values and half the width of its interval (None for one value), in the metric's own unit.
 
-    ``seeds`` are the training seeds of the ``values``, where it was made from an arm's.
+    ``seeds`` are the training seeds of the ``values``; empty for a reference.
     """
 
     mean: float
@@ -78,7 +87,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Row:
-    """One arm (``axes``: column -> value; ``trials``: ids) or one reference (``name``), and its estimates."""
+    """The estimates of one arm (``axes``: column -> value; ``trials``: ids) or of one reference (``name``)."""
 
     axes: dict[str, Any]
     estimates: dict[Column, Estimate]
@@ -88,9 +97,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A sweep's result. ``x`` is the axis a figure runs along; ``notes`` say what the numbers are and which are missing;
-    ``long`` is the frame it was made from, ``costs`` what the same stages took; ``baseline`` is the arm that the others are
-    compared with."""
+    """A sweep's arms and references with their estimates.
+
+    ``long`` is the frame they were made from, and ``costs`` the costs of the same stages. ``x`` is a figure's axis. ``notes``
+    say what the numbers are and which are missing. ``baseline`` is the arm that the others are compared with.
+    """
 
     sweep: SweepRecord
     long: pd.DataFrame
@@ -104,7 +115,7 @@ class Summary:
     baseline: Row | None = None
 
     def frame(self) -> pd.DataFrame:
-        """Full precision, one row per arm and reference: ``row``, the axes, and ``<stage>.<metric>.mean|half95|n`` each."""
+        """Full precision, one row per arm and reference: ``row``, the axes, then ``<stage>.<metric>.mean|half95|n``."""
         rows = []
         for row in (*self.arms, *self.references):
             cells: dict[str, Any] = {"row": row.name, **{axis: row.axes.get(axis) for axis in self.axes}}
@@ -126,29 +137,39 @@ def summarize(
 ) -> Summary:
     """Summarize the sweep ``sweep`` recorded below ``root``.
 
-    ``x`` (an axis's path), ``metrics`` (``stage.metric``, ``*`` matches any part) and ``against`` (axis -> value, of the arm to
-    compare with) override what the sweep's own report asks for. Raises :class:`UserError` for an unknown sweep, axis, metric
-    or arm.
+    Override the sweep's own report settings with ``x`` (an axis's path), ``metrics`` (``stage.metric``, where ``*`` matches any
+    part) and ``against`` (axis -> value of the arm to compare with). Raises :class:`UserError` for an unknown sweep, axis,
+    metric or arm.
     """
-    record, long, costs = read_tables(root, sweep)
+    record, long, costs = read_frames(root, sweep)
     axes = axis_columns(list(record.axes)) or {"method": "method"}
     chosen = x or record.report.x or next(iter(axes))
     if chosen not in axes:
         raise UserError(f"sweep {sweep}: x = {chosen!r} is not an axis: expected one of {', '.join(axes)}")
     frame = long.assign(variant=_variants(long))
     rungs = set() if record.search is None else record.search.config.rung_stages.keys()
-    columns = _columns(frame, metrics or record.report.metrics, sweep, unasked=rungs)
+    columns = _columns(frame, metrics or record.report.metrics, sweep, hidden=rungs)
     arms = tuple(_arms(frame, tuple(axes.values()), columns))
     references, clashes = _references(frame, columns)
     notes = sweep_notes(frame, record, list(dict.fromkeys(column.stage for column in columns)), list(axes.values()))
     notes += score_notes(frame, [column.metric for column in columns])
     baseline = _baseline(record, arms, record.report.baseline if against is None else against)
-    shown = (tuple(axes.values()), axes[chosen], columns)
-    return Summary(record, long, costs, *shown, arms, references, (*notes, *clashes), baseline)
+    return Summary(
+        sweep=record,
+        long=long,
+        costs=costs,
+        axes=tuple(axes.values()),
+        x=axes[chosen],
+        columns=columns,
+        arms=arms,
+        references=references,
+        notes=(*notes, *clashes),
+        baseline=baseline,
+    )
 
 
 def estimate(values: Sequence[float], seeds: Sequence[int] = ()) -> Estimate:
-    """Mean and the half-width ``t_{n-1} s / sqrt(n)`` of the 95% interval; values, of ``seeds``, must not be empty."""
+    """Mean and half-width ``t_{n-1} s / sqrt(n)`` of the 95% interval of at least one value."""
     n = len(values)
     half = None
     if n > 1:
@@ -158,55 +179,55 @@ def estimate(values: Sequence[float], seeds: Sequence[int] = ()) -> Estimate:
 
 @cache
 def quantile(n: int) -> float:
-    """How many standard errors the 95% interval of a mean over ``n`` values, two or more, reaches to each side."""
+    """Half the width of the 95% interval of a mean over ``n`` >= 2 values, in standard errors."""
     return float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1))
 
 
 def _variants(frame: pd.DataFrame) -> list[str]:
-    """For each row, the comparability fields in which its (stage, metric) is not the same everywhere, or nothing."""
+    """For each row its variant: the comparability fields in which rows of its (stage, metric) differ, or nothing."""
     variants = [""] * len(frame)
     for _, rows in frame[frame["value"].notna()].groupby(["stage", "metric"], sort=False):
         varying = [name for name in COMPARABLE if rows[name].nunique(dropna=False) > 1]
-        for name in COMPARABLE_TOO:
+        for name in COMPARABLE_IF_RECORDED:
             alike = rows.groupby(varying, dropna=False)[name].nunique() if varying else rows[name].nunique()
             if np.max(alike) > 1:
                 varying.append(name)
         if not varying:
             continue
-        told = rows[varying].itertuples(index=False, name=None)
-        for place, values in zip(frame.index.get_indexer(rows.index), told, strict=True):
+        fields = rows[varying].itertuples(index=False, name=None)
+        for place, values in zip(frame.index.get_indexer(rows.index), fields, strict=True):
             variants[place] = ", ".join(f"{name}={str(value)[:12]}" for name, value in zip(varying, values, strict=True))
     return variants
 
 
-def _columns(frame: pd.DataFrame, patterns: Sequence[str], sweep: str, *, unasked: Collection[str]) -> tuple[Column, ...]:
-    """The columns to show: those asked for in their order, or the standard ones by stage and family.
+def _columns(frame: pd.DataFrame, patterns: Sequence[str], sweep: str, *, hidden: Collection[str]) -> tuple[Column, ...]:
+    """The columns that match ``patterns``, in their order; without patterns the default ones, by stage and family.
 
-    Stages ``unasked``, the rungs of a search, are shown where one of them is asked for by its name.
+    ``hidden`` stages, the rungs of a search, are shown only by a pattern that names one without ``*``.
     """
     measured = frame[frame["value"].notna()]
-    there = [Column(*key) for key in measured[["stage", "metric", "variant"]].drop_duplicates().itertuples(index=False)]
+    known = [Column(*key) for key in measured[["stage", "metric", "variant"]].drop_duplicates().itertuples(index=False)]
     stages = list(dict.fromkeys(frame["stage"]))
-    there.sort(key=lambda c: (stages.index(c.stage), rank(c.metric)))
+    known.sort(key=lambda c: (stages.index(c.stage), sort_key(c.metric)))
     if not patterns:
         kinds = dict(zip(measured["stage"], measured["kind"], strict=True))
-        shown = {stage: standard([c.metric for c in there if c.stage == stage]) for stage in stages}
-        told = [c for c in there if c.stage not in unasked and kinds[c.stage] in REPORTED_KINDS]
-        return tuple(c for c in told if c.metric in shown[c.stage])
+        shown = {stage: shown_by_default([c.metric for c in known if c.stage == stage]) for stage in stages}
+        reported = [c for c in known if c.stage not in hidden and kinds[c.stage] in REPORTED_KINDS]
+        return tuple(c for c in reported if c.metric in shown[c.stage])
     chosen: dict[Column, None] = {}
     for pattern in patterns:
-        found = [c for c in there if fnmatch.fnmatchcase(f"{c.stage}.{c.metric}", pattern) and not _is_reference(c.metric)]
-        if "*" in pattern:  # may match nothing, and never the spreads beside the scores
-            found = [c for c in found if family(c.metric) is not None and c.stage not in unasked]
-        elif not found and not _is_pending(frame, pattern.partition(".")[0]):
-            names = ", ".join(dict.fromkeys(f"{c.stage}.{c.metric}" for c in there)) or "none yet"
+        matching = [c for c in known if fnmatch.fnmatchcase(f"{c.stage}.{c.metric}", pattern) and not _is_reference(c.metric)]
+        if "*" in pattern:  # may match nothing, and matches scores only, not their spreads
+            matching = [c for c in matching if family(c.metric) is not None and c.stage not in hidden]
+        elif not matching and not _is_pending(frame, pattern.partition(".")[0]):
+            names = ", ".join(dict.fromkeys(f"{c.stage}.{c.metric}" for c in known)) or "none yet"
             raise UserError(f"sweep {sweep}: metric {pattern!r} is not there; metrics with a value: {names}")
-        chosen |= dict.fromkeys(found)
+        chosen |= dict.fromkeys(matching)
     return tuple(chosen)
 
 
 def _is_pending(frame: pd.DataFrame, stage: str) -> bool:
-    """Whether the sweep has such a stage but no value of it yet: its metrics may be asked for all the same."""
+    """Whether the sweep has such a stage but no value of it yet, so that its metrics are not known."""
     rows = frame[frame["stage"] == stage]
     return len(rows) > 0 and bool(rows["value"].isna().all())
 
@@ -233,13 +254,13 @@ def _baseline(record: SweepRecord, arms: Sequence[Row], given: Mapping[str, Any]
         raise UserError(f"sweep {record.name}: the arm to compare with: {error}") from None
     values = {path: record.axes[path][place] for path, place in places.items()}
     trial = next((trial.id for trial in record.trials if trial.axes == values), None)
-    if trial is None:  # of a search, whose values do not all meet
+    if trial is None:  # a search does not try every combination of its values
         raise UserError(f"sweep {record.name}: the arm to compare with: there is no trial {arm_name(values)}")
     return next(arm for arm in arms if trial in arm.trials)
 
 
 def _references(frame: pd.DataFrame, columns: Sequence[Column]) -> tuple[tuple[Row, ...], list[str]]:
-    """One row per kind of reference, and a note for each that the arms do not agree on."""
+    """One row per kind of reference, and a note for each kind on which the arms disagree."""
     rows, clashes = [], []
     for prefix, name in REFERENCES.items():
         estimates = {}
@@ -257,7 +278,7 @@ def _references(frame: pd.DataFrame, columns: Sequence[Column]) -> tuple[tuple[R
 
 
 def _values(frame: pd.DataFrame, column: Column) -> pd.Series[float]:
-    """What there is of the column; a value that is no number is none."""
+    """The finite values of the column."""
     same = (frame["stage"] == column.stage) & (frame["metric"] == column.metric) & (frame["variant"] == column.variant)
     values = frame.loc[same.fillna(False), "value"].astype("float64")
     return values[np.isfinite(values)]

@@ -1,7 +1,6 @@
-"""What the store says about one stage of one trial, with what it inherits from the stages it descends from.
+"""What the store knows about one stage of one trial, with the training images and operations of its whole lineage.
 
-The images seen and the operations spent are sums along the lineage: a probe of a fine-tuned model answers for its
-pre-training too.
+A lineage is a stage with all its ancestors: for a probe of a fine-tuned model it includes the pre-training.
 """
 
 from __future__ import annotations
@@ -17,7 +16,10 @@ from umd_bench.store import RunDir, SweepRecord, TrialRecord
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One stage of one trial. ``spec`` is None where the stage was never begun, ``result`` where it has none."""
+    """One stage of one trial. ``spec`` is None if the stage never began, ``result`` if it has not finished.
+
+    ``nimg`` (images) and ``flops`` are sums over the lineage's training, None if unknown.
+    """
 
     trial: TrialRecord
     name: str
@@ -40,19 +42,19 @@ class StageRecord:
 
     @property
     def kind(self) -> str | None:
-        """``pretrain``, ``finetune``, ``import``, ``probe`` or ``generate``; None for a stage that was never begun."""
+        """``pretrain``, ``finetune``, ``import``, ``probe`` or ``generate``; None for a stage that never began."""
         return None if self.spec is None else self.spec.kind
 
 
 class StageReader:
-    """Reads run directories below ``root``, each once however many trials share it."""
+    """Reads run directories below ``root``, each only once even if trials share it."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._seen: dict[str, tuple[StageSpec | None, dict[str, Any] | None, str | None]] = {}
+        self._cache: dict[str, tuple[StageSpec | None, dict[str, Any] | None, str | None]] = {}
 
     def records(self, sweep: SweepRecord) -> list[StageRecord]:
-        """Every stage of every trial, in the sweep's order; those without a result too."""
+        """Every stage of every trial, in the sweep's order, with or without a result."""
         pruned = sweep.pruned()
         return [
             self._record(trial, name, key, pruned=trial.id in pruned)
@@ -62,20 +64,20 @@ class StageReader:
 
     def _record(self, trial: TrialRecord, name: str, key: str, *, pruned: bool) -> StageRecord:
         spec, result, failure = self._read(key)
-        nimg, flops = self._spent(key, None)
+        nimg, flops = self._lineage_cost(key, None)
         return StageRecord(trial, name, key, spec, result, failure, nimg, flops, pruned)
 
     def _read(self, key: str) -> tuple[StageSpec | None, dict[str, Any] | None, str | None]:
-        if key not in self._seen:
+        if key not in self._cache:
             run = RunDir(self._root, key)
             spec = run.config() if (run.path / "config.yaml").is_file() else None
             result = run.result()
             failure = run.failure() if result is None else None
-            self._seen[key] = spec, result, None if failure is None else failure.state
-        return self._seen[key]
+            self._cache[key] = spec, result, None if failure is None else failure.state
+        return self._cache[key]
 
-    def _spent(self, key: str, until_nimg: int | None) -> tuple[int | None, float | None]:
-        """Images seen and training FLOPs from the lineage's start to ``key``, of which ``until_nimg`` images count."""
+    def _lineage_cost(self, key: str, until_nimg: int | None) -> tuple[int | None, float | None]:
+        """Training images and FLOPs of the lineage of ``key``; of ``key`` itself only the first ``until_nimg`` images count."""
         spec, result, _ = self._read(key)
         if spec is None:
             return None, None
@@ -86,7 +88,7 @@ class StageReader:
             own_flops = None if per_image is None else float(per_image) * own_nimg
         if spec.parent_key is None:
             return own_nimg, own_flops
-        nimg, flops = self._spent(spec.parent_key, spec.parent_nimg)
+        nimg, flops = self._lineage_cost(spec.parent_key, spec.parent_nimg)
         if nimg is None:
             return None, None
         return nimg + own_nimg, None if flops is None or own_flops is None else flops + own_flops

@@ -1,7 +1,7 @@
-"""The tidy frames that every table and figure is made from: one row per (trial, stage, metric), and one per stage's cost.
+"""The two tidy frames of a sweep: one row per (trial, stage, metric), and one row per (trial, stage) with its cost.
 
-The result frame holds nothing that depends on the machine's speed or name (DESIGN: "every number says what it is"), so
-that it is the same to the byte wherever the stages ran alike; seconds, memory and hosts stand in the cost frame.
+The long frame holds nothing that depends on a machine's speed or name, so that equal runs give equal bytes on every machine;
+seconds, memory and hosts are in the cost frame.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from umd_bench.config.gc_pause import uncollected
 from umd_bench.config.sweep.arms import axis_names
 from umd_bench.config.trial.generate_stage import GenerateStage
 from umd_bench.config.trial.probe_stage import ProbeStage
-from umd_bench.reporting.frames.stages import StageReader, StageRecord
+from umd_bench.reporting.frames.stage_records import StageReader, StageRecord
 from umd_bench.store import SweepRecord, read_sweep
 
-# A metric whose name opens so belongs to a reference row: the same measurement on something that was not trained.
+# A metric with such a prefix belongs to a reference row: the same measurement of something untrained.
 REFERENCES = {"pixel_": "raw pixels", "floor_": "real train vs test"}
 
 _IDENTITY = {"sweep": "string", "trial": "string", "method": "string"}
 _STAGE = {"seed": "Int64", "stage": "string", "kind": "string", "state": "string", "metric": "string", "value": "Float64"}
-# What a number needs to be compared with another: taken from the stage as it was asked for, overruled by the facts it wrote.
+# What two numbers must agree in to be compared. Taken from the stage's configuration; facts that the stage recorded win.
 FACTS = {
     "n": "Int64",
     "sampling_seeds": "Int64",
@@ -56,7 +56,7 @@ FACTS = {
     "linear_lr": "Float64",
     "linear_batch": "Int64",
 }
-# What it was made from and with.
+# What a number was made from and with.
 ORIGIN = {
     "key": "string",
     "data": "string",
@@ -85,32 +85,32 @@ _COST = {
 
 
 def axis_columns(paths: Sequence[str]) -> dict[str, str]:
-    """The frame's column of each axis: its last part, or the whole path where that is ambiguous or another column's name."""
+    """Axis path -> the frame's column: the path's last part, or the whole path if that part is ambiguous or taken."""
     taken = set(_IDENTITY) | set(_STAGE) | set(FACTS) | set(ORIGIN) | set(_COST)
     return {path: path if short in taken else short for path, short in axis_names(paths).items()}
 
 
-def long_table(root: Path, sweep: str) -> pd.DataFrame:
+def long_frame(root: Path, sweep: str) -> pd.DataFrame:
     """One row per (trial, stage, metric) of the sweep ``sweep`` recorded below ``root``, in the sweep's order.
 
-    Metrics have the unit their stage gives them (accuracies are fractions in [0, 1]); ``nimg`` (images) and ``flops`` are the
-    training's, summed along the lineage. A stage without a result has one row with an empty metric and its ``state``. Facts
-    without a column of their own follow as ``fact.<name>``. Raises :class:`UserError` for an unknown sweep.
+    Metrics have their stage's unit (accuracies are fractions in [0, 1]). ``nimg`` (images) and ``flops`` are sums over the
+    training of the stage's lineage. A stage without a result has one row with an empty metric and its ``state``. Facts without
+    a column of their own follow as ``fact.<name>``. Raises :class:`UserError` for an unknown sweep.
     """
-    return read_tables(root, sweep)[1]
+    return read_frames(root, sweep)[1]
 
 
-def cost_table(root: Path, sweep: str) -> pd.DataFrame:
-    """What each stage with a result took: seconds, images a second, bytes, device, host, attempts; one row per (trial, stage).
+def cost_frame(root: Path, sweep: str) -> pd.DataFrame:
+    """One row per (trial, stage) with a result: its seconds, images per second, bytes of memory, device, host and attempts.
 
-    A stage that several trials share appears in each, under one ``key``. Raises :class:`UserError` for an unknown sweep.
+    A stage that several trials share has a row in each, with the same ``key``. Raises :class:`UserError` for an unknown sweep.
     """
-    return read_tables(root, sweep)[2]
+    return read_frames(root, sweep)[2]
 
 
 @uncollected()
-def read_tables(root: Path, sweep: str) -> tuple[SweepRecord, pd.DataFrame, pd.DataFrame]:
-    """The sweep's record, :func:`long_table` and :func:`cost_table`, from one look at every run directory."""
+def read_frames(root: Path, sweep: str) -> tuple[SweepRecord, pd.DataFrame, pd.DataFrame]:
+    """The sweep's record, :func:`long_frame` and :func:`cost_frame`; every run directory is read once."""
     record = read_sweep(root, sweep)
     axes = axis_columns(list(record.axes))
     stages = StageReader(root).records(record)
@@ -133,7 +133,7 @@ def _identity(sweep: SweepRecord, columns: dict[str, str], stage: StageRecord) -
 
 
 def _metric_rows(sweep: SweepRecord, axes: dict[str, str], stage: StageRecord) -> Iterable[dict[str, Any]]:
-    row = _identity(sweep, axes, stage) | _asked(stage) | {"kind": stage.kind, "state": stage.state, "key": stage.key}
+    row = _identity(sweep, axes, stage) | _configured(stage) | {"kind": stage.kind, "state": stage.state, "key": stage.key}
     row |= {"nimg": stage.nimg, "flops": stage.flops}
     if stage.result is None:
         yield row
@@ -141,41 +141,41 @@ def _metric_rows(sweep: SweepRecord, axes: dict[str, str], stage: StageRecord) -
     metrics, facts = dict(stage.result["metrics"]), dict(stage.result["facts"])
     metrics |= {name: facts.pop(name) for name in list(facts) if name.startswith(tuple(REFERENCES)) and _is_number(facts[name])}
     by_metric = facts.pop("by_metric", {})
-    row |= _columns_of(facts)
+    row |= _by_column(facts)
     environment, data = stage.result["environment"], stage.result["data"]
     row |= {"data": data["name"], "data_digest": data["digest"], "exact": stage.result["exact"]}
     row |= {name: environment.get(name) for name in ("umd_bench", "torch", "commit", "device")}
     for metric in sorted(metrics):
-        own = _columns_of(by_metric.get(metric.removesuffix("_sd"), {}))
+        own = _by_column(by_metric.get(metric.removesuffix("_sd"), {}))
         yield {**row, **own, "metric": metric, "value": metrics[metric]}
 
 
-def _columns_of(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts under the names of their columns."""
+def _by_column(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts by the names of their columns."""
     return {name if name in FACTS and _fits(value, FACTS[name]) else f"fact.{name}": value for name, value in facts.items()}
 
 
-def _asked(stage: StageRecord) -> dict[str, Any]:
-    """Provenance that the stage's own configuration knows, so that a stage without a result says what it would have been."""
+def _configured(stage: StageRecord) -> dict[str, Any]:
+    """Facts from the stage's configuration, which a stage without a result has too."""
     if stage.spec is None:
         return {}
-    asked: dict[str, Any] = {"data": stage.spec.reads.name}
+    facts: dict[str, Any] = {"data": stage.spec.reads.name}
     match stage.spec.stage:
         case ProbeStage() as probe:
-            asked["probe_t"] = probe.t
+            facts["probe_t"] = probe.t
             if probe.shots:
-                asked |= {"shots": list(probe.shots), "draws": probe.draws}
-                asked |= {"ridges": list(probe.ridge)} if isinstance(probe.ridge, tuple) else {"ridge": probe.ridge}
+                facts |= {"shots": list(probe.shots), "draws": probe.draws}
+                facts |= {"ridges": list(probe.ridge)} if isinstance(probe.ridge, tuple) else {"ridge": probe.ridge}
         case GenerateStage() as generate:
             names = ("n", "sampling_seeds", "extractor", "reference", "sampler", "steps", "eta", "cfg_scale", "clip", "labels")
-            asked |= {name: getattr(generate, name) for name in (*names, "cfg_interval")}
-            asked |= {"noise_schedule": stage.spec.noise.schedule, "predicted": stage.spec.noise.prediction}
-            asked["ema"] = generate.ema and stage.spec.parent_ema
-    return asked
+            facts |= {name: getattr(generate, name) for name in (*names, "cfg_interval")}
+            facts |= {"noise_schedule": stage.spec.noise.schedule, "predicted": stage.spec.noise.prediction}
+            facts["ema"] = generate.ema and stage.spec.parent_ema
+    return facts
 
 
 def _fits(value: object, dtype: str) -> bool:
-    """Whether a fact can stand in its column; one that cannot (a list where a number was expected) gets its own."""
+    """Whether a fact has the type of its column; if not (a list instead of a number), it gets a column of its own."""
     match dtype:
         case "boolean":
             return value is None or isinstance(value, bool)
@@ -191,7 +191,7 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 
 
 def _frame(rows: list[dict[str, Any]], sweep: SweepRecord, columns: dict[str, str]) -> pd.DataFrame:
-    """A frame with exactly these columns and types, whatever the rows hold."""
+    """A frame with exactly these columns and types; a row may lack some."""
     axes = {
         column: _axis_dtype([trial.axes.get(path) for trial in sweep.trials])
         for path, column in axis_columns(list(sweep.axes)).items()

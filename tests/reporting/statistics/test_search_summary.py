@@ -12,8 +12,9 @@ from reporting.built_results import build_sweep
 
 from umd_bench.config.sweep.search import SearchConfig
 from umd_bench.reporting.pages.search_figure import search_figure
+from umd_bench.reporting.pages.search_table import cells as search_cells
 from umd_bench.reporting.report import write_report
-from umd_bench.reporting.statistics.searches import SearchSummary, pareto_front, search_cells, summarize_search
+from umd_bench.reporting.statistics.search_summary import SearchSummary, pareto_front, summarize_search
 from umd_bench.reporting.statistics.summary import summarize
 from umd_bench.store import RunDir, SearchRecord, SuggestionRecord, SweepRecord, write_sweep
 

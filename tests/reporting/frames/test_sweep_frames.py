@@ -9,7 +9,7 @@ import pytest
 from reporting.built_results import TWO_ARMS, build_sweep
 
 from umd_bench.config.errors import UserError
-from umd_bench.reporting.frames.long_frame import axis_columns, cost_table, long_table
+from umd_bench.reporting.frames.sweep_frames import axis_columns, cost_frame, long_frame
 from umd_bench.store import SweepRecord
 
 
@@ -21,7 +21,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SweepRecord]:
 
 def test_every_metric_of_every_stage_of_every_trial_has_one_row(built: tuple[Path, SweepRecord]) -> None:
     root, record = built
-    frame = long_table(root, "mask_ratio")
+    frame = long_frame(root, "mask_ratio")
     assert not frame.duplicated(["trial", "stage", "metric"]).any()
     # loss twice, six numbers a probe (two shot counts: accuracy, spread, pixels), seven of the samples
     assert len(frame) == len(record.trials) * (2 + 2 * 6 + 7)
@@ -29,7 +29,7 @@ def test_every_metric_of_every_stage_of_every_trial_has_one_row(built: tuple[Pat
 
 
 def test_a_row_says_what_its_number_is(built: tuple[Path, SweepRecord]) -> None:
-    frame = long_table(built[0], "mask_ratio")
+    frame = long_frame(built[0], "mask_ratio")
     row = frame[(frame["metric"] == "fd_digits_cnn")].iloc[0]
     assert row[["n", "extractor", "reference", "sampler", "steps", "eta", "cfg_scale"]].tolist() == [
         500,
@@ -46,7 +46,7 @@ def test_a_row_says_what_its_number_is(built: tuple[Path, SweepRecord]) -> None:
 
 
 def test_images_and_flops_are_the_lineages(built: tuple[Path, SweepRecord]) -> None:
-    frame = long_table(built[0], "mask_ratio").drop_duplicates("stage").set_index("stage")
+    frame = long_frame(built[0], "mask_ratio").drop_duplicates("stage").set_index("stage")
     assert frame["nimg"].to_dict() == {
         "pretrain": 40_960,
         "probe": 40_960,
@@ -63,13 +63,13 @@ def test_a_stage_on_a_snapshot_answers_for_the_images_up_to_it(tmp_path: Path) -
         axes=TWO_ARMS,
         sets=("trial.stages.pretrain.snapshots=[10240]", "trial.stages.probe.snapshot=10240", "seeds=[0]"),
     )
-    frame = long_table(tmp_path, "mask_ratio").drop_duplicates("stage").set_index("stage")
+    frame = long_frame(tmp_path, "mask_ratio").drop_duplicates("stage").set_index("stage")
     assert (frame.loc["probe", "nimg"], frame.loc["pretrain", "nimg"]) == (10_240, 40_960)
     assert frame.loc["probe", "flops"] == pytest.approx(10_240 * 1e7)
 
 
 def test_the_result_frame_holds_nothing_of_the_machine(built: tuple[Path, SweepRecord]) -> None:
-    frame = long_table(built[0], "mask_ratio")
+    frame = long_frame(built[0], "mask_ratio")
     assert not {"seconds", "images_per_second", "host", "device_name", "peak_memory_bytes"} & set(frame)
     text = frame.to_csv()
     assert "a-host" not in text
@@ -79,7 +79,7 @@ def test_the_result_frame_holds_nothing_of_the_machine(built: tuple[Path, SweepR
 def test_types_do_not_depend_on_the_values(built: tuple[Path, SweepRecord], tmp_path: Path) -> None:
     record = built[1]
     build_sweep(tmp_path, skipped={trial.id: tuple(trial.stages) for trial in record.trials})
-    full, empty = long_table(built[0], "mask_ratio"), long_table(tmp_path, "mask_ratio")
+    full, empty = long_frame(built[0], "mask_ratio"), long_frame(tmp_path, "mask_ratio")
     known = [name for name in full if not str(name).startswith("fact.")]
     assert full[known].dtypes.equals(empty.dtypes)
     assert (full["nimg"].dtype, full["value"].dtype, full["exact"].dtype) == ("Int64", "Float64", "boolean")
@@ -89,7 +89,7 @@ def test_a_stage_without_a_result_keeps_its_row(tmp_path: Path) -> None:
     trial = "mask_ratio=0.5,seed=1"
     after = ("finetune_probe", "generate")
     build_sweep(tmp_path, axes=TWO_ARMS, failed={(trial, "finetune"): "nan"}, skipped={trial: after})
-    frame = long_table(tmp_path, "mask_ratio")
+    frame = long_frame(tmp_path, "mask_ratio")
     rows = frame[(frame["trial"] == trial) & frame["value"].isna()].set_index("stage")
     assert rows["state"].to_dict() == {"finetune": "failed: nan", "finetune_probe": "no result", "generate": "no result"}
     assert rows["metric"].isna().all()
@@ -113,13 +113,13 @@ def test_a_fact_of_an_unexpected_kind_gets_a_column_of_its_own(tmp_path: Path) -
         facts |= {"n": [1, 2], "colour": "blue"} if stage == "generate" else {}
 
     build_sweep(tmp_path, axes=TWO_ARMS, sets=("seeds=[0]",), edit=odd)
-    row = long_table(tmp_path, "mask_ratio").query("metric == 'fd_digits_cnn'").iloc[0]
+    row = long_frame(tmp_path, "mask_ratio").query("metric == 'fd_digits_cnn'").iloc[0]
     assert (row["n"], row["fact.n"], row["fact.colour"]) == (500, "[1, 2]", "blue")
 
 
 def test_costs_stand_in_a_frame_of_their_own(built: tuple[Path, SweepRecord]) -> None:
     root, record = built
-    frame = cost_table(root, "mask_ratio")
+    frame = cost_frame(root, "mask_ratio")
     assert len(frame) == len(record.trials) * 5
     assert frame["host"].unique().tolist() == ["a-host"]
     assert frame["seconds"].min() == 12.5
@@ -128,10 +128,10 @@ def test_costs_stand_in_a_frame_of_their_own(built: tuple[Path, SweepRecord]) ->
 
 def test_reading_twice_gives_the_same_bytes(built: tuple[Path, SweepRecord]) -> None:
     root = built[0]
-    assert long_table(root, "mask_ratio").to_csv() == long_table(root, "mask_ratio").to_csv()
-    pd.testing.assert_frame_equal(cost_table(root, "mask_ratio"), cost_table(root, "mask_ratio"))
+    assert long_frame(root, "mask_ratio").to_csv() == long_frame(root, "mask_ratio").to_csv()
+    pd.testing.assert_frame_equal(cost_frame(root, "mask_ratio"), cost_frame(root, "mask_ratio"))
 
 
 def test_an_unknown_sweep_lists_those_there_are(built: tuple[Path, SweepRecord]) -> None:
     with pytest.raises(UserError, match=r"no sweep 'nothing'.*mask_ratio"):
-        long_table(built[0], "nothing")
+        long_frame(built[0], "nothing")

@@ -1,0 +1,95 @@
+"""A summary as Markdown, LaTeX, HTML and on the terminal, with the same cells everywhere.
+
+A cell is ``mean ± half-width``. One seed has no interval and shows ``(n=1)``; so does any number of seeds below the sweep's.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+import rich.table
+from great_tables import GT
+
+from umd_bench.reporting.notation.formatting import MISSING, format_mean, format_value
+from umd_bench.reporting.pages import table_formats
+from umd_bench.reporting.pages.table_formats import bullets, empty_terminal_table, great_table, latex_table, markdown_table
+from umd_bench.reporting.statistics.summary import Column, Estimate, Row, Summary
+
+
+def cells(summary: Summary) -> pd.DataFrame:
+    """The table as text, with headers as column names: arms in the sweep's order, then the reference rows."""
+    rows = [_cells(summary, row) for row in (*summary.arms, *summary.references)]
+    return pd.DataFrame(rows, columns=[*summary.axes, *(column.header for column in summary.columns)], dtype="string")
+
+
+def markdown(summary: Summary, title: str) -> str:
+    """A Markdown page: title, question, table, notes."""
+    question = [summary.sweep.question, ""] if summary.sweep.question else []
+    lines = [f"# {title}", "", *question, *markdown_table(cells(summary))]
+    return "\n".join([*lines, "", *bullets(summary.notes)]) + "\n"
+
+
+def latex(summary: Summary, title: str) -> str:
+    """A table for a document that uses the packages booktabs and caption."""
+    return "% needs \\usepackage{booktabs} and \\usepackage{caption}\n" + latex_table(_great_table(summary, title))
+
+
+def html_page(summary: Summary, title: str, figure: str | None, more: str = "") -> str:
+    """An HTML page: the table with its notes, then the HTML in ``more``, then the picture at the address ``figure``."""
+    table = str(_great_table(summary, title).as_raw_html()).strip() + more
+    picture = "" if figure is None else f'<p><img src="{html.escape(figure)}" alt="{html.escape(title)}" width="900"></p>\n'
+    head = f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
+    style = "<style>body { font-family: system-ui, sans-serif; max-width: 1100px; margin: 2em auto; }</style>\n"
+    return f"{head}{style}<body>\n{table}\n{picture}</body>\n</html>\n"
+
+
+def terminal(summary: Summary, title: str, width: int, columns: Sequence[Column] | None = None) -> rich.table.Table:
+    """A table of ``columns`` (default: all) for a terminal of ``width`` characters.
+
+    From :func:`min_width` on, headers and reference names are wrapped between words, and numbers stay whole. On a narrower
+    terminal everything is folded, and nothing is cut off.
+    """
+    shown = replace(summary, columns=tuple(columns)) if columns is not None else summary
+    table = empty_terminal_table(cells(shown), len(shown.axes), len(shown.arms), title, width)
+    for row in (*shown.arms, *shown.references):
+        if row.name == "arm" or any(column in row.estimates for column in shown.columns):
+            style = None if row.name == "arm" else "dim"
+            table.add_row(*_cells(shown, row), style=style, end_section=row is shown.arms[-1])
+    return table
+
+
+def min_width(summary: Summary, columns: Sequence[Column] | None = None) -> int:
+    """The characters per line that :func:`terminal` needs to break no word and no number."""
+    shown = replace(summary, columns=tuple(columns)) if columns is not None else summary
+    return table_formats.min_width(cells(shown), len(shown.axes), len(shown.arms))
+
+
+def format_estimate(estimate: Estimate, column: Column) -> str:
+    """``mean ± half-width`` in the unit that the column's header names."""
+    half = None if estimate.half is None else estimate.half * column.scale
+    return format_mean(estimate.mean * column.scale, half, percent=column.percent)
+
+
+def _cells(summary: Summary, row: Row) -> list[str]:
+    if row.name == "arm":
+        labels = [format_value(row.axes[axis]) for axis in summary.axes]
+    else:
+        labels = [row.name, *[""] * (len(summary.axes) - 1)]
+    return labels + [_cell(summary, row, column) for column in summary.columns]
+
+
+def _cell(summary: Summary, row: Row, column: Column) -> str:
+    estimate = row.estimates.get(column)
+    if estimate is None:
+        return MISSING
+    text = format_estimate(estimate, column)
+    complete = estimate.n == len(summary.sweep.seeds) and estimate.n > 1
+    return text if complete or row.name != "arm" else f"{text} (n={estimate.n})"
+
+
+def _great_table(summary: Summary, title: str) -> GT:
+    name = f"umd-bench-{summary.sweep.name}"
+    return great_table(cells(summary), len(summary.axes), title, summary.sweep.question, summary.notes, name)
