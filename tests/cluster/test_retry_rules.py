@@ -13,7 +13,7 @@ from orchestration.small import write_small
 from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.config.sweep.resolve import load_sweep
 from umd_bench.orchestration.executors.contract import MAX_ATTEMPTS, EndReason
-from umd_bench.orchestration.executors.jobs import executor as submitit_jobs
+from umd_bench.orchestration.executors.jobs import job_end
 from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
 from umd_bench.orchestration.executors.jobs.queue_contract import JobStatus
 from umd_bench.orchestration.executors.jobs.records import Batch, Claim, JobRecords
@@ -128,7 +128,7 @@ def test_kinds_of_end_are_counted_each_for_itself(tmp_path: Path, node: Node) ->
 def test_a_job_that_is_said_to_run_and_owns_nothing_for_long_is_ended_and_tried_again(
     tmp_path: Path, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submitit_jobs, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(job_end, "SILENT_SECONDS", 0.3)
     queue = ToldQueue(tmp_path, "RUNNING")
     begun = time.monotonic()
     progress = run(tmp_path, node, queue)
@@ -141,7 +141,7 @@ def test_a_job_that_is_said_to_run_and_owns_nothing_for_long_is_ended_and_tried_
 def test_a_job_that_is_silent_but_owns_its_stage_is_left_alone(
     tmp_path: Path, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submitit_jobs, "SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(job_end, "SILENT_SECONDS", 0.1)
     queue = ToldQueue(tmp_path, "RUNNING")
     executor = SubmititExecutor(tmp_path, tmp_path, queue, ClusterConfig(), threads=1, entry_point=scripted_stage.NAME)
     RunDir(tmp_path, node.key).prepare(node.spec)

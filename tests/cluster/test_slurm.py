@@ -16,7 +16,7 @@ from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.config.sweep.resolve import load_sweep
 from umd_bench.orchestration.detach import cancel_jobs, hand_over
 from umd_bench.orchestration.executors.contract import EndReason
-from umd_bench.orchestration.executors.jobs import executor as submitit_jobs
+from umd_bench.orchestration.executors.jobs import submission
 from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
 from umd_bench.orchestration.executors.jobs.queue_contract import Queue
 from umd_bench.orchestration.executors.jobs.records import JobRecords
@@ -129,7 +129,7 @@ def test_a_submitting_side_killed_around_sbatch_submits_once(
     with pytest.raises(KeyboardInterrupt):
         lab.executor.poll(0)
     lab._executor = None  # a kill closes nothing
-    monkeypatch.setattr(submitit_jobs, "SUBMITTING_SECONDS", 2.0)
+    monkeypatch.setattr(submission, "SUBMITTING_SECONDS", 2.0)
     assert lab.executor.adopt(keys) == set(keys)
     lab.go(*keys)
     assert {item.reason for item in lab.collect(keys).values()} == {None}
@@ -138,7 +138,7 @@ def test_a_submitting_side_killed_around_sbatch_submits_once(
 
 
 def test_a_controller_that_is_down_delays_a_submission(lab: Lab, slurm: MiniSlurm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submitit_jobs, "RETRY_SECONDS", 2.0)
+    monkeypatch.setattr(submission, "RETRY_SECONDS", 2.0)
     queue_of(lab)
     slurm.kill_daemon("slurmctld")
     [key] = lab.submit("succeed")

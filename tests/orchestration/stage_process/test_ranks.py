@@ -251,7 +251,7 @@ def test_in_a_job_a_rank_that_told_rank_0_why_it_failed_does_not_have_slurm_kill
         tasks=(("key",),),
         root=str(tmp_path),
         data_root="data",
-        stage="stage",
+        entry_point="stage",
         code="code",
         minutes=60,
         signal_seconds=60,
@@ -260,7 +260,7 @@ def test_in_a_job_a_rank_that_told_rank_0_why_it_failed_does_not_have_slurm_kill
     )
     jobs = JobRecords(tmp_path)
     jobs.announce_rank_0(batch.name, "7-0", "127.0.0.1:1")
-    assert job_main._follow(jobs, batch, SimpleNamespace(ended=False, signal=None)) == status  # type: ignore[arg-type]
+    assert job_main._follow_rank_0(jobs, batch, SimpleNamespace(terminated=False, first=None)) == status  # type: ignore[arg-type]
 
 
 def test_a_rank_that_does_not_come_is_lost_in_bounded_time(

@@ -25,7 +25,7 @@ from umd_bench.orchestration.doctor.folders import LOW_DISK_BYTES
 from umd_bench.orchestration.doctor.node_main import ASKED, HELD, OURS, REPORT, SEEN, TAKEN, versions
 from umd_bench.orchestration.executors.frozen_code import code_folder, freeze_code
 from umd_bench.orchestration.executors.jobs.slurm import SlurmQueue, clean_environment
-from umd_bench.orchestration.executors.jobs.slurm_states import waits_because
+from umd_bench.orchestration.executors.jobs.slurm_states import describe_state
 from umd_bench.store.files import read_json, write_json
 
 JOB_MINUTES = 5
@@ -100,7 +100,7 @@ def _wait(folder: Path, job: str, config: ClusterConfig, seconds: float) -> tupl
         if report is not None:
             return dict(report), time.monotonic() - begun
         if time.monotonic() - begun > seconds:
-            why = waits_because(job, ANSWER_SECONDS) or "nobody says what became of it"
+            why = describe_state(job, ANSWER_SECONDS) or "nobody says what became of it"
             remedy = "give it longer with --probe-seconds, or other settings"
             return Finding("warn", f"the job that asks a node has not reported within {seconds:.0f} s: it {why}", remedy)
         status = queue.status([job]).get(job)

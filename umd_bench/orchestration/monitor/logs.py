@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from umd_bench.orchestration.executors.jobs.records import JobRecords
-from umd_bench.orchestration.executors.jobs.slurm_states import waits_because
+from umd_bench.orchestration.executors.jobs.slurm_states import describe_state
 from umd_bench.orchestration.monitor.lookup import NamedRun
 from umd_bench.store import RunDir, StageState, stage_state
 
@@ -123,7 +123,7 @@ def _why_empty(run: RunDir) -> str:
     if ids is None or batch is None:
         return "has not started yet; the scheduler has not confirmed its job"
     job = ids[claim.task]
-    why = waits_because(job, QUEUE_SECONDS) if batch.executor == "slurm" else None
+    why = describe_state(job, QUEUE_SECONDS) if batch.executor == "slurm" else None
     return f"has not started yet; its job {job} {why or 'was submitted, and its state is unknown'}"
 
 

@@ -1,7 +1,7 @@
-"""Jobs as processes of this machine, through submitit's local executor: Slurm's rules without a Slurm.
+"""Jobs as processes of this machine, through submitit's local executor: the rules of Slurm without a Slurm.
 
-A job is a controller process that starts ours, warns it before its time is over and ends it then. It outlives the command that
-submitted it, and is known by its process id and the moment it began.
+A job is a controller process that starts ours, warns it before its time limit and kills it after. The controller outlives the
+command that started it. Its job id is its process id and the time when it began.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from pathlib import Path
 import psutil
 import submitit
 
-from umd_bench.orchestration.executors.jobs.queue_contract import JobStatus
+from umd_bench.orchestration.executors.jobs.queue_contract import JobStatus, placeholder
 from umd_bench.orchestration.executors.jobs.records import Batch
 
-KILL_SECONDS = 5.0  # between asking a cancelled job to end and ending it
+KILL_SECONDS = 5.0  # from the SIGTERM of a cancelled job to its SIGKILL
 
 
 def process_id(pid: int) -> str:
-    """A process as an id that no later process has."""
+    """The process id and the time when the process began, since the system uses process ids again."""
     return f"{pid}:{psutil.Process(pid).create_time():.2f}"
 
 
 class LocalQueue:
-    """At most ``capacity`` jobs side by side."""
+    """At most ``capacity`` jobs at a time."""
 
     name = "submitit-local"
     status_seconds = 0.5
@@ -36,19 +36,19 @@ class LocalQueue:
         self.capacity: int | None = capacity
 
     def array_limit(self) -> int:
-        """A job each."""
+        """One task per batch."""
         return 1
 
     def submit(self, batch: Batch, folder: Path, python: str, *, after: str | None, avoid: Iterable[str]) -> list[str]:
-        """Start the controller; it must outlive a Ctrl-C and the terminal, which are meant for the command."""
+        """Start the controller. It ignores a Ctrl-C and the end of the terminal, which are meant for the command."""
         executor = submitit.LocalExecutor(folder, python=python)
         executor.update_parameters(timeout_min=batch.minutes, signal_delay_s=batch.signal_seconds)
-        with _deaf_children():
-            job = executor.submit(nothing)
+        with _children_ignore_the_terminal():
+            job = executor.submit(placeholder)
         return [process_id(int(job.job_id))]
 
     def find(self, batch: Batch, folder: Path) -> list[str] | None:
-        """The controller is told the folder on its command line."""
+        """Look for a controller with this folder on its command line."""
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 if process.cmdline()[-3:] == ["-m", "submitit.local._local", str(folder)]:
@@ -56,27 +56,24 @@ class LocalQueue:
         return []
 
     def status(self, ids: Sequence[str]) -> dict[str, JobStatus]:
-        """A process is there or it is not."""
+        """A job is over when its controller is gone."""
         return {name: JobStatus(over=_process(name) is None, running=True, state="process") for name in ids}
 
     def cancel(self, ids: Sequence[str], *, pending_only: bool = False) -> None:
-        """The controller passes SIGTERM on; what is still there after a while is ended."""
+        """Send SIGTERM to the controller, which passes it on; kill what is left after ``KILL_SECONDS``."""
         for name in () if pending_only else ids:
             process = _process(name)
             if process is not None:
                 with contextlib.suppress(psutil.Error):
                     family = [process, *process.children(recursive=True)]
                     process.terminate()
-                    ender = threading.Timer(KILL_SECONDS, _kill, [family])
-                    ender.daemon = True
-                    ender.start()
-
-
-def nothing() -> None:
-    """What submitit is given to pickle: the job itself reads its batch instead."""
+                    killer = threading.Timer(KILL_SECONDS, _kill, [family])
+                    killer.daemon = True
+                    killer.start()
 
 
 def _process(name: str) -> psutil.Process | None:
+    """The living process with this job id."""
     pid, _, begun = name.partition(":")
     try:
         process = psutil.Process(int(pid))
@@ -93,8 +90,11 @@ def _kill(family: list[psutil.Process]) -> None:
 
 
 @contextlib.contextmanager
-def _deaf_children() -> Iterator[None]:
-    """Processes started meanwhile ignore what a terminal sends to all of its processes."""
+def _children_ignore_the_terminal() -> Iterator[None]:
+    """Processes that start in this context ignore SIGINT and SIGHUP, which a terminal sends to all of its processes.
+
+    Only the main thread may set handlers; in another thread this does nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,7 +1,7 @@
-"""Several stages of one job at a time, each in a process of its own, for stages that share a GPU.
+"""Several stages of one job at a time, each in a process of its own, so that they share the job's GPU.
 
-The job's process starts them, passes its warnings on, and waits: each saves its state and ends, and the job is requeued once.
-One that dies takes only its own stage along.
+The job's process starts them, passes its signals on and waits. After a warning each stage saves its state and ends, and the job
+is requeued once. A process that dies ends only its own stage.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from umd_bench.orchestration.executors.contract import EndReason
 from umd_bench.orchestration.executors.jobs.records import Batch, JobRecords
 
 JOB_MODULE = "umd_bench.orchestration.executors.jobs.job_main"
-LOOK_SECONDS = 0.1
+POLL_PROCESSES_SECONDS = 0.1
 WARNINGS = frozenset({signal.SIGUSR2, signal.SIGTERM})
 
 
-class Heard(Protocol):
-    """What the job's process was warned of."""
+class Signals(Protocol):
+    """The signals that the job's process has received."""
 
-    signal: int | None
-    ended: bool
+    first: int | None
+    terminated: bool
 
 
-def run_side_by_side(records: JobRecords, batch: Batch, task: int, keys: Sequence[str], heard: Heard) -> list[bool]:
-    """Run the stages, at most ``batch.side_by_side`` at a time; whether each has its result. A warning starts no more."""
+def run_packed(records: JobRecords, batch: Batch, task: int, keys: Sequence[str], received: Signals) -> list[bool]:
+    """Run the stages, at most ``batch.side_by_side`` at a time; whether each has its result. None starts after a signal."""
     waiting, running = list(keys), dict[str, subprocess.Popen[bytes]]()
     done = dict.fromkeys(keys, False)
     passed_on: set[int] = set()
-    while running or (waiting and heard.signal is None):
-        while waiting and len(running) < batch.side_by_side and heard.signal is None:
+    while running or (waiting and received.first is None):
+        while waiting and len(running) < batch.side_by_side and received.first is None:
             key = waiting.pop(0)
             running[key] = _start(records.folder(batch.name), task, key)
-        for number in _told(heard) - passed_on:
+        for number in _numbers(received) - passed_on:
             passed_on.add(number)
             for process in running.values():
                 process.send_signal(number)
@@ -48,15 +48,18 @@ def run_side_by_side(records: JobRecords, batch: Batch, task: int, keys: Sequenc
                 continue
             del running[key]
             done[key] = code == 0
-            if code not in (0, 1) and not heard.ended:  # else the scheduler ends all, and says why
+            if code not in (0, 1) and not received.terminated:  # after SIGTERM the scheduler says why all have ended
                 how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
                 records.record_end(batch.name, key, EndReason.DIED, f"its process {how}")
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_PROCESSES_SECONDS)
     return list(done.values())
 
 
 def _start(folder: Path, task: int, key: str) -> subprocess.Popen[bytes]:
-    """``-P`` as for the job's own process: the frozen copy of the code is found first. Warnings wait until they are heard."""
+    """Start the process of one stage, with the warning signals blocked until it has its handlers.
+
+    ``-P`` as for the job's own process: Python finds the frozen copy of the code first.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, WARNINGS)
     try:
         return subprocess.Popen([sys.executable, "-P", "-m", JOB_MODULE, str(folder), str(task), key], stdin=subprocess.DEVNULL)
@@ -64,6 +67,6 @@ def _start(folder: Path, task: int, key: str) -> subprocess.Popen[bytes]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _told(heard: Heard) -> set[int]:
-    first = set() if heard.signal is None else {heard.signal}
-    return first | ({int(signal.SIGTERM)} if heard.ended else set())
+def _numbers(received: Signals) -> set[int]:
+    first = set() if received.first is None else {received.first}
+    return first | ({int(signal.SIGTERM)} if received.terminated else set())

@@ -12,12 +12,12 @@ from umd_bench.orchestration.executors.jobs.records import Batch
 
 
 class Unreachable(Exception):  # noqa: N818 - a state, not a fault
-    """The scheduler did not answer, or not now: whether it took what it was given is not known."""
+    """The scheduler did not answer. Whether it accepted the jobs is unknown."""
 
 
 @dataclass(frozen=True)
 class JobStatus:
-    """What the scheduler says of one job: whether it is over and, where it says so, how."""
+    """What the scheduler knows of one job. ``state`` is its own name for it; ``reason`` is given if the job was ended."""
 
     over: bool
     running: bool = False
@@ -27,29 +27,38 @@ class JobStatus:
 
 
 class Queue(Protocol):
-    """A scheduler. Its answers are about what it knows: what it leaves out, or cannot say now, is unknown."""
+    """A scheduler. A job that it leaves out of an answer is unknown, never over."""
 
     name: str
     status_seconds: float
-    """How often it may be asked."""
+    """The shortest time between two calls of :meth:`status`."""
     capacity: int | None
-    """How many jobs it takes at a time; None where it keeps a queue of its own."""
+    """How many jobs it takes at a time; None if it keeps a queue of its own."""
 
     def array_limit(self) -> int:
-        """How many tasks a batch may have."""
+        """The largest number of tasks in a batch."""
 
     def submit(self, batch: Batch, folder: Path, python: str, *, after: str | None, avoid: Iterable[str]) -> list[str]:
-        """Submit the batch's tasks; the id of each. ``folder`` takes logs, ``python`` is the command that runs a job.
+        """Submit a batch; the job id of each task.
 
-        ``after`` is the id of a job that must end well first, ``avoid`` are nodes that failed. Raises :class:`Unreachable`, and
-        :class:`UserError` where the scheduler will never take it.
+        Args:
+            folder: Where the jobs' logs go.
+            python: The command that runs a job; submitit takes it for the interpreter.
+            after: The id of a job that must succeed first.
+            avoid: Nodes that failed.
+
+        Raises :class:`Unreachable` if the scheduler does not answer, and :class:`UserError` if it will never accept the batch.
         """
 
     def find(self, batch: Batch, folder: Path) -> list[str] | None:
-        """Ids of a batch that may have been submitted: an empty list when it was not, None when that cannot be told."""
+        """The job ids of a batch whose submission is uncertain: empty if it was not submitted, None if that is unknown."""
 
     def status(self, ids: Sequence[str]) -> dict[str, JobStatus]:
-        """What is known of these jobs; never raises."""
+        """What the scheduler knows of these jobs, by job id. Never raises."""
 
     def cancel(self, ids: Sequence[str], *, pending_only: bool = False) -> None:
-        """End jobs, with the scheduler's warning to what runs; never raises."""
+        """End jobs; running ones are warned first. Never raises."""
+
+
+def placeholder(*_: object) -> None:
+    """The function that submitit pickles. The job does not call it: it reads its batch instead."""

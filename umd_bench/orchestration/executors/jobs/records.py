@@ -1,17 +1,18 @@
-"""What is written down about submitted jobs, so that whoever comes next finds them.
+"""The records of submitted jobs, from which a later command finds and follows them.
 
-    results/jobs/<batch>/          one submission: a single job or an array of them
-        batch.json                 written before it: which stages in which task, what they run, with what code and data
-        submitted.json             written after it, by the submitting side or by the first of its tasks: the scheduler's ids
-        stop/<key>, stop/all       asks that stage, or all of them, to end and not to be requeued
-        ended/<key>.json           the stage's job is over: how, as far as is known; the first word stays
-        lives/<task>.jsonl         one line when a life of the task begins and one when it ends
-        ranks/<job>-<life>.json    where rank 0 of a stage on several devices is to be found
+    results/jobs/<batch>/          one submission: a single job or an array of jobs
+        batch.json                 written before it is submitted: the stages of each task, and the code and data they use
+        submitted.json             the scheduler's job ids, written after sbatch answered, by the command or by the first task
+        stop/<key>, stop/all       a request that this stage, or every stage, ends and is not requeued
+        ended/<key>.json           the stage's job is over, and why if that is known; written once, never replaced
+        lives/<task>.jsonl         a line when a run of the task's job begins, and a line when it ends
+        ranks/<job>-<restart>.json the address of rank 0, for a stage on several devices
         *.out, *.err               what its jobs printed
-    results/stages/<key>/jobs/<n>.json    a claim: the n-th submission of this stage is that batch's
+    results/stages/<key>/jobs/<n>.json    a claim: the n-th submission of this stage belongs to that batch
 
-A claim is made by linking without replacing, so of two commands that would submit one stage at once one is refused. A job works
-only on stages whose newest claim is its own: one that comes too late, or was thought lost, goes away without touching anything.
+A claim is a batch's right to run a stage; the newest claim wins. It is made by a hard link that fails if the file exists, so of
+two commands that submit the same stage at once only one succeeds. A job works only on stages whose newest claim is its own: if
+the stage was submitted again, the older job leaves it alone.
 """
 
 from __future__ import annotations
@@ -24,17 +25,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, Field
+
 from umd_bench.config.documents.frozen import Frozen
 from umd_bench.orchestration.executors.contract import EndReason
 from umd_bench.store.files import link_new, read_json, write_json
 
 
 class Batch(Frozen):
-    """One submission. ``tasks`` are the keys of each job of the array; ``name`` is the job's name in the scheduler.
+    """One submission. ``name`` is the job's name in the scheduler; ``tasks`` lists the keys of each job of the array.
 
-    A job of several ``devices`` has as many processes, one a device, and a single stage. Otherwise ``side_by_side`` of its
-    stages run at a time.
+    A job on several ``devices`` runs one stage, in one process per device. A job on one device runs its stages one after
+    another, or ``side_by_side`` of them at a time. ``minutes`` is the time limit, ``after`` the id of a job that must succeed
+    first.
     """
+
+    model_config = ConfigDict(populate_by_name=True)
 
     name: str
     executor: str
@@ -43,7 +49,7 @@ class Batch(Frozen):
     tasks: tuple[tuple[str, ...], ...]
     root: str
     data_root: str
-    stage: str
+    entry_point: str = Field(validation_alias="stage", serialization_alias="stage")
     code: str
     minutes: int
     signal_seconds: int
@@ -55,7 +61,7 @@ class Batch(Frozen):
 
 @dataclass(frozen=True)
 class Claim:
-    """A stage's submission: the ``number``-th of its stage, task ``task`` of a batch."""
+    """The ``number``-th submission of the stage ``key``: task ``task`` of the batch named ``batch``."""
 
     key: str
     number: int
@@ -64,59 +70,79 @@ class Claim:
 
 
 def new_name() -> str:
-    """A name for a batch, in the order of time and like no other."""
+    """A unique name for a batch; names sort by time."""
     return f"umd-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
 
 
 class JobRecords:
-    """The records below the results folder ``root``."""
+    """The records in the results folder ``root``."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.path = root / "jobs"
 
     def folder(self, batch: str) -> Path:
-        """Everything about one submission."""
+        """The folder of one submission."""
         return self.path / batch
 
+    # ---- batches and claims
+
     def write_batch(self, batch: Batch) -> None:
-        """Write a batch down before it is submitted."""
-        write_json(self.folder(batch.name) / "batch.json", batch.model_dump(mode="json"))
+        """Record a batch, before it is submitted."""
+        write_json(self.folder(batch.name) / "batch.json", batch.model_dump(mode="json", by_alias=True))
 
     def read_batch(self, name: str) -> Batch | None:
-        """The batch, or None where its record is gone."""
+        """The batch, or None if its record is gone."""
         record = read_json(self.folder(name) / "batch.json")
         return None if record is None else Batch.model_validate(record)
 
     def confirm(self, name: str, ids: list[str]) -> None:
-        """Write down what the scheduler called it; the first word stays."""
+        """Record the scheduler's job id of each task, unless they are recorded."""
         _write_new(self.folder(name) / "submitted.json", {"ids": ids})
 
     def job_ids(self, name: str) -> list[str] | None:
-        """The scheduler's id of each task, or None while it is not known to be submitted."""
+        """The scheduler's job id of each task, or None while the submission is not confirmed."""
         record = read_json(self.folder(name) / "submitted.json")
         return None if record is None else list(record["ids"])
 
+    def job_id(self, claim: Claim) -> str | None:
+        """The scheduler's id of the job that a claim belongs to, or None while its submission is not confirmed."""
+        ids = self.job_ids(claim.batch)
+        return None if ids is None else ids[claim.task]
+
     def newest_claim(self, key: str) -> Claim | None:
         """The last submission of a stage."""
-        folder = self.root / "stages" / key / "jobs"
+        folder = self._claims(key)
         numbers = sorted(int(path.stem) for path in folder.glob("*.json") if path.stem.isdigit())
         if not numbers:
             return None
         record = read_json(folder / f"{numbers[-1]}.json")
         return None if record is None else Claim(key, numbers[-1], record["batch"], record["task"])
 
-    def claim(self, claim: Claim) -> bool:
-        """Make a claim; False when another command made that one first."""
-        path = self.root / "stages" / claim.key / "jobs" / f"{claim.number}.json"
-        return _write_new(path, {"batch": claim.batch, "task": claim.task})
+    def open_claim(self, key: str) -> Claim | None:
+        """The last submission of a stage, unless its job is recorded as over."""
+        claim = self.newest_claim(key)
+        return claim if claim is not None and self.end_of(claim.batch, key) is None else None
 
-    def record_end(self, batch: str, key: str, kind: EndReason | None, message: str = "") -> None:
-        """Write down that a stage's job is over; the first word stays."""
-        _write_new(self.folder(batch) / "ended" / f"{key}.json", {"kind": kind, "message": message})
+    def open_claims(self, keys: Iterable[str]) -> Iterator[Claim]:
+        """:meth:`open_claim` of each stage that has one."""
+        return (claim for key in keys if (claim := self.open_claim(key)) is not None)
+
+    def claim(self, claim: Claim) -> bool:
+        """Make a claim; False if another command has made it first."""
+        return _write_new(self._claims(claim.key) / f"{claim.number}.json", {"batch": claim.batch, "task": claim.task})
+
+    def _claims(self, key: str) -> Path:
+        return self.root / "stages" / key / "jobs"
+
+    # ---- how jobs end
+
+    def record_end(self, batch: str, key: str, reason: EndReason | None, message: str = "") -> None:
+        """Record that a stage's job is over, unless that is recorded."""
+        _write_new(self.folder(batch) / "ended" / f"{key}.json", {"kind": reason, "message": message})
 
     def end_of(self, batch: str, key: str) -> tuple[EndReason | None, str] | None:
-        """How a stage's job ended, or None while it has not."""
+        """Why a stage's job ended, and a message; None if it is not recorded as over."""
         record = read_json(self.folder(batch) / "ended" / f"{key}.json")
         return None if record is None else (EndReason(record["kind"]) if record["kind"] else None, record["message"])
 
@@ -127,26 +153,24 @@ class JobRecords:
         except FileNotFoundError:
             return set()
 
-    def open_claims(self, keys: Iterable[str]) -> Iterator[Claim]:
-        """The newest claims that nothing is known to have ended."""
-        for key in keys:
-            claim = self.newest_claim(key)
-            if claim is not None and self.end_of(claim.batch, key) is None:
-                yield claim
-
     def request_stop(self, batch: str, key: str = "all") -> None:
-        """One stage of the batch, or all, ends at its next safe point and is not requeued."""
+        """Request that one stage of the batch, or all, saves its state, ends and is not requeued."""
         folder = self.folder(batch) / "stop"
         folder.mkdir(exist_ok=True)
         (folder / key).touch()
 
     def stop_requested(self, batch: str, key: str) -> bool:
-        """Whether somebody asked."""
+        """Whether :meth:`request_stop` was called for this stage or for all."""
         folder = self.folder(batch) / "stop"
         return (folder / "all").exists() or (folder / key).exists()
 
+    # ---- what a job records about itself
+
     def job_runs(self, batch: str, task: int) -> list[dict[str, Any]]:
-        """The lives of one task so far: a line with ``begun``, and one with ``end`` (a kind) where it had the time to say."""
+        """What one task's job has recorded: a line with ``begun`` for each run (a requeued job runs again).
+
+        A second line with ``end`` (an :class:`EndReason`) follows if the run had the time to write it.
+        """
         try:
             lines = (self.folder(batch) / "lives" / f"{task}.jsonl").read_text().splitlines()
         except FileNotFoundError:
@@ -154,29 +178,29 @@ class JobRecords:
         return [json.loads(line) for line in lines if line.endswith("}")]
 
     def note_job_run(self, batch: str, task: int, **facts: object) -> None:
-        """Append one line about a life of a task."""
+        """Append one line about a run of a task's job."""
         path = self.folder(batch) / "lives" / f"{task}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:
             file.write(json.dumps({"time": round(time.time(), 3), **facts}) + "\n")
 
-    def announce_rank_0(self, batch: str, life: str, address: str) -> None:
-        """Write down where rank 0 of one life of a job is; empty when it has nothing for the others. The first word stays."""
-        _write_new(self.folder(batch) / "ranks" / f"{life}.json", {"address": address})
+    def announce_rank_0(self, batch: str, run: str, address: str) -> None:
+        """Record where rank 0 listens in this run of the job, unless that is recorded; empty if it needs no other rank."""
+        _write_new(self.folder(batch) / "ranks" / f"{run}.json", {"address": address})
 
-    def rank_0_address(self, batch: str, life: str) -> str | None:
-        """What was announced, or None while nothing was."""
-        record = read_json(self.folder(batch) / "ranks" / f"{life}.json")
+    def rank_0_address(self, batch: str, run: str) -> str | None:
+        """The address that rank 0 has announced, or None before it does."""
+        record = read_json(self.folder(batch) / "ranks" / f"{run}.json")
         return None if record is None else str(record["address"])
 
 
 def _write_new(path: Path, value: Any) -> bool:
-    """Write a file whole unless its name is taken; True when this one took it."""
+    """Write a whole file unless it exists; True if this call wrote it."""
     if path.exists():
         return False
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    write_json(beside, value)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    write_json(draft, value)
     try:
-        return link_new(beside, path)
+        return link_new(draft, path)
     finally:
-        beside.unlink()
+        draft.unlink()

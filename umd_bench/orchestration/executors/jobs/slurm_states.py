@@ -1,14 +1,19 @@
-"""What Slurm says of one job, in a person's words. Apart from the queue, since who only looks needs no submitit."""
+"""Slurm's job ids, and the state of a job in words. Apart from the queue, since jobs and readers of logs need no submitit."""
 
 from __future__ import annotations
 
 from umd_bench.orchestration.commands import output
 
 
-def waits_because(job: str, seconds: float) -> str | None:
-    """``waits in the queue (Priority)``, or the state the job is in; None where nobody says so within ``seconds``."""
+def array_ids(array: str, count: int) -> list[str]:
+    """The job ids of the ``count`` tasks of an array."""
+    return [f"{array}_{i}" for i in range(count)]
+
+
+def describe_state(job: str, seconds: float) -> str | None:
+    """``waits in the queue (Priority)``, or ``is RUNNING on node7``; None if squeue does not answer within ``seconds``."""
     lines = output("squeue", "--noheader", f"--jobs={job}", "--states=all", "--format=%T|%r|%S|%N", seconds=seconds)
-    state, why, at, node = (((lines or "").splitlines() or [""])[0].split("|") + [""] * 4)[:4]
+    state, reason, start, node = (((lines or "").splitlines() or [""])[0].split("|") + [""] * 4)[:4]
     if state == "PENDING":
-        return f"waits in the queue ({why})" + (f", to start about {at}" if at not in ("", "N/A") else "")
+        return f"waits in the queue ({reason})" + (f", to start about {start}" if start not in ("", "N/A") else "")
     return f"is {state}" + (f" on {node}" if node else "") if state else None

@@ -1,0 +1,98 @@
+"""Whether a job is over, and what ended it, by the scheduler's answers and by what the job has recorded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from umd_bench.orchestration.executors.contract import EndReason
+from umd_bench.orchestration.executors.jobs.queue_contract import JobStatus
+from umd_bench.orchestration.executors.jobs.records import Batch, Claim, JobRecords
+from umd_bench.store import RunDir, parent_done
+
+SILENT_SECONDS = 300.0  # for which no process may own any stage of a job that the scheduler calls running
+
+
+@dataclass
+class JobWatch:
+    """How long each stage's job has been called over, or been without an owner; times of ``time.monotonic``, by key."""
+
+    records: JobRecords
+    _over_since: dict[str, float] = field(default_factory=dict)
+    _silent_since: dict[str, float] = field(default_factory=dict)
+
+    def is_over(self, key: str, status: JobStatus) -> bool:
+        """Whether the scheduler has called the job over twice and no process owns the stage."""
+        if not status.over:
+            self._over_since.pop(key, None)
+            return False
+        now = time.monotonic()
+        return now > self._over_since.setdefault(key, now) and not self._is_owned(key)
+
+    def is_silent(self, claim: Claim, keys: Sequence[str], status: JobStatus) -> bool:
+        """Whether a job that began and is called running has left all of its stages (``keys``) without an owner for too long.
+
+        Its process has died, and the scheduler has not noticed.
+        """
+        if status.over:
+            return False
+        begun = status.running and any("begun" in line for line in self.records.job_runs(claim.batch, claim.task))
+        if not begun or any(self._is_owned(key) for key in keys):
+            self._silent_since.pop(claim.key, None)
+            return False
+        now = time.monotonic()
+        return now - self._silent_since.setdefault(claim.key, now) > SILENT_SECONDS
+
+    def forget(self, key: str) -> None:
+        """The stage's job is settled."""
+        self._over_since.pop(key, None)
+        self._silent_since.pop(key, None)
+
+    def _is_owned(self, key: str) -> bool:
+        return RunDir(self.records.root, key).is_owned()
+
+
+def why_ended(
+    records: JobRecords, batch: Batch, claim: Claim, status: JobStatus, *, given_up: bool, limit_seconds: float | None
+) -> tuple[EndReason, str]:
+    """What ended a job that is over, and a message for a person.
+
+    The scheduler's reason comes first, then the one that the job recorded. Without either the job died; or it ran out of time,
+    if it ran for ``limit_seconds`` under a scheduler that gives no reasons.
+
+    Args:
+        given_up: The executor itself cancelled the job, since it was silent.
+        limit_seconds: The time limit, where the scheduler does not report it as the reason.
+    """
+    runs = records.job_runs(claim.batch, claim.task)
+    job = records.job_id(claim)
+    where = ("its job" if job is None else f"job {job}") + (f" on {status.node}" if status.node else "")
+    if status.reason is EndReason.CANCELLED and not runs and _is_orphan(records, batch, claim):
+        return EndReason.ORPHANED, f"Slurm cancelled {where}, since its parent's job left no result"
+    if status.reason is EndReason.CANCELLED and given_up:
+        return EndReason.DIED, f"{where} was cancelled: it was in state RUNNING, but no process worked on its stage"
+    reason = status.reason or _recorded_reason(runs, limit_seconds)
+    return reason, f"{where} ended ({status.state})"
+
+
+def _recorded_reason(runs: list[dict[str, Any]], limit_seconds: float | None) -> EndReason:
+    recorded = next((line["end"] for line in reversed(runs) if line.get("end")), None)
+    if recorded:
+        return EndReason(recorded)
+    begun = next((line["time"] for line in reversed(runs) if line.get("begun")), None)
+    late = begun is not None and limit_seconds is not None and time.time() - begun >= limit_seconds
+    return EndReason.TIMEOUT if late else EndReason.DIED
+
+
+def _is_orphan(records: JobRecords, batch: Batch, claim: Claim) -> bool:
+    """Whether Slurm cancelled the job because the job that it waited for failed.
+
+    A snapshot that the stage reads may exist all the same, if its training was lost after it wrote the snapshot.
+    """
+    run = RunDir(records.root, claim.key)
+    if batch.after is None:
+        return not parent_done(run)
+    parent = run.config().parent_key
+    return parent is not None and RunDir(records.root, parent).result() is None
