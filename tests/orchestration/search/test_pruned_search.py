@@ -193,8 +193,8 @@ def test_trainings_make_way_for_their_rungs_where_every_slot_is_taken(tmp_path: 
 
 @pytest.fixture
 def looking_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inline, "LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(inline, "MOST_LOOKING", 1e9)
+    monkeypatch.setattr(inline, "CALLBACK_SECONDS", 0.0)
+    monkeypatch.setattr(inline, "MAX_CALLBACK_SHARE", 1e9)
 
 
 @pytest.mark.usefixtures("looking_at_every_step")

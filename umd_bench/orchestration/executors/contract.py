@@ -1,30 +1,35 @@
 """What an executor promises.
 
-An executor takes keys of stages whose run directory is prepared and whose parent is done, and runs
-:func:`umd_bench.orchestration.stage_process.run_stage.run_stage` for each in some process. It carries no results: what
-happened stands in the
-run directory, and the runner reads it there. Its promises:
+An executor is given keys of stages and calls an entry point
+(:func:`~umd_bench.orchestration.stage_process.run_stage.run_stage`) for each, in some process. When a key is submitted, its run
+directory is prepared and its parent is done. The executor reports only that a stage has ended: the scheduler reads the result
+from the run directory.
 
-1. *Once.* Every key that was submitted or adopted is returned by :meth:`Executor.poll` exactly once, whatever became of it,
-   unless ``close`` or ``detach`` came first.
-2. *Alone.* ``poll`` never raises for a stage's failure, and a process that dies ends its own stages only.
-3. *Ended means ended.* ``Ended.reason`` is None when the stage ended by itself: then the run directory says how. Otherwise it
-   names what took the process away, as far as that is known, and no process works on the stage any more.
-4. *Unknown never means dead.* A status service that fails, is silent or has never heard of a job ends no stage: only a word
-   that the job is over does, and only where nobody holds the stage's lease.
-5. *Never twice.* Where jobs outlive the process that submitted them, each is written down before it is submitted and
-   confirmed after, so that a kill at any moment leaves none behind unknown. :meth:`Executor.adopt` finds the living again and
-   they are polled like those submitted here; what ended meanwhile is left to its run directory. Should two jobs of one stage
-   meet in spite of it, the lease lets one work and the first result stays.
-6. ``cancel`` ends one stage, its state saved where its process can hear; it is polled with the reason ``cancelled``.
-7. ``stop`` asks all that runs to end at its next safe point with its state saved, starts nothing more, and does not wait.
-8. ``close`` ends and frees everything the executor started; ``detach`` frees what this process holds and lets the jobs go on
-   where they can. Either may be called twice, and after the other.
-9. ``slots`` is how many stages it takes at a time, running or queued; what is beyond that is the runner's to hold back.
-10. A stage on several devices has one process for each; an executor that starts them itself passes a
-   :class:`~umd_bench.orchestration.stage_process.entry_point.RankLaunch`, whose size applies even if another number was
-   requested since; otherwise rank 0 starts the others on its machine. A rank that is lost ends the attempt as ``died``.
-11. A stage runs with its own ``resources.threads`` on every executor, so its bits do not depend on where it ran.
+1. *Every stage is returned once.* :meth:`Executor.poll` returns each submitted or adopted key exactly once, whatever happens to
+   the stage, unless ``close`` or ``detach`` is called first.
+2. *Failures stay apart.* ``poll`` does not raise when a stage fails. A process that dies ends only the stages that it runs.
+3. *A returned stage has ended.* No process works on it any more. ``Ended.reason`` is None if the stage finished or failed; its
+   run directory says which. Otherwise it says what ended the stage's process, as far as that is known.
+4. *Unknown is not dead.* If a scheduler fails, does not answer or does not list a job, no stage ends. A stage ends only if the
+   scheduler says that its job is over, and no process holds the stage's lease.
+5. *No job is lost, and no stage runs twice.* This concerns jobs that outlive the command. Each job is recorded before it is
+   submitted and confirmed after, so a command that is killed at any moment leaves no unknown job. :meth:`Executor.adopt` finds
+   the jobs of earlier commands, and ``poll`` returns their stages too. It leaves out jobs that are over: their run directories
+   say what happened. If two jobs run the same stage nevertheless, the lease lets only one of them work, and the first result
+   stays.
+6. *One stage can be cancelled.* ``cancel`` ends it; it saves its state if its process can still receive the request. ``poll``
+   returns it with the reason ``cancelled``.
+7. *Stopping saves work.* ``stop`` requests that every running stage saves its state at the next step and ends. No other stage
+   starts. ``stop`` does not wait.
+8. *Nothing is left behind.* ``close`` ends and frees everything that the executor started. ``detach`` frees what this process
+   holds, and lets jobs that outlive it go on. Both may be called twice, and in either order.
+9. *Slots are stated.* ``slots`` is the number of stages, queued or running, that the executor takes at a time. The scheduler
+   submits no more.
+10. *One process per device.* An executor that starts all processes of a stage passes a
+    :class:`~umd_bench.orchestration.stage_process.entry_point.RankLaunch`; its size applies even if a command has requested
+    another number of devices since. Without one, rank 0 starts the other ranks on its machine. If a rank is lost, the attempt
+    ends as ``died``.
+11. *The same bits everywhere.* A stage runs with its own ``resources.threads`` on every executor.
 """
 
 from __future__ import annotations
@@ -36,20 +41,20 @@ from typing import Protocol, runtime_checkable
 
 
 class EndReason(StrEnum):
-    """What took a stage's process away."""
+    """What ended a stage's process."""
 
-    OOM = "oom"  # the machine or the scheduler, for want of memory
-    TIMEOUT = "timeout"  # the scheduler, for want of time; after a warning the stage saved its state
-    PREEMPTED = "preempted"  # the scheduler, for the sake of others
-    NODE_FAIL = "node_fail"
-    CANCELLED = "cancelled"  # a person
-    ORPHANED = "orphaned"  # submitted behind a parent that left no result: it never began
-    DIED = "died"  # nobody knows
+    OOM = "oom"  # the system or the scheduler: out of memory
+    TIMEOUT = "timeout"  # the scheduler: out of time; the stage saved its state if it was warned
+    PREEMPTED = "preempted"  # the scheduler: another job needs the node
+    NODE_FAIL = "node_fail"  # its node was lost
+    CANCELLED = "cancelled"  # a person, or the scheduler of stages
+    ORPHANED = "orphaned"  # its job waited for the parent's, which left no result: the stage never began
+    DIED = "died"  # unknown
 
 
-# How often a stage that ended in this way is tried again within one command, each kind counted for itself. What fails by
-# itself (NaN, an error, a wrong request) would fail again and is not counted here at all. A stage whose parent failed is not
-# tried but waits for it.
+# How many attempts of a stage may end for each reason within one command; after the last, the stage has failed. Reasons are
+# counted apart. A stage that fails (a NaN, an error, a wrong setting) is not run again, since it would fail again. A stage
+# whose parent has failed is not submitted.
 MAX_ATTEMPTS: dict[EndReason, int] = {
     EndReason.OOM: 1,
     EndReason.TIMEOUT: 20,
@@ -63,7 +68,10 @@ MAX_ATTEMPTS: dict[EndReason, int] = {
 
 @dataclass(frozen=True)
 class Ended:
-    """A stage is no longer running; ``reason`` says what took its process away, if something did, ``message`` in words."""
+    """A stage has ended: its process was ended for this reason, or, if that is None, the stage finished or failed.
+
+    ``message`` is for a person.
+    """
 
     key: str
     reason: EndReason | None = None
@@ -71,7 +79,7 @@ class Ended:
 
 
 class Executor(Protocol):
-    """See the module's text for the promises."""
+    """Runs stages; the module's docstring lists what it promises."""
 
     name: str
     slots: int
@@ -80,19 +88,19 @@ class Executor(Protocol):
         """Start the stage as soon as there is room."""
 
     def adopt(self, keys: Iterable[str]) -> set[str]:
-        """Those of ``keys`` whose job, submitted by an earlier process, may still be queued or running."""
+        """Follow the jobs of these stages that an earlier process submitted and that may still be queued or running."""
 
     def poll(self, timeout: float) -> list[Ended]:
-        """Stages that ended since the last call; waits up to ``timeout`` seconds for the first."""
+        """The stages that ended since the last call; waits up to ``timeout`` seconds for the first."""
 
     def cancel(self, key: str) -> None:
-        """End one stage; a key that is not known here is left alone."""
+        """End one stage. A key that was neither submitted nor adopted is ignored."""
 
     def stop(self) -> None:
-        """Ask what runs to save its state and end."""
+        """Request that every running stage saves its state and ends; start no other."""
 
     def detach(self) -> None:
-        """Let go: what can live without this process does."""
+        """Free what this process holds; jobs that can outlive it go on."""
 
     def close(self) -> None:
         """End and free everything."""
@@ -100,10 +108,10 @@ class Executor(Protocol):
 
 @runtime_checkable
 class InCallersThread(Protocol):
-    """An executor that holds the thread that polls it while a stage runs: between steps it calls this now and then.
+    """An executor that runs stages in the thread that polls it.
 
-    The caller may look around there, and :meth:`Executor.cancel` what runs. What it raises ends the stage, its state saved,
-    and is raised by ``poll``.
+    While a stage runs, it calls ``between_steps`` now and then, where the scheduler does its other work and may call
+    :meth:`Executor.cancel`. If the call raises, the stage saves its state and ends, and ``poll`` raises the error.
     """
 
     between_steps: Callable[[], None]
