@@ -1,5 +1,5 @@
-"""The paper's tables and figures, made again from run directories alone: `python -m analysis`.
+"""The paper's tables and figures, made again from a results folder alone: `umd-bench paper`, or `python -m analysis`.
 
-One small module an item (``mask_ratio``, ``r_t0``, ``noise_schedule``, ``methods``); ``paper/`` holds the published numbers as
-data.
+In: a results folder and the published numbers in ``paper/*.yaml``. Out: a folder for each item of :mod:`analysis.items`, and
+an index. :mod:`analysis.regenerate` does the work.
 """

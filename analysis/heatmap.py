@@ -1,4 +1,4 @@
-"""A heat map of one metric over two axes of a sweep: the mean over seeds in each cell, written and coloured."""
+"""A heat map of metrics over two axes of a sweep: each cell shows the mean over seeds as a number and as a colour."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from umd_bench.reporting.notation.formatting import format_mean, format_value
 from umd_bench.reporting.pages.figure_style import STYLE
 from umd_bench.reporting.statistics.summary import Summary
 
-_DARK = 0.5  # of the colour scale, from 0 (light) to 1: from here on the writing is white
+_DARK = 0.5  # on the colour scale from 0 (light) to 1: text on darker cells is white
 
 
 def heatmap(summary: Summary, y: str) -> Figure | None:
-    """One panel a shown metric, ``summary.x`` to the right and the axis ``y`` (its path) upwards; None with nothing to show.
+    """One panel per metric, with ``summary.x`` to the right and the axis ``y`` (its path) upwards; None without any result.
 
-    Where the sweep has further axes, a cell is the mean over them too, which the title says. Raises :class:`UserError` for a
-    ``y`` that is no axis of the sweep.
+    If the sweep has further axes, a cell is the mean over them too, and the title says so. Raises :class:`UserError` if ``y``
+    is not another axis of the sweep.
     """
     paths = axis_columns(list(summary.sweep.axes))
     if y not in paths or paths[y] == summary.x:

@@ -1,6 +1,6 @@
-"""Published numbers: read from ``paper/*.yaml``, and set beside this project's own where a method has both.
+"""Published numbers, read from ``paper/*.yaml``, in one table with this project's own numbers of the same methods.
 
-They are from another data set, scale and protocol, so only the order of the methods can be compared; every page says so.
+They come from another data set, scale and protocol, so only the order of the methods can be compared; every page says so.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class PublishedRow(Frozen):
 
 
 class Published(Frozen):
-    """One published table with its source, how its numbers were measured, and that they were not verified here."""
+    """One published table: its source, how its numbers were measured (``protocol``), and a note that nobody verified them."""
 
     title: str
     source: str
@@ -48,8 +48,8 @@ def load(name: str) -> Published:
     return Published.model_validate(yaml.safe_load((FOLDER / f"{name}.yaml").read_text()))
 
 
-def beside(summary: Summary, tables: list[Published]) -> str:
-    """A Markdown page: each published table, then this sweep's numbers of the same methods in columns of their own."""
+def comparison_page(summary: Summary, tables: list[Published]) -> str:
+    """A Markdown page: each published table, with this sweep's numbers of the same methods in further columns."""
     lines = [f"# Published numbers beside {summary.sweep.name} (tier {summary.sweep.tier})", "", COMPARISON]
     for table in tables:
         lines += ["", f"## {table.title}", "", *markdown_table(_frame(summary, table)), ""]
@@ -85,7 +85,6 @@ def _as_published(table: Published, row: PublishedRow, name: str) -> str:
 def _own(summary: Summary, arm: Row | None) -> dict[str, str]:
     cells = {}
     for column in summary.columns:
-        found = None if arm is None else arm.estimates.get(column)
-        name = f"here: {column.header}"
-        cells[name] = MISSING if found is None else format_estimate(found, column)
+        estimate = None if arm is None else arm.estimates.get(column)
+        cells[f"here: {column.header}"] = MISSING if estimate is None else format_estimate(estimate, column)
     return cells

@@ -1,4 +1,4 @@
-"""Makes every table and figure from a results folder, and an index of them; says which command makes what is missing."""
+"""Make every table and figure from a results folder, and an index that names the command for each missing one."""
 
 from __future__ import annotations
 
@@ -6,21 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis import (
-    finetune_curve,
-    latent,
-    layers,
-    mask_ratio,
-    methods,
-    model_size,
-    noise_schedule,
-    published,
-    r_t0,
-    training_cost,
-    transfer,
-)
+from analysis import published
 from analysis.heatmap import heatmap
-from analysis.item import Item
+from analysis.items import ITEMS, Item
 from umd_bench.config.errors import UserError
 from umd_bench.reporting.pages.figure_style import render
 from umd_bench.reporting.report import write_report
@@ -28,23 +16,10 @@ from umd_bench.reporting.statistics.summary import summarize
 from umd_bench.store import list_sweeps
 from umd_bench.store.files import write_atomic
 
-ITEMS = (
-    mask_ratio.ITEM,
-    r_t0.ITEM,
-    noise_schedule.ITEM,
-    methods.ITEM,
-    transfer.ITEM,
-    finetune_curve.ITEM,
-    latent.ITEM,
-    model_size.ITEM,
-    training_cost.ITEM,
-    layers.ITEM,
-)
-
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one sweep: ``folder`` holds its files, or ``lacking`` says in one sentence why there are none."""
+    """One sweep of the index: ``folder`` holds its files, or ``lacking`` says in one sentence why there are none."""
 
     name: str
     title: str
@@ -54,28 +29,28 @@ class Outcome:
 
 
 def regenerate(results: Path, out: Path) -> Iterator[Outcome]:
-    """Write one folder of tables and figures a sweep below ``out``, then ``README.md``, the index; the paper's items first.
+    """Write a folder of tables and figures for each sweep below ``out``, the paper's items first, then the index ``README.md``.
 
-    A sweep that cannot be shown does not keep the others from being made.
+    Yields one outcome per sweep. A sweep that cannot be read or shown does not stop the others.
     """
-    there = list_sweeps(results)
+    recorded = list_sweeps(results)
     outcomes = []
     for item in ITEMS:
-        if item.sweep in there:
-            outcomes.append(_made(results, out, item.sweep, item))
+        if item.sweep in recorded:
+            outcomes.append(_make(results, out, item.sweep, item))
         else:
             lacking = f"{results} holds no results of it; `{item.command}` makes them"
             outcomes.append(Outcome(item.sweep, item.title, item.source, lacking=lacking))
         yield outcomes[-1]
-    for name in there:
+    for name in recorded:
         if name not in {item.sweep for item in ITEMS}:
-            outcomes.append(_made(results, out, name, None))
+            outcomes.append(_make(results, out, name, None))
             yield outcomes[-1]
     if any(outcome.folder for outcome in outcomes):
         write_atomic(out / "README.md", _index(outcomes).encode())
 
 
-def _made(results: Path, out: Path, name: str, item: Item | None) -> Outcome:
+def _make(results: Path, out: Path, name: str, item: Item | None) -> Outcome:
     title = item.title if item else name
     source = item.source if item else "a sweep of this results folder, not an item of the paper"
     try:
@@ -89,7 +64,7 @@ def _made(results: Path, out: Path, name: str, item: Item | None) -> Outcome:
             for kind in ("png", "pdf"):
                 write_atomic(out / name / f"map.{kind}", render(drawn, kind))
         if item and item.published:
-            page = published.beside(summary, [published.load(table) for table in item.published])
+            page = published.comparison_page(summary, [published.load(table) for table in item.published])
             write_atomic(out / name / "published.md", page.encode())
     except UserError as error:
         return Outcome(name, title, source, lacking=str(error))

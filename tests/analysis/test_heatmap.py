@@ -8,12 +8,13 @@ import pytest
 from reporting.built_results import build_sweep
 
 from analysis.heatmap import heatmap
-from analysis.layers import ITEM
+from analysis.items import ITEMS
 from analysis.regenerate import regenerate
 from umd_bench.config.errors import UserError
 from umd_bench.reporting.notation.formatting import format_mean
 from umd_bench.reporting.statistics.summary import Summary, summarize
 
+ITEM = next(item for item in ITEMS if item.sweep == "layers")
 AXES = {"stages.probe.t": [0, 400, 51], "stages.probe.block": [4, 1]}
 
 

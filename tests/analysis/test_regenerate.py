@@ -11,8 +11,8 @@ import pytest
 from reporting.built_results import TWO_ARMS, build_sweep
 
 from analysis.__main__ import main
+from analysis.items import ITEMS
 from analysis.published import FOLDER, load
-from analysis.regenerate import ITEMS
 from umd_bench.config.sweep.resolve import load_sweep
 from umd_bench.reporting.statistics.summary import summarize
 
