@@ -14,6 +14,8 @@ from umd_bench.config.sweep.resolve import load_sweep
 from umd_bench.data.packing.images import PackOptions, pack_data
 from umd_bench.orchestration.graph import sweep_record
 from umd_bench.orchestration.launch import Site, execute, prepare
+from umd_bench.orchestration.scheduler import Scheduler
+from umd_bench.orchestration.trial_source import Grid
 from umd_bench.reporting.frames.sweep_frames import long_frame
 from umd_bench.store import write_sweep
 
@@ -71,7 +73,7 @@ def test_features_of_one_set_are_tested_on_others_in_one_table(tmp_path: Path, d
     root = tmp_path / "results"
     sweep = load_sweep(tmp_path / "transfer.yaml")
     nodes = prepare(sweep.trials, Site(root, data, "inline", 1))
-    assert execute(nodes, sweep.trials, Site(root, data, "inline", 1), Console(quiet=True)).complete
+    assert execute(Scheduler(root, Grid(nodes)), Site(root, data, "inline", 1), Console(quiet=True)).complete
     write_sweep(root, sweep_record(sweep))
 
     frame = long_frame(root, "transfer")

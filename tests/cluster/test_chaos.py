@@ -14,7 +14,8 @@ from orchestration.small import write_small
 from umd_bench.config.sweep.resolve import load_sweep
 from umd_bench.orchestration.executors.jobs.records import JobRecords
 from umd_bench.orchestration.graph import build_graph
-from umd_bench.orchestration.scheduler import Progress, Runner
+from umd_bench.orchestration.scheduler import Scheduler
+from umd_bench.orchestration.trial_source import Grid, SweepProgress
 from umd_bench.store import RunDir
 
 pytestmark = pytest.mark.slow
@@ -46,15 +47,15 @@ def test_sixty_stages_survive_what_a_cluster_does_to_jobs(slurm: MiniSlurm, tmp_
         (30, lambda: slurm.boot(f"slurmd.{first}")),
     ]
 
-    def strike(progress: Progress) -> None:
+    def strike(progress: SweepProgress) -> None:
         if faults and progress.finished >= faults[0][0] and at_work(tmp_path, nodes):  # one at a time, in the midst of work
             faults.pop(0)[1]()
 
-    progress = Runner(tmp_path, nodes, lab.executor, on_change=strike).run()
+    progress = Scheduler(tmp_path, Grid(nodes)).run(lab.executor, observe=strike)
     lab.close()
     assert not faults, "some faults never happened"
     assert {failure.state for failure in progress.failures.values()} <= {"cancelled"}
-    again = Runner(tmp_path, build_graph(tmp_path, trials), lab.executor).run()  # what a person cancelled
+    again = Scheduler(tmp_path, Grid(build_graph(tmp_path, trials))).run(lab.executor)  # what a person cancelled
     lab.close()
     assert again.complete
     accepted = [list((tmp_path / "stages" / key).glob("result.json")) for key in nodes]

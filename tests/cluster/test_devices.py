@@ -21,8 +21,9 @@ from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
 from umd_bench.orchestration.executors.jobs.slurm import SlurmQueue
 from umd_bench.orchestration.executors.registry import start_executor
 from umd_bench.orchestration.graph import Node, build_graph
-from umd_bench.orchestration.scheduler import Progress, Runner
+from umd_bench.orchestration.scheduler import Scheduler
 from umd_bench.orchestration.stage_process.run_stage import run_stage
+from umd_bench.orchestration.trial_source import Grid, SweepProgress
 from umd_bench.store import RunDir
 
 pytestmark = pytest.mark.slow
@@ -104,13 +105,13 @@ def test_a_stage_on_two_devices_survives_the_loss_of_one_and_ends_with_the_same_
     executor = started(name, tmp_path, nodes=nodes)
     killed: list[int] = []
 
-    def kill_once(progress: Progress) -> None:
+    def kill_once(progress: SweepProgress) -> None:
         if not killed and (found := rank_1(run)):
             found[0].send_signal(signal.SIGKILL)
             killed.append(found[0].pid)
 
     try:
-        progress = Runner(tmp_path, nodes_of(tmp_path, trial), executor, on_change=kill_once, poll_seconds=0.05).run()
+        progress = Scheduler(tmp_path, Grid(nodes_of(tmp_path, trial)), poll_seconds=0.05).run(executor, observe=kill_once)
     finally:
         executor.close()
     assert killed

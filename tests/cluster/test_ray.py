@@ -28,7 +28,8 @@ from umd_bench.orchestration.executors.ray.cluster import RunningRay
 from umd_bench.orchestration.executors.registry import start_executor
 from umd_bench.orchestration.graph import Node
 from umd_bench.orchestration.preflight import prepare_data
-from umd_bench.orchestration.scheduler import Progress, Runner
+from umd_bench.orchestration.scheduler import Scheduler
+from umd_bench.orchestration.trial_source import Grid, SweepProgress
 from umd_bench.store import RunDir, StageState
 
 pytestmark = pytest.mark.slow
@@ -59,7 +60,7 @@ def test_training_on_a_raylet_that_is_killed_goes_on_elsewhere_to_the_same_bits(
     root, second = tmp_path / "ray", cluster.add_node()
     killed: list[str] = []
 
-    def kill_once(progress: Progress) -> None:
+    def kill_once(progress: SweepProgress) -> None:
         for spec in specs:
             run = RunDir(root, spec.key)
             pids = [event["pid"] for event in run.events() if "pid" in event]
@@ -71,16 +72,16 @@ def test_training_on_a_raylet_that_is_killed_goes_on_elsewhere_to_the_same_bits(
     executor = start_executor("ray", root, data, workers=2, threads=1, ray=RayConfig(address=cluster.address, gpus=0))
     try:
         assert executor.slots == 2
-        runner = Runner(root, _nodes(specs), executor, on_change=kill_once, poll_seconds=0.1)
-        ended = runner.run()
+        scheduler = Scheduler(root, Grid(_nodes(specs)), poll_seconds=0.1)
+        ended = scheduler.run(executor, observe=kill_once)
     finally:
         executor.close()
         second.kill()
     assert ended.complete
     assert [spec.key for spec in specs if len(RunDir(root, spec.key).attempts()) > 1] == killed != []
-    assert runner._lost == {(killed[0], EndReason.NODE_FAIL): 1}
+    assert scheduler._lost == {(killed[0], EndReason.NODE_FAIL): 1}
     alone = start_executor("inline", tmp_path / "inline", data, workers=1, threads=1)
-    assert Runner(tmp_path / "inline", _nodes(specs), alone).run().complete
+    assert Scheduler(tmp_path / "inline", Grid(_nodes(specs))).run(alone).complete
     for spec in specs:
         there, here = RunDir(root, spec.key), RunDir(tmp_path / "inline", spec.key)
         nimg = spec.stage.nimg if isinstance(spec.stage, TrainStage) else 0

@@ -19,7 +19,8 @@ from umd_bench.orchestration.executors.jobs.queue_contract import JobStatus
 from umd_bench.orchestration.executors.jobs.records import Batch, Claim, JobRecords
 from umd_bench.orchestration.executors.jobs.slurm import OVER
 from umd_bench.orchestration.graph import Node, build_graph
-from umd_bench.orchestration.scheduler import Progress, Runner
+from umd_bench.orchestration.scheduler import Scheduler
+from umd_bench.orchestration.trial_source import Grid, SweepProgress
 from umd_bench.store import RunDir, StageState, stage_state
 
 BATCH = {
@@ -86,9 +87,9 @@ def node(tmp_path: Path) -> Node:
     return only
 
 
-def run(root: Path, node: Node, queue: ToldQueue) -> Progress:
+def run(root: Path, node: Node, queue: ToldQueue) -> SweepProgress:
     executor = SubmititExecutor(root, root, queue, ClusterConfig(), threads=1, entry_point=scripted_stage.NAME)
-    return Runner(root, {node.key: node}, executor, poll_seconds=0.01).run()
+    return Scheduler(root, Grid({node.key: node}), poll_seconds=0.01).run(executor)
 
 
 def failure(root: Path, node: Node) -> str:

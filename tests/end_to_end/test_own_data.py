@@ -14,6 +14,8 @@ from umd_bench.data.packing.images import PackOptions, pack_data
 from umd_bench.orchestration.launch import Site, execute, prepare
 from umd_bench.orchestration.preflight import check_trials
 from umd_bench.orchestration.runs.export_weights import export_run
+from umd_bench.orchestration.scheduler import Scheduler
+from umd_bench.orchestration.trial_source import Grid
 from umd_bench.store import RunDir
 
 TRIAL = """
@@ -38,7 +40,7 @@ def test_a_folder_of_pictures_is_packed_trained_on_and_probed(tmp_path: Path) ->
     with pytest.raises(UserError, match=r"trial\.yaml:3: data\.name = 'pets' is not accepted"):
         prepare([trial], site)
     packed = pack_data("pets", tmp_path / "raw", packs, PackOptions(size=8, workers=1))
-    assert execute(prepare([trial], site), [trial], site, Console(quiet=True)).complete
+    assert execute(Scheduler(site.results, Grid(prepare([trial], site))), site, Console(quiet=True)).complete
     result = RunDir(results, trial.specs["probe"].key).result()
     assert result is not None
     assert result["data"] == {"name": "pets", "digest": packed.manifest.digest}

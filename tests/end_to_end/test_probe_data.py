@@ -17,6 +17,8 @@ from umd_bench.data.packs.pack import data_root, open_pack
 from umd_bench.orchestration.graph import sweep_record
 from umd_bench.orchestration.launch import Site, execute, prepare
 from umd_bench.orchestration.preflight import check_trials
+from umd_bench.orchestration.scheduler import Scheduler
+from umd_bench.orchestration.trial_source import Grid
 from umd_bench.reporting.frames.sweep_frames import long_frame
 from umd_bench.reporting.statistics.summary import summarize
 from umd_bench.store import RunDir, write_sweep
@@ -43,7 +45,7 @@ def test_a_model_of_one_set_is_probed_on_another_in_a_column_of_its_own(tmp_path
     sweep = load_sweep(write_small(tmp_path, OTHER))
     site = Site(root, data_root(), "inline", 1)
     nodes = prepare(sweep.trials, site)
-    assert execute(nodes, sweep.trials, site, Console(quiet=True)).complete
+    assert execute(Scheduler(root, Grid(nodes)), site, Console(quiet=True)).complete
     specs = sweep.trials[0].specs
     assert specs["parity"].parent_key == specs["probe"].parent_key == specs["pretrain"].key
     result = RunDir(root, specs["parity"].key).result()

@@ -13,8 +13,9 @@ from umd_bench.config.sweep.resolve import Trial, load_sweep
 from umd_bench.data.packs.pack import data_root
 from umd_bench.orchestration.forecast.plan_report import plan_table, planned_stages
 from umd_bench.orchestration.graph import Node, build_graph
-from umd_bench.orchestration.scheduler import Runner
+from umd_bench.orchestration.scheduler import Scheduler
 from umd_bench.orchestration.stage_process.run_stage import run_stage
+from umd_bench.orchestration.trial_source import Grid
 from umd_bench.store import RunDir, StageState, stage_state
 
 CURVE = SMALL.replace(
@@ -98,7 +99,7 @@ def test_the_runner_does_not_take_a_result_for_the_snapshots(tmp_path: Path) -> 
             attempt.finish({"metrics": {}})
 
     executor = ScriptedExecutor(tmp_path, {finetune.key: with_snapshots})
-    progress = Runner(tmp_path, nodes, executor, poll_seconds=0).run()
+    progress = Scheduler(tmp_path, Grid(nodes), poll_seconds=0).run(executor)
     assert progress.complete
     assert executor.submitted.count(finetune.key) == 2
     assert stage_state(RunDir(tmp_path, finetune.key), [64, 192]) is StageState.DONE

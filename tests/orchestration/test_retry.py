@@ -12,8 +12,9 @@ from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.resolve import Sweep, load_sweep
 from umd_bench.orchestration.graph import build_graph, sweep_record
 from umd_bench.orchestration.monitor.stage_status import status_json
-from umd_bench.orchestration.retry import retry, take_up_retried
-from umd_bench.orchestration.scheduler import Progress, Runner
+from umd_bench.orchestration.retry import retry
+from umd_bench.orchestration.scheduler import Scheduler
+from umd_bench.orchestration.trial_source import Grid, SweepProgress
 from umd_bench.store import RunDir, write_sweep
 
 
@@ -23,7 +24,7 @@ def sweep(tmp_path: Path) -> Sweep:
     sweep = load_sweep(write_small(tmp_path))
     keys = [trial.specs["pretrain"].key for trial in sweep.trials]
     scripts = dict(zip(keys, [fail_with("loss is not finite", "nan"), fail_with("broken", "error"), die], strict=False))
-    Runner(tmp_path, build_graph(tmp_path, sweep.trials), ScriptedExecutor(tmp_path, scripts), poll_seconds=0).run()
+    Scheduler(tmp_path, Grid(build_graph(tmp_path, sweep.trials)), poll_seconds=0).run(ScriptedExecutor(tmp_path, scripts))
     write_sweep(tmp_path, sweep_record(sweep))
     return sweep
 
@@ -76,14 +77,13 @@ def test_a_sweep_at_work_takes_a_retried_stage_and_its_descendants_up(tmp_path: 
             other: fail_with("always"),
         },
     )
-    asked = []
+    retried = []
 
-    def on_change(progress: Progress) -> None:
-        take_up_retried(tmp_path, progress)
-        if broken in progress.failures and not asked:
-            asked.extend(retry(tmp_path, "small", state="oom"))
+    def retry_once(progress: SweepProgress) -> None:
+        if broken in progress.failures and not retried:
+            retried.extend(retry(tmp_path, "small", state="oom"))
 
-    progress = Runner(tmp_path, build_graph(tmp_path, sweep.trials), executor, on_change=on_change, poll_seconds=0).run()
+    progress = Scheduler(tmp_path, Grid(build_graph(tmp_path, sweep.trials)), poll_seconds=0).run(executor, observe=retry_once)
     assert executor.submitted.count(broken) == 2
     assert set(progress.failures) == {other}
     assert progress.blocked == {spec.key for name, spec in sweep.trials[1].specs.items() if name != "pretrain"}

@@ -10,7 +10,8 @@ from orchestration.scripted import Script, ScriptedExecutor, die, end_by, fail_w
 from umd_bench.config.sweep.resolve import Sweep, load_sweep
 from umd_bench.orchestration.executors.contract import MAX_ATTEMPTS, EndReason
 from umd_bench.orchestration.graph import build_graph
-from umd_bench.orchestration.scheduler import Progress, Runner, explain
+from umd_bench.orchestration.scheduler import Scheduler, explain
+from umd_bench.orchestration.trial_source import Grid, SweepProgress
 from umd_bench.store import RunDir, StageState
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
@@ -24,9 +25,9 @@ def sweep() -> Sweep:
     )
 
 
-def run(root: Path, sweep: Sweep, scripts: dict[str, Script] | None = None) -> tuple[Progress, ScriptedExecutor]:
+def run(root: Path, sweep: Sweep, scripts: dict[str, Script] | None = None) -> tuple[SweepProgress, ScriptedExecutor]:
     executor = ScriptedExecutor(root, scripts)
-    return Runner(root, build_graph(root, sweep.trials), executor, poll_seconds=0).run(), executor
+    return Scheduler(root, Grid(build_graph(root, sweep.trials)), poll_seconds=0).run(executor), executor
 
 
 def test_every_stage_runs_once_and_after_its_parent(tmp_path: Path, sweep: Sweep) -> None:
@@ -120,7 +121,7 @@ def test_no_kind_of_end_is_tried_for_ever(tmp_path: Path, sweep: Sweep, kind: En
 def test_jobs_that_an_earlier_command_left_alive_are_not_submitted(tmp_path: Path, sweep: Sweep) -> None:
     executor = ScriptedExecutor(tmp_path)
     executor.left_alive = {sweep.trials[0].specs["pretrain"].key}
-    progress = Runner(tmp_path, build_graph(tmp_path, sweep.trials), executor, poll_seconds=0).run()
+    progress = Scheduler(tmp_path, Grid(build_graph(tmp_path, sweep.trials)), poll_seconds=0).run(executor)
     assert progress.complete
     assert executor.left_alive.isdisjoint(executor.submitted)
 
@@ -142,16 +143,15 @@ def test_failures_of_different_causes_do_not_stop_the_sweep(tmp_path: Path, swee
     assert len(progress.failures) == 4
 
 
-def test_a_stopped_runner_submits_nothing_more(tmp_path: Path, sweep: Sweep) -> None:
+def test_a_stopped_scheduler_submits_nothing_more(tmp_path: Path, sweep: Sweep) -> None:
     executor = ScriptedExecutor(tmp_path)
-    runner: Runner
+    scheduler = Scheduler(tmp_path, Grid(build_graph(tmp_path, sweep.trials)), poll_seconds=0)
 
-    def stop_after_three(progress: Progress) -> None:
+    def stop_after_three(progress: SweepProgress) -> None:
         if progress.finished >= 3:
-            runner.stop()
+            scheduler.stop()
 
-    runner = Runner(tmp_path, build_graph(tmp_path, sweep.trials), executor, on_change=stop_after_three, poll_seconds=0)
-    progress = runner.run()
+    progress = scheduler.run(executor, observe=stop_after_three)
     assert progress.stopped_because == "interrupted"
     assert len(executor.submitted) <= 3 + executor.slots
     assert explain(progress, "again")[1] == 130
@@ -164,7 +164,7 @@ def test_a_stage_owned_by_another_command_is_waited_for(tmp_path: Path, sweep: S
     attempt = other.begin()
     looks = 0
 
-    def finish_elsewhere(progress: Progress) -> None:
+    def finish_elsewhere(progress: SweepProgress) -> None:
         nonlocal looks
         looks += 1
         if looks == 30:
@@ -172,6 +172,8 @@ def test_a_stage_owned_by_another_command_is_waited_for(tmp_path: Path, sweep: S
             attempt.__exit__(None, None, None)
 
     executor = ScriptedExecutor(tmp_path)
-    progress = Runner(tmp_path, build_graph(tmp_path, sweep.trials), executor, on_change=finish_elsewhere, poll_seconds=0).run()
+    progress = Scheduler(tmp_path, Grid(build_graph(tmp_path, sweep.trials)), poll_seconds=0).run(
+        executor, observe=finish_elsewhere
+    )
     assert progress.complete
     assert key not in executor.submitted

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from umd_bench.config.sweep.resolve import Sweep, Trial
     from umd_bench.orchestration.graph import Node
     from umd_bench.orchestration.launch import Site
-    from umd_bench.orchestration.scheduler import Progress
+    from umd_bench.orchestration.trial_source import SweepProgress
 
 
 def run_sweep(sweep: Sweep, site: Site, mlflow: str | None, *, detach: bool = False) -> None:
@@ -41,6 +41,8 @@ def _run_grid(sweep: Sweep, site: Site, mlflow: str | None, *, detach: bool) -> 
     from umd_bench.orchestration.forecast.forecast import forecast
     from umd_bench.orchestration.graph import sweep_record
     from umd_bench.orchestration.launch import execute, prepare
+    from umd_bench.orchestration.scheduler import Scheduler
+    from umd_bench.orchestration.trial_source import Grid
     from umd_bench.store import StageState, cancel_request, write_sweep
     from umd_bench.tracking.background import BackgroundProjection
 
@@ -60,9 +62,8 @@ def _run_grid(sweep: Sweep, site: Site, mlflow: str | None, *, detach: bool) -> 
         submit_and_leave(nodes, site, f"`umd-bench status {record.name}`")
         return
     tracking = BackgroundProjection(mlflow, site.results, record)
-    progress = execute(
-        nodes, sweep.trials, site, console, on_change=lambda _: tracking.tick(), cancelled=request.exists, on_start=begin
-    )
+    scheduler = Scheduler(site.results, Grid(nodes))
+    progress = execute(scheduler, site, console, on_start=begin, observe=lambda _: tracking.tick(), cancel_request=request)
     if progress.finished or progress.reused:
         print_report_of(site.results, record.name)
         print_line(tracking.finish())
@@ -78,12 +79,14 @@ def _run_search(sweep: Sweep, site: Site, mlflow: str | None) -> None:
     from umd_bench.orchestration.forecast.forecast import forecast
     from umd_bench.orchestration.graph import build_graph
     from umd_bench.orchestration.launch import execute, prepare
+    from umd_bench.orchestration.scheduler import Scheduler
     from umd_bench.orchestration.search.rungs import checked_corners
     from umd_bench.orchestration.search.search import Search
     from umd_bench.store import cancel_request
     from umd_bench.tracking.background import BackgroundProjection
 
     with Search(sweep, site.results, lambda trials: prepare(trials, site), data_root=site.data) as search:
+        scheduler = Scheduler(site.results, search)
         record = search.record()
         console.print(f"{record.name} ({record.tier}): {search.outcome}")
         corners = checked_corners(sweep)
@@ -93,16 +96,16 @@ def _run_search(sweep: Sweep, site: Site, mlflow: str | None) -> None:
             keep_forecast(site.results, record.name, made)
         tracking = BackgroundProjection(mlflow, site.results, record)
 
-        def grow(progress: Progress) -> list[Trial]:
-            added = search.advance(progress)
-            tracking.tick(search.record() if added else None)
-            return added
+        n_trials = len(scheduler.progress.trials)
+
+        def track(progress: SweepProgress) -> None:
+            nonlocal n_trials
+            grown, n_trials = len(progress.trials) > n_trials, len(progress.trials)
+            tracking.tick(search.record() if grown else None)
 
         request = cancel_request(site.results, record.name)
         request.unlink(missing_ok=True)
-        progress = execute(
-            search.nodes, search.trials, site, console, grow=grow, dropped=search.dropped, cancelled=request.exists
-        )
+        progress = execute(scheduler, site, console, observe=track, cancel_request=request)
         if progress.finished or search.complete:
             print_report_of(site.results, record.name)
             tracking.tick(search.record())
@@ -122,13 +125,15 @@ def run_trial(trial: Trial, site: Site, *, detach: bool = False) -> None:
     """
     from umd_bench.orchestration.launch import execute, prepare
     from umd_bench.orchestration.monitor.status import metrics_table
+    from umd_bench.orchestration.scheduler import Scheduler
+    from umd_bench.orchestration.trial_source import Grid
 
     nodes = prepare([trial], site)
     if detach:
         runs = ", ".join(f"{node.name} {node.key}" for node in nodes.values())
         submit_and_leave(nodes, site, f"`umd-bench logs RUN` ({runs})")
         return
-    progress = execute(nodes, [trial], site, console)
+    progress = execute(Scheduler(site.results, Grid(nodes)), site, console)
     console.print(metrics_table(site.results, nodes))
     if not progress.complete:
         explain_and_exit(progress)
@@ -150,7 +155,7 @@ def print_report_of(results: Path, name: str, against: dict[str, Any] | None = N
     print_report(results, name, console, against=against)
 
 
-def explain_and_exit(progress: Progress) -> None:
+def explain_and_exit(progress: SweepProgress) -> None:
     """Print which stages are missing and why, then raise :class:`typer.Exit` with the exit code that says so."""
     from umd_bench.orchestration.scheduler import explain
 

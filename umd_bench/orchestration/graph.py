@@ -1,8 +1,8 @@
-"""A sweep's stages as a graph: each key once, however many trials share it, and what is known about it."""
+"""A sweep's stages as a graph: one node for each stage key, shared by all trials that need it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from umd_bench.store import RunDir, StageState, SweepRecord, TrialRecord, stage_
 
 @dataclass
 class Node:
-    """One stage to be done; ``trials`` are the ids of those that share it, ``name`` its name in the first of them.
+    """One stage: ``trials`` are the ids of the trials that share it, ``name`` is its name in the first of them.
 
-    ``needed`` are the snapshots before its end without which it is not done, whether or not it has a result. ``rung``: what it
-    says decides whether its parent goes on, so it begins as soon as its weights are there, and before other stages.
+    ``needed`` are the snapshots (in images seen) that must exist before the stage counts as done, besides its result. A
+    ``rung`` of a search decides whether its parent goes on: it begins as soon as its weights exist, and before other stages.
     """
 
     spec: StageSpec
@@ -37,10 +37,10 @@ class Node:
 
 @uncollected()
 def build_graph(root: Path, trials: Iterable[Trial]) -> dict[str, Node]:
-    """Nodes by key, parents before children, in the order of the trials; nothing is written.
+    """Nodes by key, parents before children, in the order of the trials; writes nothing.
 
-    A training stage keeps every snapshot that any stage of any trial asks of it. Of a finished one only those are needed that a
-    trial lists or an unfinished stage reads.
+    A training stage keeps every snapshot that any trial lists or any stage reads. A finished one needs only the snapshots that
+    a trial lists or an unfinished stage reads.
     """
     nodes: dict[str, Node] = {}
     listed: dict[str, set[int]] = {}
@@ -58,18 +58,18 @@ def build_graph(root: Path, trials: Iterable[Trial]) -> dict[str, Node]:
                 parent = nodes[spec.parent_key]
                 parent.spec = parent.spec.keeping([spec.parent_nimg])
     for node in reversed(nodes.values()):
-        asked = [nodes[key].spec.parent_nimg for key in node.children if nodes[key].state is not StageState.DONE]
-        node.needed = tuple(sorted({nimg for nimg in asked if nimg in node.spec.snapshots} | listed[node.key]))
+        read = [nodes[key].spec.parent_nimg for key in node.children if nodes[key].state is not StageState.DONE]
+        node.needed = tuple(sorted({nimg for nimg in read if nimg in node.spec.snapshots} | listed[node.key]))
         node.state = stage_state(RunDir(root, node.key), node.needed)
     return nodes
 
 
-def add_nodes(root: Path, nodes: dict[str, Node], more: dict[str, Node]) -> None:
-    """Put another graph into ``nodes``, at work or not; a stage that is there already serves the new trials too.
+def add_nodes(root: Path, nodes: dict[str, Node], added: Mapping[str, Node]) -> None:
+    """Merge the graph ``added`` into ``nodes``, in place; a stage that both have serves the trials of both.
 
-    One that is done already is not any more where a new trial needs a snapshot that it has not kept.
+    A finished stage counts as unfinished again if a new trial needs a snapshot that it has not kept.
     """
-    for key, new in more.items():
+    for key, new in added.items():
         node = nodes.setdefault(key, new)
         if node is new:
             continue
@@ -83,7 +83,7 @@ def add_nodes(root: Path, nodes: dict[str, Node], more: dict[str, Node]) -> None
 
 
 def sweep_record(sweep: Sweep) -> SweepRecord:
-    """The record that tables and tracking read."""
+    """The sweep's record, for tables and tracking."""
     return SweepRecord(
         name=sweep.config.name,
         question=sweep.config.question,
@@ -96,7 +96,7 @@ def sweep_record(sweep: Sweep) -> SweepRecord:
 
 
 def trial_records(trials: Iterable[Trial]) -> list[TrialRecord]:
-    """Trials as a sweep's record lists them."""
+    """The trials' rows of a sweep's record."""
     return [
         TrialRecord(
             id=trial.id,

@@ -27,9 +27,9 @@ from umd_bench.orchestration.fusion.units import RUN_UNIT
 from umd_bench.orchestration.graph import Node, build_graph
 from umd_bench.orchestration.monitor.live import LiveDisplay
 from umd_bench.orchestration.preflight import check_trials, check_weights, prepare_data
-from umd_bench.orchestration.retry import take_up_retried
-from umd_bench.orchestration.scheduler import CANCELLED, Progress, Runner
+from umd_bench.orchestration.scheduler import CANCELLED, Observer, Scheduler
 from umd_bench.orchestration.stage_process.entry_point import RUN_STAGE
+from umd_bench.orchestration.trial_source import SweepProgress
 from umd_bench.store import RunDir, StageState
 from umd_bench.store.files import require_writable
 
@@ -73,52 +73,42 @@ def prepare(trials: Sequence[Trial], site: Site) -> dict[str, Node]:
 
 
 def execute(
-    nodes: dict[str, Node],
-    trials: Sequence[Trial],
+    scheduler: Scheduler,
     site: Site,
     console: Console,
     *,
-    on_change: Callable[[Progress], None] = lambda progress: None,
-    grow: Callable[[Progress], Sequence[Trial]] | None = None,
-    dropped: set[str] | None = None,
-    cancelled: Callable[[], bool] = lambda: False,
     on_start: Callable[[], None] = lambda: None,
-) -> Progress:
-    """Run what has no result yet and show it; with nothing to run no executor is started. ``cancelled`` is asked now and then.
+    observe: Observer = lambda progress: None,
+    cancel_request: Path | None = None,
+) -> SweepProgress:
+    """Run the scheduler's stages on the site's executor and show them; starts no executor if every stage has its result.
 
-    ``grow`` is asked whenever something may have settled. It may add nodes to the progress's, which run like the others, and
-    gives the trials that they belong to. It may add keys to ``dropped``, whose stages are ended and taken out. ``on_start`` is
-    called once the executor has started, or none is needed, and before any stage does.
-
-    The first Ctrl-C (or SIGTERM) lets running stages save their state, a second one ends at once.
+    ``on_start`` is called once the executor has started and before any stage does, ``observe`` after every poll. If the file
+    ``cancel_request`` appears, the sweep stops. The first Ctrl-C (or SIGTERM) lets running stages save their state; the second
+    ends at once. Raises :class:`UserError` if the executor cannot start.
     """
-    missing = [node for node in nodes.values() if node.state is not StageState.DONE]
+    missing = scheduler.missing
     if not missing:
         on_start()
-        return Progress(nodes, reused=len(nodes))
-    workers = side_by_side(missing, site)
-    if grow is None:
+        return scheduler.progress
+    workers = max_parallel_stages(missing, site)
+    if not scheduler.grows:
         workers = min(workers, len(missing))
-    sizes = _fused(missing, site, workers, console) if grow is None else {}
+    sizes = {} if scheduler.grows else _fused(missing, site, workers, console)
     inner = _start(missing, site, workers, entry_point=RUN_UNIT if sizes else RUN_STAGE)
     executor = fusing(site.results, inner, sizes) if sizes else inner
     try:
         on_start()
-        keys = {trial.id: [spec.key for spec in trial.specs.values()] for trial in trials}
-        with LiveDisplay(console, site.results, keys, inner.slots) as display:
+        with LiveDisplay(console, site.results, inner.slots) as display:
 
-            def changed(progress: Progress) -> None:
-                take_up_retried(site.results, progress)
-                for trial in grow(progress) if grow is not None else ():
-                    keys[trial.id] = [spec.key for spec in trial.specs.values()]
+            def changed(progress: SweepProgress) -> None:
                 display.show(progress)
-                on_change(progress)
-                if cancelled():
-                    runner.stop(CANCELLED)
+                observe(progress)
+                if cancel_request is not None and cancel_request.exists():
+                    scheduler.stop(CANCELLED)
 
-            runner = Runner(site.results, nodes, executor, on_change=changed, dropped=dropped)
-            with _stopping_by_signal(runner.stop, console):
-                return runner.run()
+            with _stopping_by_signal(scheduler.stop, console):
+                return scheduler.run(executor, observe=changed)
     finally:
         executor.close()
 
@@ -134,12 +124,12 @@ def hand_over_to_slurm(nodes: dict[str, Node], site: Site) -> HandedOver:
     missing = [node for node in nodes.values() if node.state is not StageState.DONE]
     if not missing:
         return HandedOver(0, 0, 0)
-    executor = _start(missing, site, min(side_by_side(missing, site), len(missing)))
+    executor = _start(missing, site, min(max_parallel_stages(missing, site), len(missing)))
     assert isinstance(executor, SubmititExecutor)
     return hand_over(nodes, executor)
 
 
-def side_by_side(stages: Sequence[Node], site: Site) -> int:
+def max_parallel_stages(stages: Sequence[Node], site: Site) -> int:
     """How many of these stages the site runs at a time at most, by its options and this machine's cores."""
     if site.executor == "inline":
         return 1

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from umd_bench.config.errors import UserError
 from umd_bench.orchestration.monitor.stage_status import StatusReader, first_names, stage_keys, wanted_statuses
-from umd_bench.orchestration.scheduler import Progress
-from umd_bench.store import Failure, RunDir, StageState, read_sweep
+from umd_bench.store import Failure, RunDir, read_sweep
 
 
 @dataclass(frozen=True)
@@ -48,18 +47,6 @@ def retry(root: Path, sweep: str, *, state: str | None = None, fingerprint: str 
         raise UserError(f"{asked}: no stage of {sweep} has failed so; failures there: {_kinds(failed.values())}")
     names = first_names(record)
     return [Retried(*names[key], key, failure) for key, failure in wanted.items() if RunDir(root, key).retry()]
-
-
-def take_up_retried(root: Path, progress: Progress) -> None:
-    """Make stages of a sweep at work ready again that a person asked another try for; and those that waited for them."""
-    again = [key for key in progress.failures if RunDir(root, key).was_retried()]
-    for key in again:
-        del progress.failures[key]
-        progress.nodes[key].state = StageState.INTERRUPTED
-    if again:
-        progress.blocked = set()
-        for key in progress.failures:
-            progress.block_below(root, key)
 
 
 def _kinds(failures: Iterable[Failure]) -> str:

@@ -1,7 +1,7 @@
-"""The only scheduler loop: submits stages whose parents are done, reads what became of them, decides what is tried again.
+"""The scheduler: the one loop that submits stages, reads how they ended, and decides which get another attempt.
 
-A stage that is a rung of a search begins when its weights are there, though its parent still trains. Where all slots are taken,
-its parent makes way: it saves its state, and goes on when the rung has been looked at.
+It submits a stage once its parent is done. A rung of a search begins as soon as its weights exist, while its parent may still
+be training. If all slots are taken, the parent makes way: it saves its state, and goes on after the rung has been measured.
 """
 
 from __future__ import annotations
@@ -9,177 +9,206 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from umd_bench.orchestration.executors.contract import MAX_ATTEMPTS, Ended, EndReason, Executor, InCallersThread
-from umd_bench.orchestration.graph import Node
+from umd_bench.orchestration.graph import Node, add_nodes
+from umd_bench.orchestration.trial_source import SweepProgress, TrialSource
 from umd_bench.store import Failure, RunDir, StageState, stage_state
 
-# The sweep stops when this many stages have failed, all alike, and none has succeeded.
+# The sweep stops when this many stages have failed, all with the same fingerprint, and none has succeeded.
 SAME_FAILURES_TO_STOP = 3
-INTERRUPTED, CANCELLED = "interrupted", "cancelled"  # why a sweep stops without a failure
+INTERRUPTED, CANCELLED = "interrupted", "cancelled"  # reasons to stop that are no failure
+
+Observer = Callable[[SweepProgress], None]
 
 
-@dataclass
-class Progress:
-    """Where a sweep stands; the same object is updated throughout and handed to ``on_change``, which may add to ``nodes``.
+class Scheduler:
+    """Runs the stages of a source's trials on an executor. Only the scheduler changes the graph and the states of its nodes."""
 
-    It may also put keys into ``dropped``: such stages are ended, their state saved, and taken out of ``nodes``; those in
-    ``held`` are not submitted for the time being.
-    """
+    def __init__(self, root: Path, source: TrialSource, *, poll_seconds: float = 0.5) -> None:
+        """Take the source's first trials; nothing starts."""
+        self._root, self._source, self._poll_seconds = root, source, poll_seconds
+        self._nodes: dict[str, Node] = {}
+        self._trials: dict[str, list[str]] = {}
+        self._dropped, self._held, self._blocked = frozenset[str](), frozenset[str](), set[str]()
+        self._failures: dict[str, Failure] = {}
+        self._reused = self._finished = 0
+        self._stopped_because: str | None = None
 
-    nodes: dict[str, Node]
-    reused: int
-    dropped: set[str] = field(default_factory=set)
-    held: set[str] = field(default_factory=set)
-    blocked: set[str] = field(default_factory=set)
-    failures: dict[str, Failure] = field(default_factory=dict)
-    finished: int = 0
-    stopped_because: str | None = None
-
-    def count(self, state: StageState) -> int:
-        """How many stages are in a state."""
-        return sum(node.state is state for node in self.nodes.values())
+        self._executor: Executor | None = None
+        self._submitted: set[str] = set()
+        self._lost: Counter[tuple[str, EndReason]] = Counter()  # attempts that something else ended
+        self._asked_to_end: set[str] = set()  # by this scheduler: no failures
+        self._observe: Observer = lambda progress: None
+        self._update()
 
     @property
-    def complete(self) -> bool:
-        """Whether every stage has its result."""
-        return all(node.state is StageState.DONE for node in self.nodes.values())
+    def progress(self) -> SweepProgress:
+        """How far the sweep has come."""
+        return SweepProgress(
+            nodes=MappingProxyType(self._nodes),
+            trials=MappingProxyType(self._trials),
+            failures=MappingProxyType(self._failures),
+            blocked=self._blocked,
+            reused=self._reused,
+            finished=self._finished,
+            stopped_because=self._stopped_because,
+        )
 
-    def has_input(self, root: Path, node: Node) -> bool:
-        """Whether what the stage reads is there. A rung needs its weights alone, which a training keeps on its way.
+    @property
+    def missing(self) -> list[Node]:
+        """The stages without a result."""
+        return [node for node in self._nodes.values() if node.state is not StageState.DONE]
 
-        A parent that is not part of the graph was done before: the graph begins below it.
+    @property
+    def grows(self) -> bool:
+        """Whether the source may add trials."""
+        return self._source.grows
+
+    def run(self, executor: Executor, *, observe: Observer = lambda progress: None) -> SweepProgress:
+        """Work until nothing more can be done. Failed stages are in the result; they raise nothing.
+
+        ``observe`` is called with the progress after every poll, and between the steps of a stage that runs in this thread.
+        Jobs that an earlier command left alive are adopted first, so that no stage is submitted twice.
         """
-        parent = self.nodes.get(node.spec.parent_key or "")
-        if parent is None or parent.state is StageState.DONE:
-            return True
-        nimg = node.spec.parent_nimg
-        return node.rung and nimg is not None and RunDir(root, parent.key).snapshot(nimg).exists()
-
-    def block_below(self, root: Path, failed: str) -> None:
-        """Nothing that needs a failed stage is begun; a rung that it came to is measured all the same.
-
-        Otherwise it would be a matter of timing whether a search prunes what failed soon after.
-        """
-        for key in self.nodes[failed].children:
-            if not self.has_input(root, self.nodes[key]):
-                self.blocked.add(key)
-                self.block_below(root, key)
-
-
-class Runner:
-    """Runs a graph of stages on an executor. ``on_change`` is called after every look at the executor."""
-
-    def __init__(
-        self,
-        root: Path,
-        nodes: dict[str, Node],
-        executor: Executor,
-        *,
-        on_change: Callable[[Progress], None] = lambda progress: None,
-        poll_seconds: float = 0.5,
-        dropped: set[str] | None = None,
-    ) -> None:
-        self._root, self._nodes, self._executor = root, nodes, executor
-        self._on_change, self._poll_seconds = on_change, poll_seconds
-        self._submitted: set[str] = set()
-        self._lost: Counter[tuple[str, EndReason]] = Counter()  # attempts that something else ended, by stage and kind
-        self._asked_to_end: set[str] = set()  # by this runner, which is no failure
-        self._stopping = False
-        reused = sum(node.state is StageState.DONE for node in nodes.values())
-        self.progress = Progress(nodes, reused, set() if dropped is None else dropped)
+        self._executor, self._observe = executor, observe
         if isinstance(executor, InCallersThread):
             executor.between_steps = self._look_around
-
-    def run(self) -> Progress:
-        """Work until nothing more can be done; failures are in the result, not raised.
-
-        Jobs that an earlier command left alive are taken over first, so that none is submitted a second time.
-        """
-        self._adopt()
+        self._adopt(executor)
         while True:
-            self._drop()
-            self._make_way()
-            self._submit_ready()
-            if not self._submitted and not self._waiting_elsewhere():
-                break
-            for ended in self._executor.poll(self._poll_seconds) if self._submitted else self._wait():
-                self._settle(ended)
-            self._on_change(self.progress)
-        self._on_change(self.progress)
-        return self.progress
-
-    def _look_around(self) -> None:
-        """What is done between two polls, while one of them is under way; nothing is submitted."""
-        self._on_change(self.progress)
-        self._drop()
-        self._make_way()
+            self._drop(executor)
+            self._make_way(executor)
+            self._submit_ready(executor)
+            if self._submitted:
+                for ended in executor.poll(self._poll_seconds):
+                    self._settle(ended)
+                self._update()
+            elif self._waiting_elsewhere():
+                time.sleep(self._poll_seconds)
+                self._update()
+            elif not self._update():
+                return self.progress
 
     def stop(self, because: str = INTERRUPTED) -> None:
-        """Submit nothing more and ask what runs to save its state; :meth:`run` returns when it has."""
-        if self._stopping:
-            return
-        self._stopping = True
-        self.progress.stopped_because = because
-        self._executor.stop()
+        """Submit nothing more and ask running stages to save their state; :meth:`run` returns when they have."""
+        if self._stopped_because is None:
+            self._stopped_because = because
+            if self._executor is not None:
+                self._executor.stop()
 
-    def _adopt(self) -> None:
-        for key in self._executor.adopt([key for key, node in self._nodes.items() if node.state is not StageState.DONE]):
+    def _look_around(self) -> None:
+        """Between the steps of a stage that runs in this thread: react to what is new, but submit nothing."""
+        assert self._executor is not None
+        self._update()
+        self._drop(self._executor)
+        self._make_way(self._executor)
+
+    def _update(self) -> bool:
+        """Take up retried stages and the source's changes, then call the observer; whether there is more to run."""
+        more = self._take_up_retried()
+        while self._apply_changes():
+            more = True
+        self._observe(self.progress)
+        return more
+
+    def _apply_changes(self) -> bool:
+        """Apply one update of the source; whether it added stages."""
+        changes = self._source.update(self.progress)
+        self._dropped, self._held = frozenset(changes.dropped), frozenset(changes.held)
+        if not changes.added:
+            return False
+        self._reused += sum(node.state is StageState.DONE for key, node in changes.added.items() if key not in self._nodes)
+        add_nodes(self._root, self._nodes, changes.added)
+        for key, node in changes.added.items():
+            for trial in node.trials:
+                keys = self._trials.setdefault(trial, [])
+                if key not in keys:
+                    keys.append(key)
+        self._block_descendants()
+        return True
+
+    def _take_up_retried(self) -> bool:
+        """Make failed stages ready again that a person has retried, and their descendants; whether there were any."""
+        retried = [key for key in self._failures if RunDir(self._root, key).was_retried()]
+        for key in retried:
+            del self._failures[key]
+            self._nodes[key].state = StageState.INTERRUPTED
+        if retried:
+            self._blocked.clear()
+            self._block_descendants()
+        return bool(retried)
+
+    def _adopt(self, executor: Executor) -> None:
+        for key in executor.adopt([node.key for node in self.missing]):
             self._nodes[key].state = StageState.RUNNING
             self._submitted.add(key)
 
-    def _submit_ready(self) -> None:
+    def _submit_ready(self, executor: Executor) -> None:
         if self._stopping:
             return
         for node in (*self._rungs(), *self._nodes.values()):
-            if len(self._submitted) >= self._executor.slots:
+            if len(self._submitted) >= executor.slots:
                 return
-            if node.state is StageState.DONE or not self._waits(node):  # first what costs least: all nodes are asked each time
+            if node.state is StageState.DONE or not self._waits(node):  # the cheapest checks first: every poll visits all nodes
                 continue
-            if node.state is StageState.RUNNING:  # another command's; its result will be ours too
+            if node.state is StageState.RUNNING:  # in another command; its result serves this sweep too
                 node.state = stage_state(RunDir(self._root, node.key), node.needed)
-            if node.state in (StageState.DONE, StageState.RUNNING) or not self.progress.has_input(self._root, node):
+            if node.state in (StageState.DONE, StageState.RUNNING) or not self._has_input(node):
                 continue
             RunDir(self._root, node.key).prepare(node.spec)
             node.state = StageState.RUNNING
             self._submitted.add(node.key)
-            self._executor.submit(node.key)
+            executor.submit(node.key)
+
+    @property
+    def _stopping(self) -> bool:
+        return self._stopped_because is not None
 
     def _waits(self, node: Node) -> bool:
-        """Whether the stage is neither submitted nor out of the question."""
-        progress = self.progress
-        return not any(node.key in keys for keys in (self._submitted, progress.blocked, progress.failures, progress.held))
+        """Whether the stage may be submitted once its input exists."""
+        return not any(node.key in keys for keys in (self._submitted, self._blocked, self._failures, self._held))
 
     def _rungs(self) -> list[Node]:
         return [node for node in self._nodes.values() if node.rung and node.state is not StageState.DONE and self._waits(node)]
 
-    def _make_way(self) -> None:
-        """Where no slot is free, ask as many trainings to save their state as have a rung that could be looked at."""
-        if self._stopping or len(self._submitted) < self._executor.slots:
+    def _has_input(self, node: Node) -> bool:
+        """Whether the stage can read its parent. A rung needs only its weights, which a training writes on its way.
+
+        A parent outside the graph is done: the graph begins below it.
+        """
+        parent = self._nodes.get(node.spec.parent_key or "")
+        if parent is None or parent.state is StageState.DONE:
+            return True
+        nimg = node.spec.parent_nimg
+        return node.rung and nimg is not None and RunDir(self._root, parent.key).snapshot(nimg).exists()
+
+    def _make_way(self, executor: Executor) -> None:
+        """If no slot is free, ask every training that has a rung to measure to save its state and end."""
+        if self._stopping or len(self._submitted) < executor.slots:
             return
         for node in self._rungs():
             parent = node.spec.parent_key
-            if parent in self._submitted and parent not in self._asked_to_end and self.progress.has_input(self._root, node):
+            if parent in self._submitted and parent not in self._asked_to_end and self._has_input(node):
                 self._asked_to_end.add(parent)
-                self._executor.cancel(parent)
+                executor.cancel(parent)
 
-    def _drop(self) -> None:
-        """End what is dropped and runs for this sweep, and take out of the graph what does not."""
-        for key in self.progress.dropped & self._nodes.keys():
+    def _drop(self, executor: Executor) -> None:
+        """End the dropped stages that this scheduler submitted, and take the others out of the graph."""
+        for key in self._dropped & self._nodes.keys():
             if self._nodes[key].state is StageState.DONE:
                 continue
             if key not in self._submitted:
                 node = self._nodes.pop(key)
-                self.progress.failures.pop(key, None)  # of before it was dropped: nobody needs it any more
-                self.progress.blocked.discard(key)
+                self._failures.pop(key, None)
+                self._blocked.discard(key)
                 parent = self._nodes.get(node.spec.parent_key or "")
                 if parent is not None:
                     parent.children.remove(key)
             elif key not in self._asked_to_end:
                 self._asked_to_end.add(key)
-                self._executor.cancel(key)
+                executor.cancel(key)
 
     def _waiting_elsewhere(self) -> bool:
         """Whether another command owns a stage that this sweep needs."""
@@ -187,11 +216,8 @@ class Runner:
             return False
         return any(n.state is StageState.RUNNING and n.key not in self._submitted for n in self._nodes.values())
 
-    def _wait(self) -> list[Ended]:
-        time.sleep(self._poll_seconds)
-        return []
-
     def _settle(self, ended: Ended) -> None:
+        """Read from the run directory how a stage ended."""
         node = self._nodes[ended.key]
         self._submitted.discard(ended.key)
         run = RunDir(self._root, ended.key)
@@ -199,38 +225,52 @@ class Runner:
         asked = ended.key in self._asked_to_end
         self._asked_to_end.discard(ended.key)
         if node.state is StageState.DONE:
-            self.progress.finished += 1
-        elif ended.key in self.progress.dropped or (asked and ended.reason is EndReason.CANCELLED):
+            self._finished += 1
+        elif ended.key in self._dropped or (asked and ended.reason is EndReason.CANCELLED):
             node.state = StageState.INTERRUPTED
         elif ended.reason is not None:
-            self._count(node, ended.reason, ended.message)
+            self._count_attempt(node, ended.reason, ended.message)
         elif node.state is StageState.FAILED:
             failure = run.failure()
             assert failure is not None
             self._fail(node, failure)
 
-    def _count(self, node: Node, kind: EndReason, message: str) -> None:
-        """One more attempt of this kind; the stage is ready again unless there have been enough of them."""
-        self._lost[node.key, kind] += 1
-        if node.state is StageState.FAILED:  # of an attempt before this one
+    def _count_attempt(self, node: Node, reason: EndReason, message: str) -> None:
+        """Count an attempt that ended in this way; the stage fails at ``MAX_ATTEMPTS`` of them and otherwise is ready again."""
+        self._lost[node.key, reason] += 1
+        if node.state is StageState.FAILED:  # the failure of an earlier attempt
             node.state = StageState.INTERRUPTED
-        if self._lost[node.key, kind] >= MAX_ATTEMPTS[kind] and not self._stopping:
-            times = "" if MAX_ATTEMPTS[kind] == 1 else f" ({MAX_ATTEMPTS[kind]} times)"
-            failure = Failure(state=kind, message=f"{message}{times}", fingerprint=kind)
+        if self._lost[node.key, reason] >= MAX_ATTEMPTS[reason] and not self._stopping:
+            times = "" if MAX_ATTEMPTS[reason] == 1 else f" ({MAX_ATTEMPTS[reason]} times)"
+            failure = Failure(state=reason, message=f"{message}{times}", fingerprint=reason)
             RunDir(self._root, node.key).give_up(failure)
             self._fail(node, failure)
 
     def _fail(self, node: Node, failure: Failure) -> None:
         node.state = StageState.FAILED
-        self.progress.failures[node.key] = failure
-        self.progress.block_below(self._root, node.key)
-        prints = [f.fingerprint for f in self.progress.failures.values()]
+        self._failures[node.key] = failure
+        self._block_below(node.key)
+        prints = [f.fingerprint for f in self._failures.values()]
         alike = len(prints) >= SAME_FAILURES_TO_STOP and len(set(prints)) == 1
-        if alike and self.progress.finished == 0 and not self._stopping:
+        if alike and self._finished == 0:
             self.stop(f"the first {len(prints)} stages failed alike: {failure.headline}")
 
+    def _block_descendants(self) -> None:
+        for key in self._failures:
+            self._block_below(key)
 
-def explain(progress: Progress, again: str) -> tuple[list[str], int]:
+    def _block_below(self, failed: str) -> None:
+        """Block every descendant of a failed stage, except a rung whose weights exist: it is measured all the same.
+
+        Otherwise the timing would decide whether a search prunes a trial that fails soon after its rung.
+        """
+        for key in self._nodes[failed].children:
+            if not self._has_input(self._nodes[key]):
+                self._blocked.add(key)
+                self._block_below(key)
+
+
+def explain(progress: SweepProgress, again: str) -> tuple[list[str], int]:
     """Why a sweep is not complete, in lines, and the exit code: 130 when it was interrupted, else 1.
 
     ``again`` is the command that goes on from here.

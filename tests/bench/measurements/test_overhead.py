@@ -11,7 +11,7 @@ from rich.console import Console
 from umd_bench.bench.measurements.overhead import _nodes, _specs, measure_overhead, no_op
 from umd_bench.config.errors import UserError
 from umd_bench.orchestration.monitor import live
-from umd_bench.orchestration.scheduler import Progress
+from umd_bench.orchestration.trial_source import SweepProgress
 from umd_bench.store import RunDir, StageState
 
 
@@ -43,7 +43,7 @@ def test_a_display_looks_at_the_stages_no_more_often_than_it_draws(tmp_path: Pat
     nodes = _nodes(_specs(5))
     for node in nodes.values():
         node.state = StageState.RUNNING
-    with live.LiveDisplay(Console(file=io.StringIO()), tmp_path, {}, 1) as shown:
+    with live.LiveDisplay(Console(file=io.StringIO()), tmp_path, 1) as shown:
         for _ in range(100):
-            shown.show(Progress(nodes, reused=0))
+            shown.show(SweepProgress(nodes))
     assert looks == []

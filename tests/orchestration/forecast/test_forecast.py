@@ -15,7 +15,8 @@ from umd_bench.engine.networks.flops import flops_per_image
 from umd_bench.orchestration.forecast.accuracy import forecast_error, keep_forecast, search_forecast_error
 from umd_bench.orchestration.forecast.forecast import device_time, forecast, without_past
 from umd_bench.orchestration.graph import Node, build_graph, sweep_record
-from umd_bench.orchestration.scheduler import Runner
+from umd_bench.orchestration.scheduler import Scheduler
+from umd_bench.orchestration.trial_source import Grid
 from umd_bench.store import RunDir, write_sweep
 
 RATE = 1e-6  # seconds a FLOP
@@ -42,7 +43,7 @@ def work(root: Path, nodes: dict[str, Node], rates: list[float]) -> None:
         return run
 
     scripts = {node.key: script(node, rate) for node, rate in zip(nodes.values(), rates, strict=True)}
-    Runner(root, nodes, ScriptedExecutor(root, scripts), poll_seconds=0).run()
+    Scheduler(root, Grid(nodes), poll_seconds=0).run(ScriptedExecutor(root, scripts))
 
 
 def test_without_a_past_there_is_no_basis(tmp_path: Path) -> None:

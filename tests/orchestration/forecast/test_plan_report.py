@@ -11,7 +11,8 @@ from rich.console import Console
 from umd_bench.config.sweep.resolve import load_sweep
 from umd_bench.orchestration.forecast.plan_report import plan_counts, plan_json, plan_table, planned_stages
 from umd_bench.orchestration.graph import build_graph
-from umd_bench.orchestration.scheduler import Runner
+from umd_bench.orchestration.scheduler import Scheduler
+from umd_bench.orchestration.trial_source import Grid
 
 SWEEPS = Path(__file__).parents[3] / "sweeps"
 RATIOS = "axes.stages.pretrain.corruption.mask_ratio"
@@ -19,7 +20,7 @@ RATIOS = "axes.stages.pretrain.corruption.mask_ratio"
 
 def test_the_plan_names_what_is_reused_and_the_field_that_differs(tmp_path: Path) -> None:
     finished = load_sweep(SWEEPS / "mask_ratio.yaml", sets=["seeds=[0, 1]", f"{RATIOS}=[0.25, 0.5]", "report.baseline=null"])
-    Runner(tmp_path, build_graph(tmp_path, finished.trials), ScriptedExecutor(tmp_path), poll_seconds=0).run()
+    Scheduler(tmp_path, Grid(build_graph(tmp_path, finished.trials)), poll_seconds=0).run(ScriptedExecutor(tmp_path))
     wider = load_sweep(SWEEPS / "mask_ratio.yaml", sets=["seeds=[0]", f"{RATIOS}=[0.25, 0.375]"])
     console = Console(width=220, record=True, file=(tmp_path / "out").open("w"))
     planned = planned_stages(tmp_path, build_graph(tmp_path, wider.trials))

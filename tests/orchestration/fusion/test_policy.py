@@ -21,6 +21,8 @@ from umd_bench.orchestration.fusion.measure import measured_gain, planned, ratio
 from umd_bench.orchestration.fusion.policy import Alike, Gain, alike_stages, check_fuse, choose
 from umd_bench.orchestration.graph import Node
 from umd_bench.orchestration.launch import Site, execute, prepare
+from umd_bench.orchestration.scheduler import Scheduler
+from umd_bench.orchestration.trial_source import Grid
 from umd_bench.store import RunDir, StageState
 
 CLEAR, UNCLEAR, SLOWER = Gain(1.2, 1.1, 1.3), Gain(1.05, 0.98, 1.1), Gain(0.85, 0.83, 0.88)
@@ -139,7 +141,7 @@ def test_both_ways_are_timed_in_turn_also_for_stages_whose_parent_is_not_there_y
 def run(sweep: Sweep, root: Path, fuse: str) -> str:
     said = io.StringIO()
     site = Site(root, data_root(), "inline", fuse=fuse)
-    progress = execute(prepare(sweep.trials, site), sweep.trials, site, Console(file=said, width=200))
+    progress = execute(Scheduler(site.results, Grid(prepare(sweep.trials, site))), site, Console(file=said, width=200))
     assert progress.complete
     return said.getvalue()
 

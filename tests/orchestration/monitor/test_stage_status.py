@@ -16,7 +16,8 @@ from umd_bench.orchestration.executors.jobs.records import Claim, JobRecords
 from umd_bench.orchestration.graph import build_graph, sweep_record
 from umd_bench.orchestration.monitor.stage_status import StatusReader, status_json, trial_state
 from umd_bench.orchestration.monitor.status import status_table
-from umd_bench.orchestration.scheduler import Runner
+from umd_bench.orchestration.scheduler import Scheduler
+from umd_bench.orchestration.trial_source import Grid
 from umd_bench.store import RunDir, StageState, write_sweep
 
 
@@ -30,7 +31,7 @@ def sweep(tmp_path: Path) -> Sweep:
     nodes = build_graph(tmp_path, trials)
     for name in ("finetune", "finetune_probe", "generate"):
         del nodes[half[name].key]
-    Runner(tmp_path, nodes, ScriptedExecutor(tmp_path, scripts), poll_seconds=0).run()
+    Scheduler(tmp_path, Grid(nodes), poll_seconds=0).run(ScriptedExecutor(tmp_path, scripts))
     write_sweep(tmp_path, sweep_record(sweep))
     return sweep
 

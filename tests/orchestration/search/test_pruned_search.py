@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ from umd_bench.orchestration.monitor.stage_status import status_json
 from umd_bench.orchestration.monitor.status import status_table
 from umd_bench.orchestration.monitor.watch import Watcher
 from umd_bench.orchestration.retry import retry
-from umd_bench.orchestration.scheduler import Progress, Runner
+from umd_bench.orchestration.scheduler import Scheduler
+from umd_bench.orchestration.search.records import outcome_line
 from umd_bench.orchestration.search.rungs import with_rungs
-from umd_bench.orchestration.search.search import Search, outcome_line
+from umd_bench.orchestration.search.search import Search
 from umd_bench.orchestration.search.suggestions import Study
+from umd_bench.orchestration.trial_source import Changes, Grid, SweepProgress
 from umd_bench.store import Failure, RunDir, SearchRecord, StageState, parent_done, read_sweep
 
 MEDIAN = "search.pruner={kind: median, metric: probe.acc_5shot, direction: maximise, startup: 2}"
@@ -43,23 +45,15 @@ def load(folder: Path, *sets: str, space: str | None = None) -> Sweep:
     return load_sweep(path, sets=sets)
 
 
-def run(root: Path, sweep: Sweep, *, slots: int = 2, seed: int = 0) -> tuple[SearchRecord, SteppingExecutor, Progress]:
+def run(root: Path, sweep: Sweep, *, slots: int = 2, seed: int = 0) -> tuple[SearchRecord, SteppingExecutor, SweepProgress]:
     executor = SteppingExecutor(root, slots=slots, seed=seed)
     record, progress = run_on(executor, root, sweep)
     return record, executor, progress
 
 
-def run_on(executor: Executor, root: Path, sweep: Sweep, *, poll_seconds: float = 0) -> tuple[SearchRecord, Progress]:
+def run_on(executor: Executor, root: Path, sweep: Sweep, *, poll_seconds: float = 0) -> tuple[SearchRecord, SweepProgress]:
     with Search(sweep, root, lambda trials: build_graph(root, trials)) as search:
-        runner = Runner(
-            root,
-            search.nodes,
-            executor,
-            on_change=lambda p: search.advance(p) and None,
-            poll_seconds=poll_seconds,
-            dropped=search.dropped,
-        )
-        progress = runner.run()
+        progress = Scheduler(root, search, poll_seconds=poll_seconds).run(executor)
         record = search.record().search
     assert record is not None
     return record, progress
@@ -146,7 +140,7 @@ def test_halving_repeats_itself_too(tmp_path: Path, kind: str) -> None:
     assert {"done", "pruned"} == set(states)
 
 
-@pytest.mark.parametrize("method", ["ask", "reach", "tell"])
+@pytest.mark.parametrize("method", ["ask", "report", "tell"])
 @pytest.mark.parametrize("before", [True, False])
 def test_a_kill_at_any_decision_changes_nothing(
     tmp_path: Path, whole: tuple[Path, SearchRecord], monkeypatch: pytest.MonkeyPatch, method: str, before: bool
@@ -315,44 +309,52 @@ def test_what_was_pruned_is_seen_wherever_one_looks_and_is_not_waited_for(whole:
     assert sum("pruned" in str(cell) for column in table.columns for cell in column.cells) == len(pruned)
 
 
+class Dropping:
+    """A source that adds a graph, and drops some of its stages once ``when`` was true."""
+
+    grows = False
+
+    def __init__(self, nodes: dict[str, Node], dropped: set[str], when: Callable[[SweepProgress], bool]) -> None:
+        self._nodes, self._dropped, self._when = nodes, dropped, when
+        self._drops = False
+
+    def update(self, progress: SweepProgress) -> Changes:
+        added, self._nodes = self._nodes, {}
+        self._drops = self._drops or (not added and self._when(progress))
+        return Changes(added, self._dropped if self._drops else set())
+
+
 def test_a_dropped_stage_leaves_the_graph_and_is_no_failure(tmp_path: Path) -> None:
     trial = load(tmp_path, MEDIAN).corners()[0]
-    nodes: dict[str, Node] = build_graph(tmp_path, [trial])
-    executor, dropped = SteppingExecutor(tmp_path), set[str]()
-
-    def drop(progress: Progress) -> None:
-        dropped.add(trial.specs["finetune"].key)
-        dropped.add(trial.specs["finetune_probe"].key)
-        dropped.add(trial.specs["generate"].key)
-
-    progress = Runner(tmp_path, nodes, executor, on_change=drop, poll_seconds=0, dropped=dropped).run()
-    assert {node.name for node in nodes.values()} == {"pretrain", "probe"}
-    assert all(node.state is StageState.DONE for node in nodes.values())
+    gone = {trial.specs[name].key for name in ("finetune", "finetune_probe", "generate")}
+    source = Dropping(build_graph(tmp_path, [trial]), gone, lambda progress: True)
+    progress = Scheduler(tmp_path, source, poll_seconds=0).run(SteppingExecutor(tmp_path))
+    assert {node.name for node in progress.nodes.values()} == {"pretrain", "probe"}
+    assert all(node.state is StageState.DONE for node in progress.nodes.values())
     assert progress.complete
     assert progress.failures == {}
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_what_fails_while_it_is_dropped_or_was_before_is_no_failure_of_the_sweep(tmp_path: Path, before: bool) -> None:
+def test_a_stage_that_fails_before_or_after_it_is_dropped_is_no_failure_of_the_sweep(tmp_path: Path, before: bool) -> None:
+    """Two slots: the probe ends first, while the fine-tuning runs."""
     trial = load_sweep(write_small(tmp_path), sets=["axes={}", "seeds=[0]"]).trials[0]
-    nodes, dropped = build_graph(tmp_path, [trial]), set[str]()
     finetune = trial.specs["finetune"].key
     gone = {finetune, trial.specs["finetune_probe"].key, trial.specs["generate"].key}
+    when = (lambda p: finetune in p.failures) if before else (lambda p: p.nodes[finetune].state is StageState.RUNNING)
+    failed: list[bool] = []
 
     def fail(run: RunDir, tries: int) -> None:
-        if not before:
-            dropped.update(gone)
+        failed.append(True)
         fail_with("it broke")(run, tries)
 
-    def drop(progress: Progress) -> None:
-        if finetune in progress.failures:
-            dropped.update(gone)
-
-    executor = ScriptedExecutor(tmp_path, {finetune: fail}, slots=1)
-    progress = Runner(tmp_path, nodes, executor, on_change=drop, poll_seconds=0, dropped=dropped).run()
+    executor = ScriptedExecutor(tmp_path, {finetune: fail}, slots=2)
+    source = Dropping(build_graph(tmp_path, [trial]), gone, when)
+    progress = Scheduler(tmp_path, source, poll_seconds=0).run(executor)
+    assert failed
     assert progress.failures == {}
     assert progress.blocked == set()
-    assert set(nodes) == {trial.specs[name].key for name in ("pretrain", "probe")}
+    assert set(progress.nodes) == {trial.specs[name].key for name in ("pretrain", "probe")}
     assert progress.complete
 
 
@@ -402,8 +404,12 @@ def test_weights_of_a_training_that_is_not_over_are_enough_for_a_rung_and_for_no
     RunDir(tmp_path, training.key).prepare(training.spec)
     step(RunDir(tmp_path, training.key), 3)
     executor = SteppingExecutor(tmp_path, slots=3)
-    runner = Runner(tmp_path, nodes, executor, poll_seconds=0)
-    runner._submit_ready()
+
+    def kill(progress: SweepProgress) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        Scheduler(tmp_path, Grid(nodes), poll_seconds=0).run(executor, observe=kill)
     assert executor.submitted == [first.key, training.key]
     assert second.state is StageState.NEW
     at_the_end = next(node for node in nodes.values() if node.name == "probe")

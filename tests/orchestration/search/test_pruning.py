@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from umd_bench.config.sweep.pruning import PrunerConfig, percent, rung_stage
-from umd_bench.orchestration.search.pruning import Raced, Rung, reach
+from umd_bench.orchestration.search.pruning import Rung, SettledTrial, decide_rung
 
 
 def pruner(kind: str, **fields: object) -> PrunerConfig:
@@ -14,11 +14,11 @@ def pruner(kind: str, **fields: object) -> PrunerConfig:
 
 def decide(config: PrunerConfig, values: list[float], direction: str = "maximise", name: str = "s") -> list[bool]:
     """Suggestions one after another, each at the first rung; whether each was pruned."""
-    raced: list[Raced] = []
+    settled: list[SettledTrial] = []
     for number, value in enumerate(values):
-        rung = reach(config, direction, raced, number, (), value, name=name)  # type: ignore[arg-type]
-        raced.append(Raced((rung,), finished=not rung.pruned))
-    return [bool(each.rungs[0].pruned) for each in raced]
+        rung = decide_rung(config, direction, settled, number, (), value, study_name=name)  # type: ignore[arg-type]
+        settled.append(SettledTrial((rung,), complete=not rung.pruned))
+    return [bool(each.rungs[0].pruned) for each in settled]
 
 
 def test_the_median_spares_the_first_and_prunes_what_is_below_it_in_either_direction() -> None:
@@ -31,10 +31,10 @@ def test_the_median_spares_the_first_and_prunes_what_is_below_it_in_either_direc
 
 def test_a_trial_is_judged_by_its_best_rung_so_far() -> None:
     config = pruner("median", startup=2)
-    finished = Raced((Rung(0.25, 0.5, False, {}), Rung(0.5, 0.6, False, {})), finished=True)
+    finished = SettledTrial((Rung(0.25, 0.5, False, {}), Rung(0.5, 0.6, False, {})), complete=True)
     fell = (Rung(0.25, 0.7, False, {}),)
-    assert not reach(config, "maximise", [finished, finished], 2, fell, 0.1, name="s").pruned
-    assert reach(config, "maximise", [finished, finished], 2, (Rung(0.25, 0.55, False, {}),), 0.1, name="s").pruned
+    assert not decide_rung(config, "maximise", [finished, finished], 2, fell, 0.1, study_name="s").pruned
+    assert decide_rung(config, "maximise", [finished, finished], 2, (Rung(0.25, 0.55, False, {}),), 0.1, study_name="s").pruned
 
 
 def test_halving_lets_about_one_in_so_many_go_on() -> None:
@@ -48,14 +48,14 @@ def test_halving_lets_about_one_in_so_many_go_on() -> None:
 
 def test_halving_compares_at_the_second_rung_with_those_that_came_so_far() -> None:
     config = pruner("successive_halving", reduction=2, rungs=(0.1, 0.4))
-    raced: list[Raced] = []
+    settled: list[SettledTrial] = []
     for number, (first, second) in enumerate([(0.9, 0.2), (0.8, 0.9), (0.95, 0.5), (0.96, 0.95)]):
-        rung = reach(config, "maximise", raced, number, (), first, name="s")
+        rung = decide_rung(config, "maximise", settled, number, (), first, study_name="s")
         rungs = (rung,)
         if not rung.pruned:
-            rungs = (rung, reach(config, "maximise", raced, number, (rung,), second, name="s"))
-        raced.append(Raced(rungs, finished=not rungs[-1].pruned))
-    assert [[(rung.share, rung.pruned) for rung in each.rungs] for each in raced] == [
+            rungs = (rung, decide_rung(config, "maximise", settled, number, (rung,), second, study_name="s"))
+        settled.append(SettledTrial(rungs, complete=not rungs[-1].pruned))
+    assert [[(rung.share, rung.pruned) for rung in each.rungs] for each in settled] == [
         [(0.1, False), (0.4, False)],
         [(0.1, True)],
         [(0.1, False), (0.4, False)],
@@ -86,8 +86,11 @@ def test_hyperband_prunes_and_which_bracket_a_trial_is_in_follows_from_name_and_
 def test_open_suggestions_between_leave_the_number_as_it_is() -> None:
     """The bracket must not depend on how many were settled when the trial was suggested."""
     config = pruner("hyperband", reduction=2)
-    kept = Raced((), finished=True)
-    decisions = {reach(config, "maximise", [kept] * before, 12, (), 0.3, name="s").noted != {} for before in (0, 5, 12)}
+    kept = SettledTrial((), complete=True)
+    decisions = {
+        decide_rung(config, "maximise", [kept] * before, 12, (), 0.3, study_name="s").system_attrs != {}
+        for before in (0, 5, 12)
+    }
     assert len(decisions) == 1
 
 

@@ -16,9 +16,11 @@ from umd_bench.config.sweep.resolve import Sweep, Trial, load_sweep
 from umd_bench.config.trial.train_stage import TrainStage
 from umd_bench.orchestration.executors.contract import Ended
 from umd_bench.orchestration.graph import Node, build_graph
-from umd_bench.orchestration.scheduler import Progress, Runner
-from umd_bench.orchestration.search.search import Search, outcome_line
+from umd_bench.orchestration.scheduler import Scheduler
+from umd_bench.orchestration.search.records import outcome_line
+from umd_bench.orchestration.search.search import Search
 from umd_bench.orchestration.search.suggestions import Study
+from umd_bench.orchestration.trial_source import SweepProgress
 from umd_bench.store import RunDir, SearchRecord, read_sweep
 
 SEARCH = (
@@ -83,7 +85,7 @@ def run(
     *,
     slots: int = 2,
     script: Callable[[Sequence[Trial]], dict[str, Script]] = lambda trials: {},
-) -> tuple[SearchRecord, ScriptedExecutor, Progress]:
+) -> tuple[SearchRecord, ScriptedExecutor, SweepProgress]:
     scripts = Scripts({"": score})
 
     def admit(trials: Sequence[Trial]) -> dict[str, Node]:
@@ -92,7 +94,7 @@ def run(
 
     with Search(sweep, root, admit) as search:
         work = executor(root, scripts, slots=slots)
-        progress = Runner(root, search.nodes, work, on_change=lambda p: search.advance(p) and None, poll_seconds=0).run()
+        progress = Scheduler(root, search, poll_seconds=0).run(work)
         record = search.record().search
     assert record is not None
     return record, work, progress

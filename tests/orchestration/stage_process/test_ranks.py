@@ -30,10 +30,11 @@ from umd_bench.orchestration.executors.jobs.records import Batch, JobRecords
 from umd_bench.orchestration.executors.registry import start_executor
 from umd_bench.orchestration.graph import build_graph
 from umd_bench.orchestration.launch import Site
-from umd_bench.orchestration.scheduler import Progress, Runner
+from umd_bench.orchestration.scheduler import Scheduler
 from umd_bench.orchestration.stage_process import ranks
 from umd_bench.orchestration.stage_process.entry_point import Outcome, RankLaunch
 from umd_bench.orchestration.stage_process.run_stage import run_stage
+from umd_bench.orchestration.trial_source import Grid, SweepProgress
 from umd_bench.store import RunDir, StageState, stage_state
 from umd_bench.store.files import write_yaml
 
@@ -116,7 +117,7 @@ def test_the_runner_tries_again_when_a_rank_was_killed_and_the_bits_are_the_same
     killer = threading.Thread(target=kill_one)
     killer.start()
     try:
-        progress = Runner(tmp_path, nodes, executor).run()
+        progress = Scheduler(tmp_path, Grid(nodes)).run(executor)
     finally:
         killer.join()
         executor.close()
@@ -138,7 +139,7 @@ def test_a_stage_on_two_ray_actors_survives_the_loss_of_one_and_ends_with_the_sa
     run = RunDir(tmp_path, whole.key)
     killed: list[int] = []
 
-    def kill_once(progress: Progress) -> None:
+    def kill_once(progress: SweepProgress) -> None:
         """The second actor, once the first has saved its state."""
         owner = next((event["pid"] for event in run.events(1) if "pid" in event), None)
         if killed or owner is None or not list(run.path.glob("attempt-1/checkpoints/*.sha256")):
@@ -155,7 +156,7 @@ def test_a_stage_on_two_ray_actors_survives_the_loss_of_one_and_ends_with_the_sa
         assert executor.slots == 1, "two actors are one stage"
         nodes = {node.key: node for node in build_graph(tmp_path, [trial]).values() if node.name in ("pretrain", "probe")}
         nodes[run.key].children = [trial.specs["probe"].key]
-        progress = Runner(tmp_path, nodes, executor, on_change=kill_once, poll_seconds=0.02).run()
+        progress = Scheduler(tmp_path, Grid(nodes), poll_seconds=0.02).run(executor, observe=kill_once)
     finally:
         executor.close()
     assert killed
@@ -331,7 +332,7 @@ def test_every_device_of_a_stage_is_counted_when_cores_are_divided(
     nodes = list(build_graph(tmp_path, [trial]).values())
     site = Site(tmp_path, tmp_path)
     for stages in (nodes, [node for node in nodes if node.name == "probe"]):
-        launch._start(stages, site, launch.side_by_side(stages, site))
+        launch._start(stages, site, launch.max_parallel_stages(stages, site))
     assert asked == [(4, 2), (8, 1)]
 
 

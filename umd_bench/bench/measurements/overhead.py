@@ -25,9 +25,10 @@ from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.orchestration.executors.registry import start_executor
 from umd_bench.orchestration.graph import Node
 from umd_bench.orchestration.monitor.live import LiveDisplay
-from umd_bench.orchestration.scheduler import Runner
+from umd_bench.orchestration.scheduler import Scheduler
 from umd_bench.orchestration.stage_process.entry_point import Outcome, RankLaunch
 from umd_bench.orchestration.stage_process.run_stage import carry_out, environment
+from umd_bench.orchestration.trial_source import Grid
 from umd_bench.store import Attempt, RunDir, StageState
 from umd_bench.store.files import write_json
 
@@ -87,9 +88,8 @@ def measure_overhead(
             warm, rest = _nodes(specs[:workers]), _nodes(specs[workers:])
             for nodes in (warm, rest):
                 begun = time.perf_counter()
-                trials = {node.trials[0]: [node.key] for node in nodes.values()}
-                with LiveDisplay(Console(file=io.StringIO()), root, trials, running.slots) as display:
-                    ended = Runner(root, nodes, running, on_change=display.show).run()
+                with LiveDisplay(Console(file=io.StringIO()), root, running.slots) as display:
+                    ended = Scheduler(root, Grid(nodes)).run(running, observe=display.show)
                 if not ended.complete:
                     raise UserError(f"only {ended.finished} of {len(nodes)} stages that do nothing left a result on {executor}")
                 seconds = time.perf_counter() - begun

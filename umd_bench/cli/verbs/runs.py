@@ -221,10 +221,12 @@ def import_(
     """Turn published weights into a run that evaluate, sample and export accept like any other."""
     from umd_bench.orchestration.launch import Site, execute, prepare
     from umd_bench.orchestration.runs.import_weights import import_trial, next_steps
+    from umd_bench.orchestration.scheduler import Scheduler
+    from umd_bench.orchestration.trial_source import Grid
 
     trial, notes = import_trial(file, layout, nimg=nimg, sees_clean=clean, data=data, heads=heads, pool=pool, sets=sets or [])
     site = Site(results, folder_of_data(data_root), "inline")
-    progress = execute(prepare([trial], site), [trial], site, console)
+    progress = execute(Scheduler(results, Grid(prepare([trial], site))), site, console)
     if not progress.complete:
         explain_and_exit(progress)
     key = trial.specs["import"].key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -13,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from umd_bench.orchestration.monitor.time_left import StageProgress, TimeLeft, clock, read_stage_progress
-from umd_bench.orchestration.scheduler import Progress
+from umd_bench.orchestration.trial_source import SweepProgress
 from umd_bench.store import StageState
 
 PLAIN_LINE_SECONDS = 15.0  # between two plain lines
@@ -22,11 +23,11 @@ MAX_ROWS = 24
 
 
 class LiveDisplay:
-    """Shows a sweep's :class:`Progress` on every call of :meth:`show`; a context manager around the run."""
+    """Shows a sweep's :class:`SweepProgress` on every call of :meth:`show`; a context manager around the run."""
 
-    def __init__(self, console: Console, root: Path, trials: dict[str, list[str]], slots: int) -> None:
-        """``trials`` maps a trial's id to the keys of its stages; ``slots`` is how many stages run at a time."""
-        self._console, self._root, self._trials, self._slots = console, root, trials, slots
+    def __init__(self, console: Console, root: Path, slots: int) -> None:
+        """``slots`` is how many stages run at a time."""
+        self._console, self._root, self._slots = console, root, slots
         self._time_left = TimeLeft(root)
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         self._started = time.monotonic()
@@ -42,7 +43,7 @@ class LiveDisplay:
         if self._live is not None:
             self._live.stop()
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: SweepProgress) -> None:
         """Print new failures at once; redraw the table or print a line if enough time has passed since the last one."""
         self._announce_failures(progress)
         interval = PLAIN_LINE_SECONDS if self._live is None else REDRAW_SECONDS
@@ -61,7 +62,7 @@ class LiveDisplay:
         else:
             self._console.print(self._summary(progress, left), highlight=False)
 
-    def _announce_failures(self, progress: Progress) -> None:
+    def _announce_failures(self, progress: SweepProgress) -> None:
         for key, failure in progress.failures.items():
             if key not in self._announced:
                 self._announced.add(key)
@@ -72,7 +73,7 @@ class LiveDisplay:
                     soft_wrap=True,
                 )
 
-    def _summary(self, progress: Progress, left: float | None) -> str:
+    def _summary(self, progress: SweepProgress, left: float | None) -> str:
         done, total = progress.count(StageState.DONE), len(progress.nodes)
         parts = [f"{done}/{total} stages done", f"{progress.count(StageState.RUNNING)} running"]
         if progress.failures:
@@ -86,14 +87,14 @@ class LiveDisplay:
             parts.append(f"stopping: {progress.stopped_because}")
         return ", ".join(parts)
 
-    def _table(self, progress: Progress, running: dict[str, StageProgress]) -> Table:
+    def _table(self, progress: SweepProgress, running: dict[str, StageProgress]) -> Table:
         table = Table(box=None, pad_edge=False)
         for heading in ("trial", "stage"):
             table.add_column(heading, no_wrap=True)
         table.add_column("progress", min_width=20)
         for heading in ("images/s", "loss", "stages"):
             table.add_column(heading, justify="right", no_wrap=True)
-        rows = [self._row(trial, keys, progress, running) for trial, keys in self._trials.items()]
+        rows = [self._row(trial, keys, progress, running) for trial, keys in progress.trials.items()]
         if len(rows) > MAX_ROWS:  # a large sweep: only trials that run or have failed, and a count of the others
             active = [row for row in rows if row[0]]
             hidden = len(rows) - len(active[:MAX_ROWS])
@@ -104,7 +105,7 @@ class LiveDisplay:
         return table
 
     def _row(
-        self, trial: str, keys: list[str], progress: Progress, running: dict[str, StageProgress]
+        self, trial: str, keys: Sequence[str], progress: SweepProgress, running: dict[str, StageProgress]
     ) -> tuple[bool, list[str | Text | ProgressBar]]:
         """Whether the trial runs or has failed, and the cells of its row."""
         nodes = [progress.nodes[key] for key in keys if key in progress.nodes]

@@ -1,8 +1,8 @@
-"""Whether a trial is pruned at a rung, by Optuna's pruners, as a function of values and numbers alone.
+"""Whether Optuna's pruners prune a trial at a rung: a function of values and numbers alone.
 
-A trial's value at a rung is compared with those of the suggestions before number - parallel, which were all settled when it was
-suggested. So it does not matter which stage ends first, and there is nothing to wait for. The pruner sees a study in memory
-that is made for one decision: rung i stands at step reduction ** i, which is where Optuna's successive halving looks.
+A suggestion is compared with the suggestions 0 .. number - parallel, which were all settled when it was made. So the decision
+depends on no timing and waits for nothing. Each decision gets a study of its own, in memory, with rung i at step
+``reduction ** i``: these are the steps at which Optuna's successive halving decides.
 """
 
 from __future__ import annotations
@@ -18,68 +18,74 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from umd_bench.config.sweep.pruning import Direction, PrunerConfig
 
-_DIRECTIONS = {"maximise": StudyDirection.MAXIMIZE, "minimise": StudyDirection.MINIMIZE}
+DIRECTIONS: dict[Direction, StudyDirection] = {"maximise": StudyDirection.MAXIMIZE, "minimise": StudyDirection.MINIMIZE}
 
 
 @dataclass(frozen=True)
 class Rung:
-    """A trial at one rung: the share of its training, the metric there, whether it was pruned; ``noted`` is the pruner's."""
+    """A suggestion at one rung: the share of its training, the metric there, and whether the pruner ended it.
+
+    ``system_attrs`` are the attributes that the pruner set on its trial.
+    """
 
     share: float
     value: float
     pruned: bool
-    noted: dict[str, Any]
+    system_attrs: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Raced:
-    """A settled suggestion as pruners see it: the rungs it came to, and whether it went on to a score."""
+class SettledTrial:
+    """A settled suggestion as pruners see it: the rungs it reached, and whether it completed with scores."""
 
     rungs: tuple[Rung, ...]
-    finished: bool
+    complete: bool
 
 
-def reach(
+def decide_rung(
     config: PrunerConfig,
     direction: Direction,
-    before: Sequence[Raced],
+    settled: Sequence[SettledTrial],
     number: int,
     rungs: tuple[Rung, ...],
     value: float,
     *,
-    name: str,
+    study_name: str,
 ) -> Rung:
-    """What becomes of suggestion ``number`` at its next rung, where the metric is ``value``.
+    """Suggestion ``number`` at its next rung, where its metric is ``value``.
 
-    ``before`` are the suggestions 0, 1, ... that it is compared with, ``rungs`` its own so far, ``name`` that of its study,
-    from which and the number hyperband's bracket follows.
+    ``settled`` are the suggestions 0, 1, ... to compare it with, ``rungs`` those it reached before. Hyperband derives the
+    bracket from ``study_name`` and ``number``.
     """
     study = optuna.create_study(
-        storage=optuna.storages.InMemoryStorage(), study_name=name, direction=_DIRECTIONS[direction], pruner=_pruner(config)
+        storage=optuna.storages.InMemoryStorage(),
+        study_name=study_name,
+        direction=DIRECTIONS[direction],
+        pruner=_pruner(config),
     )
-    for raced in before:
-        study.add_trial(_frozen(config, TrialState.COMPLETE if raced.finished else TrialState.PRUNED, raced.rungs))
-    # Numbers are places in the study: what is still open between them stands there without a value.
-    study.add_trials([_frozen(config, TrialState.FAIL, ())] * (number - len(before)))
+    for trial in settled:
+        study.add_trial(_frozen(config, TrialState.COMPLETE if trial.complete else TrialState.PRUNED, trial.rungs))
+    # Trials are numbered in the order they are added, so a trial without values stands for each suggestion in between.
+    study.add_trials([_frozen(config, TrialState.FAIL, ())] * (number - len(settled)))
     share = config.rungs[len(rungs)]
-    study.add_trial(_frozen(config, TrialState.RUNNING, (*rungs, Rung(share, value, pruned=False, noted={}))))
+    study.add_trial(_frozen(config, TrialState.RUNNING, (*rungs, Rung(share, value, pruned=False, system_attrs={}))))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         pruned = study.pruner.prune(study, study.get_trials()[number])
     return Rung(share, value, bool(pruned), study.get_trials()[number].system_attrs)
 
 
-def steps(config: PrunerConfig, rungs: Sequence[Rung]) -> dict[int, float]:
-    """Values by Optuna's step."""
-    return {config.reduction**place: rung.value for place, rung in enumerate(rungs)}
+def intermediate_values(config: PrunerConfig, rungs: Sequence[Rung]) -> dict[int, float]:
+    """The rungs' values by Optuna's step."""
+    return {config.reduction**index: rung.value for index, rung in enumerate(rungs)}
 
 
 def _frozen(config: PrunerConfig, state: TrialState, rungs: tuple[Rung, ...]) -> FrozenTrial:
     return create_trial(
         state=state,
-        value=0.0 if state is TrialState.COMPLETE else None,  # pruners look at what was measured on the way
-        intermediate_values=steps(config, rungs),
-        system_attrs={name: value for rung in rungs for name, value in rung.noted.items()},
+        value=0.0 if state is TrialState.COMPLETE else None,  # pruners read only the intermediate values
+        intermediate_values=intermediate_values(config, rungs),
+        system_attrs={name: value for rung in rungs for name, value in rung.system_attrs.items()},
     )
 
 
@@ -90,6 +96,6 @@ def _pruner(config: PrunerConfig) -> optuna.pruners.BasePruner:
         case "successive_halving":
             return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=config.reduction)
         case "hyperband":
-            # As many brackets as rungs, and one that prunes nothing; the number of them is the logarithm, rounded down.
+            # One bracket a rung and one that prunes nothing: Optuna makes floor(log_reduction(max_resource)) + 1 of them.
             end = config.reduction ** (len(config.rungs) + 1) - 1
             return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=end, reduction_factor=config.reduction)

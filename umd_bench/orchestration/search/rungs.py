@@ -1,8 +1,8 @@
-"""The rungs of a trial: what is measured of it on its way, where that stands, and the checks that it can be.
+"""The rungs of a trial: the shares of its training at which a pruner's metric is measured.
 
-A metric of a probe or of samples is measured by a copy of that stage which reads its parent's weights at the rung: a stage
-like any other, with a key, that begins as soon as the weights are there. A metric of a training stage is read from what it
-writes while it runs: the first record at or after the rung.
+A metric of a probe or a generate stage is measured by a copy of that stage that reads its parent's weights at the rung: an
+ordinary stage, with a key, which begins as soon as the weights exist. A metric of a training stage is read from its events: the
+first record at or after the rung.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from umd_bench.config.trial.stage_spec import StageSpec, stage_specs
 from umd_bench.config.trial.train_stage import TrainStage
 from umd_bench.store import RunDir
 
-# In a record beside its metrics: where and when it was made, and what depends on the machine.
+# Fields of a "metrics" event that no pruner may compare: identifiers, the schedule, and the machine's speed.
 _NO_METRICS = ("event", "time", "attempt", "nimg", "lr", "images_per_second")
 
 
 def checked_corners(sweep: Sweep) -> list[Trial]:
-    """Trials, with their rungs, that tell whether a search's space is sound, of which each has the stages that it names.
+    """Trials at the corners of a search's space, with their rungs, after checking that the search names stages they have.
 
     Raises :class:`UserError` for the first mistake.
     """
@@ -44,29 +44,29 @@ def checked_corners(sweep: Sweep) -> list[Trial]:
 
 
 def check_rungs(config: SearchConfig, trial: Trial) -> None:
-    """Whether the trial has the stage that the pruner compares, and its training such rungs; raises :class:`FieldError`."""
+    """Raise :class:`FieldError` if the trial lacks the stage of the pruner's metric, or its training cannot have the rungs."""
     if config.pruner is None:
         return
     stage, metric, _ = config.pruned_by
-    asked = f"{stage}.{metric}"
+    metric_path = f"{stage}.{metric}"
     if stage not in trial.specs:
-        raise FieldError("search.pruner.metric", asked, f"there is no stage {stage}: {one_of(trial.specs)}")
+        raise FieldError("search.pruner.metric", metric_path, f"there is no stage {stage}: {one_of(trial.specs)}")
     trained = _trained(trial, stage)
     if trained is None:
         raise FieldError(
-            "search.pruner.metric", asked, "expected a metric of a training stage, or of what probes or samples one"
+            "search.pruner.metric", metric_path, "expected a metric of a training stage, or of what probes or samples one"
         )
     if stage == trained and config.changing_the_loss():
         paths = ", ".join(config.changing_the_loss())
         raise FieldError(
             "search.pruner.metric",
-            asked,
+            metric_path,
             f"a training's numbers cannot be compared between trials that differ in {paths}: expected a probe's or a sample's",
         )
     spec = trial.specs[trained]
     assert isinstance(spec.stage, TrainStage)
-    kept = [spec.stage.nimg_at(share) for share in config.pruner.rungs]
-    if len({*kept, spec.stage.nimg}) <= len(kept):
+    rung_nimgs = [spec.stage.nimg_at(share) for share in config.pruner.rungs]
+    if len({*rung_nimgs, spec.stage.nimg}) <= len(rung_nimgs):
         raise FieldError(
             "search.pruner.rungs",
             list(config.pruner.rungs),
@@ -78,7 +78,7 @@ def check_rungs(config: SearchConfig, trial: Trial) -> None:
 
 
 def with_rungs(config: SearchConfig, trial: Trial) -> Trial:
-    """The trial with a stage a rung, right behind the training that it looks at; itself where nothing is measured by stages."""
+    """The trial with one stage a rung, right behind the training; unchanged if the training's own events have the metric."""
     trained = _trained(trial, config.pruned_by[0]) if config.pruner is not None else None
     if trained is None or trained == config.pruned_by[0]:
         return trial
@@ -90,38 +90,38 @@ def with_rungs(config: SearchConfig, trial: Trial) -> Trial:
     return replace(trial, specs=specs)
 
 
-def rung_value(root: Path, config: SearchConfig, trial: Trial, place: int) -> float | None:
-    """What the pruner's metric is at one of its rungs, by place, of a trial; None where that is not known yet.
+def rung_value(root: Path, config: SearchConfig, trial: Trial, index: int) -> float | None:
+    """A trial's value of the pruner's metric at rung ``index``; None until it is measured.
 
-    Raises :class:`UserError` where the stage does not report such a metric.
+    Raises :class:`UserError` if the stage does not report the metric.
     """
     assert config.pruner is not None
     stage, metric, _ = config.pruned_by
-    spec = measuring_spec(config, trial, place)
+    spec = measuring_spec(config, trial, index)
     if isinstance(spec.stage, TrainStage):
-        return _recorded(root, spec, config.pruner.rungs[place], metric)
+        return _logged_value(root, spec, config.pruner.rungs[index], metric)
     result = RunDir(root, spec.key).result()
-    return None if result is None else _among(result["metrics"], metric, stage)
+    return None if result is None else _value_of(result["metrics"], metric, stage)
 
 
-def measuring_spec(config: SearchConfig, trial: Trial, place: int) -> StageSpec:
-    """The stage that says what the metric is at a rung: the rung's own, or the training that writes it down on its way."""
+def measuring_spec(config: SearchConfig, trial: Trial, index: int) -> StageSpec:
+    """The stage that measures the metric at rung ``index``: the rung's own stage, or the training."""
     assert config.pruner is not None
-    stage, name = config.pruned_by[0], rung_stage(config.pruned_by[0], config.pruner.rungs[place])
+    stage, name = config.pruned_by[0], rung_stage(config.pruned_by[0], config.pruner.rungs[index])
     if stage == _trained(trial, stage):
         return trial.specs[stage]
     return trial.specs.get(name) or _rung_specs(config, trial)[name]
 
 
 def trained_spec(config: SearchConfig, trial: Trial) -> StageSpec:
-    """The training that the trial's rungs are shares of."""
+    """The training whose shares the trial's rungs are."""
     trained = _trained(trial, config.pruned_by[0])
     assert trained is not None
     return trial.specs[trained]
 
 
 def _trained(trial: Trial, stage: str) -> str | None:
-    """The training stage whose length the rungs of ``stage`` are shares of: itself, or its parent; None for another kind."""
+    """``stage`` if it is a training stage, else its parent if that is one, else None."""
     if isinstance(trial.specs[stage].stage, TrainStage):
         return stage
     parent = trial.config.stages[stage].parent
@@ -135,18 +135,18 @@ def _rung_specs(config: SearchConfig, trial: Trial) -> dict[str, StageSpec]:
     return {name: specs[name] for name in copies}
 
 
-def _recorded(root: Path, spec: StageSpec, share: float, metric: str) -> float | None:
-    """From the events of a training stage that runs or ran: of the records since the rung the first, as last written."""
+def _logged_value(root: Path, spec: StageSpec, share: float, metric: str) -> float | None:
+    """From a training's events: the first record at or after the rung; of several attempts' records there, the newest."""
     assert isinstance(spec.stage, TrainStage)
     reached = spec.stage.nimg_at(share)
     since = [event for event in RunDir(root, spec.key).events() if event["event"] == "metrics" and event["nimg"] >= reached]
     if not since:
         return None
     first = min(since, key=lambda event: (event["nimg"], -event["attempt"]))
-    return _among({name: value for name, value in first.items() if name not in _NO_METRICS}, metric, spec.kind)
+    return _value_of({name: value for name, value in first.items() if name not in _NO_METRICS}, metric, spec.kind)
 
 
-def _among(metrics: dict[str, float], metric: str, stage: str) -> float:
+def _value_of(metrics: dict[str, float], metric: str, stage: str) -> float:
     if metric not in metrics:
         raise UserError(f"search.pruner.metric: {metric!r} is not there: {one_of(metrics)} of {stage}")
     return float(metrics[metric])

@@ -1,18 +1,18 @@
-"""A search's suggestions, by Optuna's ask and tell, in one SQLite file that only the runner's process opens.
+"""A search's suggestions, made by Optuna's ask and tell and kept in one SQLite file that only the scheduler's process opens.
 
-Which values the k-th suggestion has is a function of (the search's seed, k, the results before k - parallel) alone:
+The values of suggestion k are a function of (the search's seed, k, the results of suggestions 0 .. k - parallel) alone:
 
-- Every suggestion has a sampler of its own, seeded by :func:`derive_seed` with k, so nothing is carried in memory.
-- Results are told in the order of their numbers, one at a time, and after each at most one suggestion is made. Whichever stage
-  ends first, suggestion k sees exactly the suggestions 0 .. k - parallel as told and the others as open.
-- A suggestion is made in a copy of the study in memory and then written whole, in one transaction. A kill leaves it or leaves
-  nothing, and what is made next is the same either way.
+- Every suggestion has a sampler of its own, seeded by :func:`derive_seed` with k. No sampler state lives in memory.
+- Results are told in the order of their numbers, one at a time, and at most one suggestion is made after each. Whichever stage
+  ends first, suggestion k sees the suggestions 0 .. k - parallel with their results and the others as open.
+- A suggestion is made in a copy of the study in memory and then written in one transaction. A kill leaves all of it or nothing,
+  and the next command makes the same one.
 
-Open suggestions count as bad ones for ``tpe`` (the constant liar) and are conditioned on by ``gp`` (expected improvement of the
-batch), so that suggestions made side by side keep apart; ``random`` and ``nsga2`` do without. Pruned ones rank behind all that
-finished for ``tpe``, ``gp`` conditions on them as on open ones, and ``nsga2`` takes no parents from them.
+Open suggestions keep parallel ones apart: ``tpe`` treats them as bad (the constant liar), ``gp`` conditions on them (expected
+improvement of the batch); ``random`` and ``nsga2`` ignore them. Pruned suggestions rank behind all complete ones for ``tpe``,
+``gp`` conditions on them as on open ones, and ``nsga2`` takes no parents from them.
 
-What a pruner decided (:mod:`umd_bench.orchestration.search.pruning`) is written whole too, before anything follows from it.
+A pruner's decision (:mod:`umd_bench.orchestration.search.pruning`) is written, in one transaction, before anything acts on it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from optuna.trial import FrozenTrial, TrialState
 from umd_bench.config.errors import UserError
 from umd_bench.config.seeds import derive_seed
 from umd_bench.config.sweep.search import Dimension, SearchConfig
-from umd_bench.orchestration.search.pruning import Raced, Rung, reach, steps
+from umd_bench.orchestration.search.pruning import DIRECTIONS, Rung, SettledTrial, decide_rung, intermediate_values
 
 State = Literal["open", "done", "failed", "pruned"]
 _STATES: dict[TrialState, State] = {
@@ -42,16 +42,18 @@ _STATES: dict[TrialState, State] = {
     TrialState.FAIL: "failed",
     TrialState.PRUNED: "pruned",
 }
-_DIRECTIONS = {"maximise": StudyDirection.MAXIMIZE, "minimise": StudyDirection.MINIMIZE}
-_BUSY_SECONDS = 30.0  # how long a locked database is waited for
-_RUNGS, _WHY, _FINISHED = "rungs", "why", "finished"  # what is noted of a suggestion
+_OPTUNA_STATES = {state: optuna_state for optuna_state, state in _STATES.items()}
+_BUSY_SECONDS = 30.0  # to wait for a locked database
+# Names of the user attributes in the database.
+_RUNGS, _WHY, _HAD_RESULT = "rungs", "why", "finished"
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """Values by path, as a trial gets them; ``scores`` in the objectives' order, of a done one; ``why`` of one that is not.
+    """A suggestion of Optuna's: ``values`` by path, as a trial gets them.
 
-    ``rungs`` are those it came to. ``finished``: it had its result when it was made, and is not pruned.
+    ``scores`` are those of a done one, in the objectives' order; ``why`` is the reason of a failed one; ``rungs`` are the rungs
+    it has reached. ``had_result``: its trials had their results when it was made, so it is not pruned.
     """
 
     number: int
@@ -60,11 +62,11 @@ class Suggestion:
     scores: tuple[float, ...] = ()
     why: str = ""
     rungs: tuple[Rung, ...] = ()
-    finished: bool = False
+    had_result: bool = False
 
     @property
     def pruned_at(self) -> float | None:
-        """The share of its training at which it was pruned, whether or not that was told yet."""
+        """The share of its training at which it was pruned, even if the study has not been told yet; None if it was not."""
         return self.rungs[-1].share if self.rungs and self.rungs[-1].pruned else None
 
 
@@ -72,92 +74,102 @@ class Study:
     """The suggestions of one search over one arm. Numbers count from 0 without gaps."""
 
     def __init__(self, file: Path, name: str, config: SearchConfig) -> None:
-        """Open the study ``name`` in the SQLite file, and make either where it is not there.
+        """Open the study ``name`` in the SQLite file; creates either if it does not exist.
 
-        Raises :class:`UserError` for a file that is no such database.
+        Raises :class:`UserError` if the file is no such database.
         """
         self._config = config
         self._distributions = {path: _distribution(dimension) for path, dimension in config.space.items()}
-        self._directions = [_DIRECTIONS[direction] for direction in config.objectives.values()]
+        self._directions = [DIRECTIONS[direction] for direction in config.objectives.values()]
         try:
-            storage = _open(file)
+            self._storage = optuna.storages.get_storage(_open(file))
             self._study = optuna.create_study(
-                storage=storage, study_name=name, directions=self._directions, load_if_exists=True
+                storage=self._storage, study_name=name, directions=self._directions, load_if_exists=True
             )
+            self._study_id = self._storage.get_study_id_from_name(name)
         except Exception as error:  # of SQLAlchemy, SQLite and Optuna
             message = str(error).strip().partition("\n")[0]
             raise UserError(f"{file} cannot be used ({message}); move it away to begin the search anew") from error
 
     def suggestions(self) -> list[Suggestion]:
-        """All of them, by number."""
+        """All suggestions, by number."""
         return [self._read(trial) for trial in self._study.get_trials(deepcopy=False)]
 
-    def ask(self, finished: Callable[[dict[str, Any]], bool] = lambda values: False) -> Suggestion:
-        """Make the next suggestion and keep it, with the answer of ``finished`` to whether its values have their result."""
+    def ask(self, has_result: Callable[[dict[str, Any]], bool] = lambda values: False) -> Suggestion:
+        """Make the next suggestion and write it, along with whether ``has_result`` is true of its values."""
         trials = self._study.get_trials()
         copy = _in_memory(self._directions, self._sampler(len(trials)), [self._as_sampled(trial) for trial in trials])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             copy.ask(self._distributions)
         made = copy.get_trials()[-1]
-        if finished(self._read(made).values):
-            made.set_user_attr(_FINISHED, True)
+        if has_result(self._read(made).values):
+            made.set_user_attr(_HAD_RESULT, True)
         self._study.add_trial(made)
         return self._read(self._study.get_trials(deepcopy=False)[len(trials)])
 
-    def reach(self, number: int, value: float) -> Suggestion:
-        """Note what the pruner's metric is at an open suggestion's next rung and decide there; nothing is told yet."""
+    def report(self, number: int, value: float) -> Suggestion:
+        """Report the pruner's metric of an open suggestion at its next rung, and decide whether it is pruned.
+
+        The suggestion stays open until :meth:`tell`.
+        """
         assert self._config.pruner is not None
         suggestions = self.suggestions()
-        before = suggestions[: max(0, number - self._config.parallel + 1)]
-        mine = suggestions[number]
-        rung = reach(
+        settled = suggestions[: max(0, number - self._config.parallel + 1)]
+        suggestion = suggestions[number]
+        rung = decide_rung(
             self._config.pruner,
             self._config.pruned_by[2],
-            [Raced(earlier.rungs, earlier.state == "done") for earlier in before],
+            [SettledTrial(earlier.rungs, complete=earlier.state == "done") for earlier in settled],
             number,
-            mine.rungs,
+            suggestion.rungs,
             value,
-            name=f"search-{self._config.seed}",
+            study_name=f"search-{self._config.seed}",
         )
-        if mine.finished:
+        if suggestion.had_result:
             rung = dataclasses.replace(rung, pruned=False)
-        reached = (*mine.rungs, rung)
-        trial_id = self._study.get_trials(deepcopy=False)[number]._trial_id
-        self._study._storage.set_trial_user_attr(trial_id, _RUNGS, [dataclasses.asdict(each) for each in reached])
-        return dataclasses.replace(mine, rungs=reached)
+        rungs = (*suggestion.rungs, rung)
+        self._set_attribute(number, _RUNGS, [_rung_record(each) for each in rungs])
+        return dataclasses.replace(suggestion, rungs=rungs)
 
     def tell(self, number: int, state: State, scores: tuple[float, ...] = (), why: str = "") -> None:
         """Settle an open suggestion for good."""
-        trial = self._study.get_trials(deepcopy=False)[number]
         if why:
-            self._study._storage.set_trial_user_attr(trial._trial_id, _WHY, why)
-        outcome = {word: told for told, word in _STATES.items()}[state]
-        self._study.tell(number, values=list(scores) if state == "done" else None, state=outcome)
+            self._set_attribute(number, _WHY, why)
+        self._study.tell(number, values=list(scores) if state == "done" else None, state=_OPTUNA_STATES[state])
+
+    def _set_attribute(self, number: int, name: str, value: Any) -> None:
+        # Through the storage: Optuna gives a trial object, which could set it, only to the process that asked for the trial.
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+        self._storage.set_trial_user_attr(trial_id, name, value)
 
     def _read(self, trial: FrozenTrial) -> Suggestion:
         values = {path: dimension.plain(trial.params[path]) for path, dimension in self._config.space.items()}
-        scores = tuple(trial.values) if trial.state is TrialState.COMPLETE else ()
-        noted = trial.user_attrs
-        rungs = tuple(Rung(**rung) for rung in noted.get(_RUNGS, ()))
+        attributes = trial.user_attrs
         return Suggestion(
-            trial.number, values, _STATES[trial.state], scores, noted.get(_WHY, ""), rungs, noted.get(_FINISHED, False)
+            trial.number,
+            values,
+            _STATES[trial.state],
+            scores=tuple(trial.values) if trial.state is TrialState.COMPLETE else (),
+            why=attributes.get(_WHY, ""),
+            rungs=tuple(_rung(record) for record in attributes.get(_RUNGS, ())),
+            had_result=attributes.get(_HAD_RESULT, False),
         )
 
     def _as_sampled(self, trial: FrozenTrial) -> FrozenTrial:
-        """A trial as the sampler sees it: a pruned one with its values on the way, where they rank like the objective's."""
+        """The trial as the sampler sees it: a pruned one has intermediate values, if these rank like the objective's."""
         if trial.state is not TrialState.PRUNED:
             return trial
-        if self._config.sampler == "gp":  # which leaves pruned ones out, and would suggest the same again
+        if self._config.sampler == "gp":  # it ignores pruned trials, and would suggest the same values again
             trial.state, trial.datetime_complete = TrialState.RUNNING, None
         elif len(self._directions) == 1 and self._config.pruner is not None:
             same = self._config.pruned_by[2] == next(iter(self._config.objectives.values()))
-            reached = steps(self._config.pruner, self._read(trial).rungs)
+            reached = intermediate_values(self._config.pruner, self._read(trial).rungs)
             trial.intermediate_values = {step: value if same else -value for step, value in reached.items()}
         return trial
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        """The sampler of one suggestion: what it draws depends on the seed and the number alone."""
+        """The sampler of one suggestion: its draws depend only on the seed and the number."""
         config = self._config
         seed = derive_seed(config.seed, "search", number) % 2**32
         match config.sampler:
@@ -189,17 +201,26 @@ def _in_memory(
     return study
 
 
+def _rung_record(rung: Rung) -> dict[str, Any]:
+    """A rung as the database has it."""
+    return {"share": rung.share, "value": rung.value, "pruned": rung.pruned, "noted": rung.system_attrs}
+
+
+def _rung(record: dict[str, Any]) -> Rung:
+    return Rung(record["share"], record["value"], record["pruned"], record["noted"])
+
+
 def _open(file: Path) -> optuna.storages.RDBStorage:
-    """The database, made beside and renamed where it is not there: a kill leaves no half-made one."""
+    """The database; a new one is made under another name and then renamed, so that a kill leaves no half-made one."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        beside = file.with_name(f".{file.name}.new")
-        beside.unlink(missing_ok=True)
-        made = optuna.storages.RDBStorage(f"sqlite:///{beside.resolve()}")
-        made.remove_session()
-        made.engine.dispose()
-        beside.replace(file)
+        unfinished = file.with_name(f".{file.name}.new")
+        unfinished.unlink(missing_ok=True)
+        storage = optuna.storages.RDBStorage(f"sqlite:///{unfinished.resolve()}")
+        storage.remove_session()
+        storage.engine.dispose()
+        unfinished.replace(file)
     options = {"connect_args": {"timeout": _BUSY_SECONDS}}
     return optuna.storages.RDBStorage(f"sqlite:///{file.resolve()}", engine_kwargs=options)

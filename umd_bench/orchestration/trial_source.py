@@ -1,0 +1,83 @@
+"""Where a sweep's trials come from: a grid, all known at the start, or a search, which adds and drops trials as results arrive.
+
+A source never changes the graph itself. It reads a :class:`SweepProgress` and returns :class:`Changes`; the scheduler alone
+applies them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from umd_bench.orchestration.graph import Node
+from umd_bench.store import Failure, StageState
+
+
+@dataclass(frozen=True)
+class SweepProgress:
+    """How far a sweep has come: a read-only view of the scheduler's state. The mappings and sets follow it; the numbers do not.
+
+    ``nodes`` is the graph by stage key, ``trials`` the stage keys of each trial id, dropped stages included. ``reused`` counts
+    the stages that had a result when they were added, ``finished`` those that finished since. Stages in ``blocked`` wait for
+    one in ``failures``. ``stopped_because`` is None until the scheduler is stopped.
+    """
+
+    nodes: Mapping[str, Node]
+    trials: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    failures: Mapping[str, Failure] = field(default_factory=dict)
+    blocked: AbstractSet[str] = frozenset()
+    reused: int = 0
+    finished: int = 0
+    stopped_because: str | None = None
+
+    def count(self, state: StageState) -> int:
+        """The number of stages in a state."""
+        return sum(node.state is state for node in self.nodes.values())
+
+    @property
+    def complete(self) -> bool:
+        """Whether every stage has its result."""
+        return all(node.state is StageState.DONE for node in self.nodes.values())
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a source wants changed.
+
+    ``added`` is a graph to merge into the sweep's. ``dropped`` are the keys of all stages that no trial needs any more: the
+    scheduler ends those that run, their state saved, and takes them out of the graph. ``held`` are the keys of all stages that
+    it must not submit for now. Both sets are complete: they replace those of the update before.
+    """
+
+    added: Mapping[str, Node] = field(default_factory=dict)
+    dropped: AbstractSet[str] = frozenset()
+    held: AbstractSet[str] = frozenset()
+
+
+class TrialSource(Protocol):
+    """Gives the scheduler its trials."""
+
+    grows: bool
+    """Whether an update after the first may add trials."""
+
+    def update(self, progress: SweepProgress) -> Changes:
+        """What should change now.
+
+        The scheduler calls this before it starts and after every poll, each time until an update adds nothing.
+        """
+
+
+class Grid:
+    """Trials that are all known at the start: the first update adds their graph, and nothing changes after that."""
+
+    grows = False
+
+    def __init__(self, nodes: Mapping[str, Node]) -> None:
+        self._changes = Changes(nodes)
+
+    def update(self, progress: SweepProgress) -> Changes:
+        """The whole graph at first, then nothing."""
+        changes, self._changes = self._changes, Changes()
+        return changes
