@@ -149,12 +149,12 @@ def _streamed(*sets: Tensor) -> float:
 
 
 def _fidelity_fid(a: Tensor, b: Tensor) -> float:
-    found = fid_statistics_to_metric(fid_features_to_statistics(a), fid_features_to_statistics(b), verbose=False)
-    return float(found[KEY_METRIC_FID])
+    metrics = fid_statistics_to_metric(fid_features_to_statistics(a), fid_features_to_statistics(b), verbose=False)
+    return float(metrics[KEY_METRIC_FID])
 
 
-def _relative(found: float, expected: float) -> float:
-    return abs(found - expected) / abs(expected)
+def _relative(ours: float, theirs: float) -> float:
+    return abs(ours - theirs) / abs(theirs)
 
 
 if __name__ == "__main__":

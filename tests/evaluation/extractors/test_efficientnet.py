@@ -25,11 +25,11 @@ from umd_bench.evaluation.metrics.frechet import Gaussian, frechet_distance
 def test_rgb_images_of_any_side_give_1280_features_and_no_class_scores(side: int) -> None:
     extractor = load_extractor("efficientnet_lite0")
     x = images(70, side)  # more than one chunk
-    found = extractor.features(x)
-    assert (found.pooled.shape, found.pooled.dtype) == ((70, 1280), torch.float32)
-    assert found.logits is None
+    out = extractor.features(x)
+    assert (out.pooled.shape, out.pooled.dtype) == ((70, 1280), torch.float32)
+    assert out.logits is None
     assert (extractor.dim, extractor.has_logits, extractor.data) == (1280, False, None)
-    torch.testing.assert_close(extractor.features(x[66:]).pooled, found.pooled[66:], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(extractor.features(x[66:]).pooled, out.pooled[66:], rtol=1e-4, atol=1e-5)
     assert extractor.metric_name("fd") == "fd_efficientnet_lite0"
 
 

@@ -102,14 +102,14 @@ def extractor_of(network: inception.Inception) -> Extractor:
 def test_rgb_images_of_any_side_give_2048_features_1008_logits_and_2023_spatial_ones(random_weights: bytes, side: int) -> None:
     extractor = extractor_of(inception.Inception(inception.build_network(random_weights)))
     images = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    found, plain = extractor.features(images, spatial=True), extractor.features(images)
-    assert found.logits is not None
-    assert found.spatial is not None
-    assert (found.pooled.shape, found.logits.shape) == ((2, inception.FACTS.dim), (2, 1008))
-    assert (found.spatial.shape, found.spatial.dtype) == ((2, 2023), torch.float32)
-    assert found.pooled.isfinite().all()
+    out, plain = extractor.features(images, spatial=True), extractor.features(images)
+    assert out.logits is not None
+    assert out.spatial is not None
+    assert (out.pooled.shape, out.logits.shape) == ((2, inception.FACTS.dim), (2, 1008))
+    assert (out.spatial.shape, out.spatial.dtype) == ((2, 2023), torch.float32)
+    assert out.pooled.isfinite().all()
     assert plain.spatial is None
-    assert torch.equal(plain.pooled, found.pooled)
+    assert torch.equal(plain.pooled, out.pooled)
     with pytest.raises(UserError, match=r"expected uint8 of shape \[B, 3, H, W\]"):
         extractor.features(images[:, :1])
 
@@ -119,11 +119,11 @@ def test_spatial_features_are_seven_channels_of_the_seventh_block_channel_last(r
     blocks: list[torch.Tensor] = []
     network.Mixed_6d.register_forward_hook(lambda module, given, output: blocks.append(output))
     images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    found = extractor_of(inception.Inception(network)).features(images, spatial=True).spatial
-    assert found is not None
-    assert (found >= 0).all()  # after the ReLU
+    out = extractor_of(inception.Inception(network)).features(images, spatial=True).spatial
+    assert out is not None
+    assert (out >= 0).all()  # after the ReLU
     for place, channel in ((0, 0), (5, 6), (17 * 17 - 1, 3)):
-        assert torch.equal(found[:, 7 * place + channel], blocks[0][:, channel, place // 17, place % 17])
+        assert torch.equal(out[:, 7 * place + channel], blocks[0][:, channel, place // 17, place % 17])
 
 
 def test_pickled_code_is_refused_and_never_run(tmp_path: Path) -> None:

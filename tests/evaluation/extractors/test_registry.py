@@ -17,20 +17,32 @@ from umd_bench.data.datasets import SOURCES, DataFacts, data_facts
 from umd_bench.evaluation.extractors import classifier_recipes
 from umd_bench.evaluation.extractors.classifier import accuracy, build_classifier, read_weights
 from umd_bench.evaluation.extractors.classifier_recipes import RECIPES, WEIGHTS
-from umd_bench.evaluation.extractors.contract import Features
-from umd_bench.evaluation.extractors.registry import EXTRACTORS, check_extractor, extractor_for, load_extractor
+from umd_bench.evaluation.extractors.contract import INCEPTION, Features
+from umd_bench.evaluation.extractors.registry import EXTRACTORS, check_extractor, extractor_for, load_extractor, require_weights
 
 MEGABYTE = 1 << 20
+
+
+# Inception's weights are not shipped; test_inception.py compares its facts with a network of random weights.
+@pytest.mark.parametrize("name", sorted(EXTRACTORS.keys() - {INCEPTION}))
+def test_a_loaded_extractor_has_the_facts_and_the_hash_of_its_row(name: str) -> None:
+    row, extractor = EXTRACTORS[name], load_extractor(name)
+    assert {field: getattr(extractor, field) for field in dataclasses.asdict(row.facts)} == dataclasses.asdict(row.facts)
+    assert extractor.hash == row.hash_weights()
+    require_weights(name, path="p")
+    out = extractor.features(torch.zeros(2, *(side or 64 for side in row.facts.shape), dtype=torch.uint8))
+    assert out.pooled.shape == (2, row.facts.dim)
+    assert (out.logits is not None) == row.facts.has_logits
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_classifier_gives_finite_features_and_logits_of_its_stated_widths(name: str) -> None:
     facts, extractor = EXTRACTORS[name].facts, load_extractor(name)
     images = torch.randint(0, 256, (5, *facts.shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    found = extractor.features(images)
-    features, logits = found.pooled, found.logits
+    out = extractor.features(images)
+    features, logits = out.pooled, out.logits
     assert logits is not None
-    assert found.spatial is None
+    assert out.spatial is None
     assert (extractor.dim, extractor.has_logits, extractor.spatial_dim) == (facts.dim, True, None)
     assert (features.shape, features.dtype) == ((5, facts.dim), torch.float32)
     assert (logits.shape, logits.dtype) == ((5, len(SOURCES[facts.data].class_names)), torch.float32)

@@ -56,7 +56,7 @@ def test_features_are_the_models_own_pooled_features_of_the_resized_image(tmp_pa
     state = state_of(name)
     save(tmp_path / "weights" / "timm" / f"{name.removeprefix('timm:')}.safetensors", state)
     extractor, x = load_extractor(name), images(3, 64)
-    found = extractor.features(x)
+    out = extractor.features(x)
     model = timm.create_model(name.removeprefix("timm:")).eval()
     model.load_state_dict(state)
     mean, std = (torch.tensor(model.pretrained_cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
@@ -64,9 +64,9 @@ def test_features_are_the_models_own_pooled_features_of_the_resized_image(tmp_pa
     with torch.inference_mode():
         given = model.forward_features((resized / 255 - mean) / std)
         expected = model.forward_head(given, pre_logits=True)
-    torch.testing.assert_close(found.pooled, expected, rtol=1e-4, atol=1e-5)
-    assert found.logits is None
-    assert extractor.dim == found.pooled.shape[1] == feature_width(timm_model(name, path="p"))
+    torch.testing.assert_close(out.pooled, expected, rtol=1e-4, atol=1e-5)
+    assert out.logits is None
+    assert extractor.dim == out.pooled.shape[1] == feature_width(timm_model(name, path="p"))
     assert (extractor.resize, extractor.data, extractor.has_logits) == ("bicubic with antialiasing to 160 px", None, False)
 
 
@@ -156,8 +156,8 @@ def test_dinov2_is_read_at_224_pixels_by_its_class_token() -> None:
 def test_dinov2_weights_of_518_pixels_are_resampled_to_224(tmp_path: Path) -> None:
     name = "timm:vit_small_patch14_dinov2.lvd142m"
     save(tmp_path / "weights" / "timm" / "vit_small_patch14_dinov2.lvd142m.safetensors", state_of(name, num_classes=0))
-    found = load_extractor(name).features(images(2, 64))
-    assert found.pooled.shape == (2, 384)
+    out = load_extractor(name).features(images(2, 64))
+    assert out.pooled.shape == (2, 384)
 
 
 def test_unknown_models_are_refused_with_close_ones() -> None:

@@ -22,24 +22,24 @@ TRUE = D * 0.25
 
 
 def test_the_intercept_is_the_distance_without_its_bias() -> None:
-    found = [extrapolate(features(300, seed), REFERENCE) for seed in range(30)]
-    at_n, intercepts = (np.mean([f.distances[-1] for f in found]), [f.intercept for f in found])
+    lines = [extrapolate(features(300, seed), REFERENCE) for seed in range(30)]
+    at_n, intercepts = (np.mean([line.distances[-1] for line in lines]), [line.intercept for line in lines])
     assert at_n - TRUE > 0.15  # the bias is there
     assert abs(np.mean(intercepts) - TRUE) < 3 * np.std(intercepts) / 30**0.5
-    assert np.mean([f.slope for f in found]) > 0
+    assert np.mean([line.slope for line in lines]) > 0
 
 
 def test_points_are_equally_spaced_and_end_with_the_whole_set() -> None:
     x = features(300, 0)
-    found = extrapolate(x, REFERENCE)
-    assert found.n == (100, 150, 200, 250, 300)
-    assert found.distances[-1] == pytest.approx(frechet_distance(Gaussian.of(torch.from_numpy(x)), REFERENCE), rel=1e-9)
-    assert found == extrapolate(x, REFERENCE)
+    line = extrapolate(x, REFERENCE)
+    assert line.n == (100, 150, 200, 250, 300)
+    assert line.distances[-1] == pytest.approx(frechet_distance(Gaussian.of(torch.from_numpy(x)), REFERENCE), rel=1e-9)
+    assert line == extrapolate(x, REFERENCE)
 
 
 def test_two_samples_give_their_own_distance() -> None:
-    found = extrapolate(features(2, 0), REFERENCE)
-    assert (found.n, found.intercept, found.slope) == ((2,), found.distances[0], 0)
+    line = extrapolate(features(2, 0), REFERENCE)
+    assert (line.n, line.intercept, line.slope) == ((2,), line.distances[0], 0)
 
 
 def test_a_gaussian_of_one_sample_is_a_users_error() -> None:

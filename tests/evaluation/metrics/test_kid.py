@@ -28,9 +28,9 @@ def test_distance_is_torch_fidelitys_on_the_same_features(n: int) -> None:
 
 def test_distance_between_sets_of_one_distribution_is_zero_on_average_at_any_n() -> None:
     for n in (20, 200):
-        found = [kernel_distance(features(n, seed=2 * i), features(n, seed=2 * i + 1)).mean for i in range(40)]
-        assert abs(np.mean(found)) < 3 * np.std(found) / 40**0.5
-        assert min(found) < 0
+        distances = [kernel_distance(features(n, seed=2 * i), features(n, seed=2 * i + 1)).mean for i in range(40)]
+        assert abs(np.mean(distances)) < 3 * np.std(distances) / 40**0.5
+        assert min(distances) < 0
 
 
 def test_distance_grows_with_the_difference_and_repeats() -> None:

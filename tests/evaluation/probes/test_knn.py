@@ -25,9 +25,9 @@ def test_knn_is_scikit_learns_with_the_votes_of_dino(k: int) -> None:
     (x, y), (queries, truth) = clustered(0), clustered(1, n=300)
     known = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / TEMPERATURE))
     expected = known.fit(x.astype(np.float64), y).score(queries.astype(np.float64), truth)
-    found = knn_accuracies(x, y, queries, truth, classes=5, ks=(1, 5, 20), device="cpu")
-    assert found[k] == pytest.approx(expected, abs=1e-12)
-    assert 0.5 < found[k] < 0.99
+    accuracies = knn_accuracies(x, y, queries, truth, classes=5, ks=(1, 5, 20), device="cpu")
+    assert accuracies[k] == pytest.approx(expected, abs=1e-12)
+    assert 0.5 < accuracies[k] < 0.99
 
 
 def test_neighbours_are_the_nearest_by_cosine_for_any_block_size(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,8 +35,8 @@ def extractor() -> Extractor:
     loaded = load_extractor("digits_cnn")
 
     def network(images: Tensor, spatial: bool) -> Features:
-        found = loaded.network(images, spatial)
-        return dataclasses.replace(found, spatial=images.flatten(1)[:, :5].float() if spatial else None)
+        features = loaded.network(images, spatial)
+        return dataclasses.replace(features, spatial=images.flatten(1)[:, :5].float() if spatial else None)
 
     return dataclasses.replace(loaded, network=network, spatial_dim=5, hash="5" * 64)
 
@@ -67,7 +67,7 @@ def same(a: SetScores, b: SetScores) -> None:
 
 def test_scores_are_those_of_the_features_in_one_piece() -> None:
     features = extractor().features(images(), spatial=True)
-    reference, found = the_evaluator().reference, the_evaluator().score(accumulated(torch.arange(N))).values
+    reference, values = the_evaluator().reference, the_evaluator().score(accumulated(torch.arange(N))).values
     assert features.logits is not None
     assert features.spatial is not None
     assert reference.spatial is not None
@@ -82,8 +82,8 @@ def test_scores_are_those_of_the_features_in_one_piece() -> None:
         "recall": recall,
         "sfid": frechet_distance(Gaussian.of(features.spatial), reference.spatial),
     }
-    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-6)
-    assert set(found) == {*expected, "fd_inf", "memorised"}
+    assert {name: values[name] for name in expected} == pytest.approx(expected, rel=1e-6)
+    assert set(values) == {*expected, "fd_inf", "memorised"}
 
 
 def test_batches_and_their_order_change_no_score() -> None:

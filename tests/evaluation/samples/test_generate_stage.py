@@ -32,7 +32,6 @@ from umd_bench.evaluation.metrics.frechet import Gaussian, frechet_distance
 from umd_bench.evaluation.metrics.inception_score import inception_score
 from umd_bench.evaluation.samples import drawing, generate_stage
 from umd_bench.evaluation.samples.generate_stage import run_generate, sample_labels
-from umd_bench.evaluation.samples.grids import draw_grid, grid_rows
 from umd_bench.evaluation.samples.reference import reference_of
 from umd_bench.evaluation.stage_result import StageResult
 from umd_bench.store.run import RunDir
@@ -58,8 +57,8 @@ def test_scores_are_those_of_samples_drawn_in_one_batch(tmp_path: Path) -> None:
     for i in range(2):
         seed = derive_seed(3, "generate/set", i)
         x_0 = generate(model, NoiseProcess(SHARED["noise"]), stage, label=label, indices=range(30), seed=seed)
-        found = extractor.features(to_uint8(x_0))
-        features, logits = found.pooled, found.logits
+        out = extractor.features(to_uint8(x_0))
+        features, logits = out.pooled, out.logits
         assert logits is not None
         expected["fd"].append(frechet_distance(Gaussian.of(features), real))
         expected["is"].append(inception_score(logits)[0])
@@ -220,30 +219,6 @@ def test_other_stages_and_extractors_are_refused(tmp_path: Path) -> None:
     spec = stage_of(parent, "probe")
     with run_of(spec, tmp_path).begin() as attempt, pytest.raises(UserError, match="expected a generate stage"):
         run_generate(spec, parent, digits(), attempt)
-
-
-def test_grid_shows_ten_of_each_of_the_first_ten_classes() -> None:
-    rows = grid_rows(1000, torch.arange(1000) % 25, 25)
-    assert [len(row) for row in rows] == [10] * 10
-    assert rows[4] == [4 + 25 * i for i in range(10)]
-    assert grid_rows(103, None, 0)[-1] == list(range(90, 100))
-    assert grid_rows(13, None, 0) == [list(range(10)), [10, 11, 12]]
-
-
-def test_grid_of_colour_images_keeps_colours_and_order(tmp_path: Path) -> None:
-    def plain(colour: list[int]) -> torch.Tensor:
-        return torch.tensor(colour, dtype=torch.uint8).view(3, 1, 1).expand(3, 64, 64)
-
-    path = tmp_path / "grid.png"
-    path.write_bytes(draw_grid([[plain([255, 0, 0]), plain([0, 255, 0])], [plain([0, 0, 255])]]))
-    picture = np.asarray(Image.open(path))
-    assert picture.shape == (130, 130, 3)
-    assert [picture[y, x].tolist() for y, x in ((0, 0), (0, 129), (129, 0), (129, 129))] == [
-        [255, 0, 0],
-        [0, 255, 0],
-        [0, 0, 255],
-        [255, 255, 255],
-    ]
 
 
 def test_an_extractor_of_other_classes_reports_no_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,10 +29,10 @@ def test_new_images_give_the_expected_share_and_copies_sound_the_alarm(scale: fl
     assert honest.share == pytest.approx(0.05, abs=0.03)
     copied = new.copy()
     copied[100:180] = training.train[:80]
-    found = memorisation(copied, training)
-    assert found.share > 0.2 > found.alarm_above
-    assert {(i, j) for i, j, _ in found.nearest_pairs} <= {(100 + i, i) for i in range(80)}
-    assert max(d for *_, d in found.nearest_pairs) < 1e-6 * scale
+    alarm = memorisation(copied, training)
+    assert alarm.share > 0.2 > alarm.alarm_above
+    assert {(i, j) for i, j, _ in alarm.nearest_pairs} <= {(100 + i, i) for i in range(80)}
+    assert max(d for *_, d in alarm.nearest_pairs) < 1e-6 * scale
 
 
 def test_few_samples_do_not_sound_the_alarm_by_chance() -> None:

@@ -41,8 +41,8 @@ def extractor(seen: list[Tensor]) -> Extractor:
 
     def network(images: Tensor, spatial: bool) -> Features:
         seen.append(images)
-        found = loaded.network(images, spatial)
-        return dataclasses.replace(found, spatial=images.flatten(1)[:, :5].float() if spatial else None)
+        features = loaded.network(images, spatial)
+        return dataclasses.replace(features, spatial=images.flatten(1)[:, :5].float() if spatial else None)
 
     return dataclasses.replace(loaded, network=network, spatial_dim=5)
 
@@ -97,16 +97,16 @@ def test_rows_of_a_long_split_are_a_fixed_subset_in_order(
     pack: Pack, extractor: Extractor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reference, "SUBSET", 700)
-    found = reference_of(pack, "train", extractor)
-    assert found.features is not None
-    assert found.features.shape == (700, 64)
-    assert isinstance(found.features, np.memmap)
-    assert not found.features.flags.writeable
+    subset = reference_of(pack, "train", extractor)
+    assert subset.features is not None
+    assert subset.features.shape == (700, 64)
+    assert isinstance(subset.features, np.memmap)
+    assert not subset.features.flags.writeable
     every = split_features(pack, "train", extractor)
-    places = [int(np.flatnonzero((every == row).all(1))[0]) for row in found.features]
+    places = [int(np.flatnonzero((every == row).all(1))[0]) for row in subset.features]
     assert places == sorted(set(places))
     assert places != list(range(700))
-    assert found.n == found.gaussian.count == 1297
+    assert subset.n == subset.gaussian.count == 1297
 
 
 def test_features_of_every_image_are_computed_once_and_memory_mapped(
@@ -197,9 +197,9 @@ def test_a_data_root_that_cannot_be_written_only_costs_time(pack: Pack, extracto
 @pytest.mark.parametrize("make", [reference_of, split_features, lambda *a: floor_distance(a[0], a[1], 100, a[2])])
 def test_nan_features_are_one_error_and_nothing_is_cached(pack: Pack, extractor: Extractor, make: object) -> None:
     def network(images: Tensor, spatial: bool) -> Features:
-        found = extractor.network(images, spatial)
-        found.pooled[-1, 3] = torch.nan
-        return found
+        features = extractor.network(images, spatial)
+        features.pooled[-1, 3] = torch.nan
+        return features
 
     with pytest.raises(UserError, match=r"digits_cnn gives NaN or infinite features for 1 of \d+ images"):
         make(pack, "train", dataclasses.replace(extractor, network=network))  # type: ignore[operator]

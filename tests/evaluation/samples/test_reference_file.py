@@ -71,16 +71,16 @@ def test_adms_file_gives_both_gaussians_and_the_features_of_its_images(
     first, again = (reference_from_file(path, extractor) for _ in range(2))
     assert sum(seen) == 40
     images = torch.from_numpy(held["arr_0"]).permute(0, 3, 1, 2)
-    for found in (first, again):
-        assert found.features is not None
-        assert found.spatial is not None
-        np.testing.assert_allclose(found.gaussian.factor @ found.gaussian.factor.T, held["sigma"], rtol=1e-10, atol=1e-12)
-        np.testing.assert_allclose(found.spatial.factor @ found.spatial.factor.T, held["sigma_s"], rtol=1e-10, atol=1e-12)
-        assert np.array_equal(found.gaussian.mean, held["mu"])
-        assert np.array_equal(found.spatial.mean, held["mu_s"])
-        assert np.array_equal(found.features, images.flatten(1).float()[:, :D])
-        assert (found.label, found.n) == ("VIRTUAL_imagenet64_labeled.npz", 1_281_167)
-        assert found.hash == hashlib.sha256(path.read_bytes()).hexdigest()
+    for loaded in (first, again):
+        assert loaded.features is not None
+        assert loaded.spatial is not None
+        np.testing.assert_allclose(loaded.gaussian.factor @ loaded.gaussian.factor.T, held["sigma"], rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(loaded.spatial.factor @ loaded.spatial.factor.T, held["sigma_s"], rtol=1e-10, atol=1e-12)
+        assert np.array_equal(loaded.gaussian.mean, held["mu"])
+        assert np.array_equal(loaded.spatial.mean, held["mu_s"])
+        assert np.array_equal(loaded.features, images.flatten(1).float()[:, :D])
+        assert (loaded.label, loaded.n) == ("VIRTUAL_imagenet64_labeled.npz", 1_281_167)
+        assert loaded.hash == hashlib.sha256(path.read_bytes()).hexdigest()
     assert isinstance(again.features, np.memmap)
 
 
@@ -100,11 +100,11 @@ def test_a_fixed_subset_of_many_images_gives_the_rows(
 
 def test_pytorch_fids_file_gives_a_gaussian_alone(tmp_path: Path, extractor: Extractor) -> None:
     held = arrays()
-    found = reference_from_file(saved(tmp_path / "fid.npz", {"mu": held["mu"], "sigma": held["sigma"]}), extractor)
-    assert (found.spatial, found.features, found.n, found.label) == (None, None, 0, "fid.npz")
+    loaded = reference_from_file(saved(tmp_path / "fid.npz", {"mu": held["mu"], "sigma": held["sigma"]}), extractor)
+    assert (loaded.spatial, loaded.features, loaded.n, loaded.label) == (None, None, 0, "fid.npz")
     # The distance to a set is the textbook's, with these moments.
     x = np.random.default_rng(1).normal(size=(200, D))
-    ours = frechet_distance(Gaussian.of(torch.from_numpy(x)), found.gaussian)
+    ours = frechet_distance(Gaussian.of(torch.from_numpy(x)), loaded.gaussian)
     sigma = np.cov(x, rowvar=False)
     cross = np.sqrt(np.maximum(np.linalg.eigvals(sigma @ held["sigma"]).real, 0)).sum()
     expected = ((x.mean(0) - held["mu"]) ** 2).sum() + np.trace(sigma) + np.trace(held["sigma"]) - 2 * cross
@@ -114,9 +114,9 @@ def test_pytorch_fids_file_gives_a_gaussian_alone(tmp_path: Path, extractor: Ext
 def test_a_covariance_of_few_images_loses_no_rank_and_gains_none(tmp_path: Path, extractor: Extractor) -> None:
     features = np.random.default_rng(2).normal(size=(6, D))
     held = {"mu": features.mean(0), "sigma": np.cov(features, rowvar=False)}
-    found = reference_from_file(saved(tmp_path / "a.npz", held), extractor)
-    assert found.gaussian.factor.shape == (D, 5)
-    assert frechet_distance(found.gaussian, Gaussian.of(torch.from_numpy(features))) < 1e-10
+    loaded = reference_from_file(saved(tmp_path / "a.npz", held), extractor)
+    assert loaded.gaussian.factor.shape == (D, 5)
+    assert frechet_distance(loaded.gaussian, Gaussian.of(torch.from_numpy(features))) < 1e-10
 
 
 @pytest.mark.parametrize(

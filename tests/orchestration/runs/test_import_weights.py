@@ -148,8 +148,8 @@ def replaced(stage: str, *sets: str) -> Trial:
 
 def test_a_sweep_file_can_import_weights_in_place_of_training_and_all_seeds_share_them(tmp_path: Path) -> None:
     path = official_file(tmp_path, classes=0)
-    found, _ = import_trial(path, "small-vision", nimg=500, sees_clean=True)
-    stage = found.config.stages["import"]
+    imported, _ = import_trial(path, "small-vision", nimg=500, sees_clean=True)
+    stage = imported.config.stages["import"]
     assert isinstance(stage, ImportStage)
     text = write_small(tmp_path).read_text()
     trained = "pretrain: {nimg: 640, batch: 64, checkpoint_every_nimg: 64}"
@@ -160,7 +160,7 @@ def test_a_sweep_file_can_import_weights_in_place_of_training_and_all_seeds_shar
     assert named in text
     trials = load_sweep(write_small(tmp_path, text)).trials
     assert len(trials) == 2
-    assert trials[0].specs["pretrain"].key == trials[1].specs["pretrain"].key == found.specs["import"].key
+    assert trials[0].specs["pretrain"].key == trials[1].specs["pretrain"].key == imported.specs["import"].key
     assert trials[0].specs["finetune"].key != trials[1].specs["finetune"].key
     runs = run(tmp_path, trials[0])
     assert {"pretrain", "probe", "finetune", "finetune_probe", "generate"} == set(runs)
@@ -184,8 +184,8 @@ def test_a_sweep_file_can_import_weights_in_place_of_training_and_all_seeds_shar
 def test_a_stage_that_does_not_fit_its_file_is_refused_before_anything_starts(
     tmp_path: Path, change: dict[str, object], says: str
 ) -> None:
-    found, _ = import_trial(official_file(tmp_path), "small-vision", nimg=500, sees_clean=True)
-    stage = found.config.stages["import"].model_dump(mode="json") | change
+    imported, _ = import_trial(official_file(tmp_path), "small-vision", nimg=500, sees_clean=True)
+    stage = imported.config.stages["import"].model_dump(mode="json") | change
     model = "model={patch: 2, width: 16, depth: 1, decoder_depth: 1, heads: 2}"
     with pytest.raises(UserError, match=says):
         prepare([replaced(str(stage).replace("None", "null"), model)], Site(tmp_path / "results", data_root(), "inline"))
@@ -193,8 +193,8 @@ def test_a_stage_that_does_not_fit_its_file_is_refused_before_anything_starts(
 
 
 def test_another_model_than_the_files_is_refused(tmp_path: Path) -> None:
-    found, _ = import_trial(official_file(tmp_path), "small-vision", nimg=500, sees_clean=True)
-    stage = str(found.config.stages["import"].model_dump(mode="json")).replace("None", "null")
+    imported, _ = import_trial(official_file(tmp_path), "small-vision", nimg=500, sees_clean=True)
+    stage = str(imported.config.stages["import"].model_dump(mode="json")).replace("None", "null")
     trial = replaced(stage, "model={patch: 2, width: 16, depth: 2, decoder_depth: 1, heads: 2}")
     with pytest.raises(UserError, match=r"model.depth = 2 is not accepted: the weights of .*official.npz have 1"):
         prepare([trial], Site(tmp_path / "results", data_root(), "inline"))

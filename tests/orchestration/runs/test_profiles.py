@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from evaluation.small_parents import digits, parent_run
-from PIL import Image
+from evaluation.small_parents import parent_run
 
 from umd_bench.config.documents.document import Document
 from umd_bench.config.documents.validation import validate
 from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.score_profiles import load_profile, profile_names
 from umd_bench.config.trial.generate_stage import GenerateStage
-from umd_bench.data.packs.pack import data_root
-from umd_bench.evaluation.samples.sample_files import open_samples
 from umd_bench.orchestration.preflight import check_trials
 from umd_bench.orchestration.runs.evaluate import evaluation_trial, left_out_notes
-from umd_bench.orchestration.runs.sample import draw_samples
 from umd_bench.store import RunDir
 from umd_bench.store.files import write_json
 
@@ -68,16 +62,3 @@ def test_an_explicit_sfid_without_spatial_features_is_refused(run: RunDir) -> No
 def test_an_unknown_profile_is_refused_with_the_valid_names(run: RunDir) -> None:
     with pytest.raises(UserError, match="--profile 'fid50k' is not accepted: expected one of adm-50k, umd-paper"):
         evaluation_trial(run.root, run.key, [], ["fid50k"])
-
-
-def test_the_picture_and_the_file_show_the_same_samples(run: RunDir, tmp_path: Path) -> None:
-    settings = GenerateStage(parent="run", n=30, steps=2, extractor="none", batch=8)
-    grid, npz = tmp_path / "a.png", tmp_path / "a.npz"
-    draw_samples(run.root, run.key, grid, settings, 0, data_root=data_root(), npz=npz)
-    file = open_samples(npz)
-    images = torch.cat([batch for _, batch in file.batches(1)])
-    assert images.shape == (30, 1, digits().manifest.size, digits().manifest.size)
-    shown = np.asarray(Image.open(grid))  # one row per class: sample 13 is the second of class 3
-    assert np.array_equal(shown[3 * 50 : 3 * 50 + 48 : 6, 50:98:6], images[13, 0])
-    draw_samples(run.root, run.key, None, settings, 0, data_root=data_root(), npz=tmp_path / "b.npz")
-    assert (tmp_path / "b.npz").read_bytes() == npz.read_bytes()

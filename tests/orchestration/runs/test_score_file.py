@@ -69,18 +69,18 @@ def test_two_profiles_in_one_pass_equal_each_alone(samples: Path, monkeypatch: p
 
 
 def test_scores_of_a_whole_file_are_those_of_its_images_in_order(samples: Path) -> None:
-    (found,) = scored(samples, "umd-paper", n=N)
+    (scores,) = scored(samples, "umd-paper", n=N)
     extractor, pack = load_extractor("digits_cnn"), open_pack("digits", data_root())
     evaluator = evaluator_for(extractor, pack, ["fd", "fd_inf", "is"], "test", N)
     accumulator = evaluator.accumulator(N, None)
     accumulator.update(torch.from_numpy(np.array(pack.split("train").images[:N])) // 4 * 3, torch.arange(N))
-    assert found.metrics == pytest.approx(evaluator.metrics([evaluator.score(accumulator)]), rel=1e-9)
+    assert scores.metrics == pytest.approx(evaluator.metrics([evaluator.score(accumulator)]), rel=1e-9)
 
 
 @pytest.mark.usefixtures("small_profiles")
 def test_the_table_has_a_column_for_each_profile_with_the_facts_that_differ(samples: Path) -> None:
-    found = scored(samples, "umd-paper", "adm-50k")
-    table = scores_table(found, "title")
+    results = scored(samples, "umd-paper", "adm-50k")
+    table = scores_table(results, "title")
     console = Console(width=140, record=True)
     console.print(table)
     text = console.export_text()
@@ -93,11 +93,11 @@ def test_the_table_has_a_column_for_each_profile_with_the_facts_that_differ(samp
         "fd_digits_cnn",
         "recall_digits_cnn",
         "sfid",
-        found[0].facts["reference_hash"][:12],
+        results[0].facts["reference_hash"][:12],
     ):
         assert word in text
-    plain = json.loads(json.dumps(scores_json(found)))
-    assert plain[1]["metrics"] == found[1].metrics
+    plain = json.loads(json.dumps(scores_json(results)))
+    assert plain[1]["metrics"] == results[1].metrics
     assert plain[0]["by_metric"]["is_digits_cnn"]["splits"] == 10
 
 

@@ -18,15 +18,15 @@ def find_run(root: Path, what: str) -> RunDir:
     For a trial it is the last stage with weights, or the stage after a colon: ``SWEEP/TRIAL:pretrain``. Raises
     :class:`UserError` if there is no such run, or more than one.
     """
-    found, stage = _lookup(root, what)
-    begun = {one.name: one.run for one in found if (one.run.path / "config.yaml").exists()}
+    named, stage = _lookup(root, what)
+    begun = {one.name: one.run for one in named if (one.run.path / "config.yaml").exists()}
     trained = {name: run for name, run in begun.items() if isinstance(run.config().stage, WeightsStage)}
     if not trained:
-        reason = f"it is a {found[0].run.config().kind} stage" if len(found) == 1 else "no training of the trial has begun"
+        reason = f"it is a {named[0].run.config().kind} stage" if len(named) == 1 else "no training of the trial has begun"
         raise UserError(f"RUN = {what!r} is not accepted: {reason}, expected a pretrain, finetune or import stage")
     if stage is not None and stage not in trained:
         raise UserError(f"RUN = {what!r} is not accepted: {one_of(trained)} after the colon")
-    to_come = [one.name for one in found if one.name in _TRAINING and one.name not in begun]
+    to_come = [one.name for one in named if one.name in _TRAINING and one.name not in begun]
     if stage is None and to_come:
         instead = f"{what}:{list(trained)[-1]}"
         raise UserError(f"RUN = {what!r} is not accepted: its {to_come[-1]} has not begun; {instead} has")
