@@ -1,1 +1,6 @@
-"""From a resolved sweep to results: checks, the worker that runs one stage, the runner, the executors."""
+"""From a resolved sweep to results: the scheduler, the executors that run stages, and what people see of them.
+
+In: trials of :mod:`umd_bench.config`. Out: run directories of :mod:`umd_bench.store`. :mod:`.launch` is the way in: it checks
+the trials (:mod:`.preflight`), builds their graph (:mod:`.graph`), starts an executor and runs the :mod:`.scheduler`, which
+takes its trials from a :mod:`.trial_source`: a grid, or a :mod:`.search`.
+"""

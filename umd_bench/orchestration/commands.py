@@ -1,12 +1,12 @@
-"""Answers of other programs, each within a time: one that is not there, does not start or stays silent gives none."""
+"""Commands of other programs (Slurm's, mostly), each with a timeout: a missing or silent program raises nothing."""
 
 from __future__ import annotations
 
 import subprocess
 
 
-def answer(*command: str, seconds: float) -> subprocess.CompletedProcess[str] | None:
-    """What the command said, whatever its exit status; None where it said nothing within ``seconds`` or is not there."""
+def run_command(*command: str, seconds: float) -> subprocess.CompletedProcess[str] | None:
+    """Run a command with a timeout, whatever its exit status; None if it is missing or takes longer than ``seconds``."""
     try:
         return subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=seconds, check=False
@@ -15,7 +15,7 @@ def answer(*command: str, seconds: float) -> subprocess.CompletedProcess[str] | 
         return None
 
 
-def output(*command: str, seconds: float) -> str | None:
-    """What a command printed that ended well within ``seconds``; otherwise None."""
-    said = answer(*command, seconds=seconds)
-    return None if said is None or said.returncode else said.stdout
+def output_of(*command: str, seconds: float) -> str | None:
+    """The standard output of a command that exits with status 0 within ``seconds``; otherwise None."""
+    done = run_command(*command, seconds=seconds)
+    return None if done is None or done.returncode else done.stdout

@@ -18,7 +18,7 @@ from pathlib import Path
 import filelock
 
 from umd_bench.config.errors import UserError
-from umd_bench.orchestration.commands import answer
+from umd_bench.orchestration.commands import run_command
 from umd_bench.orchestration.doctor.finding import Finding, Level
 from umd_bench.store.files import link_new, require_writable, write_atomic
 
@@ -138,7 +138,7 @@ def _quota(folder: Path, what: str) -> Iterator[Finding]:
     command = ["lfs", "quota", "-q", "-u", getpass.getuser(), str(mount.point)] if mount.type == "lustre" else ["quota", "-wp"]
     if shutil.which(command[0]) is None:
         return
-    said = answer(*command, seconds=QUOTA_SECONDS)
+    said = run_command(*command, seconds=QUOTA_SECONDS)
     if said is None:
         yield Finding("warn", f"`{' '.join(command)}` did not answer within {QUOTA_SECONDS:.0f} s: your quota is not known")
         return

@@ -19,7 +19,7 @@ from typing import Any
 import filelock
 
 from umd_bench.config.launch.cluster import ClusterConfig
-from umd_bench.orchestration.commands import answer, output
+from umd_bench.orchestration.commands import output_of, run_command
 from umd_bench.orchestration.doctor.finding import Finding
 from umd_bench.orchestration.doctor.folders import LOW_DISK_BYTES
 from umd_bench.orchestration.doctor.node_main import ASKED, HELD, OURS, REPORT, SEEN, TAKEN, versions
@@ -69,7 +69,7 @@ def probe_node(results: Path, data_root: Path, config: ClusterConfig, seconds: f
                 (folder / SEEN).touch()
                 yield from _told(report, took, theirs_binds, root, data_root, config)
             finally:
-                answer("scancel", job, seconds=ANSWER_SECONDS)
+                run_command("scancel", job, seconds=ANSWER_SECONDS)
 
 
 def submit_script(
@@ -83,7 +83,7 @@ def submit_script(
     options = SlurmQueue(config, threads=threads).options(time=min(minutes, config.time))
     ours = ["--parsable", "--job-name=umd-doctor", "--output=/dev/null", "--no-requeue", "--chdir=/"]
     with clean_environment(config):
-        said = answer("sbatch", *options, *ours, str(script), seconds=ANSWER_SECONDS)
+        said = run_command("sbatch", *options, *ours, str(script), seconds=ANSWER_SECONDS)
     if said is None:
         return Finding("warn", f"sbatch did not answer within {ANSWER_SECONDS:.0f} s: no node was asked", "try again later")
     if said.returncode:
@@ -111,7 +111,7 @@ def _wait(folder: Path, job: str, config: ClusterConfig, seconds: float) -> tupl
 
 def _ended(folder: Path, job: str) -> Finding:
     """Why a job left no report."""
-    said = output("scontrol", "show", "job", job, "--oneliner", seconds=ANSWER_SECONDS) or ""
+    said = output_of("scontrol", "show", "job", job, "--oneliner", seconds=ANSWER_SECONDS) or ""
     facts = dict(pair.partition("=")[::2] for pair in said.split())
     node, code = facts.get("BatchHost", "the node"), facts.get("ExitCode", "").partition(":")[0]
     try:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.launch.cluster import ClusterConfig
-from umd_bench.orchestration.commands import answer, output
+from umd_bench.orchestration.commands import output_of, run_command
 from umd_bench.orchestration.doctor.finding import Finding, Level
 from umd_bench.orchestration.executors.jobs.slurm import SlurmQueue
 
@@ -34,7 +34,7 @@ def examine_slurm(config: ClusterConfig, *, asked: bool, threads: int = 1) -> It
         yield Finding(bad, f"Slurm's commands are missing: {', '.join(missing)}", "run on a login node, or use --on ray")
         return
     seconds = ANSWER_SECONDS if asked else UNASKED_SECONDS
-    said = answer("scontrol", "show", "config", seconds=seconds)
+    said = run_command("scontrol", "show", "config", seconds=seconds)
     settings = _settings(said.stdout) if said is not None and said.returncode == 0 else {}
     if not settings:
         why = f"no answer within {seconds:.0f} s" if said is None else "".join(said.stderr.strip().splitlines()[-1:])
@@ -65,7 +65,7 @@ def _memory_of_jobs(settings: dict[str, str]) -> Iterator[Finding]:
             "look within that time (the command itself, status or watch); a job that was killed and then forgotten counts as "
             "died, whatever the reason, and is submitted again up to three times",
         )
-    elif output("sacct", "-X", "-n", "-j", "1", seconds=ANSWER_SECONDS) is None:
+    elif output_of("sacct", "-X", "-n", "-j", "1", seconds=ANSWER_SECONDS) is None:
         yield Finding("warn", "accounting is on, but sacct does not answer", f"ended jobs are known for {seconds} only")
     else:
         yield Finding("pass", "sacct answers: what became of a job is known later too")
@@ -89,7 +89,7 @@ def _user_limits(settings: dict[str, str], config: ClusterConfig) -> Iterator[Fi
         return
     user = getpass.getuser()
     fields = ",".join(("Account", "Partition", "QOS", *LIMITS))
-    lines = output("sacctmgr", "-nP", "show", "assoc", "where", f"user={user}", f"format={fields}", seconds=ANSWER_SECONDS)
+    lines = output_of("sacctmgr", "-nP", "show", "assoc", "where", f"user={user}", f"format={fields}", seconds=ANSWER_SECONDS)
     if lines is None:
         yield Finding("warn", "sacctmgr does not answer: limits of your account are not known")
         return
@@ -103,7 +103,7 @@ def _user_limits(settings: dict[str, str], config: ClusterConfig) -> Iterator[Fi
         yield Finding("warn", f"{user} has no association for account {config.account}", f"expected one of {accounts}")
         return
     names = "format=Name,MaxJobsPU,MaxSubmitPU,GrpJobs,GrpSubmit"
-    qos = output("sacctmgr", "-nP", "show", "qos", names, seconds=ANSWER_SECONDS) or ""
+    qos = output_of("sacctmgr", "-nP", "show", "qos", names, seconds=ANSWER_SECONDS) or ""
     wanted = {config.qos} if config.qos else {name for row in fits for name in row[2].split(",")}
     limits: dict[str, list[int]] = {"max_running": [], "max_submitted": []}
     for cells in [row[3:] for row in fits] + [row[1:] for row in (q.split("|") for q in qos.splitlines()) if row[0] in wanted]:
@@ -118,7 +118,7 @@ def _user_limits(settings: dict[str, str], config: ClusterConfig) -> Iterator[Fi
 
 def _partition(settings: dict[str, str], config: ClusterConfig, bad: Level) -> Iterator[Finding]:
     """Time limit, nodes, requeue and preemption of the partition that jobs go to."""
-    said = output("scontrol", "show", "partition", "--oneliner", seconds=ANSWER_SECONDS) or ""
+    said = output_of("scontrol", "show", "partition", "--oneliner", seconds=ANSWER_SECONDS) or ""
     partitions = [dict(pair.partition("=")[::2] for pair in line.split()) for line in said.splitlines()]
     asked = set((config.partition or "").split(",")) - {""}
     chosen = [p for p in partitions if (p.get("PartitionName") in asked if asked else p.get("Default") == "YES")]

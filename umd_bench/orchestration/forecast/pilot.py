@@ -91,7 +91,7 @@ def _run_here(folder: Path, threads: int, seconds: float) -> None:
 
 
 def _run_there(folder: Path, code: Path, cluster: ClusterConfig, threads: int, seconds: float) -> None:
-    from umd_bench.orchestration.commands import answer
+    from umd_bench.orchestration.commands import run_command
     from umd_bench.orchestration.doctor.finding import Finding
     from umd_bench.orchestration.doctor.node_probe import ANSWER_SECONDS, OVER_LOOKS, submit_script
     from umd_bench.orchestration.executors.jobs.slurm import SlurmQueue
@@ -109,7 +109,7 @@ def _run_there(folder: Path, code: Path, cluster: ClusterConfig, threads: int, s
             over += status is not None and status.over
             time.sleep(0.5)
     finally:
-        answer("scancel", job, seconds=ANSWER_SECONDS)
+        run_command("scancel", job, seconds=ANSWER_SECONDS)
     if not (folder / FOUND).exists():
         why = "ended without a word" if over >= OVER_LOOKS else f"had not begun within {QUEUE_SECONDS:.0f} s"
         raise UserError(f"--measure: the job that measures {why}; `umd-bench doctor --probe-node` says what a node is like")

@@ -17,7 +17,7 @@ import submitit
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.launch.cluster import ClusterConfig
-from umd_bench.orchestration.commands import answer, output
+from umd_bench.orchestration.commands import output_of, run_command
 from umd_bench.orchestration.executors.contract import EndReason
 from umd_bench.orchestration.executors.jobs.queue_contract import JobStatus, Unreachable, placeholder
 from umd_bench.orchestration.executors.jobs.records import Batch
@@ -74,7 +74,7 @@ class SlurmQueue:
         if shutil.which("sbatch") is None:
             raise UserError("--on slurm: there is no sbatch on this machine; run the command on a login node of the cluster")
         with clean_environment(self._config):
-            tested = answer("sbatch", "--test-only", *self.options(devices), "--wrap", "true", seconds=seconds)
+            tested = run_command("sbatch", "--test-only", *self.options(devices), "--wrap", "true", seconds=seconds)
         if tested is None:
             raise UserError(f"--on slurm: sbatch did not answer within {seconds:.0f} s; try again later")
         if tested.returncode:
@@ -174,12 +174,12 @@ class SlurmQueue:
 
 def _output(*command: str) -> str | None:
     """What one of Slurm's commands printed, or None if it failed or did not answer."""
-    return output(*command, seconds=ANSWER_SECONDS)
+    return output_of(*command, seconds=ANSWER_SECONDS)
 
 
 def _is_invalid(name: str) -> bool:
     """Whether Slurm answers that it knows no job with this id."""
-    shown = answer("scontrol", "show", "job", name, seconds=ANSWER_SECONDS)
+    shown = run_command("scontrol", "show", "job", name, seconds=ANSWER_SECONDS)
     return shown is not None and shown.returncode != 0 and "Invalid job id" in shown.stderr
 
 

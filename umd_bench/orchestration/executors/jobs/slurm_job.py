@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from umd_bench.orchestration.commands import answer
+from umd_bench.orchestration.commands import run_command
 from umd_bench.orchestration.executors.contract import MAX_ATTEMPTS, EndReason
 from umd_bench.orchestration.executors.jobs.records import Batch, JobRecords
 from umd_bench.orchestration.executors.jobs.slurm_states import array_ids
@@ -67,7 +67,7 @@ def requeue(records: JobRecords, batch: Batch, task: int, reason: EndReason, ter
     if ends[reason] >= MAX_ATTEMPTS[reason] or all(records.stop_requested(batch.name, key) for key in batch.tasks[task]):
         return
     job = os.environ["SLURM_JOB_ID"]
-    answered = answer("scontrol", "requeue", job, seconds=ANSWER_SECONDS)
+    answered = run_command("scontrol", "requeue", job, seconds=ANSWER_SECONDS)
     if answered is None or answered.returncode != 0:
         why = f"no answer within {ANSWER_SECONDS:.0f} s" if answered is None else answered.stderr.strip()
         print(
