@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from umd_bench.config.documents.frozen import Frozen
+from umd_bench.config.documents.fields import Frozen
 from umd_bench.reporting.notation.formatting import MISSING, format_value
 from umd_bench.reporting.pages.summary_table import format_estimate
 from umd_bench.reporting.pages.table_formats import markdown_table

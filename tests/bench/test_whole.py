@@ -18,7 +18,7 @@ from umd_bench.bench.timing.folders import NAME, made_up_axis_sweep, made_up_res
 from umd_bench.bench.timing.machine import machine_facts
 from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.resolve import load_sweep
-from umd_bench.data.packs.pack import data_root
+from umd_bench.data.packs.manifest import data_root
 from umd_bench.orchestration.graph import build_graph, trial_records
 from umd_bench.reporting.frames.sweep_frames import long_frame
 from umd_bench.store import StageState, write_sweep

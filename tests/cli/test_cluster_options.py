@@ -11,7 +11,7 @@ from umd_bench.cli import app
 from umd_bench.config.errors import UserError
 from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.config.launch.ray import RayConfig
-from umd_bench.data.packs.pack import data_root
+from umd_bench.data.packs.manifest import data_root
 from umd_bench.orchestration import launch
 from umd_bench.orchestration.executors.registry import check_settings
 from umd_bench.store import list_sweeps

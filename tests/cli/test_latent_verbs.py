@@ -57,8 +57,8 @@ def test_pictures_become_images_and_latents_that_are_verified_together(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--vae", "nowhere"), "is no folder here, and Hugging Face's cache does not have"),
-        (("--vae", "pictures"), "is no folder of a VAE: it has no config.json"),
+        (("--vae", "nowhere"), "there is no such folder, and Hugging Face's cache does not have"),
+        (("--vae", "pictures"), "is not the folder of a VAE: it has no config.json"),
         (("--vae", "vae", "--size", "15"), "expected a multiple of 2"),
         (("--vae", "vae", "--vae-name", "x-f8c4"), "divides by 2"),
         (("--vae", "vae", "--vae-precision", "fp16"), "expected one of bf16, fp32"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from orchestration.small import write_small
 
-from umd_bench.data.packs.pack import data_root
+from umd_bench.data.packs.manifest import data_root
 
 _WITHOUT = "import sys; sys.modules['torch'] = None; from umd_bench.cli import main; main()"
 

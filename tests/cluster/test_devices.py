@@ -15,7 +15,7 @@ from orchestration.small import write_small
 from umd_bench.config.errors import UserError
 from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.config.sweep.resolve import Trial, load_sweep
-from umd_bench.data.packs.pack import data_root
+from umd_bench.data.packs.manifest import data_root
 from umd_bench.orchestration.executors.contract import Executor
 from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
 from umd_bench.orchestration.executors.jobs.slurm import SlurmQueue
@@ -133,7 +133,7 @@ def test_a_stage_on_two_devices_is_one_job_of_two_tasks_whatever_is_asked_for_wh
         executor.submit(run.key)
         executor.poll(0)
         if not run.is_owned():
-            run.prepare(trial.specs["pretrain"].on(3))
+            run.prepare(trial.specs["pretrain"].on_devices(3))
         shown = slurm.run("scontrol", "show", "job").stdout
         assert "NumNodes=2" in shown
         assert "NumTasks=2" in shown

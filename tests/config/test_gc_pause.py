@@ -1,4 +1,4 @@
-"""The collector of cycles rests inside, and is afterwards as it was, whatever happens."""
+"""The cyclic collector is disabled inside the block and restored afterwards, also after an error."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import gc
 
 import pytest
 
-from umd_bench.config.gc_pause import uncollected
+from umd_bench.config.gc_pause import gc_paused
 
 
-@uncollected()
+@gc_paused()
 def _is_on(error: Exception | None = None) -> bool:
-    with uncollected():
-        pass  # one within the other leaves it to the outer one
+    with gc_paused():
+        pass  # a nested block leaves the state to the outer one
     if error is not None:
         raise error
     return gc.isenabled()
 
 
 @pytest.mark.parametrize("on", [True, False])
-def test_the_collector_rests_inside_and_is_afterwards_as_it_was(on: bool) -> None:
+def test_the_collector_is_disabled_inside_and_restored_afterwards(on: bool) -> None:
     before = gc.isenabled()
     try:
         (gc.enable if on else gc.disable)()

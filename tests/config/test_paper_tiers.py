@@ -1,4 +1,4 @@
-"""The tiers at the paper's scale are its table of runs, number by number, and can be planned where there is no data."""
+"""The tiers at the paper's scale have the numbers of its table of runs, and can be planned without data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from umd_bench.config.sweep.resolve import Trial, load_sweep, load_trial
 from umd_bench.config.trial.generate_stage import GenerateStage
 from umd_bench.config.trial.probe_stage import ProbeStage
 from umd_bench.config.trial.train_stage import TrainStage
-from umd_bench.data.datasets import SOURCES, data_facts
+from umd_bench.data.datasets import DATASETS, data_facts
 from umd_bench.orchestration.preflight import check_trials
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
@@ -49,7 +49,7 @@ def stage(trial: Trial, name: str) -> Any:
 
 
 def row(train: TrainStage) -> tuple[float | None, ...]:
-    """The stage as a row of the table; what no image meets is a dash."""
+    """The stage as a row of the table; a mask ratio that applies to no image is a dash."""
     corruption = train.corruption
     epochs = round(train.nimg / N_TRAIN)
     assert train.n_steps == round(epochs * N_TRAIN / train.batch)
@@ -104,8 +104,8 @@ def test_model_data_and_schedule_are_the_papers(tier: str) -> None:
     assert shape == SHAPES[tier]
     assert (model.class_tokens, data.classes, config.noise.timesteps) == (4, 1000, 1000)
     assert config.noise.schedule == ("linear" if data.vae else "cosine")
-    assert SOURCES["imagenet"].counts["train"] == N_TRAIN
-    assert sum(SOURCES["imagenet"].counts.values()) == 1_281_167 + 50_000
+    assert DATASETS["imagenet"].counts["train"] == N_TRAIN
+    assert sum(DATASETS["imagenet"].counts.values()) == 1_281_167 + 50_000
 
 
 @pytest.mark.parametrize("tier", TIERS)
@@ -130,7 +130,7 @@ def test_every_method_can_be_planned_without_data(tier: str, tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == []
 
 
-def test_s4_is_a_tiers_other_size() -> None:
+def test_a_tier_can_be_planned_with_another_model_size() -> None:
     trial = load_trial("umd", tier="imagenet64", sets=["model=S/4"])
     check_trials([trial])
     assert trial.config.model.width == 384
@@ -152,7 +152,7 @@ def test_every_shipped_sweep_can_be_planned_at_its_own_tier(path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["mask_ratio", "r_t0", "noise_schedule", "methods", "finetune_curve", "latent", "training_cost"]
 )
-def test_what_runs_at_digits_can_be_planned_at_the_papers_scale(name: str, tier: str) -> None:
+def test_sweeps_of_the_tier_digits_can_be_planned_at_the_papers_scale(name: str, tier: str) -> None:
     check_trials(load_sweep(SWEEPS / f"{name}.yaml", tier=tier).trials)
 
 
@@ -160,5 +160,5 @@ def test_transfer_probes_the_official_evaluations_nine_sets_with_ten_shots() -> 
     specs = load_sweep(SWEEPS / "transfer.yaml").trials[0].specs
     probes = {spec.reads.name: spec.stage for name, spec in specs.items() if name.startswith("transfer_")}
     official = "cifar100 stl10 dtd oxford_pets flowers102 food101 stanford_dogs imagenet_v2 uc_merced"
-    assert set(probes) == set(official.split()) <= set(SOURCES)
+    assert set(probes) == set(official.split()) <= set(DATASETS)
     assert {(probe.shots, probe.ridge) for probe in probes.values() if isinstance(probe, ProbeStage)} == {((10,), 1024)}

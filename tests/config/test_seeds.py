@@ -18,6 +18,6 @@ def test_different_uses_get_different_seeds() -> None:
     assert len(uses) == 400
 
 
-def test_a_seed_stays_what_it_was() -> None:
+def test_seeds_never_change() -> None:
     """Pinned: changing it would silently change every result."""
     assert derive_seed(0, "order", 0) == 1829853113658518448

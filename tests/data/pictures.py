@@ -1,4 +1,4 @@
-"""Small generated pictures in every kind that a data set may hold, and data sets of them in every layout that is read."""
+"""Small generated pictures in every format, and data sets of them in every layout that is read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 
 def pixels(seed: int, height: int = 20, width: int = 30) -> NDArray[np.uint8]:
-    """Smooth colours uint8 [height, width, 3], so that JPEG keeps them nearly."""
+    """Smooth colours uint8 [height, width, 3], which JPEG hardly changes."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (3, 4, 3), dtype=np.uint8))
     return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
@@ -36,7 +36,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def class_folders(root: Path, classes: dict[str, int], ending: str = "jpg", start: int = 0) -> dict[str, bytes]:
-    """``root/<class>/<i>.<ending>``: so many pictures of each class; the content by name."""
+    """Write ``root/<class>/<i>.<ending>``, a number of pictures of each class; return their contents by name."""
     files = {}
     for name, n in classes.items():
         for i in range(n):
@@ -47,7 +47,7 @@ def class_folders(root: Path, classes: dict[str, int], ending: str = "jpg", star
 
 
 def tar_of(files: dict[str, bytes]) -> bytes:
-    """A tar file with these members, in their order."""
+    """Write a tar file with these members, in order."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
         for name, data in files.items():

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from umd_bench.data.datasets import DataSource, Splits
+from umd_bench.data.datasets import DatasetInfo, Splits
+from umd_bench.data.open_data import open_pack
 from umd_bench.data.packing.latents import LatentRequest, pack_latents
-from umd_bench.data.packs.pack import Pack, pack
+from umd_bench.data.packs.pack import Pack
 
 SIZE, FACTOR, CHANNELS = 16, 2, 4
 SHIFT, SCALE = 0.1, 0.7
@@ -39,7 +40,7 @@ def write_vae(folder: Path, *, seed: int = 0, **config: Any) -> Path:
 
 
 def read_tinies(folder: Path | None) -> Splits:
-    """Two classes: red above, or blue below; the left half is darker, so that a mirror image is another."""
+    """Two classes: red at the top, or blue at the bottom; the left half is darker, so that mirror images differ."""
     rng = np.random.default_rng(0)
     splits: Splits = {}
     for split, n in (("train", N_TRAIN), ("test", N_TEST)):
@@ -53,10 +54,10 @@ def read_tinies(folder: Path | None) -> Splits:
 
 
 def pack_small(root: Path, vae: Path | str, *, name: str = "tinies", size: int | None = SIZE, **asked: Any) -> Pack:
-    """The latents of a data set that is made where it is asked for, on the CPU; ``progress`` and fields of the request."""
+    """Pack the latents of a built-in data set on the CPU; ``fields`` are those of the request."""
     progress = asked.pop("progress", lambda _: None)
     request = LatentRequest.checked(name, root, str(vae), size=size, **{"device": "cpu", **asked})
-    return pack_latents(request, pack(name, root, size=size), progress=progress)
+    return pack_latents(request, open_pack(name, root, size=size), progress=progress)
 
 
-TINIES = DataSource("tinies", 1, None, 3, ("red", "blue"), "none", read_tinies)
+TINIES = DatasetInfo("tinies", 1, None, 3, ("red", "blue"), "none", read_tinies)

@@ -1,4 +1,4 @@
-"""Every source keeps the contract; each split is deterministic and parts what it promises to part."""
+"""Built-in data sets match their facts and have fixed splits without an image in both; errors of the table of data sets."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from umd_bench.config.errors import FieldError, UserError
 from umd_bench.config.trial.data import OWN_SIZES, DataConfig
 from umd_bench.data.builtin import emoji64, fashion_mnist
 from umd_bench.data.builtin.digits import read as read_digits
-from umd_bench.data.datasets import SOURCES, data_facts, source
-from umd_bench.data.packs.pack import data_root, open_data, open_pack, pack, verify
+from umd_bench.data.datasets import DATASETS, data_facts, dataset_info
+from umd_bench.data.open_data import open_data, open_pack
+from umd_bench.data.packs.manifest import data_root
+from umd_bench.data.packs.pack import verify
 
-# A change here changes every result on that data set: bump the source's version with it.
+# A changed digest changes every result on the data set: raise its version too.
 DIGESTS = {
     "digits": "74822436a821f1da96682a19da46004c3196eebbaf04b1030d4193f790230848",
     "fashion_mnist": "919d8050b3b4f45ed5377ca000427ee51c2a76abcc0330da6d08d69b55dcb472",
@@ -33,13 +35,13 @@ def skip_without_raw_files(name: str) -> None:
             pytest.skip(f"nothing is rendered here: {missing}")
 
 
-READ = [name for name, facts in SOURCES.items() if facts.read is not None]
+READ = [name for name, facts in DATASETS.items() if facts.read is not None]
 
 
 @pytest.mark.parametrize("name", READ)
-def test_a_source_keeps_what_its_facts_promise(name: str) -> None:
+def test_the_splits_of_a_built_in_data_set_match_its_facts(name: str) -> None:
     skip_without_raw_files(name)
-    facts = source(name)
+    facts = dataset_info(name)
     packed = open_pack(name, data_root())
     verify(packed)
     assert facts.name == name
@@ -54,7 +56,7 @@ def test_a_source_keeps_what_its_facts_promise(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["digits", "emoji64"])
 def test_no_image_is_in_both_splits(name: str) -> None:
-    """Fashion-MNIST is left out: its splits are the publisher's."""
+    """Fashion-MNIST is not tested: its splits are the publisher's."""
     skip_without_raw_files(name)
     packed = open_pack(name, data_root())
     train, test = ({image.tobytes() for image in packed.split(split).images} for split in ("train", "test"))
@@ -62,7 +64,7 @@ def test_no_image_is_in_both_splits(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DIGESTS)
-def test_the_packed_content_is_the_same_everywhere(name: str) -> None:
+def test_the_digests_of_built_in_data_sets_never_change(name: str) -> None:
     skip_without_raw_files(name)
     assert open_pack(name, data_root()).manifest.digest == DIGESTS[name]
 
@@ -73,7 +75,7 @@ def test_digits_have_fifty_test_images_of_each_class() -> None:
     assert np.bincount(splits["test"][1]).tolist() == [50] * 10
 
 
-def test_digits_keep_seventeen_grey_levels_over_the_full_range() -> None:
+def test_digits_have_seventeen_grey_levels_over_the_full_range() -> None:
     levels = np.unique(read_digits(None)["train"][0])
     assert len(levels) == 17
     assert (levels[0], levels[-1]) == (0, 255)
@@ -85,12 +87,12 @@ def test_digits_refuse_a_folder() -> None:
         read_digits(Path("/somewhere"))
 
 
-def test_an_unknown_data_set_is_named_with_the_valid_ones() -> None:
+def test_the_error_for_an_unknown_data_set_lists_the_known() -> None:
     with pytest.raises(FieldError, match=r"data\.name = 'mnist'.*cifar100, digits, dtd, emoji64, fashion_mnist, .*imagenet, "):
-        source("mnist")
+        dataset_info("mnist")
 
 
-def test_importing_the_sources_imports_no_library_that_reads_them() -> None:
+def test_importing_datasets_imports_no_library_that_reads_them() -> None:
     code = "import sys, umd_bench.data.datasets; sys.exit(bool({'sklearn', 'PIL', 'torchvision'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -105,8 +107,8 @@ def test_facts_need_no_data_and_follow_the_size_and_the_vae() -> None:
     assert (digits.size, digits.channels, digits.classes) == (8, 1, 10)
 
 
-def test_own_sizes_are_those_of_the_sources() -> None:
-    assert {name: facts.size for name, facts in SOURCES.items() if facts.size is not None} == OWN_SIZES
+def test_own_sizes_are_those_of_the_built_in_data_sets() -> None:
+    assert {name: facts.size for name, facts in DATASETS.items() if facts.size is not None} == OWN_SIZES
 
 
 @pytest.mark.parametrize(
@@ -121,21 +123,21 @@ def test_own_sizes_are_those_of_the_sources() -> None:
         ({"name": "digits", "vae": "sd_kl_f8"}, r"data\.vae = 'sd_kl_f8' .* RGB images, and those of digits have 1 channel"),
     ],
 )
-def test_a_size_or_vae_that_cannot_be_is_one_sentence(fields: dict[str, object], message: str) -> None:
+def test_an_impossible_size_or_vae_is_one_sentence(fields: dict[str, object], message: str) -> None:
     with pytest.raises(FieldError, match=message):
         data_facts(DataConfig.model_validate(fields))
 
 
-def test_what_cannot_be_read_says_what_is_missing(tmp_path: Path) -> None:
+def test_the_error_for_a_data_set_that_is_not_packed_says_what_is_missing(tmp_path: Path) -> None:
     missing = (
         f"imagenet cannot be used: its packed folder {tmp_path}/imagenet-64-v1.2 is missing; `umd-bench data pack imagenet"
     )
     with pytest.raises(UserError, match=missing):
         open_data(DataConfig(name="imagenet", size=64), tmp_path)
     with pytest.raises(UserError, match=r"size = None is not accepted: images of food101 have no size of their own"):
-        pack("food101", tmp_path)
+        open_pack("food101", tmp_path)
     with pytest.raises(UserError, match="size = 9 is not accepted: images of digits have 8 pixels a side"):
-        pack("digits", tmp_path, size=9)
+        open_pack("digits", tmp_path, size=9)
     with pytest.raises(
         UserError, match=r"latents of imagenet \(sd_kl_f8\) cannot be used: .*imagenet-256-sd_kl_f8-v1\.2 is missing; `umd"
     ):

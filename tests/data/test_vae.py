@@ -1,4 +1,4 @@
-"""A VAE is found offline, known by its hash, encodes and decodes as diffusers does, and every misfit is one sentence."""
+"""A VAE is found offline, identified by its hash, and encodes as diffusers does; every mismatch is one sentence."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def change(folder: Path, **fields: object) -> None:
     (folder / CONFIG_FILE).write_text(json.dumps(config | fields))
 
 
-def test_a_folder_tells_its_geometry_and_its_name(folder: Path) -> None:
+def test_a_folder_has_a_geometry_and_a_name(folder: Path) -> None:
     files = find_vae(str(folder))
     assert (files.factor, files.channels) == (FACTOR, CHANNELS)
-    assert files.named(None) == "my-vae-f2c4"
-    assert replace(files, label="told-f2c4").named(None) == "told-f2c4"
-    assert files.named("other-f2c4") == "other-f2c4"
+    assert files.latents_name(None) == "my-vae-f2c4"
+    assert replace(files, label="stated-f2c4").latents_name(None) == "stated-f2c4"
+    assert files.latents_name("other-f2c4") == "other-f2c4"
 
 
-def test_the_hash_is_of_configuration_and_weights_and_not_of_the_place(folder: Path, copy: Path, tmp_path: Path) -> None:
+def test_the_hash_depends_on_configuration_and_weights_and_not_on_the_folder(folder: Path, copy: Path, tmp_path: Path) -> None:
     here = find_vae(str(folder)).hash
     change(copy, _name_or_path="somewhere", _diffusers_version="0.1")
     assert find_vae(str(copy)).hash == here
@@ -52,7 +52,7 @@ def test_the_hash_is_of_configuration_and_weights_and_not_of_the_place(folder: P
     assert find_vae(str(write_vae(tmp_path / "other", seed=1))).hash != here
 
 
-def test_posteriors_are_diffusers_own_of_the_image_and_of_its_mirror_image(folder: Path) -> None:
+def test_encode_gives_diffusers_posteriors_of_the_image_and_of_its_mirror_image(folder: Path) -> None:
     from diffusers import AutoencoderKL
 
     moments = encode(load_vae(find_vae(str(folder)), CPU), IMAGES)
@@ -63,23 +63,23 @@ def test_posteriors_are_diffusers_own_of_the_image_and_of_its_mirror_image(folde
             posterior = theirs.encode(to_unit(images)).latent_dist
         assert torch.allclose(moments[:, view, 0], posterior.mean, atol=1e-5)
         assert torch.allclose(moments[:, view, 1], posterior.std, atol=1e-5)
-    # Which is why both are stored: the network does not commute with mirroring.
+    # Both are stored because the network does not commute with mirroring.
     assert not torch.allclose(moments[:, 1, 0], moments[:, 0, 0].flip(-1), atol=1e-2)
 
 
-def test_the_number_encoded_at_once_matters_to_no_image(folder: Path) -> None:
+def test_the_number_encoded_at_once_changes_no_image(folder: Path) -> None:
     vae = load_vae(find_vae(str(folder)), CPU)
     many = IMAGES.repeat(8, 1, 1, 1)
     assert torch.allclose(encode(vae, many)[35:], encode(vae, IMAGES), atol=1e-5)
 
 
-def test_bf16_is_near_fp32_and_is_not_it(folder: Path) -> None:
+def test_bf16_is_close_to_fp32_and_not_equal(folder: Path) -> None:
     files = find_vae(str(folder))
     fp32, bf16 = (encode(load_vae(files, CPU, precision), IMAGES) for precision in ("fp32", "bf16"))
     assert 0 < (fp32 - bf16).abs().max() < 0.2
 
 
-def test_a_name_is_looked_up_in_the_cache_and_never_on_a_network(
+def test_a_name_is_looked_up_in_the_cache_and_never_on_the_network(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import huggingface_hub
@@ -88,13 +88,13 @@ def test_a_name_is_looked_up_in_the_cache_and_never_on_a_network(
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda repo, name: cached.get((repo, name)))
     monkeypatch.chdir(tmp_path)
     files = find_vae("someone/sd-vae")
-    assert (files.folder, files.named(None)) == (folder, "sd-vae-f2c4")
-    with pytest.raises(UserError, match=r"'someone/else' .*no folder here.*nothing is downloaded"):
+    assert (files.folder, files.latents_name(None)) == (folder, "sd-vae-f2c4")
+    with pytest.raises(UserError, match=r"'someone/else' .*there is no such folder.*downloads nothing"):
         find_vae("someone/else")
 
 
 @pytest.mark.parametrize("name", ["a b c/d", "../nowhere", "/no/such/folder", ""])
-def test_what_is_no_folder_and_no_name_is_one_sentence(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_folder_or_name_is_one_sentence(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"--vae = .*is not accepted|has no config\.json"):
         find_vae(name)
@@ -104,21 +104,21 @@ def test_what_is_no_folder_and_no_name_is_one_sentence(name: str, tmp_path: Path
 def test_a_folder_without_one_of_the_files_is_refused(file: str, copy: Path) -> None:
     (copy / file).unlink()
     (copy / "diffusion_pytorch_model.bin").touch()
-    with pytest.raises(UserError, match=f"is no folder of a VAE: it has no {file}"):
+    with pytest.raises(UserError, match=f"is not the folder of a VAE: it has no {file}"):
         find_vae(str(copy))
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"_class_name": "AutoencoderDC"}, "is the configuration of AutoencoderDC: expected diffusers' AutoencoderKL"),
+        ({"_class_name": "AutoencoderDC"}, "configures AutoencoderDC: expected diffusers' AutoencoderKL"),
         ({"in_channels": 1}, "has in_channels = 1: expected 3"),
         ({"out_channels": 4}, "has out_channels = 4: expected 3"),
-        ({"latent_channels": None}, "states no block_out_channels or no latent_channels"),
-        ({"latents_std": [1, 1, 1, 1]}, "normalises each channel apart"),
+        ({"latent_channels": None}, "lacks block_out_channels or latent_channels"),
+        ({"latents_std": [1, 1, 1, 1]}, "normalises each channel"),
     ],
 )
-def test_a_configuration_of_something_else_is_refused(fields: dict[str, object], message: str, copy: Path) -> None:
+def test_a_configuration_of_another_model_is_refused(fields: dict[str, object], message: str, copy: Path) -> None:
     change(copy, **fields)
     with pytest.raises(UserError, match=message):
         find_vae(str(copy))
@@ -131,9 +131,9 @@ def test_a_configuration_that_is_no_json_is_refused(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("fields", [{"latent_channels": 3}, {"block_out_channels": [4, 8, 8]}, {"act_fn": "nothing"}])
-def test_weights_that_are_not_of_the_configuration_are_refused(fields: dict[str, object], copy: Path) -> None:
+def test_weights_that_do_not_match_the_configuration_are_refused(fields: dict[str, object], copy: Path) -> None:
     change(copy, **fields)
-    with pytest.raises(UserError, match=r"cannot be loaded|are not of its configuration"):
+    with pytest.raises(UserError, match=r"cannot be loaded|do not match its configuration"):
         load_vae(find_vae(str(copy)), CPU)
 
 
@@ -143,16 +143,16 @@ def test_weights_that_are_no_safetensors_are_refused(copy: Path) -> None:
         load_vae(find_vae(str(copy)), CPU)
 
 
-def test_a_name_that_tells_another_geometry_is_refused(folder: Path) -> None:
+def test_a_name_that_states_another_geometry_is_refused(folder: Path) -> None:
     files = find_vae(str(folder))
     for name in ("sd-vae-ft-ema", "mine-f8c4"):
-        with pytest.raises(FieldError, match=r"tells of 4 channels and sides divided by 8; the VAE .* divides by 2"):
-            files.named(name)
+        with pytest.raises(FieldError, match=r"states 4 channels and sides divided by 8; the VAE .* divides by 2"):
+            files.latents_name(name)
     with pytest.raises(FieldError, match="--vae-name = 'mine'"):
-        files.named("mine")
+        files.latents_name("mine")
 
 
-def test_without_diffusers_the_sentence_names_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_diffusers_names_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(UserError, match=r"pip install 'umd-bench\[latents\]'"):
         find_vae(str(folder))

@@ -15,8 +15,8 @@ from PIL import Image
 from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.resolve import Trial, load_trial
 from umd_bench.config.trial.generate_stage import GenerateStage
-from umd_bench.data.datasets import SOURCES
-from umd_bench.data.packs.pack import open_data, pack
+from umd_bench.data.datasets import DATASETS
+from umd_bench.data.open_data import open_data, open_pack
 from umd_bench.engine.training.snapshot import load_snapshot
 from umd_bench.orchestration.preflight import check_trials, prepare_data
 from umd_bench.orchestration.runs.evaluate import evaluation_trial
@@ -40,15 +40,15 @@ SMALL = [
 
 @pytest.fixture(autouse=True)
 def _tinies() -> Iterator[None]:
-    SOURCES["tinies"] = TINIES
+    DATASETS["tinies"] = TINIES
     yield
-    del SOURCES["tinies"]
+    del DATASETS["tinies"]
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root with the images and the latents; the VAE's own folder is gone."""
-    SOURCES["tinies"] = TINIES
+    DATASETS["tinies"] = TINIES
     root, vaes = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("vaes")
     vae = write_vae(vaes / "vae")
     pack_small(root, vae)
@@ -70,7 +70,7 @@ def run(results: Path, root: Path, asked: Trial, name: str) -> RunDir:
 
 @pytest.fixture(scope="module")
 def done(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDir]:
-    SOURCES["tinies"] = TINIES
+    DATASETS["tinies"] = TINIES
     asked, results = trial(), tmp_path_factory.mktemp("results")
     check_trials([asked])
     prepare_data([asked], root)
@@ -153,7 +153,7 @@ def test_latents_or_images_that_are_missing_are_named_before_anything_starts(roo
 
 
 def test_latents_of_two_vaes_under_one_name_do_not_meet(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SOURCES, "others", TINIES.__class__(**{**vars(TINIES), "name": "others"}))
+    monkeypatch.setitem(DATASETS, "others", TINIES.__class__(**{**vars(TINIES), "name": "others"}))
     pack_small(root, write_vae(tmp_path / "vae", seed=1), name="others")
     asked = trial("stages.probe.data={name: others}")
     check_trials([asked])
@@ -164,4 +164,4 @@ def test_latents_of_two_vaes_under_one_name_do_not_meet(root: Path, tmp_path: Pa
 def test_a_model_of_images_is_as_it_was(root: Path) -> None:
     asked = load_trial("umd", sets=[*SMALL[1:], f"data={{name: tinies, size: {SIZE}}}", "stages.generate.clip=true"])
     check_trials([asked])
-    assert prepare_data([asked], root)[asked.config.data] == pack("tinies", root, size=SIZE).manifest.digest
+    assert prepare_data([asked], root)[asked.config.data] == open_pack("tinies", root, size=SIZE).manifest.digest

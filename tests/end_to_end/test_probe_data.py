@@ -12,8 +12,9 @@ from rich.console import Console
 from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.resolve import load_sweep, load_trial
 from umd_bench.data.builtin.digits import read as read_digits
-from umd_bench.data.datasets import SOURCES, DataSource, Splits
-from umd_bench.data.packs.pack import data_root, open_pack
+from umd_bench.data.datasets import DATASETS, DatasetInfo, Splits
+from umd_bench.data.open_data import open_pack
+from umd_bench.data.packs.manifest import data_root
 from umd_bench.orchestration.graph import sweep_record
 from umd_bench.orchestration.launch import Site, execute, prepare
 from umd_bench.orchestration.preflight import check_trials
@@ -37,7 +38,7 @@ def read_parity(folder: Path | None) -> Splits:
 
 @pytest.fixture(autouse=True)
 def _a_second_small_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SOURCES, "parity", DataSource("parity", 1, 8, 1, ("even", "odd"), "none", read_parity))
+    monkeypatch.setitem(DATASETS, "parity", DatasetInfo("parity", 1, 8, 1, ("even", "odd"), "none", read_parity))
 
 
 def test_a_model_of_one_set_is_probed_on_another_in_a_column_of_its_own(tmp_path: Path) -> None:

@@ -13,13 +13,14 @@ from umd_bench.config.trial.noise import NoiseConfig
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import CorruptionConfig, OptimConfig, TrainStage
 from umd_bench.config.trial.trial import Resources
-from umd_bench.data.datasets import DataSource
-from umd_bench.data.packs.pack import Manifest, Pack, images_file, labels_file
+from umd_bench.data.datasets import DatasetInfo
+from umd_bench.data.packs.manifest import Manifest, images_file, labels_file
+from umd_bench.data.packs.pack import Pack
 from umd_bench.store.run import RunDir
 
 BATCH, STEPS = 8, 24
 N_IMAGES = 20  # batches straddle epochs
-SOURCE = DataSource(
+SOURCE = DatasetInfo(
     name="made-up", version=1, size=8, channels=1, class_names=("a", "b", "c"), licence="none", read=lambda folder: {}
 )
 

@@ -13,7 +13,9 @@ from umd_bench.config.trial.noise import NoiseConfig
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import CorruptionConfig, OptimConfig, TrainStage
 from umd_bench.config.trial.trial import Resources
-from umd_bench.data.packs.pack import Pack, data_root, open_pack
+from umd_bench.data.open_data import open_pack
+from umd_bench.data.packs.manifest import data_root
+from umd_bench.data.packs.pack import Pack
 from umd_bench.engine.networks.initialise import build_model
 from umd_bench.engine.training.snapshot import publish_snapshot
 from umd_bench.store.run import RunDir

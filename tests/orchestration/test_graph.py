@@ -10,7 +10,7 @@ from orchestration.scripted import ScriptedExecutor
 from orchestration.small import SMALL, write_small
 
 from umd_bench.config.sweep.resolve import Trial, load_sweep
-from umd_bench.data.packs.pack import data_root
+from umd_bench.data.packs.manifest import data_root
 from umd_bench.orchestration.forecast.plan_report import plan_table, planned_stages
 from umd_bench.orchestration.graph import Node, build_graph
 from umd_bench.orchestration.scheduler import Scheduler

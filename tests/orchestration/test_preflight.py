@@ -10,7 +10,7 @@ from orchestration.small import SMALL, write_small
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.resolve import Trial, load_sweep
-from umd_bench.data.packs.pack import data_root
+from umd_bench.data.packs.manifest import data_root
 from umd_bench.evaluation.extractors import classifier_recipes, inception
 from umd_bench.orchestration.launch import Site, prepare
 from umd_bench.orchestration.preflight import check_trials, check_weights

@@ -1,4 +1,4 @@
-"""Files with plain values: read field by field they are what they are as a whole."""
+"""YAML files: reading them field by field gives the same values as reading them as a whole."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("text", LAYOUTS.values(), ids=LAYOUTS)
-def test_a_file_read_by_its_fields_is_the_file(tmp_path: Path, text: str) -> None:
+def test_reading_by_fields_gives_the_same_values(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(text)
     fields, whole = read_yaml_fields(path), read_yaml(path)
@@ -55,7 +55,7 @@ def test_a_file_read_by_its_fields_is_the_file(tmp_path: Path, text: str) -> Non
 
 
 @pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN)
-def test_a_broken_file_is_refused_with_the_same_words(tmp_path: Path, text: str) -> None:
+def test_reading_a_broken_file_by_fields_raises_the_same_error(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(text)
     with pytest.raises(yaml.YAMLError) as whole:
@@ -65,7 +65,7 @@ def test_a_broken_file_is_refused_with_the_same_words(tmp_path: Path, text: str)
     assert str(fields.value) == str(whole.value)
 
 
-def test_what_files_have_alike_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_fields_of_several_files_are_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[str] = []
     load = yaml.load
 

@@ -1,4 +1,4 @@
-"""Run directories: one owner at a time, the first result wins, nothing half-written is ever read."""
+"""Run directories: one owner at a time, the first result wins, and incomplete files are never read."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def test_the_config_is_read_back_with_the_same_key(run: RunDir) -> None:
     assert run.config().key == run.key
 
 
-def test_a_run_that_is_not_there_is_a_users_mistake(tmp_path: Path) -> None:
+def test_a_run_that_does_not_exist_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no run 'abc'"):
         RunDir(tmp_path, "abc").config()
 
 
-def test_states_follow_what_is_in_the_folder(run: RunDir) -> None:
+def test_states_follow_the_contents_of_the_folder(run: RunDir) -> None:
     assert stage_state(run) is StageState.NEW
     with run.begin() as attempt:
         assert stage_state(run) is StageState.RUNNING
@@ -65,7 +65,7 @@ def own_and_wait(root: Path, key: str, ready: Connection) -> None:
         signal.pause()
 
 
-def test_ownership_falls_with_a_killed_process(run: RunDir) -> None:
+def test_ownership_ends_with_a_killed_process(run: RunDir) -> None:
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("fork").Process(target=own_and_wait, args=(run.root, run.key, theirs))
     process.start()
@@ -90,7 +90,7 @@ def test_the_first_result_wins(run: RunDir) -> None:
     assert result["metrics"]["loss"] == 1.0
 
 
-def test_events_survive_a_torn_last_line(run: RunDir) -> None:
+def test_events_ignore_an_incomplete_last_line(run: RunDir) -> None:
     with run.begin() as attempt:
         attempt.event("metrics", nimg=128, loss=0.5)
         with (attempt.path / "events.jsonl").open("a") as file:
@@ -125,20 +125,20 @@ def test_an_atomic_write_leaves_the_old_file_when_it_fails(tmp_path: Path, monke
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_broken_json_is_named(tmp_path: Path) -> None:
+def test_the_error_for_broken_json_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(UserError, match=r"a\.json is not JSON"):
         read_json(tmp_path / "a.json")
     assert read_json(tmp_path / "b.json") is None
 
 
-def test_a_folder_that_cannot_be_written_is_a_users_mistake(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"the results folder .* cannot be written"):
         require_writable(tmp_path / "file" / "results", "the results folder")
 
 
-def test_json_is_written_the_same_whatever_the_order_of_its_fields(tmp_path: Path) -> None:
+def test_json_does_not_depend_on_the_order_of_its_fields(tmp_path: Path) -> None:
     write_json(tmp_path / "a", {"b": 1, "a": [1.5]})
     write_json(tmp_path / "b", {"a": [1.5], "b": 1})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()

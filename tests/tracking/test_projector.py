@@ -1,4 +1,4 @@
-"""The projection: idempotent, completed rather than repeated, rebuilt from nothing, harmless when the store is not there."""
+"""The projection is idempotent, completes what is missing, can be repeated from nothing, and cannot harm a sweep."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from reporting.built_results import TWO_ARMS, build_sweep
 from umd_bench.config.errors import UserError
 from umd_bench.store import RunDir, SearchRecord, SuggestionRecord, SweepRecord
 from umd_bench.store.files import write_json
-from umd_bench.tracking import background, contents, projector
-from umd_bench.tracking.background import BackgroundProjection
-from umd_bench.tracking.projector import Counts, MlflowProjector, TrackingError, default_uri, push
+from umd_bench.tracking import background_projection, projector, trial_contents
+from umd_bench.tracking.background_projection import BackgroundProjection
+from umd_bench.tracking.projector import MlflowProjector, ProjectionCounts, TrackingError, default_uri, push
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,7 @@ EVALUATIONS = ("finetune_probe", "generate")
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """One real store for the module: making its tables takes seconds. Every test has a sweep of its own name."""
+    """One store for the module, since making its tables takes seconds. Every test has a sweep with its own name."""
     return default_uri(tmp_path_factory.mktemp("store"))
 
 
@@ -51,7 +51,7 @@ def _runs(client: MlflowClient, name: str) -> dict[str, Run]:
 
 
 def _everything(uri: str, client: MlflowClient, name: str) -> list[tuple[Any, ...]]:
-    """All that the store holds of an experiment's runs, row by row."""
+    """All rows that the store has of an experiment's runs."""
     ids = [run.info.run_id for run in _runs(client, name).values()]
     marks = ",".join("?" * len(ids))
     rows: list[tuple[Any, ...]] = []
@@ -63,7 +63,7 @@ def _everything(uri: str, client: MlflowClient, name: str) -> list[tuple[Any, ..
 
 def test_a_trial_becomes_one_run_with_its_parameters_metrics_and_keys(uri: str, client: MlflowClient, tmp_path: Path) -> None:
     record = _build(tmp_path, "whole")
-    assert MlflowProjector(uri, tmp_path).project(record) == Counts(created=5)
+    assert MlflowProjector(uri, tmp_path).project(record) == ProjectionCounts(created=5)
     runs = _runs(client, "whole")
     assert set(runs) == {"summary", *(trial.id for trial in record.trials)}
     trial = record.trials[0]
@@ -90,7 +90,7 @@ def test_curves_run_over_images_seen_and_are_thinned_but_keep_their_ends(
     MlflowProjector(uri, tmp_path).project(record)
     run = _runs(client, "curves")[record.trials[0].id]
     curve = client.get_metric_history(run.info.run_id, "pretrain/loss")
-    assert len(curve) == contents.CURVE_POINTS
+    assert len(curve) == trial_contents.CURVE_POINTS
     assert (curve[0].step, curve[-1].step) == (128, 40_960)
     assert [point.step for point in curve] == sorted({point.step for point in curve})
 
@@ -99,11 +99,11 @@ def test_projecting_twice_adds_nothing(uri: str, client: MlflowClient, tmp_path:
     record = _build(tmp_path, "twice")
     MlflowProjector(uri, tmp_path).project(record)
     before = _everything(uri, client, "twice")
-    assert MlflowProjector(uri, tmp_path).project(record) == Counts(unchanged=5)
+    assert MlflowProjector(uri, tmp_path).project(record) == ProjectionCounts(unchanged=5)
     assert _everything(uri, client, "twice") == before
 
 
-def test_a_projection_that_was_cut_off_is_completed_without_repeating_a_value(
+def test_an_interrupted_projection_is_completed_without_repeating_a_value(
     uri: str, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = _build(tmp_path, "cut")
@@ -116,13 +116,13 @@ def test_a_projection_that_was_cut_off_is_completed_without_repeating_a_value(
     with pytest.raises(TrackingError, match="gone"):
         MlflowProjector(uri, tmp_path).project(record)
     monkeypatch.setattr(MlflowProjector, "_set_status", whole)
-    assert MlflowProjector(uri, tmp_path).project(record) == Counts(created=3, completed=1, unchanged=1)
+    assert MlflowProjector(uri, tmp_path).project(record) == ProjectionCounts(created=3, completed=1, unchanged=1)
     run = _runs(client, "cut")[record.trials[0].id]
-    assert len(client.get_metric_history(run.info.run_id, "pretrain/loss")) == contents.CURVE_POINTS
+    assert len(client.get_metric_history(run.info.run_id, "pretrain/loss")) == trial_contents.CURVE_POINTS
     assert len(client.get_metric_history(run.info.run_id, "probe/acc_10shot")) == 1
 
 
-def test_a_trial_that_went_on_is_completed_not_repeated(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+def test_a_trial_that_has_continued_is_completed_and_not_repeated(uri: str, client: MlflowClient, tmp_path: Path) -> None:
     trial = "mask_ratio=0.5,seed=1"
     record = _build(tmp_path, "progress", skipped={trial: EVALUATIONS})
     MlflowProjector(uri, tmp_path).project(record)
@@ -130,11 +130,11 @@ def test_a_trial_that_went_on_is_completed_not_repeated(uri: str, client: Mlflow
     assert first.info.status == "RUNNING"
     assert "generate/fd_digits_cnn" not in first.data.metrics
     _build(tmp_path, "progress")
-    assert MlflowProjector(uri, tmp_path).project(record) == Counts(completed=1, unchanged=4)
+    assert MlflowProjector(uri, tmp_path).project(record) == ProjectionCounts(completed=1, unchanged=4)
     second = _runs(client, "progress")[trial]
     assert (second.info.run_id, second.info.status) == (first.info.run_id, "FINISHED")
     assert second.data.metrics["generate/fd_digits_cnn"] > 0
-    assert len(client.get_metric_history(second.info.run_id, "pretrain/loss")) == contents.CURVE_POINTS
+    assert len(client.get_metric_history(second.info.run_id, "pretrain/loss")) == trial_contents.CURVE_POINTS
 
 
 def test_a_failed_trial_is_shown_as_failed_and_recovers(uri: str, client: MlflowClient, tmp_path: Path) -> None:
@@ -167,13 +167,13 @@ def test_a_trial_that_a_search_pruned_is_shown_as_ended(uri: str, client: Mlflow
         assert found["mask_ratio=0.25,seed=1"].info.status == "FINISHED"
 
 
-def test_a_store_rebuilt_from_nothing_holds_the_same(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+def test_a_store_that_is_made_again_has_the_same_contents(uri: str, client: MlflowClient, tmp_path: Path) -> None:
     record = _build(tmp_path, "rebuilt")
     MlflowProjector(uri, tmp_path).project(record)
     before = {name: (run.data.metrics, run.data.params) for name, run in _runs(client, "rebuilt").items()}
     for run in _runs(client, "rebuilt").values():
         client.delete_run(run.info.run_id)
-    assert MlflowProjector(uri, tmp_path).project(record) == Counts(created=5)
+    assert MlflowProjector(uri, tmp_path).project(record) == ProjectionCounts(created=5)
     assert {name: (run.data.metrics, run.data.params) for name, run in _runs(client, "rebuilt").items()} == before
 
 
@@ -181,11 +181,11 @@ def test_an_experiment_deleted_by_hand_comes_back(uri: str, client: MlflowClient
     record = _build(tmp_path, "restored")
     MlflowProjector(uri, tmp_path).project(record)
     client.delete_experiment(client.get_experiment_by_name("restored").experiment_id)
-    assert MlflowProjector(uri, tmp_path).project(record) == Counts(unchanged=5)
+    assert MlflowProjector(uri, tmp_path).project(record) == ProjectionCounts(unchanged=5)
     assert len(_runs(client, "restored")) == 5
 
 
-def test_a_file_deleted_under_the_process_is_noticed(uri: str, tmp_path: Path) -> None:
+def test_a_store_file_deleted_while_in_use_is_reported(uri: str, tmp_path: Path) -> None:
     other = default_uri(tmp_path)
     database = sqlite3.connect(other.removeprefix("sqlite:///"))
     with sqlite3.connect(uri.removeprefix("sqlite:///")) as made:
@@ -199,7 +199,7 @@ def test_a_file_deleted_under_the_process_is_noticed(uri: str, tmp_path: Path) -
         projection.project(record)
 
 
-def test_files_are_kept_with_the_runs_they_belong_to(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+def test_files_are_stored_with_their_runs(uri: str, client: MlflowClient, tmp_path: Path) -> None:
     record = _build(tmp_path, "files")
     (tmp_path / "sweeps/files/table.md").write_text("# A table\n")
     MlflowProjector(uri, tmp_path).project(record)
@@ -210,7 +210,7 @@ def test_files_are_kept_with_the_runs_they_belong_to(uri: str, client: MlflowCli
     assert runs["summary"].data.tags["mlflow.note.content"] == "# A table\n"
     assert Path(runs["summary"].info.artifact_uri.removeprefix("file://")).is_relative_to(tmp_path / "mlartifacts")
     (tmp_path / "sweeps/files/table.md").write_text("# Another\n")
-    assert MlflowProjector(uri, tmp_path).project(record) == Counts(completed=1, unchanged=4)
+    assert MlflowProjector(uri, tmp_path).project(record) == ProjectionCounts(completed=1, unchanged=4)
     assert _runs(client, "files")["summary"].data.tags["mlflow.note.content"] == "# Another\n"
 
 
@@ -225,19 +225,19 @@ def test_trials_of_an_earlier_version_of_the_sweep_are_marked(uri: str, client: 
 
 def test_parameters_fit_one_batch_and_name_the_axes_first(tmp_path: Path) -> None:
     record = _build(tmp_path, "params")
-    found = contents.params(tmp_path, record, record.trials[0])
+    found = trial_contents.params(tmp_path, record, record.trials[0])
     assert next(iter(found)) == "stages.pretrain.corruption.mask_ratio"
-    assert len(found) <= contents.MAX_PARAMS
+    assert len(found) <= trial_contents.MAX_PARAMS
     assert not any(value == "null" for value in found.values())
 
 
-def test_a_later_attempt_has_the_last_word_on_a_curve(tmp_path: Path) -> None:
+def test_a_later_attempt_overwrites_points_of_a_curve(tmp_path: Path) -> None:
     record = _build(tmp_path, "attempts")
     key = record.trials[0].stages["pretrain"]
     second = RunDir(tmp_path, key).attempt_path(2)
     second.mkdir()
     (second / "events.jsonl").write_text(json.dumps({"event": "metrics", "time": 3.0, "nimg": 128, "loss": 7.0}) + "\n")
-    points = [p for p in contents.stage_points(tmp_path, "pretrain", key) if p.name == "pretrain/loss"]
+    points = [p for p in trial_contents.stage_points(tmp_path, "pretrain", key) if p.name == "pretrain/loss"]
     assert (points[0].step, points[0].value) == (128, 7.0)
     assert len({point.step for point in points}) == len(points)
 
@@ -269,9 +269,7 @@ def test_a_password_in_an_error_of_the_store_is_not_shown(uri: str, tmp_path: Pa
         MlflowProjector(uri, tmp_path).project(_build(tmp_path, "password"))
 
 
-def test_another_projection_at_work_is_waited_for_and_then_named(
-    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_projection_is_waited_for_and_then_reported(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = _build(tmp_path, "busy")
     monkeypatch.setattr(projector, "LOCK_SECONDS", 0.05)
     with filelock.FileLock(tmp_path / "mlflow.lock"), pytest.raises(TrackingError, match=r"mlflow\.lock"):
@@ -286,7 +284,7 @@ def test_a_broken_run_directory_does_not_raise_anything_else(uri: str, tmp_path:
         MlflowProjector(uri, tmp_path).project(record)
 
 
-def test_mlflow_says_nothing(uri: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_mlflow_prints_nothing(uri: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     record = _build(tmp_path, "silent")
     MlflowProjector(uri, tmp_path).project(record)
     out, err = capfd.readouterr()
@@ -294,7 +292,7 @@ def test_mlflow_says_nothing(uri: str, tmp_path: Path, capfd: pytest.CaptureFixt
     assert logging.getLogger("mlflow").level == logging.CRITICAL
 
 
-def test_pushing_says_what_was_done_for_each_sweep(uri: str, tmp_path: Path) -> None:
+def test_push_reports_what_was_done_for_each_sweep(uri: str, tmp_path: Path) -> None:
     _build(tmp_path, "pushed")
     assert list(push(tmp_path, None, uri)) == [f"pushed: 5 runs created, 0 completed, 0 unchanged in {uri}"]
     with pytest.raises(UserError, match="no sweep 'other'"):
@@ -303,7 +301,7 @@ def test_pushing_says_what_was_done_for_each_sweep(uri: str, tmp_path: Path) -> 
         list(push(tmp_path / "nothing", None, uri))
 
 
-def test_tracking_beside_a_sweep_ends_up_to_date(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+def test_tracking_during_a_sweep_ends_up_to_date(uri: str, client: MlflowClient, tmp_path: Path) -> None:
     record = _build(tmp_path, "beside", skipped={"mask_ratio=0.5,seed=1": EVALUATIONS})
     projection = BackgroundProjection(uri, tmp_path, record)
     projection.tick()
@@ -320,7 +318,7 @@ def test_tracking_that_fails_or_hangs_costs_the_sweep_one_line(tmp_path: Path, m
     assert BackgroundProjection("off", tmp_path, record).finish() == "MLflow: off"
 
     released = threading.Event()
-    monkeypatch.setattr(background, "FINISH_SECONDS", 0.05)
+    monkeypatch.setattr(background_projection, "FINISH_SECONDS", 0.05)
     monkeypatch.setattr(MlflowProjector, "project", lambda *_: released.wait(5))
     hanging = BackgroundProjection(f"sqlite:///{tmp_path}/x.db", tmp_path, record)
     hanging.tick()
@@ -328,17 +326,17 @@ def test_tracking_that_fails_or_hangs_costs_the_sweep_one_line(tmp_path: Path, m
     released.set()
 
 
-def test_a_stage_that_is_starting_never_finds_its_lease_taken_by_tracking(tmp_path: Path) -> None:
+def test_tracking_never_takes_the_lease_of_a_stage(tmp_path: Path) -> None:
     record = _build(tmp_path, "lease", skipped={"mask_ratio=0.5,seed=1": EVALUATIONS})
     run = RunDir(tmp_path, record.trials[-1].stages["pretrain"])
-    contents.stage_states(tmp_path, record.trials[-1])
+    trial_contents.stage_states(tmp_path, record.trials[-1])
     assert not (run.path / "lease.lock").exists()
 
 
 def test_the_state_of_a_stage_is_read_from_its_files(tmp_path: Path) -> None:
     trial = "mask_ratio=0.5,seed=1"
     record = _build(tmp_path, "states", failed={(trial, "finetune"): "oom"}, skipped={trial: EVALUATIONS})
-    states = contents.stage_states(tmp_path, record.trials[-1])
+    states = trial_contents.stage_states(tmp_path, record.trials[-1])
     assert states == {
         "pretrain": "done",
         "probe": "done",
@@ -347,4 +345,4 @@ def test_the_state_of_a_stage_is_read_from_its_files(tmp_path: Path) -> None:
         "generate": "pending",
     }
     write_json(RunDir(tmp_path, record.trials[-1].stages["finetune"]).path / "result.json", {})
-    assert contents.stage_states(tmp_path, record.trials[-1])["finetune"] == "done"
+    assert trial_contents.stage_states(tmp_path, record.trials[-1])["finetune"] == "done"

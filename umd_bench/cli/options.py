@@ -85,7 +85,7 @@ JOB_EXECUTORS = ("slurm", "submitit-local")
 
 def folder_of_data(option: Path | None) -> Path:
     """``--data-root``, or else the data root in the user's cache."""
-    from umd_bench.data.packs.pack import data_root
+    from umd_bench.data.packs.manifest import data_root
 
     return option if option is not None else data_root()
 
@@ -103,7 +103,7 @@ def cluster_settings(on: str, name: str | None, options: list[str]) -> ClusterCo
 
 def ray_settings(on: str, address: str | None, gpus: float | None) -> RayConfig:
     """Ray's settings from ``--ray-address`` and ``--gpus-per-stage``; :class:`UserError` if either is given without Ray."""
-    from umd_bench.config.documents.document import Document, Place
+    from umd_bench.config.documents.document import Document, Location
     from umd_bench.config.documents.validation import validate
     from umd_bench.config.errors import UserError
     from umd_bench.config.launch.ray import RayConfig
@@ -115,7 +115,7 @@ def ray_settings(on: str, address: str | None, gpus: float | None) -> RayConfig:
             continue
         if on != "ray":
             raise UserError(f"{names[name]} is for Ray: expected --on ray, found --on {on}")
-        document = document.patched((name,), value, Place(names[name]))
+        document = document.patched((name,), value, Location(names[name]))
     return validate(RayConfig, document)
 
 

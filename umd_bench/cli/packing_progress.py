@@ -12,13 +12,13 @@ from rich.progress import Progress as Bar
 from umd_bench.cli.console import console, print_line
 
 if TYPE_CHECKING:
-    from umd_bench.data.packs.writer import Progress
+    from umd_bench.data.packs.writer import PackProgress
 
 _LINE_EVERY_SECONDS = 30.0
 
 
 class PackingProgress:
-    """Shows the :class:`Progress` of one packing while its context lasts."""
+    """Shows the :class:`PackProgress` of one packing while its context lasts."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -41,7 +41,7 @@ class PackingProgress:
         """Print a line above the bar."""
         print_line(f"{self._name}: {text}", on=self._bar.console)
 
-    def update(self, progress: Progress) -> None:
+    def update(self, progress: PackProgress) -> None:
         """Show how far the packing is. The pace counts only the images that this process packs."""
         now = time.monotonic()
         if self._started is None:
@@ -55,7 +55,7 @@ class PackingProgress:
             self.line(f"{progress.done:,} of {progress.total:,} images, {pace}")
 
 
-def _pace(progress: Progress, seconds: float) -> str:
+def _pace(progress: PackProgress, seconds: float) -> str:
     rate = (progress.done - progress.resumed) / seconds if seconds > 0 else 0.0
     left = _duration((progress.total - progress.done) / rate) if rate > 0 else "unknown"
     skipped = f", {progress.skipped:,} left out" if progress.skipped else ""

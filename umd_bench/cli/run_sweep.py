@@ -43,12 +43,12 @@ def _run_grid(sweep: Sweep, site: Site, mlflow: str | None, *, detach: bool) -> 
     from umd_bench.orchestration.launch import execute, prepare
     from umd_bench.orchestration.scheduler import Scheduler
     from umd_bench.orchestration.trial_source import Grid
-    from umd_bench.store import StageState, cancel_request, write_sweep
-    from umd_bench.tracking.background import BackgroundProjection
+    from umd_bench.store import StageState, cancel_file, write_sweep
+    from umd_bench.tracking.background_projection import BackgroundProjection
 
     nodes = prepare(sweep.trials, site)
     record = sweep_record(sweep)
-    request = cancel_request(site.results, record.name)
+    request = cancel_file(site.results, record.name)
     request.unlink(missing_ok=True)  # an earlier command's; a request that arrives from here on is obeyed
 
     def begin() -> None:
@@ -63,7 +63,7 @@ def _run_grid(sweep: Sweep, site: Site, mlflow: str | None, *, detach: bool) -> 
         return
     tracking = BackgroundProjection(mlflow, site.results, record)
     scheduler = Scheduler(site.results, Grid(nodes))
-    progress = execute(scheduler, site, console, on_start=begin, observe=lambda _: tracking.tick(), cancel_request=request)
+    progress = execute(scheduler, site, console, on_start=begin, observe=lambda _: tracking.tick(), cancel_file=request)
     if progress.finished or progress.reused:
         print_report_of(site.results, record.name)
         print_line(tracking.finish())
@@ -82,8 +82,8 @@ def _run_search(sweep: Sweep, site: Site, mlflow: str | None) -> None:
     from umd_bench.orchestration.scheduler import Scheduler
     from umd_bench.orchestration.search.rungs import checked_corners
     from umd_bench.orchestration.search.search import Search
-    from umd_bench.store import cancel_request
-    from umd_bench.tracking.background import BackgroundProjection
+    from umd_bench.store import cancel_file
+    from umd_bench.tracking.background_projection import BackgroundProjection
 
     with Search(sweep, site.results, lambda trials: prepare(trials, site), data_root=site.data) as search:
         scheduler = Scheduler(site.results, search)
@@ -103,9 +103,9 @@ def _run_search(sweep: Sweep, site: Site, mlflow: str | None) -> None:
             grown, n_trials = len(progress.trials) > n_trials, len(progress.trials)
             tracking.tick(search.record() if grown else None)
 
-        request = cancel_request(site.results, record.name)
+        request = cancel_file(site.results, record.name)
         request.unlink(missing_ok=True)
-        progress = execute(scheduler, site, console, observe=track, cancel_request=request)
+        progress = execute(scheduler, site, console, observe=track, cancel_file=request)
         if progress.finished or search.complete:
             print_report_of(site.results, record.name)
             tracking.tick(search.record())

@@ -1,4 +1,4 @@
-"""The one error that means "the user can mend this": every command turns it into a sentence and exit code 2."""
+"""Errors that the user can fix: every command shows them as one sentence and ends with exit code 2."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake in what was asked for: a field, a file, a name. The text is one clear sentence."""
+    """A mistake in a field, a file or a name that the user gave. The text is one clear sentence."""
 
 
 class FieldError(UserError):
     """A value that a field does not accept.
 
-    ``path`` is the dotted path of the field below the document's root (``trial.noise.schedule``), so that the reader
-    of a YAML file can add the file and the line; ``accepted`` says what would have been taken.
+    ``path`` is the dotted path of the field below the document's root (``trial.noise.schedule``); whoever knows the document
+    puts the file and the line in front. ``accepted`` says which values are accepted.
     """
 
     def __init__(self, path: str, value: object, accepted: str, *, where: str = "") -> None:
@@ -22,7 +22,7 @@ class FieldError(UserError):
 
 
 class FieldRuleError(ValueError):
-    """Raised by a model's own rule: ``field`` is the dotted path, below the model, of the field to name."""
+    """Raised by a validator of a model: ``field`` is the dotted path, below the model, of the field that is wrong."""
 
     def __init__(self, field: str, reason: str) -> None:
         self.field = field
@@ -30,5 +30,5 @@ class FieldRuleError(ValueError):
 
 
 def one_of(names: Iterable[str]) -> str:
-    """The sentence part that lists the valid names."""
+    """The part of an error that lists the accepted names: ``expected one of a, b``."""
     return "expected one of " + ", ".join(sorted(names))

@@ -1,4 +1,4 @@
-"""Making many objects that stay, without the collector of reference cycles walking all of them again and again."""
+"""Pause cyclic garbage collection while many long-lived objects are created."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
-    """Cycles are not looked for inside; afterwards they are as before. Also a decorator.
+def gc_paused() -> Iterator[None]:
+    """Disable the cyclic collector inside the block; restore its state afterwards. Also works as a decorator.
 
-    Each full pass walks everything that is alive, in a process with torch hundreds of thousands of objects, and thousands of
-    trials or run directories being read set off several that find nothing. What is not part of a cycle is freed as ever.
+    Creating thousands of trials, or reading thousands of run directories, triggers several full collections. Each walks every
+    live object (hundreds of thousands in a process with torch) and finds nothing. Reference counting still frees objects.
     """
     was_on = gc.isenabled()
     gc.disable()

@@ -1,1 +1,5 @@
-"""Images and labels: sources (where they come from), pack (how they lie on disk), loader (how a training step sees them)."""
+"""Data sets: what is known of each (datasets), how they are packed and lie on disk (packing, packs), and batches of them.
+
+In: a data set's name and size, or the user's files. Out: packs (memory-mapped arrays with a manifest) and, for training,
+batches on the device. ``open_data`` opens a pack by name and packs built-in data sets on first use.
+"""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from umd_bench.config.seeds import derive_seed
 from umd_bench.config.trial.generate_stage import GenerateStage, check_sampler
-from umd_bench.data.batches.device_rows import sent
+from umd_bench.data.batches.device_rows import to_device
 from umd_bench.engine.diffusion.noise_process import NoiseProcess, velocity
 from umd_bench.engine.families import Sampled
 
@@ -177,7 +177,7 @@ def sample_noise(seed: int, indices: Sequence[int], shape: tuple[int, int, int],
         draw = torch.empty(len(generators), *shape)
         for row, generator in zip(draw, generators, strict=True):
             row.normal_(generator=generator)
-        yield sent(draw, device)
+        yield to_device(draw, device)
 
 
 def _guided(model: Sampled, label: Tensor | None, config: GenerateStage, x_t: Tensor, t: float) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from umd_bench.config.gc_pause import uncollected
+from umd_bench.config.gc_pause import gc_paused
 from umd_bench.config.sweep.resolve import Sweep, Trial
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.store import RunDir, StageState, SweepRecord, TrialRecord, stage_state
@@ -35,7 +35,7 @@ class Node:
         return self.spec.key
 
 
-@uncollected()
+@gc_paused()
 def build_graph(root: Path, trials: Iterable[Trial]) -> dict[str, Node]:
     """Nodes by key, parents before children, in the order of the trials; writes nothing.
 
@@ -51,12 +51,12 @@ def build_graph(root: Path, trials: Iterable[Trial]) -> dict[str, Node]:
                 node = nodes[spec.key] = Node(spec, name, StageState.NEW)
                 if spec.parent_key in nodes:
                     nodes[spec.parent_key].children.append(spec.key)
-            node.spec = node.spec.keeping(spec.snapshots)
+            node.spec = node.spec.with_snapshots(spec.snapshots)
             listed.setdefault(spec.key, set()).update(spec.snapshots)
             node.trials.append(trial.id)
             if spec.parent_key in nodes and spec.parent_nimg is not None:
                 parent = nodes[spec.parent_key]
-                parent.spec = parent.spec.keeping([spec.parent_nimg])
+                parent.spec = parent.spec.with_snapshots([spec.parent_nimg])
     for node in reversed(nodes.values()):
         read = [nodes[key].spec.parent_nimg for key in node.children if nodes[key].state is not StageState.DONE]
         node.needed = tuple(sorted({nimg for nimg in read if nimg in node.spec.snapshots} | listed[node.key]))
@@ -73,7 +73,7 @@ def add_nodes(root: Path, nodes: dict[str, Node], added: Mapping[str, Node]) -> 
         node = nodes.setdefault(key, new)
         if node is new:
             continue
-        node.spec = node.spec.keeping(new.spec.snapshots)
+        node.spec = node.spec.with_snapshots(new.spec.snapshots)
         node.trials += [trial for trial in new.trials if trial not in node.trials]
         node.children += [child for child in new.children if child not in node.children]
         node.needed = tuple(sorted({*node.needed, *new.needed}))

@@ -79,12 +79,12 @@ def execute(
     *,
     on_start: Callable[[], None] = lambda: None,
     observe: Observer = lambda progress: None,
-    cancel_request: Path | None = None,
+    cancel_file: Path | None = None,
 ) -> SweepProgress:
     """Run the scheduler's stages on the site's executor and show them; starts no executor if every stage has its result.
 
     ``on_start`` is called once the executor has started and before any stage does, ``observe`` after every poll. If the file
-    ``cancel_request`` appears, the sweep stops. The first Ctrl-C (or SIGTERM) lets running stages save their state; the second
+    ``cancel_file`` appears, the sweep stops. The first Ctrl-C (or SIGTERM) lets running stages save their state; the second
     ends at once. Raises :class:`UserError` if the executor cannot start.
     """
     missing = scheduler.missing
@@ -104,7 +104,7 @@ def execute(
             def changed(progress: SweepProgress) -> None:
                 display.show(progress)
                 observe(progress)
-                if cancel_request is not None and cancel_request.exists():
+                if cancel_file is not None and cancel_file.exists():
                     scheduler.stop(CANCELLED)
 
             with _stopping_by_signal(scheduler.stop, console):

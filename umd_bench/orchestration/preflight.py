@@ -17,7 +17,8 @@ from umd_bench.config.trial.probe_stage import ProbeStage
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import ImportStage, TrainStage
 from umd_bench.data.datasets import DataFacts, data_facts
-from umd_bench.data.packs.pack import Pack, images_of, open_data
+from umd_bench.data.open_data import open_data, source_images
+from umd_bench.data.packs.pack import Pack
 from umd_bench.evaluation.extractors.contract import INCEPTION
 from umd_bench.evaluation.extractors.registry import check_extractor, require_weights
 from umd_bench.store import RunDir
@@ -156,7 +157,7 @@ def prepare_data(trials: Iterable[Trial], data_root: Path) -> dict[DataConfig, s
     specs = [spec for trial in trials for spec in trial.specs.values()]
     packs = {data: open_data(data, data_root) for data in dict.fromkeys(spec.reads for spec in specs)}
     for data in dict.fromkeys(spec.reads for spec in specs if isinstance(spec.stage, GenerateStage)):
-        images_of(packs[data])
+        source_images(packs[data])
     by_vae: dict[str, Pack] = {}
     for pack in packs.values():
         vae = pack.manifest.vae

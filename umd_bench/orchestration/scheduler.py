@@ -243,7 +243,7 @@ class Scheduler:
         if self._lost[node.key, reason] >= MAX_ATTEMPTS[reason] and not self._stopping:
             times = "" if MAX_ATTEMPTS[reason] == 1 else f" ({MAX_ATTEMPTS[reason]} times)"
             failure = Failure(state=reason, message=f"{message}{times}", fingerprint=reason)
-            RunDir(self._root, node.key).give_up(failure)
+            RunDir(self._root, node.key).record_lost_failure(failure)
             self._fail(node, failure)
 
     def _fail(self, node: Node, failure: Failure) -> None:

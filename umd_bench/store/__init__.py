@@ -1,4 +1,8 @@
-"""Run directories: their layout, what may be written into them and when, and the ledger that is read from them."""
+"""The results folder: run directories of stages, the states read from them, and the records of sweeps.
+
+In: a results folder and keys. Out: specs, results, failures, events and states; all writes are atomic, and results are never
+replaced.
+"""
 
 from umd_bench.store.ledger import StageState, parent_done, stage_state
 from umd_bench.store.run import Attempt, Failure, RunDir, StageBusy
@@ -7,7 +11,7 @@ from umd_bench.store.sweeps import (
     SuggestionRecord,
     SweepRecord,
     TrialRecord,
-    cancel_request,
+    cancel_file,
     list_sweeps,
     read_sweep,
     sweep_dir,
@@ -24,7 +28,7 @@ __all__ = [
     "SuggestionRecord",
     "SweepRecord",
     "TrialRecord",
-    "cancel_request",
+    "cancel_file",
     "list_sweeps",
     "parent_done",
     "read_sweep",

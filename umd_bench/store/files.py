@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes (a file appears complete or not at all), and reading of JSON and YAML."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import yaml
 
 from umd_bench.config.errors import UserError
 
-# Ten times faster, where PyYAML was built with them.
+# libyaml's classes are ten times as fast; PyYAML may be built without them.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 _FIELD = re.compile(r"^([a-z_]+):(?=[ \n])", re.MULTILINE)
-_WHOLE = re.compile(r"^(---|\.\.\.|%)|[&*]", re.MULTILINE)  # several documents, or references from one field to another
+_WHOLE = re.compile(r"^(---|\.\.\.|%)|[&*]", re.MULTILINE)  # several documents, or anchors and aliases between fields
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write beside ``path``, sync, rename: a reader sees the old file or the new one, never a part."""
+    """Write a temporary file, sync it, and rename it to ``path``: a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -39,12 +39,12 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """:func:`write_atomic` of indented JSON with sorted keys; a NaN is refused with ``ValueError``."""
+    """Write indented JSON with sorted keys atomically. Raises ``ValueError`` for NaN and infinity."""
     write_atomic(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any | None:
-    """The parsed file, or None where there is none. A file that is not JSON raises :class:`UserError`."""
+    """The parsed file, or None if it does not exist. Raises :class:`UserError` if it is not JSON."""
     try:
         text = path.read_text()
     except (FileNotFoundError, NotADirectoryError):
@@ -52,29 +52,29 @@ def read_json(path: Path) -> Any | None:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not JSON ({error}); remove it to have it made again") from None
+        raise UserError(f"{path} is not JSON ({error}); remove it, and it is written again") from None
 
 
 def read_yaml(path: Path) -> Any:
-    """The file's plain values; raises ``OSError`` and ``yaml.YAMLError``."""
+    """The file's plain values. Raises ``OSError`` and ``yaml.YAMLError``."""
     return yaml.load(path.read_text(), _LOADER)
 
 
 def read_yaml_fields(path: Path) -> Any:
-    """As :func:`read_yaml`, but what stands below a field is parsed once however many files hold it; it is not to be changed.
+    """As :func:`read_yaml`, but the text below each top-level field is parsed once for all files; do not modify the result.
 
-    Thousands of stages differ in their seed and their parent alone, and parsing is nearly all that reading one takes.
+    Thousands of stages differ only in their seed and their parent, and parsing takes nearly all the time of reading one.
     """
     text = path.read_text()
     try:
         fields = _by_field(text)
-    except yaml.YAMLError:  # what is broken, or laid out otherwise than write_yaml does, is read as a whole
+    except yaml.YAMLError:  # broken, or not in the layout of write_yaml: parse it as a whole
         fields = None
     return yaml.load(text, _LOADER) if fields is None else fields
 
 
 def _by_field(text: str) -> dict[str, Any] | None:
-    """A mapping whose fields each begin a line; None for any other text. Broken ones raise ``yaml.YAMLError``."""
+    """The mapping, if each of its fields begins a line, else None. Raises ``yaml.YAMLError`` for a broken field."""
     parts = _FIELD.split(text)
     if parts[0] or len(parts) < 2 or _WHOLE.search(text):
         return None
@@ -93,12 +93,12 @@ def _parsed(text: str) -> Any:
 
 
 def write_yaml(path: Path, value: Any) -> None:
-    """:func:`write_atomic` of plain values as YAML, in their order."""
+    """Write plain values as YAML atomically, with fields in their order."""
     write_atomic(path, yaml.dump(value, Dumper=_DUMPER, sort_keys=False).encode())
 
 
 def link_new(source: Path, target: Path) -> bool:
-    """Give ``source`` a second name ``target`` unless that name is taken: the first one wins. True when this one won."""
+    """Hard-link ``source`` to ``target`` unless ``target`` exists; return whether the link was made."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
@@ -108,13 +108,13 @@ def link_new(source: Path, target: Path) -> bool:
 
 
 def require_writable(folder: Path, what: str) -> None:
-    """Create ``folder`` and prove that a file can be made in it; otherwise :class:`UserError` naming ``what``."""
+    """Create ``folder`` and test that a file can be created in it. Raises :class:`UserError` that names ``what`` otherwise."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f"{what} {folder} cannot be written ({error.strerror}); give a folder that can be") from None
+        raise UserError(f"{what} {folder} cannot be written ({error.strerror}); give a folder that can be written") from None
 
 
 def _umask() -> int:

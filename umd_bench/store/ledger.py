@@ -1,4 +1,4 @@
-"""What is known about a stage, read from its run directory and from nothing else."""
+"""The state of a stage, read from its run directory alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from umd_bench.store.run import RunDir
 
 
 class StageState(StrEnum):
-    """Where a stage stands. ``interrupted`` has attempts but no owner, no failure and not all of its results: it can go on."""
+    """The state of a stage. An ``interrupted`` stage can continue: it has attempts, but no owner, no failure and no result."""
 
     NEW = "new"
     RUNNING = "running"
@@ -19,8 +19,8 @@ class StageState(StrEnum):
 
 
 def stage_state(run: RunDir, snapshots: Iterable[int] = ()) -> StageState:
-    """The state of one stage of which ``snapshots`` are needed besides its result: it is done when all of them are there."""
-    if (run.path / "result.json").exists() and not run.lacks(snapshots):
+    """The state of one stage, which is done when its result and all of ``snapshots`` (images seen) exist."""
+    if (run.path / "result.json").exists() and not run.missing_snapshots(snapshots):
         return StageState.DONE
     if not run.attempts():
         return StageState.NEW
@@ -30,9 +30,9 @@ def stage_state(run: RunDir, snapshots: Iterable[int] = ()) -> StageState:
 
 
 def parent_done(run: RunDir) -> bool:
-    """Whether what a stage reads is there; true where it reads nothing, or was never prepared.
+    """Whether the weights that a stage starts from exist; true if it starts from none, or was never prepared.
 
-    Weights may be there before their stage has its result: a search looks at trainings on their way.
+    A snapshot may exist before its stage has a result: a search evaluates trainings that still run.
     """
     if not (run.path / "config.yaml").exists():
         return True
@@ -40,4 +40,4 @@ def parent_done(run: RunDir) -> bool:
     if spec.parent_key is None:
         return True
     parent = RunDir(run.root, spec.parent_key)
-    return parent.result() is not None if spec.parent_nimg is None else not parent.lacks([spec.parent_nimg])
+    return parent.result() is not None if spec.parent_nimg is None else not parent.missing_snapshots([spec.parent_nimg])

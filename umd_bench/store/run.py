@@ -1,22 +1,22 @@
-"""One run directory, ``results/stages/<key>/``: the truth about one stage.
+"""One run directory, ``results/stages/<key>/``, which holds all that is known of one stage.
 
     config.yaml              the StageSpec, written before the first attempt
-    asked/                   one empty file a snapshot that some stage asked for; may grow when the result is there
-    attempt-<n>/             everything one process wrote while it owned the stage
+    asked/                   one empty file per snapshot that another stage needs; may grow after the result exists
+    attempt-<n>/             everything that one process wrote while it owned the stage
         environment.json     versions, device, threads, host
-        events.jsonl         append-only, one JSON object a line
-        output.log           what its process printed, if it did
+        events.jsonl         append-only, one JSON object per line
+        output.log           the output of its process, if there was any
         checkpoints/         training state to resume from
-        result.json          its result, if it got that far
+        result.json          its result, if it finished
         failure.json         why it ended, if it failed
-        failure-retried.json the same, after a person asked for another try
-    snapshots/               weights kept at a stated nimg   \\
-    artifacts/               sample grids                     > linked from the attempt that made them, first one wins
-    result.json              the accepted result             /
-    lease.lock               held by the process that owns the stage now
+        failure-retried.json the same, after the user has requested another attempt
+    snapshots/               weights after a number of images \\
+    artifacts/               sample grids                      > linked from the attempt that made them; the first one wins
+    result.json              the accepted result              /
+    lease.lock               locked by the process that owns the stage now
 
-An attempt writes only into its own folder; what others may read is linked into place without replacing, so that a late
-twin (a requeued job whose first life went on) can neither damage nor replace what was accepted.
+An attempt writes only into its own folder. Files for others are linked into place and never replace existing ones, so a second
+process on the same stage (a requeued job whose first process still runs) can neither damage nor replace an accepted result.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from typing import Any, TextIO
 
 import filelock
 
-from umd_bench.config.documents.frozen import Frozen
+from umd_bench.config.documents.fields import Frozen
 from umd_bench.config.errors import UserError
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.store.files import link_new, read_json, read_yaml, read_yaml_fields, write_json, write_yaml
 
-LOOK_SECONDS = 0.1  # a lease is taken for an instant by whoever asks whether it is: no owner
+LEASE_WAIT_SECONDS = 0.1  # is_owned() of another process holds the lease for an instant, which does not make it the owner
 
 
-class StageBusy(Exception):  # noqa: N818 - a state, not a fault
+class StageBusy(Exception):  # noqa: N818 - a state, not an error
     """Another process owns the stage."""
 
 
 class Failure(Frozen):
     """Why an attempt ended without a result.
 
-    ``state`` decides whether trying again can help (``nan``, ``error`` and ``user`` are deterministic); ``fingerprint``
-    is equal for failures of one cause, so that a sweep can group them.
+    ``state`` decides whether another attempt can help (``nan``, ``error`` and ``user`` are deterministic). ``fingerprint`` is
+    equal for failures with the same cause, so that a sweep can group them.
     """
 
     state: str
@@ -63,7 +63,7 @@ class Failure(Frozen):
 
 
 class RunDir:
-    """The run directory of ``key`` below the results folder ``root``. Making the object touches no file."""
+    """The run directory of ``key`` below the results folder ``root``. Creating the object touches no file."""
 
     def __init__(self, root: Path, key: str) -> None:
         self.root, self.key = root, key
@@ -71,19 +71,19 @@ class RunDir:
 
     @property
     def artifacts(self) -> Path:
-        """The folder of what a stage leaves for people: grids, samples."""
+        """The folder of files for people to look at: grids, samples."""
         return self.path / "artifacts"
 
     def prepare(self, spec: StageSpec) -> None:
-        """Write ``config.yaml`` unless it is there, and note the snapshots and the resources that are asked for this time.
+        """Write ``config.yaml`` unless it exists, and record the requested snapshots and resources.
 
-        A stage that nobody owns goes on with the resources it was asked for last: they are not what it is. A note is a file
-        of its own, so that two commands that ask at once take nothing from each other.
+        If no process owns the stage, the most recently requested resources apply; they are not part of its key. Each requested
+        snapshot is a file of its own, so that two commands at the same time do not overwrite each other's requests.
         """
         for nimg in spec.snapshots:
-            note = self.path / "asked" / self.snapshot(nimg).stem
-            note.parent.mkdir(parents=True, exist_ok=True)
-            note.touch()
+            request = self.path / "asked" / self.snapshot(nimg).stem
+            request.parent.mkdir(parents=True, exist_ok=True)
+            request.touch()
         path = self.path / "config.yaml"
         if not path.exists():
             write_yaml(path, spec.model_dump(mode="json"))
@@ -93,31 +93,32 @@ class RunDir:
             write_yaml(path, before.model_copy(update={"resources": spec.resources}).model_dump(mode="json"))
 
     def config(self) -> StageSpec:
-        """The stage with all snapshots ever asked for. Raises :class:`UserError` where the folder or its config is missing."""
+        """The stage with all snapshots that were ever requested. Raises :class:`UserError` if there is no ``config.yaml``."""
         path = self.path / "config.yaml"
         try:
             spec = StageSpec.model_validate(read_yaml_fields(path))
-            return spec.keeping(int(note.name.removeprefix("nimg-")) for note in (self.path / "asked").glob("nimg-*"))
+            requests = (self.path / "asked").glob("nimg-*")
+            return spec.with_snapshots(int(request.name.removeprefix("nimg-")) for request in requests)
         except FileNotFoundError:
             raise UserError(f"there is no run {self.key!r}: {path} does not exist") from None
 
     def result(self) -> dict[str, Any] | None:
-        """The accepted result, or None."""
+        """The accepted result, or None if there is none yet."""
         return read_json(self.path / "result.json")
 
     def snapshot(self, nimg: int) -> Path:
-        """Where the weights after ``nimg`` images are kept; the file may not exist."""
+        """The path of the weights after ``nimg`` images; the file may not exist."""
         return self.path / "snapshots" / f"nimg-{nimg:012d}.safetensors"
 
-    def lacks(self, snapshots: Iterable[int]) -> list[int]:
-        """Which of these are not there yet, in order."""
+    def missing_snapshots(self, snapshots: Iterable[int]) -> list[int]:
+        """Those of ``snapshots`` (images seen) that do not exist yet, sorted."""
         return sorted(nimg for nimg in snapshots if not self.snapshot(nimg).exists())
 
     def attempts(self) -> list[int]:
-        """Numbers of the attempts so far, oldest first."""
+        """Numbers of all attempts, oldest first."""
         try:
-            names = os.listdir(self.path)  # noqa: PTH208 - thousands of folders are listed for one status
-        except (FileNotFoundError, NotADirectoryError):  # the latter for a results folder that is a file: said when it is made
+            names = os.listdir(self.path)  # noqa: PTH208 - faster; one status lists thousands of folders
+        except (FileNotFoundError, NotADirectoryError):  # the latter: results is a file, which is reported when it is created
             return []
         return sorted(int(name.removeprefix("attempt-")) for name in names if name.startswith("attempt-"))
 
@@ -126,7 +127,7 @@ class RunDir:
         return self.path / f"attempt-{number}"
 
     def checkpoint_dirs(self) -> list[Path]:
-        """Every attempt's ``checkpoints/``, newest attempt first."""
+        """The ``checkpoints/`` of every attempt, newest attempt first."""
         return [self.attempt_path(n) / "checkpoints" for n in reversed(self.attempts())]
 
     def failure(self) -> Failure | None:
@@ -135,10 +136,10 @@ class RunDir:
         record = read_json(self.attempt_path(attempts[-1]) / "failure.json") if attempts else None
         return None if record is None else Failure.model_validate(record)
 
-    def give_up(self, failure: Failure) -> None:
-        """Record for the newest attempt, whose process went away without a word, why the stage is not tried again.
+    def record_lost_failure(self, failure: Failure) -> None:
+        """Record a failure for the newest attempt, whose process ended without recording one.
 
-        Nothing is written where there is no attempt, where it said itself why it ended, or where the stage has an owner.
+        Nothing is written if there is no attempt, if it has recorded a failure itself, or if the stage has an owner.
         """
         lock = self._try_lease() if self.attempts() else None
         if lock is None:
@@ -149,9 +150,9 @@ class RunDir:
                 write_json(path, failure.model_dump())
 
     def retry(self) -> bool:
-        """Set a failure aside: the stage can go on from its newest checkpoint. False where it has not failed, or has an owner.
+        """Set the failure aside, so that the stage can continue from its newest checkpoint; its record is renamed.
 
-        The failure's record stays, under another name.
+        Returns False, and does nothing, if the stage has not failed, has a result, or has an owner.
         """
         lock = self._try_lease() if self.failure() is not None else None
         if lock is None:
@@ -164,14 +165,14 @@ class RunDir:
             return True
 
     def was_retried(self) -> bool:
-        """Whether the newest attempt's failure was set aside, and none began since."""
+        """Whether the failure of the newest attempt was set aside, and no attempt has begun since."""
         attempts = self.attempts()
         if not attempts or self.failure() is not None:
             return False
         return (self.attempt_path(attempts[-1]) / "failure-retried.json").exists()
 
     def events(self, attempt: int | None = None) -> Iterator[dict[str, Any]]:
-        """Events of one attempt or of all, in order; a torn last line of a killed process is left out."""
+        """Events of one attempt or of all, in order; the incomplete last line of a killed process is left out."""
         for number in self.attempts() if attempt is None else [attempt]:
             path = self.attempt_path(number) / "events.jsonl"
             if not path.exists():
@@ -183,34 +184,34 @@ class RunDir:
                     continue
 
     def lease(self) -> filelock.BaseFileLock:
-        """The lock that the owning process holds; it falls with the process."""
+        """The lock that the owning process holds; the system releases it when the process ends."""
         return filelock.FileLock(self.path / "lease.lock", thread_local=False)
 
     def is_owned(self) -> bool:
-        """Whether a living process owns the stage now; asked of thousands of stages, so without a lock object for each."""
+        """Whether a running process owns the stage. Without a lock object, since it is called for thousands of stages."""
         try:
             handle = os.open(self.path / "lease.lock", os.O_RDWR)
         except FileNotFoundError:
             return False
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as the lease itself is taken
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the same lock as lease()
         except BlockingIOError:
             return True
         finally:
-            os.close(handle)  # which gives it back
+            os.close(handle)  # releases the lock
         return False
 
     def _try_lease(self) -> filelock.BaseFileLock | None:
-        """The lease, acquired; None while another process has it, longer than one that only looks (:meth:`is_owned`)."""
+        """The acquired lease, or None if another process holds it for longer than :meth:`is_owned` does."""
         lock = self.lease()
         try:
-            lock.acquire(timeout=LOOK_SECONDS, poll_interval=LOOK_SECONDS / 10)
+            lock.acquire(timeout=LEASE_WAIT_SECONDS, poll_interval=LEASE_WAIT_SECONDS / 10)
         except filelock.Timeout:
             return None
         return lock
 
     def begin(self) -> Attempt:
-        """Own the stage and open a new attempt; raises :class:`StageBusy` while another process owns it."""
+        """Take ownership of the stage and open a new attempt. Raises :class:`StageBusy` if another process owns it."""
         lock = self._try_lease()
         if lock is None:
             raise StageBusy(self.key)
@@ -220,7 +221,7 @@ class RunDir:
 
 
 class Attempt:
-    """One process's try at a stage; a context manager that gives the stage back at the end."""
+    """One process's attempt at a stage; a context manager that releases the stage at its end."""
 
     def __init__(self, run: RunDir, number: int, lock: filelock.BaseFileLock) -> None:
         self.run, self.number, self._lock = run, number, lock
@@ -237,17 +238,17 @@ class Attempt:
         self._lock.release()
 
     def event(self, event: str, **fields: object) -> None:
-        """Append one line to ``events.jsonl``; a number that is not finite raises ``ValueError``."""
+        """Append one line to ``events.jsonl``. Raises ``ValueError`` for NaN and infinity."""
         if self._events is None:
             self._events = (self.path / "events.jsonl").open("a", buffering=1)
         self._events.write(json.dumps({"event": event, "time": round(time.time(), 3), **fields}, allow_nan=False) + "\n")
 
     def publish(self, source: Path, target: Path) -> bool:
-        """Link a finished file into the run directory; False when another attempt was first."""
+        """Link a finished file into the run directory; False if another attempt did so before."""
         return link_new(source, target)
 
     def finish(self, result: dict[str, Any]) -> bool:
-        """Record the result and offer it as the stage's; False when another attempt's was accepted before."""
+        """Record the result and publish it as the stage's; False if another attempt's result was accepted before."""
         write_json(self.path / "result.json", result)
         accepted = self.publish(self.path / "result.json", self.run.path / "result.json")
         self.event("state", state="done" if accepted else "superseded")

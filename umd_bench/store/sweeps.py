@@ -1,7 +1,7 @@
-"""A sweep's record, ``results/sweeps/<name>/sweep.yaml``: which trials it stands for and which stages they use.
+"""A sweep's record, ``results/sweeps/<name>/sweep.yaml``: its trials and the keys of their stages.
 
-Tables, tracking and status read it beside the run directories; it is written when a sweep starts and can be written
-again from the sweep's YAML at any time.
+Tables, tracking and status read it together with the run directories. It is written when a sweep starts, and running the
+sweep's YAML writes it again at any time.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from umd_bench.config.documents.fields import Name
-from umd_bench.config.documents.frozen import Frozen
+from umd_bench.config.documents.fields import Frozen, Name
 from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.search import SearchConfig
 from umd_bench.config.sweep.sweep import ReportConfig
@@ -21,7 +20,7 @@ from umd_bench.store.files import read_yaml, write_atomic
 
 
 class TrialRecord(Frozen):
-    """One arm with one seed: ``stages`` maps the stage's name in the trial to its key."""
+    """One arm with one seed; ``stages`` maps a stage's name in the trial to its key."""
 
     id: str
     method: str
@@ -31,11 +30,12 @@ class TrialRecord(Frozen):
 
 
 class SuggestionRecord(Frozen):
-    """One suggestion of a search: ``trials`` are the ids of its trials, one a seed, none where no trial accepts its values.
+    """One suggestion of a search.
 
-    ``scores`` are the objectives' means over the seeds, of a ``done`` one; ``repeats`` is the number of an earlier suggestion
-    with the same values; ``why`` says why it failed. ``rungs`` maps the shares of its training at which it was compared with
-    others to what the pruner's metric was there; a ``pruned`` one ended at the last of them, ``pruned_at``.
+    ``trials`` are the ids of its trials, one per seed; empty if its values make no valid trial. ``scores`` are the objectives,
+    averaged over the seeds, if it is ``done``. ``repeats`` is the number of an earlier suggestion with the same values, ``why``
+    the reason of a failure. ``rungs`` maps the shares of the training at which it was compared to the pruner's metric there; a
+    ``pruned`` suggestion ended at the last of them, ``pruned_at``.
     """
 
     number: int
@@ -50,12 +50,12 @@ class SuggestionRecord(Frozen):
 
     @property
     def pruned_at(self) -> float | None:
-        """The share of its training at which it was pruned."""
+        """The share of its training at which it was pruned; None if it was not."""
         return max(self.rungs) if self.state == "pruned" and self.rungs else None
 
 
 class SearchRecord(Frozen):
-    """What is searched, and what was suggested so far; numbers count within an arm."""
+    """The configuration of a search and its suggestions so far, which are numbered within each arm."""
 
     config: SearchConfig
     arms: int
@@ -63,13 +63,13 @@ class SearchRecord(Frozen):
 
     @property
     def complete(self) -> bool:
-        """Whether all suggestions were made and settled."""
+        """Whether all suggestions were made and are done, failed or pruned."""
         settled = sum(suggestion.state != "open" for suggestion in self.suggestions)
         return settled >= self.config.trials * self.arms
 
 
 class SweepRecord(Frozen):
-    """The resolved sweep; of a search the trials so far, each once."""
+    """The resolved sweep; in a search, ``trials`` are those so far, each once."""
 
     name: Name
     question: str
@@ -81,14 +81,14 @@ class SweepRecord(Frozen):
     search: SearchRecord | None = None
 
     def pruned(self) -> dict[str, float]:
-        """Ids of the trials that a search pruned -> the share of their training at which it did."""
+        """Ids of the pruned trials -> the share of their training at which they were pruned."""
         suggestions = self.search.suggestions if self.search is not None else []
-        gone = {name: s.pruned_at for s in suggestions if s.pruned_at is not None for name in s.trials}
-        kept = {name for s in suggestions if s.pruned_at is None for name in s.trials}
-        return {name: share for name, share in gone.items() if name not in kept}
+        pruned = {name: s.pruned_at for s in suggestions if s.pruned_at is not None for name in s.trials}
+        others = {name for s in suggestions if s.pruned_at is None for name in s.trials}
+        return {name: share for name, share in pruned.items() if name not in others}
 
-    def given_up(self) -> set[str]:
-        """Keys of stages that only pruned trials have: what of them has no result gets none."""
+    def abandoned_keys(self) -> set[str]:
+        """Keys of stages that only pruned trials have; those without a result will not get one."""
         pruned = self.pruned()
         keys = {trial.id in pruned: set[str]() for trial in self.trials}
         for trial in self.trials:
@@ -101,13 +101,13 @@ def sweep_dir(root: Path, name: str) -> Path:
     return root / "sweeps" / name
 
 
-def cancel_request(root: Path, name: str) -> Path:
-    """The file that asks commands at work on the sweep to stop; they look whether it is there."""
+def cancel_file(root: Path, name: str) -> Path:
+    """The file whose existence makes all commands that run the sweep stop."""
     return sweep_dir(root, name) / "cancel"
 
 
 def write_sweep(root: Path, record: SweepRecord) -> None:
-    """Write the record in place of an older one."""
+    """Write the record, replacing an older one."""
     text = yaml.safe_dump(record.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     write_atomic(sweep_dir(root, record.name) / "sweep.yaml", text.encode())
 
@@ -118,7 +118,7 @@ def list_sweeps(root: Path) -> list[str]:
 
 
 def read_sweep(root: Path, name: str) -> SweepRecord:
-    """The record of one sweep; an unknown name raises :class:`UserError` listing those there are."""
+    """The record of one sweep. Raises :class:`UserError`, listing the known names, for an unknown one."""
     path = sweep_dir(root, name) / "sweep.yaml"
     if not path.is_file():
         known = ", ".join(list_sweeps(root)) or "none yet; `umd-bench sweep FILE` makes one"
@@ -126,4 +126,4 @@ def read_sweep(root: Path, name: str) -> SweepRecord:
     try:
         return SweepRecord.model_validate(read_yaml(path))
     except (yaml.YAMLError, ValidationError) as error:
-        raise UserError(f"{path} cannot be read ({error.__class__.__name__}); run the sweep again to write it anew") from None
+        raise UserError(f"{path} cannot be read ({error.__class__.__name__}); run the sweep again to write a new one") from None

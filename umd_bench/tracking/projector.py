@@ -1,8 +1,9 @@
-"""Brings an MLflow store up to the run directories, as often as one likes: what is there stays, what is missing is added.
+"""Brings an MLflow store up to date with the run directories; it only adds what is missing, so it can run at any time.
 
-One experiment a sweep, one run a trial, and a run named ``summary``, their parent, with the sweep's table and figure. A run
-carries a tag that says which stages it holds, so a second projection looks and leaves, and one that was cut off is completed
-by the next. MLflow is imported here alone, and late: it takes seconds. What goes wrong in it becomes a :class:`TrackingError`.
+A sweep becomes an experiment, a trial a run, and the sweep's table and figure go into a run named ``summary``, the parent of
+the others. A tag of each run says which stages it has, so a second projection changes nothing, and an interrupted one is
+completed by the next. Only this module imports MLflow, and late, since that takes seconds. Its errors become
+:class:`TrackingError`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import filelock
 
 from umd_bench.config.errors import UserError
 from umd_bench.store import SweepRecord, TrialRecord, list_sweeps, read_sweep, sweep_dir
-from umd_bench.tracking import contents
+from umd_bench.tracking import trial_contents
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,13 +34,13 @@ if TYPE_CHECKING:
 TRIAL, STAGES, CURRENT, FILES = "umd_bench.trial", "umd_bench.stages", "umd_bench.current", "umd_bench.files"
 SUMMARY = "summary"
 SUMMARY_FILES = ("table.md", "table.html", "table.csv", "differences.csv", "long.csv", "figure.png")
-LOCK_SECONDS = 30.0
-LOOK_SECONDS = 20.0
+LOCK_SECONDS = 30.0  # wait for another projection of the same folder
+CHECK_TIMEOUT_SECONDS = 20.0
 _ACCEPTED_URI = r"(sqlite|https?|postgresql|mysql|mssql|databricks|file)(\+\w+)?:"
-_BATCH = 900  # MLflow takes at most 1000 values at once
+_BATCH = 900  # MLflow accepts at most 1000 values at once
 _NOTE_CHARACTERS = 7_000
-# Set before MLflow is imported, and only where the user has not: no reports to its makers, no progress bars, and an answer
-# within seconds when the server is away (its own defaults try for four minutes).
+# Set before MLflow is imported, unless the user has set them: no telemetry, no progress bars, and an error within seconds if
+# the server does not answer (MLflow's own defaults try for four minutes).
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -51,12 +52,12 @@ _QUIET = {
 
 
 class TrackingError(UserError):
-    """The store could not be brought up to date. Results are not affected, and projecting again later loses nothing."""
+    """The store could not be updated. Results are not affected, and a later projection sends what is missing."""
 
 
 @dataclass(frozen=True)
-class Counts:
-    """What a projection did to the runs of one experiment (the summary run included)."""
+class ProjectionCounts:
+    """How many runs of an experiment a projection created, completed and left unchanged, including the summary run."""
 
     created: int = 0
     completed: int = 0
@@ -67,12 +68,12 @@ class Counts:
 
 
 def default_uri(results: Path) -> str:
-    """The store in the results folder itself: a SQLite file."""
+    """The default store: a SQLite file in the results folder."""
     return f"sqlite:///{(results / 'mlflow.db').resolve()}"
 
 
 def push(results: Path, sweep: str | None = None, uri: str | None = None) -> Iterator[str]:
-    """Project one sweep of the results folder, or all, and say of each what was done.
+    """Project one sweep of the results folder, or all if None; yield one line for each.
 
     Raises :class:`TrackingError` for a store that cannot be used and :class:`UserError` for an unknown sweep.
     """
@@ -84,52 +85,52 @@ def push(results: Path, sweep: str | None = None, uri: str | None = None) -> Ite
         yield f"{name}: {projector.project(read_sweep(results, name))} in {projector.address}"
 
 
-def look_at_store(uri: str | None, results: Path) -> str:
-    """How the store is that ``--mlflow URI`` means, in one sentence; :class:`TrackingError` for one that is no use."""
-    return "MLflow: off" if uri == "off" else MlflowProjector(uri or default_uri(results), results).look()
+def check_store(uri: str | None, results: Path) -> str:
+    """One sentence on the state of the store of ``--mlflow URI``. Raises :class:`TrackingError` if it cannot be used."""
+    return "MLflow: off" if uri == "off" else MlflowProjector(uri or default_uri(results), results).check()
 
 
 class MlflowProjector:
-    """Projects sweeps of the results folder ``root`` into the store at ``uri``. Making the object touches neither."""
+    """Projects sweeps of the results folder ``root`` into the store at ``uri``. Creating the object touches neither."""
 
     def __init__(self, uri: str, root: Path) -> None:
         self._uri, self._root = uri, root
         self._inode: int | None = None
         self.address = _without_password(uri)
 
-    def project(self, sweep: SweepRecord) -> Counts:
-        """Bring the experiment named like the sweep up to the run directories.
+    def project(self, sweep: SweepRecord) -> ProjectionCounts:
+        """Update the experiment with the sweep's name from the run directories.
 
-        Two processes that project at once take turns. Raises :class:`TrackingError` and nothing else.
+        Two processes that project at the same time take turns. Raises :class:`TrackingError` and nothing else.
         """
         try:
             with filelock.FileLock(self._root / "mlflow.lock", timeout=LOCK_SECONDS), _connected(self._uri) as client:
                 counts = self._project(client, sweep)
                 self._check_file()
                 return counts
-        except Exception as error:  # whatever a tracking library may raise, a sweep has to survive it
+        except Exception as error:  # MLflow may raise anything, and a sweep has to survive it
             raise TrackingError(
                 f"MLflow at {self.address} cannot be updated ({_reason(error)}); results are not affected, and "
                 f"`umd-bench mlflow push` sends what is missing"
             ) from error
 
-    def look(self) -> str:
-        """How the store is, in one sentence; writes nothing. Raises :class:`TrackingError` for one that is of no use.
+    def check(self) -> str:
+        """One sentence on the state of the store; writes nothing. Raises :class:`TrackingError` if it cannot be used.
 
-        Whether a server takes what it is sent shows only when something is sent.
+        For a server this only shows that it answers, not that it accepts data.
         """
-        found: list[str | Exception] = []
-        thread = threading.Thread(target=lambda: found.append(self._look()), name="mlflow", daemon=True)
+        outcomes: list[str | Exception] = []
+        thread = threading.Thread(target=lambda: outcomes.append(self._check()), name="mlflow", daemon=True)
         thread.start()
-        thread.join(LOOK_SECONDS)
-        said = found[0] if found else TimeoutError(f"no answer within {LOOK_SECONDS:.0f} s")
-        if isinstance(said, Exception):
+        thread.join(CHECK_TIMEOUT_SECONDS)
+        outcome = outcomes[0] if outcomes else TimeoutError(f"no answer within {CHECK_TIMEOUT_SECONDS:.0f} s")
+        if isinstance(outcome, Exception):
             raise TrackingError(
-                f"MLflow at {self.address} cannot be used ({_reason(said)}); results are not affected"
-            ) from said
-        return said
+                f"MLflow at {self.address} cannot be used ({_reason(outcome)}); results are not affected"
+            ) from outcome
+        return outcome
 
-    def _look(self) -> str | Exception:
+    def _check(self) -> str | Exception:
         path = Path(self._uri.removeprefix("sqlite:///"))
         try:
             if not self._uri.startswith("sqlite:///"):
@@ -138,15 +139,17 @@ class MlflowProjector:
                 return f"MLflow at {self.address} answers"
             if not path.exists():
                 return f"MLflow: {self.address} is made by the first sweep"
-            with contextlib.closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=LOOK_SECONDS / 2)) as store:
-                store.execute("BEGIN IMMEDIATE")  # needs the right to write, and a lock as writing does
+            with contextlib.closing(
+                sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=CHECK_TIMEOUT_SECONDS / 2)
+            ) as store:
+                store.execute("BEGIN IMMEDIATE")  # fails without permission to write, or while another process writes
                 store.rollback()
         except Exception as error:
             return error
         return f"MLflow: {self.address} can be written"
 
     def _check_file(self) -> None:
-        """MLflow keeps a SQLite file open for the life of a process, and goes on writing into one that was deleted."""
+        """Raise ``FileNotFoundError`` if the SQLite file was replaced: MLflow keeps the deleted file open and writes to it."""
         if not self._uri.startswith("sqlite:///"):
             return
         path = Path(self._uri.removeprefix("sqlite:///"))
@@ -155,35 +158,35 @@ class MlflowProjector:
             raise FileNotFoundError("the file was removed or replaced while this process had it open")
         self._inode = inode
 
-    def _project(self, client: MlflowClient, sweep: SweepRecord) -> Counts:
+    def _project(self, client: MlflowClient, sweep: SweepRecord) -> ProjectionCounts:
         experiment = self._experiment(client, sweep)
         runs = {run.data.tags[TRIAL]: run for run in _runs(client, experiment) if TRIAL in run.data.tags}
         outcome, parent = self._project_summary(client, experiment, sweep, runs.get(SUMMARY))
         did, pruned = [outcome], sweep.pruned()
         for trial in sweep.trials:
-            run = runs.get(contents.trial_tag(trial))
-            states = contents.stage_states(self._root, trial, pruned=trial.id in pruned)
+            run = runs.get(trial_contents.trial_tag(trial))
+            states = trial_contents.stage_states(self._root, trial, pruned=trial.id in pruned)
             did.append(self._project_trial(client, experiment, sweep, trial, run, parent, states))
-        wanted = {contents.trial_tag(trial) for trial in sweep.trials} | {SUMMARY}
+        wanted = {trial_contents.trial_tag(trial) for trial in sweep.trials} | {SUMMARY}
         for tag, run in runs.items():
             current = "yes" if tag in wanted else "no"
             if run.data.tags.get(CURRENT) != current:
                 client.set_tag(run.info.run_id, CURRENT, current)
-        return Counts(did.count("created"), did.count("completed"), did.count("unchanged"))
+        return ProjectionCounts(did.count("created"), did.count("completed"), did.count("unchanged"))
 
     def _experiment(self, client: MlflowClient, sweep: SweepRecord) -> str:
-        found = client.get_experiment_by_name(sweep.name)
-        if found is None:
-            # a server keeps files where it was told to; a bare database says nothing about files, so they go beside it
+        experiment = client.get_experiment_by_name(sweep.name)
+        if experiment is None:
+            # A server has its own place for files. A plain database has none, so files go into the results folder.
             location = None if self._uri.startswith("http") else (self._root / "mlartifacts" / sweep.name).resolve().as_uri()
             note = {"mlflow.note.content": sweep.question} if sweep.question else {}
             return str(client.create_experiment(sweep.name, artifact_location=location, tags=note))
-        if found.lifecycle_stage != "active":
-            client.restore_experiment(found.experiment_id)
-        return str(found.experiment_id)
+        if experiment.lifecycle_stage != "active":
+            client.restore_experiment(experiment.experiment_id)
+        return str(experiment.experiment_id)
 
     def _project_summary(self, client: MlflowClient, experiment: str, sweep: SweepRecord, run: Run | None) -> tuple[str, str]:
-        """The run that holds the sweep's table and figure; what was done to it and its id."""
+        """Update the run with the sweep's table and figure; return what was done to it, and its id."""
         folder = sweep_dir(self._root, sweep.name)
         files = [folder / name for name in SUMMARY_FILES if (folder / name).is_file()]
         digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
@@ -212,29 +215,29 @@ class MlflowProjector:
         parent: str,
         states: dict[str, str],
     ) -> str:
-        """One trial's run, whose stages are in ``states``; what was done to it."""
-        held = json.loads(run.data.tags.get(STAGES, "{}")) if run is not None else {}
-        if run is not None and held == states:
+        """Update the run of one trial, whose stages have ``states``; return what was done to it."""
+        projected = json.loads(run.data.tags.get(STAGES, "{}")) if run is not None else {}
+        if run is not None and projected == states:
             return "unchanged"
         created = run is None
         if run is None:
-            tags = {TRIAL: contents.trial_tag(trial), CURRENT: "yes", "mlflow.parentRunId": parent}
-            start = contents.started_ms(self._root, trial)
+            tags = {TRIAL: trial_contents.trial_tag(trial), CURRENT: "yes", "mlflow.parentRunId": parent}
+            start = trial_contents.started_ms(self._root, trial)
             run = client.create_run(experiment, run_name=trial.id, tags=tags, start_time=start)
         run_id = str(run.info.run_id)
-        new = [name for name, state in states.items() if state == "done" and held.get(name) != "done"]
+        new = [name for name, state in states.items() if state == "done" and projected.get(name) != "done"]
         self._log(client, run_id, sweep, trial, new)
         self._set_status(client, run_id, trial, states)
-        client.set_tag(run_id, STAGES, json.dumps(states))  # last: a projection cut off before this is done again
+        client.set_tag(run_id, STAGES, json.dumps(states))  # last, so that an interrupted projection is repeated
         return "created" if created else "completed"
 
     def _log(self, client: MlflowClient, run_id: str, sweep: SweepRecord, trial: TrialRecord, stages: list[str]) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
-        points = [point for name in stages for point in contents.stage_points(self._root, name, trial.stages[name])]
+        points = [point for name in stages for point in trial_contents.stage_points(self._root, name, trial.stages[name])]
         metrics = [Metric(point.name, point.value, point.time_ms, point.step) for point in points]
-        params = [Param(name, value) for name, value in contents.params(self._root, sweep, trial).items()]
-        tags = [RunTag(name, value) for name, value in contents.tags(self._root, sweep, trial).items()]
+        params = [Param(name, value) for name, value in trial_contents.params(self._root, sweep, trial).items()]
+        tags = [RunTag(name, value) for name, value in trial_contents.tags(self._root, sweep, trial).items()]
         client.log_batch(run_id, params=params)
         client.log_batch(run_id, tags=tags)
         for start in range(0, len(metrics), _BATCH):
@@ -246,11 +249,11 @@ class MlflowProjector:
 
     def _set_status(self, client: MlflowClient, run_id: str, trial: TrialRecord, states: dict[str, str]) -> None:
         if "failed" in states.values():
-            client.set_terminated(run_id, "FAILED", contents.ended_ms(self._root, trial))
+            client.set_terminated(run_id, "FAILED", trial_contents.ended_ms(self._root, trial))
         elif set(states.values()) == {"done"}:
-            client.set_terminated(run_id, "FINISHED", contents.ended_ms(self._root, trial))
+            client.set_terminated(run_id, "FINISHED", trial_contents.ended_ms(self._root, trial))
         elif "pruned" in states.values():
-            client.set_terminated(run_id, "KILLED", contents.ended_ms(self._root, trial))
+            client.set_terminated(run_id, "KILLED", trial_contents.ended_ms(self._root, trial))
         else:
             client.update_run(run_id, status="RUNNING")
 
@@ -264,7 +267,7 @@ def _connected(uri: str) -> Iterator[MlflowClient]:
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what is an error here is raised here
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # errors are raised anyway
     yield MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -279,7 +282,7 @@ def _runs(client: MlflowClient, experiment: str) -> Iterator[Any]:
 
 
 def _reason(error: BaseException) -> str:
-    """One sentence: the system's or the database's own error where there is one below MLflow's wrapping, else MLflow's."""
+    """One sentence: the error of the system or the database that MLflow's error wraps, or else MLflow's own."""
     shown, below = error, error.__cause__ or error.__context__
     while below is not None:
         shown = below if isinstance(below, OSError | sqlite3.Error) else shown

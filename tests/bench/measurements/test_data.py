@@ -15,7 +15,7 @@ from umd_bench.bench.measurements.data import Finding, bench_data, made_up_pack
 from umd_bench.bench.timing.rates import Rate
 from umd_bench.config.errors import FieldError, UserError
 from umd_bench.config.trial.data import DataConfig
-from umd_bench.data.packs.pack import data_root
+from umd_bench.data.packs.manifest import data_root
 
 RATE = Rate(median=100.0, slowest=90.0, fastest=110.0, repeats=3, calls=1)
 FINDING = Finding(

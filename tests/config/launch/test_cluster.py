@@ -1,4 +1,4 @@
-"""Settings for a cluster: read from a file and options, one clear sentence for each mistake."""
+"""Settings for a cluster: read from a file and options, with one clear sentence for each mistake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arms by name: what names exactly one is found, anything else is one sentence, and no key knows of it."""
+"""Arms by name: a name that means exactly one arm finds it, any other is one sentence; a baseline is part of no key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from umd_bench.config.errors import UserError
-from umd_bench.config.sweep.arms import arm_name, arm_places, axis_names, parsed_arm
+from umd_bench.config.sweep.arms import arm_indices, arm_name, axis_names, parsed_arm
 from umd_bench.config.sweep.resolve import load_sweep
 from umd_bench.orchestration.graph import sweep_record
 from umd_bench.store import read_sweep, write_sweep
@@ -40,14 +40,14 @@ def test_axis_names_are_short_unless_two_are_alike() -> None:
         ("cfg_interval=[0, 500],ema=true", {"cfg_interval": [0, 500], "ema": True}),
     ],
 )
-def test_an_arm_is_read_as_trials_are_called(text: str, given: dict[str, Any]) -> None:
+def test_an_arm_is_parsed_from_the_ids_of_trials(text: str, given: dict[str, Any]) -> None:
     assert parsed_arm(text) == given
 
 
 @pytest.mark.parametrize(
     "text", ["", "ddim", "sampler=", "=ddim", "sampler=ddim,", "sampler=ddim,20", "a=1,a=2", "a=[1,2", "a={"]
 )
-def test_what_names_no_arm_is_a_sentence(text: str) -> None:
+def test_text_that_is_no_arm_is_one_sentence(text: str) -> None:
     with pytest.raises(ValueError, match=r"expected|not a YAML value"):
         parsed_arm(text)
 
@@ -60,15 +60,15 @@ def test_what_names_no_arm_is_a_sentence(text: str) -> None:
         {"steps": "10.0", PRECISION.replace(", ", ","): "bf16"},
     ],
 )
-def test_axes_go_by_short_name_or_path_and_one_with_a_single_value_may_be_left_out(given: dict[str, Any]) -> None:
-    assert arm_places(AXES, given) == {"stages.generate.steps": 1, PRECISION: 1, "noise.schedule": 0}
+def test_axes_have_short_names_or_paths_and_an_axis_with_one_value_may_be_left_out(given: dict[str, Any]) -> None:
+    assert arm_indices(AXES, given) == {"stages.generate.steps": 1, PRECISION: 1, "noise.schedule": 0}
 
 
 @pytest.mark.parametrize("values", [["1e-3", "1e-4"], [None, [0.0, 50.0]], [(0.0, 50.0), (0.0, 100.0)], [0.1234567, 0.7654321]])
-def test_an_arm_is_found_by_what_ids_and_tables_print(values: list[Any]) -> None:
+def test_an_arm_is_found_by_values_as_ids_and_tables_print_them(values: list[Any]) -> None:
     for place, value in enumerate(values):
         for printed in (f"{value:g}" if isinstance(value, float) else str(value), arm_name({"a.x": value}).partition("=")[2]):
-            assert arm_places({"a.x": values}, parsed_arm(f"x={printed}")) == {"a.x": place}
+            assert arm_indices({"a.x": values}, parsed_arm(f"x={printed}")) == {"a.x": place}
 
 
 @pytest.mark.parametrize(
@@ -81,19 +81,19 @@ def test_an_arm_is_found_by_what_ids_and_tables_print(values: list[Any]) -> None
         ({"steps": 10, "stages.generate.steps": 10}, "steps is given twice"),
     ],
 )
-def test_anything_but_one_arm_is_refused(given: dict[str, Any], sentence: str) -> None:
+def test_values_that_do_not_name_exactly_one_arm_are_refused(given: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        arm_places(AXES, given)
+        arm_indices(AXES, given)
 
 
-def test_an_arm_is_called_like_its_trials_less_the_seed(tmp_path: Path) -> None:
+def test_the_name_of_an_arm_is_its_trials_id_without_the_seed(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(SWEEP)
     trial = load_sweep(tmp_path / "s.yaml").trials[-1]
     assert f"{arm_name(trial.axes)},seed=1" == trial.id == "mask_ratio=0.5,schedule=cosine,seed=1"
 
 
 @pytest.mark.parametrize(("ratio", "schedule"), [("0", "cosine"), ("0.5", "linear")])
-def test_a_baseline_is_in_no_key_and_stands_in_the_record_as_its_trials_have_it(
+def test_a_baseline_is_in_no_key_and_is_recorded_with_the_values_of_its_trials(
     tmp_path: Path, ratio: str, schedule: str
 ) -> None:
     (tmp_path / "plain.yaml").write_text(SWEEP)
@@ -115,7 +115,7 @@ def test_a_baseline_is_in_no_key_and_stands_in_the_record_as_its_trials_have_it(
         ("{}", "report.baseline"),
     ],
 )
-def test_a_sweep_file_with_another_baseline_is_one_sentence(tmp_path: Path, baseline: str, sentence: str) -> None:
+def test_a_baseline_that_is_no_arm_is_one_sentence(tmp_path: Path, baseline: str, sentence: str) -> None:
     (tmp_path / "s.yaml").write_text(SWEEP + f"report: {{baseline: {baseline}}}\n")
     with pytest.raises(UserError, match=sentence):
         load_sweep(tmp_path / "s.yaml")
@@ -129,10 +129,10 @@ def test_the_command_line_changes_or_drops_a_baseline(tmp_path: Path) -> None:
     assert load_sweep(tmp_path / "s.yaml", sets=["report.baseline=null", "axes.noise.schedule=[edm]"]).baseline is None
 
 
-def test_a_search_has_no_baseline_beforehand(tmp_path: Path) -> None:
+def test_a_search_accepts_no_baseline(tmp_path: Path) -> None:
     text = "search: {trials: 2, space: {noise.schedule: {choices: [linear, cosine]}}, objectives: {probe.acc_10shot: maximise}}"
     (tmp_path / "s.yaml").write_text(f"name: small\n{text}\nreport: {{baseline: {{schedule: cosine}}}}\n")
-    with pytest.raises(UserError, match=r"report.baseline: a search's arms are not known .*--against"):
+    with pytest.raises(UserError, match=r"report.baseline: is not accepted with a search.*--against"):
         load_sweep(tmp_path / "s.yaml")
 
 
@@ -147,7 +147,7 @@ def test_a_search_has_no_baseline_beforehand(tmp_path: Path) -> None:
         ("prediction", "prediction=eps,schedule=cosine"),
     ],
 )
-def test_shipped_sweeps_compare_with_what_the_project_does_by_default(name: str, arm: str) -> None:
+def test_shipped_sweeps_compare_with_the_defaults_of_the_project(name: str, arm: str) -> None:
     baseline = load_sweep(SWEEPS / f"{name}.yaml").baseline
     assert baseline is not None
     assert arm_name(baseline) == arm

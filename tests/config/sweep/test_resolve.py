@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 import yaml
 
+import umd_bench.config
 from umd_bench.config.documents.document import Document
+from umd_bench.config.documents.presets import method_names, tier_names
 from umd_bench.config.documents.validation import validate
 from umd_bench.config.errors import UserError
 from umd_bench.config.sweep import resolve
-from umd_bench.config.sweep.resolve import PRESETS, json_schema, load_sweep, load_trial, method_names, tier_names
+from umd_bench.config.sweep.resolve import json_schema, load_sweep, load_trial
 from umd_bench.config.trial.trial import TrialConfig
 
 SWEEPS = Path(__file__).parents[3] / "sweeps"
+PRESETS = Path(umd_bench.config.__file__).parent / "presets"
 
 SWEEP = """\
 name: small
@@ -77,7 +80,7 @@ seeds: [7, 3, 11]
 
 @pytest.mark.parametrize("text", [SWEEP.replace("[0, 1]", "[4, 0, 9]"), IMPORTED], ids=["trained", "imported"])
 @pytest.mark.parametrize("stages", ["", "stages: [probe]\n"], ids=["all", "some"])
-def test_a_trial_is_the_same_whatever_other_seeds_the_sweep_has(tmp_path: Path, text: str, stages: str) -> None:
+def test_a_trial_does_not_depend_on_the_other_seeds_of_the_sweep(tmp_path: Path, text: str, stages: str) -> None:
     together = load_sweep(write(tmp_path, text + stages))
     for seed in together.config.seeds:
         alone = load_sweep(write(tmp_path, text + stages), sets=[f"seeds=[{seed}]"]).trials
@@ -92,14 +95,14 @@ def test_a_trial_is_the_same_whatever_other_seeds_the_sweep_has(tmp_path: Path, 
             assert one.document.value == other.document.value
 
 
-def test_a_trial_is_validated_once_whatever_the_number_of_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_is_validated_once_for_all_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     validated = []
     monkeypatch.setattr(resolve, "validate", lambda model, document: validated.append(model) or validate(model, document))
     load_sweep(write(tmp_path, SWEEP.replace("[0, 1]", str(list(range(50))))))
     assert validated.count(TrialConfig) == 4
 
 
-def test_reading_a_trial_walks_its_own_places_and_not_those_of_the_whole_sweep(
+def test_reading_a_trial_visits_its_own_locations_and_not_those_of_the_whole_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = []
@@ -131,7 +134,7 @@ def test_extends_puts_a_file_on_top_of_another(tmp_path: Path) -> None:
     assert sweep.trials[0].config.stages["pretrain"].nimg == 1280
 
 
-def test_a_stage_of_another_kind_replaces_the_one_beneath_and_one_of_the_same_kind_is_laid_over_it(tmp_path: Path) -> None:
+def test_a_stage_of_another_kind_replaces_the_one_below_and_one_of_the_same_kind_is_merged(tmp_path: Path) -> None:
     weights = "pretrain: {kind: import, layout: mae, file: a.pth, sha256: '%s', nimg: 5}" % ("0" * 64)
     stage = (
         load_sweep(
@@ -160,7 +163,7 @@ def test_set_and_tier_win_over_the_file(tmp_path: Path) -> None:
     assert sweep.trials[0].config.stages["pretrain"].nimg == 2560
 
 
-def test_stages_keeps_those_named_and_their_parents(tmp_path: Path) -> None:
+def test_stages_selects_the_named_stages_and_their_parents(tmp_path: Path) -> None:
     sweep = load_sweep(write(tmp_path, SWEEP + "stages: [generate]\n"))
     assert list(sweep.trials[0].specs) == ["pretrain", "finetune", "generate"]
 
@@ -169,14 +172,14 @@ def test_stages_keeps_those_named_and_their_parents(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tier", tier_names())
 def test_every_shipped_sweep_resolves_at_every_tier(path: Path, tier: str) -> None:
     sweep = load_sweep(path, tier=tier)
-    assert len(sweep.config.seeds) >= 3 or sweep.config.search is not None  # one looks around, the other compares
+    assert len(sweep.config.seeds) >= 3 or sweep.config.search is not None  # a search explores, any other sweep compares
     assert sweep.config.name == path.stem
     trials = sweep.trials or sweep.corners()
     assert len({trial.id for trial in trials}) == len(trials) > 0
 
 
 @pytest.mark.parametrize("method", method_names())
-def test_every_method_is_a_trial_by_name(method: str) -> None:
+def test_the_name_of_every_method_is_a_trial(method: str) -> None:
     assert load_trial(method).config.method == method
 
 
@@ -189,7 +192,7 @@ def test_every_method_is_a_trial_by_name(method: str) -> None:
         ("nimg: 1280", "nimg: 1000", ["sweep.yaml:6", "stages.pretrain.nimg", "multiple of batch = 32"]),
         ("method: umd", "method: gan", ["sweep.yaml:4", "'gan'", "dit, dit_scratch, mae, maskdit, umd"]),
         ("tier: digits", "tier: mnist", ["sweep.yaml:2", "'mnist'", "digits, emoji64, fashion"]),
-        ("seeds: [0, 1]", "seeds: [0, 0]", ["sweep.yaml:10", "lists one twice"]),
+        ("seeds: [0, 1]", "seeds: [0, 0]", ["sweep.yaml:10", "expected each seed once"]),
         ("noise.schedule: [", "colour: [", ["colour", "noise"]),
         (
             "[linear, cosine]",
@@ -200,7 +203,7 @@ def test_every_method_is_a_trial_by_name(method: str) -> None:
         (
             "nimg: 1280",
             "corruption: {mask_ratio_t0: 0}",
-            ["sweep.yaml:6", "stages.pretrain.corruption.mask_ratio_t0", "clean group nothing to predict"],
+            ["sweep.yaml:6", "stages.pretrain.corruption.mask_ratio_t0", "clean images nothing to predict"],
         ),
         ("seeds: [0, 1]", "seeds: [0, 1", ["broken YAML", "sweep.yaml:"]),
         ("seeds: [0, 1]", "name: twice", ["sweep.yaml:10", "given twice"]),
@@ -213,7 +216,7 @@ def test_every_method_is_a_trial_by_name(method: str) -> None:
         ("trial:", "noise:", ["sweep.yaml:3", "noise is a field of a trial", "below trial"]),
     ],
 )
-def test_a_mistake_is_one_sentence_that_names_place_field_and_accepted(
+def test_a_mistake_is_one_sentence_with_location_field_and_what_is_accepted(
     tmp_path: Path, old: str, new: str, parts: list[str]
 ) -> None:
     assert old in SWEEP
@@ -227,9 +230,9 @@ def test_a_mistake_is_one_sentence_that_names_place_field_and_accepted(
     [
         (
             ["noise.schedule=edm", "noise.parameters.b=1"],
-            ["--set noise.parameters.b", "no parameter of the schedule edm"],
+            ["--set noise.parameters.b", "not a parameter of the schedule edm"],
         ),
-        (["noise.parameters.b=1"], ["no parameter of the schedule cosine", "it has none"]),
+        (["noise.parameters.b=1"], ["not a parameter of the schedule cosine", "expected no parameters"]),
         (["noise.schedule=laplace", "noise.parameters.b=0"], ["noise.parameters.b", "0.0", "above 0"]),
         (["noise.schedule=sigmoid", "noise.parameters.end=-4"], ["noise.parameters.end", "-4.0", "above start = -3.0"]),
         (["noise.schedule=3"], ["noise.schedule", "3", "cosine"]),
@@ -261,7 +264,7 @@ def test_a_mistake_in_set_names_the_option(tmp_path: Path) -> None:
         ("trial.stages.pretrian.nimg=64", ["--set trial.stages.pretrian.nimg: field", "did you mean 'pretrain'"]),
     ],
 )
-def test_a_field_of_a_trial_set_in_a_sweep_is_told_its_path(tmp_path: Path, option: str, parts: list[str]) -> None:
+def test_the_error_for_a_trial_field_set_in_a_sweep_gives_its_path(tmp_path: Path, option: str, parts: list[str]) -> None:
     text = message(tmp_path, SWEEP, option)
     for part in parts:
         assert part in text
@@ -270,25 +273,25 @@ def test_a_field_of_a_trial_set_in_a_sweep_is_told_its_path(tmp_path: Path, opti
 @pytest.mark.parametrize(
     ("option", "part"),
     [
-        ("trial.stages.pretrain.nimg=64", "expected no trial. before"),
+        ("trial.stages.pretrain.nimg=64", "expected the field without trial. in front"),
         ("seeds=[0, 1]", "as in --set seed=0"),
         ("axes.noise.schedule=[cosine]", "axes is a field of a sweep"),
     ],
 )
-def test_a_field_of_a_sweep_set_in_a_trial_is_told_so(option: str, part: str) -> None:
+def test_a_sweep_field_set_in_a_trial_is_refused(option: str, part: str) -> None:
     with pytest.raises(UserError) as error:
         load_trial("umd", sets=[option])
     assert str(error.value).startswith(f"--set {option.partition('=')[0]} is not accepted")
     assert part in str(error.value)
 
 
-def test_a_trial_for_a_sweep_and_a_sweep_for_a_trial_name_the_other_verb(tmp_path: Path) -> None:
+def test_the_errors_for_a_trial_given_as_a_sweep_and_the_reverse_name_the_right_command(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"sweep\.yaml:3: trial is a field of a sweep.*`umd-bench sweep` runs"):
         load_trial(str(write(tmp_path, SWEEP)))
     assert "`umd-bench train` runs a trial" in message(tmp_path, "method: umd\nnoise: {schedule: linear}\n")
 
 
-def test_a_tier_is_the_path_of_a_file_too(tmp_path: Path) -> None:
+def test_a_tier_may_be_the_path_of_a_file(tmp_path: Path) -> None:
     digits = PRESETS / "tiers" / "digits.yaml"
     tier = write(tmp_path, f"extends: {digits}\ntrial: {{stages: {{probe: {{draws: 3}}}}}}\n", "My tier.yaml")
     own = load_sweep(write(tmp_path, SWEEP), tier=str(tier))
@@ -296,16 +299,16 @@ def test_a_tier_is_the_path_of_a_file_too(tmp_path: Path) -> None:
     assert own.trials[0].config.stages["probe"].draws == 3
 
 
-def test_an_empty_file_is_named(tmp_path: Path) -> None:
+def test_the_error_for_an_empty_file_names_it(tmp_path: Path) -> None:
     assert message(tmp_path, "").endswith("sweep.yaml: field name is missing")
 
 
-def test_a_size_that_a_data_set_does_not_have_is_refused(tmp_path: Path) -> None:
+def test_a_size_other_than_the_data_sets_own_is_refused(tmp_path: Path) -> None:
     text = message(tmp_path, SWEEP, "trial.data.size=16")
     assert "data.size: 16 is not accepted: images of digits have 8 pixels a side" in text
 
 
-def test_a_missing_file_and_a_cycle_of_extends_are_named(tmp_path: Path) -> None:
+def test_the_errors_for_a_missing_file_and_a_cycle_of_extends_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.yaml cannot be read.*expected a YAML file"):
         load_sweep(tmp_path / "nowhere.yaml")
     write(tmp_path, SWEEP)
@@ -313,7 +316,7 @@ def test_a_missing_file_and_a_cycle_of_extends_are_named(tmp_path: Path) -> None
         load_sweep(tmp_path / "sweeps")
     with pytest.raises(UserError, match=r"a method: dit, dit_scratch, mae, maskdit, umd"):
         load_trial("umdd")
-    with pytest.raises(UserError, match=r"nowhere\.yaml cannot be read.*as \S*sweep\.yaml:1 extends it"):
+    with pytest.raises(UserError, match=r"nowhere\.yaml cannot be read.*because \S*sweep\.yaml:1 extends it"):
         load_sweep(write(tmp_path, "extends: nowhere.yaml\n"))
     path = write(tmp_path, "extends: sweep.yaml\n")
     with pytest.raises(UserError, match="extends itself"):
@@ -321,14 +324,16 @@ def test_a_missing_file_and_a_cycle_of_extends_are_named(tmp_path: Path) -> None
 
 
 def test_more_devices_than_a_batch_has_images_are_refused() -> None:
-    with pytest.raises(UserError, match=r"resources\.devices: 129 is not accepted: stages\.\w+ has batches of 128, and each"):
+    with pytest.raises(
+        UserError, match=r"resources\.devices: 129 is not accepted: expected at most 128, the batch of stages\.\w+"
+    ):
         load_trial("umd", sets=["stages.pretrain.batch=128", "stages.finetune.batch=128", "resources.devices=129"])
     with pytest.raises(UserError, match=r"resources\.devices = 0"):
         load_trial("umd", sets=["resources.devices=0"])
 
 
 def test_a_clean_share_that_gives_no_clean_image_is_refused() -> None:
-    with pytest.raises(UserError, match=r"gives no clean image in a batch of 128; expected 0, or at least 0\.0079"):
+    with pytest.raises(UserError, match=r"gives no clean image in a batch of 128: expected 0, or at least 0\.0079"):
         load_trial("umd", sets=["stages.pretrain.batch=128", "stages.pretrain.corruption.r_t0=0.001"])
     assert (
         load_trial("umd", sets=["stages.pretrain.batch=128", "stages.pretrain.corruption.r_t0=0.0079"])
@@ -351,12 +356,12 @@ def test_a_clean_share_that_gives_no_clean_image_is_refused() -> None:
         ("null", 15_360),
     ],
 )
-def test_a_snapshot_is_images_seen_or_a_share_to_the_nearest_batch(snapshot: str, nimg: int) -> None:
+def test_a_snapshot_is_images_seen_or_a_share_rounded_to_the_nearest_batch(snapshot: str, nimg: int) -> None:
     trial = load_trial("umd", sets=[f"stages.{stage}.snapshot={snapshot}" for stage in ("probe", "finetune")])
     assert [trial.specs[stage].parent_nimg for stage in ("probe", "finetune")] == [nimg, nimg]
 
 
-def test_a_snapshot_at_the_end_is_the_same_stage_as_none() -> None:
+def test_a_snapshot_at_the_end_gives_the_same_stage_as_null() -> None:
     keys = {load_trial("umd", sets=[f"stages.probe.snapshot={s}"]).specs["probe"].key for s in ("null", "1.0", "15360")}
     assert len(keys) == 1
 
@@ -372,7 +377,7 @@ ZIPPED = SWEEP.replace(
 )
 
 
-def test_paths_joined_by_a_comma_take_one_value_together(tmp_path: Path) -> None:
+def test_paths_joined_by_a_comma_get_the_same_value(tmp_path: Path) -> None:
     sweep = load_sweep(write(tmp_path, ZIPPED))
     assert [trial.id for trial in sweep.trials[:4:2]] == [
         "mask_ratio=0.25,snapshot=0.5,seed=0",
@@ -388,11 +393,11 @@ def test_paths_joined_by_a_comma_take_one_value_together(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("stages.generate.snapshot", "stages.generate.steps", "joins other fields: expected paths that end alike"),
+        ("stages.generate.snapshot", "stages.generate.steps", "joins different fields: expected paths with the same end"),
         ("stages.generate.snapshot", "stages.finetune_probe.snapshot", "stages.finetune_probe.snapshot is named twice"),
-        ("stages.generate.snapshot", "colour.snapshot", "'colour.snapshot' is no field of a trial that can vary"),
-        ("stages.generate.snapshot", "", "'' is no field of a trial that can vary"),
-        ("[0.5, 1.0]", "[0.5, 1.5]", "1.5 is not accepted: expected images seen"),
+        ("stages.generate.snapshot", "colour.snapshot", "'colour.snapshot' cannot be varied: expected the path of a field"),
+        ("stages.generate.snapshot", "", "'' cannot be varied: expected the path of a field"),
+        ("[0.5, 1.0]", "[0.5, 1.5]", "1.5 is not accepted: expected a number of images seen"),
     ],
 )
 def test_a_mistake_in_joined_paths_is_one_sentence(tmp_path: Path, old: str, new: str, expected: str) -> None:
@@ -408,7 +413,7 @@ def test_the_schema_describes_sweeps_and_trials() -> None:
         json_schema("stage")
 
 
-def test_a_model_name_is_expanded_under_the_other_fields(tmp_path: Path) -> None:
+def test_a_model_name_is_expanded_below_the_other_fields(tmp_path: Path) -> None:
     by_axis = SWEEP.replace("  noise.schedule: [linear, cosine]\n", "  model: [S/4, B/2]\n").replace(
         "  method: umd\n", "  method: mae\n  model: {class_tokens: 2}\n"
     )
@@ -432,7 +437,7 @@ def test_a_model_name_is_expanded_under_the_other_fields(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["XL/4", "B", "B/0", "B/4/2", "b/4", ""])
-def test_a_bad_model_name_is_one_sentence_with_its_place(tmp_path: Path, name: str) -> None:
+def test_a_bad_model_name_is_one_sentence_with_its_location(tmp_path: Path, name: str) -> None:
     expected = f"model = {name!r} is not accepted: expected one of B, L, S, a slash and the patch side, as in B/4"
     assert f"sweep.yaml:5: trial.{expected}" in message(
         tmp_path, SWEEP.replace("  method: umd\n", f"  model: '{name}'\n  method: umd\n").replace("trial:\n", "# \ntrial:\n")

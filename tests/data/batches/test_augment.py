@@ -27,7 +27,7 @@ def test_a_batched_crop_equals_interpolating_each_crop_alone(size: int) -> None:
     assert (resized_crop(x, crops) - alone).abs().max() < 2e-5
 
 
-def test_the_whole_image_as_a_crop_changes_nothing_beyond_rounding() -> None:
+def test_a_crop_of_the_whole_image_changes_it_by_rounding_only() -> None:
     x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     assert (resized_crop(x, np.array([[0, 0, 64, 64]] * 2)) - x).abs().max() < 2e-5
 
@@ -67,7 +67,7 @@ def test_areas_are_uniform_aspects_symmetric_and_positions_reach_both_ends() -> 
         assert place.mean() == pytest.approx(0.5, abs=0.01)
 
 
-def test_the_whole_image_is_taken_where_no_try_fits() -> None:
+def test_the_whole_image_is_taken_if_no_box_fits() -> None:
     top, left, height, width = draw_crops(rng(), 500, 10_000, 0.9999).T  # only an aspect within 1e-4 of 1 fits
     whole = (height == 10_000) & (width == 10_000)
     assert whole.mean() > 0.95

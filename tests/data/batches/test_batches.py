@@ -22,7 +22,7 @@ BOTH = AugmentConfig(crop_area_min=0.5, flip=True)
 
 
 def made_split(n: int, *, size: int = 8, channels: int = 1) -> Split:
-    """Random images whose label is their number, so that a batch's labels say which images it holds."""
+    """Random images whose label is their index, so that the labels of a batch tell its images."""
     images = np.random.default_rng(0).integers(0, 256, (n, channels, size, size), dtype=np.uint8)
     return Split(ShardedArray([images]), np.arange(n, dtype=np.int64))
 
@@ -40,14 +40,14 @@ def same(one: tuple[Tensor, Tensor], two: tuple[Tensor, Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
-def test_an_untouched_image_passes_bit_for_bit() -> None:
+def test_an_image_without_augmentation_is_equal_to_the_bit() -> None:
     split = made_split(10, channels=3)
     x_0, labels = batches(split, batch=10).at(0)
     assert (x_0.dtype, x_0.shape, labels.dtype) == (torch.float32, (10, 3, 8, 8), torch.int64)
     assert np.array_equal(to_uint8(x_0).numpy(), split.images[labels.numpy()])
 
 
-def test_units_are_inverse_to_each_other_and_reach_both_ends() -> None:
+def test_to_unit_and_to_uint8_are_inverse_and_reach_both_ends() -> None:
     levels = torch.arange(256, dtype=torch.uint8)
     x = to_unit(levels)
     assert (x[0], x[-1]) == (-1, 1)
@@ -71,7 +71,7 @@ def test_epochs_have_different_orders() -> None:
 
 
 @pytest.mark.parametrize("augment", [AugmentConfig(), BOTH])
-def test_a_fresh_object_at_nimg_equals_one_that_got_there(augment: AugmentConfig) -> None:
+def test_a_new_object_at_nimg_gives_the_batch_of_one_that_trained_until_there(augment: AugmentConfig) -> None:
     split = made_split(10)
     walked = batches(split, augment=augment)
     for nimg in range(0, 60, 4):
@@ -86,7 +86,7 @@ def test_going_back_gives_the_same_batch(augment: AugmentConfig) -> None:
     assert same(loaded.at(8), first)
 
 
-def test_the_global_generators_have_no_influence_and_are_not_touched() -> None:
+def test_the_global_random_generators_are_neither_used_nor_changed() -> None:
     loaded = batches(made_split(10), augment=BOTH)
     torch.manual_seed(1)
     np.random.seed(1)
@@ -106,7 +106,7 @@ def test_the_order_depends_on_seed_and_purpose_but_not_on_the_batch_size() -> No
     assert labels_of(batches(split, batch=64, purpose="finetune"), 0) != order
 
 
-def test_two_arms_see_the_same_images_and_crops_with_and_without_flips() -> None:
+def test_arms_with_and_without_flips_have_the_same_images_and_crops() -> None:
     split = made_split(32)
     plain, _ = batches(split, batch=32, augment=AugmentConfig(crop_area_min=0.5)).at(0)
     flipped, _ = batches(split, batch=32, augment=BOTH).at(0)
@@ -116,7 +116,7 @@ def test_two_arms_see_the_same_images_and_crops_with_and_without_flips() -> None
     assert 5 < sum(mirrored) < 27
 
 
-def test_an_image_is_augmented_anew_every_epoch() -> None:
+def test_an_image_is_augmented_differently_in_every_epoch() -> None:
     loaded = batches(made_split(1), batch=1, augment=AugmentConfig(crop_area_min=0.5))
     assert not torch.equal(loaded.at(0)[0], loaded.at(1)[0])
 
@@ -128,8 +128,8 @@ def test_a_split_that_stays_in_the_memory_map_gives_the_same_batches() -> None:
         assert same(one, two)
 
 
-def test_batches_stay_what_they_were_to_the_bit() -> None:
-    """Pinned: order, labels, flips and range of a seed, which every trained result rests on."""
+def test_batches_never_change_by_a_bit() -> None:
+    """Pinned: order, labels, flips and range of a seed, which every trained result depends on."""
     loaded = batches(made_split(20, size=16, channels=3), batch=8, augment=AugmentConfig(flip=True))
     content = hashlib.sha256()
     for nimg in range(0, 40, 8):
@@ -138,7 +138,7 @@ def test_batches_stay_what_they_were_to_the_bit() -> None:
     assert content.hexdigest()[:16] == "3dbac86561750185"
 
 
-def test_a_cropped_batch_is_its_images_under_the_crops_and_flips_of_its_own_draw() -> None:
+def test_a_batch_has_its_images_with_the_crops_and_flips_drawn_for_it() -> None:
     split = made_split(20, size=16, channels=3)
     x_0, labels = batches(split, batch=8, augment=BOTH).at(16)
     rng = np.random.default_rng(derive_seed(0, "pretrain/augment", 16))
@@ -148,7 +148,7 @@ def test_a_cropped_batch_is_its_images_under_the_crops_and_flips_of_its_own_draw
     assert crops.ravel()[:8].tolist() == [2, 2, 10, 13, 1, 0, 12, 15]
 
 
-def test_a_batch_is_the_callers_to_change() -> None:
+def test_the_caller_may_change_a_batch() -> None:
     loaded = batches(made_split(10))
     x_0, labels = loaded.at(0)
     before = (x_0.clone(), labels.clone())

@@ -1,4 +1,4 @@
-"""Emoji: the list is parsed as Unicode writes it, variants of one emoji share a base, and no base is in both splits."""
+"""Emoji: the list has Unicode's format, variants of an emoji share a base, and no base is in both splits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from umd_bench.config.errors import UserError
 from umd_bench.data.builtin import emoji64
 from umd_bench.data.builtin.emoji64 import Emoji, base, parse_list, split_by_base
-from umd_bench.data.packs.pack import data_root, open_pack
+from umd_bench.data.open_data import open_pack
+from umd_bench.data.packs.manifest import data_root
 
 SNIPPET = """\
 # Version: 15.0
@@ -69,11 +70,11 @@ def test_different_emoji_keep_their_own_base(others: str) -> None:
 
 
 def made_up(bases: range, group: str) -> list[Emoji]:
-    """Every base plain and in five skin tones."""
+    """Every base without and with each of five skin tones."""
     return [Emoji((b, *tone), str(b), group) for b in bases for tone in ((), *((t,) for t in range(0x1F3FB, 0x1F400)))]
 
 
-def test_a_fifth_of_each_groups_bases_is_tested_with_all_their_variants() -> None:
+def test_a_fifth_of_each_groups_bases_is_in_the_test_split_with_all_variants() -> None:
     emoji = made_up(range(100, 140), "Symbols") + made_up(range(200, 220), "Objects")
     is_test = split_by_base(emoji)
     tested = {one.points[0] for one, test in zip(emoji, is_test, strict=True) if test}
@@ -87,7 +88,7 @@ def test_the_split_does_not_depend_on_the_lists_order() -> None:
     assert split_by_base(emoji[::-1]) == split_by_base(emoji)[::-1]
 
 
-def test_missing_files_are_named_with_their_packages_and_the_variable(tmp_path: Path) -> None:
+def test_the_error_for_missing_files_names_the_packages_and_the_variable(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no .*NotoColorEmoji\.ttf and no .*unicode-data.*UMD_BENCH_EMOJI"):
         emoji64.read(tmp_path)
 
@@ -99,7 +100,7 @@ def test_the_variable_names_the_folder(tmp_path: Path, monkeypatch: pytest.Monke
     assert emoji64.locate(None) == (tmp_path / emoji64.FONT_FILE, tmp_path / emoji64.LIST_FILE)
 
 
-def test_a_file_that_is_no_colour_font_is_a_users_mistake(tmp_path: Path) -> None:
+def test_a_file_that_is_no_colour_font_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / emoji64.FONT_FILE).write_bytes(b"not a font")
     (tmp_path / emoji64.LIST_FILE).write_text(SNIPPET, encoding="utf-8")
     with pytest.raises(UserError, match="cannot be opened at 109 pixels"):
@@ -108,7 +109,7 @@ def test_a_file_that_is_no_colour_font_is_a_users_mistake(tmp_path: Path) -> Non
 
 @pytest.fixture
 def debian_folder(tmp_path: Path) -> Path:
-    """Debian's font beside a list of one's own."""
+    """A folder with Debian's font, for a list of the test's own."""
     font = emoji64.DEBIAN_FOLDERS[emoji64.FONT_FILE] / emoji64.FONT_FILE
     if not font.is_file():
         pytest.skip(f"{font} is not installed (Debian's fonts-noto-color-emoji): nothing is rendered here")
@@ -128,7 +129,7 @@ def test_missing_glyphs_and_repeated_images_are_left_out_and_counted(debian_fold
     assert [count for note, count in notes.items() if note.startswith("left out")] == ["1", "3"]
 
 
-def test_a_list_that_the_font_cannot_draw_is_a_users_mistake(debian_folder: Path) -> None:
+def test_a_list_that_the_font_cannot_draw_is_a_user_error(debian_folder: Path) -> None:
     (debian_folder / emoji64.LIST_FILE).write_text("# group: Flags\nE123 ; fully-qualified # x E1.0 none\n", encoding="utf-8")
     with pytest.raises(UserError, match="draws none of the emoji"):
         emoji64.read(debian_folder)

@@ -1,4 +1,4 @@
-"""IDX files raw and gzipped are read alike; a cut, foreign or missing file is a sentence that says which."""
+"""IDX files, raw or gzipped, give the same images; an incomplete, wrong or missing file is one sentence that names it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def idx(array: np.ndarray) -> bytes:
 
 @pytest.fixture
 def files(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """Four small IDX files that take the published ones' place."""
+    """Four small IDX files in place of the published ones."""
     rng = np.random.default_rng(0)
     made = {}
     for (images, labels), n in zip(fashion_mnist.SPLIT_FILES.values(), (6, 4), strict=True):
@@ -40,7 +40,7 @@ def write(folder: Path, files: dict[str, bytes], *, packed: bool) -> Path:
     return folder
 
 
-def test_raw_and_gzipped_files_are_read_alike(tmp_path: Path, files: dict[str, bytes]) -> None:
+def test_raw_and_gzipped_files_give_the_same_images(tmp_path: Path, files: dict[str, bytes]) -> None:
     raw = fashion_mnist.read(write(tmp_path / "raw", files, packed=False))
     packed = fashion_mnist.read(write(tmp_path / "gz", files, packed=True))
     for split in ("train", "test"):
@@ -48,7 +48,7 @@ def test_raw_and_gzipped_files_are_read_alike(tmp_path: Path, files: dict[str, b
             assert np.array_equal(ours, theirs)
 
 
-def test_images_are_padded_by_two_zeros_and_otherwise_untouched(tmp_path: Path, files: dict[str, bytes]) -> None:
+def test_images_are_padded_by_two_zeros_and_otherwise_unchanged(tmp_path: Path, files: dict[str, bytes]) -> None:
     images, labels = fashion_mnist.read(write(tmp_path, files, packed=True))["train"]
     inner = fashion_mnist.parse_idx(files["train-images-idx3-ubyte"], "here")
     assert images.shape == (6, 1, 32, 32)
@@ -69,19 +69,19 @@ def test_an_explicit_folder_comes_before_the_variable(
     assert len(fashion_mnist.read(write(tmp_path / "files", files, packed=True))["test"][1]) == 4
 
 
-def test_a_stated_folder_without_the_files_is_not_passed_over(tmp_path: Path) -> None:
+def test_a_given_folder_without_the_files_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds neither train-images-idx3-ubyte nor"):
         fashion_mnist.read(tmp_path)
 
 
 @pytest.mark.parametrize("cut", [2, 10, 100])
-def test_a_cut_idx_file_is_named(cut: int, tmp_path: Path, files: dict[str, bytes]) -> None:
+def test_the_error_for_an_incomplete_idx_file_names_it(cut: int, tmp_path: Path, files: dict[str, bytes]) -> None:
     files["t10k-images-idx3-ubyte"] = files["t10k-images-idx3-ubyte"][:cut]
     with pytest.raises(UserError, match=r"t10k-images-idx3-ubyte (is not an IDX|holds 84 values)"):
         fashion_mnist.read(write(tmp_path, files, packed=False))
 
 
-def test_a_cut_gz_file_is_named(tmp_path: Path, files: dict[str, bytes]) -> None:
+def test_the_error_for_an_incomplete_gz_file_names_it(tmp_path: Path, files: dict[str, bytes]) -> None:
     cut = write(tmp_path, files, packed=True) / "train-labels-idx1-ubyte.gz"
     cut.write_bytes(cut.read_bytes()[:-5])
     with pytest.raises(UserError, match=r"train-labels-idx1-ubyte\.gz cannot be read"):

@@ -1,4 +1,4 @@
-"""Pictures are packed the same with any number of processes, and a broken one is never passed over in silence."""
+"""Packs do not depend on the number of processes, and a broken picture is always reported."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from data.pictures import class_folders, jpeg, write
 from umd_bench.config.errors import FieldError, UserError
 from umd_bench.config.trial.data import DataConfig
 from umd_bench.data.datasets import data_facts
+from umd_bench.data.open_data import open_data
 from umd_bench.data.packing import decoder
 from umd_bench.data.packing.images import PackOptions, pack_data
 from umd_bench.data.packs import writer
-from umd_bench.data.packs.pack import Pack, open_data, verify
+from umd_bench.data.packs.pack import Pack, verify
 from umd_bench.data.readers.pictures import decode
 
 
@@ -38,7 +39,7 @@ def contents(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
-def test_what_is_packed_is_what_was_decoded(raw: Path, tmp_path: Path) -> None:
+def test_a_pack_has_the_decoded_pictures(raw: Path, tmp_path: Path) -> None:
     packed = pack_data("pets", raw, tmp_path, options())
     verify(packed)
     assert packed.path == tmp_path / "pets-8-v1.2"
@@ -55,14 +56,16 @@ def test_what_is_packed_is_what_was_decoded(raw: Path, tmp_path: Path) -> None:
     assert found == everything
 
 
-def test_one_process_and_three_pack_the_same_bytes(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packs_of_one_and_of_three_processes_are_equal_to_the_byte(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(decoder, "_CHUNK", 2)
     alone = pack_data("pets", raw, tmp_path / "one", options())
     together = pack_data("pets", raw, tmp_path / "three", options(workers=3))
     assert contents(alone.path) == contents(together.path)
 
 
-def test_another_way_to_resize_is_another_digest(raw: Path, tmp_path: Path) -> None:
+def test_another_resize_gives_another_digest(raw: Path, tmp_path: Path) -> None:
     digests = {
         pack_data("pets", raw, tmp_path / resize, options(resize=resize)).manifest.digest
         for resize in ("antialiased", "adm", "aliased")
@@ -74,7 +77,7 @@ def test_another_way_to_resize_is_another_digest(raw: Path, tmp_path: Path) -> N
 
 def test_a_broken_picture_stops_the_packing_with_its_path(raw: Path, tmp_path: Path) -> None:
     write(raw / "dog" / "dog_3.jpg", jpeg(3)[:-150])
-    with pytest.raises(UserError, match=r"dog/dog_3\.jpg cannot be read \(.*truncated.*\): mend or.*--on-corrupt skip"):
+    with pytest.raises(UserError, match=r"dog/dog_3\.jpg cannot be read \(.*truncated.*\): repair or.*--on-corrupt skip"):
         pack_data("pets", raw, tmp_path / "out", options())
     assert not list((tmp_path / "out").iterdir())
 
@@ -92,7 +95,7 @@ def test_a_broken_picture_that_is_skipped_is_listed(raw: Path, tmp_path: Path) -
     assert "truncated" in reasons["dog/dog_3.jpg"]
 
 
-def test_a_packing_refused_for_one_picture_goes_on_by_skipping_it(
+def test_a_packing_that_was_refused_for_a_picture_continues_when_it_is_skipped(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "SHARD_BYTES", 4 * 3 * 8 * 8)
@@ -101,19 +104,19 @@ def test_a_packing_refused_for_one_picture_goes_on_by_skipping_it(
     whole = pack_data("pets", raw, tmp_path / "whole", options(on_corrupt="skip"))
     with pytest.raises(UserError):
         pack_data("pets", raw, tmp_path / "out", options())
-    seen: list[writer.Progress] = []
+    seen: list[writer.PackProgress] = []
     resumed = pack_data("pets", raw, tmp_path / "out", options(on_corrupt="skip"), progress=seen.append)
     assert seen[0].resumed > 0
     assert contents(resumed.path) == contents(whole.path)
 
 
-def test_a_picture_that_came_later_makes_it_another_packing(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_added_picture_starts_another_packing(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "SHARD_BYTES", 4 * 3 * 8 * 8)
     write(raw / "dog" / "dog_9.jpg", b"broken")
     with pytest.raises(UserError):
         pack_data("pets", raw, tmp_path / "out", options())
     write(raw / "dog" / "dog_9.jpg", jpeg(77))
-    seen: list[writer.Progress] = []
+    seen: list[writer.PackProgress] = []
     pack_data("pets", raw, tmp_path / "out", options(), progress=seen.append)
     assert seen[0].resumed == 0
 
@@ -131,7 +134,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_killed_packing_leaves_no_process_and_ends_in_the_same_bytes(
+def test_a_killed_packing_leaves_no_process_and_continues_to_the_same_bytes(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "packer.py").write_text(PACKER)
@@ -145,7 +148,7 @@ def test_a_killed_packing_leaves_no_process_and_ends_in_the_same_bytes(
         packer.send_signal(signal.SIGKILL)
     assert not (tmp_path / "out" / "pets-8-v1.2").exists()
     for _ in range(100):
-        if not any(os.path.exists(f"/proc/{pid}") for pid in decoders):  # noqa: PTH110 - a process, not a path of ours
+        if not any(os.path.exists(f"/proc/{pid}") for pid in decoders):  # noqa: PTH110 - a process, not a path
             break
         time.sleep(0.1)
     else:
@@ -153,15 +156,13 @@ def test_a_killed_packing_leaves_no_process_and_ends_in_the_same_bytes(
     monkeypatch.setattr(writer, "SHARD_BYTES", 4 * 3 * 8 * 8)
     monkeypatch.setattr(writer, "_READ_ROWS", 4)
     whole = pack_data("pets", raw, tmp_path / "whole", options())
-    seen: list[writer.Progress] = []
+    seen: list[writer.PackProgress] = []
     resumed = pack_data("pets", raw, tmp_path / "out", options(), progress=seen.append)
     assert seen[0].resumed >= 4
     assert contents(resumed.path) == contents(whole.path)
 
 
-def test_a_disk_without_room_is_said_before_anything_is_decoded(
-    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_reported_before_anything_is_decoded(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "free_bytes", lambda _: 3 * 2**30)
     with pytest.raises(UserError, match=r"it needs 4\.\d\d GiB, and the disk has 3\.00 GiB free"):
         pack_data("pets", raw, tmp_path / "out", options(size=8000))
@@ -171,20 +172,20 @@ def test_a_disk_without_room_is_said_before_anything_is_decoded(
 @pytest.mark.parametrize(
     ("name", "fields", "message"),
     [
-        ("My Pets", {}, "name = 'My Pets' is not accepted: expected small letters"),
+        ("My Pets", {}, "name = 'My Pets' is not accepted: expected lower-case letters"),
         ("pets", {"size": None}, "size = None is not accepted: images of pets have no size of their own"),
         ("pets", {"resize": "nearest"}, "resize = 'nearest' is not accepted: expected one of adm, aliased, antialiased"),
         ("pets", {"on_corrupt": "ignore"}, "on_corrupt = 'ignore' is not accepted: expected one of refuse, skip"),
         ("pets", {"test_share": 1.5}, "test_share = 1.5 is not accepted: expected a share between 0 and 1"),
         ("pets", {"splits": ("train", "dev")}, "splits = 'train,dev' is not accepted: expected one of test, train"),
         ("pets", {"splits": ("train",)}, "splits = 'train' is not accepted: test is missing"),
-        ("pets", {"label_column": "label"}, "label_column = 'label' is not accepted: .* is no Hugging Face data set"),
+        ("pets", {"label_column": "label"}, "label_column = 'label' is not accepted: .* is not a Hugging Face data set"),
         ("cifar10", {"licence": "mine"}, "licence = 'mine' is not accepted: that of cifar10 is known"),
-        ("digits", {"resize": "adm"}, "resize = 'adm' is not accepted: digits is packed in one way only"),
+        ("digits", {"resize": "adm"}, "resize = 'adm' is not accepted: the built-in data set digits has no such option"),
         ("uc_merced", {}, "uc_merced has 21 classes, and the files hold 2: pack a part of it under a name of your own"),
     ],
 )
-def test_what_is_not_accepted_is_one_sentence_and_leaves_nothing(
+def test_an_option_that_is_not_accepted_is_one_sentence_and_leaves_no_files(
     name: str, fields: dict[str, object], message: str, raw: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=message):
@@ -192,10 +193,10 @@ def test_what_is_not_accepted_is_one_sentence_and_leaves_nothing(
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
-def test_a_missing_folder_and_an_unknown_name_say_what_to_give(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere is no folder: expected the one that holds the files of pets"):
+def test_the_errors_for_a_missing_folder_and_an_unknown_name_say_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere is not a folder: expected the one that holds the files of pets"):
         pack_data("pets", tmp_path / "nowhere", tmp_path, options())
-    with pytest.raises(UserError, match=r"imagenet is packed from its original files: name their folder by --root DIR"):
+    with pytest.raises(UserError, match=r"imagenet is packed from its original files: give their folder with --root DIR"):
         pack_data("imagenet", None, tmp_path, options())
     with pytest.raises(FieldError, match=r"data\.name = 'pets' .* uc_merced; `umd-bench data pack NAME --root DIR --size N`"):
         pack_data("pets", None, tmp_path, options())

@@ -1,4 +1,4 @@
-"""A packing that was interrupted goes on where it stopped and ends in the same bytes; what it cannot trust it does again."""
+"""An interrupted packing continues after its last valid shard and ends in the same bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from umd_bench.config.errors import UserError
 from umd_bench.data.packs import writer
 from umd_bench.data.packs.manifest import Manifest, read_manifest
 from umd_bench.data.packs.pack import Pack, verify
-from umd_bench.data.packs.writer import Progress, Read, Rows, rows_of, write_pack
+from umd_bench.data.packs.writer import PackProgress, Read, RowSource, rows_from_arrays, write_pack
 
 N, SHAPE = 10, (3, 4, 4)
 IMAGES = np.random.default_rng(0).integers(0, 256, (N, *SHAPE), dtype=np.uint8)
@@ -40,13 +40,13 @@ def draft(**fields: Any) -> Manifest:
     return Manifest(**(facts | {"counts": {}, "shards": {}, "sha256": {}, "digest": ""} | fields))
 
 
-def splits(read: Read | None = None, reads: Ranges | None = None) -> dict[str, Rows]:
+def splits(read: Read | None = None, reads: Ranges | None = None) -> dict[str, RowSource]:
     def noted(start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         if reads is not None:
             reads.append((start, stop))
-        return (read or rows_of(IMAGES, LABELS).read)(start, stop)
+        return (read or rows_from_arrays(IMAGES, LABELS).read)(start, stop)
 
-    return {"train": Rows(LABELS, SHAPE, np.uint8, noted), "test": rows_of(IMAGES[:3], LABELS[:3])}
+    return {"train": RowSource(LABELS, SHAPE, np.uint8, noted), "test": rows_from_arrays(IMAGES[:3], LABELS[:3])}
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -57,7 +57,7 @@ def stop_at(row: int, error: BaseException) -> Read:
     def read(start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         if start <= row < stop:
             raise error
-        return rows_of(IMAGES, LABELS).read(start, stop)
+        return rows_from_arrays(IMAGES, LABELS).read(start, stop)
 
     return read
 
@@ -74,7 +74,7 @@ def test_rows_come_back_in_bounded_shards(tmp_path: Path) -> None:
 
 def test_rows_may_be_of_any_shape_and_type(tmp_path: Path) -> None:
     moments = np.random.default_rng(1).standard_normal((N, 2, 2, 4, 8, 8)).astype(np.float16)
-    rows = {"train": rows_of(moments, LABELS), "test": rows_of(moments[:2], LABELS[:2])}
+    rows = {"train": rows_from_arrays(moments, LABELS), "test": rows_from_arrays(moments[:2], LABELS[:2])}
     write_pack(tmp_path / "own", draft(), rows, inputs="x")
     packed = Pack(tmp_path / "own", read_manifest(tmp_path / "own"))
     assert packed.manifest.dtype == "float16"
@@ -83,23 +83,23 @@ def test_rows_may_be_of_any_shape_and_type(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), UserError("a file is broken"), OSError(5, "the disk is gone")])
-def test_an_interrupted_packing_goes_on_after_its_last_shard(error: BaseException, tmp_path: Path) -> None:
+def test_an_interrupted_packing_continues_after_its_last_shard(error: BaseException, tmp_path: Path) -> None:
     write_pack(tmp_path / "whole", draft(), splits(), inputs="x")
     with pytest.raises((KeyboardInterrupt, UserError)):
         write_pack(tmp_path / "own", draft(), splits(stop_at(7, error)), inputs="x")
     assert not (tmp_path / "own").exists()
     reads: Ranges = []
-    seen: list[Progress] = []
+    seen: list[PackProgress] = []
     write_pack(tmp_path / "own", draft(), splits(reads=reads), inputs="x", progress=seen.append)
     assert reads == [(4, 6), (6, 8), (8, 10)]
-    assert seen[0] == Progress(4, 13, 4, 0)
-    assert seen[-1] == Progress(13, 13, 4, 0)
+    assert seen[0] == PackProgress(4, 13, 4, 0)
+    assert seen[-1] == PackProgress(13, 13, 4, 0)
     assert contents(tmp_path / "own") == contents(tmp_path / "whole")
     assert {path.name for path in tmp_path.iterdir()} == {"own", "whole"}
 
 
 @pytest.mark.parametrize("other", [{"size": 8, "shape": SHAPE}, {"version": 2}, {"options": {"resize": "aliased"}}, "inputs"])
-def test_what_other_inputs_left_is_not_taken_over(other: dict[str, Any] | str, tmp_path: Path) -> None:
+def test_shards_of_other_inputs_are_not_used(other: dict[str, Any] | str, tmp_path: Path) -> None:
     with pytest.raises(UserError):
         write_pack(tmp_path / "own", draft(), splits(stop_at(7, UserError("broken"))), inputs="x")
     reads: Ranges = []
@@ -131,7 +131,7 @@ def forge(work: Path) -> None:
 
 
 @pytest.mark.parametrize(("damage", "first"), [(flip, (4, 6)), (tear, (4, 6)), (forge, (0, 2))])
-def test_a_shard_that_is_not_what_the_journal_says_is_read_again(
+def test_a_shard_that_differs_from_the_journal_is_read_again(
     damage: Callable[[Path], None], first: tuple[int, int], tmp_path: Path
 ) -> None:
     damage(unfinished(tmp_path))
@@ -141,7 +141,7 @@ def test_a_shard_that_is_not_what_the_journal_says_is_read_again(
     verify(Pack(tmp_path / "own", read_manifest(tmp_path / "own")))
 
 
-def leave_out(*indices: int) -> dict[str, Rows]:
+def leave_out(*indices: int) -> dict[str, RowSource]:
     reasons: dict[int, str] = {}
 
     def read(start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -149,10 +149,12 @@ def leave_out(*indices: int) -> dict[str, Rows]:
         reasons.update({i: f"b/{i}.jpg: truncated" for i in indices if start <= i < stop})
         return IMAGES[start:stop][kept], kept
 
-    return {"train": Rows(LABELS, SHAPE, np.uint8, read, reasons), "test": rows_of(IMAGES[:3], LABELS[:3])}
+    return {"train": RowSource(LABELS, SHAPE, np.uint8, read, reasons), "test": rows_from_arrays(IMAGES[:3], LABELS[:3])}
 
 
-def test_what_is_left_out_is_listed_and_counted_also_when_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_are_left_out_are_listed_and_counted_also_after_resuming(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_pack(tmp_path / "whole", draft(), leave_out(1, 2, 9), inputs="x")
     packed = Pack(tmp_path / "whole", read_manifest(tmp_path / "whole"))
     kept = [0, 3, 4, 5, 6, 7, 8]
@@ -168,19 +170,19 @@ def test_what_is_left_out_is_listed_and_counted_also_when_resumed(tmp_path: Path
     with pytest.raises(ZeroDivisionError):
         write_pack(tmp_path / "own", draft(), broken, inputs="x")
     monkeypatch.setattr(writer, "save_array", save)
-    seen: list[Progress] = []
+    seen: list[PackProgress] = []
     write_pack(tmp_path / "own", draft(), leave_out(1, 2, 9), inputs="x", progress=seen.append)
     assert seen[0].skipped == 2
     assert contents(tmp_path / "own") == contents(tmp_path / "whole")
 
 
-def test_a_split_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no image is left of its train split \(10 were there\)"):
+def test_a_split_without_any_row_left_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"all 10 images of its train split were left out"):
         write_pack(tmp_path / "own", draft(), leave_out(*range(N)), inputs="x")
     assert not (tmp_path / "own").exists()
 
 
-def test_a_disk_without_room_is_said_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "free_bytes", lambda _: 100)
     reads: Ranges = []
     with pytest.raises(UserError, match=r"own cannot be packed into .*: it needs 0\.00 GiB, and the disk has 0\.00 GiB free"):
@@ -189,7 +191,7 @@ def test_a_disk_without_room_is_said_before_anything_is_read(tmp_path: Path, mon
     assert not list(tmp_path.iterdir())
 
 
-def test_only_what_is_missing_must_fit_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_missing_shards_must_fit_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unfinished(tmp_path)
     monkeypatch.setattr(writer, "free_bytes", lambda _: 5 * (IMAGES[0].nbytes + 8))  # 2 of train and 3 of test
     write_pack(tmp_path / "own", draft(), splits(), inputs="x")
@@ -201,7 +203,7 @@ def test_the_second_of_two_packers_waits_and_reads_nothing(tmp_path: Path) -> No
 
     def slow(start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         begun.set()
-        return rows_of(IMAGES, LABELS).read(start, stop)
+        return rows_from_arrays(IMAGES, LABELS).read(start, stop)
 
     with ThreadPoolExecutor(2) as pool:
         one = pool.submit(write_pack, tmp_path / "own", draft(), splits(slow, reads[0]), inputs="x")
@@ -225,12 +227,12 @@ def hang(start, stop):
     if start >= 6:
         print("reading", flush=True)
         time.sleep(60)
-    return writer.rows_of(test_writer.IMAGES, test_writer.LABELS).read(start, stop)
+    return writer.rows_from_arrays(test_writer.IMAGES, test_writer.LABELS).read(start, stop)
 writer.write_pack(Path(sys.argv[1]) / "own", test_writer.draft(), test_writer.splits(hang), inputs="x")
 """
 
 
-def test_a_packing_killed_in_the_middle_ends_in_the_same_bytes(tmp_path: Path) -> None:
+def test_a_killed_packing_continues_to_the_same_bytes(tmp_path: Path) -> None:
     write_pack(tmp_path / "whole", draft(), splits(), inputs="x")
     command = [sys.executable, "-c", KILLED, str(tmp_path), str(Path(__file__).parent)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as packer:

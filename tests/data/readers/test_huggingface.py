@@ -1,4 +1,4 @@
-"""Hugging Face data sets on disk: columns by type, splits by name, and not a byte from the network or into a cache."""
+"""Hugging Face data sets on disk: columns by type, splits by name, without using the network or writing a cache."""
 
 from __future__ import annotations
 
@@ -64,39 +64,39 @@ def test_every_layout_gives_the_same_pictures(make: Callable[[Path], None], tmp_
     expected = [decode(jpeg(i), 8, "antialiased") for i in range(10)]
     assert np.array_equal(packed.split("train").images, np.stack(expected))  # type: ignore[arg-type]
     after = sorted(str(path) for path in tmp_path.rglob("*") if not path.is_relative_to(tmp_path / "out"))
-    assert after == before  # nothing was converted beside the raw files
+    assert after == before  # nothing was written next to the raw files
 
 
-def test_one_piece_is_parted_and_its_rows_are_read_in_order(tmp_path: Path) -> None:
+def test_a_data_set_without_splits_is_divided_and_its_rows_are_read_in_order(tmp_path: Path) -> None:
     table(20).to_parquet(str(tmp_path / "pets.parquet"), batch_size=3)
     found = read_huggingface(tmp_path, 0.3)
     assert np.bincount(found.splits["test"].labels).tolist() == [3, 3]
-    numbers = {split: [int(name.split()[-1]) for name in album.names] for split, album in found.splits.items()}
+    numbers = {split: [int(name.split()[-1]) for name in pictures.names] for split, pictures in found.splits.items()}
     assert sorted(numbers["train"] + numbers["test"]) == list(range(20))
-    for split, album in found.splits.items():
-        assert [album.load(i) for i in range(len(album))] == [jpeg(number) for number in numbers[split]]
+    for split, pictures in found.splits.items():
+        assert [pictures.load(i) for i in range(len(pictures))] == [jpeg(number) for number in numbers[split]]
 
 
-def test_validation_is_the_test_split_where_the_test_split_has_no_labels(tmp_path: Path) -> None:
+def test_validation_becomes_the_test_split_if_the_test_split_has_no_labels(tmp_path: Path) -> None:
     unlabelled = table(4).remove_columns("label").add_column("label", [-1] * 4)
     unlabelled = unlabelled.cast_column("label", datasets.ClassLabel(names=NAMES))
     datasets.DatasetDict(train=table(6), validation=table(4), test=unlabelled).save_to_disk(str(tmp_path))
     found = read_huggingface(tmp_path, None)
-    assert {split: len(album) for split, album in found.splits.items()} == {"train": 6, "test": 4}
+    assert {split: len(pictures) for split, pictures in found.splits.items()} == {"train": 6, "test": 4}
     assert found.options == {"test": "the validation split", "unlabelled": "left out: test"}
 
 
-def test_columns_that_cannot_be_told_are_named_by_option(tmp_path: Path) -> None:
+def test_ambiguous_columns_are_chosen_by_options(tmp_path: Path) -> None:
     coarse = (datasets.ClassLabel(names=["animal"]), [0] * 8)
     table(8, coarse=coarse).save_to_disk(str(tmp_path))
-    with pytest.raises(UserError, match=r"which column is the label cannot be told \(label, coarse are of type ClassLabel\)"):
+    with pytest.raises(UserError, match=r"the column of the label cannot be found \(label, coarse are of type ClassLabel\)"):
         read_huggingface(tmp_path, None)
     assert read_huggingface(tmp_path, None, label_column="label").class_names == ("cat", "dog")
     with pytest.raises(FieldError, match=r"label_column = 'breed' is not accepted: expected one of coarse, image, label"):
         read_huggingface(tmp_path, None, label_column="breed")
 
 
-def test_values_that_are_no_class_labels_become_classes_when_named(tmp_path: Path) -> None:
+def test_values_of_a_named_column_become_classes(tmp_path: Path) -> None:
     names = (datasets.Value("string"), ["b", "a", "c", "a", "b", "c"])
     table(6, breed=names).remove_columns("label").save_to_disk(str(tmp_path))
     with pytest.raises(UserError, match=r"none is of type ClassLabel.*--label-column"):
@@ -105,7 +105,7 @@ def test_values_that_are_no_class_labels_become_classes_when_named(tmp_path: Pat
     assert found.class_names == ("a", "b", "c")
 
 
-def test_rows_without_a_label_or_picture_are_not_passed_over(tmp_path: Path) -> None:
+def test_rows_without_a_label_or_picture_are_reported(tmp_path: Path) -> None:
     rows = table(6)
     holes = [None if i == 2 else {"bytes": jpeg(i), "path": None} for i in range(6)]
     rows = datasets.Dataset.from_dict({"image": holes, "label": rows["label"][:]}, features=rows.features)
@@ -118,17 +118,17 @@ def test_rows_without_a_label_or_picture_are_not_passed_over(tmp_path: Path) -> 
         read_huggingface(tmp_path / "unlabelled", None)
 
 
-def test_pictures_that_lie_beside_are_read_from_their_files(tmp_path: Path) -> None:
+def test_pictures_outside_the_table_are_read_from_their_files(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     Image.fromarray(pixels(5, 8, 8)).save(path)
     kinds = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)})
     cells = [{"bytes": None, "path": str(path)}] * 4
     datasets.Dataset.from_dict({"image": cells, "label": [0, 1, 0, 1]}, features=kinds).to_parquet(str(tmp_path / "x.parquet"))
-    album = read_huggingface(tmp_path, 0.5).splits["train"]
-    assert np.array_equal(decode(album.load(0), 8, "antialiased"), pixels(5, 8, 8).transpose(2, 0, 1))
+    pictures = read_huggingface(tmp_path, 0.5).splits["train"]
+    assert np.array_equal(decode(pictures.load(0), 8, "antialiased"), pixels(5, 8, 8).transpose(2, 0, 1))
 
 
-def test_what_is_broken_is_a_users_mistake(tmp_path: Path) -> None:
+def test_a_broken_data_set_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "train.parquet").write_bytes(b"no parquet")
     assert is_huggingface(tmp_path)
     with pytest.raises(UserError, match="cannot be read as a Hugging Face data set"):

@@ -1,4 +1,4 @@
-"""Image folders in each layout: the classes and splits are those a person would name, the parting depends on names only."""
+"""Image folders in each layout: classes, splits, and a division that depends on names only."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from data.pictures import class_folders, jpeg, write
 from scipy.io import savemat
 
 from umd_bench.config.errors import FieldError, UserError
-from umd_bench.data.datasets import SOURCES
+from umd_bench.data.datasets import DATASETS
 from umd_bench.data.packing.images import PackOptions, pack_data
 from umd_bench.data.readers.image_folders import read_folder, read_imagenet_v2, read_stanford_dogs, read_uc_merced
 
 
-def test_classes_without_splits_are_parted_evenly_and_always_alike(tmp_path: Path) -> None:
+def test_classes_without_splits_are_divided_evenly_and_reproducibly(tmp_path: Path) -> None:
     class_folders(tmp_path, {"b": 10, "a": 5, "c": 2})
     found = read_folder(tmp_path, None)
     assert found.class_names == ("a", "b", "c")
@@ -40,7 +40,7 @@ def test_classes_without_splits_are_parted_evenly_and_always_alike(tmp_path: Pat
         (("Train", "Test", "validation"), {"train", "test", "validation"}, {}),
     ],
 )
-def test_splits_of_its_own_are_kept(folders: tuple[str, ...], splits: set[str], chosen: dict[str, str], tmp_path: Path) -> None:
+def test_existing_splits_are_used(folders: tuple[str, ...], splits: set[str], chosen: dict[str, str], tmp_path: Path) -> None:
     for n, folder in enumerate(folders):
         class_folders(tmp_path / folder, {"a": n + 1, "b": 2})
     found = read_folder(tmp_path, None)
@@ -50,7 +50,7 @@ def test_splits_of_its_own_are_kept(folders: tuple[str, ...], splits: set[str], 
     assert len(found.splits["test"]) == 4
 
 
-def test_pictures_in_folders_of_a_class_count_and_other_files_do_not(tmp_path: Path) -> None:
+def test_pictures_in_subfolders_are_listed_and_other_files_are_not(tmp_path: Path) -> None:
     class_folders(tmp_path, {"a": 1, "b": 2})
     write(tmp_path / "a" / "deep" / "er" / "x.JPEG", jpeg(9))
     for name in ("a/notes.txt", "a/.hidden.jpg", ".git/x.jpg", "readme.md"):
@@ -60,7 +60,7 @@ def test_pictures_in_folders_of_a_class_count_and_other_files_do_not(tmp_path: P
     assert sum(map(len, found.splits.values())) == 4
 
 
-def test_a_file_that_comes_goes_or_grows_is_another_input(tmp_path: Path) -> None:
+def test_inputs_change_when_a_file_is_added_removed_or_resized(tmp_path: Path) -> None:
     class_folders(tmp_path, {"a": 3, "b": 3})
     before = read_folder(tmp_path, None).inputs
     assert read_folder(tmp_path, None).inputs == before
@@ -78,23 +78,25 @@ def test_a_file_that_comes_goes_or_grows_is_another_input(tmp_path: Path) -> Non
     [
         ([], None, "holds no folders: expected one for each class"),
         (["a/1.jpg", "b/x.txt"], None, r"b holds no image: expected \.bmp"),
-        (["a/1.jpg", "b/1.jpg", "b/2.jpg"], None, r"a class has one image \(a/1\.jpg\): expected two"),
-        (["train/a/1.jpg", "test/b/1.jpg"], None, r"test and train|train and test have other classes \(a, b\)"),
-        (["train/a/1.jpg", "a/1.jpg"], None, "holds train and, beside, a: expected either splits or classes"),
-        (["train/a/1.jpg", "test/a/1.jpg"], 0.5, r"test_share = 0\.5 .* has splits of its own \(test, train\)"),
+        (["a/1.jpg", "b/1.jpg", "b/2.jpg"], None, r"a class has one image \(a/1\.jpg\): expected at least two"),
+        (["train/a/1.jpg", "test/b/1.jpg"], None, r"test and train|train and test differ in classes \(a, b\)"),
+        (["train/a/1.jpg", "a/1.jpg"], None, "holds train and also a: expected either splits or classes"),
+        (["train/a/1.jpg", "test/a/1.jpg"], 0.5, r"test_share = 0\.5 .* has its own splits \(test, train\)"),
         (["test/a/1.jpg"], None, "no training split among test"),
-        (["train/1.jpg", "test/a/1.jpg"], None, "train holds no folders|have other classes"),
+        (["train/1.jpg", "test/a/1.jpg"], None, "train holds no folders|differ in classes"),
         (["train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg"], None, "mean the same"),
     ],
 )
-def test_what_is_no_image_folder_is_one_sentence(files: list[str], share: float | None, message: str, tmp_path: Path) -> None:
+def test_a_folder_in_another_layout_is_one_sentence(
+    files: list[str], share: float | None, message: str, tmp_path: Path
+) -> None:
     for name in files:
         write(tmp_path / name, jpeg(0))
     with pytest.raises(UserError, match=message):
         read_folder(tmp_path, share)
 
 
-def test_stanford_dogs_have_the_publishers_split(tmp_path: Path) -> None:
+def test_stanford_dogs_have_the_publishers_splits(tmp_path: Path) -> None:
     class_folders(tmp_path / "Images", {"n1-Pug": 3, "n2-Saluki": 3})
     lists = {
         "train": ["n1-Pug/n1-Pug_0.jpg", "n2-Saluki/n2-Saluki_2.jpg", "n1-Pug/n1-Pug_2.jpg"],
@@ -116,7 +118,7 @@ def test_stanford_dogs_have_the_publishers_split(tmp_path: Path) -> None:
         read_stanford_dogs(tmp_path, None)
 
 
-def test_uc_merced_lies_in_images_or_in_the_root(tmp_path: Path) -> None:
+def test_the_classes_of_uc_merced_are_in_images_or_in_the_root(tmp_path: Path) -> None:
     files = class_folders(tmp_path / "Images", {"agricultural": 5, "beach": 5}, "tif")
     found = read_uc_merced(tmp_path, None)
     assert found.class_names == ("agricultural", "beach")
@@ -124,7 +126,7 @@ def test_uc_merced_lies_in_images_or_in_the_root(tmp_path: Path) -> None:
     assert read_uc_merced(tmp_path / "Images", None).splits["test"].names == found.splits["test"].names
 
 
-def test_the_classes_of_imagenet_v2_are_numbers_in_their_order(tmp_path: Path) -> None:
+def test_the_classes_of_imagenet_v2_are_sorted_as_numbers(tmp_path: Path) -> None:
     root = tmp_path / "imagenetv2-matched-frequency-format-val"
     class_folders(root, {str(i): 10 for i in (0, 1, 2, 10)}, "jpeg")
     found = read_imagenet_v2(tmp_path, None)
@@ -133,12 +135,12 @@ def test_the_classes_of_imagenet_v2_are_numbers_in_their_order(tmp_path: Path) -
     tens = [n for n, y in zip(found.splits["train"].names, found.splits["train"].labels.tolist(), strict=True) if y == 3]
     assert {name.split("/")[0] for name in tens} == {"10"}
     write(root / "ten" / "x.jpeg", jpeg(0))
-    with pytest.raises(UserError, match="ten is no class of imagenet_v2: expected folders 0 to 999"):
+    with pytest.raises(UserError, match="ten is not a class of imagenet_v2: expected folders 0 to 999"):
         read_imagenet_v2(tmp_path, None)
 
 
-def test_a_known_data_set_of_other_counts_is_packed_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SOURCES, "uc_merced", replace(SOURCES["uc_merced"], n_classes=2))
+def test_a_known_data_set_with_other_counts_is_packed_with_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DATASETS, "uc_merced", replace(DATASETS["uc_merced"], n_classes=2))
     class_folders(tmp_path / "raw", {"agricultural": 5, "beach": 5}, "tif")
     said: list[str] = []
     packed = pack_data("uc_merced", tmp_path / "raw", tmp_path, PackOptions(size=8, workers=1), listed=said.append)

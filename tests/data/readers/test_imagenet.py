@@ -1,4 +1,4 @@
-"""ImageNet gives the same pack from folders and from its tar files; labels come from where they are, or are asked for."""
+"""ImageNet gives the same pack from folders and from tar files, and missing labels are reported."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from data.pictures import jpeg, tar_of, write
 from scipy.io import savemat
 
 from umd_bench.config.errors import UserError
-from umd_bench.data.datasets import SOURCES
+from umd_bench.data.datasets import DATASETS
 from umd_bench.data.packing.images import PackOptions, pack_data
 from umd_bench.data.readers.imagenet import read_imagenet, tar_members
 from umd_bench.data.readers.pictures import FileRange
 
 WNIDS = ("n01440764", "n01443537", "n02084071")
-NUMBERS = {"n02084071": 1, "n01440764": 2, "n01443537": 3}  # the devkit's, in another order than the alphabet's
+NUMBERS = {"n02084071": 1, "n01440764": 2, "n01443537": 3}  # the devkit's class numbers, not in alphabetical order
 TRAIN = {f"{wnid}/{wnid}_{i}.JPEG": jpeg(100 * c + i) for c, wnid in enumerate(WNIDS) for i in range(40)}
-VALIDATION = {f"ILSVRC2012_val_{i:08d}": WNIDS[i % 3] for i in range(1, 10)}  # by number: which class
+VALIDATION = {f"ILSVRC2012_val_{i:08d}": WNIDS[i % 3] for i in range(1, 10)}  # picture -> class
 PICTURES = {name: jpeg(1000 + i) for i, name in enumerate(VALIDATION)}
 
 
 @pytest.fixture(autouse=True)
 def _three_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SOURCES, "imagenet", replace(SOURCES["imagenet"], n_classes=3))
+    monkeypatch.setitem(DATASETS, "imagenet", replace(DATASETS["imagenet"], n_classes=3))
 
 
 def train_folder(root: Path) -> None:
@@ -112,25 +112,25 @@ def test_kaggles_layout_is_found_below_its_root(tmp_path: Path) -> None:
     assert len(read_imagenet(tmp_path, None).splits["test"]) == 9
 
 
-def test_one_in_a_hundred_is_held_out_by_name(tmp_path: Path) -> None:
+def test_one_percent_of_the_pictures_is_held_out_by_name(tmp_path: Path) -> None:
     train_folder(tmp_path)
     val_class_folders(tmp_path)
     found = read_imagenet(tmp_path, None)
-    assert {name: len(album) for name, album in found.splits.items()} == {"train": 118, "held_out": 2, "test": 9}
+    assert {name: len(pictures) for name, pictures in found.splits.items()} == {"train": 118, "held_out": 2, "test": 9}
     assert set(found.splits["train"].names) | set(found.splits["held_out"].names) == set(TRAIN)
     assert found.class_names == WNIDS
     expected = [WNIDS.index(VALIDATION[name.split(".")[0]]) for name in found.splits["test"].names]
     assert found.splits["test"].labels.tolist() == expected
 
 
-def test_imagenets_own_counts_come_out_of_its_number_of_training_pictures() -> None:
+def test_the_held_out_share_gives_imagenets_counts() -> None:
     n = 1_281_167
-    counts = SOURCES["imagenet"].counts
+    counts = DATASETS["imagenet"].counts
     assert counts["train"] == int(n * 0.99)
     assert counts["train"] + counts["held_out"] == n
 
 
-def test_members_are_read_in_place(tmp_path: Path) -> None:
+def test_members_of_tar_files_are_read_without_unpacking(tmp_path: Path) -> None:
     train_tar(tmp_path)
     path = tmp_path / "ILSVRC2012_img_train.tar"
     found = read_imagenet_train(path)
@@ -150,12 +150,12 @@ def read_imagenet_train(path: Path) -> dict[str, FileRange]:
 
 
 @pytest.mark.parametrize("at", [0.3, 0.6, 0.9])
-def test_a_tar_file_that_was_cut_short_is_refused(at: float, tmp_path: Path) -> None:
+def test_an_incomplete_tar_file_is_refused(at: float, tmp_path: Path) -> None:
     train_tar(tmp_path)
     val_class_folders(tmp_path)
     path = tmp_path / "ILSVRC2012_img_train.tar"
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * at)])
-    with pytest.raises(UserError, match=r"ILSVRC2012_img_train\.tar .*copy it again|has other classes|has 3 classes"):
+    with pytest.raises(UserError, match=r"ILSVRC2012_img_train\.tar .*copy it again|differs in classes|has 3 classes"):
         pack(tmp_path, tmp_path / "out")
 
 
@@ -170,11 +170,11 @@ def test_a_file_that_is_no_tar_is_refused(tmp_path: Path) -> None:
     [
         ((), r"holds neither train/ nor ILSVRC2012_img_train\.tar"),
         ((train_folder,), r"holds neither val/ nor ILSVRC2012_img_val\.tar"),
-        ((train_folder, val_tar), r"does not say which class each validation picture is of: put LOC_val_solution\.csv, or"),
-        ((train_folder, val_flat), "does not say which class each validation picture is of"),
+        ((train_folder, val_tar), r"has no labels of the validation pictures: add LOC_val_solution\.csv, ILSVRC2012_devkit"),
+        ((train_folder, val_flat), "has no labels of the validation pictures"),
     ],
 )
-def test_what_is_missing_is_named(made: tuple[Callable[[Path], None], ...], message: str, tmp_path: Path) -> None:
+def test_the_error_names_what_is_missing(made: tuple[Callable[[Path], None], ...], message: str, tmp_path: Path) -> None:
     for make in made:
         make(tmp_path)
     with pytest.raises(UserError, match=message):
@@ -190,8 +190,8 @@ def test_a_validation_picture_without_a_label_is_refused(tmp_path: Path) -> None
         read_imagenet(tmp_path, None)
 
 
-def test_a_part_of_it_needs_a_name_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SOURCES, "imagenet", replace(SOURCES["imagenet"], n_classes=1000))
+def test_a_subset_of_imagenet_needs_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DATASETS, "imagenet", replace(DATASETS["imagenet"], n_classes=1000))
     train_folder(tmp_path / "raw")
     val_class_folders(tmp_path / "raw")
     with pytest.raises(UserError, match="imagenet has 1000 classes, and the files hold 3: pack a part of it under a name"):

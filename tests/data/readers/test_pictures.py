@@ -1,4 +1,4 @@
-"""Every kind of picture becomes the RGB square that a person sees, and a broken one says why."""
+"""Pictures of every format become a square in RGB, and a broken one gives a reason."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def channels_first(image: Image.Image) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("resize", RESIZES)
-def test_an_image_of_the_right_size_stays_as_it_is(resize: str) -> None:
+def test_an_image_of_the_right_size_is_unchanged(resize: str) -> None:
     assert np.array_equal(seen(encoded(RGB, "PNG"), resize=resize), channels_first(RGB))
 
 
@@ -40,7 +40,7 @@ def test_grey_is_repeated_in_each_channel() -> None:
     assert np.array_equal(seen(encoded(grey, "PNG")), np.repeat(np.asarray(grey)[None], 3, 0))
 
 
-def test_a_palette_is_looked_up() -> None:
+def test_palette_colours_are_converted() -> None:
     palette = RGB.quantize(200)
     assert np.array_equal(seen(encoded(palette, "PNG")), channels_first(palette))
 
@@ -51,7 +51,7 @@ def test_one_bit_is_black_and_white() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_what_is_transparent_is_white(kind: str) -> None:
+def test_transparent_pixels_become_white(kind: str) -> None:
     image = RGB.convert("RGBA")
     image.putalpha(Image.fromarray(np.where(np.arange(SIZE) < 8, 0, 255).astype(np.uint8)[None].repeat(SIZE, 0)))
     found = seen(encoded(image, kind, **({"lossless": True} if kind == "WEBP" else {})))
@@ -72,7 +72,7 @@ def test_grey_with_transparency_is_laid_over_white() -> None:
     assert set(np.unique(seen(encoded(half, "PNG")))) == {127}
 
 
-def test_sixteen_bits_keep_their_brightness() -> None:
+def test_sixteen_bit_grey_keeps_its_brightness() -> None:
     deep = np.linspace(0, 65535, SIZE * SIZE).reshape(SIZE, SIZE).astype(np.uint16)
     found = seen(encoded(Image.fromarray(deep), "PNG"))
     assert np.array_equal(found[0], np.rint(deep / 257).astype(np.uint8))
@@ -87,8 +87,8 @@ def test_cmyk_becomes_rgb() -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_orientation_in_the_exif_data_is_applied(orientation: int) -> None:
     corner = np.zeros((32, 32, 3), np.uint8)
-    corner[:16, :16, 0] = 255  # red, above on the left
-    corner[:16, 16:, 1] = 255  # green, above on the right
+    corner[:16, :16, 0] = 255  # red, top left
+    corner[:16, 16:, 1] = 255  # green, top right
     undo = {
         1: None,
         2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -110,8 +110,8 @@ def test_the_orientation_in_the_exif_data_is_applied(orientation: int) -> None:
 
 @pytest.mark.parametrize("resize", RESIZES)
 @pytest.mark.parametrize(("height", "width"), [(16, 40), (40, 16), (33, 47), (7, 9)])
-def test_the_centre_square_is_kept(resize: str, height: int, width: int) -> None:
-    """A ramp along the long side is cut evenly at both ends, so its middle stays in the middle."""
+def test_the_centre_square_is_cut_out(resize: str, height: int, width: int) -> None:
+    """A ramp along the long side is cut equally at both ends, so its middle stays in the middle."""
     ramp = np.zeros((height, width, 3), np.uint8)
     along = np.linspace(0, 255, max(height, width)).astype(np.uint8)
     ramp[:] = along[None, :, None] if width > height else along[:, None, None]
@@ -122,16 +122,16 @@ def test_the_centre_square_is_kept(resize: str, height: int, width: int) -> None
     assert values[-1] - values[0] == pytest.approx(255 * share * 7 / 8, rel=0.2)  # adm rounds to pixels
 
 
-def test_antialiasing_averages_what_aliasing_drops() -> None:
+def test_antialiased_averages_pixels_that_aliased_drops() -> None:
     lines = np.zeros((64, 64, 3), np.uint8)
-    lines[:, 1::4] = 255  # a quarter is white, between the places that are looked at
+    lines[:, 1::4] = 255  # a quarter is white, between the positions that are read
     content = encoded(Image.fromarray(lines), "PNG")
     for resize in ("antialiased", "adm"):
         assert np.abs(seen(content, 8, resize).astype(int) - 64).max() < 16
     assert set(np.unique(seen(content, 8, "aliased"))) == {0}
 
 
-def test_the_aliased_way_is_bilinear_interpolation_without_antialiasing() -> None:
+def test_aliased_is_bilinear_interpolation_without_antialiasing() -> None:
     image = pixels(3, 50, 50)
     there = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
     expected = torch.nn.functional.interpolate(there, size=SIZE, mode="bilinear", align_corners=False, antialias=False)[0]
@@ -149,14 +149,14 @@ def test_the_aliased_way_is_bilinear_interpolation_without_antialiasing() -> Non
         (encoded(Image.fromarray(np.ones((8, 8), np.float32)), "TIFF"), "mode F"),
     ],
 )
-def test_what_cannot_be_read_says_why_in_one_line(content: bytes, reason: str) -> None:
+def test_the_reason_for_a_broken_picture_is_one_line(content: bytes, reason: str) -> None:
     found = decode(content, SIZE, "antialiased")
     assert isinstance(found, str)
     assert "\n" not in found
     assert any(part in found for part in reason.split("|"))
 
 
-def test_a_part_of_a_file_is_read_and_a_missing_file_is_no_broken_picture(tmp_path: Path) -> None:
+def test_a_range_of_a_file_is_read_and_a_missing_file_is_an_error(tmp_path: Path) -> None:
     content = encoded(RGB, "PNG")
     (tmp_path / "x").write_bytes(b"before" + content + b"after")
     found = decode(FileRange(str(tmp_path / "x"), 6, len(content)), SIZE, "antialiased")

@@ -1,4 +1,4 @@
-"""Data sets that torchvision knows: small ones in its layouts are packed, and where files are missing its folder is named."""
+"""torchvision's data sets: small ones in its layouts are packed; errors for missing files name the expected folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from data.pictures import class_folders, jpeg, pixels, write
 from scipy.io import savemat
 
 from umd_bench.config.errors import UserError
-from umd_bench.data.datasets import SOURCES
+from umd_bench.data.datasets import DATASETS
 from umd_bench.data.packing.images import PackOptions, pack_data
 from umd_bench.data.readers.pictures import decode
 from umd_bench.data.readers.torchvision_sets import READERS
@@ -52,7 +52,7 @@ def cifar100(root: Path, patch: Patch) -> None:
 def stl10(root: Path, patch: Patch) -> None:
     base = root / "stl10_binary"
     for split in ("train", "test"):
-        images = np.stack([pixels(i, 96, 96).transpose(2, 1, 0) for i in range(4)])  # stored by columns
+        images = np.stack([pixels(i, 96, 96).transpose(2, 1, 0) for i in range(4)])  # STL-10 is stored column by column
         write(base / f"{split}_X.bin", images.tobytes())
         write(base / f"{split}_y.bin", np.array([1, 2, 2, 1], np.uint8).tobytes())
         listed = [[f"{split}_{part}.bin", md5(base / f"{split}_{part}.bin")] for part in "Xy"]
@@ -97,7 +97,7 @@ def food101(root: Path, patch: Patch) -> None:
         write(base / "meta" / f"{split}.json", json.dumps({c: [f"{c}/{c}_{i}" for i in ids] for c in ("pho", "pie")}).encode())
 
 
-# The splits that come out of the small layouts above: how many pictures each has.
+# Numbers of pictures by split in the small layouts above.
 LAYOUTS: dict[str, tuple[Callable[[Path, Patch], None], dict[str, int]]] = {
     "cifar10": (cifar10, {"train": 8, "test": 4}),
     "cifar100": (cifar100, {"train": 4, "test": 4}),
@@ -109,39 +109,39 @@ LAYOUTS: dict[str, tuple[Callable[[Path, Patch], None], dict[str, int]]] = {
 }
 
 
-def test_every_data_set_is_tried_here() -> None:
+def test_every_torchvision_reader_is_tested() -> None:
     assert set(LAYOUTS) == set(READERS)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_torchvisions_layout_is_packed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make, counts = LAYOUTS[name]
-    monkeypatch.setitem(SOURCES, name, replace(SOURCES[name], n_classes=2))
+    monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], n_classes=2))
     (tmp_path / "raw").mkdir()
     make(tmp_path / "raw", monkeypatch)
     packed = pack_data(name, tmp_path / "raw", tmp_path, PackOptions(size=16, workers=1))
     assert packed.manifest.counts == counts
     assert len(packed.manifest.class_names) == 2
-    assert packed.manifest.licence == SOURCES[name].licence
+    assert packed.manifest.licence == DATASETS[name].licence
     for split in counts:
         assert set(packed.split(split).labels.tolist()) == {0, 1}
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_where_files_are_missing_the_folder_that_torchvision_expects_is_named(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=rf"torchvision does not find .* below .*: it expects {tmp_path}/\w.* there"):
+def test_the_error_for_missing_files_names_the_folder_that_torchvision_expects(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"torchvision does not find .* below .*: it expects a complete {tmp_path}/\w.*"):
         pack_data(name, tmp_path, tmp_path, PackOptions(size=16, workers=1))
 
 
 @pytest.mark.parametrize(("name", "side"), [("cifar10", 32), ("stl10", 96)])
-def test_arrays_are_upright(name: str, side: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arrays_have_the_right_orientation(name: str, side: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     LAYOUTS[name][0](tmp_path, monkeypatch)
-    album = READERS[name](tmp_path, None).splits["train"]
-    found = decode(album.load(2), side, "antialiased")
+    pictures = READERS[name](tmp_path, None).splits["train"]
+    found = decode(pictures.load(2), side, "antialiased")
     assert np.array_equal(found, pixels(2, side, side).transpose(2, 0, 1))
 
 
-def test_a_picture_that_a_list_names_and_that_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_listed_picture_that_is_missing_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     food101(tmp_path, monkeypatch)
     (tmp_path / "food-101" / "images" / "pie" / "pie_3.jpg").unlink()
     with pytest.raises(UserError, match=r"pie_3\.jpg cannot be opened .*: the data set lists it"):

@@ -12,7 +12,8 @@ import torch
 from evaluation.small_parents import digits
 
 from umd_bench.config.errors import UserError
-from umd_bench.data.packs.pack import Pack, Split, data_root
+from umd_bench.data.packs.manifest import data_root
+from umd_bench.data.packs.pack import Pack, Split
 from umd_bench.evaluation.extractors import classifier
 from umd_bench.evaluation.extractors.classifier import (
     accuracy,

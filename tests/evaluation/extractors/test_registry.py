@@ -13,7 +13,7 @@ from evaluation.small_parents import digits
 
 from umd_bench.config.errors import FieldError, UserError
 from umd_bench.config.trial.data import DataConfig
-from umd_bench.data.datasets import SOURCES, DataFacts, data_facts
+from umd_bench.data.datasets import DATASETS, DataFacts, data_facts
 from umd_bench.evaluation.extractors import classifier_recipes
 from umd_bench.evaluation.extractors.classifier import accuracy, build_classifier, read_weights
 from umd_bench.evaluation.extractors.classifier_recipes import RECIPES, WEIGHTS
@@ -45,13 +45,13 @@ def test_a_classifier_gives_finite_features_and_logits_of_its_stated_widths(name
     assert out.spatial is None
     assert (extractor.dim, extractor.has_logits, extractor.spatial_dim) == (facts.dim, True, None)
     assert (features.shape, features.dtype) == ((5, facts.dim), torch.float32)
-    assert (logits.shape, logits.dtype) == ((5, len(SOURCES[facts.data].class_names)), torch.float32)
+    assert (logits.shape, logits.dtype) == ((5, len(DATASETS[facts.data].class_names)), torch.float32)
     assert features.isfinite().all()
     assert logits.isfinite().all()
     one_by_one = torch.cat([extractor.features(image[None]).pooled for image in images])
     torch.testing.assert_close(one_by_one, features, rtol=1e-4, atol=1e-5)  # nothing depends on the batch
     assert extractor.name == name
-    assert facts.shape == (SOURCES[facts.data].channels, SOURCES[facts.data].size, SOURCES[facts.data].size)
+    assert facts.shape == (DATASETS[facts.data].channels, DATASETS[facts.data].size, DATASETS[facts.data].size)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -134,23 +134,23 @@ def test_unknown_names_list_the_valid_ones() -> None:
     with pytest.raises(FieldError, match=rf"stages.generate.extractor = 'inception' is not accepted: {listed}"):
         load_extractor("inception")
     with pytest.raises(FieldError, match=rf"stages.x.extractor = 'inception' is not accepted: {listed}"):
-        check_extractor("inception", SOURCES["digits"], path="stages.x.extractor")
+        check_extractor("inception", DATASETS["digits"], path="stages.x.extractor")
 
 
 def test_a_users_own_pictures_are_rgb_and_a_grey_set_without_an_extractor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert extractor_for("pets_of_mine") in EXTRACTORS
     check_extractor("efficientnet_lite0", DataFacts("pets_of_mine", 32, 3, 2), path="p")
-    monkeypatch.setitem(SOURCES, "grey", dataclasses.replace(SOURCES["digits"], name="grey"))
+    monkeypatch.setitem(DATASETS, "grey", dataclasses.replace(DATASETS["digits"], name="grey"))
     with pytest.raises(UserError, match="no extractor takes images of the data set 'grey': expected one of cifar10, cifar100"):
         extractor_for("grey")
 
 
 def test_an_extractor_of_another_data_set_is_refused_with_one_that_fits() -> None:
-    check_extractor("digits_cnn", SOURCES["digits"], path="p")
+    check_extractor("digits_cnn", DATASETS["digits"], path="p")
     with pytest.raises(FieldError, match="reads images of fashion_mnist, not of digits; expected one of digits_cnn"):
-        check_extractor("fashion_cnn", SOURCES["digits"], path="p")
+        check_extractor("fashion_cnn", DATASETS["digits"], path="p")
     with pytest.raises(FieldError, match=r"it reads RGB images, and those of digits are not; expected one of digits_cnn$"):
-        check_extractor("inception-v3-compat", SOURCES["digits"], path="p")
+        check_extractor("inception-v3-compat", DATASETS["digits"], path="p")
     check_extractor("inception-v3-compat", data_facts(DataConfig(name="emoji64")), path="p")
     check_extractor("inception-v3-compat", data_facts(DataConfig(name="imagenet", size=256, vae="sd_kl_f8")), path="p")
     imagenet = data_facts(DataConfig(name="imagenet", size=64))
@@ -160,12 +160,12 @@ def test_an_extractor_of_another_data_set_is_refused_with_one_that_fits() -> Non
     for name in ("efficientnet_lite0", "timm:vit_large_patch14_dinov2.lvd142m", "timm:resnet50"):
         check_extractor(name, imagenet, path="p")
         with pytest.raises(FieldError, match=r"it reads RGB images, and those of digits are not; expected one of digits_cnn$"):
-            check_extractor(name, SOURCES["digits"], path="p")
+            check_extractor(name, DATASETS["digits"], path="p")
     with pytest.raises(FieldError, match=r"p = 'timm:resnet5' is not accepted: .*a model that timm has, as timm:resnet50"):
         check_extractor("timm:resnet5", imagenet, path="p")
 
 
 def test_every_data_set_that_can_be_read_has_an_extractor() -> None:
-    read = [name for name, facts in SOURCES.items() if facts.read is not None]
+    read = [name for name, facts in DATASETS.items() if facts.read is not None]
     assert {name: EXTRACTORS[extractor_for(name)].facts.data for name in read} == {name: name for name in read}
     assert extractor_for("imagenet") == "inception-v3-compat"

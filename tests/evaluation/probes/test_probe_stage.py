@@ -14,7 +14,7 @@ from umd_bench.config.errors import UserError
 from umd_bench.config.seeds import derive_seed
 from umd_bench.config.trial.probe_stage import ProbeStage
 from umd_bench.data.batches.batches import to_unit
-from umd_bench.data.datasets import source
+from umd_bench.data.datasets import dataset_info
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
 from umd_bench.engine.training.snapshot import restore_model
 from umd_bench.evaluation.probes import probe_stage, representation
@@ -33,7 +33,7 @@ def probed(root: Path, **fields: object) -> StageResult:
 def by_hand(root: Path, t: int, seed: int, k: int, draws: int) -> list[float]:
     """The same numbers without the stage's own code: each image is represented alone."""
     pack, parent = digits(), parent_run(root)
-    model = restore_model(parent, NIMG, source=source("digits"))
+    model = restore_model(parent, NIMG, source=dataset_info("digits"))
     schedule = NoiseProcess(SHARED["noise"])
 
     def representation(split: str, rows: range | np.ndarray) -> torch.Tensor:

@@ -22,7 +22,7 @@ from umd_bench.config.seeds import derive_seed
 from umd_bench.config.trial.generate_stage import GenerateStage
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.data.batches.batches import to_uint8
-from umd_bench.data.datasets import source
+from umd_bench.data.datasets import dataset_info
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
 from umd_bench.engine.samplers import generate
 from umd_bench.engine.training.snapshot import restore_model
@@ -49,7 +49,7 @@ def test_scores_are_those_of_samples_drawn_in_one_batch(tmp_path: Path) -> None:
     result, _, spec = generated(tmp_path, batch=7, n=30, sampling_seeds=2, cfg_scale=1.5, seed=3)
     stage = spec.stage
     assert isinstance(stage, GenerateStage)
-    model = restore_model(parent_run(tmp_path / "again"), NIMG, source=source("digits"), ema=True)
+    model = restore_model(parent_run(tmp_path / "again"), NIMG, source=dataset_info("digits"), ema=True)
     extractor = load_extractor("digits_cnn")
     real = Gaussian.of(extractor.features(torch.from_numpy(np.array(digits().split("test").images))).pooled)
     label = torch.arange(30) % 10
@@ -160,7 +160,7 @@ def test_the_picture_has_a_row_for_each_class_and_shows_the_scored_samples(tmp_p
     assert isinstance(stage, GenerateStage)
     picture = np.asarray(Image.open(run.artifacts / "samples.png"))
     assert picture.shape == (10 * 50 - 2, 4 * 50 - 2)
-    model = restore_model(parent_run(tmp_path / "again"), NIMG, source=source("digits"), ema=True)
+    model = restore_model(parent_run(tmp_path / "again"), NIMG, source=dataset_info("digits"), ema=True)
     x_0 = generate(
         model,
         NoiseProcess(SHARED["noise"]),

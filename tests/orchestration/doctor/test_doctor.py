@@ -15,7 +15,7 @@ from umd_bench.orchestration.doctor.doctor import Aim, examine
 from umd_bench.orchestration.doctor.finding import Finding
 from umd_bench.orchestration.doctor.folders import examine_sharing, mount_of
 from umd_bench.orchestration.doctor.slurm import examine_slurm
-from umd_bench.tracking.projector import TrackingError, look_at_store
+from umd_bench.tracking.projector import TrackingError, check_store
 
 SETTINGS = {
     "SLURM_VERSION": "23.11.4", "AccountingStorageType": "accounting_storage/slurmdbd", "MaxArraySize": "1001",
@@ -206,12 +206,12 @@ def test_a_quota_that_is_nearly_full_warns(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_tracking_store_that_cannot_be_used_warns_and_no_more(tmp_path: Path) -> None:
-    assert "made by the first sweep" in look_at_store(None, tmp_path)
+    assert "made by the first sweep" in check_store(None, tmp_path)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "mlflow.db").write_text("this is no database, whatever its name says")
     with pytest.raises(TrackingError, match="not a database"):
-        look_at_store(None, tmp_path)
-    assert look_at_store("off", tmp_path) == "MLflow: off"
+        check_store(None, tmp_path)
+    assert check_store("off", tmp_path) == "MLflow: off"
 
     def wrong() -> str:
         raise UserError("MLflow is away")

@@ -9,7 +9,7 @@ import pytest
 from orchestration.small import write_small
 
 from umd_bench.config.sweep.resolve import load_sweep
-from umd_bench.data.packs.pack import data_root
+from umd_bench.data.packs.manifest import data_root
 from umd_bench.orchestration.forecast import pilot
 from umd_bench.orchestration.forecast.forecast import forecast, without_past
 from umd_bench.orchestration.forecast.pilot import Measured, measure_stages

@@ -13,7 +13,7 @@ from orchestration.small_units import diverging, prepare, seeds_of_one_shape
 
 from umd_bench.config.trial.fusion_shape import shape_of
 from umd_bench.config.trial.stage_spec import StageSpec
-from umd_bench.data.packs.pack import data_root
+from umd_bench.data.packs.manifest import data_root
 from umd_bench.orchestration.executors.contract import Ended, EndReason, Executor, InCallersThread
 from umd_bench.orchestration.executors.registry import start_executor
 from umd_bench.orchestration.fusion.executor import fusing

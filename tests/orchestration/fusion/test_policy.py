@@ -15,7 +15,7 @@ from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.resolve import Sweep, load_sweep
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.trial import Resources
-from umd_bench.data.packs.pack import data_root
+from umd_bench.data.packs.manifest import data_root
 from umd_bench.orchestration.fusion import measure
 from umd_bench.orchestration.fusion.measure import measured_gain, planned, ratios_of
 from umd_bench.orchestration.fusion.policy import Alike, Gain, alike_stages, check_fuse, choose

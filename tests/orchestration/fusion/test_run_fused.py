@@ -12,7 +12,7 @@ import torch
 from orchestration.small_units import END, diverging, prepare, seeds_of_one_shape
 
 from umd_bench.config.trial.stage_spec import StageSpec
-from umd_bench.data.packs.pack import data_root
+from umd_bench.data.packs.manifest import data_root
 from umd_bench.orchestration.fusion import run_fused
 from umd_bench.orchestration.fusion.run_fused import run_stages, run_unit
 from umd_bench.orchestration.fusion.units import Unit

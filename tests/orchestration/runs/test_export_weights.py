@@ -16,8 +16,8 @@ from evaluation.small_parents import MODEL, NIMG, SHARED, TRAINED, parent_run
 from umd_bench.config.errors import UserError
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import CorruptionConfig
-from umd_bench.data.datasets import source
-from umd_bench.data.packs.pack import data_root
+from umd_bench.data.datasets import dataset_info
+from umd_bench.data.packs.manifest import data_root
 from umd_bench.engine.networks.initialise import build_model
 from umd_bench.engine.training.snapshot import load_snapshot, publish_snapshot, restore_model
 from umd_bench.orchestration.runs import export_weights
@@ -62,7 +62,7 @@ def test_timm_loads_it_in_another_process(tmp_path: Path, ema: bool) -> None:
     export_run(tmp_path, run.key, "timm", out, ema=ema)
     torch.save(IMAGES, images)
     subprocess.run([sys.executable, "-c", READER, str(out), str(images), str(given)], cwd=tmp_path, check=True, timeout=120)
-    model = restore_model(run, NIMG, source=source("digits"), ema=ema)
+    model = restore_model(run, NIMG, source=dataset_info("digits"), ema=ema)
     expected = model.represent(IMAGES, torch.zeros(3, dtype=torch.int64))
     for representation in torch.load(given, weights_only=True):
         torch.testing.assert_close(representation, expected, rtol=1e-5, atol=1e-5)

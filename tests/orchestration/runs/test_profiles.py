@@ -8,9 +8,9 @@ import pytest
 from evaluation.small_parents import parent_run
 
 from umd_bench.config.documents.document import Document
+from umd_bench.config.documents.presets import load_profile, profile_names
 from umd_bench.config.documents.validation import validate
 from umd_bench.config.errors import UserError
-from umd_bench.config.sweep.score_profiles import load_profile, profile_names
 from umd_bench.config.trial.generate_stage import GenerateStage
 from umd_bench.orchestration.preflight import check_trials
 from umd_bench.orchestration.runs.evaluate import evaluation_trial, left_out_notes

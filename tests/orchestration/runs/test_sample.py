@@ -12,7 +12,7 @@ from PIL import Image
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.trial.generate_stage import GenerateStage
-from umd_bench.data.packs.pack import data_root
+from umd_bench.data.packs.manifest import data_root
 from umd_bench.evaluation.samples.sample_files import open_samples
 from umd_bench.orchestration.runs.sample import draw_samples
 from umd_bench.store import RunDir

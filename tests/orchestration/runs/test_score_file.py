@@ -12,7 +12,8 @@ from rich.console import Console
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.trial.data import DataConfig
-from umd_bench.data.packs.pack import data_root, open_pack
+from umd_bench.data.open_data import open_pack
+from umd_bench.data.packs.manifest import data_root
 from umd_bench.evaluation.extractors.registry import load_extractor
 from umd_bench.evaluation.samples.evaluator import evaluator_for
 from umd_bench.evaluation.samples.sample_files import SampleWriter

@@ -178,7 +178,7 @@ def test_trainings_make_way_for_their_rungs_where_every_slot_is_taken(tmp_path: 
     trained = {trial.stages["pretrain"] for trial in read_sweep(tmp_path, "small").trials}
     pruned = {trial.stages["pretrain"] for trial in read_sweep(tmp_path, "small").trials} & read_sweep(
         tmp_path, "small"
-    ).given_up()
+    ).abandoned_keys()
     assert len(pruned) == sum(s.state == "pruned" for s in record.suggestions)
     assert pruned
     assert all(steps_of(RunDir(tmp_path, key)) < STEPS for key in pruned)
@@ -363,16 +363,16 @@ def test_a_stage_that_fails_before_or_after_it_is_dropped_is_no_failure_of_the_s
     [
         (
             ["search.pruner={kind: median}"],
-            r"search\.pruner\.metric: is missing: a search with several objectives prunes by one",
+            r"search\.pruner\.metric: is missing: expected one stage\.metric to prune by",
         ),
         (["search.pruner={kind: best}"], r"search\.pruner\.kind = 'best' is not accepted: expected 'median'"),
         (
             ["search.pruner={kind: median, metric: probe.acc_5shot}"],
-            r"search\.pruner\.direction: is missing: probe\.acc_5shot is no objective: expected maximise or minimise",
+            r"search\.pruner\.direction: is missing: expected maximise or minimise, since probe\.acc_5shot is no objective",
         ),
         (
             ["search.pruner={kind: median, metric: generate.fd, direction: maximise}"],
-            r"search\.pruner\.direction: 'maximise' is not accepted: as an objective it is to minimise",
+            r"search\.pruner\.direction: 'maximise' is not accepted: expected minimise, as the objective says",
         ),
         ([MEDIAN, "search.pruner.rungs=[0.5, 0.25]"], r"search\.pruner\.rungs.*each more than the one before"),
         ([MEDIAN, "search.pruner.rungs=[]"], r"search\.pruner\.rungs: \[\] is not accepted: expected shares"),

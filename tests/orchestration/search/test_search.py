@@ -255,12 +255,15 @@ def test_two_commands_do_not_work_on_one_search(tmp_path: Path) -> None:
             r"objectives = 'other\.fd'.*there is no stage other: expected one of finetune",
         ),
         ("search.space.noise.schedule={choices: [linear, none]}", "noise.schedule: .none. is not accepted"),
-        ("search.space.stages.pretrain.batch={low: 64, high: 65, int: true}", "640 must be a multiple of batch = 65"),
+        (
+            "search.space.stages.pretrain.batch={low: 64, high: 65, int: true}",
+            "640 is not accepted: expected a multiple of batch = 65",
+        ),
         (
             "search.space.stages.pretrain.optim.lr_per_256={low: 2}",
             "lr_per_256.high: 0.1 is not accepted: expected more than low = 2",
         ),
-        ("search.space.seed={low: 0, high: 2}", "'seed' is no field of a trial that can vary"),
+        ("search.space.seed={low: 0, high: 2}", "'seed' cannot be varied: expected the path of a field"),
         ("search.sampler=grid", "search.sampler = 'grid'"),
         ("search.trials=0", "search.trials = 0"),
         ("axes={noise.schedule: [linear]}", "noise.schedule is named twice"),

@@ -21,7 +21,7 @@ from orchestration.small import write_small
 from torch.distributed import HashStore, TCPStore
 
 from umd_bench.config.sweep.resolve import Trial, load_sweep
-from umd_bench.data.packs.pack import data_root
+from umd_bench.data.packs.manifest import data_root
 from umd_bench.engine.training import parallel
 from umd_bench.engine.training.parallel import RankLost
 from umd_bench.orchestration import launch

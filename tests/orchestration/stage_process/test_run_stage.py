@@ -10,7 +10,7 @@ import pytest
 from orchestration.small import write_small
 
 from umd_bench.config.sweep.resolve import Trial, load_sweep
-from umd_bench.data.packs.pack import data_root
+from umd_bench.data.packs.manifest import data_root
 from umd_bench.orchestration.stage_process.run_stage import environment, run_stage
 from umd_bench.store import RunDir, StageState, stage_state
 

@@ -26,9 +26,10 @@ from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import TrainStage
 from umd_bench.config.trial.trial import Resources
 from umd_bench.data.batches.batches import Batches
-from umd_bench.data.batches.device_rows import fits
+from umd_bench.data.batches.device_rows import fits_on
+from umd_bench.data.open_data import open_data
 from umd_bench.data.packs.manifest import Manifest, images_file, labels_file
-from umd_bench.data.packs.pack import Pack, open_data
+from umd_bench.data.packs.pack import Pack
 from umd_bench.engine.device import pick_device
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
 from umd_bench.engine.training.loop import training_step
@@ -209,5 +210,5 @@ def _works(spec: StageSpec, pack: Pack, folder: Path, device: torch.device) -> d
         training_step(state, spec, process, generator, x_0, label)
         return len(x_0)
 
-    places = [True, False] if fits(split.images.nbytes, device) else [False]
+    places = [True, False] if fits_on(split.images.nbytes, device) else [False]
     return {_LOADERS[place]: loading(place) for place in places} | {_STEP: step}

@@ -11,7 +11,7 @@ from umd_bench.cli.console import console, print_line
 from umd_bench.cli.options import DataOption, SizeOption, folder_of_data
 
 if TYPE_CHECKING:
-    from umd_bench.data.packs.listing import Listing
+    from umd_bench.data.listing import Listing
     from umd_bench.data.packs.pack import Pack
 
 app = typer.Typer(help="Data sets: list, pack, verify.", no_args_is_help=True)
@@ -22,7 +22,7 @@ def data_list(data_root: DataOption = None) -> None:
     """List the data sets, and the packs there are of each."""
     from rich.table import Table
 
-    from umd_bench.data.packs.listing import list_data
+    from umd_bench.data.listing import list_data
 
     root = folder_of_data(data_root)
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -92,8 +92,8 @@ def data_pack(
     With --vae the packed images are then encoded into latents, which become a second pack.
     """
     from umd_bench.cli.packing_progress import PackingProgress
+    from umd_bench.data.open_data import open_pack
     from umd_bench.data.packing.images import PackOptions, pack_data
-    from umd_bench.data.packs.pack import pack
 
     options = PackOptions(
         size=size,
@@ -115,7 +115,7 @@ def data_pack(
         )
     with PackingProgress(name) as shown:
         if request is not None and root is None:  # images that are packed already need no folder
-            packed = pack(name, folder_of_data(out), size=size, progress=shown.update)
+            packed = open_pack(name, folder_of_data(out), size=size, progress=shown.update)
         else:
             packed = pack_data(name, root, folder_of_data(out), options, progress=shown.update, listed=shown.line)
     _print_pack(packed)
@@ -139,7 +139,7 @@ def data_verify(
     """Compare packed files with the checksums in their manifests."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    from umd_bench.data.packs.listing import bytes_of, find_packs
+    from umd_bench.data.listing import bytes_of, find_packs
     from umd_bench.data.packs.pack import verify
 
     packs = find_packs(which, folder_of_data(data_root), size)
@@ -154,7 +154,7 @@ def data_verify(
 
 
 def _row(listing: Listing) -> tuple[str, ...]:
-    from umd_bench.data.packs.listing import bytes_of
+    from umd_bench.data.listing import bytes_of
 
     images = "\n".join(f"{count:,} {split}" for split, count in listing.images.items()) or "-"
     size = str(listing.size) if listing.size is not None else "any" if not listing.own else ""

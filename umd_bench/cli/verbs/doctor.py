@@ -44,14 +44,14 @@ def doctor(
     from umd_bench.config.errors import UserError
     from umd_bench.orchestration.doctor.doctor import Aim, examine
     from umd_bench.orchestration.executors.registry import check_name
-    from umd_bench.tracking.projector import look_at_store
+    from umd_bench.tracking.projector import check_store
 
     if on is not None:
         check_name(on)
     if probe_node and on != "slurm":
         raise UserError(f"--probe-node submits a job to a cluster: expected --on slurm, found --on {on or '(nothing)'}")
     settings = cluster_settings(on or "(nothing)", cluster, slurm or [])
-    aim = Aim(on == "slurm", settings, probe_seconds if probe_node else None, lambda: look_at_store(mlflow, results))
+    aim = Aim(on == "slurm", settings, probe_seconds if probe_node else None, lambda: check_store(mlflow, results))
     findings = []
     for finding in examine(results, folder_of_data(data_root), aim):
         findings.append(finding)

@@ -101,11 +101,11 @@ def cancel(
     """Cancel jobs, and stop the command that runs a sweep. Running stages save their state first."""
     from umd_bench.orchestration.detach import cancel_jobs
     from umd_bench.orchestration.monitor.lookup import lookup_keys
-    from umd_bench.store import cancel_request
+    from umd_bench.store import cancel_file
 
     sweep, keys = lookup_keys(results, what)
     if sweep is not None:
-        cancel_request(results, sweep).touch()
+        cancel_file(results, sweep).touch()
     ended, busy = cancel_jobs(results, keys)
     command = "" if sweep is None else f"; a command that runs {sweep} now stops as soon as it can"
     print_line(f"{ended} jobs ended, {busy} still save their state{command}")

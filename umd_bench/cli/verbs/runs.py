@@ -172,7 +172,7 @@ def score(
 
     from rich.progress import Progress
 
-    from umd_bench.config.sweep.score_profiles import profile_names
+    from umd_bench.config.documents.presets import profile_names
     from umd_bench.config.trial.data import DataConfig
     from umd_bench.orchestration.runs.score_file import score_samples, scores_json, scores_table
 

@@ -1,4 +1,4 @@
-"""YAML files as documents with positions, and their validation into pydantic models.
+"""YAML files as documents that know the line of each value, the presets by name, and validation into pydantic models.
 
-In: a path or a mapping. Out: a model, or one sentence that names the file, the line and the field.
+In: a path, a preset's name or a mapping. Out: a model, or one sentence that names the file, the line and the field.
 """

@@ -1,8 +1,8 @@
 """YAML documents that remember where every value came from, so that an error can name the file and the line.
 
-A :class:`Document` is a tree of plain values and, for every path in it, its :class:`Place`. Documents are merged (a later
-mapping's fields win over an earlier's, lists are replaced, and so is a mapping by one of another ``kind``), cut into parts, and
-patched by ``--set``.
+A :class:`Document` is a tree of plain values with the :class:`Location` of each path in it. Documents can be merged, cut into
+parts and patched by ``--set``. In a merge the fields of the later mapping win over those of the earlier one. A list replaces a
+list, and a mapping replaces a mapping whose ``kind`` is another one.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Path_ = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
-class Place:
-    """A file and a line (from 1), or a command-line option."""
+class Location:
+    """Where a value was given: a file and a line (from 1), or a command-line option (no line)."""
 
     source: str
     line: int | None = None
@@ -33,73 +33,80 @@ class Place:
 
 @dataclass(frozen=True)
 class Document:
-    """Plain values (mappings, lists, scalars) and the places they were read from."""
+    """Plain values (mappings, lists, scalars) and the locations they were read from."""
 
     value: dict[str, Any]
-    places: dict[Path_, Place] = field(default_factory=dict)
+    locations: dict[Path_, Location] = field(default_factory=dict)
 
-    def place(self, path: Path_) -> Place | None:
-        """Where the value at ``path`` came from, or (as with ``--set``) one below it, or else the nearest enclosing one."""
+    def location(self, path: Path_) -> Location | None:
+        """Where the value at ``path`` was given; failing that, where a value below it was (``--set`` gives single leaves),
+        or where the nearest enclosing mapping was. None if nothing is known."""
         for end in range(len(path), 0, -1):
             at = path[:end]
-            given = self.places.get(at) or next((place for p, place in self.places.items() if p[:end] == at), None)
+            given = self.locations.get(at) or next((known for p, known in self.locations.items() if p[:end] == at), None)
             if given is not None:
                 return given
-        return self.places.get(())
+        return self.locations.get(())
 
     def part(self, *path: str) -> Document:
-        """The mapping below ``path`` as a document of its own; empty where there is none."""
+        """The mapping at ``path`` as a document of its own; empty if the path is missing.
+
+        Raises :class:`UserError` if the value there is not a mapping.
+        """
         value: Any = self.value
         for name in path:
             value = value.get(name) if isinstance(value, dict) else None
         if value is None:
             return Document({})
         if not isinstance(value, dict):
-            raise UserError(f"{self.place(path)}: {'.'.join(path)} = {value!r} is not accepted: expected a mapping of fields")
-        return Document(value, {p[len(path) :]: place for p, place in self.places.items() if p[: len(path)] == path})
+            raise UserError(
+                f"{self.location(path)}: {'.'.join(path)} = {value!r} is not accepted: expected a mapping of fields"
+            )
+        return Document(value, {p[len(path) :]: at for p, at in self.locations.items() if p[: len(path)] == path})
 
     def below(self, *path: str) -> Document:
-        """The document as the mapping at ``path`` of another."""
+        """A document whose only content is this one, at ``path``."""
         value = self.value
         for name in reversed(path):
             value = {name: value}
-        return Document(value, {(*path, *p): place for p, place in self.places.items()})
+        return Document(value, {(*path, *p): at for p, at in self.locations.items()})
 
     def without(self, name: str) -> Document:
-        """The document less one top-level field."""
+        """The document without the top-level field ``name``."""
         rest = {k: v for k, v in self.value.items() if k != name}
-        return Document(rest, {p: place for p, place in self.places.items() if p[:1] != (name,)})
+        return Document(rest, {p: at for p, at in self.locations.items() if p[:1] != (name,)})
 
     def over(self, base: Document) -> Document:
-        """This document's values on top of ``base``'s."""
-        places = dict(base.places)
-        value = _merge(base.value, self.value, (), places)
-        return Document(value, places | self.places)
+        """``base`` with this document's values on top."""
+        locations = dict(base.locations)
+        value = _merge(base.value, self.value, (), locations)
+        return Document(value, locations | self.locations)
 
-    def patched(self, path: Path_, value: Any, place: Place) -> Document:
-        """The document with one value set."""
+    def patched(self, path: Path_, value: Any, location: Location) -> Document:
+        """The document with ``value`` set at ``path``."""
         tree: Any = value
         for name in reversed(path):
             tree = {name: tree}
-        return Document(tree, dict.fromkeys(_paths_below(value, path), place)).over(self)
+        return Document(tree, dict.fromkeys(_paths_below(value, path), location)).over(self)
 
 
-def _merge(base: dict[str, Any], over: dict[str, Any], path: Path_, places: dict[Path_, Place]) -> dict[str, Any]:
+def _merge(base: dict[str, Any], over: dict[str, Any], path: Path_, locations: dict[Path_, Location]) -> dict[str, Any]:
+    """``over`` on top of ``base``; removes the locations of replaced values from ``locations``."""
     merged = dict(base)
     for name, value in over.items():
-        below = (*path, name)
-        beneath = merged.get(name)
-        if isinstance(value, dict) and isinstance(beneath, dict) and not _of_two_kinds(beneath, value):
-            merged[name] = _merge(beneath, value, below, places)
+        here = (*path, name)
+        previous = merged.get(name)
+        if isinstance(value, dict) and isinstance(previous, dict) and not _differ_in_kind(previous, value):
+            merged[name] = _merge(previous, value, here, locations)
         else:
-            for stale in _paths_below(beneath, below):
-                places.pop(stale, None)
+            for stale in _paths_below(previous, here):
+                locations.pop(stale, None)
             merged[name] = value
     return merged
 
 
-def _of_two_kinds(base: dict[str, Any], over: dict[str, Any]) -> bool:
-    """Fields of one kind of stage mean nothing in another."""
+def _differ_in_kind(base: dict[str, Any], over: dict[str, Any]) -> bool:
+    """Whether both state a ``kind`` and not the same one: fields of one kind of stage mean nothing in another."""
     return "kind" in base and "kind" in over and base["kind"] != over["kind"]
 
 
@@ -113,48 +120,47 @@ def _paths_below(value: Any, path: Path_) -> Iterator[Path_]:
 def read_document(
     path: Path, *, name: str | None = None, expected: str = "a YAML file", _seen: tuple[Path, ...] = ()
 ) -> Document:
-    """Read a YAML mapping and, where it says ``extends: OTHER.yaml`` (relative to itself), put it on top of that one.
+    """Read a YAML mapping. If it says ``extends: OTHER.yaml`` (relative to itself), merge it on top of that file.
 
-    ``name`` is what errors call the file, its path when left out; ``expected`` what they say could have been given instead of a
-    file that is not there. Raises :class:`UserError` for a missing file, broken YAML, a repeated field, a file that extends
+    ``name`` is what errors call the file (default: its path). ``expected`` is what the error for a missing file says could have
+    been given instead. Raises :class:`UserError` for a missing file, broken YAML, a repeated field, and a file that extends
     itself.
     """
     resolved = path.resolve()
     if resolved in _seen:
-        raise UserError(f"{path}: extends itself through {' -> '.join(p.name for p in (*_seen, resolved))}")
+        raise UserError(f"{path}: the file extends itself through {' -> '.join(p.name for p in (*_seen, resolved))}")
     try:
         text = path.read_text()
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); {_meant(path)}expected {expected}") from None
+        raise UserError(f"{path} cannot be read ({error.strerror}); {_suggestion(path)}expected {expected}") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path} is not text; expected {expected}") from None
+        raise UserError(f"{path} is not a text file; expected {expected}") from None
     document = parse_document(text, name or str(path))
     if "extends" not in document.value:
         return document
     parent = document.value["extends"]
+    location = document.location(("extends",))
     if not isinstance(parent, str):
-        raise UserError(
-            f"{document.place(('extends',))}: extends = {parent!r} is not accepted: expected the path of a YAML file"
-        )
-    beneath = f"a YAML file, as {document.place(('extends',))} extends it"
-    return document.without("extends").over(read_document(path.parent / parent, expected=beneath, _seen=(*_seen, resolved)))
+        raise UserError(f"{location}: extends = {parent!r} is not accepted: expected the path of a YAML file")
+    base = read_document(path.parent / parent, expected=f"a YAML file, because {location} extends it", _seen=(*_seen, resolved))
+    return document.without("extends").over(base)
 
 
-def _meant(path: Path) -> str:
-    """``did you mean sweeps/mask_ratio.yaml?`` where a file of nearly that name is there, or in ``sweeps``."""
+def _suggestion(path: Path) -> str:
+    """``did you mean sweeps/mask_ratio.yaml?`` if a file with a similar name is in the same folder or in ``sweeps``."""
     names = {file.name: file for folder in (Path("sweeps"), path.parent) for file in folder.glob("*.yaml")}
     close = difflib.get_close_matches(f"{path.stem}.yaml", names, n=1, cutoff=0.8)
     return f"did you mean {names[close[0]]}? " if close else ""
 
 
 def parse_document(text: str, source: str) -> Document:
-    """Parse one YAML mapping; ``source`` names it in errors."""
-    places: dict[Path_, Place] = {(): Place(source)}  # of an empty file too
+    """Parse one YAML mapping; ``source`` is what errors call it. Raises :class:`UserError` for anything else."""
+    locations: dict[Path_, Location] = {(): Location(source)}  # also for an empty file
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is not None:
-            _collect(node, (), source, places)
+            _collect_locations(node, (), source, locations)
         value = None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
@@ -165,11 +171,11 @@ def parse_document(text: str, source: str) -> Document:
         value = {}
     if not isinstance(value, dict):
         raise UserError(f"{source}: expected a mapping of fields, found {type(value).__name__}")
-    return Document(value, places)
+    return Document(value, locations)
 
 
-def _collect(node: yaml.Node, path: Path_, source: str, places: dict[Path_, Place]) -> None:
-    places[path] = Place(source, node.start_mark.line + 1)
+def _collect_locations(node: yaml.Node, path: Path_, source: str, locations: dict[Path_, Location]) -> None:
+    locations[path] = Location(source, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, child in node.value:
@@ -177,20 +183,23 @@ def _collect(node: yaml.Node, path: Path_, source: str, places: dict[Path_, Plac
             if name in seen:
                 raise UserError(f"{source}:{key.start_mark.line + 1}: field {name!r} is given twice")
             seen.add(name)
-            _collect(child, (*path, name), source, places)
-            places[(*path, name)] = Place(source, key.start_mark.line + 1)
+            _collect_locations(child, (*path, name), source, locations)
+            locations[(*path, name)] = Location(source, key.start_mark.line + 1)
     elif isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
-            _collect(child, (*path, index), source, places)
+            _collect_locations(child, (*path, index), source, locations)
 
 
-def parse_set(option: str) -> tuple[Path_, Any, Place]:
-    """``key.path=value`` of ``--set``, the value read as YAML."""
+def parse_set(option: str) -> tuple[Path_, Any, Location]:
+    """Split ``key.path=value`` of ``--set`` into path, value (read as YAML) and location.
+
+    Raises :class:`UserError` if the option has another form or its value is not YAML.
+    """
     name, equals, text = option.partition("=")
     if not equals or not all(name.split(".")):
-        raise UserError(f"--set {option!r} is not accepted: expected key.path=value")
+        raise UserError(f"--set {option!r} is not accepted: expected key.path=value, such as seed=1 or model.width=64")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise UserError(f"--set {option!r} is not accepted: {text!r} is not a YAML value") from None
-    return tuple(name.split(".")), value, Place(f"--set {name}")
+    return tuple(name.split(".")), value, Location(f"--set {name}")

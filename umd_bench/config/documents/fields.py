@@ -1,10 +1,17 @@
-"""Types of fields that several configuration models share."""
+"""What all configuration models share: a strict, immutable base class and the types of common fields."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+class Frozen(BaseModel):
+    """An immutable model: an unknown field is an error, and so is a number that is infinite or NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
 
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -17,9 +24,10 @@ def _snapshot(value: float) -> float:
     if value > 0 and (isinstance(value, int) or value <= 1):
         return value
     raise ValueError(
-        f"{value} is not accepted: expected images seen, a whole number from 1, or a share of the parent in (0, 1]"
+        f"{value} is not accepted: expected a number of images seen (a whole number from 1), or a share of the parent's "
+        "training in (0, 1]"
     )
 
 
-# Where on a parent: images seen, or a share of its length (1.0 is its end).
+# A point in the parent's training: images seen, or a share of its length (1.0 is the end).
 Snapshot = Annotated[int | float, AfterValidator(_snapshot)]

@@ -14,7 +14,7 @@ from umd_bench.config.documents.fields import NAME
 from umd_bench.config.errors import FieldError, FieldRuleError, UserError
 
 M = TypeVar("M", bound=BaseModel)
-# What pydantic calls the types of YAML, in words for people who write YAML; "Input should be" is said of the others.
+# pydantic's error types -> what is accepted, in the words of people who write YAML; other types use pydantic's own message.
 EXPECTED = {
     **dict.fromkeys(("list_type", "tuple_type"), "expected a list, such as [1, 2]"),
     **dict.fromkeys(("dict_type", "model_type", "model_attributes_type", "dataclass_type"), "expected a mapping of fields"),
@@ -26,23 +26,23 @@ EXPECTED = {
 
 
 def validate(model: type[M], document: Document, prefix: str = "") -> M:
-    """Build ``model`` from ``document``; :class:`UserError` with the first mistake, and how many more there are.
+    """Build ``model`` from ``document``. Raises :class:`UserError` with the first mistake and the number of further ones.
 
-    ``prefix`` is put before the field's path: the document may be a part of what the user wrote.
+    ``prefix`` is put before the field's path, for a document that is a part of the user's file.
     """
     try:
         return model.model_validate(document.value)
     except ValidationError as error:
-        # an unknown field first: a misspelt name also shows as a missing one
+        # An unknown field first: if its name is misspelt, the right one is also reported as missing.
         errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         raise UserError(_sentence(model, document, typing.cast(dict[str, Any], errors[0]), prefix) + more) from None
 
 
 def located(error: FieldError, document: Document) -> UserError:
-    """A :class:`FieldError` with the place of its field in ``document`` before it."""
-    place = document.place(tuple(error.path.split(".")))
-    return UserError(f"{place}: {error}" if place else str(error))
+    """``error`` with the location of its field in ``document`` in front."""
+    location = document.location(tuple(error.path.split(".")))
+    return UserError(f"{location}: {error}" if location else str(error))
 
 
 def _sentence(model: type[BaseModel], document: Document, error: dict[str, Any], prefix: str) -> str:
@@ -51,8 +51,8 @@ def _sentence(model: type[BaseModel], document: Document, error: dict[str, Any],
     if isinstance(reason, FieldRuleError):
         path = (*path, *reason.field.split("."))
     name = prefix + ".".join(map(str, path))
-    place = document.place(path)
-    where = f"{place}: " if place else ""
+    location = document.location(path)
+    where = f"{location}: " if location else ""
     match error["type"]:
         case "extra_forbidden":
             accepted = _fields_at(model, error["loc"][:-1])
@@ -67,8 +67,8 @@ def _sentence(model: type[BaseModel], document: Document, error: dict[str, Any],
             accepted = error["ctx"]["expected_tags"].replace("'", "")
             return f"{where}{name}.kind = {error['ctx']['tag']!r} is not accepted: expected one of {accepted}"
         case "union_tag_not_found":
-            beside = [str(other) for other in _value_at(document.value, path[:-1]) if other != path[-1]]
-            close = difflib.get_close_matches(str(path[-1]), beside, n=1)
+            siblings = [str(other) for other in _value_at(document.value, path[:-1]) if other != path[-1]]
+            close = difflib.get_close_matches(str(path[-1]), siblings, n=1)
             return f"{where}field {name}.kind is missing" + (f": did you mean {close[0]!r}?" if close else "")
         case _:
             return f"{where}{name} = {error['input']!r} is not accepted: {_accepted(error)}"
@@ -91,7 +91,7 @@ def _value_at(value: Any, path: Path_) -> Any:
 
 
 def _path_in(value: Any, loc: tuple[str | int, ...], *, missing: bool) -> Path_:
-    """The error's location less the tags that pydantic inserts for the members of a union."""
+    """The path in ``value`` of pydantic's location ``loc``, which also has a tag for each member of a union."""
     path: list[str | int] = []
     for index, name in enumerate(loc):
         if isinstance(value, dict) and name in value:
@@ -105,7 +105,7 @@ def _path_in(value: Any, loc: tuple[str | int, ...], *, missing: bool) -> Path_:
 
 
 def _fields_at(annotation: Any, loc: tuple[str | int, ...]) -> list[str]:
-    """Names of the fields accepted at ``loc`` below ``annotation``."""
+    """Names of the accepted fields at ``loc`` below ``annotation``."""
     while typing.get_origin(annotation) is Annotated:
         annotation = typing.get_args(annotation)[0]
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from umd_bench.config.documents.document import Document, Place, read_document
-from umd_bench.config.documents.frozen import Frozen
+from umd_bench.config.documents.document import Document, Location, read_document
+from umd_bench.config.documents.fields import Frozen
 from umd_bench.config.documents.validation import validate
 from umd_bench.config.errors import FieldRuleError, UserError
 
@@ -125,7 +125,7 @@ def load_cluster(name: str | None, options: Sequence[str]) -> ClusterConfig:
         if not equals or not key:
             raise UserError(f"--slurm {option!r} is not accepted: expected key=value, such as partition=gpu or time=4h")
         value: Any = [*document.value.get(key, []), text] if key in _LISTS else text
-        document = document.patched((key,), value, Place(f"--slurm {key}"))
+        document = document.patched((key,), value, Location(f"--slurm {key}"))
     return validate(ClusterConfig, document)
 
 

@@ -1,13 +1,13 @@
-"""Which Ray runs stages, and what share of a GPU a stage asks it for. Nothing here changes a result, so nothing is in a key."""
+"""Which Ray runs the stages, and how much of a GPU a stage requests. None of it changes a result or is part of a key."""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
-from umd_bench.config.documents.frozen import Frozen
+from umd_bench.config.documents.fields import Frozen
 
 
 def _address(value: str) -> str:
@@ -26,8 +26,13 @@ def _gpus(value: float) -> float:
 
 
 class RayConfig(Frozen):
-    """``address`` None starts a Ray of the command's own. ``gpus`` None divides what a local Ray has among its workers,
-    and is refused by a cluster that has GPUs."""
+    """The Ray to connect to, and the GPUs of a stage."""
 
-    address: Annotated[str, AfterValidator(_address)] | None = None
-    gpus: Annotated[float, AfterValidator(_gpus)] | None = None
+    address: Annotated[str, AfterValidator(_address)] | None = Field(
+        default=None, description="HOST:PORT of a running Ray, or auto for that of this machine; null starts a new one"
+    )
+    gpus: Annotated[float, AfterValidator(_gpus)] | None = Field(
+        default=None,
+        description="GPUs per stage: a share of one in (0, 1], a whole number, or 0; null divides those of a local Ray among "
+        "its workers, and has to be given for a cluster with GPUs",
+    )

@@ -1,4 +1,7 @@
-"""How an arm of a sweep is named, as in ``sampler=ddim,steps=20``: in a file, on the command line, in a table."""
+"""How an arm of a sweep (a combination of axis values) is named in a file, on the command line and in tables.
+
+An arm is written ``sampler=ddim,steps=20``.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +11,27 @@ from typing import Any
 
 import yaml
 
-_PART = r"([^=]+)=(\[[^\]]*\]|\([^)]*\)|[^,=\[\]()]+)(?:,(?=.)|$)"  # a value, [two, values], or (two, values) as in ids
+# axis=value, where a value is a scalar, [a, list], or (a, list) as in the ids of trials
+_PART = r"([^=]+)=(\[[^\]]*\]|\([^)]*\)|[^,=\[\]()]+)(?:,(?=.)|$)"
 
 
 def axis_names(paths: Sequence[str]) -> dict[str, str]:
-    """Short name of each axis: the last part of its path or paths, or the whole where two would be alike."""
+    """The short name of each axis: the last part of its path, or the whole path if two axes have the same last part."""
     last = [path.rsplit(".", 1)[-1] for path in paths]
     return {path: name if last.count(name) == 1 else path for path, name in zip(paths, last, strict=True)}
 
 
 def arm_name(values: Mapping[str, Any]) -> str:
-    """``sampler=ddim,steps=20`` of an arm's ``values``, axis's path -> value: its trials' ids without the seed."""
+    """``sampler=ddim,steps=20`` for an arm's ``values``, axis path -> value. A trial's id is this name and its seed."""
     short = axis_names(list(values))
     return ",".join(f"{short[path]}={f'{value:g}' if isinstance(value, float) else value}" for path, value in values.items())
 
 
 def parsed_arm(text: str) -> dict[str, Any]:
-    """Axis -> value of ``axis=value,axis=value``, values read as YAML. Raises ``ValueError`` with a sentence.
+    """Parse ``axis=value,axis=value`` into axis -> value, with values read as YAML.
 
-    An axis of several paths may be written whole (``a.x, b.x=value``), and a value may be a list.
+    An axis of several paths may be written in full (``a.x, b.x=value``), and a value may be a list. Raises ``ValueError`` with
+    a sentence.
     """
     if not re.fullmatch(f"(?:{_PART})+", text):
         raise ValueError("expected axis=value, or several with commas between them")
@@ -41,35 +46,35 @@ def parsed_arm(text: str) -> dict[str, Any]:
     return given
 
 
-def arm_places(axes: Mapping[str, Sequence[Any]], given: Mapping[str, Any]) -> dict[str, int]:
-    """Place of the ``given`` value of each of the ``axes`` (path -> values) among the axis's values.
+def arm_indices(axes: Mapping[str, Sequence[Any]], given: Mapping[str, Any]) -> dict[str, int]:
+    """For each of ``axes`` (path -> values), the index of the ``given`` value among the axis's values.
 
-    ``given`` names an axis by its path or its short name, and may leave out one that has one value. Raises ``ValueError``
-    with a sentence where it does not name exactly one arm.
+    ``given`` may call an axis by its path or its short name, and may leave out an axis that has a single value. Raises
+    ``ValueError`` with a sentence unless it names exactly one arm.
     """
     short = axis_names(list(axes))
     by_name = {name: path for path in axes for name in (short[path], path, ",".join(map(str.strip, path.split(","))))}
-    places: dict[str, int] = {}
+    indices: dict[str, int] = {}
     for name, value in given.items():
         path = by_name.get(name)
         if path is None:
             raise ValueError(f"{name!r} is not an axis: expected {' and '.join(short.values())}")
-        if path in places:
+        if path in indices:
             raise ValueError(f"{short[path]} is given twice: expected each axis once")
-        alike = [place for place, known in enumerate(axes[path]) if _alike(known, value)]
-        printed = [place for place, known in enumerate(axes[path]) if _shown(known) == _shown(value)]
-        found = next(iter(alike or printed), None)
-        if found is None or (not alike and len(printed) > 1):
-            raise ValueError(f"{short[path]} = {value!r} is no arm: expected one of {', '.join(map(_shown, axes[path]))}")
-        places[path] = found
-    lacking = [path for path in axes if path not in places and len(axes[path]) != 1]
-    if lacking:
-        raise ValueError(f"names several arms: expected a value of {' and of '.join(short[path] for path in lacking)} too")
-    return {path: places.get(path, 0) for path in axes}
+        equal = [index for index, known in enumerate(axes[path]) if _equal(known, value)]
+        printed_alike = [index for index, known in enumerate(axes[path]) if _printed(known) == _printed(value)]
+        index = next(iter(equal or printed_alike), None)
+        if index is None or (not equal and len(printed_alike) > 1):
+            raise ValueError(f"{short[path]} = {value!r} is no arm: expected one of {', '.join(map(_printed, axes[path]))}")
+        indices[path] = index
+    missing = [path for path in axes if path not in indices and len(axes[path]) != 1]
+    if missing:
+        raise ValueError(f"names several arms: expected a value of {' and of '.join(short[path] for path in missing)} too")
+    return {path: indices.get(path, 0) for path in axes}
 
 
-def _alike(known: Any, given: Any) -> bool:
-    """Whether these are one value; ``1e-3``, a string to YAML, is the number as which a trial reads it."""
+def _equal(known: Any, given: Any) -> bool:
+    """Whether two values are the same to a trial; YAML reads ``1e-3`` as a string, a trial as a number."""
     if isinstance(known, bool) or isinstance(given, bool):
         return known is given
     if isinstance(known, str) != isinstance(given, str):
@@ -80,8 +85,8 @@ def _alike(known: Any, given: Any) -> bool:
     return bool(known == given)
 
 
-def _shown(value: Any) -> str:
-    """As ids and tables print it."""
+def _printed(value: Any) -> str:
+    """The value as ids and tables print it."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(str, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value)

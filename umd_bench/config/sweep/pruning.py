@@ -1,4 +1,4 @@
-"""What a search prunes by: where on the way trials are compared (rungs), by which number, and which of them go no further."""
+"""The pruner of a search: at which points of the training (rungs) trials are compared, by which metric, and who stops."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from umd_bench.config.documents.fields import Metric
-from umd_bench.config.documents.frozen import Frozen
+from umd_bench.config.documents.fields import Frozen, Metric
 
 Direction = Literal["maximise", "minimise"]
 
@@ -22,21 +21,26 @@ def _rungs(shares: tuple[float, ...]) -> tuple[float, ...]:
 
 
 class PrunerConfig(Frozen):
-    """``pruner:`` of a search. At each rung a trial goes on or is pruned, by Optuna's pruner of that kind."""
+    """``pruner:`` of a search. At each rung, Optuna's pruner of that kind decides whether a trial continues."""
 
-    kind: Literal["median", "successive_halving", "hyperband"]
+    kind: Literal["median", "successive_halving", "hyperband"] = Field(description="Optuna's pruner")
     metric: Metric | None = Field(
         default=None,
-        description="stage.metric that rungs compare: of a probe or of samples, made at each rung of the training above it, "
-        "or of a training stage's events; the objective when left out, where there is one",
+        description="stage.metric that trials are compared by: of a probe or generate stage, which then also runs at each "
+        "rung of its parent's training, or of a training stage's events; null: the objective, if there is only one",
     )
-    direction: Direction | None = Field(default=None, description="of a metric that is no objective")
+    direction: Direction | None = Field(
+        default=None, description="which way is better, maximise or minimise; null: as the objective of that name says"
+    )
     rungs: Annotated[tuple[float, ...], AfterValidator(_rungs)] = Field(
-        default=(0.25, 0.5), description="shares of the training stage's length"
+        default=(0.25, 0.5), description="when trials are compared: rising shares of the training's length, in (0, 1)"
     )
-    startup: int = Field(default=5, ge=1, description="median: nothing is pruned before so many trials have finished")
+    startup: int = Field(default=5, ge=1, description="median only: number of trials that finish before the first is pruned")
     reduction: int = Field(
-        default=3, ge=2, le=100, description="successive_halving, hyperband: about one in so many goes on from a rung"
+        default=3,
+        ge=2,
+        le=100,
+        description="successive_halving, hyperband: about one trial in this many continues after a rung, 2..100",
     )
 
 

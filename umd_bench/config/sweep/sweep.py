@@ -1,4 +1,4 @@
-"""What a sweep is: a question (axes, seeds) over a tier (scale), and what to report of it."""
+"""A sweep: a question (axes, seeds) at a scale (tier), and what its report shows."""
 
 from __future__ import annotations
 
@@ -8,31 +8,30 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from umd_bench.config.documents.fields import Name
-from umd_bench.config.documents.frozen import Frozen
+from umd_bench.config.documents.fields import Frozen, Name
 from umd_bench.config.errors import FieldRuleError
-from umd_bench.config.sweep.arms import arm_places
+from umd_bench.config.sweep.arms import arm_indices
 from umd_bench.config.sweep.search import SearchConfig
 
-# What an axis may vary. The rest of a trial is the sweep's own (the seeds) or says nothing about a question (resources).
+# Fields of a trial that an axis may vary. Of the others, the sweep sets the seed, and resources do not change a result.
 AXIS_ROOTS = ("method", "model", "noise", "stages")
 _PATH = re.compile(r"^[a-z_][a-z0-9_]*(\.[a-z_0-9]+)*$")
 
 
 def axis_paths(axis: str) -> tuple[str, ...]:
-    """The fields that an axis sets: one path, or several joined by commas that take the same value together."""
+    """The fields that an axis sets: one path, or several joined by commas, which all get the same value."""
     return tuple(path.strip() for path in axis.split(","))
 
 
 def _repeated(values: Iterable[Any]) -> Iterator[Any]:
-    """The values that one before them equals. Only those that are no scalars are compared one by one."""
-    scalars: set[Any] = set()
+    """The values that equal an earlier one. Unhashable values (lists, mappings) are compared one by one."""
+    hashed: set[Any] = set()
     others: list[Any] = []
     for value in values:
         if isinstance(value, Hashable):
-            if value in scalars:
+            if value in hashed:
                 yield value
-            scalars.add(value)
+            hashed.add(value)
         else:
             if value in others:
                 yield value
@@ -42,40 +41,47 @@ def _repeated(values: Iterable[Any]) -> Iterator[Any]:
 class ReportConfig(Frozen):
     """What the table and the figure show."""
 
-    x: str | None = Field(default=None, description="the axis on the figure's x; the first one when left out")
-    metrics: tuple[str, ...] = Field(default=(), description="stage.metric names to show; empty: the standard ones")
+    x: str | None = Field(default=None, description="axis on the figure's x; null: the first axis")
+    metrics: tuple[str, ...] = Field(default=(), description="stage.metric names to show; []: the usual ones of each stage")
     baseline: dict[str, Any] | None = Field(
         default=None,
         min_length=1,
-        description="axis -> value: the arm that the others are compared with seed by seed; none when left out",
+        description="axis -> value: the arm that all others are compared with, seed by seed; null: no comparison",
     )
 
 
 class SweepConfig(Frozen):
-    """A sweep file. Its trials are every combination of the axes' values, each with every seed.
+    """A sweep file. Its trials are all combinations of the axes' values, each with every seed.
 
-    With a ``search``, each combination of the axes (one, where there are none) is searched by itself, and the trials are what
-    is suggested there.
+    With a ``search``, every combination of the axes (a single one if there are no axes) is searched separately, and the trials
+    are the suggestions.
     """
 
-    name: Name
-    question: str = Field(default="", description="one sentence: what the sweep asks")
-    tier: str = Field(default="digits", description="a scale: a name of config/presets/tiers, or the path of a YAML file")
-    trial: dict[str, Any] = Field(default_factory=dict, description="fields of the trial over the method's and the tier's")
+    name: Name = Field(description="name of the sweep, and of its folder in the results")
+    question: str = Field(default="", description="one sentence: the question that the sweep answers")
+    tier: str = Field(default="digits", description="scale: the name of a tier, or the path of a tier's YAML file")
+    trial: dict[str, Any] = Field(
+        default_factory=dict, description="fields that all trials have, on top of those of the method and the tier"
+    )
     axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
-        default_factory=dict, description="dotted path in the trial, or several with commas -> values"
+        default_factory=dict,
+        description="dotted path of a field of the trial (or several, joined by commas) -> the values that it takes",
     )
     search: SearchConfig | None = Field(
-        default=None, description="suggestions instead of, or for each combination of, the axes"
+        default=None, description="search for good values; with axes, one search for each combination of theirs; null: none"
     )
-    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(default=[0, 1, 2], min_length=1)
-    stages: tuple[Name, ...] | None = Field(default=None, description="run these stages and their parents only")
+    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(
+        default=[0, 1, 2], min_length=1, description="training seeds; every combination is run with each of them"
+    )
+    stages: tuple[Name, ...] | None = Field(
+        default=None, description="names of the stages to run, with their parents; null: all stages"
+    )
     report: ReportConfig = ReportConfig()
 
     @model_validator(mode="after")
     def _axes(self) -> SweepConfig:
         if self.search is None and "axes" not in self.model_fields_set:
-            raise FieldRuleError("axes", "is missing: expected axes, {} where nothing varies but the seed, or a search")
+            raise FieldRuleError("axes", "is missing: expected axes (axes: {} if only the seed varies) or a search")
         varied = dict.fromkeys(self.axes, "axes")
         varied |= dict.fromkeys(self.search.space if self.search is not None else (), "search.space")
         if len(varied) < len(self.axes) + (len(self.search.space) if self.search is not None else 0):
@@ -86,18 +92,20 @@ class SweepConfig(Frozen):
             for path in axis_paths(axis):
                 if not _PATH.match(path) or path.split(".")[0] not in AXIS_ROOTS:
                     raise FieldRuleError(
-                        field, f"{path!r} is no field of a trial that can vary: expected a path below {', '.join(AXIS_ROOTS)}"
+                        field, f"{path!r} cannot be varied: expected the path of a field below {', '.join(AXIS_ROOTS)}"
                     )
                 if path in paths:
                     raise FieldRuleError(field, f"{path} is named twice: a field can vary along one axis only")
                 paths.append(path)
             if len({path.rsplit(".", 1)[-1] for path in axis_paths(axis)}) > 1:
-                raise FieldRuleError(field, f"{axis!r} joins other fields: expected paths that end alike, as in a.nimg, b.nimg")
+                raise FieldRuleError(
+                    field, f"{axis!r} joins different fields: expected paths with the same end, as in a.nimg, b.nimg"
+                )
         for axis, values in self.axes.items():
             for repeated in _repeated(values):
-                raise FieldRuleError("axes", f"{axis} lists {repeated!r} twice")
+                raise FieldRuleError("axes", f"{axis} lists {repeated!r} twice: expected each value once")
         if len(set(self.seeds)) != len(self.seeds):
-            raise FieldRuleError("seeds", f"{self.seeds} lists one twice")
+            raise FieldRuleError("seeds", f"{self.seeds} is not accepted: expected each seed once")
         if self.report.x is not None and self.report.x not in varied:
             raise FieldRuleError("report.x", f"{self.report.x!r} is not an axis: expected one of {', '.join(varied)}")
         return self
@@ -110,10 +118,11 @@ class SweepConfig(Frozen):
         if self.search is not None:
             raise FieldRuleError(
                 "report.baseline",
-                "a search's arms are not known beforehand: expected none; `umd-bench table NAME --against` compares afterwards",
+                "is not accepted with a search, whose arms are not known in advance: expected null; afterwards, "
+                "`umd-bench table NAME --against` compares",
             )
         try:
-            arm_places(self.axes, given)
+            arm_indices(self.axes, given)
         except ValueError as error:
-            raise FieldRuleError("report.baseline", f"{error}; null compares with none") from None
+            raise FieldRuleError("report.baseline", f"{error}; or null for no comparison") from None
         return self

@@ -2,61 +2,81 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Protocol, get_args
+from typing import Annotated, Any, ClassVar, Literal, Protocol, get_args
 
 from pydantic import Field, model_validator
 
-from umd_bench.config.documents.fields import Name, Snapshot
-from umd_bench.config.documents.frozen import Frozen
+from umd_bench.config.documents.fields import Frozen, Name, Snapshot
 from umd_bench.config.errors import FieldError, FieldRuleError, one_of
+from umd_bench.config.trial.model import ModelConfig
+from umd_bench.config.trial.noise import NoiseConfig
 
 ScoreName = Literal["fd", "fd_inf", "kid", "is", "accuracy", "precision_recall", "sfid", "memorised"]
 SCORES: tuple[ScoreName, ...] = get_args(ScoreName)
 SPLITS = ("train", "test")
-SAMPLERS = ("ddim", "ddim-official", "ddim-x0", "dpmpp-2m", "euler", "heun")  # what engine/samplers.py draws with
-# What a stage without the field scores; left out of its key, so that results from before there was a choice stay its own.
+SAMPLERS = ("ddim", "ddim-official", "ddim-x0", "dpmpp-2m", "euler", "heun")  # implemented in engine/samplers.py
+# The scores of a stage that states none. They are no part of its key, so that results from before the field existed count.
 DEFAULT_SCORES: tuple[ScoreName, ...] = ("fd", "is", "accuracy")
 
 
 class GenerateStage(Frozen):
-    """Sampling of a parent and the scores of its samples."""
+    """Samples drawn from a parent's weights, and their scores."""
+
+    component: ClassVar[str] = "generate"
 
     kind: Literal["generate"] = "generate"
-    parent: Name
-    snapshot: Snapshot | None = None
-    n: int = Field(ge=2, description="samples a sampling seed")
-    sampling_seeds: int = Field(default=1, ge=1, description="independent sample sets; scores are their mean")
-    sampler: Name = Field(default="ddim", description=f"one of {', '.join(SAMPLERS)}")
-    steps: int = Field(default=125, ge=1)
+    parent: Name = Field(description="the stage whose weights draw the samples")
+    snapshot: Snapshot | None = Field(
+        default=None,
+        description="when in the parent's training: images seen, or a share of its length in (0, 1]; null: at its end",
+    )
+    n: int = Field(ge=2, description="number of samples per sampling seed")
+    sampling_seeds: int = Field(default=1, ge=1, description="number of independent sample sets; a score is the mean over them")
+    sampler: Name = Field(default="ddim", description=f"sampler: one of {', '.join(SAMPLERS)}")
+    steps: int = Field(
+        default=125, ge=1, description="sampling steps; at most T with a schedule of whole times (linear, cosine)"
+    )
     eta: float | None = Field(
-        default=None, ge=0, le=1, description="of ddim: 0 is deterministic, 1 (its default) ancestral; others take none"
+        default=None,
+        ge=0,
+        le=1,
+        description="ddim only: fresh noise per step, from 0 (deterministic) to 1 (ancestral); null: 1 for ddim",
     )
-    cfg_scale: float = Field(default=1.0, ge=0, description="guidance; 1 is none")
+    cfg_scale: float = Field(default=1.0, ge=0, description="classifier-free guidance scale; 1 is no guidance")
     cfg_interval: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] | None = Field(
-        default=None, description="guide only at times t within these two, both included; None: at all"
+        default=None, description="guide only at times t in [lowest, highest], both included; null: at all times"
     )
-    clip: bool = Field(default=True, description="clip x_0 to [-1, 1] at every step (pixel space)")
-    labels: Literal["balanced", "drawn"] = "balanced"
-    ema: bool = Field(default=True, description="sample from the average where the parent keeps one")
-    extractor: Name = Field(description="a name of evaluation/extractors/registry.py, or timm:NAME")
-    more_extractors: tuple[Name, ...] = Field(default=(), description="further ones that the same samples are scored with")
+    clip: bool = Field(default=True, description="clip the predicted clean image to [-1, 1] at every step; for pixels only")
+    labels: Literal["balanced", "drawn"] = Field(
+        default="balanced",
+        description="classes of the samples: sample i gets class i mod K, or the class of a training image drawn at random",
+    )
+    ema: bool = Field(default=True, description="sample from the average of the weights, if the parent keeps one")
+    extractor: Name = Field(description="feature extractor that scores are computed with: `umd-bench extractors` lists them")
+    more_extractors: tuple[Name, ...] = Field(
+        default=(), description="further extractors to score the same samples with; [] for none"
+    )
     scores: tuple[ScoreName, ...] = Field(
         default=DEFAULT_SCORES,
         min_length=1,
-        description="is and accuracy where the extractor reads classes, sfid with Inception's",
+        description="scores to compute; is and accuracy need an extractor with classes, sfid needs an Inception extractor",
     )
-    reference: str = Field(default="test", description="train, test, or the path of a published .npz with statistics")
+    reference: str = Field(
+        default="test", description="real images to compare with: the split train or test, or the path of a published .npz"
+    )
     reference_sha256: str | None = Field(
-        default=None, pattern="^[0-9a-f]{64}$", description="SHA-256 of that file, in hex; read from it when left out"
+        default=None,
+        pattern="^[0-9a-f]{64}$",
+        description="SHA-256 of the reference file, in hex; null: computed from the file",
     )
-    save: bool = Field(default=False, description="keep the first sampling seed's samples, as samples.npz")
+    save: bool = Field(default=False, description="save the samples of the first sampling seed as samples.npz")
     precision: Literal["fp32", "bf16"] = Field(
-        default="fp32", description="bf16 is autocast in the model; the sampler's own arithmetic stays fp32"
+        default="fp32", description="bf16 runs the model under autocast; the sampler's own arithmetic stays fp32"
     )
-    batch: int = Field(default=250, ge=1, description="samples at once; changes no sample")
+    batch: int = Field(default=250, ge=1, description="samples computed at once; does not change the samples")
 
     @model_validator(mode="after")
-    def _fields_that_act(self) -> GenerateStage:
+    def _consistent(self) -> GenerateStage:
         if self.eta is not None and not self.is_ddim:
             raise FieldRuleError("eta", f"{self.eta} is not accepted: the sampler {self.sampler} takes no eta, only ddim does")
         if self.cfg_interval is not None and self.cfg_interval[0] > self.cfg_interval[1]:
@@ -66,14 +86,24 @@ class GenerateStage(Frozen):
                 "reference", f"{self.reference!r} is not accepted: expected train, test, or the path of an .npz"
             )
         if self.is_split and self.reference_sha256 is not None:
-            raise FieldRuleError("reference_sha256", f"only a file has one, and reference is the {self.reference} split")
+            raise FieldRuleError(
+                "reference_sha256",
+                f"is not accepted: only a file has a hash, and reference = {self.reference} is a split of the data set",
+            )
         extractors = self.all_extractors
         if len(set(extractors)) < len(extractors):
-            raise FieldRuleError("more_extractors", f"{list(self.more_extractors)} names one twice, or the extractor itself")
+            raise FieldRuleError(
+                "more_extractors",
+                f"{list(self.more_extractors)} is not accepted: expected each extractor once, without {self.extractor}",
+            )
         if len(extractors) > 1 and not self.is_split:
-            raise FieldRuleError("more_extractors", "a reference file holds the statistics of one extractor: expected none")
+            raise FieldRuleError(
+                "more_extractors",
+                f"{list(self.more_extractors)} is not accepted: a reference file holds the statistics of one extractor; "
+                "expected []",
+            )
         if len(set(self.scores)) < len(self.scores):
-            raise FieldRuleError("scores", f"{list(self.scores)} names one twice")
+            raise FieldRuleError("scores", f"{list(self.scores)} is not accepted: expected each score once")
         return self
 
     @property
@@ -86,22 +116,27 @@ class GenerateStage(Frozen):
         """The extractor, and the further ones."""
         return (self.extractor, *self.more_extractors)
 
-    def identity(self) -> dict[str, Any]:
-        """The fields that change what the stage gives, but the parent: those added later are left out where they are idle."""
+    @property
+    def is_ddim(self) -> bool:
+        """Whether the sampler is of the DDIM family, which takes ``eta``."""
+        return self.sampler.split("-")[0] == "ddim"
+
+    def identity(self, model: ModelConfig, noise: NoiseConfig, *, seed: int, parent_ema: bool) -> dict[str, Any]:
+        """The stage's part of its key: the noise process and the settings that change samples or scores."""
         fields = self.model_dump(mode="json", exclude={"parent", "snapshot", "batch"})
         fields.pop("reference_sha256" if self.is_split else "reference")
         fields["scores"] = sorted(self.scores)
-        idle = {"scores": sorted(DEFAULT_SCORES), "more_extractors": [], "save": False, "precision": "fp32"}
-        return {name: value for name, value in fields.items() if name not in idle or value != idle[name]}
-
-    @property
-    def is_ddim(self) -> bool:
-        """Whether the sampler is of the family that ``eta`` belongs to."""
-        return self.sampler.split("-")[0] == "ddim"
+        # Fields that were added in later versions are no part of a key at their defaults, so that older results still count.
+        later = {"scores": sorted(DEFAULT_SCORES), "more_extractors": [], "save": False, "precision": "fp32"}
+        fields = {name: value for name, value in fields.items() if name not in later or value != later[name]}
+        fields["ema"] = self.ema and parent_ema
+        if self.cfg_scale == 1:
+            fields.pop("cfg_interval")
+        return {"stage": fields, "seed": seed, "noise": noise.model_dump(mode="json")}
 
 
 class Times(Protocol):
-    """What of a noise process matters to a sampler's settings: T, and whether there are whole times only."""
+    """The times of a noise process: ``timesteps`` is T, ``discrete`` says whether only whole times exist."""
 
     @property
     def timesteps(self) -> int: ...
@@ -111,10 +146,10 @@ class Times(Protocol):
 
 
 def check_sampler(config: GenerateStage, times: Times, *, guidable: bool, path: str = "stages.generate") -> None:
-    """Raise :class:`FieldError` below ``path`` for what cannot be sampled.
+    """Raise :class:`FieldError` below ``path`` if samples cannot be drawn this way.
 
-    That is an unknown sampler, more steps than there are times, guidance without classes (not ``guidable``), and an interval of
-    guidance outside of the times.
+    That is an unknown sampler, more steps than there are whole times, guidance of a model without classes (not ``guidable``),
+    and a guidance interval that ends after the last time.
     """
     T = times.timesteps
     if config.sampler not in SAMPLERS:

@@ -1,4 +1,4 @@
-"""The noise process that every stage of a trial shares: which schedule, with which parameters, and what the model predicts."""
+"""The noise process that all stages of a trial share: the schedule, its parameters, and what the model predicts."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from umd_bench.config.documents.frozen import Frozen
+from umd_bench.config.documents.fields import Frozen
 from umd_bench.config.errors import FieldRuleError, one_of
 
-# Schedule -> its parameters with the values of the paper it comes from (engine/diffusion/schedules.py cites them). They stand
-# here so
-# that a parameter spelled out with its default gives the same key as one left out.
+# Schedule -> its parameters, with the values of its paper (cited in engine/diffusion/schedules.py). The values are here so that
+# a parameter that is given with its default value leads to the same key as one that is left out.
 SCHEDULE_PARAMETERS: dict[str, dict[str, float]] = {
     "linear": {},
     "cosine": {},
@@ -22,30 +21,32 @@ SCHEDULE_PARAMETERS: dict[str, dict[str, float]] = {
     "flow-logit-normal": {"mean": 0.0, "std": 1.0},
     "flow-shifted": {"shift": 3.0},
 }
-_DISCRETE = ("linear", "cosine")  # tables of T whole times; the others know any time in [1, T]
+_DISCRETE = ("linear", "cosine")  # tables of T whole times; the other schedules are defined for any time in [1, T]
 _ABOVE_ZERO = ("tau", "b", "p_std", "sigma_min", "sigma_max", "rho", "std", "shift")
 _ORDERED = (("start", "end"), ("sigma_min", "sigma_max"))
 
 
 class NoiseConfig(Frozen):
-    """The noise process shared by every stage of a trial (UMD paper, section 3)."""
+    """The noise process of a trial (UMD paper, section 3)."""
 
-    schedule: str = Field(default="cosine", description="a name of engine/diffusion/schedules.py")
-    parameters: dict[str, float] = Field(default_factory=dict, description="of the schedule; its paper's where left out")
-    timesteps: int = Field(default=1000, ge=2, description="T: noised images have t in 1..T")
+    schedule: str = Field(default="cosine", description=f"noise schedule: one of {', '.join(SCHEDULE_PARAMETERS)}")
+    parameters: dict[str, float] = Field(
+        default_factory=dict, description="parameters of the schedule, name -> value; those left out have the paper's values"
+    )
+    timesteps: int = Field(default=1000, ge=2, description="T: a noised image has a time t in 1..T; 0 is a clean image")
     prediction: Literal["eps", "x_0", "v"] = Field(
-        default="eps", description="what the head for visible patches predicts: the noise, the clean image or the velocity"
+        default="eps", description="what the model predicts of visible patches: the noise, the clean image, or the velocity"
     )
 
     @property
     def discrete(self) -> bool:
-        """Whether the schedule knows whole times only."""
+        """Whether the schedule is defined for whole times only."""
         return self.schedule in _DISCRETE
 
     @model_validator(mode="before")
     @classmethod
     def _every_parameter(cls, given: Any) -> Any:
-        """Fill in what is left out; what is no schedule or no parameter of it is refused."""
+        """Fill in the parameters that are left out; refuse an unknown schedule or parameter."""
         if not isinstance(given, dict) or not isinstance(given.get("parameters", {}), dict):
             return given
         schedule, parameters = given.get("schedule", "cosine"), given.get("parameters", {})
@@ -54,8 +55,8 @@ class NoiseConfig(Frozen):
         defaults = SCHEDULE_PARAMETERS[schedule]
         for name in parameters:
             if name not in defaults:
-                accepted = one_of(defaults) if defaults else "it has none"
-                raise FieldRuleError(f"parameters.{name}", f"is no parameter of the schedule {schedule}: {accepted}")
+                accepted = one_of(defaults) if defaults else "expected no parameters"
+                raise FieldRuleError(f"parameters.{name}", f"is not a parameter of the schedule {schedule}: {accepted}")
         return {**given, "parameters": {**defaults, **parameters}}
 
     @model_validator(mode="after")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from umd_bench.config.documents.fields import Name, Snapshot
-from umd_bench.config.documents.frozen import Frozen
+from umd_bench.config.documents.fields import Frozen, Name, Snapshot
 from umd_bench.config.errors import FieldRuleError
 from umd_bench.config.trial.data import DataConfig
+from umd_bench.config.trial.model import POOLS, ModelConfig
+from umd_bench.config.trial.noise import NoiseConfig
 
 Positive = Annotated[float, Field(gt=0)]
 Pool = Literal["class", "first_class", "patches"]
@@ -27,20 +28,25 @@ Penalty = Annotated[float | tuple[float, ...], AfterValidator(_penalty)]
 
 
 class LinearConfig(Frozen):
-    """The linear probe trained by LARS (He et al., arXiv 2111.06377, appendix A.1) on features that are made once."""
+    """A linear probe trained by LARS (He et al., arXiv 2111.06377, appendix A.1) on features that are computed once."""
 
     lr_per_256: tuple[Positive, ...] = Field(
         default=(0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
         min_length=1,
-        description="peak learning rates for a batch of 256, trained at once; of several the best on held_out is taken",
+        description="peak learning rates for a batch of 256; if several, all are trained and the best on held_out is reported",
     )
-    batch: int = Field(default=4096, ge=2, description="images a step; at most all there are")
-    epochs: int = Field(default=100, ge=1)
-    warmup_epochs: int = Field(default=5, ge=0, description="epochs of linear warm-up from 0; cosine to 0 follows")
-    weight_decay: float = Field(default=5e-5, ge=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
+    batch: int = Field(default=4096, ge=2, description="images per step; capped at the number of training images")
+    epochs: int = Field(default=100, ge=1, description="passes over the training images")
+    warmup_epochs: int = Field(
+        default=5, ge=0, description="epochs of linear warm-up from 0, followed by a cosine to 0; less than epochs"
+    )
+    weight_decay: float = Field(default=5e-5, ge=0, description="weight decay of LARS")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of LARS, in [0, 1)")
     held_out: float = Field(
-        default=0.1, gt=0, lt=1, description="share of each class's training images that the learning rate is chosen on"
+        default=0.1,
+        gt=0,
+        lt=1,
+        description="share of each class's training images, in (0, 1), on which the learning rate is chosen",
     )
 
     @model_validator(mode="after")
@@ -50,28 +56,56 @@ class LinearConfig(Frozen):
                 "warmup_epochs", f"{self.warmup_epochs} is not accepted: expected less than epochs = {self.epochs}"
             )
         if len(set(self.lr_per_256)) < len(self.lr_per_256):
-            raise FieldRuleError("lr_per_256", f"{list(self.lr_per_256)} holds a rate twice: expected each once")
+            raise FieldRuleError("lr_per_256", f"{list(self.lr_per_256)} is not accepted: expected each rate once")
         return self
 
 
 class ProbeStage(Frozen):
     """Probes of a parent's raw weights: few-shot ridge (UMD paper, appendix), k nearest neighbours, a linear layer."""
 
+    component: ClassVar[str] = "probe"
+
     kind: Literal["probe"] = "probe"
-    parent: Name
-    snapshot: Snapshot | None = None
-    shots: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(10, 100), description="few-shot ridge; [] for none")
-    draws: int = Field(default=5, ge=1, description="independent draws of the shots; the metric is their mean")
-    ridge: Penalty = Field(default=1024.0, description="the penalty; of a list, each draw takes the best of leaving one out")
-    bias: float = Field(default=100.0, description="the appended constant; the bias is regularised too")
-    knn: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(), description="numbers of neighbours; [] for none")
-    linear: LinearConfig | None = Field(default=None, description="null for none, {} for the paper's protocol")
-    data: DataConfig | None = Field(default=None, description="None: the trial's; another of the same size and channels")
-    t: int | None = Field(default=None, ge=0, description="None: 0, or 51 where the parent saw no clean image")
-    block: int | None = Field(default=None, ge=1, description="the encoder block whose output is read; None: the last")
+    parent: Name = Field(description="the stage whose weights are probed")
+    snapshot: Snapshot | None = Field(
+        default=None,
+        description="when in the parent's training: images seen, or a share of its length in (0, 1]; null: at its end",
+    )
+    shots: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(10, 100), description="few-shot ridge: numbers of training images per class; [] skips it"
+    )
+    draws: int = Field(
+        default=5, ge=1, description="few-shot ridge: independent draws of the training images; the metric is their mean"
+    )
+    ridge: Penalty = Field(
+        default=1024.0,
+        description="few-shot ridge: the penalty, above 0; from a list, each draw takes the best by leave-one-out on its shots",
+    )
+    bias: float = Field(
+        default=100.0, description="few-shot ridge: the constant appended to the features; its weight is penalised too"
+    )
+    knn: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(), description="nearest neighbours: numbers of neighbours k; [] skips it"
+    )
+    linear: LinearConfig | None = Field(
+        default=None, description="linear probe: its settings, {} for the published ones; null skips it"
+    )
+    data: DataConfig | None = Field(
+        default=None,
+        description="the data set to probe on, with the trial's size and channels; null: the data set of the trial",
+    )
+    t: int | None = Field(
+        default=None,
+        ge=0,
+        description="time of the noise on probed images, 0 for none; null: 0, or 51 if the parent never saw a clean image",
+    )
+    block: int | None = Field(
+        default=None, ge=1, description="the encoder block, from 1, whose output is the representation; null: the last"
+    )
     pool: Pool | None = Field(
         default=None,
-        description="class (mean of the class tokens), first_class (one of them) or patches (mean); None: the model's own",
+        description="what is averaged to the representation: class (all class tokens), first_class (one of them) or patches; "
+        "null: the model's own choice",
     )
 
     @model_validator(mode="after")
@@ -82,5 +116,20 @@ class ProbeStage(Frozen):
 
     @property
     def reads_all(self) -> bool:
-        """Whether every training image is needed, and not only those that few shots draw."""
+        """Whether the stage needs every training image, and not only the few shots that are drawn."""
         return bool(self.knn) or self.linear is not None
+
+    def identity(self, model: ModelConfig, noise: NoiseConfig, *, seed: int, parent_ema: bool) -> dict[str, Any]:
+        """The probe's part of its key: the read-outs that are measured, and the noise if images are noised."""
+        fields = self.model_dump(mode="json", exclude={"parent", "snapshot", "data"})  # the key has the data set anyway
+        for added in ("knn", "linear", "block", "pool"):  # added in later versions: no part of a key unless they are set
+            if not fields[added]:
+                fields.pop(added)
+        if not self.shots:
+            for idle in ("draws", "ridge", "bias"):
+                fields.pop(idle)
+        if self.block == model.depth:
+            fields.pop("block")
+        if self.pool == POOLS[model.family][0] and model.family != "mae":  # an import of mae may state another default
+            fields.pop("pool")
+        return {"stage": fields, "seed": seed} | ({"noise": noise.model_dump(mode="json")} if self.t else {})

@@ -1,6 +1,6 @@
 """What a trial is: one fully specified experiment, as frozen models that refuse unknown fields.
 
-Units: ``nimg`` counts images seen; ratios and probabilities lie in [0, 1]; ``t`` is 0 for a clean image and 1..timesteps
+Units: ``nimg`` counts images seen; ratios and probabilities lie in [0, 1]; a time ``t`` is 0 for a clean image and 1..timesteps
 for a noised one. The presets of ``config/presets`` fill these fields with the paper's values (UMD paper, appendix).
 """
 
@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from umd_bench.config.documents.fields import Name
-from umd_bench.config.documents.frozen import Frozen
+from umd_bench.config.documents.fields import Frozen, Name
 from umd_bench.config.errors import FieldRuleError
 from umd_bench.config.trial.data import DataConfig
 from umd_bench.config.trial.generate_stage import GenerateStage
@@ -24,26 +23,33 @@ Stage = Annotated[TrainStage | ImportStage | ProbeStage | GenerateStage, Field(d
 
 
 class Resources(Frozen):
-    """What one stage occupies. Threads and devices change the order of sums and so the bits: the same on every executor."""
+    """What one stage occupies, the same on every executor.
 
-    threads: int = Field(default=1, ge=1, description="of each device")
-    devices: int = Field(default=1, ge=1, description="that a training stage is spread over; other stages take one")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    Threads and devices change the order of sums, and so the last bits of a result; they are not part of a key.
+    """
+
+    threads: int = Field(default=1, ge=1, description="CPU threads per device")
+    devices: int = Field(default=1, ge=1, description="devices that a training stage is spread over; other stages use one")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="kind of device; auto: a GPU if there is one")
     compile: bool = Field(
         default=False,
-        description="train and sample through torch.compile: minutes of compiling, kept in the user's cache (docs/compile.md)",
+        description="train and sample through torch.compile, which takes minutes once per machine and model (docs/compile.md)",
     )
 
 
 class TrialConfig(Frozen):
     """One experiment: method, model, data, noise, stages, seed."""
 
-    method: Name = Field(description="the preset the fields came from; a label, not part of any key")
+    method: Name = Field(description="name of the method's preset: umd, mae, dit, dit_scratch or maskdit; not part of any key")
     model: ModelConfig
     data: DataConfig
     noise: NoiseConfig = NoiseConfig()
-    stages: dict[Name, Stage] = Field(min_length=1)
-    seed: int = Field(default=0, ge=0, lt=2**31)
+    stages: dict[Name, Stage] = Field(
+        min_length=1, description="stages by name; a stage starts from the weights of its parent; null leaves one out"
+    )
+    seed: int = Field(
+        default=0, ge=0, lt=2**31, description="seed of all randomness: weights, order, noise, masks, shots and samples"
+    )
     resources: Resources = Resources()
 
     @model_validator(mode="after")
@@ -52,8 +58,8 @@ class TrialConfig(Frozen):
             if isinstance(stage, TrainStage) and self.resources.devices > stage.batch:
                 raise FieldRuleError(
                     "resources.devices",
-                    f"{self.resources.devices} is not accepted: stages.{name} has batches of {stage.batch}, "
-                    "and each device takes an image at least",
+                    f"{self.resources.devices} is not accepted: expected at most {stage.batch}, the batch of stages.{name}, "
+                    "since each device needs an image",
                 )
         return self
 
@@ -70,17 +76,17 @@ class TrialConfig(Frozen):
                     f"stages.{name}.parent",
                     f"{stage.parent!r} {why}: expected one of {', '.join(trained)}, or stages.{name}=null to leave this out",
                 )
-            if not parent.can_keep(parent.nimg_at(stage.snapshot)):
+            if not parent.has_weights_at(parent.nimg_at(stage.snapshot)):
                 raise FieldRuleError(
                     f"stages.{name}.snapshot",
-                    f"{stage.snapshot} is none of {stage.parent}'s: expected {parent.kept_at}",
+                    f"{stage.snapshot} is not a snapshot of {stage.parent}: expected {parent.accepted_snapshots}",
                 )
         for name in self.stages:
             self.lineage(name)
         return self
 
     def lineage(self, name: str) -> tuple[str, ...]:
-        """The stage's ancestors and itself, oldest first; a cycle raises :class:`FieldRuleError`."""
+        """The stage's ancestors and itself, oldest first. Raises :class:`FieldRuleError` for a cycle."""
         line = [name]
         while (parent := self.stages[line[0]].parent) is not None:
             if parent in line:

@@ -1,7 +1,8 @@
 """Training augmentation for a whole batch: random resized crop and horizontal flip.
 
-Parameters are drawn on the CPU from a numpy generator, so every device crops alike; pixels are moved on the device. The
-resize is bilinear and not antialiased, as in the official implementation's training (small-vision, commit 3d4555b).
+Parameters are drawn on the CPU from a numpy generator, so crops are the same on every device; pixels are computed on the
+device. The resize is bilinear without antialiasing, as in the official implementation's training (small-vision, commit
+3d4555b).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from umd_bench.data.batches.device_rows import sent
+from umd_bench.data.batches.device_rows import to_device
 
 _ASPECT_MIN, _ASPECT_MAX = 3 / 4, 4 / 3  # width / height
 _TRIES = 10
@@ -23,9 +24,9 @@ _TRIES = 10
 def draw_crops(rng: np.random.Generator, B: int, size: int, area_min: float) -> NDArray[np.int64]:
     """B crop boxes (top, left, height, width) in pixels, int64 [B, 4], inside a square image.
 
-    The area is uniform in [area_min, 1] of the image's, the aspect log-uniform in [3/4, 4/3]; of ten tries the first that
-    fits is taken, and where none fits the whole image. Source: Szegedy et al., "Going deeper with convolutions", 2015, with
-    the rounding and the tries of torchvision's ``RandomResizedCrop``.
+    The area is uniform in [area_min, 1] of the image's, the aspect log-uniform in [3/4, 4/3]. Of ten boxes the first that fits
+    into the image is taken, or the whole image if none fits. Source: Szegedy et al., "Going deeper with convolutions", 2015,
+    with the rounding and the ten tries of torchvision's ``RandomResizedCrop``.
     """
     area = size**2 * rng.uniform(area_min, 1, (B, _TRIES))
     aspect = np.exp(rng.uniform(math.log(_ASPECT_MIN), math.log(_ASPECT_MAX), (B, _TRIES)))
@@ -48,13 +49,13 @@ def draw_flips(rng: np.random.Generator, B: int) -> NDArray[np.bool_]:
 
 
 def resized_crop(x: Tensor, crops: NDArray[np.int64]) -> Tensor:
-    """Each image's own box, resized to the image's size: float [B, C, H, W] and int64 [B, 4] to float [B, C, H, W].
+    """Crop each image to its own box and resize it back: float [B, C, H, W] and int64 [B, 4] to float [B, C, H, W].
 
-    Equal to bilinear interpolation of each crop alone (``align_corners=False``, no antialias): output pixel k looks at
-    ``start + (k + 1/2) extent/size - 1/2``, held inside the crop so that no pixel outside it is mixed in.
+    Equal to bilinear interpolation of each crop alone (``align_corners=False``, no antialiasing): output pixel k is read at
+    ``start + (k + 1/2) extent/size - 1/2``, clamped to the crop so that no pixel outside is mixed in.
     """
     B, _, H, W = x.shape
-    top, left, height, width = sent(crops.astype(np.float32), x.device).unbind(1)
+    top, left, height, width = to_device(crops.astype(np.float32), x.device).unbind(1)
     grid_y = _lookup(top, height, H)[:, :, None].expand(B, H, W)
     grid_x = _lookup(left, width, W)[:, None, :].expand(B, H, W)
     grid = torch.stack([grid_x, grid_y], dim=-1)
@@ -62,7 +63,7 @@ def resized_crop(x: Tensor, crops: NDArray[np.int64]) -> Tensor:
 
 
 def _lookup(start: Tensor, extent: Tensor, size: int) -> Tensor:
-    """Where the output pixels of one axis look, in grid_sample's units (-1 and 1 are the image's edges): [B, size]."""
+    """Where the output pixels of one axis are read, in grid_sample's units (-1 and 1 are the image's edges): [B, size]."""
     k = torch.arange(size, device=start.device, dtype=torch.float32)
     pixel = start[:, None] + (k + 0.5) * (extent / size)[:, None] - 0.5
     pixel = torch.minimum(torch.maximum(pixel, start[:, None]), (start + extent - 1)[:, None])

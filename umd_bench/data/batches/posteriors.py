@@ -1,8 +1,8 @@
-"""Latents as training sees them: a fresh sample of the stored posterior each time, or its mean.
+"""Latents from stored posteriors: a fresh sample of the posterior at each training step, or its mean.
 
-A row is the posterior N(mean, std^2) of the image and of its mirror image: float16 [2 views, 2 moments, C, h, w]. The mirror
-image of a latent is not the latent of the mirror image, so both are stored. What the model sees is ``(z - shift) * scale``, of
-about unit variance (Rombach et al., arXiv 2112.10752, appendix D.1).
+A row holds the posteriors N(mean, std^2) of an image and of its mirror image: float16 [2 views, 2 moments, C, h, w]. Both are
+stored because the mirror image of a latent is not the latent of the mirror image. The model's input is ``(z - shift) * scale``,
+which has about unit variance (Rombach et al., arXiv 2112.10752, appendix D.1).
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ IMAGE, MIRRORED = 0, 1  # views
 def posterior_sample(moments: Tensor, view: Tensor, eps: Tensor, vae: VaeFacts) -> Tensor:
     """``x_0 = (mean + std eps - shift) scale``, float32 [B, C, h, w].
 
-    ``moments`` float16 [B, 2, 2, C, h, w], ``view`` bool [B] (true is mirrored), ``eps`` standard normal float32 [B, C, h, w].
+    ``moments`` float16 [B, 2, 2, C, h, w], ``view`` bool [B] (true: the mirror image), ``eps`` standard normal float32 [B, C,
+    h, w].
     """
     chosen = moments[torch.arange(len(moments), device=moments.device), view.long()].float()
     mean, std = chosen.unbind(1)
@@ -26,5 +27,5 @@ def posterior_sample(moments: Tensor, view: Tensor, eps: Tensor, vae: VaeFacts) 
 
 
 def posterior_mean(moments: Tensor, vae: VaeFacts) -> Tensor:
-    """``x_0`` of the image's own view without its noise: float16 [B, 2, 2, C, h, w] to float32 [B, C, h, w]."""
+    """``x_0 = (mean - shift) scale`` of the image itself: float16 [B, 2, 2, C, h, w] to float32 [B, C, h, w]."""
     return (moments[:, IMAGE, 0].float() - vae.shift) * vae.scale

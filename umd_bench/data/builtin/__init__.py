@@ -1,4 +1,4 @@
-"""Data sets that need no download by the user: digits from scikit-learn, others from Debian packages.
+"""Built-in data sets, which are found or made on this machine: digits, Fashion-MNIST, emoji.
 
-In: the installed package. Out: arrays of images and labels.
+In: an installed package, or a folder of raw files. Out: arrays of images and labels by split.
 """

@@ -1,4 +1,4 @@
-"""The `digits` source: 1,797 real 8x8 grey images that scikit-learn carries inside its package."""
+"""The data set ``digits``: 1,797 real 8x8 grey images that come with scikit-learn."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ N_TEST_PER_CLASS = 50
 def read(folder: Path | None) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     """The "train" (1,297) and "test" (500, fifty of each digit) splits: images uint8 [N, 1, 8, 8], labels int64 [N].
 
-    The published set has no split of its own. Here the test images of a digit are the fifty whose number has the smallest
-    :func:`derive_seed`, so the split depends on no library's generator and is the same for ever. Pixels 0..16 become
-    0..255 by rounding ``value * 255 / 16`` (half up), which keeps the seventeen values apart and maps 16 to 255.
+    The published set has no splits. Here the test images of a digit are the fifty whose number has the smallest
+    :func:`derive_seed`, so the split does not depend on a library's random generator and never changes. Pixels 0..16 become
+    0..255 by rounding ``value * 255 / 16`` (half up), which keeps the seventeen values distinct and maps 16 to 255.
 
     Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998, as ``sklearn.datasets.load_digits``.
-    Raises :class:`UserError` where ``folder`` is given: there is nothing to read from one.
+    Raises :class:`UserError` if ``folder`` is given, since nothing is read from a folder.
     """
     if folder is not None:
-        raise UserError(f"digits come inside scikit-learn and are read from no folder, but {folder} was given: leave it out")
+        raise UserError(f"digits come with scikit-learn and are not read from a folder, but {folder} was given: leave it out")
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)

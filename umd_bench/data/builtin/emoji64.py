@@ -1,7 +1,7 @@
-"""The `emoji64` source: Noto's colour emoji rendered at 64x64 on white, a real RGB labelled set with the paper's geometry.
+"""The data set ``emoji64``: Noto's colour emoji rendered at 64x64 on white, labelled RGB images with the paper's geometry.
 
-The images are drawn here, from a font and a list of emoji that a machine has or is given, so their number depends on the
-versions of both (3,641 with font 2.042 and Unicode 15.0). `describe` states which ones a pack was made from.
+The images are drawn from a font and a list of emoji on this machine, so their number depends on the versions of both (3,641
+with font 2.042 and Unicode 15.0). ``describe`` states which versions a pack was made from.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from umd_bench.config.seeds import derive_seed
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
 
-# The groups of emoji-test.txt that hold images; its tenth, "Component", holds only parts of other emoji.
+# The groups of emoji-test.txt that have images; the tenth group, "Component", has only parts of other emoji.
 CLASS_NAMES = (
     "Smileys & Emotion",
     "People & Body",
@@ -40,9 +40,9 @@ FONT_FILE, LIST_FILE = "NotoColorEmoji.ttf", "emoji-test.txt"
 DEBIAN_FOLDERS = {FONT_FILE: Path("/usr/share/fonts/truetype/noto"), LIST_FILE: Path("/usr/share/unicode/emoji")}
 SIZE = 64
 TEST_SHARE = 0.2
-# What no font has: a noncharacter shows how it draws a missing glyph, the flag of no country how a missing flag.
+# No font has these: a noncharacter shows how the font draws a missing glyph, a flag of no country how it draws a missing flag.
 _MISSING = ("\U0010ffff", "\U0001f1fd\U0001f1fd")
-_BITMAP_SIZE = 109  # the only size, in pixels an em, that the font's bitmaps have
+_BITMAP_SIZE = 109  # the only size of the font's bitmaps, in pixels per em
 _LINE = re.compile(r"(?P<points>[0-9A-F ]+);\s*fully-qualified\s*#\s*\S+\s+E\d+\.\d+\s+(?P<name>.+)")
 
 _JOINER, _PERSON = 0x200D, 0x1F9D1
@@ -50,7 +50,7 @@ _TONES = range(0x1F3FB, 0x1F400)
 _PRESENTATION = 0xFE0F
 _JOINED_VARIANTS = (0x2640, 0x2642, 0x27A1)  # after a joiner: female, male, facing right
 _MAN_WOMAN = (0x1F468, 0x1F469)
-# Two people have one code point each way, and a sequence as soon as their skin tones or genders differ.
+# Pairs of people: one code point if both are alike, a sequence if their skin tones or genders differ.
 _SAME_BASE = {
     (_PERSON, 0x2764, 0x1F48B, _PERSON): (0x1F48F,),  # kiss
     (_PERSON, 0x2764, _PERSON): (0x1F491,),  # couple with heart
@@ -72,13 +72,12 @@ class Emoji(NamedTuple):
 def read(folder: Path | None) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     """The "train" and "test" splits: images uint8 [N, 3, 64, 64] RGB, labels int64 [N], the index in CLASS_NAMES.
 
-    Every fully-qualified emoji is drawn at the font's own 136x128 on a white 136x136 square and reduced by Lanczos. An
-    emoji that the font lacks, or whose image is one that came before, is left out. A fifth of the *bases* of a group,
-    those with the smallest :func:`derive_seed`, is the test split: no skin tone or gender of a test emoji is ever
-    trained on.
+    Every fully-qualified emoji is drawn at the font's own 136x128 on a white 136x136 square and reduced by Lanczos. Emoji that
+    the font lacks, and images that are equal to an earlier one, are left out. A fifth of the *bases* of each group, those with
+    the smallest :func:`derive_seed`, is the test split, so no variant (skin tone, gender) of a test emoji is trained on.
 
-    The two files are looked for in ``folder``, else in $UMD_BENCH_EMOJI, else where Debian's packages
-    ``fonts-noto-color-emoji`` and ``unicode-data`` put them. Raises :class:`UserError` when one is missing or unfit.
+    The two files are read from ``folder``, else from $UMD_BENCH_EMOJI, else from where Debian's packages
+    ``fonts-noto-color-emoji`` and ``unicode-data`` put them. Raises :class:`UserError` if one is missing or cannot be used.
     """
     font_path, list_path = locate(folder)
     font = _open_font(font_path)
@@ -101,7 +100,7 @@ def read(folder: Path | None) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.i
 
 
 def describe(folder: Path | None, n_kept: int) -> dict[str, str]:
-    """What a pack's manifest notes: which files the images were drawn from, how many emoji are left out and why."""
+    """Notes for a pack's manifest: the files that the images were drawn from, and how many emoji were left out and why."""
     font_path, list_path = locate(folder)
     text = _read_list(list_path)
     font = _open_font(font_path)
@@ -118,7 +117,10 @@ def describe(folder: Path | None, n_kept: int) -> dict[str, str]:
 
 
 def locate(folder: Path | None) -> tuple[Path, Path]:
-    """The font and the list: in ``folder``, else in $UMD_BENCH_EMOJI, else Debian's. Missing: :class:`UserError`."""
+    """The paths of font and list: in ``folder``, else in $UMD_BENCH_EMOJI, else Debian's.
+
+    Raises :class:`UserError` if one is missing.
+    """
     variable = os.environ.get(VARIABLE)
     stated = folder if folder is not None else Path(variable) if variable else None
     paths = [(stated if stated is not None else debian) / file for file, debian in DEBIAN_FOLDERS.items()]
@@ -152,7 +154,7 @@ def parse_list(text: str, where: str) -> list[Emoji]:
 
 
 def base(points: Sequence[int]) -> tuple[int, ...]:
-    """The code points without skin tone, gender, direction and joiners: equal for all variants of one emoji."""
+    """The code points without skin tone, gender, direction and joiners, which are equal for all variants of an emoji."""
     kept = [
         _PERSON if point in _MAN_WOMAN else point
         for before, point in zip((0, *points), points, strict=False)
@@ -164,9 +166,9 @@ def base(points: Sequence[int]) -> tuple[int, ...]:
 
 
 def split_by_base(emoji: Sequence[Emoji]) -> list[bool]:
-    """For each emoji whether it is a test image: a fifth of the bases of each group, by :func:`derive_seed` of the base.
+    """Whether each emoji is a test image: those of a fifth of the bases of each group, by :func:`derive_seed` of the base.
 
-    A base's group is that of its first emoji, so that the bases are parted once and for all.
+    A base belongs to the group of its first emoji, so that it is on one side of the split only.
     """
     groups: dict[str, list[tuple[int, ...]]] = {}
     for key, group in {base(one.points): one.group for one in reversed(emoji)}.items():
@@ -190,7 +192,7 @@ def _open_font(path: Path) -> FreeTypeFont:
     if not features.check("raqm"):
         raise UserError("emoji64 needs a Pillow with Raqm, which joins the parts of an emoji; install Pillow's own wheel")
     try:
-        # By content: given a path that it cannot open, Pillow takes a system font of the same name.
+        # Pass the content: given a path that it cannot open, Pillow uses a system font of the same name.
         return ImageFont.truetype(io.BytesIO(path.read_bytes()), _BITMAP_SIZE, layout_engine=ImageFont.Layout.RAQM)
     except OSError as error:
         raise UserError(
@@ -199,7 +201,7 @@ def _open_font(path: Path) -> FreeTypeFont:
 
 
 def _drawable(font: FreeTypeFont, listed: Sequence[Emoji]) -> Iterator[tuple[Emoji, str]]:
-    """The emoji that the font draws as one glyph, with their text; one whose parts stay apart is as wide as several."""
+    """The emoji that the font draws as one glyph, with their text; one drawn in parts is wider."""
     width = font.getlength("\U0001f600")
     for emoji in listed:
         text = "".join(map(chr, emoji.points))

@@ -1,4 +1,4 @@
-"""The `fashion_mnist` source: 70,000 grey 28x28 images in IDX files, padded to 32x32 so that patches of 2, 4 and 8 fit."""
+"""The data set ``fashion_mnist``: 70,000 grey 28x28 images in IDX files, padded to 32x32 so that patches of 2, 4 and 8 fit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPLIT_FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-# SHA-256 of the *unpacked* files, because gz files differ by who packed them. MNIST's files have the same names.
+# SHA-256 of the *unpacked* files, because gz files depend on who compressed them. MNIST's files have the same names.
 PUBLISHED = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -35,9 +35,9 @@ _DOWNLOAD_TIMEOUT_S = 30
 def read(folder: Path | None) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     """The "train" (60,000) and "test" (10,000) splits as published: images uint8 [N, 1, 32, 32], labels int64 [N].
 
-    The four IDX files, gzipped or not, are looked for in ``folder``, else in $UMD_BENCH_FASHION_MNIST, else where Debian's
-    package ``dataset-fashion-mnist`` puts them; where none of them is given or there, they are downloaded. Two zero pixels
-    are added on each side. Source: Xiao, Rasul and Vollgraf, arXiv 1708.07747, 2017.
+    The four IDX files, gzipped or not, are read from ``folder``, else from $UMD_BENCH_FASHION_MNIST, else from where Debian's
+    package ``dataset-fashion-mnist`` puts them; else they are downloaded. Two zero pixels are added on each side. Source: Xiao,
+    Rasul and Vollgraf, arXiv 1708.07747, 2017.
 
     Raises :class:`UserError` for a file that is missing, broken or not the published one, and for a failed download.
     """
@@ -51,10 +51,10 @@ def read(folder: Path | None) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.i
 
 
 def parse_idx(content: bytes, where: str) -> NDArray[np.uint8]:
-    """An unpacked IDX file of unsigned bytes as an array uint8 of the shape that it declares.
+    """An unpacked IDX file of unsigned bytes, as an array uint8 of the shape that the file declares.
 
     Format: bytes 0, 0, type (8: unsigned byte), number of dimensions n, then n big-endian uint32 sizes, then the values.
-    Raises :class:`UserError`, naming ``where``, for another type and for a file shorter or longer than it declares.
+    Raises :class:`UserError`, naming ``where``, for another type and for a file that is shorter or longer than it declares.
     """
     if content[:3] != b"\x00\x00\x08" or len(content) < 4 or len(content) < 4 + 4 * content[3]:
         raise UserError(f"{where} is not an IDX file of unsigned bytes: expected it to begin with 00 00 08 and its sizes")
@@ -66,7 +66,7 @@ def parse_idx(content: bytes, where: str) -> NDArray[np.uint8]:
 
 
 def read_file(path: Path) -> bytes:
-    """The content of a raw file, or of a gzipped one unpacked; :class:`UserError` for one that cannot be read."""
+    """The content of a file, unpacked if it is gzipped. Raises :class:`UserError` if it cannot be read."""
     try:
         content = path.read_bytes()
         return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
@@ -75,7 +75,7 @@ def read_file(path: Path) -> bytes:
 
 
 def _content(name: str, folder: Path | None) -> tuple[bytes, str]:
-    """The unpacked file ``name`` and where it was found."""
+    """The unpacked file ``name``, and the path or address that it came from."""
     variable = os.environ.get(VARIABLE)
     stated = folder if folder is not None else Path(variable) if variable else None
     searched = stated if stated is not None else DEBIAN_FOLDER
@@ -107,8 +107,8 @@ def _download(file: str) -> tuple[bytes, str]:
 
 
 def _published(name: str, content: bytes, where: str) -> bytes:
-    """``content``, once it is known to be the published file."""
-    parse_idx(content, where)  # a cut file says so, instead of only being another one
+    """``content``; raises :class:`UserError` if it is not the published file."""
+    parse_idx(content, where)  # so that an incomplete file gets its own error
     digest = hashlib.sha256(content).hexdigest()
     if digest != PUBLISHED[name]:
         raise UserError(

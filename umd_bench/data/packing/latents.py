@@ -1,7 +1,7 @@
-"""Latents of a packed data set, as a pack: two views of each image, of each the posterior's mean and standard deviation.
+"""Packing of latents: for each packed image and its mirror image, the mean and standard deviation of the VAE's posterior.
 
-The VAE is copied into the pack (its two files, under diffusers' names), so that samples can be decoded wherever the pack is and
-whatever happens to the folder that it came from; next to the latents of a real data set its hundreds of megabytes are little.
+The two files of the VAE are copied into the pack, so that samples can be decoded wherever the pack is, even if the VAE's folder
+has gone. Its hundreds of megabytes are small compared with the latents of a real data set.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from umd_bench.config.documents.document import Document
 from umd_bench.config.documents.validation import validate
 from umd_bench.config.errors import FieldError, UserError, one_of
 from umd_bench.config.trial.data import DataConfig
-from umd_bench.data.datasets import SOURCES, data_facts
+from umd_bench.data.datasets import DATASETS, data_facts
+from umd_bench.data.open_data import latents_folder, open_data
 from umd_bench.data.packs.manifest import VaeFacts, read_manifest, remedy
-from umd_bench.data.packs.pack import Pack, Split, latents_path, open_data
-from umd_bench.data.packs.writer import Progress, Rows, write_pack
+from umd_bench.data.packs.pack import Pack, Split
+from umd_bench.data.packs.writer import PackProgress, RowSource, write_pack
 from umd_bench.data.vae import CONFIG_FILE, PRECISIONS, WEIGHTS_FILE, VaeFiles, encode, find_vae, load_vae
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -31,7 +32,7 @@ MOMENTS = np.dtype(np.float16)
 
 @dataclass(frozen=True)
 class LatentRequest:
-    """Latents that can be packed, as far as that is known without the images."""
+    """A checked request for latents: what can be known before the images are read."""
 
     data: DataConfig
     root: Path
@@ -52,10 +53,11 @@ class LatentRequest:
         precision: str = "fp32",
         device: str = "auto",
     ) -> LatentRequest:
-        """Latents of the data set ``name`` at ``size`` pixels, by the VAE ``where``, below the data root ``root``.
+        """A request for latents of the data set ``name`` at ``size`` pixels by the VAE ``where``, below the data root ``root``.
 
-        ``precision`` is the encoder's, fp32 or bf16; what is stored is float16. Raises :class:`UserError` as :func:`find_vae`
-        does, for images that the VAE cannot take, and for latents of another VAE under the same name.
+        ``precision`` is the encoder's, fp32 or bf16; latents are stored as float16. Raises :class:`UserError` as
+        :func:`find_vae` does, :class:`FieldError` for an option or images that the VAE cannot take, and :class:`UserError` if
+        latents of another VAE have the same name.
         """
         if precision not in PRECISIONS:
             raise FieldError("--vae-precision", precision, one_of(PRECISIONS))
@@ -63,37 +65,38 @@ class LatentRequest:
             raise FieldError("--device", device, one_of(DEVICES))
         cuda = torch.cuda.is_available()
         if device == "cuda" and not cuda:
-            raise FieldError("--device", device, "expected auto or cpu, since no CUDA device is to be seen here")
+            raise FieldError("--device", device, "expected auto or cpu, since there is no CUDA device")
         files = find_vae(where)
-        data = validate(DataConfig, Document({"name": name, "size": size, "vae": files.named(vae_name)}))
-        if name in SOURCES:
-            data_facts(data)  # of a user's own, which may not be packed yet, no more is known
+        data = validate(DataConfig, Document({"name": name, "size": size, "vae": files.latents_name(vae_name)}))
+        if name in DATASETS:
+            data_facts(data)  # nothing more is known of a user's own data set, which may not be packed yet
         elif data.side is None or data.side % files.factor:
             raise FieldError("data.size", size, f"expected a multiple of {files.factor}, by which the VAE divides a side")
         request = cls(data, root, where, files, precision, torch.device("cuda" if cuda and device != "cpu" else "cpu"))
         if request.target.exists():
-            found = read_manifest(request.target).vae
-            if found is None or found.hash != files.hash:
+            packed = read_manifest(request.target).vae
+            if packed is None or packed.hash != files.hash:
                 other = (
-                    "no latents" if found is None else f"latents of another VAE (hash {found.hash[:12]}, not {files.hash[:12]})"
+                    "no latents"
+                    if packed is None
+                    else f"latents of another VAE (hash {packed.hash[:12]}, not {files.hash[:12]})"
                 )
                 raise UserError(
-                    f"{request.target} holds {other}: give this VAE a name of its own with --vae-name, or "
-                    f"{remedy(request.target)}"
+                    f"{request.target} holds {other}: give this VAE another name with --vae-name, or {remedy(request.target)}"
                 )
         return request
 
     @property
     def target(self) -> Path:
-        """The pack's folder."""
-        return latents_path(self.data, self.root)
+        """The folder of the pack."""
+        return latents_folder(self.data, self.root)
 
 
-def pack_latents(request: LatentRequest, images: Pack, *, progress: Callable[[Progress], None] = lambda _: None) -> Pack:
-    """Encode the packed ``images``, unless their latents are there already; what was interrupted goes on.
+def pack_latents(request: LatentRequest, images: Pack, *, progress: Callable[[PackProgress], None] = lambda _: None) -> Pack:
+    """Encode the packed ``images``, unless their latents are packed already; an interrupted packing is continued.
 
-    Raises :class:`UserError` for images that are not RGB, for weights that cannot be loaded, for a posterior that float16 does
-    not hold, and as :func:`write_pack` does.
+    Raises :class:`UserError` for images that are not RGB, for weights that cannot be loaded, for a posterior that float16
+    cannot represent, and as :func:`write_pack` does.
     """
     files, facts = request.files, data_facts(request.data, root=request.root)
     if not request.target.exists():
@@ -117,25 +120,25 @@ def pack_latents(request: LatentRequest, images: Pack, *, progress: Callable[[Pr
             images.manifest.model_copy(update=not_yet | of_latents),
             {split: _rows(images.split(split), shape, vae, split) for split in images.manifest.counts},
             inputs=f"{images.manifest.digest} {files.hash} {request.precision}",
-            beside={CONFIG_FILE: files.config_bytes, WEIGHTS_FILE: files.folder / WEIGHTS_FILE},
+            extra_files={CONFIG_FILE: files.config_bytes, WEIGHTS_FILE: files.folder / WEIGHTS_FILE},
             progress=progress,
         )
     return open_data(request.data, request.root)
 
 
-def _rows(split: Split, shape: tuple[int, ...], vae: Any, name: str) -> Rows:
-    """The split's posteriors, encoded when they are read."""
+def _rows(split: Split, shape: tuple[int, ...], vae: Any, name: str) -> RowSource:
+    """The posteriors of a split, which are encoded when they are read."""
 
     def read(start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         moments = encode(vae, torch.from_numpy(split.images[start:stop])).numpy()
-        with np.errstate(over="ignore"):  # told below
+        with np.errstate(over="ignore"):  # reported below
             stored = moments.astype(MOMENTS)
         bad = np.flatnonzero(~np.isfinite(stored).reshape(len(stored), -1).all(1))
         if len(bad):
             raise UserError(
-                f"the VAE gives image {start + int(bad[0])} of the {name} split a posterior that float16 does not hold (NaN, "
-                "or beyond 65504): expected a VAE whose latents are of moderate size"
+                f"the VAE gives image {start + int(bad[0])} of the {name} split a posterior that float16 cannot represent "
+                "(NaN, or beyond 65504): expected a VAE whose latents are of moderate size"
             )
         return stored, np.ones(stop - start, np.bool_)
 
-    return Rows(split.labels, shape, MOMENTS, read)
+    return RowSource(split.labels, shape, MOMENTS, read)

@@ -1,10 +1,10 @@
-"""What a pack says of itself: the manifest, the names of its files, and the folder that a pack lies in.
+"""The manifest of a pack, the names of its files, and the name of its folder.
 
     root/<name>[-<size>]-v<version>.<format>/           or, of latents, root/<name>-<size>-<vae>-v<version>.<format>/
         manifest.json
         train-labels.npy  train-images-00000.npy  train-images-00001.npy ...      and test-..., and other splits
 
-The size stands in the folder's name where the data set has none of its own.
+The size is part of the folder's name if the data set has no size of its own.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from umd_bench.config.errors import UserError
 
-FORMAT = 2  # of the files in a pack; goes up when this version could not read what an earlier one wrote
+FORMAT = 2  # version of the files' format; raised when packs of earlier versions can no longer be read
 MANIFEST_FILE = "manifest.json"
 SKIPPED_FILE = "skipped.txt"
 _SIZED = re.compile(rf"(?P<name>[a-z0-9][a-z0-9_]*)-(?P<size>[1-9]\d*)-v\d+\.{FORMAT}")
 
 
 class VaeFacts(BaseModel):
-    """What the latents of a pack were made with; a copy of the VAE lies in the pack (vae.py), and ``hash`` says that it is.
+    """The VAE that a pack's latents were made with. Its files are copied into the pack, and ``hash`` identifies them (vae.py).
 
-    A model sees ``(z - shift) * scale`` of a latent z. ``pixels`` is the digest of the pack of the images.
+    A model's input is ``(z - shift) * scale`` for a latent z. ``pixels`` is the digest of the pack of the images.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,14 +41,14 @@ class VaeFacts(BaseModel):
     scale: float
     shift: float
     channels: int
-    factor: int  # the image's side over the latent's
+    factor: int  # the image's side divided by the latent's
     pixels: str
 
 
 class Manifest(BaseModel):
-    """What a pack holds. ``digest`` is the SHA-256 of all of it but the ``notes``, which say what it was made from.
+    """The contents of a pack. ``digest`` is the SHA-256 of all fields except ``notes``, which say what it was made from.
 
-    A field that is None is left out of the digest, so that a pack which does not need the field keeps its digest.
+    A field that is None does not enter the digest, so a later version's field leaves the digests of older packs unchanged.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,14 +64,14 @@ class Manifest(BaseModel):
     sha256: dict[str, str]
     digest: str
     notes: dict[str, str] = {}
-    options: dict[str, str] | None = None  # how the images were made, where that was chosen: resize, crop, splits
-    shape: tuple[int, ...] | None = None  # of a row; None: an image [channels, size, size]
-    dtype: str | None = None  # of a row; None: uint8
-    vae: VaeFacts | None = None  # latents: then size and channels are theirs, and rows are moments (latents.py)
+    options: dict[str, str] | None = None  # how the images were made, if there was a choice: resize, crop, splits
+    shape: tuple[int, ...] | None = None  # shape of a row; None: an image [channels, size, size]
+    dtype: str | None = None  # type of a row; None: uint8
+    vae: VaeFacts | None = None  # of latents; size and channels are then those of the latents, and rows are moments
 
     @property
     def image_size(self) -> int:
-        """The side in pixels of the images, or of those that the latents were made of."""
+        """The side in pixels of the images, or of the images that the latents were made from."""
         return self.size if self.vae is None else self.size * self.vae.factor
 
     @property
@@ -85,12 +85,12 @@ class Manifest(BaseModel):
         return np.dtype(self.dtype or "uint8")
 
     def facts_digest(self) -> str:
-        """The SHA-256, in hex, of every field that is set but ``digest`` and ``notes``; the files enter by their hashes."""
+        """The SHA-256, in hex, of all fields that are set, except ``digest`` and ``notes``; files enter by their hashes."""
         facts = self.model_dump(mode="json", exclude={"digest", "notes"}, exclude_none=True)
         return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def sealed(self) -> Manifest:
-        """The same, with the digest that its facts have."""
+        """A copy with the digest of its facts."""
         return self.model_copy(update={"digest": self.facts_digest()})
 
 
@@ -105,26 +105,26 @@ def labels_file(split: str) -> str:
 
 
 def folder_name(name: str, version: int, size: int | None) -> str:
-    """The name of a pack's folder; ``size`` is None where the data set has a size of its own."""
+    """The name of a pack's folder; ``size`` is None if the data set has a size of its own."""
     return f"{name if size is None else f'{name}-{size}'}-v{version}.{FORMAT}"
 
 
 def latents_folder_name(name: str, version: int, size: int, vae: str) -> str:
-    """The name of the folder of a pack of latents; ``size`` is the images' side in pixels."""
+    """The name of the folder of a pack of latents; ``size`` is the side of the images in pixels."""
     return f"{name}-{size}-{vae}-v{version}.{FORMAT}"
 
 
 def own_packs(root: Path, known: Container[str]) -> dict[str, list[int]]:
-    """The sizes at which each data set is packed below ``root`` whose name is not ``known``: users' own."""
-    found: dict[str, list[int]] = {}
+    """Users' own data sets below ``root`` (names that are not ``known``) -> the sizes at which they are packed, sorted."""
+    sizes: dict[str, list[int]] = {}
     for folder in root.glob(f"*-v*.{FORMAT}"):
         if (match := _SIZED.fullmatch(folder.name)) and match["name"] not in known:
-            found.setdefault(match["name"], []).append(int(match["size"]))
-    return {name: sorted(found[name]) for name in sorted(found)}
+            sizes.setdefault(match["name"], []).append(int(match["size"]))
+    return {name: sorted(sizes[name]) for name in sorted(sizes)}
 
 
 def data_root() -> Path:
-    """Where packs lie: $UMD_BENCH_DATA, else ``~/.cache/umd-bench/data``."""
+    """The default folder of packs: $UMD_BENCH_DATA, else ``~/.cache/umd-bench/data``."""
     stated = os.environ.get("UMD_BENCH_DATA")
     return Path(stated).expanduser() if stated else Path.home() / ".cache" / "umd-bench" / "data"
 
@@ -132,7 +132,7 @@ def data_root() -> Path:
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of the pack in ``folder``.
 
-    Raises :class:`UserError`, saying to remove the folder, for one that is missing, is no manifest or was changed later.
+    Raises :class:`UserError`, which says to remove the folder, if the file is missing or is not a manifest.
     """
     path = folder / MANIFEST_FILE
     try:
@@ -145,7 +145,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def remedy(folder: Path) -> str:
-    """What helps where a pack is damaged: it is never replaced, since a running stage may have it mapped."""
+    """The part of an error that says how to repair a pack. Packs are not replaced, since a stage may have them mapped."""
     return f"remove the folder {folder} to have it packed again"
 
 

@@ -1,6 +1,6 @@
-"""One array kept in several files: what a split of a pack is read through, whatever its size.
+"""One array in several files: a split of any size is read through it.
 
-Shapes: N rows, the rest of a row's shape is the same in every file.
+Shapes: N rows in total; rows have the same shape in every file.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from numpy.typing import DTypeLike, NDArray
 
 
 class ShardedArray:
-    """The rows of ``shards`` one after another: read-only, memory-mapped, read by slice or by indices.
+    """The rows of ``shards`` (memory-mapped arrays) one after another; read-only.
 
-    Indexing gives a copy in memory with the rows asked for, in their order. ``numpy.asarray`` reads all of it.
+    Indexing by a slice or by indices copies the rows into memory, in the order of the index. ``numpy.asarray`` reads all rows.
     """
 
     def __init__(self, shards: Sequence[NDArray[Any]]) -> None:
@@ -32,7 +32,7 @@ class ShardedArray:
         return self.shape[0]
 
     def __getitem__(self, rows: slice | NDArray[np.integer[Any]]) -> NDArray[Any]:
-        """Rows ``start:stop[:step]`` or ``rows`` [n] (0..N-1), as an array [n, ...]; ``IndexError`` outside."""
+        """Rows ``start:stop[:step]``, or at indices [n] in 0..N-1, as an array [n, ...]. Raises ``IndexError`` outside."""
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
             return self[np.arange(start, stop, step)] if step != 1 else self._span(start, max(start, stop))
@@ -40,12 +40,12 @@ class ShardedArray:
             return np.asarray(self._shards[0][rows])
         if len(rows) and not (int(rows.min()) >= 0 and int(rows.max()) < len(self)):
             raise IndexError(f"rows {int(rows.min())}..{int(rows.max())} of {len(self)}")
-        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        owner = np.searchsorted(self._ends, rows, side="right")
-        for index in np.unique(owner):
-            here = owner == index
-            found[here] = self._shards[index][rows[here] - (self._ends[index] - len(self._shards[index]))]
-        return found
+        gathered = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        shard_of_row = np.searchsorted(self._ends, rows, side="right")
+        for index in np.unique(shard_of_row):
+            here = shard_of_row == index
+            gathered[here] = self._shards[index][rows[here] - (self._ends[index] - len(self._shards[index]))]
+        return gathered
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         for shard in self._shards:
@@ -56,11 +56,11 @@ class ShardedArray:
 
     def _span(self, start: int, stop: int) -> NDArray[Any]:
         """A copy of rows start..stop-1."""
-        found = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        span = np.empty((stop - start, *self.shape[1:]), self.dtype)
         begin = 0
         for shard, end in zip(self._shards, self._ends.tolist(), strict=True):
             low, high = max(start, begin), min(stop, end)
             if low < high:
-                found[low - start : high - start] = shard[low - begin : high - begin]
+                span[low - start : high - start] = shard[low - begin : high - begin]
             begin = end
-        return found
+        return span

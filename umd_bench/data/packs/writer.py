@@ -1,13 +1,13 @@
-"""How a pack comes to be: rows of any shape and type in bounded shards, written so that a killed packing goes on later.
+"""Writing of packs: rows of any shape and type in shards of bounded size; a killed packing can be continued.
 
-    root/.<folder>.<inputs>/      hidden, beside the folder that it becomes
+    root/.<folder>.<inputs>/      hidden, next to the folder that it becomes
         lock                      held while a process writes; the system frees it when the process dies
-        journal.jsonl             the inputs, then a line for each finished shard: its hash and what was left out
+        journal.jsonl             the inputs, then one line for each finished shard: its hash and the rows that were left out
         files/                    becomes root/<folder>/ in one rename
 
-A finished shard is kept by whoever packs the same inputs next, once its hash is that of the journal; other inputs (name,
-version, size, options, raw files) have another folder, so nothing of them is ever taken over. Which rows a shard covers
-depends on their size only: the files are the same to the byte whether a packing was interrupted or not.
+A packing of the same inputs keeps a finished shard if its hash is the one in the journal. Other inputs (name, version, size,
+options, raw files) have another folder, so their shards are never mixed up. The rows of a shard depend only on the size of a
+row, so the files are equal to the byte whether a packing was interrupted or not.
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ from numpy.typing import DTypeLike, NDArray
 from umd_bench.config.errors import UserError
 from umd_bench.data.packs.manifest import MANIFEST_FILE, SKIPPED_FILE, Manifest, images_file, labels_file, sha256_of
 
-SHARD_BYTES = 256 * 2**20  # of a shard, which is also what a packing holds in memory
-_READ_BYTES, _READ_ROWS = 64 * 2**20, 512  # asked for at once, between two reports of progress
-_LEFTOVER_AGE_S = 24 * 3600  # other inputs' unfinished folders are removed when nobody has written to them for a day
+SHARD_BYTES = 256 * 2**20  # size of a shard; a packing holds one shard in memory
+_READ_BYTES, _READ_ROWS = 64 * 2**20, 512  # limits of one read; progress is reported after each
+_LEFTOVER_AGE_S = 24 * 3600  # unfinished folders of other inputs are removed a day after the last write
 _GIB = 2**30
 
-# read(start, stop) -> (rows [k, *shape], kept bool [stop - start], k times true): rows start..stop-1 less those left out.
+# read(start, stop) -> (rows [k, *shape], kept bool [stop - start] with k times True): rows start..stop-1 without those left
+# out.
 Read = Callable[[int, int], tuple[NDArray[Any], NDArray[np.bool_]]]
 
 
 @dataclass(frozen=True)
-class Rows:
-    """What a split is written from.
+class RowSource:
+    """The source of a split's rows.
 
-    ``labels`` int64 [N]; ``shape`` and ``dtype`` of one row; ``read`` gives rows in order and is asked for each at most once.
-    A row that ``read`` leaves out has its reason in ``reasons[index]`` (one line) by the time ``read`` returns.
+    ``labels`` int64 [N]; ``shape`` and ``dtype`` of one row. ``read`` is called for ascending ranges of rows, at most once for
+    each row. If it leaves a row out, it puts the reason (one line) into ``reasons[index]`` before it returns.
     """
 
     labels: NDArray[np.int64]
@@ -63,18 +64,18 @@ class Rows:
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
 
-def rows_of(images: NDArray[Any], labels: NDArray[np.int64]) -> Rows:
-    """Rows that are in memory already: ``images`` [N, ...] and ``labels`` int64 [N]."""
+def rows_from_arrays(images: NDArray[Any], labels: NDArray[np.int64]) -> RowSource:
+    """A source of rows in memory: ``images`` [N, ...] and ``labels`` int64 [N]."""
 
     def read(start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         return images[start:stop], np.ones(stop - start, np.bool_)
 
-    return Rows(labels, images.shape[1:], images.dtype, read)
+    return RowSource(labels, images.shape[1:], images.dtype, read)
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a packing is, in rows of all splits: ``done`` of ``total``, of which ``resumed`` came from an earlier one."""
+class PackProgress:
+    """Rows of all splits that are ``done``, of ``total``; ``resumed`` of them by an earlier packing, ``skipped`` left out."""
 
     done: int
     total: int
@@ -84,7 +85,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class _Shard:
-    """A line of the journal: rows start..stop-1 of a split less ``skipped`` (index: reason), in a file with this hash."""
+    """A line of the journal: a finished shard, its file's hash, and the rows that were left out (index -> reason)."""
 
     split: str
     index: int
@@ -95,22 +96,22 @@ class _Shard:
 def write_pack(
     target: Path,
     draft: Manifest,
-    splits: Mapping[str, Rows],
+    splits: Mapping[str, RowSource],
     *,
     inputs: str,
-    beside: Mapping[str, bytes | Path] = MappingProxyType({}),
-    progress: Callable[[Progress], None] = lambda _: None,
+    extra_files: Mapping[str, bytes | Path] = MappingProxyType({}),
+    progress: Callable[[PackProgress], None] = lambda _: None,
 ) -> None:
-    """Write ``splits`` as the pack ``target``, unless it is there, or another process writes it first.
+    """Write ``splits`` as the pack ``target``, unless it exists or another process writes it first.
 
     ``draft`` is the manifest without ``counts``, ``shards``, ``sha256`` and ``digest``, which are filled in here, as are
-    ``shape`` and ``dtype`` where a row is no uint8 image. ``inputs`` states what the rows are read from (names and sizes of raw
-    files, a hash): what an interrupted packing left is continued only where it is the same. ``beside`` are other files of
-    the pack by name, as their content or as the file to copy. ``progress`` is called after each piece. Whoever comes second
-    waits for the first, then finds its pack.
+    ``shape`` and ``dtype`` if a row is not a uint8 image. ``inputs`` identifies what the rows are read from (a hash, or names
+    and sizes of raw files): an interrupted packing is continued only if it is the same. ``extra_files`` are other files of the
+    pack: name -> content, or a file to copy. ``progress`` is called after each read. If two processes pack the same data set,
+    the second one waits for the first and uses its pack.
 
-    Raises :class:`UserError` for a disk without room, before anything is written, for a folder that cannot be written, and
-    for a split that nothing is left of; and what a ``read`` raises. Finished shards stay then, for the next packing.
+    Raises :class:`UserError` if the disk has no room (before anything is written), if the folder cannot be written, and if all
+    rows of a split are left out; also whatever ``read`` raises. Finished shards stay for the next packing.
     """
     facts = draft.model_copy(update=_row_facts(draft, splits))
     identity = _identity(facts, splits, inputs)
@@ -120,8 +121,8 @@ def write_pack(
         with _locked(work):
             try:
                 if not target.exists():
-                    _write(target, work, facts, splits, identity, beside, progress)
-            finally:  # while the lock is held: the next one opens a lock file of its own
+                    _write(target, work, facts, splits, identity, extra_files, progress)
+            finally:  # with the lock still held: the next process makes a new lock file
                 if target.exists() or not _has_finished(work / "journal.jsonl"):
                     shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
@@ -131,7 +132,7 @@ def write_pack(
 
 
 def _locked(work: Path) -> AbstractContextManager[Any]:
-    """Hold the lock of the folder ``work``, made anew where the one before has removed it meanwhile."""
+    """Hold the lock of the folder ``work``, which is made again if the previous owner has removed it."""
     while True:
         work.mkdir(parents=True, exist_ok=True)
         try:
@@ -141,12 +142,12 @@ def _locked(work: Path) -> AbstractContextManager[Any]:
 
 
 def rows_per_shard(row_bytes: int) -> int:
-    """How many rows a shard has, whatever is left out of them later."""
+    """Number of rows that a shard covers, including those that are left out."""
     return max(1, SHARD_BYTES // row_bytes)
 
 
 def free_bytes(folder: Path) -> int:
-    """Room on the disk that ``folder`` is on."""
+    """Free bytes on the disk that ``folder`` is on."""
     return shutil.disk_usage(folder).free
 
 
@@ -154,19 +155,19 @@ def _write(
     target: Path,
     work: Path,
     facts: Manifest,
-    splits: Mapping[str, Rows],
+    splits: Mapping[str, RowSource],
     identity: str,
-    beside: Mapping[str, bytes | Path],
-    progress: Callable[[Progress], None],
+    extra_files: Mapping[str, bytes | Path],
+    progress: Callable[[PackProgress], None],
 ) -> None:
-    """Write what the journal does not have, then the manifest, then rename."""
+    """Write the shards that the journal lacks, then the manifest; then rename the folder."""
     files, journal = work / "files", work / "journal.jsonl"
     files.mkdir(exist_ok=True)
     finished = {(shard.split, shard.index): shard for shard in _read_journal(journal, identity, files)}
     _require_room(target, facts.name, splits, finished)
     for path in files.iterdir():
         if path.name not in {images_file(*key) for key in finished}:
-            path.unlink()  # cut short by what ended the last packing
+            path.unlink()  # incomplete: the last packing ended while writing it
     lines = [json.dumps(identity), *(json.dumps(vars(shard)) for shard in finished.values())]
     journal.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
@@ -174,7 +175,7 @@ def _write(
     for name, rows in splits.items():
         resumed += sum(stop - start for index, start, stop in _ranges(rows) if (name, index) in finished)
     done, skipped = resumed, sum(len(shard.skipped) for shard in finished.values())
-    progress(Progress(done, total, resumed, skipped))
+    progress(PackProgress(done, total, resumed, skipped))
     for name, rows in splits.items():
         for index, start, stop in _ranges(rows):
             if (name, index) in finished:
@@ -182,14 +183,14 @@ def _write(
             buffer, filled = np.empty((stop - start, *rows.shape), rows.dtype), 0
             left_out: dict[int, str] = {}
             for low, high in _pieces(start, stop, rows.row_bytes):
-                found, kept = rows.read(low, high)
-                buffer[filled : filled + len(found)] = found
-                filled += len(found)
+                values, kept = rows.read(low, high)
+                buffer[filled : filled + len(values)] = values
+                filled += len(values)
                 left_out |= {i: rows.reasons.get(i, "no reason given") for i in (low + np.flatnonzero(~kept)).tolist()}
                 done += high - low
-                progress(Progress(done, total, resumed, skipped + len(left_out)))
+                progress(PackProgress(done, total, resumed, skipped + len(left_out)))
             if stop - start - filled != len(left_out):
-                raise ValueError(f"{name} {start}..{stop}: {filled} rows and {len(left_out)} left out")
+                raise ValueError(f"{name} {start}..{stop}: read {filled} rows and left out {len(left_out)}")
             skipped += len(left_out)
             shard = _Shard(name, index, save_array(files / images_file(name, index), buffer[:filled]), left_out)
             finished[name, index] = shard
@@ -197,34 +198,34 @@ def _write(
                 file.write(json.dumps(vars(shard)) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-    _seal(files, facts, splits, finished, _copied(files, beside))
+    _seal(files, facts, splits, finished, _write_extra_files(files, extra_files))
     try:
         files.rename(target)
     except OSError:
         if not target.is_dir():
-            raise  # else a packer of other inputs was first, and its folder stays
+            raise  # otherwise a packing of other inputs was first, and its folder stays
 
 
-def _copied(files: Path, beside: Mapping[str, bytes | Path]) -> dict[str, str]:
-    """Write the other files; the SHA-256 of each."""
-    for name, content in beside.items():
+def _write_extra_files(files: Path, extra_files: Mapping[str, bytes | Path]) -> dict[str, str]:
+    """Write the extra files, and return the SHA-256 of each."""
+    for name, content in extra_files.items():
         if isinstance(content, Path):
             shutil.copyfile(content, files / name)
         else:
             (files / name).write_bytes(content)
         with (files / name).open("rb") as file:
             os.fsync(file.fileno())
-    return {name: sha256_of(files / name) for name in beside}
+    return {name: sha256_of(files / name) for name in extra_files}
 
 
 def _seal(
     files: Path,
     facts: Manifest,
-    splits: Mapping[str, Rows],
+    splits: Mapping[str, RowSource],
     finished: Mapping[tuple[str, int], _Shard],
     sha256: dict[str, str],
 ) -> None:
-    """Write the labels, the list of what was left out, and the manifest; ``sha256`` is of the other files."""
+    """Write the labels, the list of rows that were left out, and the manifest; ``sha256`` has the hashes of the other files."""
     counts, shards = {}, {}
     left_out: list[str] = []
     for name, rows in splits.items():
@@ -236,11 +237,11 @@ def _seal(
             sizes.append(stop - start - len(shard.skipped))
             sha256[images_file(name, index)] = shard.sha256
         if not kept.any():
-            raise UserError(f"{facts.name} cannot be packed: no image is left of its {name} split ({len(rows)} were there)")
+            raise UserError(f"{facts.name} cannot be packed: all {len(rows)} images of its {name} split were left out")
         sha256[labels_file(name)] = save_array(files / labels_file(name), rows.labels[kept])
         counts[name], shards[name] = int(kept.sum()), tuple(sizes)
     notes = dict(facts.notes)
-    if left_out:  # for the record, as the notes are: what a file's damage is called is the decoder's to say, so it has no sum
+    if left_out:  # not hashed, like the notes: the words for a file's damage depend on the version of the decoder
         (files / SKIPPED_FILE).write_text("".join(f"{line}\n" for line in left_out), encoding="utf-8")
         notes["skipped"] = f"{len(left_out):,} of {sum(map(len, splits.values())):,} images could not be read: {SKIPPED_FILE}"
     manifest = facts.model_copy(update={"counts": counts, "shards": shards, "sha256": sha256, "notes": notes}).sealed()
@@ -251,7 +252,7 @@ def _seal(
 
 
 def save_array(path: Path, array: NDArray[Any]) -> str:
-    """Save as .npy in C order, sync, and return the file's SHA-256."""
+    """Save as .npy in C order, sync to disk, and return the file's SHA-256."""
     with path.open("wb") as file:
         np.save(file, np.ascontiguousarray(array), allow_pickle=False)
         file.flush()
@@ -259,8 +260,8 @@ def save_array(path: Path, array: NDArray[Any]) -> str:
     return sha256_of(path)
 
 
-def _row_facts(draft: Manifest, splits: Mapping[str, Rows]) -> dict[str, Any]:
-    """The manifest's shape and dtype, where they are not those of a uint8 image."""
+def _row_facts(draft: Manifest, splits: Mapping[str, RowSource]) -> dict[str, Any]:
+    """The manifest's shape and dtype; None if they are those of a uint8 image."""
     kinds = {(rows.shape, np.dtype(rows.dtype)) for rows in splits.values()}
     if len(kinds) != 1:
         raise ValueError(f"the splits' rows differ: {sorted(map(str, kinds))}")
@@ -271,8 +272,8 @@ def _row_facts(draft: Manifest, splits: Mapping[str, Rows]) -> dict[str, Any]:
     }
 
 
-def _identity(facts: Manifest, splits: Mapping[str, Rows], inputs: str) -> str:
-    """All that decides the bytes of the shards, as text."""
+def _identity(facts: Manifest, splits: Mapping[str, RowSource], inputs: str) -> str:
+    """Everything that the bytes of the shards depend on, as text."""
     parts = {
         name: [len(rows), rows_per_shard(rows.row_bytes), hashlib.sha256(rows.labels.tobytes()).hexdigest()]
         for name, rows in splits.items()
@@ -281,8 +282,8 @@ def _identity(facts: Manifest, splits: Mapping[str, Rows], inputs: str) -> str:
     return json.dumps([stated, parts, hashlib.sha256(inputs.encode()).hexdigest()], sort_keys=True)
 
 
-def _ranges(rows: Rows) -> list[tuple[int, int, int]]:
-    """(index, start, stop) of each shard; a split without rows has one that is empty."""
+def _ranges(rows: RowSource) -> list[tuple[int, int, int]]:
+    """(index, start, stop) of each shard; a split without rows has one empty shard."""
     step = rows_per_shard(rows.row_bytes)
     starts = range(0, max(1, len(rows)), step)
     return [(index, start, min(start + step, len(rows))) for index, start in enumerate(starts)]
@@ -294,7 +295,7 @@ def _pieces(start: int, stop: int, row_bytes: int) -> list[tuple[int, int]]:
 
 
 def _read_journal(journal: Path, identity: str, files: Path) -> list[_Shard]:
-    """The finished shards whose files are still what was written. A line that was cut short is of none."""
+    """The finished shards whose files are unchanged; incomplete lines are ignored."""
     try:
         first, *lines = journal.read_text(encoding="utf-8").splitlines()
         if json.loads(first) != identity:
@@ -315,11 +316,11 @@ def _read_journal(journal: Path, identity: str, files: Path) -> list[_Shard]:
 
 
 def _has_finished(journal: Path) -> bool:
-    """Whether the journal has a line besides its first."""
+    """Whether the journal has at least one finished shard."""
     return journal.exists() and len(journal.read_bytes().splitlines()) > 1
 
 
-def _require_room(target: Path, name: str, splits: Mapping[str, Rows], finished: Mapping[tuple[str, int], _Shard]) -> None:
+def _require_room(target: Path, name: str, splits: Mapping[str, RowSource], finished: Mapping[tuple[str, int], _Shard]) -> None:
     needed = sum(
         (stop - start) * (rows.row_bytes + rows.labels.itemsize)
         for split, rows in splits.items()
@@ -335,11 +336,11 @@ def _require_room(target: Path, name: str, splits: Mapping[str, Rows], finished:
 
 
 def _remove_leftovers(target: Path, work: Path) -> None:
-    """Remove what other inputs left unfinished a day ago."""
+    """Remove unfinished folders of other inputs that are older than a day."""
     for leftover in target.parent.glob(f".{target.name}.*"):
         try:
             newest = max(path.stat().st_mtime for path in (leftover, *leftover.iterdir()))
             if leftover != work and time.time() - newest > _LEFTOVER_AGE_S:
                 shutil.rmtree(leftover, ignore_errors=True)
         except OSError:
-            continue  # its packer finished in between
+            continue  # its packing has just finished

@@ -1,4 +1,4 @@
-"""The layouts in which data sets are published.
+"""Readers of the layouts in which data sets are published.
 
-In: a data set's own folder or tar files. Out: a ``PictureList``: where each picture lies, its label and split.
+In: a data set's folder or tar files. Out: picture lists by split: where each picture is, its name and its label.
 """

@@ -1,11 +1,10 @@
-"""The reader of Hugging Face data sets that lie on the disk: what `save_to_disk` wrote, or a folder of Parquet or Arrow files.
+"""The reader of Hugging Face data sets on disk: written by ``save_to_disk``, or a folder of Parquet or Arrow files.
 
     root/dataset_dict.json, root/<split>/...           saved by DatasetDict.save_to_disk
-    root/dataset_info.json, root/state.json            saved by Dataset.save_to_disk: one piece
-    root/[data/]<split>-00000-of-00004.parquet         as the hub keeps them; .arrow as its cache does
+    root/dataset_info.json, root/state.json            saved by Dataset.save_to_disk: no splits
+    root/[data/]<split>-00000-of-00004.parquet         as on the hub; .arrow as in its cache
 
-Columns are found by their types: the picture is the one of type Image, the label the one of type ClassLabel. Nothing is ever
-asked of the network.
+Columns are found by their types: the picture has the type Image, the label the type ClassLabel. The network is never used.
 """
 
 from __future__ import annotations
@@ -19,25 +18,25 @@ from typing import Any, Protocol
 import numpy as np
 
 from umd_bench.config.errors import FieldError, UserError, one_of
-from umd_bench.data.readers.picture_list import Album, Collection, Listed, inputs_of, with_test_split
+from umd_bench.data.readers.picture_list import ListedDataset, PictureFile, PictureList, inputs_of, with_test_split
 from umd_bench.data.readers.pictures import Encoded, FileRange
 
 _SPLITS = ("train", "test", "validation", "val", "valid")
 
 
 def is_huggingface(root: Path) -> bool:
-    """Whether ``root`` is one of the layouts above."""
+    """Whether ``root`` has one of the layouts above."""
     return any((root / name).is_file() for name in ("dataset_dict.json", "state.json")) or bool(_table_files(root))
 
 
 def read_huggingface(
     root: Path, test_share: float | None, *, image_column: str | None = None, label_column: str | None = None
-) -> Collection:
-    """The splits of a data set on disk, with the class names of its label's type.
+) -> ListedDataset:
+    """The splits of a data set on disk, with the class names that its ClassLabel column states.
 
-    A label that is no ClassLabel has to be named: its distinct values, sorted, are the classes then. Raises
-    :class:`UserError` where the library is not installed, where the columns cannot be told, and for rows without a label;
-    :class:`FieldError` for a column that is not there.
+    A label column of another type has to be given by name; its distinct values, sorted, are then the classes. Raises
+    :class:`UserError` if the library is not installed, if the columns cannot be found by type, and if training rows have no
+    label; :class:`FieldError` for a column that does not exist.
     """
     tables = _open(root)
     if not tables:
@@ -45,7 +44,7 @@ def read_huggingface(
     features = next(iter(tables.values())).features
     image, label = _columns(features, image_column, label_column)
     names = getattr(features[label], "names", None)
-    labelled: dict[str, Album] = {}
+    labelled: dict[str, PictureList] = {}
     values = {split: table.values(label) for split, table in tables.items()}
     if names is None:
         distinct = sorted(set().union(*values.values()))
@@ -54,30 +53,30 @@ def read_huggingface(
     for split, table in tables.items():
         labels = np.array([-1 if value is None else value for value in values[split]], np.int64)
         if (labels >= 0).all():
-            labelled[split] = Album(labels, _Numbered(split, len(labels)), table.pictures(image))
+            labelled[split] = PictureList(labels, _Numbered(split, len(labels)), table.pictures(image))
         elif split == "train":
             raise UserError(f"{root}: {int((labels < 0).sum()):,} rows of its train split have no label in {label!r}")
     splits, options = with_test_split(labelled, test_share)
     if left := sorted(set(tables) - set(labelled)):
         options["unlabelled"] = f"left out: {', '.join(left)}"
     inputs = inputs_of(
-        Listed(path.relative_to(root).as_posix(), 0, FileRange(str(path)), path.stat().st_size)
+        PictureFile(path.relative_to(root).as_posix(), 0, FileRange(str(path)), path.stat().st_size)
         for path in root.rglob("*")
         if path.is_file()
     )
-    return Collection(splits, tuple(names), f"{inputs} {image} {label}", options)
+    return ListedDataset(splits, tuple(names), f"{inputs} {image} {label}", options)
 
 
 class _Table(Protocol):
-    """One split, whatever it lies in."""
+    """One split in either file format."""
 
     features: Any
 
     def values(self, column: str) -> list[Any]:
-        """A small column, whole."""
+        """All values of a small column."""
 
     def pictures(self, column: str) -> Callable[[int], Encoded]:
-        """What gives the picture of a row; asked in rising order."""
+        """A function from a row's index to its picture; it is called with ascending indices."""
 
 
 class _ArrowTable:
@@ -97,7 +96,7 @@ class _ArrowTable:
 
 
 class _ParquetTable:
-    """Parquet files, of which one group of rows is in memory at a time."""
+    """Parquet files; one group of rows is in memory at a time."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         import datasets
@@ -132,7 +131,7 @@ def _picture(cell: Any) -> Encoded:
 
 
 def _open(root: Path) -> dict[str, _Table]:
-    """The tables by split, none of them in memory."""
+    """The tables by split; they are not read into memory."""
     os.environ["HF_DATASETS_OFFLINE"] = os.environ["HF_HUB_OFFLINE"] = "1"
     try:
         import datasets
@@ -154,7 +153,7 @@ def _open(root: Path) -> dict[str, _Table]:
 
 
 def _table_files(root: Path) -> list[Path]:
-    """The Parquet or Arrow files of a folder that nothing else describes, sorted."""
+    """The Parquet or Arrow files of a folder, sorted; empty if the folder was written by ``save_to_disk``."""
     if any((root / name).is_file() for name in ("dataset_dict.json", "state.json")):
         return []
     for folder in (root, root / "data"):
@@ -165,7 +164,7 @@ def _table_files(root: Path) -> list[Path]:
 
 
 def _by_split(files: Sequence[Path]) -> dict[str, list[Path]]:
-    """Files by the split that their names state: train-00000-of-00004.parquet, food-test.arrow. Where none does: all train."""
+    """Files by the split in their names: train-00000-of-00004.parquet, food-test.arrow. If no name has one, all are train."""
     words = {path: [word for word in re.split(r"[-_.]", path.stem.lower()) if word] for path in files}
     stated = any(set(_SPLITS) & set(found) for found in words.values())
     split_of = {path: next((word for word in found if word in _SPLITS), found[0]) for path, found in words.items()}
@@ -190,13 +189,13 @@ def _columns(features: Any, image: str | None, label: str | None) -> tuple[str, 
         if len(found) != 1:
             several = f"{', '.join(found)} are" if found else "none is"
             raise UserError(
-                f"which column is {what} cannot be told ({several} of type {kind}): name it by {option}, {one_of(features)}"
+                f"the column of {what} cannot be found ({several} of type {kind}): give it with {option}, {one_of(features)}"
             )
     return images[0], labels[0]
 
 
 class _Numbered(Sequence[str]):
-    """Names of rows, which have none: "train row 7"."""
+    """Names for rows: "train row 7"."""
 
     def __init__(self, split: str, n: int) -> None:
         self._split, self._n = split, n

@@ -1,12 +1,12 @@
-"""The reader of ImageNet (ILSVRC 2012), from folders or from the original tar files, which are read in place.
+"""The reader of ImageNet (ILSVRC 2012): folders, or the original tar files, which are read without unpacking.
 
     root/train/<wnid>/*.JPEG                     or  root/ILSVRC2012_img_train.tar (a tar of a tar for each class)
     root/val/<wnid>/*.JPEG, or root/val/*.JPEG   or  root/ILSVRC2012_img_val.tar
     labels of validation pictures without class folders: LOC_val_solution.csv, or the devkit
     (ILSVRC2012_devkit_t12.tar.gz, or its folder ILSVRC2012_devkit_t12)
 
-Kaggle's layout (ILSVRC/Data/CLS-LOC/train and val) is found below its root too. A picture has the same name either way, so
-folders and tar files give the same pack to the byte. Source: Russakovsky et al., arXiv 1409.0575.
+Kaggle's layout (ILSVRC/Data/CLS-LOC/train and val) is also found below its root. A picture has the same name in every layout,
+so folders and tar files give packs that are equal to the byte. Source: Russakovsky et al., arXiv 1409.0575.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import IO
 
 from umd_bench.config.errors import FieldError, UserError
 from umd_bench.data.readers.picture_list import (
-    Collection,
-    Listed,
-    album,
+    ListedDataset,
+    PictureFile,
     class_folders,
     inputs_of,
     list_classes,
     list_pictures,
-    part,
+    picture_list,
+    split_off,
 )
 from umd_bench.data.readers.pictures import FileRange
 
@@ -37,30 +37,30 @@ _DEVKIT, _SOLUTION = "ILSVRC2012_devkit_t12", "LOC_val_solution.csv"
 _TRUTH, _META = "data/ILSVRC2012_validation_ground_truth.txt", "data/meta.mat"
 
 
-def read_imagenet(root: Path, test_share: float | None) -> Collection:
+def read_imagenet(root: Path, test_share: float | None) -> ListedDataset:
     """The splits "train" (99% of the training pictures), "held_out" (the other 1%) and "test" (the validation pictures).
 
-    The official implementation takes the first 99% in the order of its own shuffled files; here the 1% are the pictures whose
-    names have the smallest :func:`derive_seed`. Class i is the i-th wnid in the alphabet, as everywhere.
+    The official implementation takes the first 99% in the order of its shuffled files; here the 1% are the pictures whose names
+    have the smallest :func:`derive_seed`. Class i is the i-th wnid in alphabetical order, as usual.
 
-    Raises :class:`UserError` where pictures or the labels of the validation pictures are missing, and for a cut tar file.
+    Raises :class:`UserError` if pictures or the labels of the validation pictures are missing, and for an incomplete tar file.
     """
     if test_share is not None:
-        raise FieldError("test_share", test_share, "imagenet is tested on its validation pictures, so leave it out")
+        raise FieldError("test_share", test_share, "imagenet is tested on its validation pictures, so leave the field out")
     inner = root / "ILSVRC" / "Data" / "CLS-LOC"
-    place = inner if inner.is_dir() else root
-    train, wnids = _train(place)
-    validation = _validation(place, root, wnids)
-    rest, held_out = part(album(train), HELD_OUT, "held out", by_class=False)
-    splits = {"train": rest, "held_out": held_out, "test": album(validation)}
+    base = inner if inner.is_dir() else root
+    train, wnids = _train(base)
+    validation = _validation(base, root, wnids)
+    rest, held_out = split_off(picture_list(train), HELD_OUT, "held out", by_class=False)
+    splits = {"train": rest, "held_out": held_out, "test": picture_list(validation)}
     options = {"held_out": f"{HELD_OUT:g} of train, drawn by name with seed 0", "test": "the validation split"}
-    return Collection(splits, tuple(wnids), inputs_of([*train, *validation]), options)
+    return ListedDataset(splits, tuple(wnids), inputs_of([*train, *validation]), options)
 
 
 def tar_members(path: Path, start: int = 0, length: int | None = None) -> Iterator[tuple[str, FileRange]]:
-    """The files of a tar file, or of one that lies inside another at ``start``: their names and where their bytes are.
+    """The names of a tar file's members and where their bytes are; ``start`` and ``length`` select a tar file inside another.
 
-    Nothing is unpacked. Raises :class:`UserError` for what is no tar file and for one that was cut short.
+    Nothing is unpacked. Raises :class:`UserError` if it is not a tar file or is incomplete.
     """
     size = path.stat().st_size
     end = size if length is None else start + length
@@ -70,7 +70,7 @@ def tar_members(path: Path, start: int = 0, length: int | None = None) -> Iterat
                 if member.isfile():
                     offset = start + member.offset_data
                     if offset + member.size > end:
-                        raise UserError(f"{path} ends in the middle of {member.name}: it was cut short; copy it again")
+                        raise UserError(f"{path} ends in the middle of {member.name}: it is incomplete; copy it again")
                     yield member.name, FileRange(str(path), offset, member.size)
     except tarfile.TarError as error:
         raise UserError(f"{path} cannot be read as a tar file ({error}); copy it again") from None
@@ -103,75 +103,74 @@ class _Part(io.RawIOBase):
         return found
 
 
-def _train(place: Path) -> tuple[list[Listed], list[str]]:
+def _train(base: Path) -> tuple[list[PictureFile], list[str]]:
     """The training pictures and the wnids, sorted."""
-    folder, tar = place / "train", place / _TRAIN_TAR
+    folder, tar = base / "train", base / _TRAIN_TAR
     if folder.is_dir():
         wnids = class_folders(folder)
         if not wnids:
-            raise UserError(f"{folder} holds no folders: expected one for each class, as n01440764")
+            raise UserError(f"{folder} holds no folders: expected one for each class, such as n01440764")
         return list_classes(folder, wnids), wnids
     if not tar.is_file():
-        raise UserError(f"{place} holds neither train/ nor {_TRAIN_TAR}: give the folder of ImageNet's training pictures")
+        raise UserError(f"{base} holds neither train/ nor {_TRAIN_TAR}: give the folder of ImageNet's training pictures")
     inner = {Path(name).stem: where for name, where in tar_members(tar) if name.endswith(".tar")}
     wnids = sorted(inner)
     if not wnids:
-        raise UserError(f"{tar} holds no tar files: expected one for each class, as n01440764.tar")
+        raise UserError(f"{tar} holds no tar files: expected one for each class, such as n01440764.tar")
     listed = [
-        Listed(f"{wnid}/{Path(name).name}", label, where, where.length or 0)
+        PictureFile(f"{wnid}/{Path(name).name}", label, where, where.length or 0)
         for label, wnid in enumerate(wnids)
         for name, where in tar_members(tar, inner[wnid].offset, inner[wnid].length)
     ]
     return listed, wnids
 
 
-def _validation(place: Path, root: Path, wnids: list[str]) -> list[Listed]:
-    """The validation pictures, named by their file alone: their number is the same in every layout."""
-    folder, tar = place / "val", place / _VAL_TAR
+def _validation(base: Path, root: Path, wnids: list[str]) -> list[PictureFile]:
+    """The validation pictures, named by their file only, so that names are equal in every layout."""
+    folder, tar = base / "val", base / _VAL_TAR
     if folder.is_dir() and (folders := class_folders(folder)):
         if folders != wnids:
             odd = sorted(set(folders) ^ set(wnids))
-            raise UserError(f"{folder} has other classes than the training pictures ({', '.join(odd[:3])})")
-        found = list_classes(folder, wnids)
-        return [Listed(Path(x.name).name, x.label, x.where, x.bytes) for x in found]
+            raise UserError(f"{folder} differs in classes from the training pictures ({', '.join(odd[:3])})")
+        return [PictureFile(Path(x.name).name, x.label, x.where, x.bytes) for x in list_classes(folder, wnids)]
     if folder.is_dir():
         pictures = list_pictures(folder, 0, "")
     elif tar.is_file():
-        pictures = [Listed(Path(name).name, 0, where, where.length or 0) for name, where in tar_members(tar)]
+        pictures = [PictureFile(Path(name).name, 0, where, where.length or 0) for name, where in tar_members(tar)]
     else:
-        raise UserError(f"{place} holds neither val/ nor {_VAL_TAR}: imagenet is tested on its validation pictures")
-    labels = _validation_labels(place, root)
+        raise UserError(f"{base} holds neither val/ nor {_VAL_TAR}: imagenet is tested on its validation pictures")
+    labels = _validation_labels(base, root)
     index = {wnid: label for label, wnid in enumerate(wnids)}
     listed = []
     for picture in pictures:
         wnid = labels.get(Path(picture.name).stem)
         if wnid not in index:
-            raise UserError(f"{picture.name} has no label among the training classes: the labels found are of other pictures")
-        listed.append(Listed(picture.name, index[wnid], picture.where, picture.bytes))
+            raise UserError(f"{picture.name} has no label among the training classes: the labels are those of other pictures")
+        listed.append(PictureFile(picture.name, index[wnid], picture.where, picture.bytes))
     return listed
 
 
-def _validation_labels(place: Path, root: Path) -> dict[str, str]:
-    """The wnid of each validation picture, by the file's name without its ending."""
-    for base in dict.fromkeys((place, root)):
-        if (base / _SOLUTION).is_file():
-            with (base / _SOLUTION).open(newline="", encoding="utf-8") as file:
+def _validation_labels(base: Path, root: Path) -> dict[str, str]:
+    """The wnid of each validation picture, by the file's name without its suffix."""
+    for folder in dict.fromkeys((base, root)):
+        if (folder / _SOLUTION).is_file():
+            with (folder / _SOLUTION).open(newline="", encoding="utf-8") as file:
                 return {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
-        if (base / _DEVKIT).is_dir():
-            return _devkit_labels((base / _DEVKIT / _TRUTH).read_bytes(), (base / _DEVKIT / _META).read_bytes())
-        if (base / f"{_DEVKIT}.tar.gz").is_file():
-            with tarfile.open(base / f"{_DEVKIT}.tar.gz") as kit:
+        if (folder / _DEVKIT).is_dir():
+            return _devkit_labels((folder / _DEVKIT / _TRUTH).read_bytes(), (folder / _DEVKIT / _META).read_bytes())
+        if (folder / f"{_DEVKIT}.tar.gz").is_file():
+            with tarfile.open(folder / f"{_DEVKIT}.tar.gz") as kit:
                 truth, meta = (kit.extractfile(f"{_DEVKIT}/{file}") for file in (_TRUTH, _META))
                 if truth is not None and meta is not None:
                     return _devkit_labels(truth.read(), meta.read())
     raise UserError(
-        f"{root} does not say which class each validation picture is of: put {_SOLUTION}, or {_DEVKIT}.tar.gz, or its folder, "
-        "beside them, or sort the pictures into val/<wnid>/"
+        f"{root} has no labels of the validation pictures: add {_SOLUTION}, {_DEVKIT}.tar.gz or its folder, or sort "
+        "the pictures into val/<wnid>/"
     )
 
 
 def _devkit_labels(truth: bytes, meta: bytes) -> dict[str, str]:
-    """From the devkit's list of numbers, line i for picture i, and its table of numbers and wnids."""
+    """Labels from the devkit: a list of class numbers, line i for picture i, and the table of class numbers and wnids."""
     from scipy.io import loadmat
 
     synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]

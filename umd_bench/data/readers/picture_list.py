@@ -1,7 +1,7 @@
-"""Albums: pictures of a data set by split, listed and labelled but not yet decoded. What every reader returns.
+"""Picture lists: the pictures of a data set by split, listed and labelled but not yet decoded. Every reader returns them.
 
-A reader lists files and never opens a picture; decoding.py does, in parallel. Which picture is in which split depends on its
-name only, so that the same data set gives the same splits from a folder and from its tar files.
+A reader lists files and never opens a picture; packing/decoder.py does that, in parallel. The split of a picture depends on its
+name only, so a data set has the same splits whether it is read from a folder or from tar files.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from umd_bench.config.errors import FieldError, UserError
 from umd_bench.config.seeds import derive_seed
 from umd_bench.data.readers.pictures import Encoded, FileRange
 
-TEST_SHARE = 0.2  # of a data set that comes in one piece, where none is stated
+TEST_SHARE = 0.2  # of a data set without splits, if the user states no share
 _EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 _TRAIN, _TEST, _VALIDATION = ("train", "training"), ("test",), ("validation", "val", "valid")
 
 
 @dataclass(frozen=True)
-class Album:
-    """The pictures of one split: ``labels`` int64 [N], the name of each for people, and how to get at it."""
+class PictureList:
+    """The pictures of one split: ``labels`` int64 [N], a readable name of each, and ``load(i)``, which gives picture i."""
 
     labels: NDArray[np.int64]
     names: Sequence[str]
@@ -35,27 +35,30 @@ class Album:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, indices: NDArray[np.int64]) -> Album:
-        """The pictures of these indices, in their order."""
-        return Album(self.labels[indices], [self.names[i] for i in indices.tolist()], lambda i: self.load(int(indices[i])))
+    def take(self, indices: NDArray[np.int64]) -> PictureList:
+        """The pictures at ``indices``, in that order."""
+        names = [self.names[i] for i in indices.tolist()]
+        return PictureList(self.labels[indices], names, lambda i: self.load(int(indices[i])))
 
 
 @dataclass(frozen=True)
-class Collection:
-    """A data set as a reader found it. ``inputs`` states the raw files: an interrupted packing goes on only on the same.
+class ListedDataset:
+    """What a reader returns: the picture lists by split, and the class names.
 
-    ``options`` says what was chosen about the splits; it enters the pack's digest.
+    ``inputs`` identifies the raw files: an interrupted packing is continued only if it is unchanged. ``options`` says how the
+    splits were chosen; it is part of the pack's digest.
     """
 
-    splits: dict[str, Album]
+    splits: dict[str, PictureList]
     class_names: tuple[str, ...]
     inputs: str
     options: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Listed:
-    """A picture that has a file, or a part of one: its name (relative to the root, with /), its class, its place, its bytes."""
+class PictureFile:
+    """A picture in a file or a part of a file: its name (relative to the root, with /), its label, where its bytes are, and
+    how many they are."""
 
     name: str
     label: int
@@ -63,103 +66,104 @@ class Listed:
     bytes: int
 
 
-def album(listed: Iterable[Listed]) -> Album:
-    """Listed pictures in the order of their names."""
-    found = sorted(listed, key=lambda picture: picture.name)
+def picture_list(files: Iterable[PictureFile]) -> PictureList:
+    """The pictures of ``files``, sorted by name."""
+    found = sorted(files, key=lambda picture: picture.name)
     where = [picture.where for picture in found]
-    return Album(np.array([x.label for x in found], np.int64), [x.name for x in found], where.__getitem__)
+    return PictureList(np.array([x.label for x in found], np.int64), [x.name for x in found], where.__getitem__)
 
 
-def inputs_of(listed: Iterable[Listed]) -> str:
-    """A hash of the names and sizes of files: it is another one as soon as a file comes, goes, or changes in size."""
+def inputs_of(files: Iterable[PictureFile]) -> str:
+    """A hash of the names and sizes of files: it changes when a file is added, removed, or changes in size."""
     content = hashlib.sha256()
-    for picture in sorted(listed, key=lambda picture: picture.name):
+    for picture in sorted(files, key=lambda picture: picture.name):
         content.update(f"{picture.name}\0{picture.bytes}\n".encode())
     return content.hexdigest()
 
 
 def class_folders(root: Path) -> list[str]:
-    """The names of the folders in ``root``, sorted: a class each. Hidden ones are none."""
+    """Names of the folders in ``root``, sorted; each is a class. Hidden folders are ignored."""
     return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def list_classes(root: Path, class_names: Sequence[str], *, within: str = "") -> list[Listed]:
-    """Every picture below the class folders of ``root``, at any depth; names begin with ``within``.
+def list_classes(root: Path, class_names: Sequence[str], *, within: str = "") -> list[PictureFile]:
+    """Every picture below the class folders of ``root``, at any depth; ``within`` is put before each name.
 
     Raises :class:`UserError` for a class without a picture.
     """
-    listed: list[Listed] = []
+    files: list[PictureFile] = []
     for label, class_name in enumerate(class_names):
-        before = len(listed)
-        listed += list_pictures(root / class_name, label, f"{within}{class_name}/")
-        if len(listed) == before:
+        before = len(files)
+        files += list_pictures(root / class_name, label, f"{within}{class_name}/")
+        if len(files) == before:
             raise UserError(f"{root / class_name} holds no image: expected {', '.join(sorted(_EXTENSIONS))}")
-    return listed
+    return files
 
 
-def list_pictures(folder: Path, label: int, within: str) -> list[Listed]:
-    """Every picture below ``folder``, at any depth; names are ``within`` and the path in the folder."""
-    found = []
+def list_pictures(folder: Path, label: int, within: str) -> list[PictureFile]:
+    """Every picture below ``folder``, at any depth; a name is ``within`` plus the path in the folder."""
+    files = []
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                found += list_pictures(Path(entry.path), label, f"{within}{entry.name}/")
+                files += list_pictures(Path(entry.path), label, f"{within}{entry.name}/")
             elif Path(entry.name).suffix.lower() in _EXTENSIONS:
-                found.append(Listed(within + entry.name, label, FileRange(entry.path), entry.stat().st_size))
-    return found
+                files.append(PictureFile(within + entry.name, label, FileRange(entry.path), entry.stat().st_size))
+    return files
 
 
-def part(whole: Album, share: float, purpose: str, *, by_class: bool) -> tuple[Album, Album]:
-    """``whole`` less ``share`` of its pictures, and that share: those whose names have the smallest seeds for ``purpose``.
+def split_off(pictures: PictureList, share: float, purpose: str, *, by_class: bool) -> tuple[PictureList, PictureList]:
+    """Split ``pictures`` into the rest and a ``share``: the pictures whose names have the smallest seeds for ``purpose``.
 
-    ``by_class`` takes the share of each class, at least one picture and at most all but one; else of all together, where the
-    first part has int(N (1 - share)). Raises :class:`FieldError` for a share outside (0, 1), :class:`UserError` for a class
-    with one picture.
+    With ``by_class`` the share is taken from each class: at least one picture, at most all but one. Without, it is taken from
+    all together, and the rest has int(N (1 - share)) pictures. Raises :class:`FieldError` for a share outside (0, 1),
+    :class:`UserError` for a class with a single picture.
     """
     if not 0 < share < 1:
-        raise FieldError("test_share", share, "expected a share between 0 and 1")
-    rank = np.array([derive_seed(0, purpose, name) for name in whole.names], np.int64)
-    apart = np.zeros(len(whole), np.bool_)
+        raise FieldError("test_share", share, "expected a share between 0 and 1, both excluded")
+    rank = np.array([derive_seed(0, purpose, name) for name in pictures.names], np.int64)
+    chosen = np.zeros(len(pictures), np.bool_)
     if by_class:
-        for label in np.unique(whole.labels).tolist():
-            members = np.flatnonzero(whole.labels == label)
+        for label in np.unique(pictures.labels).tolist():
+            members = np.flatnonzero(pictures.labels == label)
             if len(members) < 2:
-                raise UserError(f"a class has one image ({whole.names[members[0]]}): expected two, one for each split")
+                name = pictures.names[members[0]]
+                raise UserError(f"a class has one image ({name}): expected at least two, one for each split")
             n = min(max(1, round(len(members) * share)), len(members) - 1)
-            apart[members[np.argsort(rank[members], kind="stable")[:n]]] = True
+            chosen[members[np.argsort(rank[members], kind="stable")[:n]]] = True
     else:
-        apart[np.argsort(rank, kind="stable")[: len(whole) - int(len(whole) * (1 - share))]] = True
-    return whole.take(np.flatnonzero(~apart)), whole.take(np.flatnonzero(apart))
+        chosen[np.argsort(rank, kind="stable")[: len(pictures) - int(len(pictures) * (1 - share))]] = True
+    return pictures.take(np.flatnonzero(~chosen)), pictures.take(np.flatnonzero(chosen))
 
 
-def with_test_split(splits: dict[str, Album], test_share: float | None) -> tuple[dict[str, Album], dict[str, str]]:
-    """The splits "train" and "test" and what else there is, and what was decided.
+def with_test_split(splits: dict[str, PictureList], test_share: float | None) -> tuple[dict[str, PictureList], dict[str, str]]:
+    """The splits under their usual names, with a "test" split, and a record of how the test split was chosen.
 
-    A data set without a test split is evaluated on its validation split; one without either is parted by ``test_share``.
-    Raises :class:`FieldError` for a share where there is nothing to part, :class:`UserError` without a training split.
+    Without a test split, the validation split becomes the test split; without either, ``test_share`` of each class does. Raises
+    :class:`FieldError` if a share is given although the data set has splits, :class:`UserError` without a training split.
     """
-    named = {_canonical(name): found for name, found in splits.items()}
+    named = {_canonical(name): pictures for name, pictures in splits.items()}
     if len(named) != len(splits):
-        raise UserError(f"two of the splits {', '.join(sorted(splits))} mean the same: remove one")
+        raise UserError(f"two of the splits {', '.join(sorted(splits))} mean the same split: remove one")
     if "train" not in named:
         raise UserError(f"there is no training split among {', '.join(sorted(splits)) or 'nothing'}: expected one called train")
     if {"test", "validation"} & set(named):
         if test_share is not None:
             own = ", ".join(sorted(splits))
-            raise FieldError("test_share", test_share, f"the data set has splits of its own ({own}), so leave it out")
+            raise FieldError("test_share", test_share, f"the data set has its own splits ({own}), so leave the field out")
         if "test" in named:
             return named, {}
         named["test"] = named.pop("validation")
         return named, {"test": "the validation split"}
     share = TEST_SHARE if test_share is None else test_share
-    named["train"], named["test"] = part(named["train"], share, "test split", by_class=True)
+    named["train"], named["test"] = split_off(named["train"], share, "test split", by_class=True)
     return named, {"test": share_of_each_class(share)}
 
 
 def share_of_each_class(share: float) -> str:
-    """What a pack says of a test split that was parted from the rest."""
+    """How a pack's manifest describes a test split that was split off by class."""
     return f"{share:g} of each class, drawn by name with seed 0"
 
 

@@ -1,9 +1,8 @@
-"""From the bytes of an image file to a square RGB array: what is done to every picture that is packed.
+"""Decoding of one picture: from the bytes of an image file to a square RGB array.
 
-Runs in decoding processes that import nothing but Pillow and numpy. The centre square is kept (the sides of a wide or a high
-picture are cut); the orientation in its EXIF data is applied; anything that is not RGB becomes so: grey is repeated, CMYK and
-palettes are converted, 16-bit grey is scaled to 8 bits, and transparent pixels are laid over white. Colour profiles are not
-applied. Of an animation the first picture is taken.
+Runs in decoding processes, which import only Pillow and numpy. The orientation in the EXIF data is applied, and the centre
+square is cut out. Other colour modes become RGB: grey is repeated, CMYK and palettes are converted, 16-bit grey is scaled to 8
+bits, and transparent pixels are laid over white. Colour profiles are ignored. An animation gives its first picture.
 """
 
 from __future__ import annotations
@@ -26,44 +25,44 @@ from umd_bench.config.errors import UserError
 
 @dataclass(frozen=True)
 class FileRange:
-    """``length`` bytes of a file from ``offset``: a member of a tar file; the whole file where ``length`` is None."""
+    """``length`` bytes of a file from ``offset`` (a member of a tar file); ``length`` None means to the end of the file."""
 
     path: str
     offset: int = 0
     length: int | None = None
 
 
-# A picture not yet decoded: where its file is, the file's bytes, or its pixels uint8 [H, W, 3].
+# A picture before decoding: where its bytes are, the bytes themselves, or its pixels uint8 [H, W, 3].
 Encoded = FileRange | bytes | NDArray[np.uint8]
 
 
 def decode(encoded: Encoded, size: int, resize: str) -> NDArray[np.uint8] | str:
-    """The picture as uint8 [3, size, size], or in one line why it cannot be read.
+    """The picture as uint8 [3, size, size], or the reason, in one line, why it cannot be decoded.
 
-    ``resize`` is a name of :data:`RESIZES`. Raises :class:`UserError` where the file itself cannot be opened, which says
-    nothing about the picture.
+    ``resize`` is a name in :data:`RESIZES`. Raises :class:`UserError` if the file cannot be opened, which is no fault of the
+    picture.
     """
     content = _read(encoded) if isinstance(encoded, FileRange) else encoded
     if isinstance(content, bytes) and not content:
         return "it is empty"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd EXIF data, and of pictures that are merely large
+            warnings.simplefilter("ignore")  # odd EXIF data, and pictures that are merely large
             rgb = _rgb(content)
             return np.ascontiguousarray(RESIZES[resize](rgb, size).transpose(2, 0, 1))
     except UnidentifiedImageError:
         return "it is no image in a format that Pillow knows"
-    except Exception as error:  # of broken bytes, a decoder may raise anything
+    except Exception as error:  # a decoder may raise anything for broken bytes
         return " ".join(f"{error}".split()) or type(error).__name__
 
 
-def decode_all(pictures: list[Encoded], size: int, resize: str) -> list[NDArray[np.uint8] | str]:
-    """:func:`decode` of each: what a decoding process is asked for."""
+def decode_batch(pictures: list[Encoded], size: int, resize: str) -> list[NDArray[np.uint8] | str]:
+    """:func:`decode` each picture; the task of a decoding process."""
     return [decode(picture, size, resize) for picture in pictures]
 
 
-def start_process() -> None:
-    """Leave an interrupt to the parent, and end when it is killed: nothing else would end a process that waits for work."""
+def init_decoding_process() -> None:
+    """Leave interrupts to the parent process, and end when it is killed: a process that waits for work would not notice."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -98,7 +97,7 @@ def _rgb(content: bytes | NDArray[np.uint8]) -> Image.Image:
     image = ImageOps.exif_transpose(opened)
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I;16") or (image.mode == "I" and opened.format == "PNG"):  # of a PNG, I are 16 bits as well
+    if image.mode.startswith("I;16") or (image.mode == "I" and opened.format == "PNG"):  # in a PNG, I is 16 bits as well
         deep = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((deep * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
@@ -110,7 +109,7 @@ def _rgb(content: bytes | NDArray[np.uint8]) -> Image.Image:
 
 
 def _antialiased(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """The centre square through Pillow's bicubic filter, which widens with the reduction and so averages what it drops."""
+    """The centre square, resized by Pillow's bicubic filter, which is antialiased: it widens with the reduction."""
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
     box = (left, top, left + side, top + side)
@@ -118,7 +117,7 @@ def _antialiased(image: Image.Image, size: int) -> NDArray[np.uint8]:
 
 
 def _adm(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """As ADM, DiT and their followers prepare ImageNet (Dhariwal and Nichol, arXiv 2105.05233, and its code).
+    """As ADM, DiT and later work prepare ImageNet (Dhariwal and Nichol, arXiv 2105.05233, and its code).
 
     Halved by averaging 2x2 while the short side is at least twice ``size``; then bicubic until the short side is ``size``; then
     the centre square, its corner rounded down to a pixel.
@@ -132,9 +131,9 @@ def _adm(image: Image.Image, size: int) -> NDArray[np.uint8]:
 
 
 def _aliased(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """As the official implementation resizes in training: a pixel comes from its four nearest ones, and all others drop out.
+    """As the official implementation resizes in training: bilinear from the four nearest pixels, without antialiasing.
 
-    Half-pixel centres, as ``tf.image.resize`` has them: source = (i + 1/2) side / size - 1/2.
+    Half-pixel centres as in ``tf.image.resize``: source = (i + 1/2) side / size - 1/2.
     """
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
@@ -142,10 +141,10 @@ def _aliased(image: Image.Image, size: int) -> NDArray[np.uint8]:
     pixels = np.asarray(image)
 
     def between(start: float, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """The pixels before and after each place, and the weight of the one after."""
-        place = np.clip(at + start, 0, length - 1)
-        before = np.floor(place).astype(np.int64)
-        return before, np.minimum(before + 1, length - 1), (place - before).astype(np.float32)
+        """The pixels before and after each position, and the weight of the one after."""
+        position = np.clip(at + start, 0, length - 1)
+        before = np.floor(position).astype(np.int64)
+        return before, np.minimum(before + 1, length - 1), (position - before).astype(np.float32)
 
     above, below, down = between(top, image.height)
     before, after, right = between(left, image.width)
@@ -157,7 +156,7 @@ def _aliased(image: Image.Image, size: int) -> NDArray[np.uint8]:
     return np.rint(rows[0] * (1 - down) + rows[1] * down).astype(np.uint8)
 
 
-# How the centre square becomes size x size pixels: image RGB -> uint8 [size, size, 3].
+# Ways to resize the centre square to size x size pixels: image RGB -> uint8 [size, size, 3].
 RESIZES: dict[str, Callable[[Image.Image, int], NDArray[np.uint8]]] = {
     "antialiased": _antialiased,
     "adm": _adm,

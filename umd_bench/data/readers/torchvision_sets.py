@@ -1,4 +1,4 @@
-"""Readers of data sets through torchvision's classes, which know the publishers' files and splits; nothing is downloaded."""
+"""Readers that use torchvision's classes, which know the publishers' files and splits; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -10,30 +10,34 @@ from typing import Any
 import numpy as np
 
 from umd_bench.config.errors import UserError
-from umd_bench.data.readers.picture_list import Album, Collection, Listed, inputs_of, with_test_split
+from umd_bench.data.readers.picture_list import ListedDataset, PictureFile, PictureList, inputs_of, with_test_split
 from umd_bench.data.readers.pictures import FileRange
 
 
 @dataclass(frozen=True)
 class TorchvisionSet:
-    """``kind`` is torchvision's class; ``splits`` are the arguments that ask it for each split; ``expects`` is its folder."""
+    """A data set of torchvision.
+
+    ``kind`` is its class, ``splits`` the class's arguments for each split, ``expects`` the folder that it reads, and
+    ``as_arrays`` says whether it holds all images in memory.
+    """
 
     kind: str
     splits: dict[str, dict[str, Any]]
     expects: str
     as_arrays: bool = False
 
-    def read(self, root: Path, test_share: float | None) -> Collection:
-        """Raises :class:`UserError` where torchvision does not find its files, naming the folder that it expects."""
-        albums, inputs = {}, []
+    def read(self, root: Path, test_share: float | None) -> ListedDataset:
+        """List the pictures. Raises :class:`UserError`, naming the expected folder, if torchvision does not find its files."""
+        lists, inputs = {}, []
         class_names: Sequence[str] = ()
         for split, arguments in self.splits.items():
-            found = self._open(root, arguments)
-            class_names = tuple(found.classes)
-            albums[split] = self._arrays(found, split) if self.as_arrays else _files(found, root)
-            inputs.append(_inputs(albums[split], split))
-        named, options = with_test_split(albums, test_share)
-        return Collection(named, tuple(class_names), "\n".join(inputs), options)
+            opened = self._open(root, arguments)
+            class_names = tuple(opened.classes)
+            lists[split] = self._arrays(opened, split) if self.as_arrays else _files(opened, root)
+            inputs.append(_inputs(lists[split], split))
+        named, options = with_test_split(lists, test_share)
+        return ListedDataset(named, tuple(class_names), "\n".join(inputs), options)
 
     def _open(self, root: Path, arguments: dict[str, Any]) -> Any:
         import torchvision.datasets
@@ -42,36 +46,38 @@ class TorchvisionSet:
             return getattr(torchvision.datasets, self.kind)(str(root), download=False, **arguments)
         except (RuntimeError, OSError, KeyError, ValueError) as error:
             raise UserError(
-                f"torchvision does not find {self.kind} below {root}: it expects {root / self.expects} there, complete "
+                f"torchvision does not find {self.kind} below {root}: it expects a complete {root / self.expects} "
                 f"({' '.join(str(error).replace('You can use download=True to download it', '').split())})"
             ) from None
 
     @staticmethod
-    def _arrays(found: Any, split: str) -> Album:
-        """CIFAR keeps uint8 [N, H, W, 3], STL-10 uint8 [N, 3, H, W]; both name their labels differently."""
-        pixels: np.ndarray[Any, Any] = found.data
-        labels = np.asarray(found.targets if hasattr(found, "targets") else found.labels, np.int64)
-        upright = pixels if pixels.shape[-1] == 3 else pixels.transpose(0, 2, 3, 1)
-        return Album(labels, [f"{split} image {i}" for i in range(len(labels))], lambda i: np.ascontiguousarray(upright[i]))
+    def _arrays(dataset: Any, split: str) -> PictureList:
+        """CIFAR holds uint8 [N, H, W, 3] and ``targets``, STL-10 uint8 [N, 3, H, W] and ``labels``."""
+        pixels: np.ndarray[Any, Any] = dataset.data
+        labels = np.asarray(dataset.targets if hasattr(dataset, "targets") else dataset.labels, np.int64)
+        channels_last = pixels if pixels.shape[-1] == 3 else pixels.transpose(0, 2, 3, 1)
+        return PictureList(
+            labels, [f"{split} image {i}" for i in range(len(labels))], lambda i: np.ascontiguousarray(channels_last[i])
+        )
 
 
-def _files(found: Any, root: Path) -> Album:
-    """The files behind a data set of files, in the publisher's order. torchvision keeps their list to itself."""
-    paths = [Path(path) for path in (found._images if hasattr(found, "_images") else found._image_files)]
-    labels = np.asarray(found._labels, np.int64)
+def _files(dataset: Any, root: Path) -> PictureList:
+    """The files of a data set, in the publisher's order; torchvision has them in private attributes only."""
+    paths = [Path(path) for path in (dataset._images if hasattr(dataset, "_images") else dataset._image_files)]
+    labels = np.asarray(dataset._labels, np.int64)
     names = [path.relative_to(root).as_posix() for path in paths]
-    return Album(labels, names, lambda i: FileRange(str(paths[i])))
+    return PictureList(labels, names, lambda i: FileRange(str(paths[i])))
 
 
-def _inputs(album: Album, split: str) -> str:
-    """What the raw files of a split are; arrays are known by torchvision's own checksums, so their number says enough."""
-    places = [album.load(i) for i in range(len(album))] if len(album) and isinstance(album.load(0), FileRange) else []
-    listed = [
-        Listed(name, 0, place, _size(Path(place.path)))
-        for name, place in zip(album.names, places, strict=False)
-        if isinstance(place, FileRange)
-    ]
-    return f"{split} {len(album)} {inputs_of(listed)}"
+def _inputs(pictures: PictureList, split: str) -> str:
+    """What identifies the raw files of a split. Of arrays the number is enough: torchvision has checked their files' sums."""
+    files = []
+    if len(pictures) and isinstance(pictures.load(0), FileRange):
+        for i, name in enumerate(pictures.names):
+            where = pictures.load(i)
+            assert isinstance(where, FileRange)
+            files.append(PictureFile(name, 0, where, _size(Path(where.path))))
+    return f"{split} {len(pictures)} {inputs_of(files)}"
 
 
 def _size(path: Path) -> int:
@@ -85,9 +91,9 @@ _CIFAR_SPLITS: dict[str, dict[str, Any]] = {"train": {"train": True}, "test": {"
 _TRAIN_TEST: dict[str, dict[str, Any]] = {"train": {"split": "train"}, "test": {"split": "test"}}
 _THREE = _TRAIN_TEST | {"validation": {"split": "val"}}
 
-READERS: dict[str, Callable[[Path, float | None], Collection]] = {
-    name: found.read
-    for name, found in {
+READERS: dict[str, Callable[[Path, float | None], ListedDataset]] = {
+    name: dataset.read
+    for name, dataset in {
         "cifar10": TorchvisionSet("CIFAR10", _CIFAR_SPLITS, "cifar-10-batches-py", as_arrays=True),
         "cifar100": TorchvisionSet("CIFAR100", _CIFAR_SPLITS, "cifar-100-python", as_arrays=True),
         "stl10": TorchvisionSet("STL10", _TRAIN_TEST, "stl10_binary", as_arrays=True),

@@ -97,7 +97,7 @@ def members_of(jobs: Sequence[Job], pack: Pack, device: torch.device) -> list[Me
             purpose=stage.kind,
             augment=stage.augment,
             device=device,
-            beside=members[0].batches if members else None,
+            share_rows_with=members[0].batches if members else None,
         )
         process, generator = NoiseProcess(spec.noise, device), torch.Generator(device)
         members.append(

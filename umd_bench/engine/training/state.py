@@ -10,7 +10,7 @@ from torch import Tensor
 from umd_bench.config.errors import UserError
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import TrainStage
-from umd_bench.data.packs.pack import Manifest
+from umd_bench.data.packs.manifest import Manifest
 from umd_bench.engine.diffusion.objective import Forward, Losses, forward_passes
 from umd_bench.engine.networks.auto_encoder import AutoEncoder
 from umd_bench.engine.networks.initialise import build_model

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from umd_bench.config.errors import UserError, one_of
 from umd_bench.config.seeds import derive_seed
 from umd_bench.data.batches.batches import to_unit
-from umd_bench.data.packs.pack import Pack, Split, open_pack
+from umd_bench.data.open_data import open_pack
+from umd_bench.data.packs.pack import Pack, Split
 from umd_bench.evaluation.extractors.classifier_recipes import RECIPES, Recipe, facts_of, find_weights
 from umd_bench.evaluation.extractors.contract import Extractor, Features
 from umd_bench.store.files import write_atomic, write_json

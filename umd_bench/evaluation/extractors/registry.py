@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from umd_bench.config.errors import FieldError, UserError, one_of
-from umd_bench.data.datasets import SOURCES, DataFacts
+from umd_bench.data.datasets import DATASETS, DataFacts
 from umd_bench.evaluation.extractors import classifier_recipes, efficientnet, inception, timm_models
 from umd_bench.evaluation.extractors.contract import INCEPTION, Extractor, ExtractorFacts
 from umd_bench.evaluation.extractors.timm_models import TIMM, TimmModel
@@ -117,7 +117,7 @@ def extractor_for(data: str) -> str:
     """The data set's own extractor, else one that takes any RGB images. Raises :class:`UserError` if none fits."""
     fitting = _fitting(data)
     if not fitting:
-        raise UserError(f"no extractor takes images of the data set {data!r}: {one_of(SOURCES)}")
+        raise UserError(f"no extractor takes images of the data set {data!r}: {one_of(DATASETS)}")
     return fitting[0]
 
 
@@ -135,7 +135,7 @@ def _fitting(data: str) -> list[str]:
 
 
 def _is_rgb(data: str) -> bool:
-    return data not in SOURCES or SOURCES[data].channels == 3  # users' own pictures are packed in RGB
+    return data not in DATASETS or DATASETS[data].channels == 3  # users' own pictures are packed in RGB
 
 
 def _accepted(names: Iterable[str]) -> str:

@@ -20,9 +20,10 @@ from umd_bench.config.seeds import derive_seed
 from umd_bench.config.trial.generate_stage import GenerateStage
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.data.datasets import data_facts
-from umd_bench.data.packs.pack import Pack, images_of
+from umd_bench.data.open_data import source_images
+from umd_bench.data.packs.pack import Pack
 from umd_bench.data.packs.sharded_array import ShardedArray
-from umd_bench.data.vae import decoder_of
+from umd_bench.data.vae import decoder_for
 from umd_bench.engine.device import pick_device
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
 from umd_bench.engine.samplers import SAMPLERS
@@ -67,7 +68,7 @@ def _run(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> Stage
     stage = spec.stage
     if not isinstance(stage, GenerateStage) or spec.parent_nimg is None:
         raise UserError(f"a {spec.kind} stage draws nothing from a parent's snapshot: expected a generate stage with a parent")
-    data, images = data_facts(spec.data, root=pack.path.parent), images_of(pack)
+    data, images = data_facts(spec.data, root=pack.path.parent), source_images(pack)
     check_extractor(stage.extractor, data, path="stages.generate.extractor")
     for name in stage.more_extractors:
         check_extractor(name, data, path="stages.generate.more_extractors")
@@ -83,7 +84,7 @@ def _run(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> Stage
     if spec.resources.compile:
         compile_model(model, device)
     fixed_batch = min(stage.batch, stage.n) if spec.resources.compile else 0
-    drawer = SampleDrawer(model, NoiseProcess(spec.noise, device), stage, decoder_of(pack, device), fixed_batch)
+    drawer = SampleDrawer(model, NoiseProcess(spec.noise, device), stage, decoder_for(pack, device), fixed_batch)
     work = _Work(drawer, stage, attempt)
 
     scored: list[list[SetScores]] = [[] for _ in evaluators]

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.seeds import derive_seed
-from umd_bench.data.packs.pack import Pack, data_root
+from umd_bench.data.packs.manifest import data_root
+from umd_bench.data.packs.pack import Pack
 from umd_bench.data.packs.sharded_array import ShardedArray
 from umd_bench.evaluation.extractors.contract import INCEPTION, Extractor, Features
 from umd_bench.evaluation.extractors.weight_files import file_sha256

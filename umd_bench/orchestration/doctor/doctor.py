@@ -15,8 +15,8 @@ import torch
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.launch.cluster import ClusterConfig
-from umd_bench.data.datasets import SOURCES
-from umd_bench.data.packs.pack import open_pack
+from umd_bench.data.datasets import DATASETS
+from umd_bench.data.open_data import open_pack
 from umd_bench.machine import usable_cores
 from umd_bench.orchestration.doctor.finding import Finding
 from umd_bench.orchestration.doctor.folders import examine_folder, examine_locks, examine_sharing
@@ -91,7 +91,7 @@ def _device() -> Iterator[Finding]:
 
 
 def _data(data_root: Path) -> Iterator[Finding]:
-    for name, facts in SOURCES.items():
+    for name, facts in DATASETS.items():
         if facts.size is None:  # packed by those who need it, at the size they need
             continue
         try:

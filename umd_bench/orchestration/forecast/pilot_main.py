@@ -26,8 +26,9 @@ from umd_bench.config.trial.probe_stage import ProbeStage
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import TrainStage
 from umd_bench.data.datasets import data_facts
-from umd_bench.data.packs.pack import Pack, open_data
-from umd_bench.data.vae import decoder_of
+from umd_bench.data.open_data import open_data
+from umd_bench.data.packs.pack import Pack
+from umd_bench.data.vae import decoder_for
 from umd_bench.engine.device import pick_device
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
 from umd_bench.engine.families import empty_model
@@ -179,7 +180,7 @@ def _samples(spec: StageSpec, stage: GenerateStage, source: RunDir, pack: Pack, 
     model = restore_sampled(source, spec.parent_nimg, source=facts, ema=stage.ema and spec.parent_ema, device=device)
     process, decode, seed = (
         NoiseProcess(spec.noise, device),
-        decoder_of(pack, device),
+        decoder_for(pack, device),
         derive_seed(spec.seed, "generate/set", 0),
     )
     label = sample_labels(stage, pack.split("train").labels, facts.classes, seed) if spec.parent_labels else None

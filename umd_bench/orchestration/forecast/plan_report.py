@@ -37,7 +37,7 @@ def planned_stages(root: Path, nodes: dict[str, Node]) -> list[Planned]:
         if node.state is StageState.DONE:
             why = ""
         elif RunDir(root, node.key).result() is not None:
-            lacking = ", ".join(f"{nimg:,}" for nimg in RunDir(root, node.key).lacks(node.needed))
+            lacking = ", ".join(f"{nimg:,}" for nimg in RunDir(root, node.key).missing_snapshots(node.needed))
             why = f"its result stays; no weights were kept at nimg = {lacking}"
         elif parent is not None and parent.state is not StageState.DONE:
             why = f"its {parent.name} is {words.get(parent.state, 'new')}"

@@ -131,7 +131,7 @@ def ratios_of(specs: list[StageSpec], data_root: Path, *, seconds: float = SECON
     """Time of a step of each stage by itself against one of all as one, measured in turn for ``seconds``, once at least."""
     import torch
 
-    from umd_bench.data.packs.pack import open_data
+    from umd_bench.data.open_data import open_data
     from umd_bench.engine.device import deterministic_kernels, pick_device
     from umd_bench.engine.fusion.fused_loop import members_of
     from umd_bench.engine.fusion.fused_step import FusedStages

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from umd_bench.config.trial.stage_spec import StageSpec
-from umd_bench.data.packs.pack import Pack, open_data
+from umd_bench.data.open_data import open_data
+from umd_bench.data.packs.pack import Pack
 from umd_bench.engine.fusion.fused_loop import Ending, Job, standing_together, train_fused
 from umd_bench.orchestration.fusion.units import Unit, is_unit
 from umd_bench.orchestration.stage_process.entry_point import Outcome, RankLaunch
@@ -57,7 +58,7 @@ def run_stages(
         jobs: list[Job] = []
         for key in keys:
             run = RunDir(root, key)
-            if run.result() is not None and not run.lacks(run.config().snapshots):
+            if run.result() is not None and not run.missing_snapshots(run.config().snapshots):
                 outcomes[key] = Outcome.DONE
                 continue
             try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from umd_bench.config.gc_pause import uncollected
+from umd_bench.config.gc_pause import gc_paused
 from umd_bench.orchestration.executors.jobs.records import JobRecords
 from umd_bench.store import Failure, RunDir, StageState, SweepRecord, list_sweeps, read_sweep, stage_state
 
@@ -70,12 +70,12 @@ def wanted_statuses(record: SweepRecord, statuses: dict[str, StageStatus]) -> di
 
     A stage that a search gave up but that is done or still runs is included.
     """
-    given_up = record.given_up()
+    given_up = record.abandoned_keys()
     counted = (StageState.DONE, StageState.RUNNING)
     return {key: statuses[key] for key in stage_keys(record) if key not in given_up or statuses[key].state in counted}
 
 
-@uncollected()
+@gc_paused()
 def status_json(root: Path, name: str | None) -> dict[str, Any]:
     """The status of the sweep ``name``, or of all sweeps, for programs. Raises :class:`UserError` for an unknown sweep.
 

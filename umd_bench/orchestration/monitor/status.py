@@ -7,14 +7,14 @@ from pathlib import Path
 
 from rich.table import Table
 
-from umd_bench.config.gc_pause import uncollected
+from umd_bench.config.gc_pause import gc_paused
 from umd_bench.config.sweep.pruning import percent
 from umd_bench.orchestration.graph import Node
 from umd_bench.orchestration.monitor.stage_status import StageStatus, StatusReader, stage_keys, wanted_statuses
 from umd_bench.store import RunDir, StageState, list_sweeps, read_sweep
 
 
-@uncollected()
+@gc_paused()
 def status_table(root: Path, name: str | None, *, keys: bool = False) -> Table:
     """Without ``name`` one row a sweep; with it one row a trial of that sweep, or with ``keys`` one row a stage.
 

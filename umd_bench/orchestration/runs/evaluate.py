@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from umd_bench.config.documents.document import Document, Place, parse_set
-from umd_bench.config.documents.probe_protocols import with_protocols
+from umd_bench.config.documents.document import Document, Location, parse_set
+from umd_bench.config.documents.presets import load_profile, with_protocols
 from umd_bench.config.documents.validation import validate
 from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.resolve import Trial
-from umd_bench.config.sweep.score_profiles import load_profile
 from umd_bench.config.trial.generate_stage import GenerateStage
 from umd_bench.config.trial.probe_stage import ProbeStage
 from umd_bench.config.trial.stage_spec import StageSpec, stage_specs
@@ -141,5 +140,5 @@ def _without_impossible_sfid(document: Document, stage_names: Mapping[str, str])
         extractors = [stage.get("extractor"), *stage.get("more_extractors", [])]
         if "sfid" in stage.get("scores", []) and INCEPTION not in extractors:
             scores = [score for score in stage["scores"] if score != "sfid"]
-            document = document.patched(("stages", name, "scores"), scores, Place(f"--profile {profile}"))
+            document = document.patched(("stages", name, "scores"), scores, Location(f"--profile {profile}"))
     return document

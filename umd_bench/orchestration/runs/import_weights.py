@@ -13,7 +13,7 @@ from umd_bench.config.sweep.resolve import Trial
 from umd_bench.config.trial.data import DataConfig
 from umd_bench.config.trial.stage_spec import stage_specs
 from umd_bench.config.trial.trial import TrialConfig
-from umd_bench.data.datasets import SOURCES, VAES, source
+from umd_bench.data.datasets import DATASETS, VAES, dataset_info
 from umd_bench.engine.published.files import read_checkpoint
 from umd_bench.engine.published.layouts import describe_images, layout
 from umd_bench.engine.published.shapes import Weights
@@ -91,14 +91,14 @@ def _fitting_data(weights: Weights, wanted: str | None) -> DataConfig:
 
     A data set with images of exactly that size is preferred to those that can be packed at any size.
     """
-    fitting = {name: config for name in SOURCES if (config := _fit(weights, name)) is not None}
+    fitting = {name: config for name in DATASETS if (config := _fit(weights, name)) is not None}
     takes = f"the weights take {describe_images(weights)}; data sets that fit: {', '.join(fitting) or 'none'}"
     if wanted is not None:
-        source(wanted)
+        dataset_info(wanted)
         if wanted not in fitting:
             raise UserError(f"--data = {wanted!r} is not accepted: {takes}")
         return fitting[wanted]
-    own = [name for name in fitting if SOURCES[name].size is not None]
+    own = [name for name in fitting if DATASETS[name].size is not None]
     names = own if len(own) == 1 else list(fitting)
     if len(names) != 1:
         raise UserError(f"{takes}" + ("; give --data" if fitting else ""))
@@ -107,7 +107,7 @@ def _fitting_data(weights: Weights, wanted: str | None) -> DataConfig:
 
 def _fit(weights: Weights, name: str) -> DataConfig | None:
     """The data set at the size, and with the VAE, that the weights take; None if its images or classes do not fit."""
-    data = SOURCES[name]
+    data = DATASETS[name]
     if weights.classes not in (0, data.classes):
         return None
     shape = weights.size, weights.channels

@@ -10,8 +10,8 @@ import torch
 from umd_bench.config.trial.generate_stage import GenerateStage
 from umd_bench.config.trial.train_stage import WeightsStage
 from umd_bench.data.datasets import data_facts
-from umd_bench.data.packs.pack import open_data
-from umd_bench.data.vae import decoder_of, rounded
+from umd_bench.data.open_data import open_data
+from umd_bench.data.vae import decoder_for, round_to_images
 from umd_bench.engine.device import pick_device
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
 from umd_bench.engine.training.snapshot import restore_sampled
@@ -40,7 +40,7 @@ def draw_samples(
             require_writable(path.parent, f"the folder of {option}")
     data = data_facts(spec.data, root=data_root)
     device = pick_device(spec.resources.device)
-    decode = rounded if data.vae is None else decoder_of(open_data(spec.data, data_root), device)
+    decode = round_to_images if data.vae is None else decoder_for(open_data(spec.data, data_root), device)
     settings = settings.model_copy(update={"clip": settings.clip and data.vae is None})
     model = restore_sampled(run, train.nimg, source=data, ema=settings.ema and train.keeps_average, device=device)
     drawer = SampleDrawer(model, NoiseProcess(spec.noise, device), settings, decode)

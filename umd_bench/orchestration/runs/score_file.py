@@ -16,15 +16,16 @@ import torch
 from numpy.typing import NDArray
 from rich.table import Table
 
-from umd_bench.config.documents.document import Document, Place
+from umd_bench.config.documents.document import Document, Location
+from umd_bench.config.documents.presets import load_profile
 from umd_bench.config.documents.validation import validate
 from umd_bench.config.errors import UserError
 from umd_bench.config.seeds import derive_seed
-from umd_bench.config.sweep.score_profiles import load_profile
 from umd_bench.config.trial.data import DataConfig
 from umd_bench.config.trial.generate_stage import GenerateStage
 from umd_bench.data.datasets import data_facts
-from umd_bench.data.packs.pack import Pack, open_data
+from umd_bench.data.open_data import open_data
+from umd_bench.data.packs.pack import Pack
 from umd_bench.engine.device import pick_device
 from umd_bench.evaluation.extractors.contract import Extractor, Features
 from umd_bench.evaluation.extractors.registry import check_extractor, extractor_for, load_extractor
@@ -181,7 +182,7 @@ def _stage(profile: str, n: int | None) -> GenerateStage:
     """The profile as a generate stage, with ``n`` samples if given."""
     document = Document({"parent": "none", "extractor": "none"}).over(load_profile(profile))
     if n is not None:
-        document = document.patched(("n",), n, Place("--n"))
+        document = document.patched(("n",), n, Location("--n"))
     return validate(GenerateStage, document)
 
 

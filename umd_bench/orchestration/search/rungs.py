@@ -38,7 +38,7 @@ def checked_corners(sweep: Sweep) -> list[Trial]:
         try:
             check_rungs(config, trial)
         except FieldError as error:
-            place = sweep.document.place(tuple(error.path.split(".")))
+            place = sweep.document.location(tuple(error.path.split(".")))
             raise UserError(f"{place}: {error}" if place else str(error)) from None
     return [with_rungs(config, trial) for trial in corners]
 

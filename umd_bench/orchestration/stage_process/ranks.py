@@ -27,7 +27,7 @@ from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-
 
 from umd_bench.config.errors import FieldError, UserError
 from umd_bench.config.trial.stage_spec import StageSpec
-from umd_bench.data.packs.pack import open_data
+from umd_bench.data.open_data import open_data
 from umd_bench.engine.device import pick_device
 from umd_bench.engine.training.loop import Stopped, follow
 from umd_bench.engine.training.parallel import Group, RankLost

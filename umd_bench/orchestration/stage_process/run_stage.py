@@ -28,7 +28,8 @@ from umd_bench.config.trial.probe_stage import ProbeStage
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import ImportStage, TrainStage
 from umd_bench.data.datasets import data_facts
-from umd_bench.data.packs.pack import Pack, open_data
+from umd_bench.data.open_data import open_data
+from umd_bench.data.packs.pack import Pack
 from umd_bench.engine.device import device_name, pick_device
 from umd_bench.engine.published.layouts import run_import
 from umd_bench.engine.training.loop import Stopped, TrainResult, train
@@ -55,7 +56,7 @@ def run_stage(
     several devices meets its other ranks through ``rank_launch``, or starts them here; raises :class:`RankLost` if one is lost.
     """
     run = RunDir(root, key)
-    if run.result() is not None and not run.lacks(run.config().snapshots):
+    if run.result() is not None and not run.missing_snapshots(run.config().snapshots):
         return Outcome.DONE
     return carry_out(run, lambda attempt: stage_result(run, attempt, data_root, stop, rank_launch))
 
@@ -93,7 +94,7 @@ def stage_result(
     run: RunDir, attempt: Attempt, data_root: Path, stop: Callable[[], bool], rank_launch: RankLaunch | None = None
 ) -> dict[str, Any]:
     """Work of an attempt at a stage of any kind, by itself: its result."""
-    spec = run.config() if rank_launch is None else run.config().on(rank_launch.size)
+    spec = run.config() if rank_launch is None else run.config().on_devices(rank_launch.size)
     torch.set_num_threads(spec.resources.threads)
     here = environment(spec)
     write_json(attempt.path / "environment.json", here)

@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 
 import pandas as pd
 
-from umd_bench.config.gc_pause import uncollected
+from umd_bench.config.gc_pause import gc_paused
 from umd_bench.config.sweep.arms import axis_names
 from umd_bench.config.trial.generate_stage import GenerateStage
 from umd_bench.config.trial.probe_stage import ProbeStage
@@ -108,7 +108,7 @@ def cost_frame(root: Path, sweep: str) -> pd.DataFrame:
     return read_frames(root, sweep)[2]
 
 
-@uncollected()
+@gc_paused()
 def read_frames(root: Path, sweep: str) -> tuple[SweepRecord, pd.DataFrame, pd.DataFrame]:
     """The sweep's record, :func:`long_frame` and :func:`cost_frame`; every run directory is read once."""
     record = read_sweep(root, sweep)

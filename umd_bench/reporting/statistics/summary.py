@@ -20,7 +20,7 @@ import pandas as pd
 from scipy import stats
 
 from umd_bench.config.errors import UserError
-from umd_bench.config.sweep.arms import arm_name, arm_places
+from umd_bench.config.sweep.arms import arm_indices, arm_name
 from umd_bench.reporting.frames.sweep_frames import REFERENCES, axis_columns, read_frames
 from umd_bench.reporting.notation.metrics import (
     REPORTED_KINDS,
@@ -249,7 +249,7 @@ def _baseline(record: SweepRecord, arms: Sequence[Row], given: Mapping[str, Any]
     if given is None:
         return None
     try:
-        places = arm_places(record.axes, given)
+        places = arm_indices(record.axes, given)
     except ValueError as error:
         raise UserError(f"sweep {record.name}: the arm to compare with: {error}") from None
     values = {path: record.axes[path][place] for path, place in places.items()}

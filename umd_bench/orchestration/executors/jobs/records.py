@@ -27,7 +27,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from umd_bench.config.documents.frozen import Frozen
+from umd_bench.config.documents.fields import Frozen
 from umd_bench.orchestration.executors.contract import EndReason
 from umd_bench.store.files import link_new, read_json, write_json
 

@@ -1,4 +1,4 @@
-"""The verbs on data: what is listed, packed and verified, and the exit codes of what cannot be."""
+"""The commands on data: lists, packing, verification, and the exit codes of errors."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from umd_bench.cli import app
 from umd_bench.cli.packing_progress import PackingProgress
 from umd_bench.config.errors import UserError
-from umd_bench.data.datasets import SOURCES
+from umd_bench.data.datasets import DATASETS
+from umd_bench.data.listing import bytes_of, find_packs, list_data
 from umd_bench.data.packing.images import PackOptions, pack_data
-from umd_bench.data.packs.listing import bytes_of, find_packs, list_data
-from umd_bench.data.packs.writer import Progress
+from umd_bench.data.packs.writer import PackProgress
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def packs(tmp_path: Path) -> Path:
 
 
 def run(*arguments: object) -> tuple[int, str]:
-    """Exit code and output of the command in this process; a mistake is exit code 2, as the console script has it."""
+    """Exit code and output of the command, run in this process; a user error is exit code 2 as in the console script."""
     try:
         result = CliRunner().invoke(app, [str(x) for x in arguments], catch_exceptions=False)
     except UserError as error:
@@ -38,7 +38,7 @@ def run(*arguments: object) -> tuple[int, str]:
 
 def test_every_known_data_set_is_listed_and_then_the_users_own(packs: Path) -> None:
     found = {listing.name: listing for listing in list_data(packs)}
-    assert list(found) == [*SOURCES, "pets"]
+    assert list(found) == [*DATASETS, "pets"]
     assert found["imagenet"].images == {"train": 1_268_355, "held_out": 12_812, "test": 50_000}
     assert not found["imagenet"].packs
     own = found["pets"]
@@ -47,7 +47,7 @@ def test_every_known_data_set_is_listed_and_then_the_users_own(packs: Path) -> N
     assert bytes_of(own.packs[0]) > 10 * 4 * 4 * 3
 
 
-def test_the_table_shows_where_packs_lie_and_how_large_they_are(packs: Path) -> None:
+def test_the_table_shows_the_folder_and_the_size_of_each_pack(packs: Path) -> None:
     code, shown = run("data", "list", "--data-root", packs)
     assert code == 0
     assert "pets-4-v1.2" in shown
@@ -81,7 +81,7 @@ def test_the_first_bad_file_is_named(packs: Path) -> None:
         (["pets", "--size", "16"], "holds no pack of 'pets' at 16 px: expected one of pets"),
     ],
 )
-def test_what_is_not_packed_is_not_verified(which: list[str], message: str, packs: Path) -> None:
+def test_verifying_what_is_not_packed_is_an_error(which: list[str], message: str, packs: Path) -> None:
     code, shown = run("data", "verify", *which, "--data-root", packs)
     assert code == 2
     assert message in shown
@@ -89,7 +89,7 @@ def test_what_is_not_packed_is_not_verified(which: list[str], message: str, pack
     assert run("data", "verify", "--data-root", empty) == (2, f"{empty} holds no pack: `umd-bench data pack` makes one")
 
 
-def test_packing_by_the_verb_prints_what_it_found_and_where_it_is(tmp_path: Path) -> None:
+def test_data_pack_prints_the_counts_and_the_folder(tmp_path: Path) -> None:
     class_folders(tmp_path / "raw", {"cat": 5, "dog": 5})
     write(tmp_path / "raw" / "cat" / "cat_0.jpg", b"broken")
     arguments = ["data", "pack", "pets", "--root", tmp_path / "raw", "--size", 8, "--out", tmp_path / "packs", "--workers", 1]
@@ -125,12 +125,14 @@ def test_a_mistake_is_one_line_and_exit_code_two(tmp_path: Path) -> None:
     assert not (tmp_path / "packs").exists()
 
 
-def test_the_pace_leaves_out_what_was_there_before(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pace_counts_only_images_of_this_packing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = iter([0.0, 10.0, 50.0])
     monkeypatch.setattr("umd_bench.cli.packing_progress.time.monotonic", lambda: next(now))
     with PackingProgress("pets") as shown:
-        shown.update(Progress(done=1000, total=5000, resumed=1000, skipped=0))
-        shown.update(Progress(done=3000, total=5000, resumed=1000, skipped=2))
+        shown.update(PackProgress(done=1000, total=5000, resumed=1000, skipped=0))
+        shown.update(PackProgress(done=3000, total=5000, resumed=1000, skipped=2))
     said = capsys.readouterr().out
     assert "pets: 1,000 of 5,000 images are there from an earlier packing" in said
     assert "pets: 3,000 of 5,000 images, 50 images/s, 0:40 left, 2 left out" in said

@@ -1,4 +1,4 @@
-"""What a search may say: one clear sentence for each mistake, and values that read well and never leave their range."""
+"""Search configurations: one clear sentence for each mistake, and values that are readable and in range."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from umd_bench.config.sweep.search import Dimension, SearchConfig
     [
         ({"low": 1}, "is missing: expected low and high, or choices"),
         ({"low": 1, "high": 1}, "expected more than low = 1"),
-        ({"low": 0, "high": 1, "log": True}, "a logarithmic range begins above 0"),
+        ({"low": 0, "high": 1, "log": True}, "expected more than 0, since log is true"),
         ({"low": 1, "high": 2, "log": True, "step": 0.1}, "expected log or step"),
         ({"low": 1, "high": 2.5, "int": True}, "expected whole numbers"),
         ({"choices": ["a", "a"]}, "two or more different"),
         ({"choices": ["a"]}, "two or more different"),
-        ({"choices": ["a", "b"], "low": 1}, "expected one of the two"),
+        ({"choices": ["a", "b"], "low": 1}, "expected a range or choices, not both"),
     ],
 )
-def test_a_dimension_that_makes_no_sense_is_refused(fields: dict[str, Any], message: str) -> None:
+def test_an_inconsistent_dimension_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Dimension.model_validate(fields)
 
 
 @given(low=st.floats(-1e6, 1e6), width=st.floats(1e-3, 1e6), share=st.floats(0, 1))
-def test_a_plain_value_stays_in_its_range_and_near_what_was_suggested(low: float, width: float, share: float) -> None:
+def test_a_plain_value_is_in_range_and_close_to_the_suggestion(low: float, width: float, share: float) -> None:
     dimension = Dimension(low=low, high=low + width)
     value = min(low + share * width, low + width)
     plain = dimension.plain(value)
@@ -51,7 +51,7 @@ def test_choices_and_whole_numbers_keep_their_types() -> None:
     assert Dimension(low=0.1, high=0.9).first == 0.1
 
 
-def test_a_search_survives_being_written_and_read() -> None:
+def test_a_search_is_equal_after_writing_and_reading() -> None:
     search = SearchConfig.model_validate(
         {
             "trials": 3,
@@ -62,8 +62,8 @@ def test_a_search_survives_being_written_and_read() -> None:
     assert SearchConfig.model_validate(search.model_dump(mode="json")) == search
 
 
-def test_a_generation_must_leave_room_for_a_second() -> None:
-    with pytest.raises(ValidationError, match="one random generation"):
+def test_a_population_must_be_less_than_the_trials() -> None:
+    with pytest.raises(ValidationError, match="only one random generation"):
         SearchConfig.model_validate(
             {"sampler": "nsga2", "trials": 10, "space": {"a.b": {"low": 0, "high": 1}}, "objectives": {"p.a": "maximise"}}
         )

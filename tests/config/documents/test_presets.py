@@ -1,4 +1,4 @@
-"""A protocol is the fields of its preset: what stands beside it wins, it wins over what lies below, and no key holds it."""
+"""Presets: a protocol means its fields, which override the documents below and are overridden by fields next to it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from umd_bench.config.documents.probe_protocols import protocol_names
+from umd_bench.config.documents.presets import protocol_names
 from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.resolve import load_sweep, load_trial
 from umd_bench.config.trial.probe_stage import LinearConfig, ProbeStage
@@ -28,7 +28,7 @@ def probe(*sets: str) -> ProbeStage:
     return stage
 
 
-def test_a_protocol_wins_over_the_tier_and_loses_to_what_stands_beside_it() -> None:
+def test_a_protocol_overrides_the_tier_and_fields_of_the_same_document_override_it() -> None:
     assert probe().ridge == 10  # the tier's
     paper = probe("protocol=paper")
     assert (paper.shots, paper.draws, paper.ridge, paper.bias, paper.knn, paper.linear) == ((10, 100), 5, 1024, 100, (), None)
@@ -44,13 +44,13 @@ def test_the_full_protocol_has_every_read_out() -> None:
     assert 1024 in full.ridge
 
 
-def test_the_key_is_of_the_fields(tmp_path: Path) -> None:
+def test_the_key_depends_on_the_fields_and_not_on_the_protocols_name(tmp_path: Path) -> None:
     spelled = ["stages.probe.shots=[10, 100]", "stages.probe.draws=5", "stages.probe.ridge=1024"]
     keys = [load_trial("umd", sets=sets).specs["probe"].key for sets in (spelled, ["stages.probe.protocol=paper"])]
     assert keys[0] == keys[1]
 
 
-def test_a_sweep_may_take_one_and_change_a_field_inside(tmp_path: Path) -> None:
+def test_a_sweep_may_use_a_protocol_and_change_a_nested_field(tmp_path: Path) -> None:
     path = tmp_path / "sweep.yaml"
     path.write_text(SWEEP)
     stage = load_sweep(path).trials[0].config.stages["probe"]
@@ -66,7 +66,7 @@ def test_a_protocol_may_be_an_axis(tmp_path: Path) -> None:
     assert len({trial.specs["probe"].key for trial in trials}) == 2
 
 
-def test_an_unknown_protocol_lists_the_known_with_its_place(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_protocol_has_its_location_and_lists_the_known(tmp_path: Path) -> None:
     assert protocol_names() == ["full", "paper"]
     path = tmp_path / "sweep.yaml"
     path.write_text(SWEEP.replace("protocol: full", "protocol: dino"))

@@ -1,4 +1,4 @@
-"""A pack appears whole or not at all, is made once, and says which file is not what was packed."""
+"""A pack appears complete or not at all, is made once, and damage is reported with the file."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ import pytest
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.trial.data import DataConfig
-from umd_bench.data.datasets import SOURCES, DataSource, Splits
+from umd_bench.data.datasets import DATASETS, DatasetInfo, Splits
+from umd_bench.data.open_data import open_data, open_pack
 from umd_bench.data.packs import pack as pack_module
 from umd_bench.data.packs import writer
 from umd_bench.data.packs.manifest import Manifest, data_root
-from umd_bench.data.packs.pack import Pack, open_data, open_pack, pack, verify
+from umd_bench.data.packs.pack import Pack, verify
 from umd_bench.data.packs.sharded_array import ShardedArray
 
 READS: list[Path | None] = []
@@ -39,18 +40,18 @@ def read_tiny(folder: Path | None) -> Splits:
     }
 
 
-def tiny(read: Callable[[Path | None], Splits] = read_tiny, *, version: int = 1) -> DataSource:
-    return DataSource("tiny", version, 4, 3, ("even", "odd"), "none", read, lambda folder, n: {"kept": str(n)})
+def tiny(read: Callable[[Path | None], Splits] = read_tiny, *, version: int = 1) -> DatasetInfo:
+    return DatasetInfo("tiny", version, 4, 3, ("even", "odd"), "none", read, lambda folder, n: {"kept": str(n)})
 
 
 @pytest.fixture(autouse=True)
 def _a_tiny_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SOURCES, "tiny", tiny())
+    monkeypatch.setitem(DATASETS, "tiny", tiny())
     READS.clear()
 
 
-def test_what_was_read_is_what_is_mapped(tmp_path: Path) -> None:
-    packed = pack("tiny", tmp_path)
+def test_a_pack_has_the_images_that_were_read(tmp_path: Path) -> None:
+    packed = open_pack("tiny", tmp_path)
     for name, (images, labels) in read_tiny(None).items():
         split = packed.split(name)
         assert isinstance(split.images, ShardedArray)
@@ -61,18 +62,18 @@ def test_what_was_read_is_what_is_mapped(tmp_path: Path) -> None:
     assert packed.manifest.notes == {"kept": "10"}
 
 
-def test_a_pack_is_made_once(tmp_path: Path) -> None:
-    first = pack("tiny", tmp_path, Path("raw"))
-    assert open_pack("tiny", tmp_path) == pack("tiny", tmp_path) == first
+def test_a_data_set_is_packed_once(tmp_path: Path) -> None:
+    first = open_pack("tiny", tmp_path, Path("raw"))
+    assert open_pack("tiny", tmp_path) == open_pack("tiny", tmp_path) == first
     assert [str(folder) for folder in READS] == ["raw"]
 
 
-def test_the_digest_depends_on_content_and_facts_and_not_on_the_place_or_the_notes(
+def test_the_digest_depends_on_content_and_facts_and_not_on_the_folder_or_the_notes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def digest(place: str, source: DataSource) -> str:
-        monkeypatch.setitem(SOURCES, "tiny", source)
-        return pack("tiny", tmp_path / place).manifest.digest
+    def digest(place: str, source: DatasetInfo) -> str:
+        monkeypatch.setitem(DATASETS, "tiny", source)
+        return open_pack("tiny", tmp_path / place).manifest.digest
 
     def read_other(folder: Path | None) -> Splits:
         splits = read_tiny(folder)
@@ -80,16 +81,16 @@ def test_the_digest_depends_on_content_and_facts_and_not_on_the_place_or_the_not
         return splits
 
     here = digest("a", tiny())
-    silent = DataSource("tiny", 1, 4, 3, ("even", "odd"), "none", read_tiny)
+    silent = DatasetInfo("tiny", 1, 4, 3, ("even", "odd"), "none", read_tiny)
     assert digest("b", silent) == here
     assert digest("c", tiny(read_other)) != here
     assert digest("d", tiny(version=2)) != here
 
 
-def test_a_new_version_is_packed_beside_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pack("tiny", tmp_path)
-    monkeypatch.setitem(SOURCES, "tiny", tiny(version=2))
-    pack("tiny", tmp_path)
+def test_a_new_version_gets_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_pack("tiny", tmp_path)
+    monkeypatch.setitem(DATASETS, "tiny", tiny(version=2))
+    open_pack("tiny", tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny-v1.2", "tiny-v2.2"]
 
 
@@ -97,10 +98,11 @@ KILLED_PACKER = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from umd_bench.data.packs import pack, writer
-from umd_bench.data.datasets import SOURCES, DataSource
+from umd_bench.data import open_data
+from umd_bench.data.packs import writer
+from umd_bench.data.datasets import DATASETS, DatasetInfo
 splits = {split: (np.zeros((2, 3, 4, 4), np.uint8), np.zeros(2, np.int64)) for split in ("train", "test")}
-SOURCES["tiny"] = DataSource("tiny", 1, 4, 3, ("even", "odd"), "none", lambda folder: splits)
+DATASETS["tiny"] = DatasetInfo("tiny", 1, 4, 3, ("even", "odd"), "none", lambda folder: splits)
 save = writer.save_array
 def save_then_hang(path, array):
     sha256 = save(path, array)
@@ -109,7 +111,7 @@ def save_then_hang(path, array):
         time.sleep(60)
     return sha256
 writer.save_array = save_then_hang
-pack.pack("tiny", Path(sys.argv[1]))
+open_data.open_pack("tiny", Path(sys.argv[1]))
 """
 
 
@@ -122,59 +124,59 @@ def test_a_killed_packer_leaves_nothing_that_is_read(tmp_path: Path) -> None:
     verify(open_pack("tiny", tmp_path))
 
 
-def test_what_a_killed_packer_left_is_removed_after_a_day_and_not_before(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_packer_are_removed_after_a_day(tmp_path: Path) -> None:
     for name, age_h in (("old", 25), ("young", 23)):
         (tmp_path / f".tiny-v1.2.{name}").mkdir()
         then = time.time() - age_h * 3600
         os.utime(tmp_path / f".tiny-v1.2.{name}", (then, then))
-    pack("tiny", tmp_path)
+    open_pack("tiny", tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".tiny-v1.2.young", "tiny-v1.2"]
 
 
-def test_two_that_pack_at_once_share_the_first_ones_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_simultaneous_packers_share_the_first_ones_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     both_have_read = threading.Barrier(2, timeout=20)
 
     def read_together(folder: Path | None) -> Splits:
         both_have_read.wait()
         return read_tiny(folder)
 
-    monkeypatch.setitem(SOURCES, "tiny", tiny(read_together))
+    monkeypatch.setitem(DATASETS, "tiny", tiny(read_together))
     with ThreadPoolExecutor(2) as pool:
-        one, two = pool.map(lambda _: pack("tiny", tmp_path), range(2))
+        one, two = pool.map(lambda _: open_pack("tiny", tmp_path), range(2))
     assert one == two
     assert [path.name for path in tmp_path.iterdir()] == ["tiny-v1.2"]
     verify(one)
 
 
-def test_a_source_that_fails_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_fails_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(folder: Path | None) -> Splits:
         raise UserError("the raw files are missing")
 
-    monkeypatch.setitem(SOURCES, "tiny", tiny(fail))
+    monkeypatch.setitem(DATASETS, "tiny", tiny(fail))
     with pytest.raises(UserError, match="raw files are missing"):
-        pack("tiny", tmp_path)
+        open_pack("tiny", tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_is_a_users_mistake_and_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_a_user_error_and_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, array: np.ndarray) -> str:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(writer, "save_array", full)
     with pytest.raises(UserError, match=r"tiny cannot be packed into .*No space left"):
-        pack("tiny", tmp_path)
+        open_pack("tiny", tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_root_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"the data folder .*file/root cannot be written.*UMD_BENCH_DATA"):
-        pack("tiny", tmp_path / "file" / "root")
+        open_pack("tiny", tmp_path / "file" / "root")
     assert not READS
 
 
-def test_a_pack_in_a_root_that_is_only_readable_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    packed = pack("tiny", tmp_path)
+def test_a_pack_in_a_read_only_root_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = open_pack("tiny", tmp_path)
     monkeypatch.setattr(pack_module.tempfile, "TemporaryFile", lambda **_: pytest.fail("the root was written to"))
     assert open_pack("tiny", tmp_path) == packed
 
@@ -192,25 +194,25 @@ def flip_a_bit(path: Path) -> None:
 @pytest.mark.parametrize("damage", [cut, flip_a_bit, Path.unlink])
 @pytest.mark.parametrize("file", ["train-images-00000.npy", "test-labels.npy"])
 def test_verify_names_the_bad_file(damage: Callable[[Path], None], file: str, tmp_path: Path) -> None:
-    packed = pack("tiny", tmp_path)
+    packed = open_pack("tiny", tmp_path)
     damage(packed.path / file)
     with pytest.raises(UserError, match=f"{file} .*remove the folder .*tiny-v1.2 to have it packed again"):
         verify(packed)
 
 
-def test_verify_passes_what_was_packed(tmp_path: Path) -> None:
-    verify(pack("tiny", tmp_path))
+def test_verify_passes_an_undamaged_pack(tmp_path: Path) -> None:
+    verify(open_pack("tiny", tmp_path))
 
 
-def test_a_cut_file_is_a_users_mistake_when_opened(tmp_path: Path) -> None:
-    packed = pack("tiny", tmp_path)
+def test_opening_an_incomplete_file_is_a_user_error(tmp_path: Path) -> None:
+    packed = open_pack("tiny", tmp_path)
     cut(packed.path / "train-images-00000.npy")
     with pytest.raises(UserError, match=r"train-images-00000\.npy cannot be read"):
         packed.split("train")
 
 
-def test_a_file_of_another_shape_is_not_served(tmp_path: Path) -> None:
-    packed = pack("tiny", tmp_path)
+def test_opening_a_file_of_another_shape_is_a_user_error(tmp_path: Path) -> None:
+    packed = open_pack("tiny", tmp_path)
     shutil.copy(packed.path / "test-images-00000.npy", packed.path / "train-images-00000.npy")
     with pytest.raises(UserError, match=r"holds uint8 \(4, 3, 4, 4\), not uint8 \(6, 3, 4, 4\)"):
         packed.split("train")
@@ -224,8 +226,8 @@ def change(packed: Pack, **fields: object) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"version": 2}, "is of tiny version 2, expected tiny version 1"),
-        ({"name": "large"}, "is of large version 1, expected"),
+        ({"version": 2}, "describes tiny version 2, expected tiny version 1"),
+        ({"name": "large"}, "describes large version 1, expected"),
         ({"licence": "another"}, "was changed after packing"),
         ({"surprise": 1}, "is not a pack's manifest"),
     ],
@@ -233,7 +235,7 @@ def change(packed: Pack, **fields: object) -> None:
 def test_a_manifest_that_is_not_this_packs_is_an_error_and_nothing_is_replaced(
     fields: dict[str, object], message: str, tmp_path: Path
 ) -> None:
-    change(pack("tiny", tmp_path), **fields)
+    change(open_pack("tiny", tmp_path), **fields)
     with pytest.raises(UserError, match=f"{message}.*remove the folder"):
         open_pack("tiny", tmp_path)
     assert len(READS) == 1
@@ -241,44 +243,44 @@ def test_a_manifest_that_is_not_this_packs_is_an_error_and_nothing_is_replaced(
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff"])
 def test_a_broken_manifest_is_an_error(content: bytes, tmp_path: Path) -> None:
-    (pack("tiny", tmp_path).path / "manifest.json").write_bytes(content)
+    (open_pack("tiny", tmp_path).path / "manifest.json").write_bytes(content)
     with pytest.raises(UserError, match=r"manifest\.json is not a pack's manifest; remove"):
         open_pack("tiny", tmp_path)
 
 
 def test_a_folder_copied_without_its_manifest_is_an_error(tmp_path: Path) -> None:
-    (pack("tiny", tmp_path).path / "manifest.json").unlink()
+    (open_pack("tiny", tmp_path).path / "manifest.json").unlink()
     with pytest.raises(UserError, match=r"manifest\.json cannot be read"):
         open_pack("tiny", tmp_path)
 
 
 def test_an_unknown_split_is_named_with_the_valid_ones(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no split 'validation': expected one of test, train"):
-        pack("tiny", tmp_path).split("validation")
+        open_pack("tiny", tmp_path).split("validation")
 
 
 def test_a_manifest_is_immutable(tmp_path: Path) -> None:
-    manifest = pack("tiny", tmp_path).manifest
+    manifest = open_pack("tiny", tmp_path).manifest
     assert isinstance(manifest, Manifest)
     with pytest.raises(ValueError, match="frozen"):
         manifest.version = 3  # type: ignore[misc]
 
 
-def test_the_root_is_the_variable_or_below_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_data_root_is_the_variable_or_below_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UMD_BENCH_DATA", "~/packs")
     assert data_root() == Path.home() / "packs"
     monkeypatch.delenv("UMD_BENCH_DATA")
     assert data_root() == Path.home() / ".cache" / "umd-bench" / "data"
 
 
-def test_a_data_set_without_a_size_is_packed_at_each_size_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_set_without_its_own_size_has_one_pack_per_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizeless = replace(tiny(), size=None, class_names=(), n_classes=2)
-    monkeypatch.setitem(SOURCES, "tiny", replace(sizeless, class_names=("even", "odd")))
-    made = pack("tiny", tmp_path, size=4)
+    monkeypatch.setitem(DATASETS, "tiny", replace(sizeless, class_names=("even", "odd")))
+    made = open_pack("tiny", tmp_path, size=4)
     assert made.path == tmp_path / "tiny-4-v1.2"
     assert made.split("train").images.shape[1:] == (3, 4, 4)
-    monkeypatch.setitem(SOURCES, "tiny", replace(sizeless, read=None))  # its pack is enough
+    monkeypatch.setitem(DATASETS, "tiny", replace(sizeless, read=None))  # the pack is enough
     assert open_data(DataConfig(name="tiny", size=4), tmp_path).manifest.class_names == ("even", "odd")
     made.path.rename(tmp_path / "tiny-8-v1.2")
-    with pytest.raises(UserError, match="is of 4 px and 2 classes, expected 8 px and 2 classes"):
+    with pytest.raises(UserError, match="describes 4 px and 2 classes, expected 8 px and 2 classes"):
         open_data(DataConfig(name="tiny", size=8), tmp_path)

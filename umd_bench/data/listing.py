@@ -1,4 +1,4 @@
-"""Which data sets there are, which of them are packed, and whether a pack still is what was written."""
+"""Lists of data sets and packs: which data sets exist, which of them are packed, and the packs that a name means."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from umd_bench.config.errors import UserError, one_of
-from umd_bench.data.datasets import SOURCES
+from umd_bench.data.datasets import DATASETS
 from umd_bench.data.packs.manifest import FORMAT, MANIFEST_FILE, read_manifest
 from umd_bench.data.packs.pack import Pack
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A data set as far as it is known: ``images`` by split, and its packs at all sizes (none where ``packs`` is empty)."""
+    """One data set: the number of ``images`` by split, its classes, and its packs at all sizes (empty if it is not packed).
+
+    ``size`` is the side in pixels if it is fixed; ``own`` says that it is a user's own data set.
+    """
 
     name: str
     images: dict[str, int]
@@ -26,46 +29,46 @@ class Listing:
 
 
 def list_data(root: Path) -> Iterator[Listing]:
-    """Every data set of the table, then users' own that are packed below ``root``, by name.
+    """Every data set of the table, then users' own ones that are packed below ``root``, sorted by name.
 
     Raises :class:`UserError` for a pack whose manifest cannot be read.
     """
     packs: dict[str, list[Pack]] = {}
     for packed in packs_below(root):
         packs.setdefault(packed.manifest.name, []).append(packed)
-    for name, facts in SOURCES.items():
-        here = packs.pop(name, [])
-        images = dict(facts.counts) or (here[0].manifest.counts if here else {})
-        yield Listing(name, images, facts.classes, facts.size, facts.licence, tuple(here))
+    for name, info in DATASETS.items():
+        packed_here = packs.pop(name, [])
+        images = dict(info.counts) or (packed_here[0].manifest.counts if packed_here else {})
+        yield Listing(name, images, info.classes, info.size, info.licence, tuple(packed_here))
     for name, own in sorted(packs.items()):
         first = own[0].manifest
         yield Listing(name, first.counts, len(first.class_names), None, first.licence, tuple(own), own=True)
 
 
 def packs_below(root: Path) -> list[Pack]:
-    """Every pack below ``root``, by folder. Raises :class:`UserError` for a manifest that cannot be read."""
+    """Every pack below ``root``, sorted by folder. Raises :class:`UserError` for a manifest that cannot be read."""
     folders = sorted(path.parent for path in root.glob(f"*.{FORMAT}/{MANIFEST_FILE}") if not path.parent.name.startswith("."))
     return [Pack(folder, read_manifest(folder)) for folder in folders]
 
 
 def find_packs(which: str | None, root: Path, size: int | None) -> list[Pack]:
-    """The packs meant by ``which``: all below ``root`` where None, the pack in that folder, or those of that name.
+    """The packs that ``which`` means: the pack in that folder, or all of that name below ``root``; None means all.
 
-    ``size`` in pixels narrows them down; latents have their images'. Raises :class:`UserError` where there is none.
+    ``size`` in pixels selects among them (of latents, the size of their images). Raises :class:`UserError` if none is left.
     """
     if which is not None and (Path(which) / MANIFEST_FILE).is_file():
         return [Pack(Path(which), read_manifest(Path(which)))]
     packs = packs_below(root)
-    found = [x for x in packs if which in (None, x.manifest.name) and size in (None, x.manifest.image_size)]
-    if not found:
+    selected = [x for x in packs if which in (None, x.manifest.name) and size in (None, x.manifest.image_size)]
+    if not selected:
         what = f"no pack of {which!r}" if which is not None else "no pack"
         sized = f" at {size} px" if size is not None else ""
         here = one_of(sorted({x.manifest.name for x in packs})) if packs else "`umd-bench data pack` makes one"
         raise UserError(f"{root} holds {what}{sized}: {here}")
-    return found
+    return selected
 
 
 def bytes_of(pack: Pack) -> int:
-    """What the files of a pack take on the disk; one that is missing takes nothing."""
+    """Bytes that the files of a pack take on the disk; a missing file counts as 0."""
     paths = [pack.path / file for file in pack.manifest.sha256]
     return sum(path.stat().st_size for path in paths if path.exists())

@@ -1,7 +1,6 @@
-"""What one trial becomes in a tracking store: parameters, tags, metrics and files, as plain values read from run directories.
+"""The contents of one trial for a tracking store: parameters, tags, metrics and times, as plain values.
 
-Everything is a function of the run directories, times included: sending it twice sends the same, and the store can drop
-what it has.
+All of them, including times, are functions of the run directories: projecting twice sends equal values.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from umd_bench.config.trial.train_stage import WeightsStage
 from umd_bench.store import RunDir, SweepRecord, TrialRecord
 
 CURVE_POINTS = 100
-MAX_PARAMS = 100  # one batch of the tracking store; the axes come first, so a cut never loses what was varied
+MAX_PARAMS = 100  # MLflow's limit for one batch; the axes come first, so truncation never drops a varied field
 _NO_CURVE = frozenset({"event", "time", "attempt", "nimg", "images_per_second"})
 
 
 @dataclass(frozen=True)
 class Point:
-    """One value of a metric after ``step`` images; ``time_ms`` is when, in milliseconds since 1970."""
+    """One value of a metric after ``step`` images, at ``time_ms`` (milliseconds since 1970)."""
 
     name: str
     value: float
@@ -32,15 +31,15 @@ class Point:
 
 
 def trial_tag(trial: TrialRecord) -> str:
-    """The trial's name and twelve digits that change when any of its stages' keys does."""
+    """The trial's id and twelve hex digits, which change with the key of any of its stages."""
     keys = json.dumps(trial.stages, sort_keys=True)
     return f"{trial.id}#{hashlib.sha256(keys.encode()).hexdigest()[:12]}"
 
 
 def stage_states(root: Path, trial: TrialRecord, *, pruned: bool = False) -> dict[str, str]:
-    """``done``, ``failed`` or ``pending`` of each stage, or ``pruned`` of what a ``pruned`` trial leaves without a result.
+    """Each stage's state: ``done``, ``failed`` or ``pending``; ``pruned`` for a stage without a result of a ``pruned`` trial.
 
-    Takes no lease: it must not get in the way of a starting stage.
+    Takes no lease, since it must not hinder a stage that starts.
     """
     states = {}
     for name, key in trial.stages.items():
@@ -55,9 +54,9 @@ def stage_states(root: Path, trial: TrialRecord, *, pruned: bool = False) -> dic
 
 
 def params(root: Path, sweep: SweepRecord, trial: TrialRecord) -> dict[str, str]:
-    """What the trial was asked to do, by dotted path: the axes, then its fields that differ from their defaults."""
-    found: dict[str, str] = {path: _text(value) for path, value in trial.axes.items()}
-    found |= {"method": trial.method, "seed": str(trial.seed), "tier": sweep.tier}
+    """The trial's configuration by dotted path: the axes first, then the fields that differ from their defaults."""
+    fields: dict[str, str] = {path: _text(value) for path, value in trial.axes.items()}
+    fields |= {"method": trial.method, "seed": str(trial.seed), "tier": sweep.tier}
     for name, key in trial.stages.items():
         run = RunDir(root, key)
         if not (run.path / "config.yaml").exists():
@@ -66,27 +65,30 @@ def params(root: Path, sweep: SweepRecord, trial: TrialRecord) -> dict[str, str]
         shared = {"model": spec.model, "data": spec.data, "noise": spec.noise}
         for part, model in {**shared, f"stages.{name}": spec.stage}.items():
             for path, value in _flat(model.model_dump(mode="json", exclude_defaults=True), part):
-                found.setdefault(path, _text(value))
-    return dict(list(found.items())[:MAX_PARAMS])
+                fields.setdefault(path, _text(value))
+    return dict(list(fields.items())[:MAX_PARAMS])
 
 
 def tags(root: Path, sweep: SweepRecord, trial: TrialRecord) -> dict[str, str]:
-    """Where the trial's numbers come from: sweep, keys, and the device and versions of the stages done so far."""
-    found = {"umd_bench.sweep": sweep.name, "umd_bench.tier": sweep.tier}
+    """The origin of the trial's numbers: sweep, keys, and the devices and versions of its finished stages."""
+    values = {"umd_bench.sweep": sweep.name, "umd_bench.tier": sweep.tier}
     made_with: dict[str, list[str]] = {}
     for name, key in trial.stages.items():
-        found[f"umd_bench.key.{name}"] = key
+        values[f"umd_bench.key.{name}"] = key
         result = RunDir(root, key).result()
         if result is not None:
             for field in ("umd_bench", "torch", "commit", "device", "device_name"):
                 made_with.setdefault(field, []).append(_text(result["environment"].get(field)))
             made_with.setdefault("data_digest", []).append(result["data"]["digest"])
             made_with.setdefault("exact", []).append(_text(result["exact"]))
-    return found | {f"umd_bench.{field}": " or ".join(dict.fromkeys(values)) for field, values in made_with.items()}
+    return values | {f"umd_bench.{field}": " or ".join(dict.fromkeys(seen)) for field, seen in made_with.items()}
 
 
 def stage_points(root: Path, name: str, key: str) -> list[Point]:
-    """The metrics of a stage that is done, and its curves, each of at most ``CURVE_POINTS`` points over images seen."""
+    """The metrics of a finished stage and its curves, each of at most ``CURVE_POINTS`` points over images seen.
+
+    Empty if the stage has no result.
+    """
     run = RunDir(root, key)
     result, spec = run.result(), run.config()
     if result is None:
@@ -99,24 +101,24 @@ def stage_points(root: Path, name: str, key: str) -> list[Point]:
         if event.get("event") == "metrics":
             for metric, value in event.items():
                 if metric not in _NO_CURVE and isinstance(value, int | float):
-                    # a later attempt that went over the same images has the last word
+                    # A later attempt that trains on the same images again overwrites the point.
                     series.setdefault(metric, {})[event["nimg"]] = Point(f"{name}/{metric}", float(value), event["nimg"], at)
     end = spec.stage.nimg if isinstance(spec.stage, WeightsStage) else spec.parent_nimg or 0
     points = [point for curve in series.values() for point in _thinned([curve[nimg] for nimg in sorted(curve)])]
-    # a final value that is named like a curve would stand on the curve's last point
+    # A final metric with the name of a curve is left out: it would coincide with the curve's last point.
     final = {k: v for k, v in result["metrics"].items() if k not in series}
     return points + [Point(f"{name}/{metric}", float(value), end, finished) for metric, value in sorted(final.items())]
 
 
 def started_ms(root: Path, trial: TrialRecord) -> int | None:
-    """When the first of the trial's stages began, or None if none has."""
+    """When the first stage of the trial began, in milliseconds since 1970; None if none has."""
     times = [next((e["time"] for e in RunDir(root, key).events() if "time" in e), None) for key in trial.stages.values()]
     known = [time for time in times if time is not None]
     return int(min(known) * 1000) if known else None
 
 
 def ended_ms(root: Path, trial: TrialRecord) -> int | None:
-    """When the last thing happened to the trial, or None if nothing did."""
+    """The time of the trial's last event, in milliseconds since 1970; None if there is none."""
     times = [event["time"] for key in trial.stages.values() for event in RunDir(root, key).events() if "time" in event]
     return int(max(times) * 1000) if times else None
 

@@ -58,19 +58,19 @@ def test_a_field_changes_its_stage_and_its_descendants(change: str, stages: set[
         "stages.pretrain.checkpoint_every_nimg=128",
         "stages.pretrain.snapshots=[1280]",
         "stages.generate.batch=7",
-        "stages.generate.eta=1.0",  # ddim's default, spelled out
-        "stages.pretrain.min_snr_gamma=2",  # nothing is weighted by it
-        "stages.probe.t=0",  # the default, spelled out
+        "stages.generate.eta=1.0",  # ddim's default
+        "stages.pretrain.min_snr_gamma=2",  # idle: the loss weight is uniform
+        "stages.probe.t=0",  # the default
         "stages.probe.knn=[]",
         "stages.probe.linear=null",
-        "stages.probe.block=4",  # the last
-        "stages.probe.pool=class",  # the model's own
+        "stages.probe.block=4",  # the last block
+        "stages.probe.pool=class",  # the model's own pool
         "stages.probe.ridge=10.0",
         "stages.pretrain.corruption.mask_ratio=0.375",
-        "data.size=8",  # its own
+        "data.size=8",  # the data set's own size
     ],
 )
-def test_what_cannot_change_a_result_is_not_in_any_key(change: str) -> None:
+def test_fields_that_cannot_change_a_result_are_in_no_key(change: str) -> None:
     assert changed(change) == set()
 
 
@@ -89,25 +89,25 @@ def test_without_noised_images_the_noise_is_idle_until_fine_tuning() -> None:
     assert changed("stages.pretrain.corruption.mask_ratio=0.5", method="mae") == set()
 
 
-def test_a_schedules_parameter_spelled_out_with_its_default_is_no_change() -> None:
+def test_a_schedule_parameter_given_with_its_default_changes_no_key() -> None:
     plain = keys("umd", "noise.schedule=laplace")
     assert keys("umd", "noise.schedule=laplace", "noise.parameters.b=0.5") == plain
     assert set(keys("umd", "noise.schedule=laplace", "noise.parameters.b=0.6").values()).isdisjoint(plain.values())
 
 
-def test_what_weighs_the_noise_levels_is_idle_where_none_are_trained() -> None:
+def test_the_loss_weight_is_idle_without_noised_images() -> None:
     assert changed("stages.pretrain.loss_weight=min_snr", method="mae") == set()
     assert changed("stages.pretrain.loss_weight=min_snr", method="umd") == set(STAGES)
 
 
-def test_an_interval_of_no_guidance_is_idle() -> None:
+def test_the_guidance_interval_is_idle_without_guidance() -> None:
     assert keys("umd", "stages.generate.cfg_scale=1", "stages.generate.cfg_interval=[0,500]") == keys(
         "umd", "stages.generate.cfg_scale=1"
     )
     assert changed("stages.generate.cfg_interval=[0,500]") == {"generate"}
 
 
-def test_umd_at_the_corner_is_the_same_stage_as_the_preset() -> None:
+def test_umd_without_clean_images_and_masks_has_the_key_of_dit() -> None:
     corner = keys("umd", "stages.pretrain.corruption.r_t0=0", "stages.pretrain.corruption.mask_ratio=0")
     assert corner["pretrain"] == keys("dit")["pretrain"]
     assert corner["probe"] == keys("dit")["probe"]
@@ -148,23 +148,23 @@ def imported(*, seed: int = 0, heads: int = 2, **fields: object) -> StageSpec:
         {"heads": 4},
     ],
 )
-def test_an_import_is_what_its_content_and_its_reading_are(change: dict[str, object]) -> None:
+def test_the_key_of_an_import_depends_on_its_content_and_how_it_is_read(change: dict[str, object]) -> None:
     assert imported(**change).key != imported().key  # type: ignore[arg-type]
 
 
-def test_where_a_file_lies_and_the_seed_are_not_in_an_imports_key() -> None:
+def test_the_path_of_the_file_and_the_seed_are_not_in_an_imports_key() -> None:
     assert imported(file="b.pth", seed=7).key == imported().key
 
 
-def test_weights_without_clean_images_are_probed_noised_whoever_trained_them() -> None:
+def test_imported_weights_without_clean_images_are_probed_on_noised_images() -> None:
     stage = "{{kind: import, layout: small-vision, file: a, sha256: '{}', nimg: 1, sees_clean: {}}}"
     for sees_clean, t in (("true", 0), ("false", 51)):
         trial = load_trial("umd", sets=["stages.pretrain=" + stage.format("0" * 64, sees_clean)])
         assert trial.specs["probe"].stage.t == t
 
 
-def test_keys_stay_what_they_were() -> None:
-    """Pinned: results of an earlier version stay reusable unless a component's version says otherwise."""
+def test_keys_of_training_stages_never_change() -> None:
+    """Pinned: results of earlier versions are reused unless a component's version is raised."""
     spec = StageSpec(
         stage=TrainStage(kind="pretrain", nimg=1280, batch=128, corruption=CorruptionConfig(r_t0=0.5, mask_ratio=0.25)),
         model=ModelConfig(patch=2, width=64, depth=2, decoder_depth=1, heads=2),
@@ -175,7 +175,7 @@ def test_keys_stay_what_they_were() -> None:
     assert spec.key == "05164e46fab4742c"
 
 
-def test_a_probes_key_stays_what_it_was() -> None:
+def test_keys_of_probes_never_change() -> None:
     spec = StageSpec(
         stage=ProbeStage(parent="pretrain", shots=(10, 100), draws=5, ridge=10, t=0),
         model=ModelConfig(patch=2, width=64, depth=2, decoder_depth=1, heads=2),
@@ -188,7 +188,7 @@ def test_a_probes_key_stays_what_it_was() -> None:
     assert spec.key == "e73290119141b7e6"
 
 
-def test_without_shots_what_says_how_they_are_drawn_is_idle() -> None:
+def test_without_shots_the_fields_of_the_ridge_probe_are_idle() -> None:
     base = ("stages.probe.shots=[]", "stages.probe.knn=[20]")
     assert keys("umd", *base, "stages.probe.draws=3", "stages.probe.ridge=5")["probe"] == keys("umd", *base)["probe"]
 
@@ -204,9 +204,9 @@ def test_the_size_and_the_vae_of_the_data_are_in_every_key() -> None:
     "idle",
     ["scores=[is, accuracy, fd]", "more_extractors=[]", "save=false", "precision=fp32"],
 )
-def test_a_later_field_of_generate_is_in_no_key_where_it_is_idle(idle: str) -> None:
-    plain = {"parent": "finetune", "n": 500, "extractor": "digits_cnn"}
-    assert "scores" not in GenerateStage(**plain).identity()
+def test_a_later_field_of_generate_is_in_no_key_at_its_default(idle: str) -> None:
+    plain = load_trial("umd", sets=["stages.generate.scores=[fd, is, accuracy]"]).specs["generate"]
+    assert "scores" not in plain.identity()["stage"]
     before = [f"stages.generate.{field}" for field in ("scores=[fd, is, accuracy]",)]
     assert keys("umd", *before, f"stages.generate.{idle}") == keys("umd", *before)
 
@@ -214,12 +214,12 @@ def test_a_later_field_of_generate_is_in_no_key_where_it_is_idle(idle: str) -> N
 @pytest.mark.parametrize(
     "acts", ["scores=[fd]", "more_extractors=[fashion_cnn]", "save=true", "reference=train", "precision=bf16"]
 )
-def test_what_a_generate_stage_scores_is_in_its_key_alone(acts: str) -> None:
+def test_the_fields_of_scoring_change_the_key_of_the_generate_stage_only(acts: str) -> None:
     assert changed(f"stages.generate.{acts}") == {"generate"}
 
 
-def test_a_generate_key_stays_what_it_was() -> None:
-    """Pinned like a training stage's: scores asked for since leave results of before where they are."""
+def test_keys_of_generate_stages_never_change() -> None:
+    """Pinned: scores that were added later do not change the keys of earlier results."""
     spec = StageSpec(
         stage=GenerateStage(parent="finetune", n=500, steps=20, cfg_scale=2.0, extractor="digits_cnn", eta=1.0),
         model=ModelConfig(patch=2, width=64, depth=2, decoder_depth=1, heads=2),
@@ -234,7 +234,7 @@ def test_a_generate_key_stays_what_it_was() -> None:
     assert spec.key == "ca96c7c989f19401"
 
 
-def test_order_of_scores_is_no_difference() -> None:
+def test_the_order_of_scores_changes_no_key() -> None:
     assert keys("umd", "stages.generate.scores=[fd, kid]") == keys("umd", "stages.generate.scores=[kid, fd]")
 
 
@@ -254,14 +254,14 @@ def test_a_reference_file_is_in_the_key_by_its_content(tmp_path: Path) -> None:
     assert key(one) != before
 
 
-def test_a_reference_that_is_no_file_is_refused_with_its_place(tmp_path: Path) -> None:
+def test_a_reference_that_is_no_file_is_refused_with_its_location(tmp_path: Path) -> None:
     for value, problem in {
         tmp_path / "none.npz": r"--set stages\.generate\.reference: .* cannot be read \(No such file",
         "validation": "'validation' is not accepted: expected train, test, or the path of an .npz",
     }.items():
         with pytest.raises(UserError, match=problem):
             keys("umd", f"stages.generate.reference={value}")
-    with pytest.raises(UserError, match="holds the statistics of one extractor"):
+    with pytest.raises(UserError, match="holds the statistics of one extractor; expected"):
         keys("umd", "stages.generate.reference=a.npz", "stages.generate.more_extractors=[fashion_cnn]")
-    with pytest.raises(UserError, match="only a file has one"):
+    with pytest.raises(UserError, match="only a file has a hash"):
         keys("umd", "stages.generate.reference_sha256=" + "a" * 64)
