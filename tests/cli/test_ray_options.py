@@ -6,7 +6,7 @@ import pytest
 
 from umd_bench.cli.options import ray_settings
 from umd_bench.config.errors import UserError
-from umd_bench.orchestration.executors.ray.cluster import reachable
+from umd_bench.orchestration.executors.ray.running_ray import reachable
 
 
 @pytest.mark.parametrize("address", ["auto", "head:6379", "10.0.0.1:6379", "[fd00::2]:6379"])

@@ -23,8 +23,9 @@ from umd_bench.config.sweep.resolve import load_trial
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import TrainStage
 from umd_bench.orchestration.executors.contract import EndReason, Executor
-from umd_bench.orchestration.executors.ray import cluster as ray_start
-from umd_bench.orchestration.executors.ray.cluster import RunningRay
+from umd_bench.orchestration.executors.ray import running_ray
+from umd_bench.orchestration.executors.ray.nodes import room_on_nodes
+from umd_bench.orchestration.executors.ray.running_ray import RunningRay
 from umd_bench.orchestration.executors.registry import start_executor
 from umd_bench.orchestration.graph import Node
 from umd_bench.orchestration.preflight import prepare_data
@@ -130,7 +131,7 @@ def test_a_stage_with_a_share_of_a_gpu_runs(cluster: MiniRay, tmp_path: Path) ->
 def test_room_is_what_fits_on_single_nodes(threads: int, gpus: float, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [{"Alive": True, "Resources": {"CPU": 16.0, "GPU": 2.0}}, {"Alive": True, "Resources": {"CPU": 4.0}}]
     monkeypatch.setattr(ray, "nodes", lambda: [*nodes, {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}])
-    assert ray_start._room(threads, gpus) == room
+    assert room_on_nodes(threads, gpus) == room
 
 
 def test_a_node_that_does_not_see_the_results_is_named(
@@ -167,7 +168,7 @@ def test_an_address_where_no_ray_is_is_refused_at_once(tmp_path: Path) -> None:
 
 
 def test_a_head_that_dies_ends_the_command_with_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_start, "HEAD_LOST_SECONDS", 3.0)
+    monkeypatch.setattr(running_ray, "HEAD_LOST_SECONDS", 3.0)
     with MiniRay() as running:
         lab = Lab("ray", tmp_path, ray=RayConfig(address=running.address))
         [key] = lab.submit("sleep")

@@ -23,10 +23,10 @@ SHM_BYTES = 200 * 2**20  # the object store that a sweep asks for, twice
 _TRY = """
 import sys
 from umd_bench.config.errors import UserError
-from umd_bench.orchestration.executors.ray.cluster import OwnRay
+from umd_bench.orchestration.executors.ray.private_ray import PrivateRay
 import ray
 try:
-    own = OwnRay(cpus=1, threads=1)
+    own = PrivateRay(cpus=1, threads=1)
 except UserError as error:
     sys.exit(" ".join(str(error.__cause__).split()))
 try:

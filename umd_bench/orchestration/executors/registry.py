@@ -74,7 +74,7 @@ def _start_inline(options: StartOptions) -> Executor:
 
 
 def _start_ray(options: StartOptions) -> Executor:
-    from umd_bench.orchestration.executors.ray.actors import RayExecutor
+    from umd_bench.orchestration.executors.ray.executor import RayExecutor
 
     return RayExecutor(
         options.root,
@@ -90,7 +90,7 @@ def _start_ray(options: StartOptions) -> Executor:
 def _check_ray(options: CheckOptions) -> None:
     """Whether a Ray answers at the address. Its GPUs and its free room are known only once this process has joined it."""
     if options.ray.address is not None:
-        from umd_bench.orchestration.executors.ray.cluster import reachable
+        from umd_bench.orchestration.executors.ray.running_ray import reachable
 
         reachable(options.ray.address)
 

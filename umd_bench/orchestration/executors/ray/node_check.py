@@ -1,0 +1,83 @@
+"""Proof, from a process on each node of a running cluster, that the node can run stages.
+
+A node must see the results folder and the data folder, and import the frozen copy of the package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+import umd_bench
+from umd_bench.config.errors import UserError
+from umd_bench.orchestration.executors.ray.nodes import living_nodes, one_line
+
+REPORT_SECONDS = 60.0  # for a process on each node to start and report
+
+
+def check_nodes(code: Path, root: Path, data_root: Path) -> None:
+    """Raise :class:`UserError` for the first node that does not see a folder, or that runs another package than ``code``."""
+    folders = {"results": root, "data": data_root}
+    token = uuid.uuid4().hex
+    probes = {what: folder / f".seen-by-all-nodes-{token[:8]}" for what, folder in folders.items()}
+    try:
+        for path in probes.values():
+            with contextlib.suppress(OSError):  # a data folder need not be writable; then its content must be seen
+                path.write_text(token)
+        seen_here = {what: sorted(os.listdir(folder)) for what, folder in folders.items()}  # noqa: PTH208 - names alone
+        nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in living_nodes() if node["Resources"].get("CPU")}
+        reports = {}
+        for node, address in nodes.items():
+            there = NodeAffinitySchedulingStrategy(node, soft=False)
+            remote = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(_report)
+            reports[remote.remote({what: str(folder) for what, folder in folders.items()}, seen_here)] = address
+        ready, late = ray.wait(list(reports), num_returns=len(reports), timeout=REPORT_SECONDS)
+        if late:
+            raise UserError(f"Ray node {reports[late[0]]} started no process within {REPORT_SECONDS:.0f} s")
+        for reference in ready:
+            _judge(reports[reference], reference, code, folders)
+    finally:
+        for path in probes.values():
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _report(folders: dict[str, str], expected: dict[str, list[str]]) -> tuple[list[str], str, str]:
+    """Runs on a node: which folders lack an expected file, and the package's file and version."""
+    missed = []
+    for what, folder in folders.items():
+        try:
+            names = os.listdir(folder)  # noqa: PTH208
+        except OSError:
+            names = None
+        if names is None or not set(expected[what]) <= set(names):
+            missed.append(what)
+    return missed, umd_bench.__file__, umd_bench.__version__
+
+
+def _judge(node: str, reference: Any, code: Path, folders: dict[str, Path]) -> None:
+    try:
+        missed, package, version = ray.get(reference)
+    except ray.exceptions.TaskUnschedulableError:
+        return  # the node has left the cluster since: nothing will run there
+    except Exception as error:
+        raise UserError(
+            f"Ray node {node} cannot run this package: {one_line(error)}; its copy {code} must be on a file system that the "
+            "nodes share"
+        ) from error
+    for what in missed:
+        raise UserError(
+            f"Ray node {node} does not see what this machine has in the {what} folder {folders[what]}: expected a folder on a "
+            "file system that all nodes share"
+        )
+    if not Path(package).is_relative_to(code):
+        raise UserError(
+            f"Ray node {node} runs umd-bench {version} from {package} instead of the copy in {code}: expected a Ray that was "
+            "not started with a package of its own on PYTHONPATH"
+        )
