@@ -1,4 +1,4 @@
-"""What the verbs of `umd-bench bench` share: their options, and how a finding is shown."""
+"""What the verbs of `umd-bench bench` share: their options, and how a result is printed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from umd_bench.cli.console import console
+from umd_bench.cli.console import console, print_warning
 
 if TYPE_CHECKING:
     import torch
@@ -18,14 +18,17 @@ if TYPE_CHECKING:
     from umd_bench.bench.timing.machine import Machine
 
 Progress = Callable[[str], None]
-RepeatsOption = Annotated[int, typer.Option("--repeats", min=1, help="Measurements of each, in turn.")]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads (default: torch's own).")]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")]
+RepeatsOption = Annotated[
+    int,
+    typer.Option("--repeats", min=1, help="Times that each thing is measured; rounds alternate between them."),
+]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads (default: torch's own choice).")]
+DeviceOption = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu or cuda.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the tables.")]
 
 
 def here(device: str, threads: int | None) -> tuple[torch.device, Machine]:
-    """The device that is asked for, and the machine's facts as they are before anything is measured."""
+    """The device that ``--device`` names, and the facts of this machine before anything is measured."""
     from umd_bench.bench.timing.machine import device_here, machine_facts
     from umd_bench.engine.device import device_name
 
@@ -33,19 +36,19 @@ def here(device: str, threads: int | None) -> tuple[torch.device, Machine]:
     return where, machine_facts(where, threads, device_name(device))
 
 
-def show(measured: Callable[[Progress], Finding], *, as_json: bool) -> None:
-    """Measure, with a word on the terminal about what is going on, and print what was found."""
+def measure_and_print(measure: Callable[[Progress], Finding], *, as_json: bool) -> None:
+    """Measure, with a status line about what is being measured, and print the result."""
     from rich.console import Console
     from rich.table import Table
 
     with Console(stderr=True).status("starting") as status:
-        finding = measured(status.update)
+        finding = measure(status.update)
     if as_json:
         sys.stdout.write(json.dumps({**finding.as_json(), "warning": finding.machine.warning}, indent=1) + "\n")
         return
     console.print(finding.machine.line, highlight=False)
     if finding.machine.warning is not None:
-        console.print(f"warning: {finding.machine.warning}", style="yellow", highlight=False)
+        print_warning(finding.machine.warning)
     for table in finding.tables():
         shown = Table(*table.header, title=table.title, title_justify="left")
         for row in table.rows:

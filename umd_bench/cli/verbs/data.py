@@ -130,7 +130,7 @@ def data_verify(
     which: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME|FOLDER]", help="A data set's name or a pack's folder (default: every pack in the data root)."
+            metavar="NAME|FOLDER", help="A data set's name or a pack's folder (default: every pack in the data root)."
         ),
     ] = None,
     size: SizeOption = None,

@@ -16,7 +16,7 @@ SweepName = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name.
 
 @app.command()
 def status(
-    name: Annotated[str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name (default: every sweep).")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="SWEEP", help="A sweep's name (default: every sweep).")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object; docs/search.md describes its fields.")
     ] = False,

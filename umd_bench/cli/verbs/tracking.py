@@ -16,7 +16,7 @@ app = typer.Typer(help="MLflow: fill the tracking store from run directories, or
 
 @app.command("push")
 def mlflow_push(
-    name: Annotated[str | None, typer.Argument(metavar="[SWEEP]", help="A sweep's name (default: every sweep).")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="SWEEP", help="A sweep's name (default: every sweep).")] = None,
     uri: Annotated[str | None, typer.Option("--uri", help="Tracking URI (default: SQLite in the results folder).")] = None,
     results: ResultsOption = RESULTS,
 ) -> None:
