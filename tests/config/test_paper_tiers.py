@@ -158,7 +158,7 @@ def test_sweeps_of_the_tier_digits_can_be_planned_at_the_papers_scale(name: str,
 
 def test_transfer_probes_the_official_evaluations_nine_sets_with_ten_shots() -> None:
     specs = load_sweep(SWEEPS / "transfer.yaml").trials[0].specs
-    probes = {spec.reads.name: spec.stage for name, spec in specs.items() if name.startswith("transfer_")}
+    probes = {spec.input_data.name: spec.stage for name, spec in specs.items() if name.startswith("transfer_")}
     official = "cifar100 stl10 dtd oxford_pets flowers102 food101 stanford_dogs imagenet_v2 uc_merced"
     assert set(probes) == set(official.split()) <= set(DATASETS)
     assert {(probe.shots, probe.ridge) for probe in probes.values() if isinstance(probe, ProbeStage)} == {((10,), 1024)}

@@ -83,7 +83,7 @@ def test_digits_have_seventeen_grey_levels_over_the_full_range() -> None:
 
 
 def test_digits_refuse_a_folder() -> None:
-    with pytest.raises(UserError, match="inside scikit-learn"):
+    with pytest.raises(UserError, match="come with scikit-learn"):
         read_digits(Path("/somewhere"))
 
 

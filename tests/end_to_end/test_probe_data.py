@@ -74,7 +74,7 @@ def test_the_trials_own_set_spelled_out_is_the_same_stage() -> None:
 def test_a_set_without_a_size_is_probed_at_the_trials() -> None:
     trial = load_trial("umd", tier="imagenet256_latent", sets=["stages.probe.data={name: food101}"])
     check_trials([trial])
-    assert trial.specs["probe"].reads.model_dump() == {"name": "food101", "size": 256, "vae": "sd-vae-ft-ema"}
+    assert trial.specs["probe"].input_data.model_dump() == {"name": "food101", "size": 256, "vae": "sd-vae-ft-ema"}
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ def _start(missing: Sequence[Node], site: Site, workers: int, entry_point: str =
 def _refuse_other_data(root: Path, node: Node, digests: dict[DataConfig, str]) -> None:
     """A result made from other bytes of a data set of that name is not the result that is asked for."""
     result = RunDir(root, node.key).result()
-    data = node.spec.reads
+    data = node.spec.input_data
     if result is not None and result["data"]["digest"] != digests[data]:
         theirs, ours = result["data"]["digest"][:12], digests[data][:12]
         raise UserError(

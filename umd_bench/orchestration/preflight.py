@@ -72,7 +72,7 @@ def _check_stage(name: str, spec: StageSpec, data: DataFacts, data_root: Path | 
                 raise FieldError(
                     f"stages.{name}.t", 0, f"expected 1..{spec.noise.timesteps}: a DiT has no input for clean images"
                 )
-            other = data if probe.data is None else data_facts(spec.reads, path=f"stages.{name}.data", root=data_root)
+            other = data if probe.data is None else data_facts(spec.input_data, path=f"stages.{name}.data", root=data_root)
             if (other.size, other.channels) != (data.size, data.channels):
                 asked, made = (f"{facts.channels}x{facts.size}x{facts.size}" for facts in (other, data))
                 path = f"stages.{name}.data.name"
@@ -155,8 +155,8 @@ def prepare_data(trials: Iterable[Trial], data_root: Path) -> dict[DataConfig, s
     latents of one name are of several VAEs.
     """
     specs = [spec for trial in trials for spec in trial.specs.values()]
-    packs = {data: open_data(data, data_root) for data in dict.fromkeys(spec.reads for spec in specs)}
-    for data in dict.fromkeys(spec.reads for spec in specs if isinstance(spec.stage, GenerateStage)):
+    packs = {data: open_data(data, data_root) for data in dict.fromkeys(spec.input_data for spec in specs)}
+    for data in dict.fromkeys(spec.input_data for spec in specs if isinstance(spec.stage, GenerateStage)):
         source_images(packs[data])
     by_vae: dict[str, Pack] = {}
     for pack in packs.values():

@@ -1,6 +1,6 @@
-"""What is asked of a cluster for each job: ``clusters/NAME.yaml`` and, on top of it, ``--slurm key=value``.
+"""What each job requests from a cluster: ``clusters/NAME.yaml`` and, on top of it, ``--slurm key=value``.
 
-Nothing here changes a stage's result, so nothing here is part of a key.
+None of it changes a stage's result or is part of a key.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from umd_bench.config.documents.validation import validate
 from umd_bench.config.errors import FieldRuleError, UserError
 
 CLUSTERS = Path("clusters")
-# Lines of a job that are this project's own: two of one name would leave it open which holds.
+# Options of sbatch that this program sets for every job; users may not set them, since only one of two would apply.
 OURS = frozenset(
     {
         *("array", "chdir", "comment", "dependency", "error", "export", "job-name", "kill-on-invalid-dep", "no-requeue"),
@@ -30,7 +30,7 @@ _UNITS = {"m": 1, "h": 60, "d": 24 * 60}
 
 
 def _minutes(value: object) -> object:
-    """A duration in minutes, rounded up. YAML reads a bare 1:30:00 as a number of seconds, so bare numbers are refused."""
+    """A duration in minutes, rounded up. Numbers are refused, because YAML reads an unquoted 1:30:00 as 5400."""
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is not accepted: expected a duration such as 30m, 4h, 2d or '1-12:00:00', in quotes")
     text = value.strip()
@@ -65,7 +65,7 @@ def _sbatch_line(value: str) -> str:
     if not re.fullmatch(r"--[a-z][a-z0-9-]*(=[^\n]+)?", value):
         raise ValueError(f"{value!r} is not accepted: expected an option of sbatch such as --reservation=NAME")
     if name in OURS:
-        raise ValueError(f"{value!r} is not accepted: --{name} is set for every job already")
+        raise ValueError(f"{value!r} is not accepted: --{name} is set for every job already; leave it out")
     return value
 
 
@@ -73,37 +73,41 @@ Text = Annotated[str, AfterValidator(_one_line)]
 
 
 class ClusterConfig(Frozen):
-    """What one job asks for, and how many there may be. Nothing set is the cluster's own default.
+    """What one job requests, and how many jobs there may be. A field that is null is left to the cluster's own default.
 
-    ``time`` in minutes (written 30m, 4h, 2d, '1-12:00:00'); a stage that needs longer is warned ``signal_seconds`` before the
-    end, saves its state and goes on in another life of the job. ``gpus`` and ``cpus`` are per job, ``mem`` per node, as Slurm
-    writes it (8G); a stage on several devices has ``cpus`` for each, a GPU for each where there are any, and is spread over
-    ``nodes``. ``max_running`` caps the tasks of an array side by side, ``max_submitted`` the stages queued and running.
-    ``pack`` is how many stages that are ready together run in one job, ``side_by_side`` of them at a time, which share its GPU
-    and memory; a stage on several devices has a job of its own.
+    A stage that needs longer than ``time`` is warned ``signal_seconds`` before the end, saves its state, and continues in a
+    requeued job. A stage on several devices has a job of its own, with ``cpus`` and a GPU for each device.
     """
 
-    partition: Text | None = None
-    account: Text | None = None
-    qos: Text | None = None
-    time: Annotated[int, BeforeValidator(_minutes)] = 60
-    gpus: int = Field(0, ge=0)
-    nodes: int = Field(1, ge=1)
-    cpus: int | None = Field(None, ge=1)
-    mem: Annotated[str, AfterValidator(_size)] | None = None
-    constraint: Text | None = None
-    exclude: Text | None = None
-    nodelist: Text | None = None
-    max_running: int = Field(256, ge=1)
-    max_submitted: int = Field(1000, ge=1)
-    pack: int = Field(1, ge=1)
-    side_by_side: int = Field(1, ge=1)
-    signal_seconds: int = Field(90, ge=5)
-    extra: tuple[Annotated[str, AfterValidator(_sbatch_line)], ...] = ()
-    setup: tuple[Text, ...] = ()
+    partition: Text | None = Field(default=None, description="partition (queue) of the jobs")
+    account: Text | None = Field(default=None, description="account that the jobs are charged to")
+    qos: Text | None = Field(default=None, description="quality of service of the jobs")
+    time: Annotated[int, BeforeValidator(_minutes)] = Field(
+        default=60, description="time limit of a job, such as 30m, 4h, 2d or '1-12:00:00'; default: one hour"
+    )
+    gpus: int = Field(default=0, ge=0, description="GPUs per job")
+    nodes: int = Field(default=1, ge=1, description="nodes that a stage on several devices is spread over")
+    cpus: int | None = Field(default=None, ge=1, description="CPUs per job, or per device of a stage on several devices")
+    mem: Annotated[str, AfterValidator(_size)] | None = Field(
+        default=None, description="memory per node, as Slurm writes it: 8G, 500M"
+    )
+    constraint: Text | None = Field(default=None, description="features that the nodes must have")
+    exclude: Text | None = Field(default=None, description="nodes that must not be used")
+    nodelist: Text | None = Field(default=None, description="nodes that must be used")
+    max_running: int = Field(default=256, ge=1, description="tasks of a job array that run at the same time, at most")
+    max_submitted: int = Field(default=1000, ge=1, description="stages that are queued or running, at most")
+    pack: int = Field(default=1, ge=1, description="stages that run in one job, if they are ready at the same time")
+    side_by_side: int = Field(
+        default=1, ge=1, description="stages of a job that run at the same time and share its GPU and memory; at most pack"
+    )
+    signal_seconds: int = Field(default=90, ge=5, description="seconds before the time limit at which a job is warned")
+    extra: tuple[Annotated[str, AfterValidator(_sbatch_line)], ...] = Field(
+        default=(), description="further options of sbatch, such as --reservation=NAME"
+    )
+    setup: tuple[Text, ...] = Field(default=(), description="shell lines that run in the job before the stage")
 
     @model_validator(mode="after")
-    def _no_more_side_by_side_than_there_are(self) -> ClusterConfig:
+    def _side_by_side_at_most_pack(self) -> ClusterConfig:
         if self.side_by_side > self.pack:
             raise FieldRuleError(
                 "side_by_side", f"{self.side_by_side} is not accepted: expected at most pack = {self.pack}, the stages of a job"
@@ -115,9 +119,9 @@ _LISTS = ("extra", "setup")
 
 
 def load_cluster(name: str | None, options: Sequence[str]) -> ClusterConfig:
-    """The settings of ``clusters/NAME.yaml`` (or of a file), with ``key=value`` options on top; the lists grow by each option.
+    """The settings of ``clusters/NAME.yaml`` (or of a YAML file), with ``key=value`` options on top.
 
-    Raises :class:`UserError` with the file and line, or the option, and what would be accepted.
+    An option for a list appends to it. Raises :class:`UserError` with the file and line, or the option, and what is accepted.
     """
     document = Document({}) if name is None else read_document(_file(name))
     for option in options:

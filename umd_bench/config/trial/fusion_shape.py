@@ -28,7 +28,7 @@ def shape_of(spec: StageSpec) -> str | None:
     shared = {
         "stage": stage,
         "model": spec.model.model_dump(mode="json"),
-        "data": spec.reads.identity(),
+        "data": spec.input_data.identity(),
         "resources": spec.resources.model_dump(mode="json"),
     }
     return json.dumps(shared, sort_keys=True)

@@ -71,7 +71,7 @@ class StageSpec(Frozen):
         return self.model_copy(update={"resources": self.resources.model_copy(update={"devices": devices})})
 
     @property
-    def reads(self) -> DataConfig:
+    def input_data(self) -> DataConfig:
         """The data set that the stage reads: the trial's, or the one that a probe names."""
         other = self.stage.data if isinstance(self.stage, ProbeStage) else None
         return self.data if other is None else other.like(self.data)
@@ -92,7 +92,7 @@ class StageSpec(Frozen):
         Each stage says which of its own fields, and how much of the model and the noise process, belong to it.
         """
         return {
-            "data": self.reads.identity(),
+            "data": self.input_data.identity(),
             "parent": self.parent_key,
             "parent_nimg": self.parent_nimg,
             "versions": {name: COMPONENT_VERSIONS[name] for name in ("data", self.stage.component)},

@@ -49,7 +49,7 @@ def read_huggingface(
     if names is None:
         distinct = sorted(set().union(*values.values()))
         names, index = [str(value) for value in distinct], {value: i for i, value in enumerate(distinct)}
-        values = {split: [index[value] for value in found] for split, found in values.items()}
+        values = {split: [index[value] for value in column] for split, column in values.items()}
     for split, table in tables.items():
         labels = np.array([-1 if value is None else value for value in values[split]], np.int64)
         if (labels >= 0).all():
@@ -139,8 +139,8 @@ def _open(root: Path) -> dict[str, _Table]:
         raise UserError("a Hugging Face data set needs the library datasets: pip install 'umd-bench[huggingface]'") from None
     try:
         if not (files := _table_files(root)):
-            found = datasets.load_from_disk(str(root))
-            splits = dict(found) if isinstance(found, datasets.DatasetDict) else {"train": found}
+            loaded = datasets.load_from_disk(str(root))
+            splits = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
             return {str(split): _ArrowTable(table) for split, table in splits.items()}
         if files[0].suffix == ".parquet":
             return {split: _ParquetTable(paths) for split, paths in _by_split(files).items()}
@@ -158,16 +158,16 @@ def _table_files(root: Path) -> list[Path]:
         return []
     for folder in (root, root / "data"):
         for ending in ("parquet", "arrow"):
-            if found := sorted(folder.glob(f"*.{ending}")):
-                return found
+            if files := sorted(folder.glob(f"*.{ending}")):
+                return files
     return []
 
 
 def _by_split(files: Sequence[Path]) -> dict[str, list[Path]]:
     """Files by the split in their names: train-00000-of-00004.parquet, food-test.arrow. If no name has one, all are train."""
     words = {path: [word for word in re.split(r"[-_.]", path.stem.lower()) if word] for path in files}
-    stated = any(set(_SPLITS) & set(found) for found in words.values())
-    split_of = {path: next((word for word in found if word in _SPLITS), found[0]) for path, found in words.items()}
+    stated = any(set(_SPLITS) & set(parts) for parts in words.values())
+    split_of = {path: next((word for word in parts if word in _SPLITS), parts[0]) for path, parts in words.items()}
     splits: dict[str, list[Path]] = {}
     for path in files:
         splits.setdefault(split_of[path] if stated else "train", []).append(path)
@@ -182,12 +182,12 @@ def _columns(features: Any, image: str | None, label: str | None) -> tuple[str, 
             raise FieldError(field, name, one_of(features))
     images = [image] if image else [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
     labels = [label] if label else [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
-    for what, found, kind, option in (
+    for what, columns, kind, option in (
         ("the picture", images, "Image", "--image-column"),
         ("the label", labels, "ClassLabel", "--label-column"),
     ):
-        if len(found) != 1:
-            several = f"{', '.join(found)} are" if found else "none is"
+        if len(columns) != 1:
+            several = f"{', '.join(columns)} are" if columns else "none is"
             raise UserError(
                 f"the column of {what} cannot be found ({several} of type {kind}): give it with {option}, {one_of(features)}"
             )

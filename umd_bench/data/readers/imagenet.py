@@ -98,9 +98,9 @@ class _Part(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         left = max(0, self._length - self._at)
         self._file.seek(self._start + self._at)
-        found = self._file.read(left if size < 0 else min(size, left))
-        self._at += len(found)
-        return found
+        content = self._file.read(left if size < 0 else min(size, left))
+        self._at += len(content)
+        return content
 
 
 def _train(base: Path) -> tuple[list[PictureFile], list[str]]:

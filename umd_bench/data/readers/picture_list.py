@@ -68,9 +68,9 @@ class PictureFile:
 
 def picture_list(files: Iterable[PictureFile]) -> PictureList:
     """The pictures of ``files``, sorted by name."""
-    found = sorted(files, key=lambda picture: picture.name)
-    where = [picture.where for picture in found]
-    return PictureList(np.array([x.label for x in found], np.int64), [x.name for x in found], where.__getitem__)
+    pictures = sorted(files, key=lambda picture: picture.name)
+    where = [picture.where for picture in pictures]
+    return PictureList(np.array([x.label for x in pictures], np.int64), [x.name for x in pictures], where.__getitem__)
 
 
 def inputs_of(files: Iterable[PictureFile]) -> str:

@@ -41,9 +41,9 @@ def run_probe(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> 
 
     Metrics, as far as the stage wants them: ``acc_<k>shot``, means over ``stage.draws`` draws of the shots, with the standard
     deviation (``_sd``) if there are several draws; ``acc_knn<k>``; ``acc_linear``; and each as ``pixel_acc_...`` of
-    :func:`pixel_probe`. All test images are scored. Features are the representation at t = ``stage.t``, without mask and
-    label. At t >= 1, each image has its own noise, the same in every trial of one seed. A class with fewer images than shots
-    gives all of its images; an event and a fact say so. ``pack`` holds ``spec.reads``, which can differ from the data that the
+    :func:`pixel_probe`. All test images are scored. Features are the representation at t = ``stage.t``, without mask and label.
+    At t >= 1, each image has its own noise, the same in every trial of one seed. A class with fewer images than shots gives all
+    of its images; an event and a fact say so. ``pack`` holds ``spec.input_data``, which can differ from the data that the
     parent was trained on.
 
     Raises :class:`UserError` for another kind of stage, a t, block or pool that the parent does not have, missing weights, and

@@ -256,7 +256,7 @@ def _past(root: Path, kinds: Iterable[str]) -> Iterator[tuple[StageSpec, dict[st
 
 def _kind(spec: StageSpec) -> Kind:
     """Stages whose cost per unit of work is alike: of one kind; a probe's also depends on the data set."""
-    return spec.kind, spec.reads.name if spec.kind == "probe" else ""
+    return spec.kind, spec.input_data.name if spec.kind == "probe" else ""
 
 
 def _shape(spec: StageSpec, data_root: Path | None) -> Shape:

@@ -98,7 +98,7 @@ def _measure(
 ) -> tuple[Measured, Callable[[], Measured] | None]:
     """What a share of the time says about one stage, and what would run the whole of it."""
     spec = asked.spec
-    pack = open_data(spec.reads, data_root)
+    pack = open_data(spec.input_data, data_root)
     run = RunDir(root, asked.key)
     if isinstance(spec.stage, TrainStage):
         return _steps(run, spec, spec.stage, pack, share), None

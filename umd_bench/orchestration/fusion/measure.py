@@ -138,7 +138,7 @@ def ratios_of(specs: list[StageSpec], data_root: Path, *, seconds: float = SECON
     from umd_bench.engine.training.loop import training_step
 
     torch.set_num_threads(specs[0].resources.threads)
-    pack, device = open_data(specs[0].reads, data_root), pick_device(specs[0].resources.device)
+    pack, device = open_data(specs[0].input_data, data_root), pick_device(specs[0].resources.device)
 
     def clock() -> float:
         if device.type == "cuda":

@@ -90,7 +90,7 @@ def _train(jobs: list[Job], data_root: Path, stop: Callable[[str], bool], outcom
         where[spec.key] = {**environment(spec), "fused": f"{number} of {len(jobs)}"}
         write_json(attempt.path / "environment.json", where[spec.key])
     try:
-        pack = open_data(jobs[0][0].reads, data_root)
+        pack = open_data(jobs[0][0].input_data, data_root)
 
         def ended(key: str, ending: Ending) -> None:
             spec, attempt = by_key[key]

@@ -102,7 +102,7 @@ def sweep_stages(root: Path, key: str) -> dict[str, SweepStage]:
                 if spec is None or spec.parent_key != run.key or spec.kind not in by_kind:
                     continue
                 stage = spec.stage
-                if isinstance(stage, ProbeStage | GenerateStage) and stage.snapshot is None and spec.reads == spec.data:
+                if isinstance(stage, ProbeStage | GenerateStage) and stage.snapshot is None and spec.input_data == spec.data:
                     fields = stage.model_dump(mode="json", exclude={"kind", "parent"})
                     by_kind[spec.kind].setdefault(spec.key, SweepStage(f"{sweep}/{trial.id}", fields))
     return {kind: next(iter(stages.values())) for kind, stages in by_kind.items() if len(stages) == 1}

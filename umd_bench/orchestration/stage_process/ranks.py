@@ -114,7 +114,7 @@ def follow_stage(address: str, rank: int, *, local: int, stop: Callable[[], bool
         spec = StageSpec.model_validate(told["spec"])
         torch.set_num_threads(spec.resources.threads)
         device = device_of(spec.resources.device, local)
-        pack = open_data(spec.reads, Path(told["data_root"]))
+        pack = open_data(spec.input_data, Path(told["data_root"]))
         try:
             store.set(f"{_READY}/{rank}", "")
             store.wait([_ALL], timedelta(seconds=JOIN_SECONDS))

@@ -98,7 +98,7 @@ def stage_result(
     torch.set_num_threads(spec.resources.threads)
     here = environment(spec)
     write_json(attempt.path / "environment.json", here)
-    pack = open_data(spec.reads, data_root)
+    pack = open_data(spec.input_data, data_root)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()

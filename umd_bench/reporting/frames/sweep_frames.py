@@ -159,7 +159,7 @@ def _configured(stage: StageRecord) -> dict[str, Any]:
     """Facts from the stage's configuration, which a stage without a result has too."""
     if stage.spec is None:
         return {}
-    facts: dict[str, Any] = {"data": stage.spec.reads.name}
+    facts: dict[str, Any] = {"data": stage.spec.input_data.name}
     match stage.spec.stage:
         case ProbeStage() as probe:
             facts["probe_t"] = probe.t
