@@ -14,7 +14,7 @@ from torch import Tensor
 
 from umd_bench.config.trial.model import ModelConfig
 from umd_bench.engine.networks.auto_encoder import AutoEncoder
-from umd_bench.engine.published.official import from_official
+from umd_bench.engine.published.small_vision_conversion import from_official
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TAGS = ("adaln0_nc0", "adaln1_nc0", "adaln1_nc10")
@@ -39,7 +39,7 @@ def images(nhwc: npt.NDArray[Any]) -> Tensor:
 
 
 def tiny_model(tag: str) -> AutoEncoder:
-    """The official tiny model of that tag with its parameters."""
+    """The official tiny model of ``tag`` with its parameters."""
     config = ModelConfig(patch=4, width=48, depth=2, decoder_depth=1, heads=HEADS, adaln=tag.startswith("adaln1"))
     model = AutoEncoder(config, size=16, channels=3, classes=int(tag.split("nc")[1]))
     model.load_state_dict(from_official(arrays(f"params_{tag}")))

@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from engine.diffusion.test_objective import METHODS, gradients, official_loss
 from engine.golden_files import HEADS, TAGS, arrays, images, tiny_model, worst, worst_by_row
+from engine.networks.test_auto_encoder import IMAGE, LABEL, MASK_NOISE, T, prediction
 from engine.test_samplers import config, seen_by_a_sampler
 from engine.training.test_optim import Leaves, largest_error, part, take_step, training
-from test_model import IMAGE, LABEL, MASK_NOISE, T, prediction
-from test_statistics import gaussian
+from evaluation.metrics.test_frechet import gaussian
 from torch import Tensor
 
 from umd_bench.config.trial.noise import NoiseConfig
 from umd_bench.config.trial.train_stage import OptimConfig
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
-from umd_bench.engine.published.official import from_official, to_official
+from umd_bench.engine.published.small_vision_conversion import from_official, to_official
 from umd_bench.engine.samplers import SAMPLERS, Denoiser
 from umd_bench.engine.training.optim import build_optimizer, clip_grad_norm, learning_rate, set_learning_rate
 from umd_bench.evaluation.metrics.frechet import frechet_distance
@@ -67,7 +67,7 @@ def objective() -> Iterator[Row]:
         leaves = [
             abs(float(np.linalg.norm(g)) / float(golden[f"gnorm/{name}"]) - 1)
             for name, g in to_official(gradients(model), HEADS).items()
-            if float(golden[f"gnorm/{name}"]) > 1e-7  # the bias of the keys has no gradient but rounding
+            if float(golden[f"gnorm/{name}"]) > 1e-7  # the gradient of the keys' bias is only rounding
         ]
         differences = abs(loss.item() / float(golden["loss"]) - 1), abs(norm / float(golden["grad_norm"]) - 1), max(leaves)
         yield f"{method}: loss; gradient norm; norm of each leaf's gradient", "; ".join(map(number, differences))

@@ -1,4 +1,4 @@
-"""Training stages that take a tenth of a second: a made-up data set, a tiny model, a handful of steps."""
+"""Training stages that take a tenth of a second: a synthetic data set, a tiny model, a few steps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SOURCE = DatasetInfo(
 
 
 def made_up_pack(folder: Path) -> Pack:
-    """Bright squares at three places, by class."""
+    """A bright square at one of three positions, by class."""
     rng = np.random.default_rng(0)
     for split in ("train", "test"):
         labels = np.arange(N_IMAGES) % 3
@@ -51,7 +51,7 @@ def made_up_pack(folder: Path) -> Pack:
 
 
 def training(**fields: object) -> StageSpec:
-    """A stage with labels, average and bf16 moment; fields of the stage or of the spec replace the defaults."""
+    """A stage with labels, average and bf16 moment; ``fields`` replace those of the stage or of the spec."""
     spec_fields = {name: fields.pop(name) for name in ("seed", "parent_key", "parent_nimg") if name in fields}
     stage = {
         "kind": "pretrain",
@@ -84,15 +84,15 @@ def run_of(spec: StageSpec, root: Path) -> RunDir:
 
 
 class Killed(BaseException):
-    """The process is gone: nothing is saved."""
+    """Stands for the death of the process: nothing is saved."""
 
 
 def after(steps: int, error: type[BaseException] | None = None) -> Callable[[], bool]:
-    """A ``stop`` that says so, or kills, before the step after that many."""
-    asked = iter(range(10**6))
+    """A ``stop`` that returns true, or raises ``error``, before the step after ``steps``."""
+    calls = iter(range(10**6))
 
     def stop() -> bool:
-        if next(asked) < steps:
+        if next(calls) < steps:
             return False
         if error is not None:
             raise error

@@ -1,4 +1,4 @@
-"""Samplers on Gaussian data, whose score is known: their moments converge to the truth, at the order that each claims.
+"""Samplers on Gaussian data, whose score is known: their moments converge to the exact ones at each sampler's order.
 
 With data N(mu, s^2) the best estimate of x_0 is linear in x_t, so a sample is ``c + A x_T + sum_k B_k z_k`` in the noise that
 it is made from. The coefficients are read off one batch whose rows have one draw at 1 and the others at 0: the moments of the
@@ -44,7 +44,7 @@ def moments(sampler: str, process: NoiseProcess, steps: int, **fields: object) -
         {"parent": "p", "n": 2, "steps": steps, "sampler": sampler, "clip": False, "extractor": "none", **fields}
     )
     alpha, sigma = process.at(process.timesteps)
-    rows = steps + 2  # nothing, x_T, and each step's draw
+    rows = steps + 2  # zero, x_T, and the draw of each step
 
     def draws() -> object:
         for k in range(steps + 1):
@@ -57,7 +57,7 @@ def moments(sampler: str, process: NoiseProcess, steps: int, **fields: object) -
 
 
 def exact(process: NoiseProcess) -> tuple[float, float]:
-    """What infinitely many steps give: the flow keeps (x_t - alpha mu) / sd(x_t) down to t = 1, whose x_0 is then estimated."""
+    """The limit of infinitely many steps: the flow keeps (x_t - alpha mu) / sd(x_t) down to t = 1, where x_0 is estimated."""
     alpha, sigma = process.at(1)
     return MU, alpha * S**2 / math.sqrt(alpha**2 * S**2 + sigma**2)
 
@@ -82,7 +82,7 @@ def test_the_deterministic_samplers_converge_at_their_order(sampler: str, schedu
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_limit_is_the_data(schedule: str) -> None:
-    """The last estimate, at t = 1, shrinks the deviation by what noise is left there, which is little."""
+    """The last estimate, at t = 1, shrinks the standard deviation by the little noise that is left there."""
     mean, sd = exact(NoiseProcess(NoiseConfig(schedule=schedule)))
     assert (mean, sd) == pytest.approx((MU, S), rel=1e-3)
 
@@ -109,7 +109,7 @@ def test_all_samplers_agree_with_the_data_under_the_papers_schedules(sampler: st
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("sampler", ORDERS)
-def test_what_the_model_predicts_changes_no_sample(sampler: str, prediction: str) -> None:
+def test_samples_do_not_depend_on_the_prediction_target(sampler: str, prediction: str) -> None:
     given, paper = (NoiseProcess(NoiseConfig(schedule="sigmoid", prediction=name)) for name in (prediction, "eps"))
     assert moments(sampler, given, 20) == pytest.approx(moments(sampler, paper, 20), rel=1e-6)
 

@@ -46,12 +46,12 @@ def _names_device(given: object) -> bool:
     return isinstance(given, str | torch.device)
 
 
-class Waits(Exception):  # noqa: N818 - what is looked for
-    """Something waits for the device."""
+class Waits(Exception):  # noqa: N818 - not a fault of the tests
+    """The host would wait for the device."""
 
 
 class Watch(TorchDispatchMode):
-    """Raises at an operation for which the host would wait for a GPU."""
+    """Raises at an operation in which the host would wait for a GPU."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -75,7 +75,7 @@ class Watch(TorchDispatchMode):
 
 
 class MadeUpGenerator(torch.Generator):
-    """Says that it is on the GPU."""
+    """A generator that claims to be on the GPU."""
 
     def __new__(cls, device: object = None) -> MadeUpGenerator:
         return super().__new__(cls)
@@ -98,7 +98,7 @@ def made_up_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def without_values(config: ModelConfig, *, device: torch.device, seed: int, **shape: int) -> AutoEncoder:
-    """A model whose weights nobody drew."""
+    """A model without initial weights."""
     with device:
         return AutoEncoder(config, **shape)
 
@@ -123,7 +123,7 @@ def stepping(spec: StageSpec, pack: Pack, device: torch.device, *, resident: boo
 
 
 @pytest.mark.parametrize("first_moment", ["fp32", "bf16"])
-def test_a_training_step_and_its_batch_wait_for_nothing(first_moment: str, pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_step_and_its_batch_never_wait(first_moment: str, pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
     optim = OptimConfig(ema=True, first_moment=first_moment)  # type: ignore[arg-type]
     spec = training(optim=optim, augment=AugmentConfig(crop_area_min=0.5, flip=True), loss_weight="min_snr")
     with made_up_gpu(monkeypatch):
@@ -161,7 +161,7 @@ def test_no_sampler_waits_between_its_steps(sampler: str, monkeypatch: pytest.Mo
         cfg_interval=(5, 40),
     )
     process, shape = NoiseProcess(spec.noise), {"size": SOURCE.size, "channels": 1, "classes": 3, "seed": 0}
-    real = build_model(spec.model, **shape)  # the times' coefficients are numbers of the host: known from here on
+    real = build_model(spec.model, **shape)  # from here on the process has the coefficients of these times on the host
     generate(real, process, config, label=torch.zeros(4, dtype=torch.int64), indices=range(4), seed=0)
     with made_up_gpu(monkeypatch):
         model = without_values(spec.model, **shape, device=GPU)
@@ -170,7 +170,7 @@ def test_no_sampler_waits_between_its_steps(sampler: str, monkeypatch: pytest.Mo
             generate(model, process, config, label=label, indices=range(4), seed=0)
 
 
-def test_what_waits_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_operations_that_wait_are_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     with made_up_gpu(monkeypatch):
         there, here = torch.zeros(3, device=GPU), torch.zeros(3)
         for wait in (

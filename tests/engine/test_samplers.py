@@ -1,4 +1,4 @@
-"""Samplers take the official steps, and a sample does not depend on the batch it is drawn in."""
+"""Samplers take the official steps, and a sample does not depend on its batch."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def test_the_official_times_are_the_official_ones(steps: int) -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 25, 125, 250, 500, 1000])
-def test_even_times_are_official_where_the_steps_divide(steps: int) -> None:
+def test_even_times_are_official_if_the_steps_divide_the_times(steps: int) -> None:
     assert COSINE.times(steps) == official_times(COSINE, steps)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "flow-uniform"])
 @pytest.mark.parametrize(("timesteps", "steps"), [(1000, 62), (1000, 7), (1000, 999), (10, 10), (2, 1)])
-def test_even_times_are_as_many_different_times_as_steps(timesteps: int, steps: int, schedule: str) -> None:
+def test_even_times_are_all_different(timesteps: int, steps: int, schedule: str) -> None:
     times = NoiseProcess(NoiseConfig(schedule=schedule, timesteps=timesteps)).times(steps)
     assert len(set(times[:-1])) == steps
     assert times == sorted(times, reverse=True)
@@ -53,7 +53,7 @@ def test_even_times_are_as_many_different_times_as_steps(timesteps: int, steps: 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 @pytest.mark.parametrize("steps", [62, 125, 250])
 def test_the_coefficients_of_every_step_are_the_official_ones(schedule: str, steps: int) -> None:
-    """Seen from outside: with eps = 0 a step shows sqrt(ab_prev / ab) x, with noise its sigma, with x_0 = 0 its direction."""
+    """Measured from outside: eps = 0 gives sqrt(ab_prev / ab) x, added noise gives sigma, x_0 = 0 gives the direction."""
     golden, noise_schedule = arrays("ddim_coefs"), NoiseProcess(NoiseConfig(schedule=schedule))
     ab, ab_prev, sigma, direction = (
         golden[f"{schedule}/{steps}/{name}"] for name in ("alpha_bar", "alpha_bar_prev", "sigma", "dir_coef")
@@ -63,7 +63,7 @@ def test_the_coefficients_of_every_step_are_the_official_ones(schedule: str, ste
     np.testing.assert_allclose(alpha.square().numpy(), ab, rtol=1e-12)
 
     def one_step(k: int, eps: float, z: float) -> float:
-        """What x = 1 becomes in step k alone: every other step is made to change nothing but a known factor."""
+        """The result of x = 1 in step k alone: every other step only multiplies by a known factor."""
         seen: list[Tensor] = []
 
         def denoise(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
@@ -86,7 +86,7 @@ def test_the_coefficients_of_every_step_are_the_official_ones(schedule: str, ste
 
 
 def walk(name: str, schedule: str, denoise: Denoiser, *, clip: bool, tolerance: float) -> None:
-    """Take every recorded step and compare what the model was shown, its x_0 and the end."""
+    """Take every recorded step and compare the model's input, its x_0 and the last sample."""
     golden = arrays(name)
     shown: list[tuple[Tensor, float]] = []
 
@@ -135,7 +135,7 @@ def test_guidance_is_the_official_one() -> None:
 
 
 def seen_by_a_sampler(model: Callable[..., object], x: Tensor, t: int, label: Tensor, cfg_scale: float) -> Tensor:
-    """Both guided predictions for x at time t, as a sampler gets them."""
+    """Both guided predictions for x at time t, as a sampler receives them."""
     found: list[Tensor] = []
 
     def look(denoise: Denoiser, noise: object, schedule: object, config: object) -> Tensor:
@@ -149,7 +149,7 @@ def seen_by_a_sampler(model: Callable[..., object], x: Tensor, t: int, label: Te
     return torch.cat(found, dim=1)
 
 
-def test_no_guidance_costs_one_pass_of_the_batch_and_guidance_one_of_twice_as_many() -> None:
+def test_guidance_doubles_the_rows_of_each_pass() -> None:
     model, rows = tiny_model("adaln1_nc10"), []
     model.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
     for cfg_scale, expected in ((1.0, 3), (2.0, 6), (0.0, 6)):
@@ -175,7 +175,7 @@ def test_every_sampler_gives_a_sample_the_same_noise_in_any_batch(sampler: str) 
     assert (together - other).abs().max() > 0.1
 
 
-def test_guidance_acts_within_its_interval_alone_and_costs_nothing_outside() -> None:
+def test_guidance_acts_only_within_its_interval() -> None:
     model, rows = tiny_model("adaln1_nc10"), []
     model.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
     label, stage = torch.arange(3), config(steps=4, cfg_scale=3.0)
@@ -192,7 +192,7 @@ def test_guidance_acts_within_its_interval_alone_and_costs_nothing_outside() -> 
 
 
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
-def test_every_sampler_calls_the_model_as_often_as_its_row_says(sampler: str) -> None:
+def test_every_sampler_calls_the_model_as_often_as_its_table_row_states(sampler: str) -> None:
     calls: list[float] = []
 
     def denoise(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
@@ -206,7 +206,7 @@ def test_every_sampler_calls_the_model_as_often_as_its_row_says(sampler: str) ->
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_the_samplers_that_take_eta_are_those_that_the_configuration_gives_it_to(name: str) -> None:
+def test_the_configuration_allows_eta_for_exactly_the_samplers_that_take_it(name: str) -> None:
     draw = SAMPLERS[name].draw
     assert config(sampler=name).is_ddim == (getattr(draw, "func", draw) is ddim)
 
@@ -223,7 +223,7 @@ def test_noise_rows_are_those_of_their_index() -> None:
 
 @pytest.mark.parametrize("schedule", ["cosine", "edm", "flow-shifted"])
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
-def test_every_sampler_returns_the_image_that_a_perfect_model_knows(sampler: str, schedule: str) -> None:
+def test_every_sampler_returns_the_image_of_a_perfect_model(sampler: str, schedule: str) -> None:
     process = NoiseProcess(NoiseConfig(schedule=schedule))
     truth = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
@@ -237,7 +237,7 @@ def test_every_sampler_returns_the_image_that_a_perfect_model_knows(sampler: str
         torch.testing.assert_close(final, truth, rtol=1e-4, atol=1e-4)
 
 
-def test_eta_zero_uses_the_starting_noise_alone() -> None:
+def test_eta_zero_uses_only_the_starting_noise() -> None:
     noise = iter([torch.ones(1, 1, 2, 2)])
     SAMPLERS["ddim"].draw(lambda x, t: (x, 0.1 * x), noise, COSINE, config(eta=0))
 
@@ -254,12 +254,12 @@ def test_eta_zero_uses_the_starting_noise_alone() -> None:
         ({"cfg_interval": [5, 1001]}, r"stages.generate.cfg_interval = \[5.0, 1001.0\] is not accepted: expected two times"),
     ],
 )
-def test_what_cannot_be_sampled_is_refused(fields: dict[str, object], message: str) -> None:
+def test_settings_that_cannot_be_sampled_are_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(FieldError, match=message):
         generate(tiny_model("adaln1_nc10"), COSINE, config(**fields), label=None, indices=[0], seed=0)
 
 
-def test_bf16_is_in_the_model_alone_and_draws_nearly_the_same_samples() -> None:
+def test_only_the_model_runs_in_bf16_and_samples_are_nearly_the_same() -> None:
     model = tiny_model("adaln1_nc10")
     label = torch.tensor([0, 1])
     draws = [

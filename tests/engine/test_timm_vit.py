@@ -20,7 +20,7 @@ CONFIG = ModelConfig(patch=4, width=24, depth=3, decoder_depth=1, heads=3)
 
 
 def trained(config: ModelConfig, *, size: int, channels: int, classes: int = 0) -> AutoEncoder:
-    """As after training: every leaf is off its initial value, so that no gate is 0 and some are negative."""
+    """Change every parameter from its initial value, as training does, so that no gate is 0 and some are negative."""
     model = (
         build_model(config, size=size, channels=channels, classes=classes, seed=0).eval().requires_grad_(requires_grad=False)
     )
@@ -59,14 +59,14 @@ def test_timm_gives_the_same_representation(class_tokens: int, size: int, channe
     torch.testing.assert_close(represented(vit, x), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_only_what_timm_has_is_written() -> None:
+def test_only_parameters_that_timm_has_are_written() -> None:
     vit = to_timm(trained(CONFIG, size=16, channels=3, classes=10), CONFIG, size=16, channels=3)
     assert vit.state.keys() == timm_model(vit).state_dict().keys()
     assert all(value.dtype == torch.float32 and value.is_contiguous() for value in vit.state.values())
 
 
 @pytest.mark.parametrize("pool", ["class", "patches"])
-def test_an_imported_mae_is_written_too(pool: str) -> None:
+def test_an_imported_mae_is_converted_too(pool: str) -> None:
     weights = read_mae(mae_state(), heads=3)
     model = MaeEncoder(weights.model, size=16, channels=3, pool=pool)  # type: ignore[arg-type]
     model.load_state_dict(weights.state)
@@ -76,7 +76,7 @@ def test_an_imported_mae_is_written_too(pool: str) -> None:
     torch.testing.assert_close(represented(vit, x), model.represent(x, torch.zeros(5)), rtol=1e-5, atol=1e-5)
 
 
-def test_what_timm_cannot_express_is_refused_with_the_reason() -> None:
+def test_models_that_timm_cannot_express_are_refused_with_the_reason() -> None:
     config = CONFIG.model_copy(update={"adaln": False})
     with pytest.raises(UserError, match="every block takes the time as one more token"):
         to_timm(trained(config, size=16, channels=3), config, size=16, channels=3)

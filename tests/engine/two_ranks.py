@@ -1,6 +1,6 @@
-"""What two processes do together for ``test_parallel.py``: the same list of jobs in each, a fresh group for every job.
+"""The jobs that two processes do together for ``test_parallel.py``: the same list in each, a new group for every job.
 
-As a module, ``two_ranks ADDRESS FOLDER``, it is rank 1, which writes what became of its jobs into ``FOLDER/outcomes.json``.
+As a module, ``two_ranks ADDRESS FOLDER``, it is rank 1, which writes the result of its jobs into ``FOLDER/outcomes.json``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from umd_bench.engine.diffusion.objective import Losses, umd_loss
 from umd_bench.engine.networks.initialise import build_model
 from umd_bench.engine.training import parallel
 from umd_bench.engine.training.loop import follow, train, training_step
-from umd_bench.engine.training.parallel import Group
+from umd_bench.engine.training.parallel import SINGLE_DEVICE, DataParallel, RankGroup
 from umd_bench.engine.training.state import TrainingState
 
 WAIT = timedelta(seconds=60)
@@ -38,14 +38,14 @@ def _umd(r_t0: float, ratio: float = 0.375, **fields: object) -> StageSpec:
     return training(corruption=CorruptionConfig(r_t0=r_t0, mask_ratio=ratio), **fields)
 
 
-# Corners of the objective and of the division of rows: by name, a stage whose first gradient is compared.
+# Special cases of the objective and of the division of rows: by name, a stage whose first gradient is compared.
 STEPS_OF: dict[str, StageSpec] = {
     "umd": _umd(0.5),
     "umd-odd": _umd(0.43, batch=7, nimg=7 * 10),  # 3 clean, 4 noised
     "umd-both-odd": _umd(0.375, batch=8, nimg=8 * 10),  # 3 clean, 5 noised
     "one-clean": _umd(0.2, batch=5, nimg=5 * 10),  # a rank without a clean image
     "one-noised": _umd(0.8, batch=5, nimg=5 * 10),
-    "two-images": _umd(0.5, batch=2, nimg=2 * 10),  # each rank has one, of another group
+    "two-images": _umd(0.5, batch=2, nimg=2 * 10),  # one rank has the noised image, the other the clean one
     "mae": _umd(1.0),
     "dit": _umd(0.0, 0.0),
     "maskdit": _umd(0.0, 0.5, batch=3, nimg=3 * 10),
@@ -55,27 +55,22 @@ STEPS_OF: dict[str, StageSpec] = {
 }
 
 
-def gradients(spec: StageSpec, group: Group | None) -> dict[str, Any]:
-    """The gradient of one step by parameter name (None where there is none), and the losses."""
+def gradients(spec: StageSpec, parallel: DataParallel = SINGLE_DEVICE) -> dict[str, Any]:
+    """The gradient of one step by parameter name (None if there is none), and the losses."""
     stage = spec.stage
     assert isinstance(stage, TrainStage)
     B = stage.batch
     model = build_model(spec.model, size=8, channels=1, classes=3 if stage.labels else 0, seed=5)
-    with torch.no_grad():  # not as initialised, where much is zero
+    with torch.no_grad():  # initial weights are zero in many places
         for index, p in enumerate(model.parameters()):
             p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(index)), alpha=0.1)
     draws = torch.Generator().manual_seed(1)
     x_0, label = torch.rand(B, 1, 8, 8, generator=draws) * 2 - 1, torch.arange(B) % 3
     process = NoiseProcess(NoiseConfig(timesteps=50), CPU)
-    noise, n_clean, weight = draw_noise(x_0, model.n_patches, process, draws), stage.n_clean, 1.0
-    if group is not None:
-        x_0, noise, label, n_clean = group.rows(x_0, noise, label, stage)
-        weight = len(x_0) / B
+    x_0, noise, label, n_clean = parallel.share(x_0, draw_noise(x_0, model.n_patches, process, draws), label, stage)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=stage.precision == "bf16"):
         losses = umd_loss(model, x_0, noise, stage, process, label if stage.labels else None, n_clean=n_clean)
-    torch.autograd.backward(losses.loss * weight)
-    if group is not None:
-        losses = group.sum(model, losses, stage)
+    losses = parallel.backward(model, losses, stage)
     found = {name: p.grad for name, p in model.named_parameters()}
     return {"gradients": found, "losses": Losses(*(loss.detach() for loss in losses))}
 
@@ -83,14 +78,14 @@ def gradients(spec: StageSpec, group: Group | None) -> dict[str, Any]:
 def _whole_run(spec: StageSpec, name: str, *, stop: dict[int, Callable[[], bool]] | None = None) -> Callable[..., object]:
     """Train ``spec`` in the folder ``name``; ``stop`` by rank."""
 
-    def job(group: Group, folder: Path) -> object:
+    def job(group: RankGroup, folder: Path) -> object:
         pack = made_up_pack(_made(folder / "pack"))
-        asked = (stop or {}).get(group.rank, lambda: False)
-        if group.rank:  # its own results folder: it must stay empty
-            follow(spec, pack, run_of(spec, folder / name), group, stop=asked)
+        own_stop = (stop or {}).get(group.rank, lambda: False)
+        if group.rank:  # in a results folder that must stay empty
+            follow(spec, pack, run_of(spec, folder / name), group, stop=own_stop)
             return None
         with run_of(spec, folder / name).begin() as attempt:
-            return train(spec, pack, attempt, stop=asked, group=group)
+            return train(spec, pack, attempt, stop=own_stop, parallel=group)
 
     return job
 
@@ -100,19 +95,19 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def strayed(group: Group, folder: Path) -> None:
-    """Rank 1 has another bit in one weight."""
+def strayed(group: RankGroup, folder: Path) -> None:
+    """One weight of rank 1 differs in its last bits."""
     model = torch.nn.Linear(3, 2)
     torch.nn.init.ones_(model.weight)
     torch.nn.init.zeros_(model.bias)
-    group.require_alike(model)
+    group.require_same_weights(model)
     if group.rank:
         model.weight.data[1, 1] += 1e-7
-    group.require_alike(model)
+    group.require_same_weights(model)
 
 
-def two_buckets(group: Group, folder: Path) -> list[dict[str, Tensor]]:
-    """Two steps whose gradients are summed in one piece and in many: weights after them."""
+def two_buckets(group: RankGroup, folder: Path) -> list[dict[str, Tensor]]:
+    """The weights after two steps, with gradients summed in one bucket and in many."""
     found = []
     for elements in (10**9, 100):
         with torch.random.fork_rng(), patch.object(parallel, "BUCKET_ELEMENTS", elements):
@@ -131,7 +126,7 @@ def two_buckets(group: Group, folder: Path) -> list[dict[str, Tensor]]:
 
 KEPT = training(snapshots=(10 * BATCH,))
 DIVERGING = training(optim=OptimConfig(lr_per_256=1e30, clip_norm=1e30))
-JOBS: dict[str, Callable[[Group, Path], object]] = {
+JOBS: dict[str, Callable[[RankGroup, Path], object]] = {
     **{f"gradients {name}": lambda group, folder, spec=spec: gradients(spec, group) for name, spec in STEPS_OF.items()},
     "two buckets": two_buckets,
     "strayed": strayed,
@@ -152,7 +147,7 @@ def run_all(store: dist.TCPStore, rank: int, folder: Path) -> dict[str, Any]:
     """What each job returned, or raised."""
     found: dict[str, Any] = {}
     for name, job in JOBS.items():
-        group = Group(dist.PrefixStore(name, store), rank, 2, CPU)
+        group = RankGroup(dist.PrefixStore(name, store), rank, 2, CPU)
         try:
             found[name] = job(group, folder)
         except (Exception, Killed) as error:
@@ -167,5 +162,5 @@ if __name__ == "__main__":
     host, port = sys.argv[1].split(":")
     mine = Path(sys.argv[2])
     outcomes = run_all(dist.TCPStore(host, int(port), is_master=False, timeout=WAIT), 1, mine)
-    told = {name: [type(value).__name__, str(value)[:300]] for name, value in outcomes.items()}
-    (mine / "outcomes.json").write_text(json.dumps(told))
+    report = {name: [type(value).__name__, str(value)[:300]] for name, value in outcomes.items()}
+    (mine / "outcomes.json").write_text(json.dumps(report))

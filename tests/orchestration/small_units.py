@@ -1,4 +1,4 @@
-"""Stages that may be trained as one, on the digits: ten steps each."""
+"""Stages of one shape, which can be trained as one: ten steps each, on the digits."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ END = 640
 
 
 def seeds_of_one_shape(folder: Path, seeds: int, *sets: str) -> list[StageSpec]:
-    """Pre-training with as many seeds."""
+    """Pre-training stages with ``seeds`` different seeds."""
     text = SMALL.replace("mask_ratio: [0.25, 0.5]", "mask_ratio: [0.25]")
     sweep = load_sweep(write_small(folder, text), sets=[f"seeds={[*range(seeds)]}", *sets])
     return [trial.specs["pretrain"] for trial in sweep.trials]
 
 
 def prepare(root: Path, specs: list[StageSpec]) -> list[str]:
-    """Their run directories; the keys."""
+    """Create the run directories of the stages; returns their keys."""
     for spec in specs:
         RunDir(root, spec.key).prepare(spec)
     return [spec.key for spec in specs]
 
 
 def diverging(spec: StageSpec) -> StageSpec:
-    """Another stage of the same shape, whose numbers are lost."""
+    """A stage of the same shape that diverges."""
     fields = spec.model_dump(mode="json")
     fields["stage"]["optim"] |= {"lr_per_256": 1e30, "warmup_nimg": 0, "clip_norm": 1e30}
     return StageSpec.model_validate(fields)

@@ -136,7 +136,7 @@ def site_of(
     """Where a command runs, from its options. Nothing is written; raises :class:`UserError` for options that do not fit."""
     from umd_bench.config.errors import UserError
     from umd_bench.orchestration.executors.registry import check_name
-    from umd_bench.orchestration.fusion.policy import check_fuse
+    from umd_bench.orchestration.fusion.option import check_fuse
     from umd_bench.orchestration.launch import Site
 
     check_name(on)

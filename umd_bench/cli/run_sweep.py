@@ -24,13 +24,13 @@ def run_sweep(sweep: Sweep, site: Site, mlflow: str | None, *, detach: bool = Fa
     Raises :class:`typer.Exit` with code 1 if a stage failed or is missing.
     """
     from umd_bench.config.errors import UserError
-    from umd_bench.orchestration.fusion.policy import why_apart
+    from umd_bench.orchestration.fusion.option import search_lines
 
     if sweep.config.search is None:
         _run_grid(sweep, site, mlflow, detach=detach)
         return
-    if site.fuse != "off":
-        print_line(f"nothing is trained as one: {why_apart(site.executor, searching=True)}")
+    for line in search_lines(site.fuse, site.executor):
+        print_line(line)
     if detach:
         raise UserError("--detach is not accepted: a search is suggested by the command's own process, which has to stay")
     _run_search(sweep, site, mlflow)

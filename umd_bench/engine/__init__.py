@@ -1,1 +1,5 @@
-"""What is computed: noise schedules, corruption, the objective, the model, its training and its samplers."""
+"""Everything that is computed about one model: noise schedules, corruption, the objective, the network, training and samplers.
+
+In: a stage's configuration and a pack of images. Out: trained weights and samples. The order of the sub-rooms is a contract in
+pyproject.toml.
+"""

@@ -1,7 +1,7 @@
-"""The models that can be evaluated: ours, and the published architectures that are not ours.
+"""The model families that can be evaluated: ours, and architectures that others published.
 
-Each has ``represent(x_t, t, block, pool)``, and says in ``position`` what its own representation is; those of :data:`Sampled`
-also predict x_0 and the target in a forward pass, which is what a sampler calls.
+Each has ``represent(x_t, t, block=, pool=)``, and ``position``, its representation in words. Models of type :data:`Sampled`
+also predict x_0 and the target in a forward pass, which samplers call.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _TOKENS = {"class": "mean of class tokens", "first_class": "first class token", 
 
 
 def empty_model(spec: StageSpec, source: DataFacts) -> Evaluated:
-    """The model of a stage that ends in weights, on the meta device.
+    """The model of a stage that produces weights, without values, on the meta device.
 
-    Raises :class:`UserError` for a stage without weights, and :class:`FieldError` where the patch does not divide the side.
+    Raises :class:`UserError` for a stage without weights, and :class:`FieldError` if the patch does not divide the image side.
     """
     stage = spec.stage
     if not isinstance(stage, WeightsStage):
@@ -42,11 +42,11 @@ def empty_model(spec: StageSpec, source: DataFacts) -> Evaluated:
 
 
 def position(model: Evaluated, *, block: int | None, pool: str | None) -> str:
-    """What ``represent`` with this block and pool reads, in words: ``mean of patch tokens after block 3 of 12``."""
+    """The representation with this block and pool, in words: ``mean of patch tokens after block 3 of 12``."""
     own = model.position.removesuffix(" after the last block")
     tokens = own if pool is None else _TOKENS[pool]
     if pool == "class" and isinstance(model, MaeEncoder):
-        tokens = "class token"  # of which it has one
+        tokens = "class token"  # MAE has one
     if block not in (None, len(model.blocks)):
         return f"{tokens} after block {block} of {len(model.blocks)}"
     return model.position if tokens == own else tokens

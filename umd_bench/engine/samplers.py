@@ -1,8 +1,8 @@
 """Samplers: from noise to images, one function each.
 
-A sampler sees the model as a *denoiser*, from (x_t, t) to the model's two predictions, and receives every random number from
-outside, so that sample i has the same noise whatever the batch size. All go from t = T to 1 in ``config.steps`` steps and end
-with one call more, whose estimate of x_0 they return. Shapes: B samples, C, H, W; images in [-1, 1].
+A sampler is given the model as a *denoiser*, from (x_t, t) to the model's two predictions, and all random numbers, so that
+sample i has the same noise whatever the batch size. All samplers go from t = T to 1 in ``config.steps`` steps and return the
+estimate of x_0 of one more call. Shapes: B batch, C channels, H, W; images in [-1, 1].
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ Denoiser = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 
 
 class Draw(Protocol):
-    """Turns noise into images.
+    """Turns noise into images [B, C, H, W].
 
-    ``noise`` yields standard normal [B, C, H, W] tensors: the first is the start, each later one a step's.
+    ``noise`` yields standard normal [B, C, H, W] tensors: first the start, then one for each step that adds noise.
     """
 
     def __call__(self, denoise: Denoiser, noise: Iterator[Tensor], process: NoiseProcess, config: GenerateStage) -> Tensor: ...
 
 
 class Sampler(NamedTuple):
-    """A row: the function, and how often it calls the model in each step."""
+    """A row of :data:`SAMPLERS`: the function, and how often it calls the model in each step."""
 
     draw: Draw
     calls_per_step: int = 1
 
     def calls(self, steps: int) -> int:
-        """Model calls for a sample, the last estimate included; guidance doubles the rows of a call, not the calls."""
+        """Model calls per sample, including the last estimate. Guidance doubles the rows of a call, not the calls."""
         return self.calls_per_step * steps + 1
 
 
 def official_times(process: NoiseProcess, steps: int) -> list[float]:
     """The official ``arange(T - 1, 0, -T // steps) + [0]`` (schedule indices, one below t), the last repeated: [steps + 1].
 
-    The floor makes strides larger where ``steps`` does not divide T, so its tail stands still: 62 steps of 1000 have 59
-    different times and index 0 three times.
+    The floor makes strides larger if ``steps`` does not divide T, so the last times repeat: 62 steps of 1000 have 59 different
+    times, and index 0 three times.
     """
     T = process.timesteps
     indices = [*range(T - 1, 0, -T // steps), 0]
@@ -70,7 +70,7 @@ def ddim(
 
     ``x_prev = alpha_prev x_0 + sqrt(sigma_prev^2 - s^2) eps + s z``,
     ``s = eta sigma_prev / sigma sqrt(sigma^2 - (alpha / alpha_prev)^2 sigma_prev^2) / sigma``, which for variance-preserving
-    processes is the paper's. ``head`` says which of the model's predictions is believed; the other follows from it.
+    processes is the paper's. ``head`` is the model's prediction that is used; the other follows from it.
     """
     eta = 1.0 if config.eta is None else config.eta
     x = next(noise)
@@ -90,8 +90,8 @@ def ddim(
 def euler(denoise: Denoiser, noise: Iterator[Tensor], process: NoiseProcess, config: GenerateStage) -> Tensor:
     """Euler's method on the probability flow ``dx/dtheta = v(x, theta)``, first order.
 
-    On a straight path theta is the flow's time (Liu et al., arXiv 2209.03003), elsewhere the angle whose tangent is
-    sigma/alpha: there the velocity is bounded, while EDM's noise level grows without limit where alpha goes to 0.
+    On a straight path theta is the flow's time (Liu et al., arXiv 2209.03003), otherwise the angle with tangent sigma/alpha: in
+    it the velocity is bounded, while EDM's noise level has no limit as alpha goes to 0.
     """
     x = next(noise)
     sequence = process.times(config.steps)
@@ -103,7 +103,7 @@ def euler(denoise: Denoiser, noise: Iterator[Tensor], process: NoiseProcess, con
 def heun(denoise: Denoiser, noise: Iterator[Tensor], process: NoiseProcess, config: GenerateStage) -> Tensor:
     """Heun's method, second order: EDM's deterministic sampler (Karras et al., arXiv 2206.00364, algorithm 1 with no churn).
 
-    In the same variable as :func:`euler`; two model calls a step.
+    The variable is :func:`euler`'s; two model calls per step.
     """
     x = next(noise)
     sequence = process.times(config.steps)
@@ -116,11 +116,11 @@ def heun(denoise: Denoiser, noise: Iterator[Tensor], process: NoiseProcess, conf
 
 
 def dpmpp_2m(denoise: Denoiser, noise: Iterator[Tensor], process: NoiseProcess, config: GenerateStage) -> Tensor:
-    """DPM-Solver++(2M), second order, one model call a step (Lu et al., arXiv 2211.01095, algorithm 2).
+    """DPM-Solver++(2M), second order, one model call per step (Lu et al., arXiv 2211.01095, algorithm 2).
 
-    With ``l = log(alpha / sigma)``, ``h = l_prev - l`` and r the step before's h over h:
-    ``D = x_0 + (x_0 - x_0 of the step before) / 2r``; ``x_prev = sigma_prev / sigma x - alpha_prev (exp(-h) - 1) D``.
-    The first step has no step before it and is DDIM's.
+    With ``l = log(alpha / sigma)``, ``h = l_prev - l`` and ``r = h_before / h``, where ``before`` is the preceding step:
+    ``D = x_0 + (x_0 - x_0_before) / 2r``; ``x_prev = sigma_prev / sigma x - alpha_prev (exp(-h) - 1) D``.
+    The first step is DDIM's.
     """
     x = next(noise)
     sequence = process.times(config.steps)
@@ -157,11 +157,11 @@ def generate(
     indices: Sequence[int],
     seed: int,
 ) -> Tensor:
-    """Samples ``indices`` of the set that ``seed`` names: float32 [B, C, H, W], in [-1, 1] where ``config.clip``.
+    """Samples number ``indices`` of the set of ``seed``: float32 [B, C, H, W], in [-1, 1] if ``config.clip``.
 
     ``label`` [B] int64 or None; guidance ``config.cfg_scale`` needs a model with classes and labels. Sample i's noise comes
-    from ``derive_seed(seed, "sample", i)``, drawn on the CPU: it is the same in any batch and on any device (what the model
-    makes of it agrees to rounding). Raises as :func:`check_sampler`.
+    from ``derive_seed(seed, "sample", i)``, drawn on the CPU: it is the same in any batch and on any device, and the samples
+    agree to rounding. Raises as :func:`check_sampler`.
     """
     check_sampler(config, process, guidable=label is not None and model.label_embed is not None)
     device = model.pos_embed.device
@@ -171,7 +171,7 @@ def generate(
 
 
 def sample_noise(seed: int, indices: Sequence[int], shape: tuple[int, int, int], device: torch.device) -> Iterator[Tensor]:
-    """Standard normal [B, C, H, W] tensors without end; row i comes from the generator of sample ``indices[i]`` alone."""
+    """Standard normal [B, C, H, W] tensors without end; row i comes only from the generator of sample ``indices[i]``."""
     generators = [torch.Generator().manual_seed(derive_seed(seed, "sample", index)) for index in indices]
     while True:
         draw = torch.empty(len(generators), *shape)
@@ -181,10 +181,10 @@ def sample_noise(seed: int, indices: Sequence[int], shape: tuple[int, int, int],
 
 
 def _guided(model: Sampled, label: Tensor | None, config: GenerateStage, x_t: Tensor, t: float) -> tuple[Tensor, Tensor]:
-    """``u + s (c - u)`` on both predictions, u with the null label; one pass of 2B rows, or of B without guidance.
+    """Guidance ``u + s (c - u)`` of both predictions, where u has the null label: one pass of 2B rows, or B without guidance.
 
-    Outside of ``config.cfg_interval`` there is none (Kynkäänniemi et al., arXiv 2404.07724). The model runs in
-    ``config.precision``; its predictions, and all that is made of them, are float32.
+    Outside ``config.cfg_interval`` there is no guidance (Kynkäänniemi et al., arXiv 2404.07724). The model runs in
+    ``config.precision``; its predictions and everything computed from them are float32.
     """
     low, high = config.cfg_interval or (-math.inf, math.inf)
     if config.cfg_scale == 1 or not low <= t <= high:
@@ -197,7 +197,7 @@ def _guided(model: Sampled, label: Tensor | None, config: GenerateStage, x_t: Te
 
 
 def _predictions(model: Sampled, label: Tensor | None, config: GenerateStage, x_t: Tensor, t: float) -> Tensor:
-    """x_0 and the target, float32 [B, 2C, H, W]: a copy, since a compiled model's next call may overwrite what it gave."""
+    """x_0 and the target, float32 [B, 2C, H, W]: a copy, since a compiled model's next call may overwrite its outputs."""
     with _autocast(x_t, config):
         out = model(x_t, torch.full((len(x_t) if label is not None else 1,), t, device=x_t.device), label=label)
     return torch.cat([out.x_0.float(), out.target.float()], dim=1)
@@ -215,7 +215,7 @@ def _autocast(x_t: Tensor, config: GenerateStage) -> torch.autocast:
 def _estimate(
     denoise: Denoiser, x_t: Tensor, t: float, process: NoiseProcess, *, clip: bool, head: Literal["target", "x_0"] = "target"
 ) -> tuple[Tensor, Tensor]:
-    """x_0 and eps that agree with each other and with x_t; with ``clip`` x_0 is clipped to [-1, 1] and eps follows it."""
+    """x_0 and eps, consistent with each other and with x_t; with ``clip``, x_0 is clipped to [-1, 1] and eps follows it."""
     x_0, target = denoise(x_t, t)
     if head == "target":
         x_0, eps = process.solve(x_t, t, target)

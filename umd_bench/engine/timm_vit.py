@@ -1,4 +1,4 @@
-"""A trained encoder as a plain timm ``VisionTransformer``: same representation, none of this project's code.
+"""Convert a trained encoder to a plain timm ``VisionTransformer`` with the same representation.
 
 At t = 0 and without a label the condition is one vector for all images, so every modulation is a constant of its layer:
 ``(LN(x) w + b)(1 + scale) + shift`` is a LayerNorm with other weights, and a gate is timm's LayerScale.
@@ -19,12 +19,12 @@ from umd_bench.engine.families import Evaluated
 from umd_bench.engine.networks.auto_encoder import AutoEncoder
 from umd_bench.engine.published.mae import MaeEncoder
 
-ARCHITECTURE = "vit_base_patch16_224"  # any plain ViT of timm's will do: the arguments say all that matters
+ARCHITECTURE = "vit_base_patch16_224"  # any plain ViT of timm: the arguments set everything that matters
 
 
 @dataclass(frozen=True)
 class TimmViT:
-    """``timm.create_model(ARCHITECTURE, **args)`` with ``state``, float32; ``representation`` is the expression for it."""
+    """``timm.create_model(ARCHITECTURE, **args)`` with ``state``, float32; ``representation`` is its expression in Python."""
 
     args: dict[str, Any]
     state: dict[str, Tensor]
@@ -35,7 +35,7 @@ class TimmViT:
 def to_timm(model: Evaluated, config: ModelConfig, *, size: int, channels: int) -> TimmViT:
     """The encoder of ``model`` at t = 0, without a label, for images [B, C, H, W] in [-1, 1].
 
-    Raises :class:`UserError` for what timm's ViT cannot express.
+    Raises :class:`UserError` for a model that timm's ViT cannot express.
     """
     shape = {
         "img_size": size,

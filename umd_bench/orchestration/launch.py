@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -21,9 +21,7 @@ from umd_bench.config.trial.data import DataConfig
 from umd_bench.machine import usable_cores
 from umd_bench.orchestration.executors.contract import Executor
 from umd_bench.orchestration.executors.registry import check_settings, start_executor
-from umd_bench.orchestration.fusion.executor import fusing
-from umd_bench.orchestration.fusion.policy import choose, why_apart
-from umd_bench.orchestration.fusion.units import RUN_UNIT
+from umd_bench.orchestration.fusion.option import choose_fusion
 from umd_bench.orchestration.graph import Node, build_graph
 from umd_bench.orchestration.monitor.live import LiveDisplay
 from umd_bench.orchestration.preflight import check_trials, check_weights, prepare_data
@@ -94,9 +92,18 @@ def execute(
     workers = max_parallel_stages(missing, site)
     if not scheduler.grows:
         workers = min(workers, len(missing))
-    sizes = {} if scheduler.grows else _fused(missing, site, workers, console)
-    inner = _start(missing, site, workers, entry_point=RUN_UNIT if sizes else RUN_STAGE)
-    executor = fusing(site.results, inner, sizes) if sizes else inner
+    fusion = choose_fusion(
+        "off" if scheduler.grows else site.fuse,
+        missing,
+        site.results,
+        site.data,
+        workers,
+        on=site.executor,
+        joined=site.ray.address is not None,
+        tell=partial(console.print, highlight=False, soft_wrap=True),
+    )
+    inner = _start(missing, site, workers, entry_point=fusion.entry_point)
+    executor = fusion.wrap(site.results, inner)
     try:
         on_start()
         with LiveDisplay(console, site.results, inner.slots) as display:
@@ -137,23 +144,6 @@ def max_parallel_stages(stages: Sequence[Node], site: Site) -> int:
     devices = max(node.spec.devices for node in stages)
     here = max(1, usable_cores() // (threads * devices))
     return site.workers or (here if site.ray.address is None else MOST_ACTORS)
-
-
-def _fused(missing: Sequence[Node], site: Site, workers: int, console: Console) -> dict[str, int]:
-    """How many stages are trained as one, by shape, as the site asks for; the decision is printed."""
-    from umd_bench.orchestration.fusion.measure import measured_gain
-
-    if site.fuse == "off":
-        return {}
-    devices = max(node.spec.devices for node in missing)
-    why = why_apart(site.executor, joined=site.ray.address is not None, devices=devices)
-    if why is not None:
-        console.print(f"nothing is trained as one: {why}", highlight=False, soft_wrap=True)
-        return {}
-    fusion = choose(missing, workers, site.fuse, lambda group: measured_gain(site.results, group, workers, site.data))
-    for line in fusion.lines:
-        console.print(line, highlight=False, soft_wrap=True)
-    return fusion.sizes
 
 
 @lru_cache

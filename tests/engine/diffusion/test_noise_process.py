@@ -1,4 +1,4 @@
-"""Predictions: what is asked of the model, and that an answer gives back the image and the noise it stands for."""
+"""Prediction targets, and recovering the image and the noise from a prediction."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from umd_bench.engine.diffusion.schedules import SCHEDULES
 PATHS = {"circle": "cosine", "line": "flow-uniform"}
 
 
-def test_every_prediction_that_can_be_asked_for_has_its_row() -> None:
+def test_every_prediction_in_the_configuration_has_a_row() -> None:
     assert set(get_args(NoiseConfig.model_fields["prediction"].annotation)) == PREDICTIONS.keys()
     assert set(get_args(TrainStage.model_fields["loss_weight"].annotation)) == LOSS_WEIGHTS.keys()
 
@@ -39,7 +39,7 @@ def test_the_target_gives_back_the_image_and_the_noise(schedule: str, prediction
     torch.testing.assert_close(found, (x_0, eps), rtol=1e-9, atol=1e-9)
 
 
-def test_the_paper_predicts_the_noise_to_the_bit() -> None:
+def test_the_papers_target_is_the_noise_to_the_bit() -> None:
     x_0, eps = (value.float() for value in pair())
     assert torch.equal(NoiseProcess(NoiseConfig()).target(x_0, torch.tensor([1.0, 500.0, 1000.0]), eps), eps)
 
@@ -57,15 +57,15 @@ def test_the_velocity_is_the_derivative_along_the_path(schedule: str) -> None:
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("path", PATHS)
-def test_min_snr_weighs_every_target_as_it_weighs_the_image(path: str, prediction: str) -> None:
-    """An error of x_0 that is put into the target costs min(SNR, gamma) times its square, whatever the target."""
+def test_min_snr_weights_every_target_as_it_weights_the_image(path: str, prediction: str) -> None:
+    """For every target, an error of x_0 costs min(SNR, gamma) times its square."""
     process = NoiseProcess(NoiseConfig(schedule=PATHS[path], prediction=prediction))
     x_0, eps = pair()
     for t in (1.0, 300.0, 700.0, 1000.0):
         times = torch.full((3,), t, dtype=torch.float64)
         alpha, sigma = process.at(t)
         x_t = process.q_sample(x_0, times, eps)
-        guess = x_0 + 0.1  # and the noise that fits it and x_t
+        guess = x_0 + 0.1  # with the noise that fits it and x_t
         error = process.target(guess, times, (x_t - alpha * guess) / sigma) - process.target(x_0, times, eps)
         weighed = process.min_snr(times, 5.0).view(-1, 1, 1, 1) * error.square()
         expected = min((alpha / sigma) ** 2, 5.0) * 0.01

@@ -1,4 +1,4 @@
-"""The objective is the official one in loss and gradient, and its corners are DiT and MAE."""
+"""The objective equals the official one in loss and gradient, and its special cases are DiT and MAE."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from umd_bench.engine.diffusion.corruption import LABEL_DROP, Noise, corrupt, dr
 from umd_bench.engine.diffusion.noise_process import PREDICTIONS, NoiseProcess
 from umd_bench.engine.diffusion.objective import LOSS_WEIGHTS, Losses, umd_loss
 from umd_bench.engine.networks.auto_encoder import AutoEncoder
-from umd_bench.engine.published.official import from_official, to_official
+from umd_bench.engine.published.small_vision_conversion import from_official, to_official
 from umd_bench.engine.training.optim import build_optimizer, clip_grad_norm, set_learning_rate
 
 PROCESS = NoiseProcess(NoiseConfig())
@@ -29,7 +29,7 @@ def of(corruption: CorruptionConfig, **fields: object) -> TrainStage:
 
 
 def official_noise(golden: Arrays, suffix: str = "") -> Noise:
-    """The official draws: those of the noised rows first, then those of the clean ones; what was not drawn is NaN or 1."""
+    """The official draws: noised rows first, then clean rows; entries that were not drawn are NaN or 1."""
     B, n_clean = len(golden["image"]), int(golden["n_no_noise"])
     n_noised = B - n_clean
     noise = Noise(
@@ -63,7 +63,7 @@ def test_loss_and_gradient_norms_are_the_official_ones(method: str) -> None:
     norm = torch.stack([g.norm() for g in gradients(model).values()]).norm()
     assert norm.item() == pytest.approx(float(golden["grad_norm"]), rel=2e-6)
     for name, gradient in to_official(gradients(model), HEADS).items():
-        # The bias of the keys has gradient 0 but for rounding: softmax does not feel it.
+        # The gradient of the keys' bias is 0 up to rounding: softmax does not depend on it.
         expected = float(golden[f"gnorm/{name}"])
         assert np.linalg.norm(gradient) == pytest.approx(expected, rel=1e-5, abs=1e-8), name
 
@@ -82,7 +82,7 @@ def test_three_steps_end_at_the_official_weights(first_moment: str) -> None:
     decay, beta1, beta2, clip, _ = golden["hparams"].tolist()
     config = OptimConfig(weight_decay=decay, beta1=beta1, beta2=beta2, clip_norm=clip, first_moment=first_moment)
     optimizer = build_optimizer(model, config)
-    tolerance = 2e-5 if first_moment == "bf16" else 1e-3  # the official moment is bf16: fp32 is a little elsewhere
+    tolerance = 2e-5 if first_moment == "bf16" else 1e-3  # the official moment is bf16, so fp32 differs a little
     for step in range(3):
         loss = official_loss(model, golden, f"_s{step}").loss
         assert loss.item() == pytest.approx(float(golden[f"loss_s{step}"]), rel=tolerance)
@@ -93,7 +93,7 @@ def test_three_steps_end_at_the_official_weights(first_moment: str) -> None:
         optimizer.step()
     expected = from_official({k.removeprefix("final_params/"): v for k, v in golden.items() if k.startswith("final_params/")})
     for name, parameter in model.named_parameters():
-        if name.endswith("qkv.bias"):  # Adam takes whole steps along the keys' bias, whose gradient is rounding
+        if name.endswith("qkv.bias"):  # Adam takes full steps along the keys' bias, whose gradient is only rounding
             parameter, expected[name] = parameter.chunk(3)[0], expected[name].chunk(3)[0]
         # The weights moved by up to 0.015; the compiled official step rounds its bf16 moment elsewhere than adamw_unit's.
         assert (parameter - expected[name]).abs().max() < 5e-4, name
@@ -111,7 +111,7 @@ def test_without_clean_images_and_masks_it_is_dits_objective() -> None:
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("loss_weight", LOSS_WEIGHTS)
 def test_the_target_and_its_weight_are_those_of_the_trial(loss_weight: str, prediction: str, schedule: str) -> None:
-    """Written out anew: hidden patches owe the image at weight 1, visible ones the target at the weight of their time."""
+    """The objective written out again: removed patches predict x_0 at weight 1, visible ones the target at their time's."""
     process = NoiseProcess(NoiseConfig(schedule=schedule, prediction=prediction))
     model, x_0, noise = tiny_model("adaln1_nc0"), *batch()
     stage = of(CorruptionConfig(r_t0=0, mask_ratio=0.5), loss_weight=loss_weight, min_snr_gamma=3.0)
@@ -134,7 +134,7 @@ def test_with_all_images_clean_it_is_maes_objective() -> None:
     assert_equal_in_loss_and_gradient(model, mae, umd_loss(model, x_0, noise, stage, PROCESS).loss)
 
 
-def test_the_groups_weigh_as_many_as_they_are() -> None:
+def test_each_group_is_weighted_by_its_number_of_images() -> None:
     model, x_0, noise = tiny_model("adaln1_nc0"), *batch()
     losses = umd_loss(model, x_0, noise, of(CorruptionConfig(r_t0=0.25, mask_ratio=0.5)), PROCESS)
     assert losses.loss.item() == pytest.approx(0.75 * losses.loss_t.item() + 0.25 * losses.loss_t0.item())

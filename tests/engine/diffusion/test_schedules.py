@@ -1,4 +1,4 @@
-"""Noise schedules: the official tables, and for each its boundary values, its order in t and the times it trains."""
+"""Noise schedules: the official tables, and for each one its boundary values, its order in t and its training times."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from umd_bench.engine.diffusion.schedules import SCHEDULES
 
 GOLDEN = arrays("schedules")
 T = 1000
-# alpha and sigma at t = 1 and at t = T = 1000, from each paper's formula worked out apart from the code.
+# alpha and sigma at t = 1 and at t = T = 1000, computed from each paper's formula without this code.
 ENDS = {
     "linear": ((math.sqrt(1 - 1e-4), 1e-2), (6.353e-3, 0.99998)),
     "cosine": ((0.9999794, 6.421e-3), (4.93e-5, 1.0)),
@@ -50,13 +50,13 @@ def test_every_schedule_has_its_parameters_in_the_configuration() -> None:
     assert SCHEDULES.keys() == SCHEDULE_PARAMETERS.keys() == ENDS.keys()
 
 
-def test_the_configuration_says_which_schedules_know_whole_times_only() -> None:
+def test_the_configuration_knows_which_schedules_have_whole_times_only() -> None:
     built = {name: NoiseProcess(NoiseConfig(schedule=name)).discrete for name in SCHEDULES}
     assert {name: NoiseConfig(schedule=name).discrete for name in SCHEDULES} == built
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_every_schedule_begins_and_ends_where_its_paper_says(name: str) -> None:
+def test_every_schedule_begins_and_ends_as_in_its_paper(name: str) -> None:
     process = NoiseProcess(NoiseConfig(schedule=name))
     for t, (alpha, sigma) in zip((1, T), ENDS[name], strict=True):
         assert process.at(t) == pytest.approx((alpha, sigma), rel=1e-3)
@@ -90,7 +90,7 @@ def test_time_zero_leaves_the_image_bit_for_bit(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_trained_times_rise_with_their_rank_and_stay_in_range(name: str) -> None:
+def test_trained_times_rise_with_their_quantile_and_stay_in_range(name: str) -> None:
     process = NoiseProcess(NoiseConfig(schedule=name, timesteps=50))
     t = process.trained_times(torch.linspace(0, 1, 10001, dtype=torch.float64)[:-1])
     assert (t.diff() >= 0).all()
@@ -100,7 +100,7 @@ def test_trained_times_rise_with_their_rank_and_stay_in_range(name: str) -> None
 
 
 def trained(name: str, n: int = 100_000, **parameters: float) -> tuple[NoiseProcess, Tensor]:
-    """Times at n evenly spaced ranks: what is trained, without chance."""
+    """Times at n evenly spaced quantiles: the training distribution without randomness."""
     process = NoiseProcess(NoiseConfig(schedule=name, parameters=parameters))
     return process, process.trained_times((torch.arange(n, dtype=torch.float64) + 0.5) / n)
 

@@ -1,4 +1,4 @@
-"""Stages that are trained as one come out as they would alone, end alone, and go on from their own checkpoints."""
+"""Stages trained as one give the results of stages alone, end alone, and resume from their own checkpoints."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch
 from engine.small_runs import BATCH, STEPS, made_up_pack, run_of, training
 from torch.nn import functional as F
 
-from umd_bench.config.trial.fusion_shape import may_fuse
 from umd_bench.config.trial.noise import NoiseConfig
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import CorruptionConfig, OptimConfig
 from umd_bench.config.trial.trial import Resources
 from umd_bench.data.packs.pack import Pack
-from umd_bench.engine.fusion.fused_loop import Ending, standing_together, train_fused
+from umd_bench.engine.fusion.fused_loop import Ending, at_the_same_point, train_fused
+from umd_bench.engine.fusion.shape import may_fuse
 from umd_bench.engine.fusion.stacked_optim import Rows, stack_for
 from umd_bench.engine.training.loop import Stopped, TrainResult, train
 from umd_bench.engine.training.snapshot import load_snapshot
@@ -42,7 +42,7 @@ def corruption(r_t0: float) -> CorruptionConfig:
     return CorruptionConfig(r_t0=r_t0, mask_ratio=0.375)
 
 
-# What each stage of a group has of its own.
+# Settings in which the stages of a group may differ.
 OWN: dict[str, list[dict[str, Any]]] = {
     "seed": [{"seed": 0}, {"seed": 1}, {"seed": 2}],
     "rates": [
@@ -68,7 +68,7 @@ def fuse(specs: list[StageSpec], root: Path, pack: Pack, stop: Callable[[str], b
     with contextlib.ExitStack() as attempts:
         jobs = [(spec, attempts.enter_context(run_of(spec, root).begin())) for spec in specs]
         endings: dict[str, Ending] = {}
-        train_fused(standing_together(jobs), pack, stop=stop, ended=endings.__setitem__)
+        train_fused(at_the_same_point(jobs), pack, stop=stop, ended=endings.__setitem__)
         return {spec.key: endings[spec.key] for spec in specs if spec.key in endings}
 
 
@@ -78,10 +78,10 @@ def alone(spec: StageSpec, root: Path, pack: Pack) -> TrainResult:
 
 
 def stopped_alone(spec: StageSpec, root: Path, pack: Pack) -> None:
-    """After seven steps."""
-    asked = iter(range(100))
+    """A ``stop`` after seven steps."""
+    calls = iter(range(100))
     with run_of(spec, root).begin() as attempt, pytest.raises(Stopped):
-        train(spec, pack, attempt, stop=lambda: next(asked) >= 7)
+        train(spec, pack, attempt, stop=lambda: next(calls) >= 7)
 
 
 def metrics(root: Path, spec: StageSpec) -> list[dict[str, Any]]:
@@ -89,7 +89,7 @@ def metrics(root: Path, spec: StageSpec) -> list[dict[str, Any]]:
 
 
 def same(spec: StageSpec, root: Path, other: Path, nimg: int = END, *, tolerance: float = 2e-3) -> None:
-    """Weights and averages agree to ``tolerance`` of how far they moved: AdamW's first steps divide noise by noise."""
+    """Weights and averages agree to ``tolerance`` of how far they moved; AdamW's first steps amplify rounding."""
     for ema in {False, spec.stage.optim.ema}:  # type: ignore[union-attr]
         ours, theirs = (load_snapshot(RunDir(folder, spec.key), nimg, ema=ema) for folder in (root, other))
         assert ours.keys() == theirs.keys()
@@ -106,7 +106,7 @@ def whole(endings: dict[str, Ending]) -> Iterator[TrainResult]:
 
 @pytest.mark.parametrize("first_moment", ["fp32", "bf16"])
 @pytest.mark.parametrize("what", OWN)
-def test_fused_stages_come_out_as_they_would_alone(what: str, first_moment: str, pack: Pack, tmp_path: Path) -> None:
+def test_fused_stages_give_the_results_of_stages_alone(what: str, first_moment: str, pack: Pack, tmp_path: Path) -> None:
     specs = [stage(**fields, snapshots=(3 * BATCH,)) for fields in OWN[what]]
     if first_moment == "fp32":
         plain = [spec.stage.optim.model_copy(update={"first_moment": "fp32"}) for spec in specs]  # type: ignore[union-attr]
@@ -122,7 +122,7 @@ def test_fused_stages_come_out_as_they_would_alone(what: str, first_moment: str,
         assert (result.nimg, result.flops_per_image, result.exact) == (END, expected.flops_per_image, True)
         ours, theirs = metrics(fused, spec), metrics(solo, spec)
         assert [event["nimg"] for event in ours] == [event["nimg"] for event in theirs]
-        for one, other in zip(ours[:3], theirs[:3], strict=True):  # before small differences have grown
+        for one, other in zip(ours[:3], theirs[:3], strict=True):  # before rounding differences have grown
             assert one.keys() == other.keys()
             for name in one.keys() - {"time", "images_per_second", "attempt", "event"}:  # loss, gradient norm, rate
                 assert one[name] == pytest.approx(other[name], rel=2e-5), name
@@ -149,7 +149,7 @@ def test_bf16_autocast_is_fused_too(pack: Pack, tmp_path: Path) -> None:
         assert result.metrics == pytest.approx(alone(spec, tmp_path / "solo", pack).metrics, rel=0.05)
 
 
-def test_a_stage_whose_numbers_are_lost_ends_alone(pack: Pack, tmp_path: Path) -> None:
+def test_a_diverging_stage_ends_alone(pack: Pack, tmp_path: Path) -> None:
     good = [stage(seed=seed) for seed in (0, 1)]
     lost = stage(seed=2, optim=optim(lr_per_256=1e30, clip_norm=1e30))
     endings = fuse([good[0], lost, good[1]], tmp_path / "fused", pack)
@@ -162,16 +162,16 @@ def test_a_stage_whose_numbers_are_lost_ends_alone(pack: Pack, tmp_path: Path) -
 
 
 class Killed(BaseException):
-    """The process is gone: nothing is saved."""
+    """Stands for the death of the process: nothing is saved."""
 
 
 def after(steps: int, error: type[BaseException] | None = None) -> Callable[[str], bool]:
-    """A ``stop`` for all stages, asked for each of them before each step."""
-    asked: dict[str, int] = {}
+    """A ``stop`` for all stages, called for each of them before each step."""
+    calls: dict[str, int] = {}
 
     def stop(key: str) -> bool:
-        asked[key] = asked.get(key, -1) + 1
-        if asked[key] < steps:
+        calls[key] = calls.get(key, -1) + 1
+        if calls[key] < steps:
             return False
         if error is not None:
             raise error
@@ -181,7 +181,7 @@ def after(steps: int, error: type[BaseException] | None = None) -> Callable[[str
 
 
 @pytest.mark.parametrize("error", [None, Killed])
-def test_a_fused_run_that_was_ended_goes_on_to_the_same_bits(
+def test_an_interrupted_fused_run_resumes_to_the_same_bits(
     error: type[BaseException] | None, pack: Pack, tmp_path: Path
 ) -> None:
     specs = [stage(**fields) for fields in OWN["r_t0"]]
@@ -198,7 +198,7 @@ def test_a_fused_run_that_was_ended_goes_on_to_the_same_bits(
         assert not list(RunDir(tmp_path / "torn", spec.key).path.glob("attempt-3/checkpoints/*.safetensors"))
 
 
-def test_a_stage_goes_on_alone_from_a_fused_checkpoint_and_the_other_way_round_and_says_so(pack: Pack, tmp_path: Path) -> None:
+def test_a_stage_resumes_alone_from_a_fused_checkpoint_and_the_reverse_and_records_it(pack: Pack, tmp_path: Path) -> None:
     specs = [stage(seed=seed) for seed in (0, 1)]
     fuse(specs, tmp_path / "mixed", pack, after(7))
     result = alone(specs[0], tmp_path / "mixed", pack)
@@ -216,7 +216,7 @@ def test_a_stage_goes_on_alone_from_a_fused_checkpoint_and_the_other_way_round_a
     same(specs[0], tmp_path / "mixed", tmp_path / "solo")
 
 
-def test_one_stage_is_stopped_and_the_others_go_on(pack: Pack, tmp_path: Path) -> None:
+def test_one_stage_stops_and_the_others_continue(pack: Pack, tmp_path: Path) -> None:
     specs = [stage(seed=seed) for seed in (0, 1, 2)]
     one = after(7)
     endings = fuse(specs, tmp_path, pack, lambda key: key == specs[1].key and one(key))
@@ -225,7 +225,7 @@ def test_one_stage_is_stopped_and_the_others_go_on(pack: Pack, tmp_path: Path) -
     assert alone(specs[1], tmp_path, pack).resumed_from == 7 * BATCH
 
 
-def test_stages_that_do_not_stand_where_most_do_are_left_alone(pack: Pack, tmp_path: Path) -> None:
+def test_only_the_largest_group_at_one_point_is_fused(pack: Pack, tmp_path: Path) -> None:
     specs = [stage(seed=seed) for seed in (0, 1, 2, 3)]
     alone(specs[3], tmp_path, pack)
     stopped_alone(specs[0], tmp_path, pack)
@@ -253,7 +253,7 @@ def test_only_stages_of_one_shape_are_fused(pack: Pack, tmp_path: Path) -> None:
         fuse([one, stage(labels=False)], tmp_path, pack)
 
 
-def test_an_operation_on_weights_without_a_rule_is_refused_by_name() -> None:
+def test_an_operation_without_a_rule_is_named_in_the_error() -> None:
     weight = stack_for({"w": torch.zeros(2, 3, 3)}, Rows([1, 1], torch.device("cpu")))["w"]
     with pytest.raises(NotImplementedError, match=r"exp has no rule for the weights of several models"):
         weight.exp()

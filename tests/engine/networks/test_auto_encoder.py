@@ -1,4 +1,4 @@
-"""The model computes what the official one does, has its size, and keeps the promises that the rest builds on."""
+"""The model equals the official one in outputs, size and initial weights, and keeps its documented properties."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from umd_bench.engine.networks.initialise import build_model
 INPUT = arrays("model_inputs")
 IMAGE, T = images(INPUT["image"]), torch.from_numpy(INPUT["t"][:, 0]).long()
 LABEL, MASK_NOISE = torch.from_numpy(INPUT["y"]).long(), torch.from_numpy(INPUT["mask_noise"])
-TOLERANCE = [5e-6, 5e-6, 5e-5, 5e-5]  # of images at t = 0, 1, 500, 1000: sines of large angles lose digits in float32
+TOLERANCE = [5e-6, 5e-6, 5e-5, 5e-5]  # for images at t = 0, 1, 500, 1000: sines of large angles lose digits in float32
 SMALL = ModelConfig(patch=4, width=48, depth=2, decoder_depth=1, heads=3)
 
 
@@ -89,7 +89,7 @@ def test_the_block_equals_the_official_one_inside_and_out(tag: str) -> None:
 
 
 @pytest.mark.parametrize("tag", TAGS)
-def test_no_time_means_clean_and_no_label_means_null(tag: str) -> None:
+def test_time_0_is_clean_and_no_label_is_the_null_label(tag: str) -> None:
     out = tiny_model(tag)(IMAGE, torch.zeros(4, dtype=torch.int64))
     assert max(worst_by_row(prediction(out), arrays(f"fwd_{tag}")["pred_tnone_ynone"])) < 1e-6
     if tag.endswith("nc10"):
@@ -120,7 +120,7 @@ def test_the_representation_is_that_of_the_whole_image_without_label() -> None:
     assert torch.equal(model.represent(IMAGE, T), model(IMAGE, T).representation)
 
 
-def test_a_block_is_read_as_the_model_that_ends_with_it_would_be() -> None:
+def test_the_representation_of_a_block_is_that_of_the_model_that_ends_there() -> None:
     model = tiny_model("adaln1_nc10")
     shallow = tiny_model("adaln1_nc10")
     shallow.blocks = shallow.blocks[:1]
@@ -129,7 +129,7 @@ def test_a_block_is_read_as_the_model_that_ends_with_it_would_be() -> None:
     assert not torch.allclose(model.represent(IMAGE, T, block=1), model.represent(IMAGE, T), atol=0.1)
 
 
-def test_a_pool_is_the_mean_of_its_tokens() -> None:
+def test_every_pool_is_the_mean_of_its_tokens() -> None:
     model = tiny_model("adaln1_nc10")
     _, patches = model.encode(model.embed(IMAGE), model.condition(T, None))
     assert torch.equal(model.represent(IMAGE, T, pool="patches"), patches.mean(dim=1))
@@ -137,7 +137,7 @@ def test_a_pool_is_the_mean_of_its_tokens() -> None:
     first = model.represent(IMAGE, T, pool="first_class")
     model.norm.weight.data.zero_()
     model.norm.bias.data.fill_(2.0)
-    assert torch.equal(model.represent(IMAGE, T, pool="first_class"), torch.full_like(first, 2.0))  # behind the norm
+    assert torch.equal(model.represent(IMAGE, T, pool="first_class"), torch.full_like(first, 2.0))  # after the norm
     assert not torch.allclose(first, tiny_model("adaln1_nc10").represent(IMAGE, T), atol=1e-3)
 
 
@@ -172,7 +172,7 @@ def test_parameter_counts_are_the_papers_on_the_meta_device(size: str, adaln: bo
         assert sum(p.numel() for part in (model.decoder_blocks, model.decoder_norm) for p in part.parameters()) == 10_646_784
 
 
-def test_the_plain_block_is_timms() -> None:
+def test_the_block_without_adaln_equals_timms() -> None:
     timm = pytest.importorskip("timm.models.vision_transformer")
     ours = Block(48, 3, adaln=False)
     norm, gelu = partial(torch.nn.LayerNorm, eps=1e-6), partial(torch.nn.GELU, approximate="tanh")
@@ -182,12 +182,12 @@ def test_the_plain_block_is_timms() -> None:
     torch.testing.assert_close(ours(x[:, 1:], x[:, :1].mean(1)), theirs(torch.cat([x[:, :1], x[:, 1:]], 1))[:, 1:])
 
 
-def test_a_patch_that_does_not_divide_the_image_is_named() -> None:
+def test_a_patch_that_does_not_divide_the_image_side_is_refused() -> None:
     with pytest.raises(FieldError, match=r"model\.patch = 4 is not accepted: expected a divisor of the image side 18"):
         AutoEncoder(SMALL, size=18, channels=3)
 
 
-def test_equal_shapes_get_equal_initial_weights_and_the_global_generator_is_left_alone() -> None:
+def test_equal_shapes_get_equal_initial_weights_without_the_global_generator() -> None:
     before = torch.get_rng_state()
     one = build_model(SMALL, size=16, channels=3, seed=5).state_dict()
     deeper = SMALL.model_copy(update={"depth": 3})
@@ -210,7 +210,7 @@ def test_initial_weights_have_the_official_scales() -> None:
         "time_embed.fc2.weight": 1 / math.sqrt(384),
         "label_embed.fc1.weight": 1 / math.sqrt(192),
         "label_embed.table.weight": 1 / math.sqrt(192),
-        "blocks.0.attn.qkv.weight": 1 / math.sqrt(192),  # Xavier over (w, w): a fused fan would give 1/sqrt(2 w)
+        "blocks.0.attn.qkv.weight": 1 / math.sqrt(192),  # Xavier over (w, w): the joint matrix's fan would give 1/sqrt(2 w)
         "blocks.0.attn.proj.weight": 1 / math.sqrt(192),
         "blocks.0.mlp.fc1.weight": math.sqrt(2 / (5 * 192)),
         "decoder_blocks.0.mlp.fc2.weight": math.sqrt(2 / (5 * 192)),
@@ -228,4 +228,4 @@ def test_initial_weights_have_the_official_scales() -> None:
         elif not name.endswith(("fc1.weight", "fc2.weight", "qkv.weight", "proj.weight")):
             assert (value == 0).all(), name
     lecun = weights["patch_embed.proj.weight"]
-    assert lecun.abs().max() < 2.3 / math.sqrt(48)  # cut at two standard deviations of the untruncated normal
+    assert lecun.abs().max() < 2.3 / math.sqrt(48)  # truncated at two standard deviations

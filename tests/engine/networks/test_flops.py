@@ -1,4 +1,4 @@
-"""FLOPs follow from shapes: two a multiply-add of every matrix product, forward and backward."""
+"""The count of floating-point operations: two per multiply-add of every matrix product, forward and backward."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def count(**corruption: float) -> float:
 
 
 def forward_by_hand(visible: int) -> float:
-    """Blocks, embeddings, modulations and head for one noised image with that many visible patches of 16."""
+    """Multiply-adds of blocks, embeddings, modulations and head for one noised image with ``visible`` of 16 patches."""
     w, patch = 96, 4
 
     def block(tokens: int) -> int:
@@ -34,8 +34,8 @@ def forward_by_hand(visible: int) -> float:
     return 2 * block(4 + visible) + block(17) + ends
 
 
-def test_the_count_is_the_one_by_hand() -> None:
-    # Backward costs twice the forward, but for the patch embedding, whose input needs no gradient.
+def test_the_count_equals_one_by_hand() -> None:
+    # Backward costs twice the forward, except for the patch embedding, whose input needs no gradient.
     assert count(r_t0=0, mask_ratio=0.5) == pytest.approx(3 * forward_by_hand(8), rel=0.01)
     assert count(r_t0=0, mask_ratio=0) == pytest.approx(3 * forward_by_hand(16), rel=0.01)
 
@@ -47,7 +47,7 @@ def test_masking_makes_steps_cheaper_and_groups_add_up() -> None:
 
 
 def counted_by_torch(config: ModelConfig, stage: TrainStage, *, size: int, channels: int, classes: int) -> float:
-    """What torch's counter sees of the step itself, on the meta device: nothing is computed."""
+    """The count of torch's own counter for the step itself, on the meta device, where nothing is computed."""
     B = stage.batch
     with torch.device("meta"):
         model = AutoEncoder(config, size=size, channels=channels, classes=classes)
@@ -68,7 +68,7 @@ def counted_by_torch(config: ModelConfig, stage: TrainStage, *, size: int, chann
 @pytest.mark.parametrize("labels", [False, True])
 @pytest.mark.parametrize("adaln", [True, False])
 @pytest.mark.parametrize(("r_t0", "mask_ratio"), [(0, 0), (0, 0.5), (0.5, 0.375), (0.25, 0), (1, 0)])
-def test_the_count_is_exactly_the_one_of_torch(r_t0: float, mask_ratio: float, adaln: bool, labels: bool) -> None:
+def test_the_count_equals_torchs_exactly(r_t0: float, mask_ratio: float, adaln: bool, labels: bool) -> None:
     config = ModelConfig(patch=4, width=32, depth=3, decoder_depth=2, heads=2, class_tokens=3, adaln=adaln)
     corruption = CorruptionConfig(r_t0=r_t0, mask_ratio=mask_ratio)
     stage = TrainStage(kind="pretrain", nimg=64, batch=8, labels=labels, corruption=corruption)

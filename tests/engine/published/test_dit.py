@@ -126,7 +126,7 @@ def test_guided_samples_follow_the_label_and_the_guidance() -> None:
     assert not torch.equal(plain, drawn(2, 3.0))
 
 
-def test_the_file_tells_the_architecture() -> None:
+def test_the_shapes_determine_the_architecture() -> None:
     weights = read_dit(dit_state(width=384, depth=3, channels=4, classes=7))
     assert (weights.model.width, weights.model.depth, weights.model.heads, weights.model.patch) == (384, 3, 6, 2)
     assert (weights.size, weights.channels, weights.classes) == (8, 4, 7)

@@ -1,4 +1,4 @@
-"""A published MAE encoder computes what its authors' does, from images in [-1, 1] instead of normalised ones."""
+"""A published MAE encoder computes what the authors' computes, from images in [-1, 1] instead of normalised ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def images() -> Tensor:
 
 
 def normalised(x: Tensor) -> Tensor:
-    """As the official pipeline: [0, 1], then ImageNet's mean and deviation."""
+    """As the official pipeline: to [0, 1], then normalised by ImageNet's mean and standard deviation."""
     return ((x + 1) / 2 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
@@ -76,7 +76,7 @@ def test_another_pool_and_block_are_read_from_the_same_weights() -> None:
     assert position(model, block=2, pool="patches") == "mean of patch tokens"
 
 
-def test_timms_vision_transformer_says_the_same() -> None:
+def test_timms_vision_transformer_gives_the_same_representation() -> None:
     state = mae_state()
     vit = timm.create_model(
         "vit_base_patch16_224", img_size=16, patch_size=4, embed_dim=24, depth=2, num_heads=HEADS, num_classes=0
@@ -85,7 +85,7 @@ def test_timms_vision_transformer_says_the_same() -> None:
     torch.testing.assert_close(encoder(state).represent(images(), T), vit(normalised(images())), rtol=1e-5, atol=1e-5)
 
 
-def test_a_full_checkpoints_decoder_is_left_out_and_said_so() -> None:
+def test_the_decoder_of_a_full_checkpoint_is_left_out_with_a_note() -> None:
     state = mae_state()
     extra = {
         "mask_token": torch.zeros(1, 1, 8),
@@ -97,7 +97,7 @@ def test_a_full_checkpoints_decoder_is_left_out_and_said_so() -> None:
     assert any("3 tensors of the decoder are left out" in note for note in weights.notes)
 
 
-def test_the_file_tells_the_architecture() -> None:
+def test_the_shapes_determine_the_architecture() -> None:
     weights = read_mae(mae_state(width=384, depth=3, patch=2, size=8))
     assert (weights.model.width, weights.model.depth, weights.model.heads, weights.model.patch) == (384, 3, 6, 2)
     assert (weights.size, weights.channels, weights.classes) == (8, 3, 0)
@@ -123,7 +123,7 @@ def test_a_wrong_parameter_is_named(change: dict[str, Tensor | None], says: str)
         read_mae(state, heads=HEADS)
 
 
-def test_heads_that_the_width_does_not_tell_are_asked_for() -> None:
+def test_heads_of_an_unknown_width_must_be_given() -> None:
     with pytest.raises(UserError, match=r"width 24 .* give --heads"):
         read_mae(mae_state())
     with pytest.raises(UserError, match="heads = 5 is not accepted: expected a divisor of the width 24"):

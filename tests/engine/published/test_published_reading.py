@@ -1,4 +1,4 @@
-"""Foreign files are read as plain tensors or refused with one sentence; nothing in them is run."""
+"""Files of others are read as plain tensors or refused with one sentence; no code in them runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from umd_bench.config.errors import UserError
-from umd_bench.engine.published.files import read_checkpoint
+from umd_bench.engine.published.files import read_weight_file
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.ones(3)}
 
@@ -34,11 +34,11 @@ def written(path: Path, state: dict[str, Tensor] = STATE) -> Path:
 @pytest.mark.parametrize("name", ["w.npz", "w.safetensors", "w.pth", "w.pt", "w.bin"])
 def test_every_format_gives_the_same_tensors_and_the_files_hash(tmp_path: Path, name: str) -> None:
     path = written(tmp_path / name)
-    read = read_checkpoint(path)
+    read = read_weight_file(path)
     assert read.tensors.keys() == STATE.keys()
     assert all(torch.equal(read.tensors[k], value) for k, value in STATE.items())
     assert read.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert read_checkpoint(path, sha256=read.sha256).sha256 == read.sha256
+    assert read_weight_file(path, sha256=read.sha256).sha256 == read.sha256
 
 
 @pytest.mark.parametrize("name", ["w.npz", "w.safetensors", "w.pth", "w.pt"])
@@ -46,11 +46,11 @@ def test_a_truncated_file_is_refused(tmp_path: Path, name: str) -> None:
     path = written(tmp_path / name)
     path.write_bytes(path.read_bytes()[:-60])
     with pytest.raises(UserError, match="is no sound"):
-        read_checkpoint(path)
+        read_weight_file(path)
 
 
 class Touch:
-    """Makes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -70,20 +70,20 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path, name: str) -> None:
         case _:
             path.write_bytes(pickle.dumps(Touch(sign)))
     with pytest.raises(UserError, match="nothing else is read"):
-        read_checkpoint(path)
+        read_weight_file(path)
     assert not sign.exists()
 
 
-def test_another_file_than_the_one_asked_for_is_refused(tmp_path: Path) -> None:
+def test_a_file_with_another_hash_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"is another file: its SHA-256 is .*, expected {'0' * 64}"):
-        read_checkpoint(written(tmp_path / "w.npz"), sha256="0" * 64)
+        read_weight_file(written(tmp_path / "w.npz"), sha256="0" * 64)
 
 
 def test_an_unknown_ending_and_a_missing_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"expected one of \.bin, \.npz, \.pt, \.pth, \.safetensors"):
-        read_checkpoint(tmp_path / "w.h5")
+        read_weight_file(tmp_path / "w.h5")
     with pytest.raises(UserError, match="cannot be read"):
-        read_checkpoint(tmp_path / "w.npz")
+        read_weight_file(tmp_path / "w.npz")
 
 
 @pytest.mark.parametrize(
@@ -95,32 +95,32 @@ def test_an_unknown_ending_and_a_missing_file_are_refused(tmp_path: Path) -> Non
         ({"deeper": torch.ones(2)}, "'x' is a dict: expected a tensor"),
     ],
 )
-def test_what_is_no_weight_is_named(tmp_path: Path, value: object, says: str) -> None:
+def test_an_entry_that_is_not_a_weight_is_named(tmp_path: Path, value: object, says: str) -> None:
     torch.save({**STATE, "x": value}, tmp_path / "w.pth")
     with pytest.raises(UserError, match=says):
-        read_checkpoint(tmp_path / "w.pth")
+        read_weight_file(tmp_path / "w.pth")
 
 
 def test_a_type_that_torch_does_not_know_is_named(tmp_path: Path) -> None:
     buffer = io.BytesIO()
-    np.save(buffer, np.zeros(3, dtype="V2"))  # what JAX's bfloat16 becomes in an .npz
+    np.save(buffer, np.zeros(3, dtype="V2"))  # JAX's bfloat16 in an .npz
     with zipfile.ZipFile(tmp_path / "w.npz", "w") as file:
         file.writestr("x.npy", buffer.getvalue())
     with pytest.raises(UserError, match=r"'x' has the type \|V2: expected float32"):
-        read_checkpoint(tmp_path / "w.npz")
+        read_weight_file(tmp_path / "w.npz")
 
 
 def test_half_precision_is_widened_exactly(tmp_path: Path) -> None:
     value = torch.randn(50, generator=torch.Generator().manual_seed(0)).bfloat16()
     torch.save({"x": value}, tmp_path / "w.pth")
-    read = read_checkpoint(tmp_path / "w.pth").tensors["x"]
+    read = read_weight_file(tmp_path / "w.pth").tensors["x"]
     assert read.dtype == torch.float32
     assert torch.equal(read.bfloat16(), value)
 
 
-def test_tensors_that_share_memory_in_the_file_do_not_here(tmp_path: Path) -> None:
+def test_tensors_that_share_memory_in_the_file_are_copied(tmp_path: Path) -> None:
     whole = torch.arange(6.0)
     torch.save({"x": whole[:4], "y": whole[2:]}, tmp_path / "w.pth")
-    tensors = read_checkpoint(tmp_path / "w.pth").tensors
+    tensors = read_weight_file(tmp_path / "w.pth").tensors
     safetensors.torch.save(tensors)
     assert torch.equal(tensors["y"], whole[2:])

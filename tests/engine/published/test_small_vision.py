@@ -1,4 +1,4 @@
-"""The official layout tells the whole model, and one wrong parameter is one sentence."""
+"""The official layout determines the whole model, and a wrong parameter is one sentence."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 from umd_bench.config.errors import UserError
 from umd_bench.config.trial.model import ModelConfig
 from umd_bench.engine.networks.auto_encoder import AutoEncoder
-from umd_bench.engine.published.official import to_official
 from umd_bench.engine.published.small_vision import official_shapes, read_small_vision
+from umd_bench.engine.published.small_vision_conversion import to_official
 
 ENCODER = "Encoder/ScanCheckpointEncoder1DBlock_0/"
 
@@ -22,7 +22,7 @@ def tensors(tag: str = "adaln1_nc10", prefix: str = "") -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("tag", TAGS)
-def test_the_file_tells_the_model(tag: str) -> None:
+def test_the_shapes_determine_the_model(tag: str) -> None:
     weights = read_small_vision(tensors(tag))
     assert weights.model == ModelConfig(
         patch=4, width=48, depth=2, decoder_depth=1, heads=HEADS, class_tokens=4, adaln=tag.startswith("adaln1")
@@ -32,14 +32,14 @@ def test_the_file_tells_the_model(tag: str) -> None:
 
 
 @pytest.mark.parametrize("tag", TAGS)
-def test_in_and_out_again_is_exact_to_the_bit(tag: str) -> None:
+def test_reading_and_converting_back_is_exact_to_the_bit(tag: str) -> None:
     params = arrays(f"params_{tag}")
     back = to_official(read_small_vision(tensors(tag)).state, HEADS)
     assert back.keys() == params.keys()
     assert all(back[name].tobytes() == np.ascontiguousarray(value).tobytes() for name, value in params.items())
 
 
-def test_a_common_prefix_is_taken_off_and_said_so() -> None:
+def test_a_common_prefix_is_removed_with_a_note() -> None:
     weights = read_small_vision(tensors(prefix="opt/target/params/"))
     plain = read_small_vision(tensors())
     assert weights.notes == ("names stand below 'opt/target/params/' in the file",)
@@ -69,7 +69,7 @@ def test_real_sizes_have_the_official_names_and_parameter_counts(
     assert shapes.keys() == arrays(f"params_{tag}").keys()
 
 
-def test_a_model_of_size_s_goes_in_and_out_with_its_names_and_shapes() -> None:
+def test_a_model_of_size_s_is_converted_with_its_names_and_shapes() -> None:
     config = ModelConfig(patch=4, width=384, depth=12, decoder_depth=4, heads=6)
     shapes = official_shapes(config, size=64, channels=3, classes=10)
     generator = torch.Generator().manual_seed(0)
@@ -105,6 +105,6 @@ def test_two_sets_of_weights_in_one_file_are_refused() -> None:
         read_small_vision(tensors(prefix="params/") | tensors(prefix="ema/"))
 
 
-def test_heads_are_the_files() -> None:
+def test_heads_come_from_the_file() -> None:
     with pytest.raises(UserError, match="heads = 4 is not accepted: the file's attention kernels have 3"):
         read_small_vision(tensors(), heads=4)

@@ -1,4 +1,4 @@
-"""Compiled work is kept where the next process finds it, on a GPU as CUDA graphs, and forgotten with its stage."""
+"""Compiled code is cached for the next process, runs as CUDA graphs on a GPU, and is dropped with its stage."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's home folder, and no folder stated."""
+    """A home folder, and no configured cache folder."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv(VARIABLE)
     return tmp_path
@@ -32,7 +32,7 @@ def double(x: Tensor) -> Tensor:
     return 2 * x
 
 
-def test_work_is_kept_in_the_users_cache_by_torch_and_processor(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_in_the_users_folder_by_torch_version_and_processor(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = compile_cache()
     assert folder.parent == home / ".cache" / "umd-bench" / "compiled"
     assert torch.__version__ in folder.name
@@ -40,14 +40,14 @@ def test_work_is_kept_in_the_users_cache_by_torch_and_processor(home: Path, monk
     assert compile_cache() != folder
 
 
-def test_inductor_is_told_the_folder_before_it_starts_and_nobody_else_may_read_it(home: Path) -> None:
+def test_inductor_gets_a_folder_that_no_other_user_can_read(home: Path) -> None:
     compiled(double, CPU)
     folder = Path(os.environ[VARIABLE])
     assert folder.is_relative_to(home)
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_folder_that_is_stated_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_configured_folder_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, str(tmp_path / "stated"))
     compiled(double, CPU)
     assert os.environ[VARIABLE] == str(tmp_path / "stated")
@@ -56,7 +56,7 @@ def test_a_folder_that_is_stated_is_taken(tmp_path: Path, monkeypatch: pytest.Mo
     assert compile_cache() == tmp_path / "stated"
 
 
-def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_created_is_a_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv(VARIABLE, str(tmp_path / "file" / "folder"))
     with pytest.raises(UserError, match=f"{VARIABLE}: .*cannot be written"):
@@ -64,17 +64,17 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize(("device", "mode"), [("cpu", None), ("cuda", "reduce-overhead")])
-def test_shapes_are_static_the_graph_is_one_and_on_a_gpu_a_cuda_graph(
+def test_shapes_are_static_and_the_function_is_one_graph_on_a_gpu_a_cuda_graph(
     device: str, mode: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(torch, "compile", lambda function, **options: asked.append(options) or function)
+    options_seen: list[dict[str, Any]] = []
+    monkeypatch.setattr(torch, "compile", lambda function, **options: options_seen.append(options) or function)
     compiled(double, torch.device(device))
     compile_model(torch.nn.Linear(2, 2), torch.device(device))
-    assert asked == [{"dynamic": False, "fullgraph": True, "mode": mode}] * 2
+    assert options_seen == [{"dynamic": False, "fullgraph": True, "mode": mode}] * 2
 
 
-def test_a_process_may_run_more_compiled_stages_than_torch_keeps_versions_of_one_function(
+def test_a_process_can_run_more_compiled_stages_than_torchs_limit_of_versions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
@@ -83,5 +83,5 @@ def test_a_process_may_run_more_compiled_stages_than_torch_keeps_versions_of_one
     for side in sides:
         with own_graphs():
             compiled(double, CPU)(torch.zeros(side))
-    with own_graphs(), pytest.raises(FailOnRecompileLimitHit):  # what the loop above would meet
+    with own_graphs(), pytest.raises(FailOnRecompileLimitHit):  # the error without own_graphs
         list(map(compiled(double, CPU), map(torch.zeros, sides)))

@@ -1,4 +1,4 @@
-"""Clipping, AdamW, the learning rate and the weight average are the official ones."""
+"""Clipping, AdamW, the learning rate and the weight average equal the official ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from umd_bench.engine.training.optim import (
 )
 
 GOLDEN = arrays("adamw_unit")
-# Official leaf -> a name of ours that decays, or does not, as it does.
+# Official parameter -> one of ours that is decayed, or not, like it.
 NAMES = {
     "a/kernel": "a.weight",
     "a/bias": "a.bias",
@@ -33,7 +33,7 @@ NAMES = {
 
 
 class Leaves(nn.Module):
-    """A model that is nothing but its parameters."""
+    """A model that consists of parameters only."""
 
     def __init__(self, values: Arrays) -> None:
         super().__init__()
@@ -63,11 +63,11 @@ def largest_error(model: Leaves, expected: Arrays) -> float:
     return max(np.abs(model.value(name).detach().numpy() - value).max() for name, value in expected.items())
 
 
-@pytest.mark.parametrize("cached", [5, 20, 1 << 18], ids=lambda n: f"{n} numbers at a time")
+@pytest.mark.parametrize("size", [5, 20, 1 << 18], ids=lambda n: f"{n} numbers at a time")
 def test_six_steps_with_the_bf16_moment_are_the_official_ones_and_the_moment_to_the_bit(
-    cached: int, monkeypatch: pytest.MonkeyPatch
+    size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(optim, "_CACHED", cached)
+    monkeypatch.setattr(optim, "_PART", size)
     model = Leaves(part("p0"))
     optimizer = build_optimizer(model, OptimConfig(first_moment="bf16"))
     for step in range(6):
@@ -85,7 +85,7 @@ def test_six_steps_with_the_fp32_moment_differ_by_the_moments_rounding_only() ->
     optimizer = build_optimizer(model, OptimConfig())
     for step in range(6):
         take_step(model, optimizer, step)
-    # 3.8e-2 is the sum of the six rates and so the farthest that Adam can go; bf16 keeps the moment to 2^-8.
+    # 3.8e-2 is the sum of the six rates, the farthest that Adam can move; bf16 stores the moment to 2^-8.
     assert 1e-6 < largest_error(model, part("eager/p6")) < 3.8e-2 / 2**6
     for name in NAMES:
         np.testing.assert_allclose(
@@ -111,7 +111,7 @@ def test_the_fp32_moment_follows_the_equations_in_float64() -> None:
 
 
 @pytest.mark.parametrize("first_moment", ["bf16", "fp32"])
-def test_restored_moments_go_on_to_the_same_bits(first_moment: str) -> None:
+def test_restored_moments_continue_to_the_same_bits(first_moment: str) -> None:
     whole, halves = Leaves(part("p0")), Leaves(part("p0"))
     config = OptimConfig(first_moment=first_moment)
     optimizer, first = build_optimizer(whole, config), build_optimizer(halves, config)
@@ -126,7 +126,7 @@ def test_restored_moments_go_on_to_the_same_bits(first_moment: str) -> None:
     assert all(torch.equal(whole.value(name), halves.value(name)) for name in NAMES)
 
 
-def test_a_small_gradient_is_not_scaled_and_a_large_one_lands_on_the_norm() -> None:
+def test_a_small_gradient_is_not_scaled_and_a_large_one_is_scaled_to_the_norm() -> None:
     model = nn.Linear(3, 1, bias=False)
     for length, clipped in ((0.5, 0.5), (1.0, 1.0), (7.0, 1.0), (0.0, 0.0)):
         model.weight.grad = torch.tensor([[length, 0.0, 0.0]])

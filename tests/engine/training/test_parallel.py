@@ -1,4 +1,4 @@
-"""Two processes that train one stage compute what one process does, resume to the same bits, and end together."""
+"""Two processes that train one stage compute what one process computes, resume to the same bits, and end together."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """Every job of ``two_ranks.JOBS``, done by this process and another: what became of it here and there."""
+    """Every job of ``two_ranks.JOBS``, done by this process and another: its result in each."""
     folder, other = tmp_path_factory.mktemp("rank-0"), tmp_path_factory.mktemp("rank-1")
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=WAIT)
     alone = run_of(KEPT, folder / "alone")
@@ -67,8 +67,8 @@ def run(together: SimpleNamespace, name: str) -> RunDir:
 
 
 @pytest.mark.parametrize("name", STEPS_OF)
-def test_the_sum_of_the_shares_is_the_gradient_of_one_process(name: str, together: SimpleNamespace) -> None:
-    alone, both = gradients(STEPS_OF[name], None), result(together, f"gradients {name}")
+def test_the_sum_of_the_ranks_gradients_is_the_gradient_of_one_process(name: str, together: SimpleNamespace) -> None:
+    alone, both = gradients(STEPS_OF[name]), result(together, f"gradients {name}")
     close = {"rtol": 0.05, "atol": 5e-3} if name == "bf16" else CLOSE
     assert both["gradients"].keys() == alone["gradients"].keys()
     for parameter, expected in alone["gradients"].items():
@@ -110,7 +110,7 @@ def test_more_devices_than_images_are_refused() -> None:
         share_of(KEPT.stage, 0, 9)  # type: ignore[arg-type]
 
 
-def test_a_run_on_two_devices_is_close_to_one_on_one(together: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_run_on_two_devices_is_close_to_a_run_on_one(together: SimpleNamespace, tmp_path: Path) -> None:
     trained = result(together, "whole")
     assert isinstance(trained, TrainResult)
     alone = run_of(KEPT, tmp_path)
@@ -134,7 +134,7 @@ def same_run(ours: RunDir, theirs: RunDir) -> None:
         assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
-def test_a_stop_asked_of_any_rank_stops_all_at_one_step_and_the_run_goes_on_to_the_same_bits(
+def test_a_stop_on_any_rank_stops_all_at_one_step_and_the_run_resumes_to_the_same_bits(
     together: SimpleNamespace,
 ) -> None:
     for name, nimg in (("stopped by rank 1", 7), ("stopped by rank 0", 12)):
@@ -149,7 +149,7 @@ def test_a_stop_asked_of_any_rank_stops_all_at_one_step_and_the_run_goes_on_to_t
     assert result(together, "nothing is left to do").metrics == trained.metrics
 
 
-def test_a_killed_rank_ends_the_others_and_the_run_goes_on_to_the_same_bits(together: SimpleNamespace) -> None:
+def test_a_killed_rank_ends_the_others_and_the_run_resumes_to_the_same_bits(together: SimpleNamespace) -> None:
     assert together.there["killed"][0] == "RankLost"
     assert isinstance(together.here["killed again"], RankLost)
     trained = result(together, "goes on after a kill")
@@ -159,7 +159,7 @@ def test_a_killed_rank_ends_the_others_and_the_run_goes_on_to_the_same_bits(toge
     same_run(run(together, "killed"), run(together, "whole"))
 
 
-def test_a_run_that_began_on_another_number_of_devices_is_not_exact_and_says_so(together: SimpleNamespace) -> None:
+def test_a_run_that_began_on_another_number_of_devices_is_marked_as_not_exact(together: SimpleNamespace) -> None:
     trained = result(together, "began alone")
     assert trained.resumed_from == 6 * BATCH
     assert not trained.exact
@@ -173,11 +173,15 @@ def test_a_diverging_run_ends_on_every_rank_for_the_same_reason(together: Simple
     assert together.there["diverging"][0] == "NonFiniteError"
 
 
-def test_ranks_that_stray_from_each_other_are_found_out(together: SimpleNamespace) -> None:
+def test_ranks_whose_weights_differ_are_detected(together: SimpleNamespace) -> None:
     assert "no longer hold the same weights" in str(together.here["strayed"])
     assert together.there["strayed"] == ["RuntimeError", str(together.here["strayed"])]
 
 
-def test_rank_0_alone_writes(together: SimpleNamespace) -> None:
+def test_only_rank_0_writes(together: SimpleNamespace) -> None:
     written = {path.name for path in together.other.rglob("*") if path.is_file() and "pack" not in path.parts}
-    assert written == {"outcomes.json", "config.yaml", "nimg-000000000080"}  # as prepared for it, and what it was asked
+    assert written == {
+        "outcomes.json",
+        "config.yaml",
+        "nimg-000000000080",
+    }  # what the test prepared, and rank 1's report

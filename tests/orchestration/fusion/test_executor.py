@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from orchestration.small_units import diverging, prepare, seeds_of_one_shape
 
-from umd_bench.config.trial.fusion_shape import shape_of
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.data.packs.manifest import data_root
+from umd_bench.engine.fusion.shape import shape_key
 from umd_bench.orchestration.executors.contract import Ended, EndReason, Executor, InCallersThread
 from umd_bench.orchestration.executors.registry import start_executor
 from umd_bench.orchestration.fusion.executor import fusing
@@ -21,7 +21,7 @@ from umd_bench.orchestration.fusion.units import RUN_UNIT
 from umd_bench.store import RunDir, StageState, stage_state
 
 DEADLINE_SECONDS = 120.0
-LONG = "trial.stages.pretrain.nimg=640000"  # nobody waits for its end
+LONG = "trial.stages.pretrain.nimg=640000"  # never waited for
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> list[StageSpec]:
 
 
 def start(root: Path, specs: list[StageSpec], on: str = "inline", size: int = 3) -> Executor:
-    shape = shape_of(specs[0])
+    shape = shape_key(specs[0])
     assert shape is not None
     inner = start_executor(on, root, data_root(), workers=1, threads=1, entry_point=RUN_UNIT)
     return fusing(root, inner, {shape: size})
@@ -50,7 +50,7 @@ def inline(tmp_path: Path, specs: list[StageSpec]) -> Iterator[Executor]:
 
 
 def collect(executor: Executor, keys: list[str]) -> dict[str, Ended]:
-    """Each once, and nothing else."""
+    """Poll until every key is returned, each once, and no other."""
     ended: dict[str, Ended] = {}
     deadline = time.monotonic() + DEADLINE_SECONDS
     while set(ended) != set(keys):
@@ -87,7 +87,7 @@ def test_stages_of_one_shape_are_one_unit_and_each_is_polled_once(
     assert not list((tmp_path / "fusing" / "units").iterdir())
 
 
-def test_stages_of_other_shapes_are_handed_on_by_themselves(tmp_path: Path, specs: list[StageSpec]) -> None:
+def test_stages_of_other_shapes_are_submitted_alone(tmp_path: Path, specs: list[StageSpec]) -> None:
     executor = start(tmp_path, specs)
     fields = specs[1].model_dump(mode="json")
     fields["stage"]["batch"] = 32
@@ -96,24 +96,24 @@ def test_stages_of_other_shapes_are_handed_on_by_themselves(tmp_path: Path, spec
     assert [mode(tmp_path, key) for key in keys] == ["1 of 2", None, "2 of 2"]
 
 
-def test_one_that_fails_is_one_failure(inline: Executor, tmp_path: Path, specs: list[StageSpec]) -> None:
+def test_a_failing_stage_fails_no_other(inline: Executor, tmp_path: Path, specs: list[StageSpec]) -> None:
     keys = submit(inline, tmp_path, [specs[0], diverging(specs[1]), specs[2]])
     assert [item.reason for item in collect(inline, keys).values()] == [None] * 3
     states = [stage_state(RunDir(tmp_path, key)) for key in keys]
     assert states == [StageState.DONE, StageState.FAILED, StageState.DONE]
 
 
-def test_one_that_is_cancelled_before_it_began_never_begins(inline: Executor, tmp_path: Path, specs: list[StageSpec]) -> None:
+def test_a_stage_cancelled_while_it_waits_never_begins(inline: Executor, tmp_path: Path, specs: list[StageSpec]) -> None:
     keys = submit(inline, tmp_path, specs[:3])
     inline.cancel(keys[1])
-    inline.cancel("f" * 16)  # nobody's: left alone
+    inline.cancel("f" * 16)  # an unknown key is ignored
     ended = collect(inline, keys)
     assert [ended[key].reason for key in keys] == [None, EndReason.CANCELLED, None]
     assert RunDir(tmp_path, keys[1]).attempts() == []
 
 
 def at_the_first_look(executor: Executor, act: Callable[[], None]) -> None:
-    """Between two steps."""
+    """Called between two steps."""
     assert isinstance(executor, InCallersThread)
     waiting = [act]
     executor.between_steps = lambda: waiting.pop()() if waiting else None
@@ -124,7 +124,7 @@ def last_state(root: Path, key: str) -> str:
     return states[-1]
 
 
-def test_one_that_is_cancelled_while_it_runs_ends_alone(tmp_path: Path, long: list[StageSpec]) -> None:
+def test_a_stage_cancelled_while_it_runs_ends_alone(tmp_path: Path, long: list[StageSpec]) -> None:
     executor = start(tmp_path, long)
     keys = submit(executor, tmp_path, long)
 
@@ -145,7 +145,7 @@ def test_one_that_is_cancelled_while_it_runs_ends_alone(tmp_path: Path, long: li
     assert [last_state(tmp_path, key) for key in keys] == ["stopped"] * 3
 
 
-def test_stop_saves_what_runs_and_begins_nothing_more(tmp_path: Path, long: list[StageSpec]) -> None:
+def test_stop_saves_running_stages_and_begins_no_other(tmp_path: Path, long: list[StageSpec]) -> None:
     executor = start(tmp_path, long, size=2)
     keys = submit(executor, tmp_path, long)
     at_the_first_look(executor, executor.stop)
@@ -155,12 +155,12 @@ def test_stop_saves_what_runs_and_begins_nothing_more(tmp_path: Path, long: list
     assert list(RunDir(tmp_path, keys[0]).path.glob("attempt-1/checkpoints/*.safetensors"))
 
 
-def test_a_process_that_is_lost_ends_every_stage_that_had_not_ended(
+def test_a_lost_process_ends_every_stage_of_its_unit_that_had_not_ended(
     inline: Executor, tmp_path: Path, specs: list[StageSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from umd_bench.orchestration.fusion import run_fused
 
-    real = run_fused._record
+    real = run_fused._result
 
     def dies(spec: StageSpec, *arguments: object) -> object:
         if spec.key == specs[1].key:
@@ -173,7 +173,7 @@ def test_a_process_that_is_lost_ends_every_stage_that_had_not_ended(
         except KeyboardInterrupt:
             raise RuntimeError("the process is gone") from None
 
-    monkeypatch.setattr(run_fused, "_record", dies)
+    monkeypatch.setattr(run_fused, "_result", dies)
     monkeypatch.setattr(inline._inner, "_run", as_lost)  # type: ignore[attr-defined]
     keys = submit(inline, tmp_path, specs[:3])
     ended = collect(inline, keys)
@@ -182,7 +182,7 @@ def test_a_process_that_is_lost_ends_every_stage_that_had_not_ended(
 
 
 @pytest.mark.slow
-def test_on_ray_a_unit_ends_early_for_one_and_dies_for_all(tmp_path: Path, long: list[StageSpec]) -> None:
+def test_on_ray_one_stage_of_a_unit_can_be_cancelled_and_a_kill_ends_all(tmp_path: Path, long: list[StageSpec]) -> None:
     executor = start(tmp_path, long, on="ray")
     try:
         keys = submit(executor, tmp_path, long)

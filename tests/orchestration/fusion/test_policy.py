@@ -1,4 +1,4 @@
-"""What ``--fuse`` decides, told from what is measured, and that it says so."""
+"""The decisions of ``--fuse``, from measured gains, and the lines that explain them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.trial import Resources
 from umd_bench.data.packs.manifest import data_root
 from umd_bench.orchestration.fusion import measure
-from umd_bench.orchestration.fusion.measure import measured_gain, planned, ratios_of
-from umd_bench.orchestration.fusion.policy import Alike, Gain, alike_stages, check_fuse, choose
+from umd_bench.orchestration.fusion.measure import measured_gain, ratios_of
+from umd_bench.orchestration.fusion.option import check_fuse, planned_lines
+from umd_bench.orchestration.fusion.policy import FusionGroup, Gain, choose_groups, fusion_groups
 from umd_bench.orchestration.graph import Node
 from umd_bench.orchestration.launch import Site, execute, prepare
 from umd_bench.orchestration.scheduler import Scheduler
@@ -38,16 +39,16 @@ def nodes_of(specs: list[StageSpec], state: StageState = StageState.NEW) -> list
     return [Node(spec, "pretrain", state) for spec in specs]
 
 
-def test_every_worker_has_its_unit_and_what_is_done_is_in_none(tmp_path: Path) -> None:
+def test_every_worker_gets_a_group_of_the_stages_without_a_result(tmp_path: Path) -> None:
     specs = seeds_of_one_shape(tmp_path, 5)
-    sizes = [[group.size for group in alike_stages(nodes_of(specs), workers)] for workers in (1, 2, 4, 5)]
+    sizes = [[group.size for group in fusion_groups(nodes_of(specs), workers)] for workers in (1, 2, 4, 5)]
     assert sizes == [[5], [3], [2], []]
     done = nodes_of(specs[:3], StageState.DONE) + nodes_of(specs[3:])
-    assert [len(group.specs) for group in alike_stages(done, 1)] == [2]
+    assert [len(group.specs) for group in fusion_groups(done, 1)] == [2]
     spread = [spec.model_copy(update={"resources": Resources(devices=2)}) for spec in specs]
-    assert alike_stages(nodes_of(spread), 1) == []
+    assert fusion_groups(nodes_of(spread), 1) == []
     many = [spec.model_copy(update={"seed": seed}) for seed in range(40) for spec in specs[:1]]
-    assert [group.size for group in alike_stages(nodes_of(many), 1)] == [16]
+    assert [group.size for group in fusion_groups(nodes_of(many), 1)] == [16]
 
 
 @pytest.mark.parametrize(
@@ -60,31 +61,31 @@ def test_every_worker_has_its_unit_and_what_is_done_is_in_none(tmp_path: Path) -
         ("on", SLOWER, True, "trained so, as asked"),
     ],
 )
-def test_stages_are_fused_where_the_gain_is_beyond_its_spread(
+def test_stages_are_fused_if_the_gain_is_beyond_its_spread(
     mode: str, gain: Gain | None, fused: bool, said: str, tmp_path: Path
 ) -> None:
-    asked: list[Alike] = []
-    fusion = choose(nodes_of(seeds_of_one_shape(tmp_path, 5)), 2, mode, lambda group: asked.append(group) or gain)
+    measured: list[FusionGroup] = []
+    fusion = choose_groups(nodes_of(seeds_of_one_shape(tmp_path, 5)), 2, mode, lambda group: measured.append(group) or gain)
     assert list(fusion.sizes.values()) == ([3] if fused else [])
     assert fusion.lines == [f"5 stages of digits pretrain, up to 3 as one: {said}"]
-    assert len(asked) == (mode == "auto")
+    assert len(measured) == (mode == "auto")
 
 
-def test_where_there_is_nothing_to_fuse_a_line_says_so(tmp_path: Path) -> None:
-    fusion = choose(nodes_of(seeds_of_one_shape(tmp_path, 2)), 2, "on", lambda group: CLEAR)
+def test_a_line_explains_why_nothing_is_fused(tmp_path: Path) -> None:
+    fusion = choose_groups(nodes_of(seeds_of_one_shape(tmp_path, 2)), 2, "on", lambda group: CLEAR)
     assert fusion.sizes == {}
     assert fusion.lines == ["nothing is trained as one: no two stages of one shape for each of 2 workers"]
     compiled = [spec.model_copy(update={"resources": Resources(compile=True)}) for spec in seeds_of_one_shape(tmp_path, 5)]
-    fusion = choose(nodes_of(compiled), 2, "on", lambda group: CLEAR)
+    fusion = choose_groups(nodes_of(compiled), 2, "on", lambda group: CLEAR)
     assert fusion.lines == ["nothing is trained as one: a compiled stage is trained by itself (resources.compile)"]
 
 
-def test_on_is_refused_where_nothing_can_be_fused_and_auto_is_not() -> None:
+def test_mode_on_is_refused_if_nothing_can_be_fused_and_auto_is_accepted() -> None:
     for on, searching, joined, why in (
         ("slurm", False, False, "a job trains one stage: expected --on inline or --on ray, found --on slurm"),
         ("submitit-local", False, False, "a job trains one stage"),
         ("ray", True, False, "a search suggests its trials"),
-        ("ray", False, True, "a Ray that runs already"),
+        ("ray", False, True, "a Ray of another command"),
     ):
         with pytest.raises(UserError, match=f"--fuse on is not accepted: .*{why}"):
             check_fuse("on", on, searching=searching, joined=joined)
@@ -94,42 +95,42 @@ def test_on_is_refused_where_nothing_can_be_fused_and_auto_is_not() -> None:
         check_fuse("always", "ray")
 
 
-def test_a_gain_is_measured_once_for_all_that_it_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gain_is_measured_once_for_everything_it_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     specs = seeds_of_one_shape(tmp_path, 4)
-    asked: list[int] = []
+    measured: list[int] = []
 
     def side_by_side(request: str, workers: int) -> list[float]:
-        asked.append(len(json.loads(request)["specs"]))
+        measured.append(len(json.loads(request)["specs"]))
         return [1.1, 1.2, 1.3, 1.2, 1.1]
 
     monkeypatch.setattr(measure, "_side_by_side", side_by_side)
-    [group] = alike_stages(nodes_of(specs), 1)
+    [group] = fusion_groups(nodes_of(specs), 1)
     gain = measured_gain(tmp_path, group, 1, data_root())
     assert gain is not None
     assert gain.median == 1.2
     assert measured_gain(tmp_path, group, 1, data_root()) == gain
-    assert asked == [4]
+    assert measured == [4]
     measured_gain(tmp_path, group, 2, data_root())
-    [fewer] = alike_stages(nodes_of(specs), 2)
+    [fewer] = fusion_groups(nodes_of(specs), 2)
     measured_gain(tmp_path, fewer, 2, data_root())
-    assert asked == [4, 4, 2]
+    assert measured == [4, 4, 2]
     monkeypatch.setattr(measure, "_side_by_side", lambda request, workers: [1.1] * 4)
-    assert measured_gain(tmp_path, fewer, 3, data_root()) is None  # too few rounds: nothing is kept
+    assert measured_gain(tmp_path, fewer, 3, data_root()) is None  # too few rounds: nothing is cached
     assert len(list((tmp_path / "fusing" / "measured").iterdir())) == 3
 
 
-def test_plan_says_what_is_known_and_measures_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_prints_cached_gains_and_measures_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = nodes_of(seeds_of_one_shape(tmp_path, 4))
-    assert planned(tmp_path, nodes, 1, "off") == []
-    words = "4 stages of digits pretrain, up to 4 as one: "
-    assert planned(tmp_path, nodes, 1, "on") == [words + "trained so, as asked"]
-    assert planned(tmp_path, nodes, 1, "auto") == [words + "if that is measured to be faster"]
+    assert planned_lines("off", tmp_path, nodes, 1) == []
+    start = "4 stages of digits pretrain, up to 4 as one: "
+    assert planned_lines("on", tmp_path, nodes, 1) == [start + "trained so, as asked"]
+    assert planned_lines("auto", tmp_path, nodes, 1) == [start + "if that is measured to be faster"]
     monkeypatch.setattr(measure, "_side_by_side", lambda request, workers: [1.2] * 5)
-    measured_gain(tmp_path, alike_stages(nodes, 1)[0], 1, data_root())
-    assert planned(tmp_path, nodes, 1, "auto") == [words + "1.20 times as fast as apart (1.20 to 1.20), trained so"]
+    measured_gain(tmp_path, fusion_groups(nodes, 1)[0], 1, data_root())
+    assert planned_lines("auto", tmp_path, nodes, 1) == [start + "1.20 times as fast as apart (1.20 to 1.20), trained so"]
 
 
-def test_both_ways_are_timed_in_turn_also_for_stages_whose_parent_is_not_there_yet(tmp_path: Path) -> None:
+def test_a_gain_is_measured_for_stages_whose_parent_has_not_run_yet(tmp_path: Path) -> None:
     sweep = sweep_of(tmp_path)
     prepare(sweep.trials, Site(tmp_path / "results", data_root(), "inline"))
     specs = [trial.specs["finetune"].model_copy(update={"parent_key": None}) for trial in sweep.trials]
@@ -147,7 +148,7 @@ def run(sweep: Sweep, root: Path, fuse: str) -> str:
 
 
 def fused_stages(sweep: Sweep, root: Path) -> set[str]:
-    """Names of the stages that were trained as one."""
+    """Names of the stages that were fused."""
     found = set()
     for trial in sweep.trials:
         for name, spec in trial.specs.items():
@@ -158,7 +159,7 @@ def fused_stages(sweep: Sweep, root: Path) -> set[str]:
     return found
 
 
-def test_a_whole_sweep_is_trained_as_one_where_that_is_faster_and_apart_where_not(
+def test_a_sweep_is_trained_as_one_if_that_is_faster_and_apart_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = sweep_of(tmp_path)

@@ -1,4 +1,4 @@
-"""Stages run as one unit: each one's run directory says what became of it, and where it was trained as one."""
+"""Stages run as one unit: each one's run directory records its result and that it was fused."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ def result(root: Path, key: str) -> dict[str, Any]:
 
 
 def after(steps: int, *keys: str) -> Callable[[str], bool]:
-    asked: dict[str, int] = {}
+    calls: dict[str, int] = {}
 
     def stop(key: str) -> bool:
-        asked[key] = asked.get(key, -1) + 1
-        return key in keys and asked[key] >= steps
+        calls[key] = calls.get(key, -1) + 1
+        return key in keys and calls[key] >= steps
 
     return stop
 
 
-def test_stages_of_a_unit_end_as_they_would_alone_and_say_that_they_were_one(tmp_path: Path, specs: list[StageSpec]) -> None:
+def test_stages_of_a_unit_end_as_if_alone_and_record_that_they_were_fused(tmp_path: Path, specs: list[StageSpec]) -> None:
     keys = prepare(tmp_path / "fused", specs)
     unit = Unit.create(tmp_path / "fused", keys)
     assert run_unit(tmp_path / "fused", unit.name, data_root()) == dict.fromkeys(keys, Outcome.DONE)
@@ -70,7 +70,7 @@ def test_stages_of_a_unit_end_as_they_would_alone_and_say_that_they_were_one(tmp
         assert not RunDir(tmp_path / "fused", key).is_owned()
 
 
-def test_one_that_fails_and_one_that_is_stopped_leave_the_others(tmp_path: Path, specs: list[StageSpec]) -> None:
+def test_a_failing_and_a_stopped_stage_leave_the_others_running(tmp_path: Path, specs: list[StageSpec]) -> None:
     lost = diverging(specs[0])
     keys = prepare(tmp_path, [*specs, lost])
     outcomes = run_stages(tmp_path, keys, data_root(), stop=after(3, keys[1]))
@@ -79,12 +79,12 @@ def test_one_that_fails_and_one_that_is_stopped_leave_the_others(tmp_path: Path,
     assert failure is not None
     assert failure.state == "nan"
     assert run_stage(tmp_path, keys[1], data_root()) is Outcome.DONE
-    assert not result(tmp_path, keys[1])["exact"]  # it went on by itself
+    assert not result(tmp_path, keys[1])["exact"]  # it continued alone
     assert mode(tmp_path, keys[1]) is None
     assert "fused 2 of 3 -> None" in warnings(tmp_path, keys[1])[0]
 
 
-def test_one_that_was_stopped_alone_is_trained_by_itself_in_a_unit_and_stays_exact(
+def test_a_stage_that_was_stopped_alone_continues_alone_in_a_unit_and_stays_exact(
     tmp_path: Path, specs: list[StageSpec]
 ) -> None:
     keys = prepare(tmp_path, specs)
@@ -97,7 +97,7 @@ def test_one_that_was_stopped_alone_is_trained_by_itself_in_a_unit_and_stays_exa
     assert warnings(tmp_path, keys[0]) == []
 
 
-def test_what_is_done_or_owned_is_left_alone(tmp_path: Path, specs: list[StageSpec]) -> None:
+def test_stages_with_a_result_or_an_owner_are_left_alone(tmp_path: Path, specs: list[StageSpec]) -> None:
     keys = prepare(tmp_path, specs)
     run_stage(tmp_path, keys[0], data_root())
     with RunDir(tmp_path, keys[1]).begin():
@@ -105,10 +105,10 @@ def test_what_is_done_or_owned_is_left_alone(tmp_path: Path, specs: list[StageSp
     assert [outcomes[key] for key in keys] == [Outcome.DONE, Outcome.BUSY, Outcome.DONE]
     assert RunDir(tmp_path, keys[0]).attempts() == [1]
     assert stage_state(RunDir(tmp_path, keys[1])) is StageState.INTERRUPTED
-    assert mode(tmp_path, keys[2]) is None  # alone after all
+    assert mode(tmp_path, keys[2]) is None  # the only one left, so not fused
 
 
-def test_a_unit_that_cannot_be_trained_is_trained_stage_by_stage_and_says_so(
+def test_if_the_shared_work_fails_each_stage_continues_alone_and_records_it(
     tmp_path: Path, specs: list[StageSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*arguments: Any, **settings: Any) -> None:
@@ -125,9 +125,7 @@ def test_a_unit_that_cannot_be_trained_is_trained_stage_by_stage_and_says_so(
         assert RunDir(tmp_path, key).snapshot(END).exists()
 
 
-def test_what_is_printed_is_in_every_stages_output(
-    tmp_path: Path, specs: list[StageSpec], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_output_is_kept_in_every_stages_folder(tmp_path: Path, specs: list[StageSpec], monkeypatch: pytest.MonkeyPatch) -> None:
     keys = prepare(tmp_path, specs[:2])
     silent = prepare(tmp_path / "silent", specs[:2])
 

@@ -19,7 +19,7 @@ from umd_bench.config.trial.model import ModelConfig
 from umd_bench.config.trial.train_stage import ImportStage
 from umd_bench.data.packs.manifest import data_root
 from umd_bench.engine.networks.initialise import build_model
-from umd_bench.engine.published.official import to_official
+from umd_bench.engine.published.small_vision_conversion import to_official
 from umd_bench.engine.training.snapshot import load_snapshot
 from umd_bench.orchestration.launch import Site, prepare
 from umd_bench.orchestration.preflight import check_trials

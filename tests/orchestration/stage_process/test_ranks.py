@@ -1,4 +1,4 @@
-"""A stage on two devices through the worker and the runner: its processes, and what is left when one of them is lost."""
+"""A stage on two devices: its processes, and what happens if one of them is lost."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
 
 @pytest.fixture(scope="module")
 def whole(trial: Trial, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """A run on two devices that nothing disturbed."""
+    """An uninterrupted run on two devices."""
     run = prepared(tmp_path_factory.mktemp("whole"), trial)
     assert run_stage(run.root, run.key, data_root()) is Outcome.DONE
     return run
@@ -66,7 +66,7 @@ def prepared(root: Path, trial: Trial) -> RunDir:
 
 
 def other_ranks() -> list[psutil.Process]:
-    """Processes of this one that are ranks of a stage."""
+    """Child processes that are ranks of a stage."""
     return [p for p in psutil.Process().children() if "umd_bench.orchestration.stage_process.ranks" in p.cmdline()]
 
 
@@ -79,7 +79,7 @@ def same_end(ours: RunDir, theirs: RunDir) -> None:
     assert ours.snapshot(640).read_bytes()[-4096:] == theirs.snapshot(640).read_bytes()[-4096:]
 
 
-def test_the_number_of_devices_is_recorded_and_is_in_no_key(whole: RunDir, trial: Trial, tmp_path: Path) -> None:
+def test_the_number_of_devices_is_recorded_and_is_not_part_of_the_key(whole: RunDir, trial: Trial, tmp_path: Path) -> None:
     alone = trial_on(1, tmp_path)
     assert {name: spec.key for name, spec in alone.specs.items()} == {name: spec.key for name, spec in trial.specs.items()}
     assert {name: spec.devices for name, spec in trial.specs.items() if spec.devices > 1} == {"pretrain": 2, "finetune": 2}
@@ -140,7 +140,7 @@ def test_a_stage_on_two_ray_actors_survives_the_loss_of_one_and_ends_with_the_sa
     killed: list[int] = []
 
     def kill_once(progress: SweepProgress) -> None:
-        """The second actor, once the first has saved its state."""
+        """Kill the second actor once the first has saved its state."""
         owner = next((event["pid"] for event in run.events(1) if "pid" in event), None)
         if killed or owner is None or not list(run.path.glob("attempt-1/checkpoints/*.sha256")):
             return
@@ -208,7 +208,7 @@ def test_a_stop_saves_the_state_and_leaves_no_process(whole: RunDir, trial: Tria
     same_end(run, whole)
 
 
-def test_a_stop_before_every_device_is_there_waits_for_none_of_them(
+def test_a_stop_before_every_rank_has_joined_does_not_wait_for_them(
     trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ranks, "LEAVE_SECONDS", DEADLINE_SECONDS)
@@ -220,12 +220,12 @@ def test_a_stop_before_every_device_is_there_waits_for_none_of_them(
     assert not run.path.joinpath("attempt-1", "checkpoints").exists()
 
 
-def test_a_rank_that_fails_by_itself_says_why_and_the_stage_fails_with_it(
+def test_the_error_of_a_failed_rank_is_the_failure_of_the_stage(
     trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = prepared(tmp_path, trial)
-    real = ranks._told
-    monkeypatch.setattr(ranks, "_told", lambda *told: real(*told).replace('"digits"', '"nonsense"'))
+    real = ranks._stage_message
+    monkeypatch.setattr(ranks, "_stage_message", lambda *message: real(*message).replace('"digits"', '"nonsense"'))
     assert run_stage(tmp_path, run.key, data_root()) is Outcome.FAILED
     failure = run.failure()
     assert failure is not None
@@ -235,7 +235,7 @@ def test_a_rank_that_fails_by_itself_says_why_and_the_stage_fails_with_it(
 
 
 @pytest.mark.parametrize(("error", "status"), [(ValueError("a bad pack"), 0), (RankLost("rank 0 is gone"), 1)])
-def test_in_a_job_a_rank_that_told_rank_0_why_it_failed_does_not_have_slurm_kill_it(
+def test_in_a_job_a_rank_that_reported_its_failure_exits_with_0_so_that_slurm_does_not_kill_rank_0(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -264,19 +264,19 @@ def test_in_a_job_a_rank_that_told_rank_0_why_it_failed_does_not_have_slurm_kill
     assert job_main._follow_rank_0(jobs, batch, SimpleNamespace(terminated=False, first=None)) == status  # type: ignore[arg-type]
 
 
-def test_a_rank_that_does_not_come_is_lost_in_bounded_time(
+def test_a_rank_that_does_not_join_is_lost_in_bounded_time(
     trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ranks, "JOIN_SECONDS", 0.5)
-    monkeypatch.setattr(ranks, "REACH_SECONDS", 0.5)
+    monkeypatch.setattr(ranks, "CONNECT_SECONDS", 0.5)
     run = prepared(tmp_path, trial)
-    told: list[str] = []
-    with pytest.raises(RankLost, match="rank 1 of 2 did not come within"):
-        run_stage(tmp_path, run.key, data_root(), rank_launch=RankLaunch("127.0.0.1", told.append, 2))
-    assert told[0].startswith("127.0.0.1:")
+    addresses: list[str] = []
+    with pytest.raises(RankLost, match="rank 1 of 2 did not join within"):
+        run_stage(tmp_path, run.key, data_root(), rank_launch=RankLaunch("127.0.0.1", addresses.append, 2))
+    assert addresses[0].startswith("127.0.0.1:")
     assert stage_state(run) is StageState.INTERRUPTED
     with pytest.raises(RankLost, match="rank 0 is not at"):
-        ranks.follow_stage(told[0], 1, local=1)
+        ranks.follow_stage(addresses[0], 1, local=1)
 
 
 def test_a_rank_that_is_killed_while_all_join_is_lost_in_bounded_time(
@@ -295,23 +295,23 @@ def test_a_rank_that_is_killed_while_all_join_is_lost_in_bounded_time(
     assert stage_state(run) is StageState.INTERRUPTED
 
 
-def test_the_others_join_only_once_all_have_come(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit for joining must not run while rank 0 still waits for the slowest."""
+def test_ranks_join_the_group_only_when_all_are_ready(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time limit of joining must not start while rank 0 still waits for the slowest rank."""
     monkeypatch.setattr(ranks, "JOIN_SECONDS", 1.0)
     joined = []
     monkeypatch.setattr(ranks, "_joined", lambda *_, **__: joined.append(1))
     run = prepared(tmp_path, trial)
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    store.set("stage", ranks._told(trial.specs["pretrain"], run, data_root()))
-    with pytest.raises(RankLost, match="waits for others in vain"):
+    store.set("stage", ranks._stage_message(trial.specs["pretrain"], run, data_root()))
+    with pytest.raises(RankLost, match="did not join in time"):
         ranks.follow_stage(f"127.0.0.1:{store.port}", 1, local=1)
     assert store.check(["ready/1"])
     assert joined == []
 
 
-def test_once_joined_a_rank_is_waited_for_as_long_as_a_checkpoint_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_the_group_a_rank_is_waited_for_as_long_as_a_checkpoint_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    group = parallel.Group(HashStore(), 0, 1, torch.device("cpu"))
+    group = parallel.RankGroup(HashStore(), 0, 1, torch.device("cpu"))
     try:
         backend = dist.distributed_c10d._get_default_group()._get_backend(torch.device("cpu"))
         assert backend.options._timeout.total_seconds() == parallel.STEP_SECONDS > parallel.JOINING_SECONDS
@@ -322,10 +322,10 @@ def test_once_joined_a_rank_is_waited_for_as_long_as_a_checkpoint_may_take(monke
 def test_every_device_of_a_stage_is_counted_when_cores_are_divided(
     trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[int, int]] = []
+    started_with: list[tuple[int, int]] = []
 
     def started(*_: object, workers: int, devices: int, **__: object) -> None:
-        asked.append((workers, devices))
+        started_with.append((workers, devices))
 
     monkeypatch.setattr(launch, "start_executor", started)
     monkeypatch.setattr(launch, "usable_cores", lambda: 8)
@@ -333,10 +333,10 @@ def test_every_device_of_a_stage_is_counted_when_cores_are_divided(
     site = Site(tmp_path, tmp_path)
     for stages in (nodes, [node for node in nodes if node.name == "probe"]):
         launch._start(stages, site, launch.max_parallel_stages(stages, site))
-    assert asked == [(4, 2), (8, 1)]
+    assert started_with == [(4, 2), (8, 1)]
 
 
-def test_a_stage_goes_on_with_the_resources_it_was_asked_for_last(trial: Trial, tmp_path: Path) -> None:
+def test_a_stage_that_no_process_owns_takes_the_most_recently_requested_resources(trial: Trial, tmp_path: Path) -> None:
     run = prepared(tmp_path, trial)
     prepared(tmp_path, trial_on(1, tmp_path))
     assert run.config().devices == 1
@@ -347,7 +347,7 @@ def test_a_stage_goes_on_with_the_resources_it_was_asked_for_last(trial: Trial, 
     assert run.config().devices == 2
 
 
-def test_ranks_that_were_started_run_the_stage_whatever_number_was_asked_for_since(
+def test_ranks_that_an_executor_started_ignore_a_number_of_devices_requested_since(
     whole: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ranks, "JOIN_SECONDS", DEADLINE_SECONDS)
@@ -372,8 +372,8 @@ def test_ranks_that_were_started_run_the_stage_whatever_number_was_asked_for_sin
 def test_a_job_for_one_device_starts_no_others(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranks, "JOIN_SECONDS", 1.0)
     run = prepared(tmp_path, trial)
-    told: list[str] = []
-    assert run_stage(tmp_path, run.key, data_root(), rank_launch=RankLaunch("127.0.0.1", told.append, 1)) is Outcome.DONE
-    assert told == []
+    addresses: list[str] = []
+    assert run_stage(tmp_path, run.key, data_root(), rank_launch=RankLaunch("127.0.0.1", addresses.append, 1)) is Outcome.DONE
+    assert addresses == []
     assert not list(run.path.glob("attempt-1/rank-*.log"))
     assert (run.result() or {})["environment"]["world_size"] == 1

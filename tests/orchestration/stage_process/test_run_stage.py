@@ -1,4 +1,4 @@
-"""One stage at a time: what it leaves behind, and that an interruption changes no bit of it."""
+"""Single stages: what they leave in the run directory, and that an interruption changes no bit of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from orchestration.small import write_small
 
 from umd_bench.config.sweep.resolve import Trial, load_sweep
 from umd_bench.data.packs.manifest import data_root
-from umd_bench.orchestration.stage_process.run_stage import environment, run_stage
+from umd_bench.orchestration.stage_process.environment import environment
+from umd_bench.orchestration.stage_process.run_stage import run_stage
 from umd_bench.store import RunDir, StageState, stage_state
 
 
@@ -28,7 +29,7 @@ def run(root: Path, trial: Trial, name: str) -> RunDir:
     return folder
 
 
-def test_a_trial_leaves_results_that_say_what_they_are(tmp_path: Path, trial: Trial) -> None:
+def test_results_record_what_they_were_made_with(tmp_path: Path, trial: Trial) -> None:
     results = {name: run(tmp_path, trial, name).result() for name in trial.specs}
     for name, result in results.items():
         assert result is not None, name
@@ -44,7 +45,7 @@ def test_a_trial_leaves_results_that_say_what_they_are(tmp_path: Path, trial: Tr
     assert (RunDir(tmp_path, trial.specs["generate"].key).artifacts / "samples.png").is_file()
 
 
-def test_what_is_not_compiled_does_not_say_that_it_is(trial: Trial) -> None:
+def test_only_stages_that_are_compiled_record_that_they_are(trial: Trial) -> None:
     for plain in trial.specs.values():
         spec = plain.model_copy(update={"resources": plain.resources.model_copy(update={"compile": True})})
         assert environment(spec)["compiled"] is (spec.kind in ("pretrain", "finetune", "generate"))
@@ -70,7 +71,7 @@ def test_a_stage_that_was_stopped_ends_with_the_same_bits(tmp_path: Path, trial:
     assert first["metrics"] == second["metrics"]
 
 
-def test_a_broken_stage_says_why_and_does_not_raise(tmp_path: Path, trial: Trial) -> None:
+def test_a_failing_stage_records_why_and_does_not_raise(tmp_path: Path, trial: Trial) -> None:
     folder = run(tmp_path, trial, "probe")  # its parent was never trained
     failure = folder.failure()
     assert failure is not None
@@ -78,7 +79,7 @@ def test_a_broken_stage_says_why_and_does_not_raise(tmp_path: Path, trial: Trial
     assert trial.specs["pretrain"].key in failure.message
 
 
-def test_a_diverging_stage_is_a_nan_and_alike_ones_share_a_fingerprint(tmp_path: Path) -> None:
+def test_a_diverging_stage_fails_as_nan_and_equal_causes_share_a_fingerprint(tmp_path: Path) -> None:
     path = write_small(tmp_path)
     sweep = load_sweep(path, sets=["trial.stages.pretrain.optim={lr_per_256: 1e30, warmup_nimg: 0, clip_norm: 1e30}"])
     failures = [run(tmp_path, trial, "pretrain").failure() for trial in sweep.trials[:2]]

@@ -1,4 +1,4 @@
-"""What a stage prints is kept beside its events, at every level, and a terminal that is looked at still sees it."""
+"""A stage's output is kept in the attempt's folder, from Python and from below, and copied to a terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def speak() -> None:
     subprocess.run(["echo", "a child's"], check=True)
 
 
-def test_all_that_is_printed_is_in_the_file_and_nothing_else_is(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_file_holds_everything_that_is_printed_and_nothing_else(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     print("before")
     with kept_output(tmp_path):
         speak()
@@ -41,7 +41,7 @@ def test_a_stage_that_prints_nothing_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_streams_are_back_after_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_streams_are_restored_after_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = sys.stdout, sys.stderr
     with pytest.raises(ValueError, match="mine"), kept_output(tmp_path):
         raise ValueError("mine")
@@ -50,7 +50,7 @@ def test_the_streams_are_back_after_an_error(tmp_path: Path, capfd: pytest.Captu
     assert capfd.readouterr().out == "here again\n"
 
 
-def test_what_a_command_prints_between_the_steps_is_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_command_prints_between_steps_to_its_own_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with kept_output(tmp_path):
         print("the stage")
         with output_set_aside():

@@ -8,6 +8,7 @@ another in this process, in the same run: what that costs is the run directories
 from __future__ import annotations
 
 import io
+import os
 import platform
 import tempfile
 import time
@@ -27,9 +28,11 @@ from umd_bench.orchestration.graph import Node
 from umd_bench.orchestration.monitor.live import LiveDisplay
 from umd_bench.orchestration.scheduler import Scheduler
 from umd_bench.orchestration.stage_process.entry_point import Outcome, RankLaunch
-from umd_bench.orchestration.stage_process.run_stage import carry_out, environment
+from umd_bench.orchestration.stage_process.environment import environment
+from umd_bench.orchestration.stage_process.record import recorded
+from umd_bench.orchestration.stage_process.stdout import kept_output
 from umd_bench.orchestration.trial_source import Grid
-from umd_bench.store import Attempt, RunDir, StageState
+from umd_bench.store import RunDir, StageState
 from umd_bench.store.files import write_json
 
 NO_OP = "umd_bench.bench.measurements.overhead:no_op"
@@ -106,13 +109,14 @@ def no_op(
     run = RunDir(root, key)
     if run.result() is not None:
         return Outcome.DONE
-
-    def nothing(attempt: Attempt) -> dict[str, Any]:
-        here = environment(run.config())
-        write_json(attempt.path / "environment.json", here)
-        return {"key": key, "metrics": {}, "cost": {"seconds": 0.0}, "environment": here, "data": {"digest": ""}}
-
-    return carry_out(run, nothing)
+    with run.begin() as attempt, kept_output(attempt.path):
+        attempt.event("state", state="running", pid=os.getpid())
+        with recorded(attempt) as record:
+            here = environment(run.config())
+            write_json(attempt.path / "environment.json", here)
+            empty = {"metrics": {}, "cost": {"seconds": 0.0}, "data": {"digest": ""}}
+            record.result = {"key": key, "environment": here, **empty}
+    return record.outcome
 
 
 def _specs(count: int) -> list[StageSpec]:

@@ -137,8 +137,7 @@ def plan(
     from umd_bench.config.sweep.resolve import load_sweep
     from umd_bench.orchestration.forecast.forecast import forecast
     from umd_bench.orchestration.forecast.plan_report import plan_counts, plan_json, plan_table, planned_stages
-    from umd_bench.orchestration.fusion.measure import planned
-    from umd_bench.orchestration.fusion.policy import check_fuse
+    from umd_bench.orchestration.fusion.option import check_fuse, planned_lines
     from umd_bench.orchestration.graph import build_graph
     from umd_bench.orchestration.preflight import check_trials
     from umd_bench.orchestration.search.rungs import checked_corners
@@ -174,7 +173,7 @@ def plan(
     for line in made.lines(at_a_time, worker, measured=measure):
         print_line(line)
     if search is None:
-        for line in planned(results, nodes.values(), at_a_time, fuse):
+        for line in planned_lines(fuse, results, list(nodes.values()), at_a_time):
             print_line(line)
 
 

@@ -1,7 +1,7 @@
-"""What is done to a batch before the model sees it: who stays clean, how much noise, which label is dropped.
+"""The corruption of a batch: which images stay clean, how much noise the others get, which labels are dropped.
 
-The draws are one thing and their use another: :func:`draw_noise` draws for the *whole* batch whatever the share of clean
-images, so two runs that differ in ``r_t0`` or in a mask ratio see the same times, noise and masks.
+Draws are separate from their use: :func:`draw_noise` draws for the whole batch, whatever the share of clean images. So two runs
+that differ in ``r_t0`` or in a mask ratio see the same times, noise and masks.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ LABEL_DROP = 0.1  # probability that a label becomes the null label in training 
 
 
 class Noise(NamedTuple):
-    """One step's draws for B images."""
+    """The random draws of one step for B images."""
 
-    t: Tensor  # [B] float64 in [1, T], as the schedule distributes them
+    t: Tensor  # [B] float64 in [1, T], distributed as the schedule says
     eps: Tensor  # [B, C, H, W] float32, standard normal
     mask_noise: Tensor  # [B, L] float32, uniform in [0, 1)
     drop_label: Tensor  # [B] bool
@@ -28,7 +28,7 @@ class Noise(NamedTuple):
 def draw_noise(x_0: Tensor, n_patches: int, process: NoiseProcess, generator: torch.Generator) -> Noise:
     """Draw times, noise, mask noise and label dropout for ``x_0`` [B, C, H, W], on the generator's device.
 
-    Under every schedule an image gets the same rank of noise: runs that differ in the schedule are compared in pairs.
+    Under every schedule an image gets the same quantile of the times, so runs that differ in the schedule can be paired.
     """
     B, device = len(x_0), generator.device
     return Noise(
@@ -40,7 +40,7 @@ def draw_noise(x_0: Tensor, n_patches: int, process: NoiseProcess, generator: to
 
 
 def corrupt(x_0: Tensor, noise: Noise, n_clean: int, process: NoiseProcess) -> tuple[Tensor, Tensor]:
-    """``x_t`` [B, C, H, W] and ``t`` [B]: the last ``n_clean`` rows stay clean (t = 0), the others are noised to their t."""
+    """``x_t`` [B, C, H, W] and ``t`` [B]: the last ``n_clean`` rows stay clean (t = 0), the others get their ``noise.t``."""
     t = noise.t.clone()
     t[len(t) - n_clean :] = 0
     return process.q_sample(x_0, t, noise.eps), t

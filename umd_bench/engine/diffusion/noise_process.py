@@ -1,4 +1,4 @@
-"""The noise process of a trial: a schedule, what the model predicts under it, and the times that are trained and sampled.
+"""The noise process of a trial: a schedule, the model's prediction target, and the times of training and sampling.
 
 Shapes: B batch, C channels, H, W; ``t`` is 0 for a clean image and in [1, T] for a noised one.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from umd_bench.config.trial.noise import NoiseConfig
-from umd_bench.engine.diffusion.schedules import SCHEDULES, Process
+from umd_bench.engine.diffusion.schedules import SCHEDULES, Curves
 
 Coefficient = float | Tensor
 
@@ -34,7 +34,7 @@ PREDICTIONS: dict[str, Callable[[Coefficient, Coefficient, bool], tuple[Coeffici
 
 
 class NoiseProcess:
-    """``x_t = alpha(t) x_0 + sigma(t) eps`` as ``config`` says. Tensors of times lie on ``device``, single ones are numbers."""
+    """``x_t = alpha(t) x_0 + sigma(t) eps`` with the schedule and target of ``config``, for tensors of times on ``device``."""
 
     def __init__(self, config: NoiseConfig, device: torch.device | None = None) -> None:
         build = SCHEDULES[config.schedule]
@@ -46,29 +46,29 @@ class NoiseProcess:
         self.discrete, self.straight = self._curves.discrete, self._curves.straight
 
     def path(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """alpha and sigma, float64, at ``t`` [..], 0 or in [1, T]."""
+        """alpha and sigma at ``t`` [..], 0 or in [1, T]: float64 [..] each."""
         return _from_clean(self._curves, t.double())
 
     def at(self, t: float) -> tuple[float, float]:
-        """alpha and sigma at one time, without waiting for the device."""
-        if t not in self._known:  # a sampler asks for each of its times in every batch, several times
+        """alpha and sigma at one time, computed on the host, so that nothing waits for the device."""
+        if t not in self._known:  # samplers call this several times for each time and batch
             alpha, sigma = _from_clean(self._on_host, torch.tensor(t, dtype=torch.float64))
             self._known[t] = alpha.item(), sigma.item()
         return self._known[t]
 
     def theta(self, t: float) -> float:
-        """The place on the path at one time: an angle in [0, pi/2], or on a straight line a share in [0, 1]."""
+        """The position on the path at one time: an angle in [0, pi/2] on a circle, a fraction in [0, 1] on a straight line."""
         alpha, sigma = self.at(t)
         return sigma if self.straight else math.atan2(sigma, alpha)
 
     def trained_times(self, q: Tensor) -> Tensor:
-        """The times of training by their rank: ``q`` [..] float64 uniform in [0, 1) -> t [..] float64 in [1, T]."""
+        """Times of training from their quantiles: ``q`` [..] float64 uniform in [0, 1) -> t [..] float64 in [1, T]."""
         return self._curves.quantile(q)
 
     def times(self, steps: int) -> list[float]:
-        """``steps`` different times from T downwards, evenly spaced, and 1 at last: [steps + 1].
+        """``steps`` evenly spaced times from T downwards, then 1: [steps + 1].
 
-        A discrete schedule has whole ones, the official ones where ``steps`` divides T, and at most T steps.
+        A discrete schedule has whole times, at most T of them; if ``steps`` divides T they are the official ones.
         """
         T = self.timesteps
         if self.discrete:
@@ -76,17 +76,17 @@ class NoiseProcess:
         return [T - i * (T - 1) / steps for i in range(steps + 1)]
 
     def q_sample(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """``x_t`` (UMD paper, section 3; DDPM equation 4); at t = 0 it is x_0, bit for bit. [B, C, H, W], ``t`` [B]."""
+        """``x_t`` (UMD paper, section 3; DDPM, equation 4); at t = 0 exactly x_0. [B, C, H, W], ``t`` [B] -> [B, C, H, W]."""
         alpha, sigma = self._by_image(t, x_0)
         return alpha * x_0 + sigma * eps
 
     def target(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """What the model should predict: ``c x_0 + d eps``. [B, C, H, W], ``t`` [B] -> [B, C, H, W]."""
+        """The prediction target ``c x_0 + d eps``. [B, C, H, W], ``t`` [B] -> [B, C, H, W]."""
         c, d = self._target(*self._by_image(t, x_0), self.straight)
         return c * x_0 + d * eps
 
     def solve(self, x_t: Tensor, t: float, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The x_0 and eps that a predicted target stands for, at one time for all. [B, C, H, W] -> two of them.
+        """x_0 and eps from a predicted target, at one time for all images. [B, C, H, W] twice -> two of [B, C, H, W].
 
         ``x_0 = (d x_t - sigma target) / det``, ``eps = (alpha target - c x_t) / det``, ``det = alpha d - sigma c``.
         """
@@ -96,7 +96,7 @@ class NoiseProcess:
         return (d * x_t - sigma * target) / det, (alpha * target - c * x_t) / det
 
     def min_snr(self, t: Tensor, gamma: float) -> Tensor:
-        """The weight of the target's squared error that weighs x_0's by ``min(SNR, gamma)``. ``t`` [..] >= 1 -> float64 [..].
+        """The weight of the target's error that weights x_0's error by ``min(SNR, gamma)``. ``t`` [..] >= 1 -> float64 [..].
 
         Hang et al. (arXiv 2303.09556, section 3.4): ``min(SNR, gamma) / SNR`` for eps, ``min(SNR, gamma)`` for x_0,
         ``min(SNR, gamma) / (SNR + 1)`` for v on the circle; an error of x_0 is ``det / sigma`` times as large in the target.
@@ -106,12 +106,12 @@ class NoiseProcess:
         return (alpha / sigma).square().clamp(max=gamma) * (sigma / (alpha * d - sigma * c)).square()
 
     def _by_image(self, t: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        """alpha and sigma as [B, 1, 1, 1] of the images' own precision."""
+        """alpha and sigma at ``t`` [B] as [B, 1, 1, 1] of the images' dtype."""
         alpha, sigma = self.path(t)
         return alpha.to(images.dtype).view(-1, 1, 1, 1), sigma.to(images.dtype).view(-1, 1, 1, 1)
 
 
-def _from_clean(curves: Process, t: Tensor) -> tuple[Tensor, Tensor]:
-    """alpha = 1 and sigma = 0 at t = 0, exactly, and the schedule's from 1 on."""
+def _from_clean(curves: Curves, t: Tensor) -> tuple[Tensor, Tensor]:
+    """alpha and sigma of the schedule for t >= 1; exactly 1 and 0 at t = 0."""
     alpha, sigma = curves.path(t.clamp(min=1))
     return torch.where(t < 1, 1.0, alpha), torch.where(t < 1, 0.0, sigma)

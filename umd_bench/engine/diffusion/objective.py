@@ -1,6 +1,6 @@
 """The objective: ``L_UMD = r_t0 L_{t=0} + (1 - r_t0) L_{t>=1}`` (UMD paper, section 3.2), with MAE and DiT as its corners.
 
-M is the mask, 0 keep and 1 removed, spread over the pixels of a patch; ``mean`` runs over batch, pixels and channels.
+M is the mask, 0 is keep and 1 is remove, repeated over the pixels of a patch; ``mean`` runs over batch, pixels and channels.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from umd_bench.engine.diffusion.corruption import Noise, corrupt
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
 from umd_bench.engine.networks.auto_encoder import AutoEncoder, Output
 
-# name -> weights [B] of the noised images' target errors at their times [B]; the x_0 of hidden patches is no denoising and
-# keeps weight 1
+# name -> weights [B] of the noised images' target errors at their times [B]; predicting x_0 of removed patches is not
+# denoising, so it keeps weight 1
 LOSS_WEIGHTS: dict[str, Callable[[NoiseProcess, TrainStage, Tensor], Tensor]] = {
     "uniform": lambda process, stage, t: torch.ones_like(t),
     "min_snr": lambda process, stage, t: process.min_snr(t, stage.min_snr_gamma),
@@ -25,7 +25,7 @@ LOSS_WEIGHTS: dict[str, Callable[[NoiseProcess, TrainStage, Tensor], Tensor]] = 
 
 
 class Losses(NamedTuple):
-    """Scalars of one batch; a group without images has loss 0."""
+    """Scalars of one batch: the objective, the loss of the clean images and that of the noised ones (0 without such images)."""
 
     loss: Tensor
     loss_t0: Tensor
@@ -33,7 +33,7 @@ class Losses(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """What the model is given of one group: see :meth:`AutoEncoder.forward`."""
+    """The model's input for one group of images, clean or noised: see :meth:`AutoEncoder.forward`."""
 
     x_t: Tensor
     t: Tensor
@@ -46,14 +46,16 @@ Forward = Callable[[AutoEncoder, list[Pass]], list[Output]]
 
 
 def forward_passes(model: AutoEncoder, passes: list[Pass]) -> list[Output]:
-    """The model on each group. This is what is compiled, all groups as one graph, so that weights are cast once for them and
-    their gradients come out summed; the noise process and the loss stay outside, and arms that differ in them share its work.
+    """The model on each group.
+
+    This function is the unit of compilation. All groups are one graph, so weights are cast once and gradients come out summed.
+    The noise process and the loss are outside, so trials that differ in them share the compiled code.
     """
     return [model(p.x_t, p.t, mask_noise=p.mask_noise, mask_ratio=p.mask_ratio, label=p.label) for p in passes]
 
 
 def clean_loss(x_hat: Tensor, x_0: Tensor, mask: Tensor) -> Tensor:
-    """``L_0 = mean((x_hat - x_0)^2 M) / mean(M)``: the MAE loss, no pixel normalisation. Images [B, C, H, W], mask [B, L]."""
+    """``L_0 = mean((x_hat - x_0)^2 M) / mean(M)``: MAE's loss without pixel normalisation. Images [B, C, H, W], mask [B, L]."""
     return (_patch_error(x_hat, x_0, mask) * mask).mean() / mask.mean()
 
 
@@ -62,7 +64,7 @@ def noised_loss(
 ) -> Tensor:
     """``L_t = 1/2 [mean(w (target_hat - target)^2 (1 - M)) / mean(1 - M) + mean((x_hat - x_0)^2 M) / mean(M)]``.
 
-    The target is eps in the paper, and w = 1. With nothing ``masked`` both means run over everything (the DiT loss with two
+    In the paper the target is eps and w = 1. If nothing is ``masked`` both means run over all pixels (DiT's loss with two
     heads). Images [B, C, H, W], mask [B, L], ``weight`` w [B].
     """
     target_error, x_0_error = weight.unsqueeze(1) * _patch_error(target_hat, target, mask), _patch_error(x_hat, x_0, mask)
@@ -82,10 +84,10 @@ def umd_loss(
     n_clean: int | None = None,
     forward: Forward = forward_passes,
 ) -> Losses:
-    """The loss of images of which the last ``n_clean`` are clean: ``stage.n_clean``, unless they are a share of a batch.
+    """The objective on a batch whose last ``n_clean`` images stay clean; None is ``stage.n_clean``, that of a whole batch.
 
-    ``x_0`` [B, C, H, W] in [-1, 1]; ``label`` [B] int64 or None. The groups have different numbers of visible tokens, so
-    they are two passes. The clean group is given no labels; of the noised group's, ``noise.drop_label`` become null.
+    ``x_0`` [B, C, H, W] in [-1, 1]; ``label`` [B] int64 or None. Noised and clean images have different numbers of visible
+    patches, so they are two passes. Clean images get no labels; noised ones get the null label if ``noise.drop_label``.
     """
     config, n_clean = stage.corruption, stage.n_clean if n_clean is None else n_clean
     x_t, t = corrupt(x_0, noise, n_clean, process)

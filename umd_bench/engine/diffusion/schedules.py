@@ -1,11 +1,11 @@
-"""Noise schedules: how much of an image and how much noise there is at time t, and which times are trained.
+"""Noise schedules: the weights of image and noise at time t, and the distribution of the times in training.
 
-``x_t = alpha(t) x_0 + sigma(t) eps``. ``t`` is 0 for a clean image and 1..T for a noised one, so the official
-implementation's schedule index i is ``t = i + 1``. A schedule is a function ``(T, device, its parameters) -> Process`` and a
-row of :data:`SCHEDULES`; its parameters and their values stand in ``config/trial/noise.py``. Everything is float64.
+``x_t = alpha(t) x_0 + sigma(t) eps``. ``t`` is 0 for a clean image and in 1..T for a noised one; the official implementation's
+schedule index is ``i = t - 1``. A schedule is a function ``(T, device, its parameters) -> Curves`` and a row of
+:data:`SCHEDULES`; ``config/trial/noise.py`` declares its parameters. Everything is float64.
 
-(alpha, sigma) run along a circle, ``alpha = cos(theta)``, ``sigma = sin(theta)``, in variance-preserving processes, and along a
-straight line, ``alpha = 1 - theta``, ``sigma = theta``, in rectified flows.
+In variance-preserving processes (alpha, sigma) lies on a circle, ``alpha = cos(theta)``, ``sigma = sin(theta)``; in rectified
+flows it lies on a straight line, ``alpha = 1 - theta``, ``sigma = theta``.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Curve = Callable[[Tensor], Tensor]  # float64 to float64, any shape
 
 
 @dataclass(frozen=True)
-class Process:
-    """A schedule's curves. ``discrete`` times are whole numbers; others are any real number in [1, T].
+class Curves:
+    """A schedule's functions of time. ``discrete`` times are whole numbers, others any real number in [1, T].
 
-    ``path``: t in [1, T] -> alpha and sigma; the clean t = 0 is none of its business. ``quantile``: q in [0, 1) -> t, the
-    inverse distribution function of the times that are trained; it rises with q, so one draw of q means the same rank of noise
-    under every schedule.
+    ``path`` maps t in [1, T] to alpha and sigma. ``quantile`` maps q in [0, 1) to t: the inverse distribution function of the
+    times in training. It rises with q, so a draw of q means the same quantile of the noise under every schedule. ``straight``:
+    (alpha, sigma) lies on a straight line.
     """
 
     path: Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -43,18 +43,18 @@ def _uniform(timesteps: int) -> Curve:
     return lambda q: 1 + q * (timesteps - 1)
 
 
-def _flow(timesteps: int, warp: Curve, quantile: Curve) -> Process:
-    """A straight path whose u is ``warp(t / (T + 1))``."""
+def _flow(timesteps: int, warp: Curve, quantile: Curve) -> Curves:
+    """A straight path with ``u = warp(t / (T + 1))``."""
 
     def path(t: Tensor) -> tuple[Tensor, Tensor]:
         u = warp(t / (timesteps + 1))
         return 1 - u, u
 
-    return Process(path, quantile, straight=True)
+    return Curves(path, quantile, straight=True)
 
 
 def linear_betas(timesteps: int) -> Table:
-    """Betas evenly spaced from 1e-4 to 0.02 (Ho et al., arXiv 2006.11239, section 4); official for latents. [T]."""
+    """Betas evenly spaced from 1e-4 to 0.02 (Ho et al., arXiv 2006.11239, section 4); official for latents. Float64 [T]."""
     return np.linspace(1e-4, 0.02, timesteps)
 
 
@@ -69,35 +69,35 @@ def cosine_betas(timesteps: int) -> Table:
 
 
 def alpha_bar_of(betas: Table) -> Table:
-    """``alpha_bar_t = prod_{s <= t} (1 - beta_s)``, with ``alpha_bar_0 = 1`` in front. [T] -> [T + 1]."""
+    """``alpha_bar_t = prod_{s <= t} (1 - beta_s)`` for t in 0..T, so ``alpha_bar_0 = 1``. [T] -> [T + 1]."""
     return np.concatenate([[1.0], np.cumprod(1 - betas)])
 
 
-def _discrete(betas: Callable[[int], Table], timesteps: int, device: torch.device | None) -> Process:
-    """DDPM's chain: alpha and sigma are the roots of alpha_bar and its complement; t is uniform in 1..T."""
+def _discrete(betas: Callable[[int], Table], timesteps: int, device: torch.device | None) -> Curves:
+    """DDPM's chain: ``alpha = sqrt(alpha_bar)``, ``sigma = sqrt(1 - alpha_bar)``; t is uniform in 1..T."""
     alpha_bar = torch.from_numpy(alpha_bar_of(betas(timesteps))).to(device)
 
     def path(t: Tensor) -> tuple[Tensor, Tensor]:
         at = alpha_bar[t.long()]
         return at.sqrt(), (1 - at).sqrt()
 
-    return Process(path, lambda q: (q * timesteps).floor() + 1, discrete=True)
+    return Curves(path, lambda q: (q * timesteps).floor() + 1, discrete=True)
 
 
-def linear(timesteps: int, device: torch.device | None) -> Process:
-    """:func:`linear_betas`, as a process."""
+def linear(timesteps: int, device: torch.device | None) -> Curves:
+    """The chain of :func:`linear_betas`."""
     return _discrete(linear_betas, timesteps, device)
 
 
-def cosine(timesteps: int, device: torch.device | None) -> Process:
-    """:func:`cosine_betas`, as a process."""
+def cosine(timesteps: int, device: torch.device | None) -> Curves:
+    """The chain of :func:`cosine_betas`."""
     return _discrete(cosine_betas, timesteps, device)
 
 
-def sigmoid(timesteps: int, device: torch.device | None, *, start: float, end: float, tau: float) -> Process:
-    """``alpha^2 = (S(end) - S(start + u (end - start))) / (S(end) - S(start))``, S the logistic function of its argument / tau.
+def sigmoid(timesteps: int, device: torch.device | None, *, start: float, end: float, tau: float) -> Curves:
+    """``alpha^2 = (S(end) - S(start + u (end - start))) / (S(end) - S(start))``, where ``S(x) = 1 / (1 + exp(-x / tau))``.
 
-    Jabri et al. (arXiv 2212.11972); Chen (arXiv 2301.10972, section 2.1). t is uniform; u = t/T, alpha^2 at least 1e-9.
+    Jabri et al. (arXiv 2212.11972); Chen (arXiv 2301.10972, section 2.1). t is uniform; u = t/T; alpha^2 is at least 1e-9.
     """
     low, high = (1 / (1 + math.exp(-at / tau)) for at in (start, end))
 
@@ -106,32 +106,32 @@ def sigmoid(timesteps: int, device: torch.device | None, *, start: float, end: f
         alpha_squared = (falling / (high - low)).clamp(min=1e-9, max=1)
         return alpha_squared.sqrt(), (1 - alpha_squared).sqrt()
 
-    return Process(path, _uniform(timesteps))
+    return Curves(path, _uniform(timesteps))
 
 
-def laplace(timesteps: int, device: torch.device | None, *, mu: float, b: float) -> Process:
+def laplace(timesteps: int, device: torch.device | None, *, mu: float, b: float) -> Curves:
     """Log signal-to-noise ratios from a Laplace distribution of mean mu and scale b (Hang et al., arXiv 2407.03297, table 1).
 
-    Its ``lambda(q) = mu - b sgn(1/2 - q) log(1 - 2|q - 1/2|)`` says what is trained. The times themselves are those of the
-    continuous cosine, ``theta = pi/2 u``, so that sampling covers the whole path and not only the trained middle.
+    ``lambda(q) = mu - b sgn(1/2 - q) log(1 - 2|q - 1/2|)`` sets the times of training. The path is that of the continuous
+    cosine schedule, ``theta = pi/2 u``, so that sampling covers all of it and not only the middle that is trained most.
     """
-    step = math.pi / 2 / (timesteps + 1)  # of theta, for a step of t
+    step = math.pi / 2 / (timesteps + 1)  # in theta, per unit of t
 
     def quantile(q: Tensor) -> Tensor:
         log_snr = mu - b * torch.sign(0.5 - q) * torch.log1p(-2 * (q - 0.5).abs())
         return (torch.atan(torch.exp(-log_snr / 2)) / step).clamp(1, timesteps)
 
-    return Process(lambda t: ((t * step).cos(), (t * step).sin()), quantile)
+    return Curves(lambda t: ((t * step).cos(), (t * step).sin()), quantile)
 
 
 def edm(
     timesteps: int, device: torch.device | None, *, p_mean: float, p_std: float, sigma_min: float, sigma_max: float, rho: float
-) -> Process:
+) -> Curves:
     """Noise levels s with ``ln s ~ N(p_mean, p_std^2)`` in training, and EDM's spacing of them in t (arXiv 2206.00364).
 
-    Even steps of t are its equation 5: ``s^(1/rho)`` runs evenly from sigma_min (t = 1) to sigma_max (t = T). The image is
-    scaled to be variance preserving, ``alpha = 1/sqrt(1 + s^2)``, in place of EDM's input scaling; levels that the log-normal
-    puts outside of the range are moved to its ends.
+    Evenly spaced t give EDM's equation 5: ``s^(1/rho)`` runs evenly from sigma_min (t = 1) to sigma_max (t = T). In place of
+    EDM's input scaling the image is scaled to preserve variance, ``alpha = 1/sqrt(1 + s^2)``. Levels that the log-normal
+    distribution draws outside the range are clipped to it.
     """
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
 
@@ -145,18 +145,18 @@ def edm(
         share: Tensor = (s.pow(1 / rho) - low) / (high - low)
         return 1 + share * (timesteps - 1)
 
-    return Process(path, quantile)
+    return Curves(path, quantile)
 
 
-def flow_uniform(timesteps: int, device: torch.device | None) -> Process:
+def flow_uniform(timesteps: int, device: torch.device | None) -> Curves:
     """Rectified flow: ``x_u = (1 - u) x_0 + u eps``, u uniform (Liu et al., arXiv 2209.03003; Lipman et al., arXiv 2210.02747).
 
-    ``u = t / (T + 1)`` stops one step short of pure noise, where a prediction of the noise would say nothing about x_0.
+    ``u = t / (T + 1)`` stops one step short of pure noise, where predicting the noise would not determine x_0.
     """
     return _flow(timesteps, lambda w: w, _uniform(timesteps))
 
 
-def flow_logit_normal(timesteps: int, device: torch.device | None, *, mean: float, std: float) -> Process:
+def flow_logit_normal(timesteps: int, device: torch.device | None, *, mean: float, std: float) -> Curves:
     """Rectified flow trained at ``logit(u) ~ N(mean, std^2)`` (Esser et al., arXiv 2403.03206, equation 19)."""
 
     def quantile(q: Tensor) -> Tensor:
@@ -165,16 +165,16 @@ def flow_logit_normal(timesteps: int, device: torch.device | None, *, mean: floa
     return _flow(timesteps, lambda w: w, quantile)
 
 
-def flow_shifted(timesteps: int, device: torch.device | None, *, shift: float) -> Process:
-    """Rectified flow with its times moved towards noise: ``u = shift w / (1 + (shift - 1) w)``, w even in t.
+def flow_shifted(timesteps: int, device: torch.device | None, *, shift: float) -> Curves:
+    """Rectified flow with times shifted towards noise: ``u = shift w / (1 + (shift - 1) w)``, ``w = t / (T + 1)``.
 
-    Esser et al. (arXiv 2403.03206, equation 23), for training and sampling alike; large images want a larger shift.
+    Esser et al. (arXiv 2403.03206, equation 23), in training and sampling. Larger images need a larger shift.
     """
     return _flow(timesteps, lambda w: shift * w / (1 + (shift - 1) * w), _uniform(timesteps))
 
 
-# name -> (timesteps, device, parameters of config/trial/noise.py) -> process
-SCHEDULES: dict[str, Callable[..., Process]] = {
+# name -> (timesteps, device, parameters of config/trial/noise.py) -> curves
+SCHEDULES: dict[str, Callable[..., Curves]] = {
     "linear": linear,
     "cosine": cosine,
     "sigmoid": sigmoid,

@@ -1,4 +1,5 @@
-"""Several trainings of one shape as one: weights are stacked, the forward pass is the public one.
+"""Several training stages of one shape trained as one: their weights are stacked, the model's forward pass is the public one.
 
-In: training stages of one shape. Out: what each of them would have written alone, within tolerances.
+In: training stages of one shape. Out: in each one's run directory what it would have written alone, within tolerances.
+``fused_loop.py`` is the way in.
 """

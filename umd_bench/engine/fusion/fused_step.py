@@ -1,8 +1,8 @@
-"""Several training stages of one shape as one: one forward and one backward pass a step for all of them.
+"""The shared step of several training stages of one shape: one forward and one backward pass for all of them.
 
-Each stage keeps what is its own: seed, draws, batches, noise process, share of clean images, loss weight, learning rate, decay,
-clipping and average. Only the memory is shared: all weights lie in one block [S, P], gradients, moments and averages likewise,
-and each stage's :class:`TrainingState` looks into its row. Results equal those of a stage alone but for the order of sums.
+Each stage has its own seed, draws, batches, noise process, share of clean images, loss weight, learning rate, decay, clipping
+and average. Only memory is shared: all weights lie in one block [S, P], so do gradients, moments and averages, and each stage's
+:class:`TrainingState` holds views of its row. Results equal those of the stage alone up to the order of additions.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from umd_bench.engine.diffusion.objective import LOSS_WEIGHTS, Losses, clean_los
 from umd_bench.engine.fusion.stacked_optim import Rows, call_stacked
 from umd_bench.engine.networks.auto_encoder import AutoEncoder, Output
 from umd_bench.engine.training.optim import adamw, is_decayed, learning_rate
+from umd_bench.engine.training.output import RunOutput
 from umd_bench.engine.training.state import TrainingState
 from umd_bench.store.run import Attempt
 
@@ -33,11 +34,12 @@ _ALIGNED = 16  # floats: each weight begins on a cache line
 
 @dataclass(eq=False)
 class Member:
-    """One of the stages, and what its own loop would hold."""
+    """One of the stages, with everything that its own loop would hold."""
 
     spec: StageSpec
     stage: TrainStage
     attempt: Attempt
+    output: RunOutput
     missing: list[int]
     state: TrainingState
     resumed_from: int | None
@@ -47,7 +49,7 @@ class Member:
     saved: int
 
     def draw(self) -> tuple[Tensor, Tensor, Noise]:
-        """The batch and the draws of the next step: those of the stage alone."""
+        """x_0 [B, C, H, W], label [B] and draws of the next step: those of the stage alone."""
         nimg = self.state.nimg
         x_0, label = self.batches.at(nimg)
         self.generator.manual_seed(derive_seed(self.spec.seed, f"{self.stage.kind}/noise", nimg))
@@ -55,13 +57,13 @@ class Member:
 
 
 class FusedStages:
-    """The shared memory of S stages that have seen equally many images, and one step of all."""
+    """The shared memory of S stages that have seen equally many images, and their step."""
 
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = list(members)
         first, S = members[0].state, len(members)
         names = dict(first.model.named_parameters())
-        order = sorted(names, key=lambda name: not is_decayed(name))  # what decays first: two blocks a stage
+        order = sorted(names, key=lambda name: not is_decayed(name))  # decayed parameters first: two parts per stage
         self._places: dict[str, tuple[int, torch.Size]] = {}
         end = decayed = 0
         for name in order:
@@ -88,10 +90,10 @@ class FusedStages:
 
     @torch.no_grad()
     def _adopt(self, s: int, decayed: int) -> torch.optim.Optimizer:
-        """Move a stage's state into its row, leave it views there; the optimiser over its two parts."""
+        """Move a stage's state into its row and leave it views there; returns an optimiser over the row's two parts."""
         member = self.members[s]
         state, row = member.state, self._weights[s]
-        state.fused = f"{s + 1} of {len(self.members)}"
+        state.conditions["fused"] = f"{s + 1} of {len(self.members)}"
         moments = {
             "exp_avg": torch.zeros_like(row, dtype=torch.bfloat16 if member.stage.optim.first_moment == "bf16" else None),
             "exp_avg_sq": torch.zeros_like(row),
@@ -124,14 +126,14 @@ class FusedStages:
         return optimizer
 
     def settle(self, member: Member) -> None:
-        """Tell a stage's own optimiser how many steps were made: its moments lie in the shared memory already."""
+        """Give the step count to a stage's own optimiser; its moments are views of the shared memory."""
         optimizer = self._optimizers[self.members.index(member)]
         step = next(iter(optimizer.state.values()))["step"]
         for own in member.state.optimizer.state.values():
             own["step"] = step.clone()
 
     def step(self) -> list[float]:
-        """One optimiser step of every stage; their learning rates. Nothing waits for the device."""
+        """One optimiser step of every stage; returns their learning rates. The host does not wait for the device."""
         first = self.members[0]
         drawn = [member.draw() for member in self.members]
         with torch.autocast(first.state.device.type, dtype=torch.bfloat16, enabled=first.stage.precision == "bf16"):
@@ -152,14 +154,14 @@ class FusedStages:
         return rates
 
     def _differentiate(self, losses: list[Tensor]) -> None:
-        """Gradients of each stage's loss into its row; a weight that no loss depends on gets 0."""
-        found = torch.autograd.grad(losses, list(self._leaves.values()), allow_unused=True)
+        """Write the gradients of each stage's loss into its row; 0 for a weight that no loss depends on."""
+        gradients = torch.autograd.grad(losses, list(self._leaves.values()), allow_unused=True)
         places = [self._of_all(self._gradients, name) for name in self._leaves]
-        used = [value is not None for value in found]
+        used = [value is not None for value in gradients]
         for place, is_used in zip(places, used, strict=True):
             if not is_used:
                 place.zero_()
-        torch._foreach_copy_(list(compress(places, used)), list(compress(found, used)))
+        torch._foreach_copy_(list(compress(places, used)), list(compress(gradients, used)))
 
 
 def fused_losses(
@@ -167,7 +169,7 @@ def fused_losses(
 ) -> list[Losses]:
     """:func:`~umd_bench.engine.diffusion.objective.umd_loss` of each stage on its own batch, with two passes for all of them.
 
-    ``weights`` [S, ...] by name; ``drawn`` is x_0 [B, C, H, W], label [B] and the draws of each stage.
+    ``weights`` [S, ...] by name; ``drawn`` is x_0 [B, C, H, W], label [B] and the draws of each stage, as :meth:`Member.draw`.
     """
     config, device = members[0].stage.corruption, drawn[0][0].device
     noisy, clean = [], []
@@ -208,7 +210,7 @@ def _passed(
     labels: bool,
     device: torch.device,
 ) -> list[Output]:
-    """One pass of all stages' rows of one kind, and what each stage got; of a stage without such rows, empty tensors."""
+    """One pass over all stages' clean or noised rows; returns each stage's output, empty for a stage without such rows."""
     rows = Rows([len(part[0]) for part in parts], device)
     x_t, t, mask_noise, label = (torch.cat(column) for column in list(zip(*parts, strict=True))[:4])
     if not rows.total:

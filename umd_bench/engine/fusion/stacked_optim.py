@@ -1,13 +1,13 @@
-"""Weights of several models of one shape that act as one model's weights: the ground of fused training.
+"""Weights of S models of one shape that act as one model's weights in the model's own forward pass.
 
-S models, one row of a batch belonging to one of them: rows lie model after model, ``counts`` of them each (which may differ,
-and may be 0). A :class:`Stacked` weight has the shape of one model's where the model's code looks at it, and where it meets
-rows each row meets its own model's weight. So the public forward pass of a model, called through
-``torch.func.functional_call``, computes all models at once: what holds no weights (attention, GELU, softmax) sees one long
-batch, and a matrix product is one batched product, or where ``counts`` differ one product a model into a shared result.
+Each row of a batch belongs to one model. Rows are ordered by model, with ``counts`` rows each; counts may differ and be 0. A
+:class:`Stacked` weight shows the model's code the shape of one model's weight. In an operation with rows, each row meets its
+own model's weight. So the public forward pass, called through ``torch.func.functional_call``, computes all models at once:
+operations without weights (attention, GELU, softmax) see one long batch, and a matrix product is one batched product, or one
+product per model into a shared result if the counts differ.
 
-Against ``torch.func.vmap`` over the same forward this saves the batching of every operation without weights, and lets models
-have unequal numbers of rows (docs/fusion.md has the measurements). What is not in the table of rules is refused.
+Compared with ``torch.func.vmap`` over the same forward pass, this does not batch operations without weights, and it allows
+unequal numbers of rows (docs/fusion.md has the measurements). An operation without a row in :data:`RULES` raises.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 
 class Rows:
-    """Which rows of a batch belong to which model: ``counts`` of them each, model after model, on ``device``."""
+    """Which rows of a batch belong to which model: ``counts`` rows each, ordered by model."""
 
     def __init__(self, counts: Iterable[int], device: torch.device) -> None:
         self.counts = tuple(counts)
@@ -31,11 +31,11 @@ class Rows:
         self.model_of = models.repeat_interleave(torch.tensor(self.counts)).to(device)  # [R] int64
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The rows of each model. [R, ...] -> S of [counts, ...]."""
+        """The rows of each model: [R, ...] -> S tensors [counts[s], ...]."""
         return torch.split(x, list(self.counts))
 
     def spread(self, values: Tensor) -> Tensor:
-        """Each row's value. [S, ...] -> [R, ...]."""
+        """The value of each row's model: [S, ...] -> [R, ...]."""
         if self.even:
             S = len(self.counts)
             return values.unsqueeze(1).expand(S, self.counts[0], *values.shape[1:]).reshape(self.total, *values.shape[1:])
@@ -43,7 +43,7 @@ class Rows:
 
 
 class Stacked(Tensor):
-    """One weight of S models, stored [S, ...]; its shape is that of one model's. Made by :func:`stack_for`."""
+    """One weight of S models, stored as [S, ...], that shows the shape of one model's. Create it by :func:`stack_for`."""
 
     rows: Rows
 
@@ -61,7 +61,7 @@ class Stacked(Tensor):
 
 
 def stack_for(weights: Mapping[str, Tensor], rows: Rows) -> dict[str, Tensor]:
-    """The weights [S, ...] by name, to be called with these rows. Gradients go to ``weights``."""
+    """Stacked weights for a call with these rows; gradients flow to ``weights`` [S, ...]."""
     return {name: _wrapped(value, rows) for name, value in weights.items()}
 
 
@@ -72,7 +72,7 @@ def _wrapped(value: Tensor, rows: Rows) -> Stacked:
 
 
 def _plain(stacked: Stacked) -> Tensor:
-    """[S, ...]."""
+    """The stored tensor [S, ...]."""
     with torch._C.DisableTorchFunctionSubclass():
         return stacked.as_subclass(Tensor)
 
@@ -88,9 +88,9 @@ def _shape(stacked: Stacked) -> torch.Size:
 
 
 class _UnevenLinear(torch.autograd.Function):
-    """``y_r = W_s x_r + b_s`` for rows of unequal number a model: a product each, written into one result.
+    """``y_r = W_s x_r + b_s`` if models have different numbers of rows: one product per model, written into one result.
 
-    ``x`` [R, I], ``weight`` [S, O, I], ``bias`` [S, O], ``counts`` rows of ``x`` a model -> [R, O].
+    ``x`` [R, I], ``weight`` [S, O, I], ``bias`` [S, O], ``counts`` rows of ``x`` per model -> [R, O].
     """
 
     @staticmethod
@@ -118,7 +118,7 @@ class _UnevenLinear(torch.autograd.Function):
         return g_x, g_weight, g_bias, None
 
 
-# ---- rules: what a weight does, model by model
+# ---- rules: an operation of torch on rows [R, ...] and stacked weights
 
 
 def _linear(x: Tensor, weight: Stacked, bias: Stacked | None = None) -> Tensor:
@@ -145,7 +145,7 @@ def _matmul(x: Tensor, weight: Stacked) -> Tensor:
 
 
 def _layer_norm(x: Tensor, shape: Any, weight: Stacked, bias: Stacked, eps: float = 1e-5) -> Tensor:
-    """Normalised without weights, then scaled and shifted by each row's own. [R, N, D]."""
+    """Normalise without weights, then scale and shift each row by its model's. [R, N, D] -> [R, N, D]."""
     rows, normed = _rows_of(weight), F.layer_norm(x, shape, eps=eps)
     w, b = _plain(weight), _plain(bias)
     if rows.even:
@@ -157,13 +157,13 @@ def _layer_norm(x: Tensor, shape: Any, weight: Stacked, bias: Stacked, eps: floa
 
 
 def _embedding(index: Tensor, weight: Stacked, *rest: Any, **settings: Any) -> Tensor:
-    """Rows of the own model's table. [R] -> [R, D]; the settings of ``nn.Embedding`` here are its defaults."""
+    """Look up each row in its model's table: [R] -> [R, D]. ``nn.Embedding``'s other settings must be the defaults."""
     table = _plain(weight)
     return F.embedding(index + _rows_of(weight).model_of * table.shape[1], table.flatten(0, 1))
 
 
 def _expand(weight: Stacked, *sizes: int) -> Tensor:
-    """``weight[1, ...].expand(R, ...)``: from here on it is rows like any others."""
+    """``weight[1, ...].expand(R, ...)``: the result is rows."""
     rows, value = _rows_of(weight), _plain(weight)
     if value.shape[1] != 1 or sizes[0] != rows.total:
         raise ValueError(
@@ -173,7 +173,7 @@ def _expand(weight: Stacked, *sizes: int) -> Tensor:
 
 
 def _add(one: Tensor, other: Tensor) -> Tensor:
-    """Rows plus a weight that is alike for all rows of a model."""
+    """Add to each row its model's weight [1, ...]."""
     x, weight = (other, one) if isinstance(one, Stacked) else (one, other)
     assert isinstance(weight, Stacked)
     rows, value = _rows_of(weight), _plain(weight)
@@ -186,7 +186,7 @@ def _add(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _within(change: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A change of one model's shape, made for all: ``change`` gets [S, ...] and the arguments."""
+    """Apply ``change``, an operation on one model's weight, to all: it is given [S, ...] and the arguments."""
     return lambda weight, *arguments: _wrapped(change(_plain(weight), *arguments), _rows_of(weight))
 
 
@@ -222,5 +222,5 @@ RULES: dict[Any, Callable[..., Any]] = {
 
 
 def call_stacked(model: nn.Module, weights: Mapping[str, Tensor], rows: Rows, *inputs: Tensor, **settings: Any) -> Any:
-    """``model(*inputs, **settings)`` of rows that each meet their own model's weights. ``weights`` [S, ...] by name."""
+    """``model(*inputs, **settings)`` with each row meeting its own model's weights; ``weights`` [S, ...] by name."""
     return torch.func.functional_call(model, stack_for(weights, rows), inputs, settings)

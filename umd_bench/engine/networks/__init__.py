@@ -1,4 +1,4 @@
 """The auto-encoder and its parts.
 
-In: images or latents, times, labels and masks. Out: predictions, or features.
+In: images or latents, times, labels and mask noise. Out: predictions, or representations.
 """

@@ -1,7 +1,7 @@
 """The auto-encoder: a ViT encoder over visible patches, a ViT decoder over all of them, two heads (UMD paper, section 3).
 
-Shapes: B batch, L patches, K kept, D width, C channels, p patch. Images are float in [-1, 1]; ``t`` is 0 for clean, 1..T for
-noised; a mask is 0 keep, 1 removed. The encoder never sees a removed token: it runs on K + class tokens.
+Shapes: B batch, L patches, K kept patches, D width, C channels, p patch side. Images are float in [-1, 1]; ``t`` is 0 for a
+clean image and in 1..T for a noised one; in a mask 0 is keep and 1 is remove. The encoder never sees a removed patch.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from umd_bench.engine.networks.conditioning import LabelEmbedding, TimeEmbedding
 
 
 class Output(NamedTuple):
-    """What one forward pass gives."""
+    """The result of one forward pass."""
 
     x_0: Tensor  # [B, C, H, W] float, prediction of the clean image
-    target: Tensor  # [B, C, H, W] float, prediction of the noise process's target: eps, or what the trial names
-    mask: Tensor  # [B, L] float, 0 keep, 1 removed
+    target: Tensor  # [B, C, H, W] float, prediction of the noise process's target (eps, x_0 or v)
+    mask: Tensor  # [B, L] float, 0 is keep, 1 is remove
     representation: Tensor  # [B, D] mean of the class tokens after the encoder's norm
 
 
 class PatchEmbedding(nn.Module):
-    """A convolution of side p and stride p, computed as one matrix on each patch. [B, C, H, W] -> [B, L, D], row by row."""
+    """A convolution of side p and stride p, computed as one matrix product. [B, C, H, W] -> [B, L, D], patches row by row."""
 
     def __init__(self, channels: int, width: int, patch: int) -> None:
         super().__init__()
@@ -44,13 +44,13 @@ class PatchEmbedding(nn.Module):
 
 
 class AutoEncoder(nn.Module):
-    """The model of every method here; ``classes`` = 0 makes one that knows no labels.
+    """The model of every method here; ``classes`` = 0 builds one without a label embedding.
 
-    Raises :class:`FieldError` where the patch does not divide the image side. All parameters are set by
-    ``initialise.init_weights`` (or a state dict): there are no buffers, so it can be built on the meta device.
+    Raises :class:`FieldError` if the patch does not divide the image side. ``initialise.init_weights`` or a state dict sets all
+    parameters. There are no buffers, so the model can be built on the meta device.
     """
 
-    position = "mean of class tokens"  # what the representation is, in words
+    position = "mean of class tokens"  # of the representation, in words
 
     def __init__(self, config: ModelConfig, *, size: int, channels: int, classes: int = 0) -> None:
         super().__init__()
@@ -86,9 +86,9 @@ class AutoEncoder(nn.Module):
     ) -> Output:
         """Mask, encode, decode.
 
-        ``x_t`` [B, C, H, W]; ``t`` [B], 0 or in [1, T], or [1] when all rows share it; ``mask_noise`` [B, L] uniform in
-        [0, 1), whose smallest ``int(L (1 - mask_ratio))`` entries are kept; ``label`` [B] int64 in 0..K (K is null),
-        None for all null.
+        ``x_t`` [B, C, H, W]; ``t`` [B], 0 or in [1, T], or [1] if all rows share it; ``mask_noise`` [B, L] uniform in
+        [0, 1): the patches with the smallest ``int(L (1 - mask_ratio))`` entries of a row are kept; ``label`` [B] int64 in
+        0..classes, where ``classes`` is the null label; None for all null.
         """
         L = self.n_patches
         if mask_noise is None or not mask_ratio:
@@ -106,10 +106,10 @@ class AutoEncoder(nn.Module):
         return Output(x_0, target, mask, representation)
 
     def represent(self, x_t: Tensor, t: Tensor, *, block: int | None = None, pool: str | None = None) -> Tensor:
-        """The representation of a whole image, no mask, no label. [B, C, H, W], [B] -> [B, D].
+        """The representation of whole images without a label. [B, C, H, W], [B] -> [B, D].
 
-        Another ``block`` than the last (1..depth) is read through the encoder's norm too; another ``pool`` than the class
-        tokens' mean is ``first_class`` or ``patches``.
+        ``block`` in 1..depth, default the last; the encoder's norm is applied after any of them. ``pool`` is the mean of the
+        class tokens by default, or ``first_class`` (the first class token) or ``patches`` (the mean of the patch tokens).
         """
         n_class = self.cls_token.shape[1]
         x = self._encoded(self.embed(x_t), self.condition(t, None), block)
@@ -125,18 +125,18 @@ class AutoEncoder(nn.Module):
         return c if self.final_modulation is None else F.silu(c)
 
     def embed(self, x_t: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Patches as tokens with their positions, only those in ``keep`` [B, K] if given. [B, C, H, W] -> [B, K, D]."""
+        """Patch tokens with position embeddings; only those in ``keep`` [B, K] if given. [B, C, H, W] -> [B, K, D]."""
         tokens = self.patch_embed(x_t) + self.pos_embed
         return tokens if keep is None else _take(tokens, keep)
 
     def encode(self, tokens: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """Encoder over class tokens and visible patches. [B, K, D] -> representation [B, D], tokens [B, K, D]."""
+        """The encoder over class tokens and visible patches. [B, K, D] -> representation [B, D], tokens [B, K, D]."""
         n_class = self.cls_token.shape[1]
         x = self._encoded(tokens, c, None)
         return x[:, :n_class].mean(dim=1), x[:, n_class:]
 
     def _encoded(self, tokens: Tensor, c: Tensor, depth: int | None) -> Tensor:
-        """Class tokens and patches after the first ``depth`` blocks (all) and the norm. [B, K, D] -> [B, 4 + K, D]."""
+        """Class tokens and patches after the first ``depth`` blocks (None: all) and the norm. [B, K, D] -> [B, n + K, D]."""
         x = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
         for block in islice(self.blocks, depth):
             x = block(x, c)
@@ -144,9 +144,9 @@ class AutoEncoder(nn.Module):
         return normed
 
     def decode(self, tokens: Tensor, restore: Tensor | None, representation: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """Decoder over all patches and the representation as one token more. [B, K, D] -> x_0, target [B, C, H, W].
+        """The decoder over all patches and the representation as one more token. [B, K, D] -> x_0, target [B, C, H, W].
 
-        ``restore`` [B, L] is the place of each patch in ``[visible, mask tokens]``; None when all are visible.
+        ``restore`` [B, L] is the index of each patch in ``[visible patches, mask tokens]``; None if all are visible.
         """
         B, K, D = tokens.shape
         if restore is not None:
@@ -161,7 +161,7 @@ class AutoEncoder(nn.Module):
         return self._to_images(x)
 
     def _to_images(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The transposed convolution of stride p, as one matrix on each token. [B, L, D] -> two of [B, C, H, W] float32."""
+        """The transposed convolution of stride p, as one matrix product. [B, L, D] -> two of [B, C, H, W] float32."""
         B, C, p, side = len(tokens), self.channels, self.patch, self.side
         assert self.head.bias is not None
         patches = (tokens @ self.head.weight.flatten(1)).view(B, side, side, 2 * C, p, p)
@@ -171,5 +171,5 @@ class AutoEncoder(nn.Module):
 
 
 def _take(tokens: Tensor, index: Tensor) -> Tensor:
-    """Row-wise choice of tokens: [B, N, D], [B, M] -> [B, M, D]."""
+    """Choose tokens of each row by index: [B, N, D], [B, M] -> [B, M, D]."""
     return tokens.gather(1, index.unsqueeze(2).expand(-1, -1, tokens.shape[2]))

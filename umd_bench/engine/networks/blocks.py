@@ -1,6 +1,6 @@
 """The transformer block: pre-LN attention and MLP, conditioned by adaptive LayerNorm or by one extra token.
 
-Names are timm's where the same thing exists there (``norm1``, ``attn.qkv``, ``attn.proj``, ``norm2``, ``mlp.fc1``,
+Parameter names are timm's if timm has the same part (``norm1``, ``attn.qkv``, ``attn.proj``, ``norm2``, ``mlp.fc1``,
 ``mlp.fc2``). Shapes: B batch, N tokens, D width.
 """
 
@@ -30,10 +30,10 @@ class Attention(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """``softmax(q k^T / sqrt(d)) v``. [B, heads, N, d] three times -> one.
+    """``softmax(q k^T / sqrt(d)) v``. q, k and v [B, heads, N, d] -> [B, heads, N, d].
 
-    By torch's fused kernel, but on a CPU in bf16: there two batched products and a softmax were measured to be faster, forward
-    and backward, from 16 to 257 tokens (docs/performance.md).
+    Uses torch's fused kernel, except on a CPU in bf16: there two batched products and a softmax were measured to be faster,
+    forward and backward, from 16 to 257 tokens (docs/performance.md).
     """
     if q.device.type == "cpu" and q.dtype is torch.bfloat16:
         weights: Tensor = (q * q.shape[-1] ** -0.5 @ k.transpose(2, 3)).softmax(dim=3)
@@ -55,11 +55,11 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """One block of encoder or decoder; with ``adaln`` the condition modulates, without it the condition is a token.
+    """One block of encoder or decoder. With ``adaln`` the condition modulates it; without, the condition is one more token.
 
     ``m = Dense(6D)(c)`` split as shift0, scale0, gate0, shift1, scale1, gate1;
     ``x += gate0 * MHSA(LN(x) (1 + scale0) + shift0)``; ``x += gate1 * MLP(LN(x) (1 + scale1) + shift1)``.
-    Without adaLN: ``[c, x]`` goes through the plain block and c is dropped again.
+    Without adaLN, ``[c, x]`` goes through the plain block and the token of c is dropped.
     """
 
     def __init__(self, width: int, heads: int, *, adaln: bool) -> None:
@@ -71,7 +71,7 @@ class Block(nn.Module):
         self.modulation = nn.Linear(width, 6 * width) if adaln else None
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """``x`` [B, N, D], ``c`` [B, D] (or [1, D] for all rows alike) -> [B, N, D]."""
+        """``x`` [B, N, D], ``c`` [B, D] (or [1, D], shared by all rows) -> [B, N, D]."""
         if self.modulation is None:
             x = torch.cat([c.unsqueeze(1).expand(len(x), -1, -1), x], dim=1)
             x = x + self.attn(self.norm1(x))
@@ -83,5 +83,5 @@ class Block(nn.Module):
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """``x (1 + scale) + shift``; ``shift`` and ``scale`` [B, 1, D] act on all tokens of a row alike."""
+    """``x (1 + scale) + shift``. ``x`` [B, N, D]; ``shift`` and ``scale`` [B, 1, D] are shared by the tokens of a row."""
     return torch.addcmul(shift, x, 1 + scale)

@@ -1,4 +1,4 @@
-"""What tells the model the time and the label: two embeddings with a trunk of one shape."""
+"""Embeddings of the time and the label, each followed by a two-layer MLP."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def timestep_embedding(t: Tensor, width: int) -> Tensor:
-    """``[sin(t f), cos(t f)]``, ``f_k = exp(-k ln(10000) / (h - 1))``, ``h = width / 2``. [B] -> [B, width] float32."""
+    """``[sin(t f), cos(t f)]``, ``f_k = exp(-k ln(10000) / (h - 1))``, k in 0..h-1, ``h = width / 2``. [B] -> [B, width]."""
     half = width // 2
     frequency = torch.exp(torch.arange(half, dtype=torch.float32, device=t.device) * -(math.log(10000) / (half - 1)))
     angle = t.float().unsqueeze(1) * frequency
@@ -32,7 +32,7 @@ class TimeEmbedding(nn.Module):
 
 
 class LabelEmbedding(nn.Module):
-    """Table of K classes and the null label K -> Dense(2w) -> SiLU -> Dense(w). [B] int64 -> [B, width]."""
+    """Table of ``classes`` and the null label -> Dense(2w) -> SiLU -> Dense(w). [B] int64 in 0..classes -> [B, width]."""
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()

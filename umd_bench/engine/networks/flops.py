@@ -1,7 +1,6 @@
-"""How much arithmetic one training image costs, from shapes alone: the matrix products of a step, masked tokens left out.
+"""Floating-point operations of training, from shapes alone: the matrix products of a step, without the masked patches.
 
-Needs no torch, so that a plan can say what a sweep costs at once. The tests hold it against torch's own counter, run over the
-step itself.
+Imports no torch, so that ``umd-bench plan`` is fast. The tests compare it with torch's own counter, run over the step itself.
 """
 
 from __future__ import annotations
@@ -9,14 +8,14 @@ from __future__ import annotations
 from umd_bench.config.trial.model import ModelConfig
 from umd_bench.config.trial.train_stage import TrainStage
 
-# A product of the forward pass costs as much again for each of its two factors that needs a gradient.
+# The backward pass costs as much as the forward product again for each of its two factors that needs a gradient.
 _TRAINED, _OF_FIXED_INPUT = 3, 2
 
 
 def flops_per_image(config: ModelConfig, stage: TrainStage, *, size: int, channels: int, classes: int) -> float:
-    """Floating-point operations (two a multiply-add) of matrix products, forward and backward, of one step over its batch.
+    """Floating-point operations per image of one step's matrix products, forward and backward; a multiply-add is two.
 
-    ``size`` in pixels a side. The noised images are conditioned one by one, the clean ones all by the same vector (UMD paper,
+    ``size`` is the image side in pixels. Each noised image has its own condition; all clean images share one (UMD paper,
     section 3.2).
     """
     patches = (size // config.patch) ** 2
@@ -35,20 +34,20 @@ def flops_per_image(config: ModelConfig, stage: TrainStage, *, size: int, channe
 def _multiply_adds(
     config: ModelConfig, rows: int, conditions: int, visible: int, patches: int, channels: int, *, labels: bool
 ) -> int:
-    """Of one group: ``rows`` images of which the encoder sees ``visible`` patches, under so many different conditions."""
+    """Multiply-adds of ``rows`` images with ``visible`` patches each, under ``conditions`` different conditions."""
     width, pixels = config.width, channels * config.patch**2
     extra = 0 if config.adaln else 1  # the condition is a token of every block
     encoder = config.depth * _block(width, rows, config.class_tokens + visible + extra)
     decoder = config.decoder_depth * _block(width, rows, 1 + patches + extra)
     head = rows * patches * width * 2 * pixels
     modulation = (6 * (config.depth + config.decoder_depth) + 2) * width**2 if config.adaln else 0
-    embedded = 2 * width**2  # each of the two layers of a time's or a label's embedding
+    embedded = 2 * width**2  # each of the two layers in a time or label embedding
     label = 2 * embedded if labels else 0
     trained = encoder + decoder + head + conditions * (modulation + embedded + label)
-    of_fixed_input = rows * patches * pixels * width + conditions * embedded  # of pixels, and of a time's sinusoids
+    of_fixed_input = rows * patches * pixels * width + conditions * embedded  # pixels and a time's sinusoids: no gradient
     return _TRAINED * trained + _OF_FIXED_INPUT * of_fixed_input
 
 
 def _block(width: int, rows: int, tokens: int) -> int:
-    """Queries, keys, values, projection and MLP are 12 products of width by width a token; attention is two of all pairs."""
+    """Multiply-adds of a block: 12 width-by-width products per token, and attention's two products over token pairs."""
     return rows * (12 * tokens * width**2 + 2 * tokens**2 * width)

@@ -1,4 +1,4 @@
-"""Initial weights: each parameter from a generator of its own, so equal shapes get equal weights across models.
+"""Initial weights. Each parameter has its own generator, so parameters of one name and shape are equal across models.
 
 The rules are those of the official implementation (small-vision, commit 3d4555b).
 """
@@ -17,14 +17,14 @@ from umd_bench.engine.networks.auto_encoder import AutoEncoder
 
 Rule = Callable[[Tensor, torch.Generator], object]
 
-# Standard deviation of a unit normal cut off at two: flax divides by it so that the variance comes out as asked.
+# Standard deviation of a unit normal truncated at 2; flax divides by it to get the intended variance.
 _TRUNCATED_STD = 0.87962566103423978
 
 
 def build_model(
     config: ModelConfig, *, size: int, channels: int, classes: int = 0, seed: int, device: torch.device | str = "cpu"
 ) -> AutoEncoder:
-    """An auto-encoder with initial weights, float32, on ``device``; the global random state is neither read nor moved."""
+    """An auto-encoder with initial weights, float32, on ``device``. Neither reads nor changes the global random state."""
     with torch.device("meta"):
         model = AutoEncoder(config, size=size, channels=channels, classes=classes)
     model.to_empty(device=device)
@@ -34,7 +34,7 @@ def build_model(
 
 @torch.no_grad()
 def init_weights(model: nn.Module, seed: int) -> None:
-    """Set every parameter from ``derive_seed(seed, "init", name)``, drawn on the CPU so that all devices get the same."""
+    """Draw every parameter from ``derive_seed(seed, "init", name)``, on the CPU so that all devices get the same weights."""
     for name, parameter in model.named_parameters():
         values = torch.empty(parameter.shape)
         _rule(name, parameter)(values, torch.Generator().manual_seed(derive_seed(seed, "init", name)))
@@ -42,7 +42,7 @@ def init_weights(model: nn.Module, seed: int) -> None:
 
 
 def _rule(name: str, parameter: Tensor) -> Rule:
-    """The initialiser of a parameter, told by its name."""
+    """The initialiser of a parameter, by its name."""
     *_, module, leaf = ["", *name.split(".")]
     if leaf == "bias":
         return _normal(1e-6) if module in ("fc1", "fc2") and ".mlp." in name else _constant(0)
@@ -76,7 +76,7 @@ def _xavier_uniform(values: Tensor, generator: torch.Generator) -> object:
 
 
 def _each_third(rule: Rule) -> Rule:
-    """q, k and v have their own fans: a fused matrix is initialised part by part."""
+    """Initialise q, k and v separately: Xavier's fan is that of one of them, not of the joint matrix."""
     return lambda values, generator: [rule(part, generator) for part in values.chunk(3)]
 
 

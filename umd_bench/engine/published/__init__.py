@@ -1,1 +1,4 @@
-"""Weights that others published: their file formats, their parameter layouts, and the architectures that are not ours."""
+"""Weights that others published: their file formats, their parameter layouts, and architectures other than ours.
+
+In: a checkpoint file. Out: a model's configuration and its parameters under our names. ``layouts.py`` is the way in.
+"""

@@ -1,9 +1,9 @@
 """DiT as its authors published it (facebookresearch/DiT, ``models.py``; Peebles and Xie, arXiv 2212.09748).
 
-Its integer time is the schedule index, one below t here, so it has no input for a clean image; its noise is the linear schedule
-of 1000 steps. Half of its output is the variance of the reverse process, which no sampler here uses. Its released sampler
-guides the first three of four latent channels only (DiT issue 41); samplers here guide all of them.
-Shapes: B images, L patches, D width, C channels, p patch.
+DiT's integer time is the schedule index, t - 1, so it has no input for a clean image; its noise is the linear schedule of 1000
+steps. Half of its output is the variance of the reverse process, which no sampler here uses. Its released sampler guides only
+the first three of four latent channels (DiT issue 41); the samplers here guide all of them.
+Shapes: B batch, L patches, D width, C channels, p patch side.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NAME = "dit"
 HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}  # S, B, L, XL
 NOISE = NoiseConfig(schedule="linear", timesteps=1000)
 _FREQUENCIES = 256
-# Our name of a module, and the official one, where they differ.
+# Prefixes of parameter names: ours -> the official one, if they differ.
 _OFFICIAL = {
     "patch_embed.": "x_embedder.",
     "time_embed.fc1.": "t_embedder.mlp.0.",
@@ -40,7 +40,7 @@ _OFFICIAL = {
 
 
 class LabelTable(nn.Module):
-    """One vector a class and one for no label, the last. [B] int64 -> [B, D]."""
+    """One vector per class, and a last one for the null label. [B] int64 in 0..classes -> [B, D]."""
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
@@ -69,10 +69,11 @@ class FrequencyEmbedding(nn.Module):
 
 
 class DiT(nn.Module):
-    """The published diffusion transformer, behind the doors that evaluation uses: :meth:`represent` and a forward pass.
+    """The published diffusion transformer, with the interface that evaluation uses: :meth:`represent` and a forward pass.
 
-    Its representation is the mean of the patch tokens after the last block, before the final layer: a choice, since DiT has no
-    class tokens and its authors name no representation. Its blocks are ours (adaLN in the same order), norms without affine.
+    The representation is the mean of the patch tokens after the last block, before the final layer. This is a choice, since DiT
+    has no class tokens and its authors name no representation. The blocks are ours (adaLN in the same order) with norms that
+    have no weights.
     """
 
     position = "mean of patch tokens after the last block"
@@ -93,9 +94,10 @@ class DiT(nn.Module):
         self.head = nn.Linear(D, p * p * 2 * channels)
 
     def represent(self, x_t: Tensor, t: Tensor, *, block: int | None = None, pool: str | None = None) -> Tensor:
-        """The representation of whole noised images without a label, no norm after any ``block``. [B, C, H, W], [B] -> [B, D]
+        """The representation of whole noised images without a label. [B, C, H, W], [B] -> [B, D].
 
-        ``t`` in 1..1000; raises :class:`UserError` for 0, and for tokens that a DiT has not.
+        ``t`` in 1..1000. ``block`` in 1..depth, default the last; no norm is applied after any of them. Raises
+        :class:`UserError` for t = 0, and for a ``pool`` of class tokens.
         """
         if pool not in (None, "patches"):
             raise UserError(f"a DiT has no class tokens: its pool is patches, not {pool}")
@@ -107,8 +109,8 @@ class DiT(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, *, label: Tensor | None = None) -> Output:
         """Predict eps, and x_0 from it by DiT's own noise schedule.
 
-        ``x_t`` [B, C, H, W]; ``t`` [B] in 1..1000, or [1] when all rows share it; ``label`` [B] int64 in 0..K (K is
-        null), None for all null.
+        ``x_t`` [B, C, H, W]; ``t`` [B] in 1..1000, or [1] if all rows share it; ``label`` [B] int64 in 0..classes, where
+        ``classes`` is the null label; None for all null.
         """
         tokens, c = self._encode(x_t, t, label)
         shift, scale = self.final_modulation(c).unsqueeze(1).chunk(2, dim=2)
@@ -120,7 +122,7 @@ class DiT(nn.Module):
         return Output(x_0, eps, x_t.new_zeros(B, side**2), tokens.mean(dim=1))
 
     def _encode(self, x_t: Tensor, t: Tensor, label: Tensor | None, depth: int | None = None) -> tuple[Tensor, Tensor]:
-        """Tokens after the first ``depth`` blocks (all) [B, L, D], and the condition after SiLU [B, D] or [1, D]."""
+        """Tokens [B, L, D] after the first ``depth`` blocks (None: all), and the condition after SiLU [B, D] or [1, D]."""
         label = t.new_full(t.shape, self.label_embed.null, dtype=torch.int64) if label is None else label
         c = F.silu(self.time_embed(t - 1) + self.label_embed(label))
         x = self.patch_embed(x_t) + self.pos_embed
@@ -130,7 +132,7 @@ class DiT(nn.Module):
 
 
 def read_dit(tensors: Mapping[str, Tensor], *, heads: int | None = None) -> Weights:
-    """The model of a released checkpoint. Raises :class:`UserError` naming the parameter that is wrong."""
+    """Convert a released checkpoint. Raises :class:`UserError` naming the first parameter that is wrong."""
     width, channels, p, _ = shape_of(tensors, "x_embedder.proj.weight", "width channels patch patch", NAME)
     _, positions, _ = shape_of(tensors, "pos_embed", "1 patches width", NAME)
     classes = shape_of(tensors, "y_embedder.embedding_table.weight", "classes+1 width", NAME)[0] - 1
@@ -153,7 +155,7 @@ def _plain_norm(width: int) -> nn.LayerNorm:
 
 
 def _official(name: str) -> str:
-    """The official name of one of our parameters."""
+    """The official name of our parameter ``name``."""
     for ours, official in _OFFICIAL.items():
         if name.startswith(ours):
             return official + name.removeprefix(ours)

@@ -1,6 +1,6 @@
-"""A checkpoint file of unknown origin as named tensors, without running anything that stands in it.
+"""Read a checkpoint file of unknown origin as named tensors, without running any code in it.
 
-A file is read once, so that what was hashed is what is parsed.
+The file is read once, so the bytes that are hashed are the bytes that are parsed.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from torch import Tensor
 
 from umd_bench.config.errors import UserError, one_of
 
-_EXACT = (torch.float32, torch.float16, torch.bfloat16)  # what float32 holds without rounding
+_EXACT = (torch.float32, torch.float16, torch.bfloat16)  # converted to float32 without rounding
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A file's content: ``tensors`` float32 on the CPU by name, ``sha256`` of its bytes in hex."""
+class WeightFile:
+    """The content of a file: ``tensors`` by name, float32 on the CPU; ``sha256`` of its bytes in hex."""
 
     path: Path
     sha256: str
     tensors: dict[str, Tensor]
 
 
-def read_checkpoint(path: Path, *, sha256: str | None = None) -> Checkpoint:
+def read_weight_file(path: Path, *, sha256: str | None = None) -> WeightFile:
     """Read a .npz, .safetensors, .pth, .pt or .bin file.
 
-    A torch file holds a state dict, bare or under ``model``. Raises :class:`UserError` where the file is missing, is not the
-    one of ``sha256`` (hex, if given), is damaged or of another format, would need pickled code to be run, or holds what is no
-    finite tensor of 32 or 16 bits.
+    A torch file holds a state dict, bare or under ``model``. Raises :class:`UserError` if the file is missing, has another hash
+    than ``sha256`` (hex, if given), is damaged or of another format, would run pickled code, or holds anything but finite
+    tensors of 32 or 16 bits.
     """
     if path.suffix not in _READERS:
         raise UserError(f"{path} is not accepted: the file's ending must say its format, {one_of(_READERS)}")
@@ -44,15 +44,15 @@ def read_checkpoint(path: Path, *, sha256: str | None = None) -> Checkpoint:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); expected a checkpoint file") from None
-    found = hashlib.sha256(data).hexdigest()
-    if sha256 is not None and found != sha256:
-        raise UserError(f"{path} is another file: its SHA-256 is {found}, expected {sha256}")
+    actual = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and actual != sha256:
+        raise UserError(f"{path} is another file: its SHA-256 is {actual}, expected {sha256}")
     try:
         values = _READERS[path.suffix](data)
-    except Exception as error:  # a parser of foreign bytes may raise anything
+    except Exception as error:  # a parser of untrusted bytes may raise anything
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(f"{path} is no sound {path.suffix} file of plain tensors, and nothing else is read: {reason}") from None
-    return Checkpoint(path, found, {name: _tensor(path, name, value) for name, value in values.items()})
+    return WeightFile(path, actual, {name: _tensor(path, name, value) for name, value in values.items()})
 
 
 def _tensor(path: Path, name: str, value: object) -> Tensor:
@@ -68,7 +68,7 @@ def _tensor(path: Path, name: str, value: object) -> Tensor:
         raise UserError(f"{path}: parameter {name!r} has the type {tensor.dtype}: expected {', '.join(map(str, _EXACT))}")
     if not tensor.isfinite().all():
         raise UserError(f"{path}: parameter {name!r} holds NaN or infinite values: the weights are no use")
-    return tensor.to(torch.float32, copy=True).contiguous()  # a copy: tensors of a file may share their memory
+    return tensor.to(torch.float32, copy=True).contiguous()  # a copy: tensors of one file may share memory
 
 
 def _npz(data: bytes) -> Mapping[str, Any]:

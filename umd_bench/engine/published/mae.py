@@ -1,7 +1,7 @@
 """MAE's encoder as its authors published it (facebookresearch/mae, ``MaskedAutoencoderViT``; He et al., arXiv 2111.06377).
 
-It knows neither noise nor time and predicts nothing without the decoder, which the released files leave out: it can be probed
-and cannot be sampled. Shapes: B images, L patches, D width, p patch.
+It has no input for noise or time, and the released files leave out the decoder: it can be probed but not sampled.
+Shapes: B batch, L patches, N tokens, D width, p patch side.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from umd_bench.engine.networks.blocks import LAYER_NORM_EPS, Attention
 from umd_bench.engine.published.shapes import Weights, grid_side, heads_of, layers, require_shapes, shape_of
 
 NAME = "mae"
-HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16}  # of the models that the authors define, and timm's small one
-# ImageNet's mean and deviation of RGB in [0, 1], which the official data pipeline normalises by.
+HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16}  # by width: the authors' models, and timm's small one
+# ImageNet's mean and standard deviation of RGB in [0, 1]; the official data pipeline normalises with them.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -30,9 +30,9 @@ STD = (0.229, 0.224, 0.225)
 class MaeEncoder(nn.Module):
     """A plain pre-LN ViT with one class token and fixed positions; parameters have the official names.
 
-    ``pool`` says what the representation is: ``class``, the class token after the norm (the official linear probe's), or
-    ``patches``, the mean of the patch tokens after the norm. (The official ``--global_pool`` averages before a norm of its own,
-    which its probe trains anew.)
+    ``pool`` is the representation: ``class``, the class token after the norm (as in the official linear probe), or ``patches``,
+    the mean of the patch tokens after the norm. (The official ``--global_pool`` averages before another norm, which its probe
+    trains.)
     """
 
     def __init__(self, config: ModelConfig, *, size: int, channels: int, pool: Literal["class", "patches"]) -> None:
@@ -47,9 +47,10 @@ class MaeEncoder(nn.Module):
         self.norm = nn.LayerNorm(D, eps=LAYER_NORM_EPS)
 
     def represent(self, x_t: Tensor, t: Tensor, *, block: int | None = None, pool: str | None = None) -> Tensor:
-        """The representation of whole images in [-1, 1]; ``t`` is not used. [B, C, H, W], [B] -> [B, D].
+        """The representation of whole images in [-1, 1]; ``t`` is ignored. [B, C, H, W], [B] -> [B, D].
 
-        Another ``block`` than the last (1..depth) is read through the encoder's norm too; ``pool`` overrides the model's own.
+        ``block`` in 1..depth, default the last; the encoder's norm is applied after any of them. ``pool`` overrides the
+        model's own.
         """
         tokens = self.patch_embed(x_t) + self.pos_embed[:, 1:]
         first = self.cls_token + self.pos_embed[:, :1]
@@ -78,35 +79,35 @@ class _Block(nn.Module):
 
 
 def read_mae(tensors: Mapping[str, Tensor], *, heads: int | None = None) -> Weights:
-    """The encoder of a pre-trained or full checkpoint, made to take images in [-1, 1]; a decoder in the file is left out.
+    """Convert a pre-trained or full checkpoint to an encoder of images in [-1, 1]; a decoder in the file is left out.
 
-    Raises :class:`UserError` naming the parameter that is wrong.
+    Raises :class:`UserError` naming the first parameter that is wrong.
     """
-    kept = {name: value for name, value in tensors.items() if not name.startswith("decoder_") and name != "mask_token"}
+    encoder = {name: value for name, value in tensors.items() if not name.startswith("decoder_") and name != "mask_token"}
     notes = []
-    if left := len(tensors) - len(kept):
+    if left := len(tensors) - len(encoder):
         notes.append(f"{left} tensors of the decoder are left out: a published decoder is of no use to an evaluation here")
-    width, channels, p, _ = shape_of(kept, "patch_embed.proj.weight", "width channels patch patch", NAME)
+    width, channels, p, _ = shape_of(encoder, "patch_embed.proj.weight", "width channels patch patch", NAME)
     if channels != len(MEAN):
         raise UserError(
             f"parameter 'patch_embed.proj.weight' takes {channels} channels: expected 3 (RGB, normalised as ImageNet is)"
         )
-    _, positions, _ = shape_of(kept, "pos_embed", "1 patches+1 width", NAME)
+    _, positions, _ = shape_of(encoder, "pos_embed", "1 patches+1 width", NAME)
     n_heads = heads_of(width, HEADS, heads)
     size = p * grid_side(positions - 1, "pos_embed")
-    depth = layers(kept, "blocks.", NAME)
+    depth = layers(encoder, "blocks.", NAME)
     model = ModelConfig(
         family="mae", patch=p, width=width, depth=depth, decoder_depth=0, heads=n_heads, class_tokens=1, adaln=False
     )
     with torch.device("meta"):
         expected = MaeEncoder(model, size=size, channels=channels, pool="class").state_dict()
-    require_shapes(kept, {name: tuple(value.shape) for name, value in expected.items()}, NAME)
+    require_shapes(encoder, {name: tuple(value.shape) for name, value in expected.items()}, NAME)
     notes.append("ImageNet's mean and deviation are folded into the patch embedding, which here takes images in [-1, 1]")
-    return Weights(model, size, channels, 0, kept | _unnormalised(kept), tuple(notes))
+    return Weights(model, size, channels, 0, encoder | _unnormalised(encoder), tuple(notes))
 
 
 def _unnormalised(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The patch embedding of x in [-1, 1] instead of ``((x + 1)/2 - mean)/std``; exact, since patches have no padding."""
+    """A patch embedding that takes x in [-1, 1] instead of ``((x + 1)/2 - mean)/std``; exact, since there is no padding."""
     weight = state["patch_embed.proj.weight"].double()
     mean, std = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (MEAN, STD))
     bias = state["patch_embed.proj.bias"].double() + (weight * (0.5 - mean) / std).sum((1, 2, 3))

@@ -1,7 +1,4 @@
-"""What every layout proves of a file before it is believed: each parameter is known, is there, and has the shape it must have.
-
-Also what a layout hands over: :class:`Weights`.
-"""
+"""What all layouts share: :class:`Weights`, their result, and checks that each parameter is known, present and well-shaped."""
 
 from __future__ import annotations
 
@@ -19,10 +16,9 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Weights:
-    """What a checkpoint says: the architecture and data it fits, and ``state``, its parameters under that model's own names.
+    """A checkpoint's architecture, the images it takes, and ``state``, its parameters under our model's names.
 
-    ``size`` is the side of the square images in pixels. ``notes`` are sentences on what was not taken over, or taken otherwise
-    than it stands in the file.
+    ``size`` is the side of the square images in pixels. ``notes`` are sentences about parameters that were left out or changed.
     """
 
     model: ModelConfig
@@ -34,7 +30,7 @@ class Weights:
 
 
 def shape_of(tensors: Mapping[str, Tensor], name: str, axes: str, layout: str) -> Shape:
-    """The shape of a parameter that must be there, with one axis for each word of ``axes``; otherwise :class:`UserError`."""
+    """The shape of a parameter. Raises :class:`UserError` if it is missing or has not one axis for each word of ``axes``."""
     if name not in tensors:
         raise UserError(f"parameter {name!r} is missing: the file has not the layout {layout}")
     shape = tuple(tensors[name].shape)
@@ -59,7 +55,7 @@ def require_shapes(tensors: Mapping[str, Tensor], expected: Mapping[str, Shape],
 
 
 def layers(names: Collection[str], prefix: str, layout: str) -> int:
-    """How many blocks ``<prefix><number>.`` there are, whose numbers run from 0; :class:`UserError` where there is none."""
+    """The number of blocks ``<prefix>0.``, ``<prefix>1.``, ... Raises :class:`UserError` if there is none."""
     numbers = {name.removeprefix(prefix).partition(".")[0] for name in names if name.startswith(prefix)}
     if not numbers:
         raise UserError(f"parameter '{prefix}0.*' is missing: the file has not the layout {layout}")
@@ -67,7 +63,7 @@ def layers(names: Collection[str], prefix: str, layout: str) -> int:
 
 
 def grid_side(patches: int, name: str) -> int:
-    """The side of the square grid of ``patches`` tokens that the position table ``name`` has; otherwise :class:`UserError`."""
+    """The side of the grid of ``patches`` in position table ``name``. Raises :class:`UserError` unless the grid is square."""
     side = math.isqrt(max(patches, 0))
     if side < 1 or side**2 != patches:
         raise UserError(
@@ -76,9 +72,9 @@ def grid_side(patches: int, name: str) -> int:
     return side
 
 
-def heads_of(width: int, known: Mapping[int, int], asked: int | None) -> int:
-    """Attention heads of a width, which a fused kernel does not tell; ``asked`` wins over the published models' table."""
-    heads = asked if asked is not None else known.get(width)
+def heads_of(width: int, known: Mapping[int, int], requested: int | None) -> int:
+    """The number of attention heads, which a joint qkv matrix does not show: ``requested``, or that of a known width."""
+    heads = requested if requested is not None else known.get(width)
     if heads is None:
         widths = ", ".join(f"{n} of width {w}" for w, n in known.items())
         raise UserError(f"the number of attention heads cannot be told from the width {width} (known: {widths}): give --heads")

@@ -1,8 +1,7 @@
-"""The layout of the official JAX implementation (small-vision, commit 3d4555b): its names, its shapes, and what they tell.
+"""Read files of the official JAX implementation (small-vision, commit 3d4555b); ``small_vision_conversion.py`` converts them.
 
-The conversion itself is engine/published/official.py's. Everything about the model stands in the shapes, the heads too:
-attention kernels
-carry them as an axis. Names may stand below a common prefix such as ``params/``.
+The shapes determine the whole model, the number of heads too, since attention kernels have it as an axis. All names may have a
+common prefix such as ``params/``.
 """
 
 from __future__ import annotations
@@ -13,17 +12,17 @@ from torch import Tensor
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.trial.model import ModelConfig
-from umd_bench.engine.published.official import from_official
 from umd_bench.engine.published.shapes import Shape, Weights, grid_side, require_shapes, shape_of
+from umd_bench.engine.published.small_vision_conversion import from_official
 
 NAME = "small-vision"
 _BLOCKS = "/ScanCheckpointEncoder1DBlock_0/"
 _QUERY = _BLOCKS + "MultiHeadDotProductAttention_0/query/kernel"
-_LANDMARK = "image_mask_embedding"  # in every model, and one of its kind
+_LANDMARK = "image_mask_embedding"  # every model has this parameter once
 
 
 def read_small_vision(tensors: Mapping[str, Tensor], *, heads: int | None = None) -> Weights:
-    """The auto-encoder that official parameters describe. Raises :class:`UserError` naming the parameter that is wrong."""
+    """Convert official parameters. Raises :class:`UserError` naming the first parameter that is wrong."""
     tensors, prefix = _below_prefix(tensors)
     p, _, channels, width = shape_of(tensors, "embedding/kernel", "patch patch channels width", NAME)
     depth, _, n_heads, _ = shape_of(tensors, "Encoder" + _QUERY, "layers width heads head_dim", NAME)
@@ -54,7 +53,7 @@ def read_small_vision(tensors: Mapping[str, Tensor], *, heads: int | None = None
 
 
 def official_shapes(model: ModelConfig, *, size: int, channels: int, classes: int) -> dict[str, Shape]:
-    """Every official parameter of a model and its shape, in the official layout; blocks are stacked on axis 0."""
+    """The official name and shape of every parameter of a model; blocks are stacked on axis 0."""
     D, p, C, H = model.width, model.patch, channels, model.heads
     patches = (size // p) ** 2
     shapes: dict[str, Shape] = {
@@ -94,14 +93,14 @@ def _dense(name: str, n_in: int, n_out: int) -> dict[str, Shape]:
 
 
 def _below_prefix(tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], str]:
-    """The parameters less the prefix that all of them share, and that prefix, ending in '/'; empty where there is none."""
-    found = [name for name in tensors if name == _LANDMARK or name.endswith("/" + _LANDMARK)]
-    if not found:
+    """The parameters without their common prefix, and that prefix: it ends in '/' or is empty."""
+    landmarks = [name for name in tensors if name == _LANDMARK or name.endswith("/" + _LANDMARK)]
+    if not landmarks:
         raise UserError(f"parameter {_LANDMARK!r} is missing: the file has not the layout {NAME}")
-    prefix = found[0].removesuffix(_LANDMARK)
+    prefix = landmarks[0].removesuffix(_LANDMARK)
     for name in tensors:
         if not name.startswith(prefix):
             raise UserError(
-                f"parameter {name!r} does not stand below {prefix!r} as {found[0]!r} does: expected one set of weights"
+                f"parameter {name!r} does not stand below {prefix!r} as {landmarks[0]!r} does: expected one set of weights"
             )
     return {name.removeprefix(prefix): value for name, value in tensors.items()}, prefix

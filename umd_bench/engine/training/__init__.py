@@ -1,4 +1,4 @@
-"""The training loop and what it carries from step to step.
+"""The training loop, its state, and what it writes.
 
-In: a training stage and a pack. Out: snapshots, checkpoints and metrics in a run directory.
+In: a training stage and a pack. Out: snapshots, checkpoints and metrics in a run directory. ``loop.py`` is the way in.
 """

@@ -1,7 +1,7 @@
-"""Training state on disk: written whole, with a checksum beside it, and read back only if the checksum holds.
+"""Training state on disk: written atomically with a checksum, and loaded only if the checksum agrees.
 
-checkpoints/nimg-<n>.safetensors    tensors, and what they are as metadata (nimg, exact, fingerprint)
-checkpoints/nimg-<n>.sha256         of that file; written first, so a file without one was never finished
+checkpoints/nimg-<n>.safetensors    tensors; metadata: nimg, exact, fingerprint
+checkpoints/nimg-<n>.sha256         hash of that file, written before it
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from torch import Tensor
 
 from umd_bench.store.files import write_atomic
 
-_KEPT = 2
+_KEEP = 2  # newest checkpoints of an attempt
 _HEADER_LENGTH_BYTES = 8
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything training goes on from. ``exact``: nothing before it was computed under another fingerprint."""
+    """The state that training resumes from. ``exact``: no earlier step was computed under another fingerprint."""
 
     nimg: int
     tensors: dict[str, Tensor]
@@ -34,7 +34,7 @@ class Checkpoint:
 
 
 def fingerprint(device: torch.device, world_size: int = 1) -> dict[str, str]:
-    """What must be the same for the same bits: device kind, torch version, threads, world size."""
+    """What must be equal for equal bits: device kind, torch version, number of threads and of devices."""
     if device.type == "cuda":
         kind = torch.cuda.get_device_name(device)
     else:
@@ -44,7 +44,7 @@ def fingerprint(device: torch.device, world_size: int = 1) -> dict[str, str]:
 
 
 def pack_checkpoint(checkpoint: Checkpoint) -> bytes:
-    """As one safetensors file."""
+    """The bytes of one safetensors file."""
     about = {"nimg": str(checkpoint.nimg), "exact": json.dumps(checkpoint.exact)}
     return safetensors.torch.save(checkpoint.tensors, {**about, "fingerprint": json.dumps(checkpoint.fingerprint)})
 
@@ -57,25 +57,25 @@ def unpack_checkpoint(data: bytes) -> Checkpoint:
 
 
 def changes(before: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
-    """How two fingerprints differ, in words; what one of them does not name counts too."""
+    """How two fingerprints differ, as ``name before -> here``; a missing entry is None."""
     names = [*here, *(name for name in before if name not in here)]
     return [f"{name} {before.get(name)} -> {here.get(name)}" for name in names if before.get(name) != here.get(name)]
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write it into ``folder`` and remove all but the two newest there."""
+    """Write the checkpoint into ``folder`` and remove all but the two newest in it."""
     data = pack_checkpoint(checkpoint)
     path = folder / f"nimg-{checkpoint.nimg:012d}.safetensors"
     write_atomic(path.with_suffix(".sha256"), hashlib.sha256(data).hexdigest().encode())
     write_atomic(path, data)
-    for old in sorted(folder.glob("nimg-*.safetensors"))[:-_KEPT]:
+    for old in sorted(folder.glob("nimg-*.safetensors"))[:-_KEEP]:
         _remove(old)
 
 
 def newest_checkpoint(folders: Iterable[Path], *, at_most: int, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The sound checkpoint of the largest nimg <= ``at_most`` in any of ``folders``; of equals, that of the first folder.
+    """The sound checkpoint with the largest nimg <= ``at_most`` in any of ``folders``; of equals, the first folder's.
 
-    One that is damaged or cannot be read is skipped for the one before, after ``warn`` was told.
+    A checkpoint that is damaged or unreadable is skipped, and ``warn`` is called with the reason.
     """
     paths = [path for folder in folders for path in folder.glob("nimg-*.safetensors") if _nimg(path) <= at_most]
     for path in sorted(paths, key=_nimg, reverse=True):
@@ -87,14 +87,14 @@ def newest_checkpoint(folders: Iterable[Path], *, at_most: int, warn: Callable[[
 
 
 def remove_checkpoints(folders: Iterable[Path]) -> None:
-    """Remove every checkpoint: of a training that is done, those of the attempts that were cut off too."""
+    """Remove every checkpoint in ``folders``, the attempts of one run."""
     for folder in folders:
         for path in folder.glob("nimg-*.safetensors"):
             _remove(path)
 
 
 def safetensors_metadata(data: bytes) -> Mapping[str, str]:
-    """The string metadata in the header of a safetensors file; ``ValueError`` where there is no such header."""
+    """The string metadata in the header of a safetensors file. Raises ``ValueError`` if there is no such header."""
     length = int.from_bytes(data[:_HEADER_LENGTH_BYTES], "little")
     header: dict[str, dict[str, str]] = json.loads(data[_HEADER_LENGTH_BYTES : _HEADER_LENGTH_BYTES + length])
     return header.get("__metadata__", {})

@@ -1,8 +1,8 @@
-"""The one place where torch.compile is switched on: how, and where its work is kept.
+"""The only place that calls torch.compile, and where its cache is.
 
-Shapes never change (``dynamic=False``). On a GPU what is compiled is recorded and replayed as CUDA graphs as well
-(``mode="reduce-overhead"``): a replay overwrites what the one before gave, so whoever calls copies what is to be kept.
-Compiling takes minutes, and every process does it again unless it finds the work of another in one folder.
+Shapes never change (``dynamic=False``). On a GPU the compiled code is also recorded and replayed as CUDA graphs
+(``mode="reduce-overhead"``). A replay overwrites the previous replay's outputs, so the caller must copy outputs that it keeps.
+Compiling takes minutes, so processes share one cache folder.
 """
 
 from __future__ import annotations
@@ -26,41 +26,41 @@ _VARIABLE = "TORCHINDUCTOR_CACHE_DIR"  # torch's own: where inductor looks, and 
 
 
 def compile_cache() -> Path:
-    """Where compiled work is kept: $TORCHINDUCTOR_CACHE_DIR, else a folder of this torch and processor in the user's cache.
+    """The cache of compiled code: $TORCHINDUCTOR_CACHE_DIR, or a folder for this torch and processor in the user's cache.
 
-    Left to itself torch takes ``/tmp/torchinductor_<user>``: gone after a restart, another one on each node, and a name that
-    somebody else can take first, though what lies there is unpickled. Files are named by their content's hash and put in place
-    whole, so processes share the folder, ranks and jobs on several nodes too. Compiled C++ is for the processor it was compiled
-    on, which its hash does not say: nodes that share a home folder and are of different kinds have a folder each.
+    torch's default is ``/tmp/torchinductor_<user>``: lost at a restart, different on each node, and unsafe, since another user
+    can create that folder first and its content is unpickled. Files are named by a hash and written atomically, so processes
+    can share the folder, ranks and jobs on several nodes too. Compiled C++ fits only the processor type it was compiled on,
+    which the hash does not include; so nodes of different types that share a home folder get different folders.
     """
-    stated = os.environ.get(_VARIABLE)
-    if stated:
-        return Path(stated).expanduser()
+    configured = os.environ.get(_VARIABLE)
+    if configured:
+        return Path(configured).expanduser()
     return Path.home() / ".cache" / "umd-bench" / "compiled" / f"torch-{torch.__version__}-{_processor()}"
 
 
 def compiled(function: F, device: torch.device) -> F:
-    """``function`` of tensors on ``device``, compiled as one graph when it is first called, with the work kept.
+    """``function`` of tensors on ``device``, compiled as one graph at its first call.
 
-    A graph for each set of shapes, types, precision and plain numbers among its arguments. What would break the graph in two
-    raises, since no CUDA graph could be made of it.
+    It is compiled again for each set of shapes, dtypes, precision and plain numbers among its arguments. A graph break raises,
+    since broken graphs cannot become one CUDA graph. Raises :class:`UserError` if the cache cannot be written.
     """
-    _keep_work()
+    _use_cache()
     return cast("F", torch.compile(function, dynamic=False, fullgraph=True, mode=_mode(device)))
 
 
 def compile_model(model: nn.Module, device: torch.device) -> None:
-    """As :func:`compiled` for a model's forward pass, in place: names of parameters stay."""
-    _keep_work()
+    """As :func:`compiled`, for a model's forward pass and in place, so that parameter names stay."""
+    _use_cache()
     model.compile(dynamic=False, fullgraph=True, mode=_mode(device))
 
 
 @contextmanager
 def own_graphs() -> Iterator[None]:
-    """What is compiled within is forgotten afterwards, but for what is on disk.
+    """Drop what was compiled in this block at its end, except from the cache on disk.
 
-    A process that runs one stage after another would reach torch's limit on versions of one function, and would keep the
-    memory of CUDA graphs that nothing replays any more.
+    Otherwise a process that runs stages one after another would reach torch's limit on versions of one function, and would
+    keep the memory of CUDA graphs that are never replayed again.
     """
     try:
         yield
@@ -70,7 +70,7 @@ def own_graphs() -> Iterator[None]:
 
 @contextmanager
 def cache_in(folder: Path) -> Iterator[None]:
-    """Keep compiled work in ``folder`` meanwhile."""
+    """Use ``folder`` as the cache in this block."""
     before = os.environ.get(_VARIABLE)
     os.environ[_VARIABLE] = str(folder)
     try:
@@ -86,21 +86,21 @@ def _mode(device: torch.device) -> str | None:
     return "reduce-overhead" if device.type == "cuda" else None
 
 
-def _keep_work() -> None:
-    """Tell inductor its folder; it reads the variable whenever it looks.
+def _use_cache() -> None:
+    """Create the cache folder, private to this user, and pass it to inductor, which reads the variable at each access.
 
-    Where it is made here, it is nobody else's to read or write. Raises :class:`UserError` where nothing can be written there.
+    Raises :class:`UserError` if the folder cannot be written.
     """
     folder = compile_cache()
     if not folder.exists():
-        with suppress(OSError):  # said below
+        with suppress(OSError):  # reported below
             folder.mkdir(mode=0o700, parents=True)
     require_writable(folder, f"{_VARIABLE}:")
     os.environ[_VARIABLE] = str(folder)
 
 
 def _processor() -> str:
-    """Eight hex digits of what decides which instructions a compiler may use: architecture, processor, its flags."""
+    """Eight hex digits of a hash of the processor: its architecture, name and instruction set extensions."""
     facts = [platform.machine(), torch.backends.cpu.get_cpu_capability()]
     lines = cpu_lines()
     if lines:

@@ -1,4 +1,4 @@
-"""The average of the weights that samples are drawn with (fine-tuning only; UMD paper, appendix)."""
+"""The exponential moving average of the weights, used for sampling (fine-tuning only; UMD paper, appendix)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """``w_ema = d w_ema + (1 - d) w`` after every step, starting as a copy; no bias correction.
+    """``w_ema = d w_ema + (1 - d) w`` after every step, with ``d = decay``; it starts as a copy, without bias correction.
 
-    ``weights`` maps parameter names to float32 tensors: an average to go on from instead of a copy.
+    ``weights`` maps parameter names to float32 tensors: an average to continue instead of a copy.
     """
 
     def __init__(self, model: nn.Module, decay: float, weights: Mapping[str, Tensor] | None = None) -> None:
@@ -21,5 +21,5 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the average towards the model's present weights."""
+        """Move the average towards the model's current weights."""
         torch._foreach_lerp_(list(self.weights.values()), list(self._model.parameters()), 1 - self._decay)

@@ -1,4 +1,4 @@
-"""One optimiser step as the paper takes it: clip to a global norm, AdamW with decay on some weights, warm-up and cosine."""
+"""The optimiser of the UMD paper: clipping to a global norm, AdamW, warm-up and cosine decay of the learning rate."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from umd_bench.config.trial.train_stage import OptimConfig, TrainStage
 
 _UNDECAYED = ("cls_token", "mask_token")
-_CACHED = 1 << 18  # numbers of each kind; measured best among 2^14, 2^16 and 2^18, docs/performance.md
+_PART = 1 << 18  # parameters updated together on a CPU; fastest of 2^14, 2^16 and 2^18 (docs/performance.md)
 
 
 def learning_rate(nimg: int, stage: TrainStage) -> float:
-    """The rate of the step that begins after ``nimg`` images: linear from 0 over the warm-up, then cosine to 0 at the end."""
+    """The learning rate of the step after ``nimg`` images: linear from 0 in the warm-up, then cosine to 0 at the end."""
     warmup = stage.optim.warmup_nimg
     if nimg < warmup:
         return stage.lr_peak * nimg / warmup
@@ -25,12 +25,12 @@ def learning_rate(nimg: int, stage: TrainStage) -> float:
 
 
 def is_decayed(name: str) -> bool:
-    """Whether weight decay acts on a parameter: not on class tokens, mask token and biases, but on all else."""
+    """Whether weight decay applies to a parameter: to all but class tokens, mask token and biases."""
     return name not in _UNDECAYED and not name.endswith(".bias")
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW over two groups, decayed and not; the rate is set before each step by :func:`set_learning_rate`."""
+    """AdamW over two groups, with and without decay; :func:`set_learning_rate` sets the rate before each step."""
     named = list(model.named_parameters())
     groups: list[dict[str, Any]] = [
         {"params": [p for name, p in named if is_decayed(name)], "weight_decay": config.weight_decay},
@@ -40,7 +40,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimi
 
 
 def adamw(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW over groups of parameters that state their decay."""
+    """AdamW over groups with ``params`` and ``weight_decay``; the learning rate starts at 0."""
     betas = (config.beta1, config.beta2)
     if config.first_moment == "bf16":
         return AdamWBf16(groups, betas=betas, eps=config.eps)
@@ -48,7 +48,7 @@ def adamw(groups: list[dict[str, Any]], config: OptimConfig) -> torch.optim.Opti
 
 
 class AdamWBf16(torch.optim.Optimizer):
-    """AdamW whose first moment is stored in bf16, as the official implementation's is (optax, ``mu_dtype=bfloat16``).
+    """AdamW with the first moment stored in bf16, as in the official implementation (optax, ``mu_dtype=bfloat16``).
 
     ``m = bf16(bf16(b1) m) + (1 - b1) g``; ``v = b2 v + (1 - b2) g^2``;
     ``p -= lr (m / (1 - b1^k) / (sqrt(v / (1 - b2^k)) + eps) + decay p)``; then m is rounded to bf16.
@@ -61,7 +61,7 @@ class AdamWBf16(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Update every parameter that has a gradient."""
+        """Update every parameter with a gradient."""
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if not params:
@@ -72,7 +72,7 @@ class AdamWBf16(torch.optim.Optimizer):
                     self.state[p]["exp_avg"] = torch.zeros_like(p, dtype=torch.bfloat16)
                     self.state[p]["exp_avg_sq"] = torch.zeros_like(p)
                 self.state[p]["step"] += 1
-            (b1, b2), k = group["betas"], self.state[params[0]]["step"].item()  # all have moved equally often
+            (b1, b2), k = group["betas"], self.state[params[0]]["step"].item()  # equal for all parameters
             for weights, grads, moments, variances in self._parts(params):
                 torch._foreach_mul_(moments, torch.tensor(b1, dtype=torch.bfloat16).item())
                 m = torch._foreach_add([moment.float() for moment in moments], grads, alpha=1 - b1)
@@ -89,9 +89,9 @@ class AdamWBf16(torch.optim.Optimizer):
                 torch._foreach_add_(weights, m, alpha=-group["lr"])
 
     def _parts(self, params: list[Tensor]) -> Iterator[tuple[tuple[Tensor, ...], ...]]:
-        """Weights, gradients and both moments that are updated together: all, but on a CPU what its caches hold.
+        """Weights, gradients and both moments that are updated together: all of them, or on a CPU as much as its caches hold.
 
-        A dozen operations one after the other over everything would fetch everything from memory a dozen times.
+        Each update is a dozen operations; over all parameters at once, each operation would read everything from memory.
         """
         states, grads = [self.state[p] for p in params], [p.grad for p in params if p.grad is not None]
         whole = [(p.detach(), g, s["exp_avg"], s["exp_avg_sq"]) for p, g, s in zip(params, grads, states, strict=True)]
@@ -100,8 +100,8 @@ class AdamWBf16(torch.optim.Optimizer):
             return
         held: list[tuple[Tensor, ...]] = []
         for weights, grad, m, v in whole:
-            for part in zip(*(x.view(-1).split(_CACHED) for x in (weights, grad.contiguous(), m, v)), strict=True):
-                if held and sum(len(numbers) for numbers, *_ in held) + len(part[0]) > _CACHED:
+            for part in zip(*(x.view(-1).split(_PART) for x in (weights, grad.contiguous(), m, v)), strict=True):
+                if held and sum(len(numbers) for numbers, *_ in held) + len(part[0]) > _PART:
                     yield tuple(zip(*held, strict=True))
                     held = []
                 held.append(part)
@@ -109,16 +109,16 @@ class AdamWBf16(torch.optim.Optimizer):
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """The rate of the next step, for all groups."""
+    """Set the learning rate of the next step for all groups."""
     for group in optimizer.param_groups:
         group["lr"] = lr
 
 
 @torch.no_grad()
 def clip_grad_norm(model: nn.Module, max_norm: float) -> Tensor:
-    """Scale the gradients down to a global norm of ``max_norm`` where it is larger (no epsilon); returns the norm before.
+    """Scale the gradients down to a global norm of ``max_norm`` if it is larger (no epsilon); returns the norm before.
 
-    The norm is a scalar on the device: nothing waits for it.
+    The norm is a scalar on the device, so the host does not wait for it.
     """
     grads = [p.grad for p in model.parameters() if p.grad is not None]
     norm: Tensor = torch.stack(torch._foreach_norm(grads)).norm()
@@ -127,15 +127,15 @@ def clip_grad_norm(model: nn.Module, max_norm: float) -> Tensor:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """The optimiser's state as flat tensors ``<kind>/<parameter>``: step, exp_avg and exp_avg_sq of what has been updated."""
+    """The optimiser's state as ``<kind>/<parameter>``: step, exp_avg and exp_avg_sq of each parameter updated so far."""
     named = model.named_parameters()
     return {f"{kind}/{name}": value for name, p in named for kind, value in optimizer.state.get(p, {}).items()}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what :func:`optimizer_tensors` gave; parameters without an entry have no state yet."""
+    """The inverse of :func:`optimizer_tensors`; a parameter without an entry has no state yet."""
     named = dict(model.named_parameters())
     for key, value in tensors.items():
         kind, name = key.split("/", 1)
-        on_host = kind == "step" and isinstance(optimizer, AdamWBf16)  # it reads the count, which must not wait for the device
+        on_host = kind == "step" and isinstance(optimizer, AdamWBf16)  # it reads the step count on the host
         optimizer.state[named[name]][kind] = value.to("cpu" if on_host else named[name].device)

@@ -1,7 +1,7 @@
-"""Snapshots: weights kept at a stated nimg, which later stages start from or evaluate.
+"""Snapshots: weights at a requested nimg, which later stages start from or evaluate.
 
-A snapshot is one safetensors file: ``model/<parameter>``, ``ema/<parameter>`` where an average is kept, and the training's
-outcome so far as metadata.
+A snapshot is one safetensors file: ``model/<parameter>``, ``ema/<parameter>`` if there is an average, and as metadata the
+training's outcome so far.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from umd_bench.store.run import Attempt, RunDir
 def publish_snapshot(
     attempt: Attempt, nimg: int, weights: Mapping[str, Tensor], average: Mapping[str, Tensor] | None, outcome: dict[str, Any]
 ) -> None:
-    """Write the weights into the attempt's own folder and link them into the run directory, unless another was first."""
+    """Write the weights into the attempt's folder and link them into the run directory, unless that snapshot exists."""
     tensors = {f"model/{name}": value.detach() for name, value in weights.items()}
     tensors |= {f"ema/{name}": value for name, value in (average or {}).items()}
     target = attempt.run.snapshot(nimg)
@@ -36,16 +36,16 @@ def publish_snapshot(
 
 
 def snapshot_outcome(run: RunDir, nimg: int) -> dict[str, Any]:
-    """What the training that made the snapshot had to report. Raises as :func:`load_snapshot`."""
+    """The outcome that training stored with the snapshot. Raises as :func:`load_snapshot`."""
     _, metadata = _read(run, nimg)
     outcome: dict[str, Any] = json.loads(metadata["outcome"])
     return outcome
 
 
 def load_snapshot(run: RunDir, nimg: int, *, ema: bool = False) -> dict[str, Tensor]:
-    """The weights (or their average) after ``nimg`` images by parameter name, float32 on the CPU.
+    """The weights after ``nimg`` images (``ema``: their average) by parameter name, float32 on the CPU.
 
-    Raises :class:`UserError` where the snapshot is missing or damaged, or keeps no average.
+    Raises :class:`UserError` if the snapshot is missing or damaged, or has no average.
     """
     prefix = "ema/" if ema else "model/"
     tensors, _ = _read(run, nimg)
@@ -62,7 +62,7 @@ def restore_model(
 ) -> Evaluated:
     """The trained or imported model of ``run`` after ``nimg`` images, on ``device``, in eval mode and without gradients.
 
-    Raises :class:`UserError` as :func:`load_snapshot` does, and where the run has no weights.
+    Raises :class:`UserError` as :func:`load_snapshot`, and if the run's stage has no weights.
     """
     model = empty_model(run.config(), source)
     model.load_state_dict(load_snapshot(run, nimg, ema=ema), assign=True)
@@ -72,7 +72,7 @@ def restore_model(
 def restore_sampled(
     run: RunDir, nimg: int, *, source: DataFacts, ema: bool = False, device: torch.device | str = "cpu"
 ) -> Sampled:
-    """:func:`restore_model` of a run that a sampler can use; another raises :class:`UserError`."""
+    """As :func:`restore_model`, for sampling. Raises :class:`UserError` also if the model family has no samples."""
     model = restore_model(run, nimg, source=source, ema=ema, device=device)
     if not isinstance(model, Sampled):
         raise UserError(f"run {run.key} has the family {run.config().model.family}, which predicts nothing: it has no samples")
@@ -86,7 +86,7 @@ def _read(run: RunDir, nimg: int) -> tuple[dict[str, Tensor], Mapping[str, str]]
         data = path.read_bytes()
         return safetensors.torch.load(data), safetensors_metadata(data)
     except FileNotFoundError:
-        kept = sorted(int(other.stem.removeprefix("nimg-")) for other in path.parent.glob("nimg-*.safetensors"))
-        raise UserError(f"run {run.key} keeps no weights at nimg = {nimg}: expected one of {kept}") from None
+        existing = sorted(int(other.stem.removeprefix("nimg-")) for other in path.parent.glob("nimg-*.safetensors"))
+        raise UserError(f"run {run.key} keeps no weights at nimg = {nimg}: expected one of {existing}") from None
     except SafetensorError as error:
         raise UserError(f"{path} is damaged ({error}): remove it to have it trained again") from None

@@ -1,4 +1,4 @@
-"""All that training carries from one step to the next: weights, moments, average, running sums, images seen."""
+"""Everything that training carries from step to step: weights, moments, average, running sums, images seen."""
 
 from __future__ import annotations
 
@@ -21,34 +21,37 @@ from umd_bench.engine.training.optim import build_optimizer, optimizer_tensors, 
 from umd_bench.engine.training.snapshot import load_snapshot
 from umd_bench.store.run import RunDir
 
-_FRESH = "label_embed."  # what a parent that knew no labels cannot give
+_LABELS = "label_embed."  # parameters that a parent trained without labels does not have
 
 
 class NonFiniteError(Exception):
-    """Loss, gradient or weights are infinite or not numbers."""
+    """Loss, gradient or weights are infinite or NaN."""
 
 
 class TrainingState:
-    """The state of a stage after ``nimg`` images; at the beginning, initial weights or the parent's.
+    """The state of a stage after ``nimg`` images. It starts with initial weights, or with the parent's.
 
-    Raises :class:`UserError` where the parent's weights are missing.
+    ``conditions`` are further entries of the fingerprint; a loop may add its own. ``exact``: no step was computed under another
+    fingerprint.
+
+    Raises :class:`UserError` if the parent's weights are missing.
     """
 
     def __init__(
         self, spec: StageSpec, stage: TrainStage, facts: Manifest, run: RunDir, device: torch.device, world_size: int = 1
     ) -> None:
-        self.stage, self.device, self._world_size, self._compiled = stage, device, world_size, spec.resources.compile
+        self.stage, self.device, self._world_size = stage, device, world_size
         self.nimg, self.exact = 0, True
-        self.fused: str | None = None  # its place among stages that are trained as one, "2 of 5"
+        self.conditions = {"compiled": "yes"} if spec.resources.compile else {}
         self.model = _initial_model(spec, stage, facts, run, device)
-        self.forward: Forward = compiled(forward_passes, device) if self._compiled else forward_passes
+        self.forward: Forward = compiled(forward_passes, device) if spec.resources.compile else forward_passes
         self.optimizer = build_optimizer(self.model, stage.optim)
         self.average = WeightAverage(self.model, stage.ema_decay) if stage.optim.ema else None
-        # Sums of loss, loss_t0, loss_t, grad_norm and steps: since the last record; over the last tenth of the stage.
+        # Sums of loss, loss_t0, loss_t, grad_norm and steps. Row 0: since the last record. Row 1: over the stage's last tenth.
         self._sums = torch.zeros(2, 5, dtype=torch.float64, device=device)
 
     def count(self, losses: Losses, grad_norm: Tensor) -> None:
-        """A step is done. Everything stays on the device."""
+        """Add a finished step to the sums, on the device, and its batch to ``nimg``."""
         step = torch.stack([*losses, grad_norm, torch.ones_like(grad_norm)]).detach()
         self._sums[0] += step
         if 10 * self.nimg >= 9 * self.stage.nimg:
@@ -56,44 +59,41 @@ class TrainingState:
         self.nimg += self.stage.batch
 
     def take_metrics(self) -> dict[str, float]:
-        """Means since this was last called, and the check that they are numbers."""
+        """Means since the last call. Raises :class:`NonFiniteError` if a sum is not finite."""
         self._require_finite_sums()
         means = self._means(0)
         self._sums[0] = 0
         return means
 
     def final_metrics(self) -> dict[str, float]:
-        """Means over the last tenth of the stage, as far as it has come; empty before it."""
+        """Means over the part of the stage's last tenth that is done; empty before it."""
         return {f"{name}_final": value for name, value in self._means(1).items() if name != "grad_norm"}
 
     def average_weights(self) -> dict[str, Tensor] | None:
-        """The weight average by parameter name, or None where none is kept."""
+        """The weight average by parameter name, or None without one."""
         return None if self.average is None else self.average.weights
 
     def require_finite(self) -> None:
-        """Raise :class:`NonFiniteError` unless losses, gradients and weights are numbers."""
+        """Raise :class:`NonFiniteError` unless losses, gradients and weights are finite."""
         self._require_finite_sums()
         if not torch.stack(torch._foreach_norm(list(self.model.parameters()))).isfinite().all():
             raise NonFiniteError(f"weights are not finite after {self.nimg} images")
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint; state that is not finite is refused with :class:`NonFiniteError`."""
+        """Write a checkpoint into ``folder``. Raises :class:`NonFiniteError` if the state is not finite."""
         self.require_finite()
         save_checkpoint(folder, self.checkpoint())
 
     def checkpoint(self) -> Checkpoint:
-        """All of it, as it is now."""
+        """The current state."""
         tensors = {f"model/{name}": p.detach() for name, p in self.model.named_parameters()}
         tensors |= {f"optimizer/{name}": value for name, value in optimizer_tensors(self.optimizer, self.model).items()}
         tensors |= {f"ema/{name}": value for name, value in (self.average_weights() or {}).items()}
         return Checkpoint(self.nimg, {**tensors, "sums": self._sums}, self.fingerprint(), self.exact)
 
     def fingerprint(self) -> dict[str, str]:
-        """What computes it here."""
-        how = {} if self.fused is None else {"fused": self.fused}
-        if self._compiled:
-            how["compiled"] = "yes"
-        return fingerprint(self.device, self._world_size) | how
+        """What must be equal for equal bits: :func:`checkpoint.fingerprint` and the conditions."""
+        return fingerprint(self.device, self._world_size) | self.conditions
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """The inverse of :meth:`checkpoint`."""
@@ -109,7 +109,7 @@ class TrainingState:
         self.nimg, self.exact = checkpoint.nimg, checkpoint.exact
 
     def _means(self, row: int) -> dict[str, float]:
-        """Means of one row of the sums; a group without images has none."""
+        """Means of one row of the sums; a loss without images is left out."""
         loss, loss_t0, loss_t, grad_norm, steps = self._sums[row].tolist()
         if not steps:
             return {}
@@ -126,15 +126,15 @@ class TrainingState:
 
 
 def _initial_model(spec: StageSpec, stage: TrainStage, facts: Manifest, run: RunDir, device: torch.device) -> AutoEncoder:
-    """Initial weights, or the parent's raw weights; the label embedding is the parent's only if both know labels."""
+    """Initial weights, or the parent's weights (not their average). The label embedding is the parent's if both have one."""
     classes = len(facts.class_names) if stage.labels else 0
     model = build_model(spec.model, size=facts.size, channels=facts.channels, classes=classes, seed=spec.seed, device=device)
     if spec.parent_key is None:
         return model
     if spec.parent_nimg is None:
         raise UserError(f"the stage names its parent {spec.parent_key} but not which of its snapshots")
-    fresh = model.state_dict()
-    trained = load_snapshot(RunDir(run.root, spec.parent_key), spec.parent_nimg)
-    kept = {name: value for name, value in trained.items() if name in fresh or not name.startswith(_FRESH)}
-    model.load_state_dict({**{name: value for name, value in fresh.items() if name.startswith(_FRESH)}, **kept})
+    initial = model.state_dict()
+    parents = load_snapshot(RunDir(run.root, spec.parent_key), spec.parent_nimg)
+    taken = {name: value for name, value in parents.items() if name in initial or not name.startswith(_LABELS)}
+    model.load_state_dict({**{name: value for name, value in initial.items() if name.startswith(_LABELS)}, **taken})
     return model

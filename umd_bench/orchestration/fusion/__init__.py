@@ -1,4 +1,5 @@
-"""Whether and how several trainings run as one.
+"""Whether and how several training stages run as one.
 
-In: stages that are to run. Out: an executor that runs groups of them as one where that is faster.
+In: the stages that are to run. Out: an executor that runs groups of them as one, if that is faster. ``option.py`` is the way in
+for the rest of orchestration and the command line.
 """

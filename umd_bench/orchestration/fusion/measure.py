@@ -1,8 +1,8 @@
-"""How much faster stages of one shape are trained as one than apart, on this machine, with all its workers at work.
+"""Measure how much faster stages of one shape train as one than apart, on this machine with all its workers busy.
 
-Each worker is a process of its own. It makes a few steps of a unit, then as many of the same stages one after another, in turn,
-while the others do the same: so both ways share the machine's cores and caches as they would in the sweep. What was measured
-is kept below the results folder, by all that it depends on.
+Each worker is a process. In turn it makes a step of the fused stages and a step of each stage alone, while the other workers do
+the same, so both ways share the machine's cores and caches as they would in the sweep. The gain is cached in the results
+folder under a hash of everything it depends on.
 """
 
 from __future__ import annotations
@@ -14,42 +14,39 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import umd_bench
-from umd_bench.config.trial.fusion_shape import shape_of
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import TrainStage
-from umd_bench.orchestration.fusion.policy import Alike, Gain, alike_stages, choose
-from umd_bench.orchestration.graph import Node
+from umd_bench.orchestration.fusion.policy import FusionGroup, Gain
 from umd_bench.store.files import read_json, write_json
 from umd_bench.store.run import RunDir
 
 SECONDS = 6.0  # of steps, in each process
-MOST_SECONDS = 90.0  # for a process from its start to its end
-FEWEST_ROUNDS = 5
+DEADLINE_SECONDS = 90.0  # for all processes, from start to end
+MIN_ROUNDS = 5
 _MODULE = "umd_bench.orchestration.fusion.measure"
 
 
-def kept_gain(root: Path, group: Alike, workers: int) -> Gain | None:
-    """What was measured before on such a machine, if anything was."""
-    kept = read_json(_file(root, group, workers))
-    return None if kept is None else Gain(**kept["gain"])
+def cached_gain(root: Path, group: FusionGroup, workers: int) -> Gain | None:
+    """The gain measured earlier on such a machine, or None."""
+    cached = read_json(_file(root, group, workers))
+    return None if cached is None else Gain(**cached["gain"])
 
 
-def measured_gain(root: Path, group: Alike, workers: int, data_root: Path) -> Gain | None:
-    """What was measured before, or is now; None where the time did not suffice, which is not kept."""
-    kept = kept_gain(root, group, workers)
-    if kept is not None:
-        return kept
+def measured_gain(root: Path, group: FusionGroup, workers: int, data_root: Path) -> Gain | None:
+    """The cached gain, or one measured now; None, which is not cached, if there were too few rounds in time."""
+    cached = cached_gain(root, group, workers)
+    if cached is not None:
+        return cached
     specs = [spec.model_copy(update={"parent_key": None, "parent_nimg": None}) for spec in group.specs[: group.size]]
     request = json.dumps({"data_root": str(data_root.resolve()), "specs": [spec.model_dump(mode="json") for spec in specs]})
     ratios = _side_by_side(request, workers)
-    if len(ratios) < FEWEST_ROUNDS:
+    if len(ratios) < MIN_ROUNDS:
         return None
     low, median, high = statistics.quantiles(ratios, n=4)
     gain = Gain(median, low, high)
@@ -58,26 +55,10 @@ def measured_gain(root: Path, group: Alike, workers: int, data_root: Path) -> Ga
     return gain
 
 
-def planned(root: Path, nodes: Iterable[Node], workers: int, mode: str) -> list[str]:
-    """What ``--fuse`` of that mode would do, as far as it is known without measuring."""
-    if mode == "off":
-        return []
-    groups = alike_stages(nodes, workers)
-    unknown = [group for group in groups if mode == "auto" and kept_gain(root, group, workers) is None]
-    lines = [
-        f"{len(group.specs)} stages of {group.name}, up to {group.size} as one: if that is measured to be faster"
-        for group in unknown
-    ]
-    if len(unknown) == len(groups) > 0:
-        return lines
-    known = [node for node in nodes if shape_of(node.spec) not in {group.shape for group in unknown}]
-    return lines + choose(known, workers, mode, lambda group: kept_gain(root, group, workers)).lines
-
-
 def _side_by_side(request: str, workers: int) -> list[float]:
-    """The ratios of all processes; none where one of them failed or took too long."""
+    """Run ``workers`` processes at a time; returns the ratios of all, or none if a process failed or took too long."""
     command = [sys.executable, "-m", _MODULE]
-    deadline = time.monotonic() + MOST_SECONDS
+    deadline = time.monotonic() + DEADLINE_SECONDS
     processes: list[subprocess.Popen[str]] = []
     ratios: list[float] = []
     try:
@@ -91,10 +72,10 @@ def _side_by_side(request: str, workers: int) -> list[float]:
             process.stdin.close()
             process.stdin = None
         for process in processes:
-            said, _ = process.communicate(timeout=max(0.1, deadline - time.monotonic()))
+            output, _ = process.communicate(timeout=max(0.1, deadline - time.monotonic()))
             if process.returncode:
                 return []
-            ratios += json.loads(said)
+            ratios += json.loads(output)
     except (subprocess.TimeoutExpired, OSError, json.JSONDecodeError):
         return []
     finally:
@@ -104,8 +85,8 @@ def _side_by_side(request: str, workers: int) -> list[float]:
     return ratios
 
 
-def _about(group: Alike, workers: int) -> dict[str, Any]:
-    """All that the gain depends on; the clean images say whether matrix products have equal rows."""
+def _about(group: FusionGroup, workers: int) -> dict[str, Any]:
+    """Everything the gain depends on; the numbers of clean images decide whether matrix products have equal rows."""
     from umd_bench.engine.device import device_name
 
     first = group.specs[0]
@@ -122,13 +103,13 @@ def _about(group: Alike, workers: int) -> dict[str, Any]:
     }
 
 
-def _file(root: Path, group: Alike, workers: int) -> Path:
+def _file(root: Path, group: FusionGroup, workers: int) -> Path:
     text = json.dumps(_about(group, workers), sort_keys=True)
     return root / "fusing" / "measured" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
 
 def ratios_of(specs: list[StageSpec], data_root: Path, *, seconds: float = SECONDS) -> list[float]:
-    """Time of a step of each stage by itself against one of all as one, measured in turn for ``seconds``, once at least."""
+    """Time of one step of each stage alone over the time of one fused step, in turn for ``seconds`` and at least once."""
     import torch
 
     from umd_bench.data.open_data import open_data
@@ -166,10 +147,10 @@ def ratios_of(specs: list[StageSpec], data_root: Path, *, seconds: float = SECON
                     x_0, label = member.batches.at(member.state.nimg)
                     training_step(member.state, member.spec, member.process, member.generator, x_0, label)
                 ratios.append((clock() - between) / (between - begun))
-    return ratios[1:]  # the first of each is warm-up
+    return ratios[1:]  # the first round is warm-up
 
 
 if __name__ == "__main__":
-    asked = json.loads(sys.stdin.read())
-    stages = [StageSpec.model_validate(spec) for spec in asked["specs"]]
-    print(json.dumps(ratios_of(stages, Path(asked["data_root"]))))
+    request = json.loads(sys.stdin.read())
+    stages = [StageSpec.model_validate(spec) for spec in request["specs"]]
+    print(json.dumps(ratios_of(stages, Path(request["data_root"]))))

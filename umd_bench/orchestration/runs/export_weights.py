@@ -20,7 +20,7 @@ from umd_bench.config.errors import UserError, one_of
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import ImportStage, WeightsStage
 from umd_bench.data.datasets import DataFacts, data_facts
-from umd_bench.engine.published.official import to_official
+from umd_bench.engine.published.small_vision_conversion import to_official
 from umd_bench.engine.timm_vit import ARCHITECTURE, TimmViT, to_timm
 from umd_bench.engine.training.snapshot import load_snapshot, restore_model
 from umd_bench.orchestration.runs.find_run import find_run

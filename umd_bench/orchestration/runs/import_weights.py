@@ -14,7 +14,7 @@ from umd_bench.config.trial.data import DataConfig
 from umd_bench.config.trial.stage_spec import stage_specs
 from umd_bench.config.trial.trial import TrialConfig
 from umd_bench.data.datasets import DATASETS, VAES, dataset_info
-from umd_bench.engine.published.files import read_checkpoint
+from umd_bench.engine.published.files import read_weight_file
 from umd_bench.engine.published.layouts import describe_images, layout
 from umd_bench.engine.published.shapes import Weights
 
@@ -37,7 +37,7 @@ def import_trial(
     change fields of the trial (``noise.schedule=linear``, ``resources.threads=8``). Raises :class:`UserError`.
     """
     chosen = layout(layout_name, "--from")
-    checkpoint = read_checkpoint(file)
+    checkpoint = read_weight_file(file)
     try:
         weights = chosen.read(checkpoint.tensors, heads=heads)
     except UserError as error:

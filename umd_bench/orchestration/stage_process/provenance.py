@@ -1,4 +1,4 @@
-"""Which code runs: the checkout's commit, or the one that a frozen copy was made from."""
+"""Which code runs: the commit of the checkout, or of the checkout that a frozen copy was made from. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import umd_bench
 
-COMMIT_FILE = "COMMIT"  # beside a frozen copy of the package
+COMMIT_FILE = "COMMIT"  # next to a frozen copy of the package
 
 
 @cache
 def commit() -> str | None:
-    """The checkout's commit, with ``-dirty`` where it has changes; None for an installed package."""
+    """The commit's hash, with ``-dirty`` if the checkout has uncommitted changes; None for an installed package."""
     folder = Path(umd_bench.__file__).parent
     frozen = folder.parent / COMMIT_FILE
     if frozen.is_file():

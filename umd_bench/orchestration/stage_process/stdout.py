@@ -1,7 +1,7 @@
-"""What a stage's process prints, kept in the attempt's folder: prints, warnings, and what libraries write below Python.
+"""Keep a stage's output in the attempt's folder: prints, warnings, and what C libraries write.
 
-Standard output and error *are* the file while the stage runs, so that a crash's last words are in it too; where a person looks
-at this process's own terminal, what is added to the file is copied there.
+While the stage runs, standard output and error are redirected to the file itself, so it also holds the last lines before a
+crash. If a person watches this process's terminal, a thread copies new lines from the file to the terminal.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _copied: ContextVar[bool] = ContextVar("copied", default=False)
 
 @contextlib.contextmanager
 def copied_to_the_terminal() -> Iterator[None]:
-    """What stages print within is also written to where it would have gone: for stages in a command's own process."""
+    """Also copy the output of stages run in this block to the terminal: for stages in a command's own process."""
     token = _copied.set(True)
     try:
         yield
@@ -35,20 +35,20 @@ def copied_to_the_terminal() -> Iterator[None]:
 
 @contextlib.contextmanager
 def kept_output(folder: Path) -> Iterator[None]:
-    """Send this process's standard output and error to ``folder/output.log``; a file without a byte is removed again."""
+    """Redirect this process's standard output and error to ``folder/output.log``; an empty file is removed at the end."""
     path = folder / OUTPUT_FILE
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
     before = _Streams((os.dup(1), os.dup(2)), (sys.stdout, sys.stderr))
-    # To the error stream: a verb's own output may be read by a program.
+    # To the error stream: a program may read the command's own output.
     copier = _Copier(path, before.descriptors[1]) if _copied.get() else None
     opened = [open(number, "w", buffering=1, closefd=False, errors="replace") for number in (1, 2)]  # noqa: SIM115
     ours = _Streams((log, log), (opened[0], opened[1]))  # sys.stdout may be a pytest's or a live table's
     ours.use()
-    _kept.append((before, ours))
+    _redirected.append((before, ours))
     try:
         yield
     finally:
-        _kept.pop()
+        _redirected.pop()
         before.use()
         if copier is not None:
             copier.close()
@@ -60,11 +60,11 @@ def kept_output(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def output_set_aside() -> Iterator[None]:
-    """Give the streams back for a while, to what is not the stage's own: a command that looks around between its steps."""
-    if not _kept:
+    """Restore the original streams for this block: for a command that works between the steps of its stage."""
+    if not _redirected:
         yield
         return
-    before, ours = _kept[-1]
+    before, ours = _redirected[-1]
     before.use()
     try:
         yield
@@ -74,7 +74,7 @@ def output_set_aside() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Streams:
-    """Where standard output and error go: the descriptors behind 1 and 2, and Python's objects."""
+    """Targets of standard output and error: the descriptors behind 1 and 2, and Python's stream objects."""
 
     descriptors: tuple[int, int]
     objects: tuple[TextIO, TextIO]
@@ -86,11 +86,11 @@ class _Streams:
         sys.stdout, sys.stderr = self.objects
 
 
-_kept: list[tuple[_Streams, _Streams]] = []
+_redirected: list[tuple[_Streams, _Streams]] = []  # (before, during), innermost last
 
 
 def _flush() -> None:
-    """Python's buffers and the C library's, each to where the descriptors point now."""
+    """Flush Python's buffers and the C library's to where the descriptors point now."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
@@ -98,7 +98,7 @@ def _flush() -> None:
 
 
 class _Copier:
-    """A thread that copies what is added to a file to a descriptor."""
+    """A thread that copies new content of a file to a descriptor."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path, self._descriptor = path, descriptor
@@ -117,11 +117,11 @@ class _Copier:
             file.seek(self._at)
             added = file.read()
         self._at += len(added)
-        with contextlib.suppress(OSError):  # a terminal that has gone away stops no stage
+        with contextlib.suppress(OSError):  # a closed terminal must not stop the stage
             while added:
                 added = added[os.write(self._descriptor, added) :]
 
     def close(self) -> None:
-        """Copy the rest."""
+        """Copy the rest and end the thread."""
         self._ended.set()
         self._thread.join()

@@ -1,7 +1,7 @@
-"""Parameters of the official JAX implementation (small-vision, commit 3d4555b) as ours, and back, exactly.
+"""Convert parameters of the official JAX implementation (small-vision, commit 3d4555b) to ours and back, exactly.
 
-Official names are joined by '/'; leaves of blocks are stacked over layers on axis 0; dense kernels are [in, out]; attention
-kernels carry heads as an axis; the final transposed convolution's kernel is flipped in space.
+Official names are joined by '/'. Parameters of blocks are stacked over layers on axis 0, dense kernels are [in, out], attention
+kernels have heads as an axis, and the final transposed convolution's kernel is flipped in space.
 """
 
 from __future__ import annotations
@@ -51,8 +51,10 @@ _BLOCK = {
 
 
 def from_official(params: Mapping[str, Array]) -> dict[str, Tensor]:
-    """Official parameters as a state dict of :class:`~umd_bench.engine.networks.auto_encoder.AutoEncoder`; ``KeyError`` on an
-    unknown name."""
+    """Official parameters as a state dict of :class:`~umd_bench.engine.networks.auto_encoder.AutoEncoder`.
+
+    Raises ``KeyError`` for an unknown name.
+    """
     state: dict[str, Tensor] = {}
     for name, value in params.items():
         stack = next((s for s in _STACKS if name.startswith(s)), None)
@@ -77,7 +79,7 @@ def from_official(params: Mapping[str, Array]) -> dict[str, Tensor]:
 
 
 def to_official(state: Mapping[str, Tensor], heads: int) -> dict[str, Array]:
-    """The inverse of :func:`from_official`: float arrays on the CPU under the official names."""
+    """The inverse of :func:`from_official`: float32 arrays under the official names; ``heads`` of the model's attention."""
     arrays = {name: value.detach().cpu().numpy() for name, value in state.items()}
     params = {official: arrays[ours] for official, ours in _TABLES.items() if ours in arrays}
     for module, ours in _MODULES.items():

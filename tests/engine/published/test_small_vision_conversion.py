@@ -1,4 +1,4 @@
-"""Official parameters come in and go out again unchanged, and every one has a place."""
+"""Official parameters are converted and converted back unchanged, and every one has a counterpart."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pytest
 import torch
 from engine.golden_files import HEADS, TAGS, arrays, decay_mask, tiny_model
 
-from umd_bench.engine.published.official import from_official, to_official
+from umd_bench.engine.published.small_vision_conversion import from_official, to_official
 from umd_bench.engine.training.optim import is_decayed
 
 
 @pytest.mark.parametrize("tag", TAGS)
-def test_there_and_back_is_exact(tag: str) -> None:
+def test_converting_to_ours_and_back_is_exact(tag: str) -> None:
     params = arrays(f"params_{tag}")
     back = to_official(from_official(params), HEADS)
     assert back.keys() == params.keys()
@@ -33,9 +33,9 @@ def test_an_unknown_parameter_is_refused(name: str) -> None:
         from_official({**arrays("params_adaln1_nc0"), name: np.zeros((2, 3), np.float32)})
 
 
-def test_decay_acts_on_the_parameters_that_it_officially_acts_on() -> None:
+def test_weight_decay_applies_to_the_official_parameters() -> None:
     mask = decay_mask()
-    # A value of 1 marks each decayed official leaf; what it becomes in our layout must be decayed, all of it or nothing.
+    # A value of 1 marks each decayed official parameter; each of ours must be all 1 if it is decayed and all 0 if not.
     params = arrays("params_adaln1_nc10")
     marked = from_official({name: np.full_like(value, mask[name]) for name, value in params.items()})
     for name, _ in tiny_model("adaln1_nc10").named_parameters():

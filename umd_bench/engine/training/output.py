@@ -1,0 +1,55 @@
+"""What training writes: metrics, checkpoints and snapshots, into the run directory of one stage."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from umd_bench.engine.training.snapshot import publish_snapshot
+from umd_bench.engine.training.state import TrainingState
+from umd_bench.store.run import Attempt
+
+
+class TrainingOutput(Protocol):
+    """Where the training loop writes; all of it describes ``state`` as it is at the call."""
+
+    def metrics(self, state: TrainingState, metrics: dict[str, float], *, lr: float, images_per_second: float) -> None:
+        """Means since the last record, and the learning rate of the last step."""
+
+    def checkpoint(self, state: TrainingState) -> None:
+        """The whole state. Raises :class:`NonFiniteError` if it is not finite."""
+
+    def snapshot(self, state: TrainingState, *, images_per_second: float) -> None:
+        """The weights, their average if there is one, and the outcome so far."""
+
+
+class RunOutput:
+    """Writes into the attempt's folder and publishes snapshots in its run directory."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+
+    def metrics(self, state: TrainingState, metrics: dict[str, float], *, lr: float, images_per_second: float) -> None:
+        """An event of the attempt."""
+        self._attempt.event("metrics", nimg=state.nimg, **metrics, lr=lr, images_per_second=images_per_second)
+
+    def checkpoint(self, state: TrainingState) -> None:
+        """A file in the attempt's folder; only the two newest are kept."""
+        state.save(self._attempt.checkpoints)
+
+    def snapshot(self, state: TrainingState, *, images_per_second: float) -> None:
+        """A file in the run directory, unless another process published that snapshot first."""
+        outcome = {"metrics": state.final_metrics(), "exact": state.exact, "images_per_second": images_per_second}
+        publish_snapshot(self._attempt, state.nimg, dict(state.model.named_parameters()), state.average_weights(), outcome)
+
+
+class NoOutput:
+    """Writes nothing: for every rank but rank 0."""
+
+    def metrics(self, state: TrainingState, metrics: dict[str, float], *, lr: float, images_per_second: float) -> None:
+        """Nothing."""
+
+    def checkpoint(self, state: TrainingState) -> None:
+        """Nothing."""
+
+    def snapshot(self, state: TrainingState, *, images_per_second: float) -> None:
+        """Nothing."""
