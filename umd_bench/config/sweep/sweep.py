@@ -76,7 +76,7 @@ class SweepConfig(Frozen):
     stages: tuple[Name, ...] | None = Field(
         default=None, description="names of the stages to run, with their parents; null: all stages"
     )
-    report: ReportConfig = ReportConfig()
+    report: ReportConfig = Field(default=ReportConfig(), description="what the table and the figure show")
 
     @model_validator(mode="after")
     def _axes(self) -> SweepConfig:

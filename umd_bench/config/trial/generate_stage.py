@@ -24,7 +24,9 @@ class GenerateStage(Frozen):
 
     component: ClassVar[str] = "generate"
 
-    kind: Literal["generate"] = "generate"
+    kind: Literal["generate"] = Field(
+        default="generate", description="generate: draw samples from a parent's weights, score them"
+    )
     parent: Name = Field(description="the stage whose weights draw the samples")
     snapshot: Snapshot | None = Field(
         default=None,

@@ -65,7 +65,7 @@ class ProbeStage(Frozen):
 
     component: ClassVar[str] = "probe"
 
-    kind: Literal["probe"] = "probe"
+    kind: Literal["probe"] = Field(default="probe", description="probe: measure the representation of a parent's weights")
     parent: Name = Field(description="the stage whose weights are probed")
     snapshot: Snapshot | None = Field(
         default=None,

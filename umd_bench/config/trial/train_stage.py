@@ -75,7 +75,7 @@ class TrainStage(Frozen):
 
     component: ClassVar[str] = "engine"
 
-    kind: Literal["pretrain", "finetune"]
+    kind: Literal["pretrain", "finetune"] = Field(description="pretrain: from new weights; finetune: from those of a parent")
     parent: Name | None = Field(default=None, description="finetune only: the stage whose weights the training starts from")
     snapshot: Snapshot | None = Field(
         default=None,
@@ -83,15 +83,17 @@ class TrainStage(Frozen):
     )
     nimg: int = Field(ge=1, description="length in images seen; a multiple of batch")
     batch: int = Field(ge=1, description="images per optimiser step, over all devices")
-    corruption: CorruptionConfig
+    corruption: CorruptionConfig = Field(description="which images of a batch are noised, and how much of each is masked")
     loss_weight: Literal["uniform", "min_snr"] = Field(
         default="uniform",
         description="weight of the noise levels in the loss: all equal, or Min-SNR (Hang et al., arXiv 2303.09556)",
     )
     min_snr_gamma: float = Field(default=5.0, gt=0, description="min_snr only: the signal-to-noise ratio at which it is capped")
     labels: bool = Field(default=False, description="train with class labels, which are dropped with probability 0.1")
-    augment: AugmentConfig = AugmentConfig()
-    optim: OptimConfig = OptimConfig()
+    augment: AugmentConfig = Field(default=AugmentConfig(), description="random crops and flips; none by default")
+    optim: OptimConfig = Field(
+        default=OptimConfig(), description="optimiser, learning rate, clipping and average of the weights"
+    )
     precision: Literal["fp32", "bf16"] = Field(
         default="fp32", description="bf16 trains under autocast, with fp32 master weights"
     )
@@ -194,7 +196,7 @@ class ImportStage(Frozen):
 
     component: ClassVar[str] = "import"
 
-    kind: Literal["import"] = "import"
+    kind: Literal["import"] = Field(default="import", description="import: weights from a file")
     parent: None = Field(default=None, description="null: an import starts from nothing")
     snapshot: None = Field(default=None, description="null: an import starts from nothing")
     layout: Name = Field(description="how tensors are named in the file: mae, dit or small-vision")

@@ -41,16 +41,16 @@ class TrialConfig(Frozen):
     """One experiment: method, model, data, noise, stages, seed."""
 
     method: Name = Field(description="name of the method's preset: umd, mae, dit, dit_scratch or maskdit; not part of any key")
-    model: ModelConfig
-    data: DataConfig
-    noise: NoiseConfig = NoiseConfig()
+    model: ModelConfig = Field(description="shape of the model, or in a file its name, such as B/4")
+    data: DataConfig = Field(description="data set, at which size, in pixels or in latents")
+    noise: NoiseConfig = Field(default=NoiseConfig(), description="noise schedule, and what the model predicts")
     stages: dict[Name, Stage] = Field(
         min_length=1, description="stages by name; a stage starts from the weights of its parent; null leaves one out"
     )
     seed: int = Field(
         default=0, ge=0, lt=2**31, description="seed of all randomness: weights, order, noise, masks, shots and samples"
     )
-    resources: Resources = Resources()
+    resources: Resources = Field(default=Resources(), description="threads and devices of a stage; not part of any key")
 
     @model_validator(mode="after")
     def _every_device_has_an_image(self) -> TrialConfig:

@@ -15,8 +15,8 @@ from umd_bench.config.trial.train_stage import TrainStage
 from umd_bench.data.datasets import DATASETS, data_facts
 from umd_bench.orchestration.preflight import check_trials
 
-SWEEPS = Path(__file__).parents[2] / "sweeps"
-GOLDEN = Path(__file__).parents[1] / "golden" / "lr_schedules.npz"
+SWEEPS = Path(__file__).parents[3] / "sweeps"
+GOLDEN = Path(__file__).parents[2] / "golden" / "lr_schedules.npz"
 TIERS = ("imagenet64", "imagenet256", "imagenet256_latent")
 N_TRAIN = 1_268_355  # train[:99%]
 
