@@ -1,7 +1,8 @@
-"""Every path, module and link that a page of the documentation names exists."""
+"""Every path, module, ``file.py::name`` and link of the documentation exists."""
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 from collections.abc import Iterator
@@ -17,9 +18,15 @@ GENERATED = ROOT / "docs" / "reference"
 _CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 _LINK = re.compile(r"\]\(([^)\s#]+)(?:#[^)\s]*)?\)")
 _PATH = re.compile(r"[\w.-]+(/[\w.-]+)*/?")
+_NAME_IN_FILE = re.compile(r"([\w./-]+\.py)::(\w+)")
 _MODULE = re.compile(r"umd_bench(\.[a-z_0-9]+)+")
 # First parts of a path that can only mean this repository.
-_OURS = {path.name for folder in (ROOT, PACKAGE) for path in folder.iterdir() if path.is_dir()} - {"results", "data", "store", "site"}
+_OURS = {path.name for folder in (ROOT, PACKAGE) for path in folder.iterdir() if path.is_dir()} - {
+    "results",
+    "data",
+    "store",
+    "site",
+}
 
 
 def page_id(page: Path) -> str:
@@ -45,6 +52,25 @@ def test_every_path_that_a_page_names_exists(page: Path) -> None:
     assert [path for path in named_paths(page) if not exists(path)] == []
 
 
+def defines(path: str, name: str) -> bool:
+    """Whether a file of the repository or of the package has a function, class or variable of this name at its top level."""
+    file = next((folder / path for folder in (ROOT, PACKAGE) if (folder / path).exists()), None)
+    if file is None:
+        return False
+    nodes = ast.parse(file.read_text(encoding="utf-8")).body
+    names = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    for node in nodes:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return name in names
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_every_name_in_a_file_that_a_page_names_is_defined_there(page: Path) -> None:
+    spans = [match for span in _CODE.findall(page.read_text(encoding="utf-8")) if (match := _NAME_IN_FILE.fullmatch(span))]
+    assert [match[0] for match in spans if match[1] != "file.py" and not defines(match[1], match[2])] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_every_module_that_a_page_names_exists(page: Path) -> None:
     spans = _CODE.findall(page.read_text(encoding="utf-8"))
@@ -63,3 +89,5 @@ def test_paths_are_found_in_the_pages() -> None:
     found = {path for page in PAGES for path in named_paths(page)}
     assert len(found) > 40
     assert not exists("umd_bench/engine/no_such_file.py")
+    assert defines("engine/diffusion/schedules.py", "SCHEDULES")
+    assert not defines("engine/diffusion/schedules.py", "no_such_schedule")
