@@ -33,7 +33,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """``softmax(q k^T / sqrt(d)) v``. q, k and v [B, heads, N, d] -> [B, heads, N, d].
 
     Uses torch's fused kernel, except on a CPU in bf16: there two batched products and a softmax were measured to be faster,
-    forward and backward, from 16 to 257 tokens (docs/performance.md).
+    forward and backward, from 16 to 257 tokens (docs/performance-notebook.md).
     """
     if q.device.type == "cpu" and q.dtype is torch.bfloat16:
         weights: Tensor = (q * q.shape[-1] ** -0.5 @ k.transpose(2, 3)).softmax(dim=3)

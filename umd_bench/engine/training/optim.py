@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from umd_bench.config.trial.train_stage import OptimConfig, TrainStage
 
 _UNDECAYED = ("cls_token", "mask_token")
-_PART = 1 << 18  # parameters updated together on a CPU; fastest of 2^14, 2^16 and 2^18 (docs/performance.md)
+_PART = 1 << 18  # parameters updated together on a CPU; fastest of 2^14, 2^16 and 2^18 (docs/performance-notebook.md)
 
 
 def learning_rate(nimg: int, stage: TrainStage) -> float:
