@@ -94,7 +94,7 @@ def test_a_set_that_does_not_fit_the_model_is_refused(data: str, message: str) -
     ("option", "message"),
     [
         ("block=5", r"stages\.probe\.block = 5 is not accepted: expected 1\.\.4, the encoder's blocks"),
-        ("pool=mean", r"stages\.probe\.pool = 'mean' is not accepted: expected 'class', 'first_class' or 'patches'"),
+        ("pool=mean", r"stages\.probe\.pool = 'mean' is not accepted: expected class, first_class or patches"),
         ("shots=[]", r"stages\.probe\.shots: \[\] leaves nothing to measure: expected shots, knn or linear"),
         ("ridge=[]", r"stages\.probe\.ridge: \[\] is not accepted: expected a number above 0, or a list of such numbers"),
         ("ridge=0", r"stages\.probe\.ridge: 0\.0 is not accepted: expected a number above 0, or a list of such numbers"),

@@ -30,7 +30,7 @@ def test_a_duration_in_any_of_its_spellings(text: str, minutes: int) -> None:
     [
         ("gpu=1", ["unknown field gpu", "did you mean 'gpus'"]),
         ("gpus=many", ["gpus", "'many'", "whole number"]),
-        ("nodes=0", ["nodes", "0", "greater than or equal to 1"]),
+        ("nodes=0", ["nodes", "0", "expected at least 1"]),
         ("time=soon", ["time", "'soon'", "30m"]),
         ("time=0m", ["at least one minute"]),
         ("mem=8 GB", ["mem", "8G"]),

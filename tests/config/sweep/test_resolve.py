@@ -209,7 +209,7 @@ def test_the_name_of_every_method_is_a_trial(method: str) -> None:
         ("seeds: [0, 1]", "name: twice", ["sweep.yaml:10", "given twice"]),
         ("name: small", "name: ../x", ["sweep.yaml:1", "'../x'", "expected lower-case letters, digits"]),
         ("seeds: [0, 1]", "seeds: 3", ["sweep.yaml:10", "seeds = 3", "expected a list, such as [1, 2]"]),
-        ("seeds: [0, 1]", "seeds: []", ["sweep.yaml:10", "expected a list of at least 1"]),
+        ("seeds: [0, 1]", "seeds: []", ["sweep.yaml:10", "expected at least 1 item"]),
         ("nimg: 1280", "nimg: many", ["sweep.yaml:6", "stages.pretrain.nimg = 'many'", "expected a whole number"]),
         ("pretrain: {", "pretrian: {", ["sweep.yaml:6", "stages.pretrian.kind is missing", "did you mean 'pretrain'"]),
         ("    pretrain: {", "    finetune: null\n    pretrain: {", ["'finetune' is left out", "one of pretrain, or stages."]),
@@ -236,9 +236,11 @@ def test_a_mistake_is_one_sentence_with_location_field_and_what_is_accepted(
         (["noise.schedule=laplace", "noise.parameters.b=0"], ["noise.parameters.b", "0.0", "above 0"]),
         (["noise.schedule=sigmoid", "noise.parameters.end=-4"], ["noise.parameters.end", "-4.0", "above start = -3.0"]),
         (["noise.schedule=3"], ["noise.schedule", "3", "cosine"]),
-        (["noise.prediction=score"], ["noise.prediction = 'score'", "'eps', 'x_0' or 'v'"]),
+        (["noise.prediction=score"], ["noise.prediction = 'score'", "eps, x_0 or v"]),
         (["stages.generate.sampler=heun", "stages.generate.eta=0.5"], ["stages.generate.eta", "heun takes no eta"]),
-        (["stages.generate.eta=1.5"], ["stages.generate.eta = 1.5", "less than or equal to 1"]),
+        (["stages.generate.cfg_interval=[1]"], ["cfg_interval = [1] is not accepted", "expected at least 2 items"]),
+        (["stages.generate.cfg_interval=[1, 2, 3]"], ["cfg_interval = [1, 2, 3] is not accepted", "expected at most 2 items"]),
+        (["stages.generate.eta=1.5"], ["stages.generate.eta = 1.5", "expected at most 1"]),
         (["stages.generate.cfg_interval=[500,100]"], ["stages.generate.cfg_interval", "[500.0, 100.0] is empty"]),
     ],
 )
@@ -300,7 +302,9 @@ def test_a_tier_may_be_the_path_of_a_file(tmp_path: Path) -> None:
 
 
 def test_the_error_for_an_empty_file_names_it(tmp_path: Path) -> None:
-    assert message(tmp_path, "").endswith("sweep.yaml: field name is missing")
+    assert message(tmp_path, "").endswith(
+        "sweep.yaml: field name is missing: expected name of the sweep, and of its folder in the results"
+    )
 
 
 def test_a_size_other_than_the_data_sets_own_is_refused(tmp_path: Path) -> None:

@@ -365,7 +365,10 @@ def test_a_stage_that_fails_before_or_after_it_is_dropped_is_no_failure_of_the_s
             ["search.pruner={kind: median}"],
             r"search\.pruner\.metric: is missing: expected one stage\.metric to prune by",
         ),
-        (["search.pruner={kind: best}"], r"search\.pruner\.kind = 'best' is not accepted: expected 'median'"),
+        (
+            ["search.pruner={kind: best}"],
+            r"search\.pruner\.kind = 'best' is not accepted: expected median, successive_halving or hyperband",
+        ),
         (
             ["search.pruner={kind: median, metric: probe.acc_5shot}"],
             r"search\.pruner\.direction: is missing: expected maximise or minimise, since probe\.acc_5shot is no objective",

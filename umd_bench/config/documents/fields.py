@@ -15,7 +15,8 @@ class Frozen(BaseModel):
 
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Metric = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*\.[A-Za-z0-9_.:@-]+$")]  # stage.metric
+METRIC = r"^[a-z0-9][a-z0-9_]*\.[A-Za-z0-9_.:@-]+$"
+Metric = Annotated[str, Field(pattern=METRIC)]  # stage.metric
 NAME = r"^[a-z0-9][a-z0-9_.:-]*$"
 Name = Annotated[str, Field(pattern=NAME, max_length=80)]
 

@@ -8,9 +8,10 @@ import typing
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from umd_bench.config.documents.document import Document, Path_
-from umd_bench.config.documents.fields import NAME
+from umd_bench.config.documents.fields import METRIC, NAME
 from umd_bench.config.errors import FieldError, FieldRuleError, UserError
 
 M = TypeVar("M", bound=BaseModel)
@@ -55,12 +56,17 @@ def _sentence(model: type[BaseModel], document: Document, error: dict[str, Any],
     where = f"{location}: " if location else ""
     match error["type"]:
         case "extra_forbidden":
-            accepted = _fields_at(model, error["loc"][:-1])
+            accepted = list(_fields_at(model, error["loc"][:-1]))
             close = difflib.get_close_matches(str(path[-1]), accepted, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             return f"{where}unknown field {name}: {hint}expected one of {', '.join(accepted)}"
         case "missing":
-            return f"{where}field {name} is missing"
+            if isinstance(error["loc"][-1], int):  # an item of a list
+                name = prefix + ".".join(map(str, path[:-1]))
+                return f"{where}{name} = {error['input']!r} is not accepted: expected at least {_items(error['loc'][-1] + 1)}"
+            field = _fields_at(model, error["loc"][:-1]).get(str(error["loc"][-1]))
+            meaning = f": expected {field.description}" if field is not None and field.description else ""
+            return f"{where}field {name} is missing{meaning}"
         case "value_error":
             return f"{where}{name + ': ' if name else ''}{reason}"
         case "union_tag_invalid":
@@ -75,13 +81,35 @@ def _sentence(model: type[BaseModel], document: Document, error: dict[str, Any],
 
 
 def _accepted(error: dict[str, Any]) -> str:
+    """What would have been accepted in place of the error's value."""
+    limits = error.get("ctx", {})
     match error["type"]:
+        case "greater_than_equal":
+            return f"expected at least {limits['ge']:g}"
+        case "greater_than":
+            return f"expected more than {limits['gt']:g}"
+        case "less_than_equal":
+            return f"expected at most {limits['le']:g}"
+        case "less_than":
+            return f"expected less than {limits['lt']:g}"
         case "too_short":
-            return f"expected a list of at least {error['ctx']['min_length']}"
-        case "string_pattern_mismatch" if error["ctx"]["pattern"] == NAME:
+            return f"expected at least {_items(limits['min_length'])}"
+        case "too_long":
+            return f"expected at most {_items(limits['max_length'])}"
+        case "string_too_long":
+            return f"expected at most {limits['max_length']} characters"
+        case "literal_error":
+            return f"expected {limits['expected']}".replace("'", "")
+        case "string_pattern_mismatch" if limits["pattern"] == NAME:
             return "expected lower-case letters, digits and _ . : -, beginning with a letter or a digit"
+        case "string_pattern_mismatch" if limits["pattern"] == METRIC:
+            return "expected stage.metric, such as probe.acc_10shot"
     message = EXPECTED.get(error["type"]) or error["msg"].replace("Input should be", "expected")
     return message[0].lower() + message[1:]
+
+
+def _items(n: int) -> str:
+    return f"{n} item{'s' if n != 1 else ''}"
 
 
 def _value_at(value: Any, path: Path_) -> Any:
@@ -96,7 +124,7 @@ def _path_in(value: Any, loc: tuple[str | int, ...], *, missing: bool) -> Path_:
     for index, name in enumerate(loc):
         if isinstance(value, dict) and name in value:
             value = value[name]
-        elif isinstance(name, int) and isinstance(value, list | tuple):
+        elif isinstance(name, int) and isinstance(value, list | tuple) and name < len(value):
             value = value[name]
         elif not (missing and index == len(loc) - 1):
             continue
@@ -104,8 +132,8 @@ def _path_in(value: Any, loc: tuple[str | int, ...], *, missing: bool) -> Path_:
     return tuple(path)
 
 
-def _fields_at(annotation: Any, loc: tuple[str | int, ...]) -> list[str]:
-    """Names of the accepted fields at ``loc`` below ``annotation``."""
+def _fields_at(annotation: Any, loc: tuple[str | int, ...]) -> dict[str, FieldInfo]:
+    """The fields of the model at ``loc`` below ``annotation``, by name; empty if there is no model."""
     while typing.get_origin(annotation) is Annotated:
         annotation = typing.get_args(annotation)[0]
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
@@ -119,11 +147,12 @@ def _fields_at(annotation: Any, loc: tuple[str | int, ...]) -> list[str]:
         return _fields_at(args[1], loc[1:])
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         if not loc:
-            return list(annotation.model_fields)
+            return annotation.model_fields
         return _fields_at(annotation.model_fields[str(loc[0])].rebuild_annotation(), loc[1:])
-    return []
+    return {}
 
 
 def _kinds(model: Any) -> tuple[Any, ...]:
+    """The values of ``kind`` that a stage's model accepts; empty for other models."""
     kind = getattr(model, "model_fields", {}).get("kind")
     return typing.get_args(kind.annotation) if kind else ()

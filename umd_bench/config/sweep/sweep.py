@@ -107,7 +107,8 @@ class SweepConfig(Frozen):
         if len(set(self.seeds)) != len(self.seeds):
             raise FieldRuleError("seeds", f"{self.seeds} is not accepted: expected each seed once")
         if self.report.x is not None and self.report.x not in varied:
-            raise FieldRuleError("report.x", f"{self.report.x!r} is not an axis: expected one of {', '.join(varied)}")
+            axes = f"one of {', '.join(varied)}" if varied else "null, since nothing varies"
+            raise FieldRuleError("report.x", f"{self.report.x!r} is not an axis: expected {axes}")
         return self
 
     @model_validator(mode="after")
