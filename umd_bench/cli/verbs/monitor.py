@@ -17,9 +17,7 @@ SweepName = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name.
 @app.command()
 def status(
     name: Annotated[str | None, typer.Argument(metavar="SWEEP", help="A sweep's name (default: every sweep).")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object; docs/json.md describes its fields.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object; docs/json.md describes its fields.")] = False,
     keys: Annotated[
         bool, typer.Option("--keys", help="Of one SWEEP: show the key of each stage, which is the RUN of other verbs.")
     ] = False,

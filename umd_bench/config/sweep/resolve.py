@@ -1,13 +1,10 @@
 """From files to trials: presets, tiers, ``extends``, ``--set`` and axes become fully specified :class:`TrialConfig` objects.
 
-The fields of a trial come from these layers, of which later ones win: ``presets/base.yaml``, the method's preset, the tier's
-``trial``, the tier's ``methods`` entry for the method, the file's ``trial`` (or the trial file itself), ``--set``, the axis
-values. A stage that any layer sets to null is left out, whatever other layers say about it.
+The fields of a trial come from several layers (layers.py); the last are the file, ``--set`` and the axis values.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -16,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from umd_bench.config.documents.document import Document, Location, Path_, parse_set, read_document
-from umd_bench.config.documents.presets import PROTOCOL, method_names, read_preset, tier_names, with_protocols
+from umd_bench.config.documents.presets import PROTOCOL, method_names
 from umd_bench.config.documents.validation import located, validate
 from umd_bench.config.errors import FieldError, UserError, one_of
 from umd_bench.config.gc_pause import gc_paused
 from umd_bench.config.sweep.arms import arm_indices, arm_name
+from umd_bench.config.sweep.layers import TrialLayers
 from umd_bench.config.sweep.sweep import SweepConfig, axis_paths
 from umd_bench.config.trial.model_names import expand_model_name, expand_model_value
 from umd_bench.config.trial.stage_spec import StageSpec, reseeded, stage_specs
@@ -75,7 +73,7 @@ class Sweep:
         """The trials of a suggestion for an arm, one per seed. Raises :class:`UserError` if the values make no valid trial."""
         space = {path: (value, ("search", "space", path)) for path, value in values.items()}
         varied = {path: (value, ("axes", path)) for path, value in arm.items()} | space
-        return _varied(self.config, self.document, varied, _Base.of(self.config, self.document))
+        return _varied(self.config, self.document, varied, _layers_of(self.config, self.document))
 
     def corners(self) -> list[Trial]:
         """Trials that show whether a search's space is valid: all first values, and each last value with the other first ones.
@@ -138,7 +136,7 @@ def load_trial(what: str, *, tier: str | None = None, sets: Sequence[str] = ()) 
         document = document.patched(("tier",), tier, Location("--tier"))
     _refuse_sweep_fields(document)
     own = document.without("tier")
-    return _trial(own, _Base(own, document.value.get("tier"), document.location(("tier",))), {})
+    return _trial(own, TrialLayers(own, document.value.get("tier"), document.location(("tier",))), {})
 
 
 def _refuse_trial_fields(document: Document) -> None:
@@ -182,29 +180,32 @@ def _refuse_sweep_fields(document: Document) -> None:
 
 
 def _expand(config: SweepConfig, document: Document) -> list[Trial]:
+    """The trials of a sweep without a search, in the order of the axes, of which the last varies fastest."""
     trials = []
-    paths, base = list(config.axes), _Base.of(config, document)
+    paths, layers = list(config.axes), _layers_of(config, document)
     for indices in itertools.product(*(range(len(values)) for values in config.axes.values())):
         chosen = zip(paths, indices, strict=True)
         varied: dict[str, tuple[Any, Path_]] = {path: (config.axes[path][i], ("axes", path, i)) for path, i in chosen}
-        trials += _varied(config, document, varied, base)
+        trials += _varied(config, document, varied, layers)
     return trials
 
 
-def _varied(config: SweepConfig, document: Document, varied: Mapping[str, tuple[Any, Path_]], base: _Base) -> list[Trial]:
+def _varied(
+    config: SweepConfig, document: Document, varied: Mapping[str, tuple[Any, Path_]], layers: TrialLayers
+) -> list[Trial]:
     """The sweep's trials with the values ``varied``, one per seed.
 
     ``varied`` maps the path of each axis to its value and to the path in the document where the value, or its range, is given.
     """
-    patch = base.own
+    patch = layers.own
     for path, (value, given_at) in varied.items():
         location = document.location(given_at) or Location(str(given_at[0]))
         for name in axis_paths(path):
             at = tuple(name.split("."))
             patch = patch.patched(at, expand_model_value(at, value, location), location)
     patch = patch.patched(("seed",), config.seeds[0], document.location(("seeds",)) or Location("seeds"))
-    first = _trial(patch, base, {path: value for path, (value, _) in varied.items()})
-    return _of_seeds(_only(first, config.stages, document), config.seeds)
+    first = _trial(patch, layers, {path: value for path, (value, _) in varied.items()})
+    return _of_seeds(_with_stages(first, config.stages, document), config.seeds)
 
 
 def _of_seeds(first: Trial, seeds: Sequence[int]) -> list[Trial]:
@@ -216,63 +217,18 @@ def _of_seeds(first: Trial, seeds: Sequence[int]) -> list[Trial]:
     return trials
 
 
-@dataclass(frozen=True)
-class _Base:
-    """What all trials of a file share: the file's ``own`` fields of a trial, and the presets and tier below them.
-
-    The layers of each method are merged once.
-    """
-
-    own: Document
-    tier: Any
-    tier_location: Location | None
-    _merged: dict[str, _Layers] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, config: SweepConfig, document: Document) -> _Base:
-        """The base of a sweep's trials."""
-        return cls(document.part("trial"), config.tier, document.location(("tier",)))
-
-    def layers(self, method: str) -> _Layers:
-        """Presets and tier for a method, which must exist."""
-        if method not in self._merged:
-            layers = [read_preset("base.yaml"), read_preset(f"methods/{method}.yaml")]
-            if self.tier is not None:
-                scale = expand_model_name(expand_model_name(_tier(self.tier, self.tier_location), "trial"), "methods", method)
-                layers += [scale.part("trial"), scale.part("methods", method)]
-            self._merged[method] = functools.reduce(_Layers.with_top, layers, _Layers(Document({}), frozenset()))
-        return self._merged[method]
+def _layers_of(config: SweepConfig, document: Document) -> TrialLayers:
+    """The layers that all trials of a sweep share."""
+    return TrialLayers(document.part("trial"), config.tier, document.location(("tier",)))
 
 
-@dataclass(frozen=True)
-class _Layers:
-    """Documents merged in order, of which the last wins, and the names of the stages that any of them sets to null."""
-
-    merged: Document
-    null: frozenset[str]
-
-    def with_top(self, layer: Document) -> _Layers:
-        """One more layer on top, with its protocols expanded."""
-        layer = with_protocols(layer)
-        stages = layer.value.get("stages")
-        null = {name for name, stage in stages.items() if stage is None} if isinstance(stages, dict) else set()
-        return _Layers(layer.over(self.merged), self.null | null)
-
-    @property
-    def document(self) -> Document:
-        """The document of the trial: without the stages that any layer sets to null."""
-        if not self.null:
-            return self.merged
-        stages = {name: stage for name, stage in self.merged.value["stages"].items() if name not in self.null}
-        return replace(self.merged, value={**self.merged.value, "stages": stages})
-
-
-def _trial(patch: Document, base: _Base, axes: dict[str, Any]) -> Trial:
+def _trial(patch: Document, layers: TrialLayers, axes: dict[str, Any]) -> Trial:
+    """The trial whose own fields are ``patch``, with the axis values ``axes``. Raises :class:`UserError` if it is not valid."""
     method = patch.value.get("method", "umd")
     if method not in method_names():
         raise located(FieldError("method", method, one_of(method_names())), patch)
     patch = patch.patched(("method",), method, patch.location(("method",)) or Location("method"))
-    document = base.layers(method).with_top(patch).document
+    document = layers.of_method(method).with_top(patch).document
     config = validate(TrialConfig, document)
     axes = {
         path: value if _names_fields(path) and isinstance(value, str) else _field(config, axis_paths(path)[0])
@@ -285,15 +241,8 @@ def _trial(patch: Document, base: _Base, axes: dict[str, Any]) -> Trial:
     return Trial(config, axes, specs, document)
 
 
-def _tier(name: Any, location: Location | None) -> Document:
-    if isinstance(name, str) and name.endswith((".yaml", ".yml")):
-        return read_document(Path(name))
-    if name not in tier_names():
-        raise UserError(f"{location}: tier = {name!r} is not accepted: {one_of(tier_names())}, or the path of a YAML file")
-    return read_preset(f"tiers/{name}.yaml")
-
-
-def _only(trial: Trial, stages: tuple[str, ...] | None, document: Document) -> Trial:
+def _with_stages(trial: Trial, stages: tuple[str, ...] | None, document: Document) -> Trial:
+    """The trial with only ``stages`` and their ancestors; None means all. Raises :class:`UserError` for an unknown stage."""
     if stages is None:
         return trial
     for name in stages:
@@ -309,6 +258,7 @@ def _names_fields(path: str) -> bool:
 
 
 def _field(config: TrialConfig, path: str) -> Any:
+    """The value at the dotted ``path``."""
     value: Any = config
     for name in path.split("."):
         value = value[name] if isinstance(value, dict) else getattr(value, name)

@@ -1,0 +1,72 @@
+"""The layers that the fields of a trial come from.
+
+Later layers win: ``presets/base.yaml``, the method's preset, the tier's ``trial``, the tier's ``methods`` entry for the method,
+the file's ``trial`` (or the trial file itself), ``--set``, the axis values. A stage that any layer sets to null is left out,
+whatever other layers say about it.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from umd_bench.config.documents.document import Document, Location, read_document
+from umd_bench.config.documents.presets import read_preset, tier_names, with_protocols
+from umd_bench.config.errors import UserError, one_of
+from umd_bench.config.trial.model_names import expand_model_name
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Documents merged in order, of which the last wins, and the names of the stages that any of them sets to null."""
+
+    merged: Document
+    null: frozenset[str]
+
+    def with_top(self, layer: Document) -> Layers:
+        """One more layer on top, with its protocols expanded."""
+        layer = with_protocols(layer)
+        stages = layer.value.get("stages")
+        null = {name for name, stage in stages.items() if stage is None} if isinstance(stages, dict) else set()
+        return Layers(layer.over(self.merged), self.null | null)
+
+    @property
+    def document(self) -> Document:
+        """The document of the trial: without the stages that any layer sets to null."""
+        if not self.null:
+            return self.merged
+        stages = {name: stage for name, stage in self.merged.value["stages"].items() if name not in self.null}
+        return replace(self.merged, value={**self.merged.value, "stages": stages})
+
+
+@dataclass(frozen=True)
+class TrialLayers:
+    """What all trials of a file share: the file's ``own`` fields of a trial, and the presets and the tier below them.
+
+    The layers of each method are merged once.
+    """
+
+    own: Document
+    tier: Any
+    tier_location: Location | None
+    _merged: dict[str, Layers] = field(default_factory=dict)
+
+    def of_method(self, method: str) -> Layers:
+        """Presets and tier for a method, which must exist. Raises :class:`UserError` for an unknown tier."""
+        if method not in self._merged:
+            layers = [read_preset("base.yaml"), read_preset(f"methods/{method}.yaml")]
+            if self.tier is not None:
+                tier = expand_model_name(expand_model_name(_tier(self.tier, self.tier_location), "trial"), "methods", method)
+                layers += [tier.part("trial"), tier.part("methods", method)]
+            self._merged[method] = functools.reduce(Layers.with_top, layers, Layers(Document({}), frozenset()))
+        return self._merged[method]
+
+
+def _tier(name: Any, location: Location | None) -> Document:
+    if isinstance(name, str) and name.endswith((".yaml", ".yml")):
+        return read_document(Path(name))
+    if name not in tier_names():
+        raise UserError(f"{location}: tier = {name!r} is not accepted: {one_of(tier_names())}, or the path of a YAML file")
+    return read_preset(f"tiers/{name}.yaml")
