@@ -1,4 +1,4 @@
-"""Jobs without anybody watching: a whole sweep handed to Slurm at once, and jobs taken back."""
+"""Jobs that no command waits for: submit a whole sweep to Slurm at once, and cancel jobs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from umd_bench.orchestration.executors.jobs.slurm import SlurmQueue
 from umd_bench.orchestration.graph import Node
 from umd_bench.store import RunDir, StageState
 
-SUBMIT_SECONDS = 120.0  # for a scheduler that does not answer at once
-CANCEL_SECONDS = 60.0  # for running jobs to save their state
+SUBMIT_SECONDS = 120.0  # to submit all stages, in case Slurm does not answer at once
+CANCEL_SECONDS = 60.0  # to wait for running jobs to save their state
 
 
 @dataclass(frozen=True)
 class HandedOver:
-    """What became of a sweep's stages: submitted now, alive from before, left since ``max_submitted`` is reached."""
+    """Numbers of stages: submitted now, alive from an earlier command, and left because ``max_submitted`` is reached."""
 
     submitted: int
     alive: int
@@ -31,16 +31,17 @@ class HandedOver:
 
 
 def hand_over(nodes: dict[str, Node], executor: SubmititExecutor) -> HandedOver:
-    """Submit every stage that has no result, each behind its parent's job, and let go.
+    """Submit every stage without a result, each as a job that depends on its parent's job, and return without waiting.
 
-    A child begins when its parent's job ended well; where the parent leaves no result Slurm takes the child back. Raises
-    :class:`UserError` when Slurm does not answer; what was submitted until then stands, and the same command goes on.
+    A child starts after its parent's job has succeeded; if the parent leaves no result, Slurm cancels the child. Raises
+    :class:`UserError` if Slurm does not answer. Stages submitted until then stay submitted; the same command submits the
+    others.
     """
     missing = [node for node in nodes.values() if node.state is not StageState.DONE]
     alive = executor.adopt([node.key for node in missing])
     todo = [node for node in missing if node.key not in alive]
     room = max(0, executor.slots - len(alive))
-    left, todo = todo[room:], todo[:room]  # parents come before children, so none is left behind a child
+    left, todo = todo[room:], todo[:room]  # parents come first, so no child is submitted without its parent
     deadline = time.monotonic() + SUBMIT_SECONDS
     for level in _levels(todo):
         for node in level:
@@ -56,9 +57,9 @@ def hand_over(nodes: dict[str, Node], executor: SubmititExecutor) -> HandedOver:
 
 
 def cancel_jobs(root: Path, keys: Iterable[str]) -> tuple[int, int]:
-    """Cancel the living jobs of these stages: how many ended, and how many still save their state.
+    """Cancel the queued and running jobs of these stages; returns how many ended, and how many are still saving their state.
 
-    A job that runs other stages too is only asked to leave these out.
+    A job that also runs other stages goes on with those.
     """
     jobs, by_queue = JobRecords(root), dict[str, list[str]]()
     for claim in jobs.open_claims(keys):
@@ -66,25 +67,25 @@ def cancel_jobs(root: Path, keys: Iterable[str]) -> tuple[int, int]:
         if batch is not None:
             by_queue.setdefault(batch.executor, []).append(claim.key)
     ended = busy = 0
-    for name, mine in by_queue.items():
+    for name, its_keys in by_queue.items():
         config = ClusterConfig()
         queue: Queue = SlurmQueue(config, threads=1, status_seconds=1.0) if name == SlurmQueue.name else LocalQueue(1)
         executor = SubmititExecutor(root, root, queue, config, threads=1)
-        waiting = executor.adopt(mine)
+        waiting = executor.adopt(its_keys)
         for key in waiting:
             executor.cancel(key)
         deadline = time.monotonic() + CANCEL_SECONDS
         while waiting and time.monotonic() < deadline:
-            found = {item.key for item in executor.poll(1.0)}
-            ended += len(found)
-            waiting -= found
+            gone = {item.key for item in executor.poll(1.0)}
+            ended += len(gone)
+            waiting -= gone
         busy += len(waiting)
         executor.detach()
     return ended, busy
 
 
 def _levels(nodes: list[Node]) -> list[list[Node]]:
-    """Nodes by their distance from the first that is missing: what can be submitted at once."""
+    """Nodes by their number of ancestors without a result: those of one level do not depend on each other."""
     depth: dict[str, int] = {}
     levels: list[list[Node]] = []
     for node in nodes:

@@ -1,4 +1,4 @@
-"""From resolved trials to finished stages: check everything, then start an executor and run, stoppable at any time."""
+"""From resolved trials to finished stages: check everything, start an executor and run; a person may stop it at any time."""
 
 from __future__ import annotations
 
@@ -35,12 +35,16 @@ if TYPE_CHECKING:
     from umd_bench.orchestration.detach import HandedOver
 
 
-MOST_ACTORS = 256  # on a Ray cluster, however large
+MAX_ACTORS = 256  # on a Ray cluster of any size
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where things are and run; ``workers`` None divides all cores, the cluster's where there is one, by those of a stage."""
+    """Where results and data are, and where stages run.
+
+    ``workers`` None: as many stages at a time as the cores of this machine (or of the cluster) allow. ``fuse`` (off, auto, on):
+    whether stages of one shape are trained as one.
+    """
 
     results: Path
     data: Path
@@ -48,14 +52,14 @@ class Site:
     workers: int | None = None
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     ray: RayConfig = field(default_factory=RayConfig)
-    fuse: str = "off"  # whether stages of one shape are trained as one: off, auto, on
+    fuse: str = "off"
 
 
 def prepare(trials: Sequence[Trial], site: Site) -> dict[str, Node]:
-    """Prove that every trial can run, make the folders, pack the data; the graph of stages. Starts nothing.
+    """Check that every trial can run, create the folders and pack the data; returns the graph of stages. Starts nothing.
 
-    Raises :class:`UserError` for the first thing that is wrong; where it is what the trials or the command ask for, nothing is
-    written.
+    Raises :class:`UserError` for the first mistake. A mistake in the trials or in the command's options is found before
+    anything is written.
     """
     check_trials(trials, site.data)
     check_weights(trials, site.results, site.data)
@@ -121,9 +125,9 @@ def execute(
 
 
 def hand_over_to_slurm(nodes: dict[str, Node], site: Site) -> HandedOver:
-    """Submit all that has no result as jobs that wait for each other, and leave; :class:`UserError` where that cannot be.
+    """Submit every stage without a result as jobs that wait for each other, and return. The site's executor must be ``slurm``.
 
-    The site's executor is ``slurm``.
+    Raises :class:`UserError` if Slurm refuses the settings or does not answer.
     """
     from umd_bench.orchestration.detach import HandedOver, hand_over
     from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
@@ -137,18 +141,18 @@ def hand_over_to_slurm(nodes: dict[str, Node], site: Site) -> HandedOver:
 
 
 def max_parallel_stages(stages: Sequence[Node], site: Site) -> int:
-    """How many of these stages the site runs at a time at most, by its options and this machine's cores."""
+    """The most of these stages that the site runs at a time, from its options and this machine's cores."""
     if site.executor == "inline":
         return 1
     threads = max(node.spec.resources.threads for node in stages)
     devices = max(node.spec.devices for node in stages)
     here = max(1, usable_cores() // (threads * devices))
-    return site.workers or (here if site.ray.address is None else MOST_ACTORS)
+    return site.workers or (here if site.ray.address is None else MAX_ACTORS)
 
 
 @lru_cache
 def _check_site(site: Site, threads: int, devices: frozenset[int]) -> None:
-    """Once for all suggestions of a search that ask for the same."""
+    """Cached: the suggestions of a search have mostly the same settings."""
     check_settings(site.executor, site.cluster, site.ray, threads=threads, devices=devices)
 
 
@@ -165,12 +169,12 @@ def _start(missing: Sequence[Node], site: Site, workers: int, entry_point: str =
         devices=devices,
         cluster=site.cluster,
         entry_point=entry_point,
-        ray=site.ray.model_copy(update={"gpus": 0.0}) if on_cpus else site.ray,  # what computes on CPUs asks for no GPU
+        ray=site.ray.model_copy(update={"gpus": 0.0}) if on_cpus else site.ray,  # stages on CPUs reserve no GPU
     )
 
 
 def _refuse_other_data(root: Path, node: Node, digests: dict[DataConfig, str]) -> None:
-    """A result made from other bytes of a data set of that name is not the result that is asked for."""
+    """Raise :class:`UserError` if a result was made from other bytes of the data set than those in this data folder."""
     result = RunDir(root, node.key).result()
     data = node.spec.input_data
     if result is not None and result["data"]["digest"] != digests[data]:

@@ -1,7 +1,6 @@
-"""What is proved of every trial before any stage is submitted: names resolve, shapes fit, the data is there.
+"""The checks of every trial before any stage is submitted: names resolve, shapes fit, data and weights exist.
 
-Nothing that needs torch is imported but for stages that import weights and for timm's extractors: a wrong word is answered
-at once.
+Torch is imported only for stages that import weights and for timm's extractors, so that a mistake is named at once.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ from umd_bench.store import RunDir
 def check_trials(trials: Iterable[Trial], data_root: Path | None = None) -> None:
     """Raise :class:`UserError` for the first trial that cannot run, naming the file and line of the field.
 
-    Needs no data, so that a plan for a cluster can be checked on a laptop; but a user's own data set is known only where its
-    pack lies below ``data_root`` (None: where packs lie by default).
+    Needs no data, so that a laptop can check a plan for a cluster. Only a user's own data set must be packed, below
+    ``data_root`` (None: the default folder).
     """
     for trial in trials:
         try:
@@ -38,7 +37,7 @@ def check_trials(trials: Iterable[Trial], data_root: Path | None = None) -> None
 
 
 def check_trial(trial: Trial, data_root: Path | None = None) -> None:
-    """Names and shapes of one trial; raises :class:`FieldError`."""
+    """Check names and shapes of one trial; raises :class:`FieldError`."""
     data = data_facts(trial.config.data, root=data_root)
     patch = trial.config.model.patch
     if data.size % patch:
@@ -57,7 +56,7 @@ def _check_stage(name: str, spec: StageSpec, data: DataFacts, data_root: Path | 
             corruption = train.corruption
             if train.n_clean and int(tokens * (1 - corruption.mask_ratio_t0)) == tokens:
                 path, ratio = f"stages.{name}.corruption.mask_ratio_t0", corruption.mask_ratio_t0
-                raise FieldError(path, ratio, f"it hides none of {tokens} tokens, expected at least {1 / tokens}")
+                raise FieldError(path, ratio, f"it hides none of {tokens} tokens: expected at least {1 / tokens}")
             for field in ("mask_ratio", "mask_ratio_t0"):
                 ratio = getattr(corruption, field)
                 idle = train.n_clean == (train.batch if field == "mask_ratio" else 0)
@@ -74,9 +73,9 @@ def _check_stage(name: str, spec: StageSpec, data: DataFacts, data_root: Path | 
                 )
             other = data if probe.data is None else data_facts(spec.input_data, path=f"stages.{name}.data", root=data_root)
             if (other.size, other.channels) != (data.size, data.channels):
-                asked, made = (f"{facts.channels}x{facts.size}x{facts.size}" for facts in (other, data))
+                probed, trained = (f"{facts.channels}x{facts.size}x{facts.size}" for facts in (other, data))
                 path = f"stages.{name}.data.name"
-                raise FieldError(path, other.name, f"it has images of {asked}, and the model was made for {made} ({data.name})")
+                raise FieldError(path, other.name, f"it has images of {probed}, but the model is for {trained} ({data.name})")
             if probe.t is not None and probe.t > spec.noise.timesteps:
                 raise FieldError(f"stages.{name}.t", probe.t, f"expected 0..{spec.noise.timesteps}")
         case GenerateStage() as generate:
@@ -93,7 +92,11 @@ def _check_stage(name: str, spec: StageSpec, data: DataFacts, data_root: Path | 
                 raise FieldError(path, generate.reference, f"published statistics are of {INCEPTION}: expected train or test")
             if "sfid" in generate.scores and INCEPTION not in generate.all_extractors:
                 path = f"stages.{name}.scores"
-                raise FieldError(path, "sfid", f"only {INCEPTION} has spatial features: leave it out, or score with that too")
+                raise FieldError(
+                    path,
+                    "sfid",
+                    f"only {INCEPTION} has spatial features: leave sfid out, or add {INCEPTION} to more_extractors",
+                )
 
 
 def _check_import(name: str, stage: ImportStage, spec: StageSpec, data: DataFacts) -> None:
@@ -102,29 +105,29 @@ def _check_import(name: str, stage: ImportStage, spec: StageSpec, data: DataFact
 
     family = layout(stage.layout, f"stages.{name}.layout").family
     if spec.model.family != family:
-        raise FieldError("model.family", spec.model.family, f"expected {family}, which is what the layout {stage.layout} holds")
+        raise FieldError("model.family", spec.model.family, f"expected {family}, the family of the layout {stage.layout}")
     if stage.classes not in (0, data.classes):
         path = f"stages.{name}.classes"
-        raise FieldError(path, stage.classes, f"expected 0, or {data.classes} as {data.name} has")
+        raise FieldError(path, stage.classes, f"expected 0, or the {data.classes} classes of {data.name}")
     if family != "mae" and stage.pool != "class":
         raise FieldError(
-            f"stages.{name}.pool", stage.pool, f"expected class: only the family mae leaves a choice, not {family}"
+            f"stages.{name}.pool", stage.pool, f"expected class: only the family mae has another pool, not {family}"
         )
     if family == "mae" and not stage.sees_clean:
-        raise FieldError(f"stages.{name}.sees_clean", stage.sees_clean, "expected true: an MAE sees nothing but clean images")
+        raise FieldError(f"stages.{name}.sees_clean", stage.sees_clean, "expected true: an MAE sees only clean images")
     if family == "dit":
         if stage.sees_clean:
             path = f"stages.{name}.sees_clean"
             raise FieldError(path, stage.sees_clean, "expected false: a DiT has no input for clean images")
         if spec.noise != dit.NOISE:
             wanted = f"{dit.NOISE.schedule} with timesteps = {dit.NOISE.timesteps}"
-            raise FieldError("noise.schedule", spec.noise.schedule, f"expected {wanted}, which is what a DiT was trained with")
+            raise FieldError("noise.schedule", spec.noise.schedule, f"expected {wanted}, with which a DiT was trained")
 
 
 def check_weights(trials: Iterable[Trial], results: Path, data_root: Path | None = None) -> None:
-    """Read every file of weights that a stage without a result will read: what it imports, and its extractors'.
+    """Read every file of weights that a stage without a result needs: those it imports, and its extractors'.
 
-    Raises :class:`UserError` where one is missing or is not what it should be.
+    Raises :class:`UserError` if one is missing or has the wrong content.
     """
     seen = set()
     extractors = set()
@@ -149,10 +152,10 @@ def check_weights(trials: Iterable[Trial], results: Path, data_root: Path | None
 
 
 def prepare_data(trials: Iterable[Trial], data_root: Path) -> dict[DataConfig, str]:
-    """Pack the data sets that are not packed yet; the digest of each.
+    """Pack the data sets that are not packed yet; returns the digest of each.
 
-    Raises :class:`UserError` when one is missing, when samples of latents have no images to be scored against, and when
-    latents of one name are of several VAEs.
+    Raises :class:`UserError` if one is missing, if samples of latents have no images to be compared with, or if data sets with
+    the same VAE name were encoded by different VAEs.
     """
     specs = [spec for trial in trials for spec in trial.specs.values()]
     packs = {data: open_data(data, data_root) for data in dict.fromkeys(spec.input_data for spec in specs)}

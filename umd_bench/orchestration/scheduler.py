@@ -271,9 +271,9 @@ class Scheduler:
 
 
 def explain(progress: SweepProgress, again: str) -> tuple[list[str], int]:
-    """Why a sweep is not complete, in lines, and the exit code: 130 when it was interrupted, else 1.
+    """Lines that say why a sweep is not complete, and the exit code: 130 if a person stopped it, else 1.
 
-    ``again`` is the command that goes on from here.
+    ``again`` is the command that continues the sweep.
     """
     lines = []
     groups: dict[str, list[str]] = {}
