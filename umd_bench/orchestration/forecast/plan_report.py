@@ -16,20 +16,20 @@ from umd_bench.store import RunDir, StageState
 
 
 @dataclass(frozen=True)
-class Planned:
-    """What becomes of a stage, ``reused``, ``resumed``, ``running now`` or ``new``, and why it is not reused."""
+class PlannedStage:
+    """``what`` happens to a stage (``reused``, ``resumed``, ``running now`` or ``new``), and ``why`` it is not reused."""
 
     node: Node
     what: str
     why: str
 
 
-def planned_stages(root: Path, nodes: dict[str, Node]) -> list[Planned]:
-    """Each stage in the graph's order; for what is not reused the field in which the nearest result differs.
+def planned_stages(root: Path, nodes: dict[str, Node]) -> list[PlannedStage]:
+    """One entry a stage, in the graph's order. A stage that is not reused names the fields that differ from the nearest result.
 
-    A stage below a new one is new by descent, and says so instead of repeating the parent's difference.
+    A stage below one without a result names that parent instead.
     """
-    words = {StageState.DONE: "reused", StageState.INTERRUPTED: "resumed", StageState.RUNNING: "running now"}
+    outcomes = {StageState.DONE: "reused", StageState.INTERRUPTED: "resumed", StageState.RUNNING: "running now"}
     finished = _finished(root) if any(node.state is not StageState.DONE for node in nodes.values()) else []
     planned = []
     for node in nodes.values():
@@ -40,74 +40,78 @@ def planned_stages(root: Path, nodes: dict[str, Node]) -> list[Planned]:
             lacking = ", ".join(f"{nimg:,}" for nimg in RunDir(root, node.key).missing_snapshots(node.needed))
             why = f"its result stays; no weights were kept at nimg = {lacking}"
         elif parent is not None and parent.state is not StageState.DONE:
-            why = f"its {parent.name} is {words.get(parent.state, 'new')}"
+            why = f"its {parent.name} is {outcomes.get(parent.state, 'new')}"
         else:
             why = _difference(node.spec, finished)
-        planned.append(Planned(node, words.get(node.state, "new"), why))
+        planned.append(PlannedStage(node, outcomes.get(node.state, "new"), why))
     return planned
 
 
-def plan_table(planned: Sequence[Planned]) -> Table:
+def plan_table(planned: Sequence[PlannedStage]) -> Table:
     """One row a stage."""
     table = Table("stage", "key", box=None, pad_edge=False)
     table.add_column("trials", overflow="fold")
     table.add_column("what", no_wrap=True)
     table.add_column("why", overflow="fold")
-    for one in planned:
-        trials = one.node.trials
+    for stage in planned:
+        trials = stage.node.trials
         first = trials[0] + (f" and {len(trials) - 1} more" if len(trials) > 1 else "")
-        table.add_row(one.node.name, one.node.key, first, one.what, one.why)
+        table.add_row(stage.node.name, stage.node.key, first, stage.what, stage.why)
     return table
 
 
-def plan_counts(planned: Sequence[Planned]) -> str:
+def plan_counts(planned: Sequence[PlannedStage]) -> str:
     """``30 stages: 10 new, 20 reused``."""
-    counts = Counter(one.what for one in planned)
+    counts = Counter(stage.what for stage in planned)
     return f"{len(planned)} stages: " + ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
 
 
-def plan_json(planned: Sequence[Planned]) -> list[dict[str, Any]]:
-    """For programs, one object a stage: key, name, kind, the parent's key or null, the trials that share it, what and why."""
+def plan_json(planned: Sequence[PlannedStage]) -> list[dict[str, Any]]:
+    """One object a stage: key, name, kind, the parent's key or null, the trials that share it, what and why."""
     return [
         {
-            "key": one.node.key,
-            "name": one.node.name,
-            "kind": one.node.spec.kind,
-            "parent": one.node.spec.parent_key,
-            "trials": one.node.trials,
-            "what": one.what,
-            "why": one.why,
+            "key": stage.node.key,
+            "name": stage.node.name,
+            "kind": stage.node.spec.kind,
+            "parent": stage.node.spec.parent_key,
+            "trials": stage.node.trials,
+            "what": stage.what,
+            "why": stage.why,
         }
-        for one in planned
+        for stage in planned
     ]
 
 
 def _finished(root: Path) -> list[StageSpec]:
+    """The specs of all stages with a result, of any sweep."""
     return [RunDir(root, path.parent.name).config() for path in sorted((root / "stages").glob("*/result.json"))]
 
 
 def _difference(spec: StageSpec, finished: list[StageSpec]) -> str:
     """How ``spec`` differs from the most similar finished stage of its kind: ``corruption.mask_ratio 0.375 -> 0.5``."""
-    wanted = _flat(spec.identity())
-    best: list[str] | None = None
+    ours = _flat(spec.identity())
+    fewest: list[str] | None = None
     for other in finished:
         if other.kind != spec.kind:
             continue
-        found = _flat(other.identity())
-        names = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-        differing = [
-            f"{name.removeprefix('stage.')} {found.get(name, '-')} -> {wanted.get(name, '-')}"
+        theirs = _flat(other.identity())
+        names = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+        differences = [
+            f"{name.removeprefix('stage.')} {theirs.get(name, '-')} -> {ours.get(name, '-')}"
             for name in names
             if name != "parent"
         ]
-        if best is None or len(differing) < len(best):
-            best = differing
-    if best is None:
+        if fewest is None or len(differences) < len(fewest):
+            fewest = differences
+    if fewest is None:
         return f"no {spec.kind} stage has finished"
-    return "; ".join(best[:3]) + (f"; {len(best) - 3} more" if len(best) > 3 else "") if best else "another parent"
+    if not fewest:
+        return "another parent"
+    return "; ".join(fewest[:3]) + (f"; {len(fewest) - 3} more" if len(fewest) > 3 else "")
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one: ``{"a": {"b": 1}}`` is ``{"a.b": 1}``."""
     if not isinstance(value, dict):
         return {prefix: value}
     return {k: v for name, child in value.items() for k, v in _flat(child, f"{prefix}.{name}" if prefix else name).items()}
