@@ -1,4 +1,4 @@
-"""Prints how far this engine is from the official implementation, as the table of ``docs/parity.md``.
+"""Print the differences from the official implementation, as the table of ``docs/parity.md``.
 
     PYTHONPATH=tests python -m engine.parity_table
 

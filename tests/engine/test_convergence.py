@@ -1,8 +1,8 @@
 """Samplers on Gaussian data, whose score is known: their moments converge to the exact ones at each sampler's order.
 
-With data N(mu, s^2) the best estimate of x_0 is linear in x_t, so a sample is ``c + A x_T + sum_k B_k z_k`` in the noise that
-it is made from. The coefficients are read off one batch whose rows have one draw at 1 and the others at 0: the moments of the
-samples are then exact, and no tolerance hides the noise of an experiment.
+With data N(mu, s^2) the best x_0 is linear in x_t, so a sample is linear in its noise: ``c + A x_T + sum_k B_k z_k``.
+One batch whose rows set one draw to 1 and the others to 0 gives the coefficients. So the moments of the samples are exact,
+and no tolerance has to allow for random errors.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Nothing in a training step or in a sampler's loop waits for the device, whose GPU is made up: shapes without values.
+"""In a training step and in a sampler's loop the host never waits for the device. The GPU here is fake: shapes without values.
 
-What would wait is what reads a value (there is none to read), and a copy between host and device that is not out of pinned
-memory. The backward pass of a made-up GPU does not exist in every build of torch, so gradients are made up too; what it does is
-torch's. On a real GPU torch says itself what waits.
+The host waits if it reads a value, or copies between host and device other than from pinned memory. Not every build of torch
+has a backward pass on a fake GPU, so gradients are made up too. On a real GPU torch itself reports what waits.
 """
 
 from __future__ import annotations

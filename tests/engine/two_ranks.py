@@ -124,21 +124,21 @@ def two_buckets(group: RankGroup, folder: Path) -> list[dict[str, Tensor]]:
     return found
 
 
-KEPT = training(snapshots=(10 * BATCH,))
+WITH_SNAPSHOT = training(snapshots=(10 * BATCH,))
 DIVERGING = training(optim=OptimConfig(lr_per_256=1e30, clip_norm=1e30))
 JOBS: dict[str, Callable[[RankGroup, Path], object]] = {
     **{f"gradients {name}": lambda group, folder, spec=spec: gradients(spec, group) for name, spec in STEPS_OF.items()},
     "two buckets": two_buckets,
     "strayed": strayed,
-    "whole": _whole_run(KEPT, "whole"),
-    "stopped by rank 1": _whole_run(KEPT, "stopped", stop={1: after(7)}),
-    "stopped by rank 0": _whole_run(KEPT, "stopped", stop={0: after(5)}),
-    "goes on": _whole_run(KEPT, "stopped"),
-    "nothing is left to do": _whole_run(KEPT, "stopped"),
-    "killed": _whole_run(KEPT, "killed", stop={0: after(7, Killed)}),
-    "killed again": _whole_run(KEPT, "killed", stop={1: after(9, Killed)}),
-    "goes on after a kill": _whole_run(KEPT, "killed"),
-    "began alone": _whole_run(KEPT, "alone"),
+    "whole": _whole_run(WITH_SNAPSHOT, "whole"),
+    "stopped by rank 1": _whole_run(WITH_SNAPSHOT, "stopped", stop={1: after(7)}),
+    "stopped by rank 0": _whole_run(WITH_SNAPSHOT, "stopped", stop={0: after(5)}),
+    "goes on": _whole_run(WITH_SNAPSHOT, "stopped"),
+    "nothing is left to do": _whole_run(WITH_SNAPSHOT, "stopped"),
+    "killed": _whole_run(WITH_SNAPSHOT, "killed", stop={0: after(7, Killed)}),
+    "killed again": _whole_run(WITH_SNAPSHOT, "killed", stop={1: after(9, Killed)}),
+    "goes on after a kill": _whole_run(WITH_SNAPSHOT, "killed"),
+    "began alone": _whole_run(WITH_SNAPSHOT, "alone"),
     "diverging": _whole_run(DIVERGING, "diverging"),
 }
 

@@ -19,7 +19,7 @@ from umd_bench.config.trial.trial import Resources
 from umd_bench.data.packs.pack import Pack
 from umd_bench.engine.fusion.fused_loop import Ending, at_the_same_point, train_fused
 from umd_bench.engine.fusion.shape import may_fuse
-from umd_bench.engine.fusion.stacked_optim import Rows, stack_for
+from umd_bench.engine.fusion.stacked_weights import Rows, stack_for
 from umd_bench.engine.training.loop import Stopped, TrainResult, train
 from umd_bench.engine.training.snapshot import load_snapshot
 from umd_bench.engine.training.state import NonFiniteError

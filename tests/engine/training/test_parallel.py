@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from engine import two_ranks
 from engine.small_runs import BATCH, STEPS, made_up_pack, run_of
-from engine.two_ranks import KEPT, STEPS_OF, WAIT, after, gradients, run_all
+from engine.two_ranks import STEPS_OF, WAIT, WITH_SNAPSHOT, after, gradients, run_all
 
 from umd_bench.config.errors import FieldError
 from umd_bench.engine.training.loop import Stopped, TrainResult, train
@@ -31,13 +31,13 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+def both_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """Every job of ``two_ranks.JOBS``, done by this process and another: its result in each."""
     folder, other = tmp_path_factory.mktemp("rank-0"), tmp_path_factory.mktemp("rank-1")
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=WAIT)
-    alone = run_of(KEPT, folder / "alone")
+    alone = run_of(WITH_SNAPSHOT, folder / "alone")
     with alone.begin() as attempt, pytest.raises(Stopped):
-        train(KEPT, made_up_pack(two_ranks._made(folder / "pack")), attempt, stop=after(6))
+        train(WITH_SNAPSHOT, made_up_pack(two_ranks._made(folder / "pack")), attempt, stop=after(6))
     paths = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths, "GLOO_SOCKET_IFNAME": "lo"}
     command = [sys.executable, "-m", "engine.two_ranks", f"127.0.0.1:{store.port}", str(other)]
@@ -55,20 +55,20 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespa
         process.wait()
 
 
-def result(together: SimpleNamespace, name: str) -> Any:
-    found = together.here[name]
+def result(both_ranks: SimpleNamespace, name: str) -> Any:
+    found = both_ranks.here[name]
     if isinstance(found, BaseException):
         raise found
     return found
 
 
-def run(together: SimpleNamespace, name: str) -> RunDir:
-    return RunDir(together.folder / name, KEPT.key)
+def run(both_ranks: SimpleNamespace, name: str) -> RunDir:
+    return RunDir(both_ranks.folder / name, WITH_SNAPSHOT.key)
 
 
 @pytest.mark.parametrize("name", STEPS_OF)
-def test_the_sum_of_the_ranks_gradients_is_the_gradient_of_one_process(name: str, together: SimpleNamespace) -> None:
-    alone, both = gradients(STEPS_OF[name]), result(together, f"gradients {name}")
+def test_the_sum_of_the_ranks_gradients_is_the_gradient_of_one_process(name: str, both_ranks: SimpleNamespace) -> None:
+    alone, both = gradients(STEPS_OF[name]), result(both_ranks, f"gradients {name}")
     close = {"rtol": 0.05, "atol": 5e-3} if name == "bf16" else CLOSE
     assert both["gradients"].keys() == alone["gradients"].keys()
     for parameter, expected in alone["gradients"].items():
@@ -79,13 +79,13 @@ def test_the_sum_of_the_ranks_gradients_is_the_gradient_of_one_process(name: str
     torch.testing.assert_close(torch.stack(both["losses"]), torch.stack(alone["losses"]), **close)
 
 
-def test_corners_leave_some_parameters_without_a_gradient(together: SimpleNamespace) -> None:
-    assert result(together, "gradients dit")["gradients"]["mask_token"] is None
-    assert result(together, "gradients umd")["gradients"]["mask_token"] is not None
+def test_corners_leave_some_parameters_without_a_gradient(both_ranks: SimpleNamespace) -> None:
+    assert result(both_ranks, "gradients dit")["gradients"]["mask_token"] is None
+    assert result(both_ranks, "gradients umd")["gradients"]["mask_token"] is not None
 
 
-def test_weights_do_not_depend_on_the_size_of_buckets(together: SimpleNamespace) -> None:
-    one, many = result(together, "two buckets")
+def test_weights_do_not_depend_on_the_size_of_buckets(both_ranks: SimpleNamespace) -> None:
+    one, many = result(both_ranks, "two buckets")
     assert all(torch.equal(value, many[name]) for name, value in one.items())
 
 
@@ -107,24 +107,24 @@ def test_every_image_is_in_one_share_and_no_share_is_empty_or_much_larger(size: 
 
 def test_more_devices_than_images_are_refused() -> None:
     with pytest.raises(FieldError, match=r"resources\.devices = 9 is not accepted: expected at most the batch of 8"):
-        share_of(KEPT.stage, 0, 9)  # type: ignore[arg-type]
+        share_of(WITH_SNAPSHOT.stage, 0, 9)  # type: ignore[arg-type]
 
 
-def test_a_run_on_two_devices_is_close_to_a_run_on_one(together: SimpleNamespace, tmp_path: Path) -> None:
-    trained = result(together, "whole")
+def test_a_run_on_two_devices_is_close_to_a_run_on_one(both_ranks: SimpleNamespace, tmp_path: Path) -> None:
+    trained = result(both_ranks, "whole")
     assert isinstance(trained, TrainResult)
-    alone = run_of(KEPT, tmp_path)
+    alone = run_of(WITH_SNAPSHOT, tmp_path)
     with alone.begin() as attempt:
-        expected = train(KEPT, made_up_pack(two_ranks._made(tmp_path / "pack")), attempt)
+        expected = train(WITH_SNAPSHOT, made_up_pack(two_ranks._made(tmp_path / "pack")), attempt)
     assert trained.exact
     assert trained.metrics == pytest.approx(expected.metrics, rel=1e-4)
-    first, second = ([e for e in of.events() if e["event"] == "metrics"] for of in (run(together, "whole"), alone))
+    first, second = ([e for e in of.events() if e["event"] == "metrics"] for of in (run(both_ranks, "whole"), alone))
     assert [e["nimg"] for e in first] == [e["nimg"] for e in second]
     for name in ("loss", "loss_t0", "loss_t", "grad_norm", "lr"):
         assert [e[name] for e in first] == pytest.approx([e[name] for e in second], rel=2e-3)
     for nimg, ema in product((10 * BATCH, END), (False, True)):
         weights = load_snapshot(alone, nimg, ema=ema)
-        for name, value in load_snapshot(run(together, "whole"), nimg, ema=ema).items():
+        for name, value in load_snapshot(run(both_ranks, "whole"), nimg, ema=ema).items():
             torch.testing.assert_close(value, weights[name], rtol=0, atol=5e-3)
 
 
@@ -135,51 +135,51 @@ def same_run(ours: RunDir, theirs: RunDir) -> None:
 
 
 def test_a_stop_on_any_rank_stops_all_at_one_step_and_the_run_resumes_to_the_same_bits(
-    together: SimpleNamespace,
+    both_ranks: SimpleNamespace,
 ) -> None:
     for name, nimg in (("stopped by rank 1", 7), ("stopped by rank 0", 12)):
-        assert isinstance(together.here[name], Stopped)
-        assert together.there[name] == ["Stopped", str(together.here[name])]
-        assert str(together.here[name]).startswith(f"stopped after {nimg * BATCH} of")
-    trained = result(together, "goes on")
+        assert isinstance(both_ranks.here[name], Stopped)
+        assert both_ranks.there[name] == ["Stopped", str(both_ranks.here[name])]
+        assert str(both_ranks.here[name]).startswith(f"stopped after {nimg * BATCH} of")
+    trained = result(both_ranks, "goes on")
     assert trained.resumed_from == 12 * BATCH
     assert trained.exact
-    assert trained.metrics == result(together, "whole").metrics
-    same_run(run(together, "stopped"), run(together, "whole"))
-    assert result(together, "nothing is left to do").metrics == trained.metrics
+    assert trained.metrics == result(both_ranks, "whole").metrics
+    same_run(run(both_ranks, "stopped"), run(both_ranks, "whole"))
+    assert result(both_ranks, "nothing is left to do").metrics == trained.metrics
 
 
-def test_a_killed_rank_ends_the_others_and_the_run_resumes_to_the_same_bits(together: SimpleNamespace) -> None:
-    assert together.there["killed"][0] == "RankLost"
-    assert isinstance(together.here["killed again"], RankLost)
-    trained = result(together, "goes on after a kill")
+def test_a_killed_rank_ends_the_others_and_the_run_resumes_to_the_same_bits(both_ranks: SimpleNamespace) -> None:
+    assert both_ranks.there["killed"][0] == "RankLost"
+    assert isinstance(both_ranks.here["killed again"], RankLost)
+    trained = result(both_ranks, "goes on after a kill")
     assert trained.exact
     assert trained.resumed_from == 10 * BATCH
-    assert trained.metrics == result(together, "whole").metrics
-    same_run(run(together, "killed"), run(together, "whole"))
+    assert trained.metrics == result(both_ranks, "whole").metrics
+    same_run(run(both_ranks, "killed"), run(both_ranks, "whole"))
 
 
-def test_a_run_that_began_on_another_number_of_devices_is_marked_as_not_exact(together: SimpleNamespace) -> None:
-    trained = result(together, "began alone")
+def test_a_run_that_began_on_another_number_of_devices_is_marked_as_not_exact(both_ranks: SimpleNamespace) -> None:
+    trained = result(both_ranks, "began alone")
     assert trained.resumed_from == 6 * BATCH
     assert not trained.exact
-    warnings = [event["message"] for event in run(together, "alone").events() if event["event"] == "warning"]
+    warnings = [event["message"] for event in run(both_ranks, "alone").events() if event["event"] == "warning"]
     assert len(warnings) == 1
     assert "world_size 1 -> 2" in warnings[0]
 
 
-def test_a_diverging_run_ends_on_every_rank_for_the_same_reason(together: SimpleNamespace) -> None:
-    assert isinstance(together.here["diverging"], NonFiniteError)
-    assert together.there["diverging"][0] == "NonFiniteError"
+def test_a_diverging_run_ends_on_every_rank_for_the_same_reason(both_ranks: SimpleNamespace) -> None:
+    assert isinstance(both_ranks.here["diverging"], NonFiniteError)
+    assert both_ranks.there["diverging"][0] == "NonFiniteError"
 
 
-def test_ranks_whose_weights_differ_are_detected(together: SimpleNamespace) -> None:
-    assert "no longer hold the same weights" in str(together.here["strayed"])
-    assert together.there["strayed"] == ["RuntimeError", str(together.here["strayed"])]
+def test_ranks_whose_weights_differ_are_detected(both_ranks: SimpleNamespace) -> None:
+    assert "no longer hold the same weights" in str(both_ranks.here["strayed"])
+    assert both_ranks.there["strayed"] == ["RuntimeError", str(both_ranks.here["strayed"])]
 
 
-def test_only_rank_0_writes(together: SimpleNamespace) -> None:
-    written = {path.name for path in together.other.rglob("*") if path.is_file() and "pack" not in path.parts}
+def test_only_rank_0_writes(both_ranks: SimpleNamespace) -> None:
+    written = {path.name for path in both_ranks.other.rglob("*") if path.is_file() and "pack" not in path.parts}
     assert written == {
         "outcomes.json",
         "config.yaml",

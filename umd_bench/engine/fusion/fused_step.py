@@ -22,7 +22,7 @@ from umd_bench.data.batches.batches import Batches
 from umd_bench.engine.diffusion.corruption import Noise, corrupt, draw_noise
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
 from umd_bench.engine.diffusion.objective import LOSS_WEIGHTS, Losses, clean_loss, noised_loss
-from umd_bench.engine.fusion.stacked_optim import Rows, call_stacked
+from umd_bench.engine.fusion.stacked_weights import Rows, call_stacked
 from umd_bench.engine.networks.auto_encoder import AutoEncoder, Output
 from umd_bench.engine.training.optim import adamw, is_decayed, learning_rate
 from umd_bench.engine.training.output import RunOutput
@@ -64,10 +64,10 @@ class FusedStages:
         first, S = members[0].state, len(members)
         names = dict(first.model.named_parameters())
         order = sorted(names, key=lambda name: not is_decayed(name))  # decayed parameters first: two parts per stage
-        self._places: dict[str, tuple[int, torch.Size]] = {}
+        self._locations: dict[str, tuple[int, torch.Size]] = {}
         end = decayed = 0
         for name in order:
-            self._places[name] = (end, names[name].shape)
+            self._locations[name] = (end, names[name].shape)
             end += -(-names[name].numel() // _ALIGNED) * _ALIGNED
             decayed = end if is_decayed(name) else decayed
         device = first.device
@@ -78,18 +78,18 @@ class FusedStages:
         self._leaves: dict[str, Tensor] = {}
         for name in order:
             self._leaves[name] = self._of_all(self._weights, name).detach().requires_grad_()
-        self._optimizers = [self._adopt(s, decayed) for s in range(S)]
+        self._optimizers = [self._take_over(s, decayed) for s in range(S)]
 
     def _of_all(self, block: Tensor, name: str) -> Tensor:
-        start, shape = self._places[name]
+        start, shape = self._locations[name]
         return block[:, start : start + shape.numel()].view(len(block), *shape)
 
     def _of_one(self, row: Tensor, name: str) -> Tensor:
-        start, shape = self._places[name]
+        start, shape = self._locations[name]
         return row[start : start + shape.numel()].view(shape)
 
     @torch.no_grad()
-    def _adopt(self, s: int, decayed: int) -> torch.optim.Optimizer:
+    def _take_over(self, s: int, decayed: int) -> torch.optim.Optimizer:
         """Move a stage's state into its row and leave it views there; returns an optimiser over the row's two parts."""
         member = self.members[s]
         state, row = member.state, self._weights[s]

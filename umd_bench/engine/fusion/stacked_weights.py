@@ -55,7 +55,7 @@ class Stacked(Tensor):
         if rule is None:
             name = getattr(func, "__qualname__", str(func))
             raise NotImplementedError(
-                f"{name} has no rule for the weights of several models: add one to engine/fusion/stacked_optim.py"
+                f"{name} has no rule for the weights of several models: add one to engine/fusion/stacked_weights.py"
             )
         return rule(*args, **(kwargs or {}))
 
