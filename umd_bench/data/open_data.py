@@ -20,7 +20,8 @@ from umd_bench.data.packs.manifest import (
     remedy,
 )
 from umd_bench.data.packs.pack import Pack, require_writable
-from umd_bench.data.packs.writer import PackProgress, rows_from_arrays, write_pack
+from umd_bench.data.packs.row_source import rows_from_arrays
+from umd_bench.data.packs.writer import PackProgress, write_pack
 
 
 def open_data(data: DataConfig, root: Path) -> Pack:

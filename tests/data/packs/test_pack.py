@@ -12,7 +12,8 @@ import pytest
 from umd_bench.config.errors import UserError
 from umd_bench.data.packs.manifest import Manifest, data_root, read_manifest
 from umd_bench.data.packs.pack import Pack, verify
-from umd_bench.data.packs.writer import rows_from_arrays, write_pack
+from umd_bench.data.packs.row_source import rows_from_arrays
+from umd_bench.data.packs.writer import write_pack
 
 
 @pytest.fixture

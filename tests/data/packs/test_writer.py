@@ -21,7 +21,8 @@ from umd_bench.config.errors import UserError
 from umd_bench.data.packs import writer
 from umd_bench.data.packs.manifest import Manifest, read_manifest
 from umd_bench.data.packs.pack import Pack, verify
-from umd_bench.data.packs.writer import PackProgress, Read, RowSource, rows_from_arrays, write_pack
+from umd_bench.data.packs.row_source import Read, RowSource, rows_from_arrays
+from umd_bench.data.packs.writer import PackProgress, write_pack
 
 N, SHAPE = 10, (3, 4, 4)
 IMAGES = np.random.default_rng(0).integers(0, 256, (N, *SHAPE), dtype=np.uint8)
@@ -221,13 +222,13 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import test_writer
-from umd_bench.data.packs import writer
+from umd_bench.data.packs import row_source, writer
 writer.SHARD_BYTES, writer._READ_ROWS = 4 * test_writer.IMAGES[0].nbytes, 2
 def hang(start, stop):
     if start >= 6:
         print("reading", flush=True)
         time.sleep(60)
-    return writer.rows_from_arrays(test_writer.IMAGES, test_writer.LABELS).read(start, stop)
+    return row_source.rows_from_arrays(test_writer.IMAGES, test_writer.LABELS).read(start, stop)
 writer.write_pack(Path(sys.argv[1]) / "own", test_writer.draft(), test_writer.splits(hang), inputs="x")
 """
 

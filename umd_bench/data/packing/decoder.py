@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umd_bench.config.errors import UserError
-from umd_bench.data.packs.writer import RowSource
+from umd_bench.data.packs.row_source import RowSource
 from umd_bench.data.readers.picture_list import PictureList
 from umd_bench.data.readers.pictures import decode_batch, init_decoding_process
 

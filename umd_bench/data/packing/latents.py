@@ -23,7 +23,8 @@ from umd_bench.data.datasets import DATASETS, data_facts
 from umd_bench.data.open_data import latents_folder, open_data
 from umd_bench.data.packs.manifest import VaeFacts, read_manifest, remedy
 from umd_bench.data.packs.pack import Pack, Split
-from umd_bench.data.packs.writer import PackProgress, RowSource, write_pack
+from umd_bench.data.packs.row_source import RowSource
+from umd_bench.data.packs.writer import PackProgress, write_pack
 from umd_bench.data.vae import CONFIG_FILE, PRECISIONS, WEIGHTS_FILE, VaeFiles, encode, find_vae, load_vae
 
 DEVICES = ("auto", "cpu", "cuda")

@@ -19,58 +19,24 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import filelock
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from umd_bench.config.errors import UserError
+from umd_bench.data.packs.journal import FinishedShard, append_shard, begin_journal, has_finished, read_journal
 from umd_bench.data.packs.manifest import MANIFEST_FILE, SKIPPED_FILE, Manifest, images_file, labels_file, sha256_of
+from umd_bench.data.packs.row_source import RowSource
 
 SHARD_BYTES = 256 * 2**20  # size of a shard; a packing holds one shard in memory
 _READ_BYTES, _READ_ROWS = 64 * 2**20, 512  # limits of one read; progress is reported after each
 _LEFTOVER_AGE_S = 24 * 3600  # unfinished folders of other inputs are removed a day after the last write
 _GIB = 2**30
-
-# read(start, stop) -> (rows [k, *shape], kept bool [stop - start] with k times True): rows start..stop-1 without those left
-# out.
-Read = Callable[[int, int], tuple[NDArray[Any], NDArray[np.bool_]]]
-
-
-@dataclass(frozen=True)
-class RowSource:
-    """The source of a split's rows.
-
-    ``labels`` int64 [N]; ``shape`` and ``dtype`` of one row. ``read`` is called for ascending ranges of rows, at most once for
-    each row. If it leaves a row out, it puts the reason (one line) into ``reasons[index]`` before it returns.
-    """
-
-    labels: NDArray[np.int64]
-    shape: tuple[int, ...]
-    dtype: DTypeLike
-    read: Read
-    reasons: dict[int, str] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row on disk."""
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
-
-
-def rows_from_arrays(images: NDArray[Any], labels: NDArray[np.int64]) -> RowSource:
-    """A source of rows in memory: ``images`` [N, ...] and ``labels`` int64 [N]."""
-
-    def read(start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        return images[start:stop], np.ones(stop - start, np.bool_)
-
-    return RowSource(labels, images.shape[1:], images.dtype, read)
 
 
 @dataclass(frozen=True)
@@ -81,16 +47,6 @@ class PackProgress:
     total: int
     resumed: int
     skipped: int
-
-
-@dataclass(frozen=True)
-class _Shard:
-    """A line of the journal: a finished shard, its file's hash, and the rows that were left out (index -> reason)."""
-
-    split: str
-    index: int
-    sha256: str
-    skipped: dict[int, str]
 
 
 def write_pack(
@@ -123,7 +79,7 @@ def write_pack(
                 if not target.exists():
                     _write(target, work, facts, splits, identity, extra_files, progress)
             finally:  # with the lock still held: the next process makes a new lock file
-                if target.exists() or not _has_finished(work / "journal.jsonl"):
+                if target.exists() or not has_finished(work / "journal.jsonl"):
                     shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
         raise UserError(
@@ -163,13 +119,12 @@ def _write(
     """Write the shards that the journal lacks, then the manifest; then rename the folder."""
     files, journal = work / "files", work / "journal.jsonl"
     files.mkdir(exist_ok=True)
-    finished = {(shard.split, shard.index): shard for shard in _read_journal(journal, identity, files)}
+    finished = {(shard.split, shard.index): shard for shard in read_journal(journal, identity, files)}
     _require_room(target, facts.name, splits, finished)
     for path in files.iterdir():
         if path.name not in {images_file(*key) for key in finished}:
             path.unlink()  # incomplete: the last packing ended while writing it
-    lines = [json.dumps(identity), *(json.dumps(vars(shard)) for shard in finished.values())]
-    journal.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    begin_journal(journal, identity, finished.values())
 
     total, resumed = sum(map(len, splits.values())), 0
     for name, rows in splits.items():
@@ -192,12 +147,9 @@ def _write(
             if stop - start - filled != len(left_out):
                 raise ValueError(f"{name} {start}..{stop}: read {filled} rows and left out {len(left_out)}")
             skipped += len(left_out)
-            shard = _Shard(name, index, save_array(files / images_file(name, index), buffer[:filled]), left_out)
+            shard = FinishedShard(name, index, save_array(files / images_file(name, index), buffer[:filled]), left_out)
             finished[name, index] = shard
-            with journal.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(vars(shard)) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            append_shard(journal, shard)
     _seal(files, facts, splits, finished, _write_extra_files(files, extra_files))
     try:
         files.rename(target)
@@ -222,7 +174,7 @@ def _seal(
     files: Path,
     facts: Manifest,
     splits: Mapping[str, RowSource],
-    finished: Mapping[tuple[str, int], _Shard],
+    finished: Mapping[tuple[str, int], FinishedShard],
     sha256: dict[str, str],
 ) -> None:
     """Write the labels, the list of rows that were left out, and the manifest; ``sha256`` has the hashes of the other files."""
@@ -294,33 +246,9 @@ def _pieces(start: int, stop: int, row_bytes: int) -> list[tuple[int, int]]:
     return [(low, min(low + step, stop)) for low in range(start, stop, step)]
 
 
-def _read_journal(journal: Path, identity: str, files: Path) -> list[_Shard]:
-    """The finished shards whose files are unchanged; incomplete lines are ignored."""
-    try:
-        first, *lines = journal.read_text(encoding="utf-8").splitlines()
-        if json.loads(first) != identity:
-            return []
-    except (OSError, ValueError):
-        return []
-    finished = []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-            skipped = {int(i): str(reason) for i, reason in entry["skipped"].items()}
-            shard = _Shard(entry["split"], entry["index"], entry["sha256"], skipped)
-            if sha256_of(files / images_file(shard.split, shard.index)) == shard.sha256:
-                finished.append(shard)
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return finished
-
-
-def _has_finished(journal: Path) -> bool:
-    """Whether the journal has at least one finished shard."""
-    return journal.exists() and len(journal.read_bytes().splitlines()) > 1
-
-
-def _require_room(target: Path, name: str, splits: Mapping[str, RowSource], finished: Mapping[tuple[str, int], _Shard]) -> None:
+def _require_room(
+    target: Path, name: str, splits: Mapping[str, RowSource], finished: Mapping[tuple[str, int], FinishedShard]
+) -> None:
     needed = sum(
         (stop - start) * (rows.row_bytes + rows.labels.itemsize)
         for split, rows in splits.items()
