@@ -1,4 +1,4 @@
-"""A real Slurm for the session of each test worker. Without one its tests say so, or fail where REQUIRE_SLURM is set."""
+"""A real Slurm for the test session. If it is not installed its tests are skipped, or fail if REQUIRE_SLURM is set."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cluster.lab import Lab
 from cluster.minislurm import MiniSlurm, why_not
 
 TESTS = Path(__file__).parents[1]
 HIDDEN = ("SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_")
-ARRAY = 33  # small, so that a few dozen stages show whether arrays are split
+ARRAY = 33  # a small limit, so that a few dozen stages need more than one array
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +23,7 @@ def slurm_session() -> Iterator[MiniSlurm]:
     reason = why_not()
     if reason is not None:
         if os.environ.get("REQUIRE_SLURM"):
-            pytest.fail(f"REQUIRE_SLURM is set, but {reason}")
+            pytest.fail(f"REQUIRE_SLURM is set, but there is no Slurm: {reason}")
         warnings.warn(f"NO SLURM: the tests on a real Slurm are skipped: {reason}", stacklevel=1)
         pytest.skip(reason)
     root = Path(tempfile.mkdtemp(prefix="ms"))
@@ -41,12 +42,20 @@ def slurm_session() -> Iterator[MiniSlurm]:
 
 @pytest.fixture
 def slurm(slurm_session: MiniSlurm) -> Iterator[MiniSlurm]:
-    """The cluster with nothing on it, before and after."""
+    """The cluster, without jobs."""
     yield slurm_session
     slurm_session.reset()
 
 
+@pytest.fixture
+def lab(slurm: MiniSlurm, tmp_path: Path) -> Iterator[Lab]:
+    """A lab on the Slurm cluster."""
+    made = Lab("slurm", tmp_path)
+    yield made
+    made.close()
+
+
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jobs and workers import the scripted stages from the tests' folder."""
+    """Let jobs and actors import the scripted stages from the tests' folder."""
     monkeypatch.setenv("PYTHONPATH", str(TESTS))

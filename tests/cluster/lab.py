@@ -1,4 +1,4 @@
-"""What the executors' tests do over and over: start one, submit scripted stages, collect what ended."""
+"""What the executors' tests share: start an executor, submit scripted stages, collect the stages that ended."""
 
 from __future__ import annotations
 
@@ -16,41 +16,57 @@ from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.config.launch.ray import RayConfig
 from umd_bench.orchestration.executors.contract import Ended, Executor
 from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
+from umd_bench.orchestration.executors.jobs.queue_contract import Queue
+from umd_bench.orchestration.executors.jobs.records import Claim, JobRecords
 from umd_bench.orchestration.executors.registry import start_executor
 from umd_bench.store import RunDir
 
 DEADLINE_SECONDS = 150.0
-STATUS_SECONDS = 1.0
+STATUS_SECONDS = 1.0  # between two questions to the scheduler
+POLL_SECONDS = 0.05  # between two looks at a condition
 WORKERS = 2
 CLUSTER = ClusterConfig.model_validate({"time": "5m", "signal_seconds": 5})
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = DEADLINE_SECONDS) -> None:
-    """Poll until it holds."""
+    """Poll until the condition holds; ``what`` names it in the failure's message."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
-        time.sleep(0.05)
+        time.sleep(POLL_SECONDS)
+
+
+def ask_often(executor: Executor) -> Executor:
+    """The same executor, which asks its scheduler every second instead of every 15."""
+    if isinstance(executor, SubmititExecutor):
+        executor._queue.status_seconds = STATUS_SECONDS
+    return executor
+
+
+def states(run: RunDir, attempt: int | None = None) -> list[str]:
+    """The states that a stage went through, in one attempt or in all."""
+    return [event["state"] for event in run.events(attempt) if event["event"] == "state"]
 
 
 class Lab:
-    """A results folder and an executor on it; keys are counted, so that tests may share both."""
+    """A results folder and an executor on it. Keys are numbered, so tests may share both."""
 
     def __init__(self, name: str, root: Path, *, ray: RayConfig | None = None) -> None:
         self.name, self.root, self.ray = name, root, ray
         self.workers, self.cluster = WORKERS, CLUSTER
+        self.records = JobRecords(root.resolve())
         self._count = 0
         self._executor: Executor | None = None
 
     @property
     def executor(self) -> Executor:
-        """The running one."""
+        """The running executor; started if there is none."""
         if self._executor is None:
-            self._executor = self.another()
+            self._executor = self.start()
         return self._executor
 
-    def another(self) -> Executor:
-        """A second executor on the same results, as a command that is started again has it."""
+    def start(self) -> Executor:
+        """Start an executor on the same results, as a command that is run again does."""
         executor = start_executor(
             self.name,
             self.root,
@@ -61,19 +77,55 @@ class Lab:
             entry_point=scripted_stage.NAME,
             ray=self.ray,
         )
-        if isinstance(executor, SubmititExecutor):
-            executor._queue.status_seconds = STATUS_SECONDS
-        return executor
+        return ask_often(executor)
+
+    def request(self, **fields: object) -> None:
+        """From now on jobs request these settings of the cluster."""
+        self.close()
+        self.cluster = ClusterConfig.model_validate({"time": "5m", "signal_seconds": 5, **fields})
+
+    def queue(self) -> Queue:
+        """The running executor's scheduler."""
+        assert isinstance(self.executor, SubmititExecutor)
+        return self.executor._queue
+
+    def claim(self, key: str) -> Claim:
+        """The stage's last submission."""
+        claim = self.records.newest_claim(key)
+        assert claim is not None
+        return claim
+
+    def job(self, key: str) -> str:
+        """The id of the stage's last job."""
+        job = self.records.job_id(self.claim(key))
+        assert job is not None
+        return job
+
+    def recorded_ends(self, key: str) -> list[str | None]:
+        """How each run of the stage's job has recorded its own end."""
+        claim = self.claim(key)
+        return [line["end"] for line in self.records.job_runs(claim.batch, claim.task) if "end" in line]
+
+    def wait_for_second_attempt(self, *keys: str) -> None:
+        """Poll until each of these stages was begun again; none may end meanwhile."""
+        wait_for(
+            lambda: self.executor.poll(0.2) == [] and all(len(self.dir(key).attempts()) >= 2 for key in keys),
+            "a second attempt",
+        )
+
+    def abandon(self) -> None:
+        """Leave the executor without closing it, as a killed command does."""
+        self._executor = None
 
     def close(self) -> None:
-        """End what runs; twice, as is promised to be harmless."""
+        """End the executor; twice, since that must be harmless."""
         if self._executor is not None:
             self._executor.close()
             self._executor.close()
             self._executor = None
 
     def stages(self, *scripts: str) -> list[str]:
-        """Keys of new stages that follow these scripts."""
+        """Write new stages that follow these scripts; their keys."""
         keys = []
         for script in scripts:
             self._count += 1
@@ -82,28 +134,28 @@ class Lab:
         return keys
 
     def submit(self, *scripts: str) -> list[str]:
-        """Keys of new stages, submitted."""
+        """Write and submit new stages; their keys."""
         keys = self.stages(*scripts)
         for key in keys:
             self.executor.submit(key)
         return keys
 
     def run(self, *scripts: str) -> list[Ended]:
-        """What became of new stages, in their order."""
+        """Run new stages to their end; what ended them, in the same order."""
         keys = self.submit(*scripts)
         ended = self.collect(keys)
         return [ended[key] for key in keys]
 
     def collect(self, keys: Iterable[str], executor: Executor | None = None) -> dict[str, Ended]:
-        """Poll until all of these ended; each once, and nothing else."""
+        """Poll until all of these stages have ended. Fails if one is returned twice, or if any other is returned."""
         executor, wanted = executor or self.executor, set(keys)
         ended: dict[str, Ended] = {}
         deadline = time.monotonic() + DEADLINE_SECONDS
         while set(ended) != wanted:
             assert time.monotonic() < deadline, f"only {len(ended)} of {len(wanted)} stages ended"
             for item in executor.poll(0.2):
-                assert item.key in wanted, "a stage was returned that nobody waits for"
-                assert item.key not in ended, "a stage was returned twice"
+                assert item.key in wanted, "poll returned a stage that was not submitted"
+                assert item.key not in ended, "poll returned a stage twice"
                 ended[item.key] = item
         return ended
 
@@ -117,28 +169,28 @@ class Lab:
             (self.dir(key).path / "go").touch()
 
     def pid(self, key: str) -> int:
-        """The process that runs the stage, once one does."""
-        found: list[int] = []
+        """Wait until the stage runs; the id of its process."""
+        pids: list[int] = []
 
         def running() -> bool:
             self.executor.poll(0) if self._executor is not None else None
-            found.extend(event["pid"] for event in self.dir(key).events() if "pid" in event)
-            return bool(found)
+            pids.extend(event["pid"] for event in self.dir(key).events() if "pid" in event)
+            return bool(pids)
 
         wait_for(running, f"{key} running")
-        return found[-1]
+        return pids[-1]
 
-    def submitting_side(self, keys: Iterable[str]) -> subprocess.Popen[str]:
-        """A process of its own that has submitted these stages."""
+    def command(self, keys: Iterable[str]) -> subprocess.Popen[str]:
+        """Start another process that submits these stages and polls, as the command does; it has submitted them on return."""
         path = os.environ["PYTHONPATH"]
         address = self.ray.address if self.ray is not None else None
         name = self.name if address is None else f"{self.name}={address}"
-        command = [sys.executable, "-m", "cluster.submitting_side", name, str(self.root), *keys]
+        command = [sys.executable, "-m", "cluster.submitting_command", name, str(self.root), *keys]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path})
         assert process.stdout is not None
         ready = select.select([process.stdout], [], [], DEADLINE_SECONDS)[0]
         if not ready or "polled" not in process.stdout.readline():
             process.kill()
             process.wait(timeout=30)
-            raise AssertionError("the submitting side ended, or was silent for too long")
+            raise AssertionError(f"the submitting command ended, or submitted nothing within {DEADLINE_SECONDS:.0f} s")
         return process

@@ -1,8 +1,8 @@
-"""A real Slurm on one machine: munged, slurmctld and a slurmd for each virtual node, all in one fresh folder, as any user.
+"""A real Slurm on one machine: munged, slurmctld and a slurmd per virtual node, run by any user in one new folder.
 
-``python tests/cluster/minislurm.py FOLDER`` brings one up to work with by hand until Ctrl-C. There is no accounting daemon, so
-sacct always fails here, as it does on many small clusters. Each daemon runs under a :mod:`cluster.reaper` and ends with this
-process. Node names are loopback addresses, so that whatever resolves a node's name needs no hosts file.
+``python tests/cluster/minislurm.py FOLDER`` starts one to work with by hand until Ctrl-C. There is no accounting daemon, so
+sacct always fails, as on many small clusters. Each daemon runs under :mod:`cluster.reaper` and ends with this process. Nodes
+are named by loopback addresses, which resolve without a hosts file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from types import TracebackType
 
 NEEDED = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "squeue", "scontrol", "scancel", "sinfo")
 SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin:/sbin"
-DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random")  # a gpu is real to Slurm only with a character device
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random")  # Slurm accepts as a gpu only a character device
 REAPER = Path(__file__).with_name("reaper.py")
 # cred_expire: without it every requeue waits for 121 s; batch_sched_delay 0 and the intervals make scheduling immediate;
 # config_overrides lets nodes have more processors than the machine; the high partition preempts jobs of main and requeues them,
@@ -76,13 +76,13 @@ NODE = (
 
 
 def why_not() -> str | None:
-    """Why there can be no Slurm here, or None."""
+    """Why a Slurm cannot run here, or None."""
     if sys.platform != "linux":
         return "a Slurm needs Linux"
     missing = [name for name in NEEDED if _which(name) is None]
     if missing:
         return f"not installed: {', '.join(missing)} (Debian: apt-get install slurm-wlm munge)"
-    try:  # as Slurm resolves every address: nothing is found where the only interface is lo
+    try:  # Slurm resolves addresses with these flags, which find nothing if lo is the only interface
         flags = socket.AI_PASSIVE | socket.AI_ADDRCONFIG
         socket.getaddrinfo(None, 1, socket.AF_INET, socket.SOCK_STREAM, 0, flags)
     except OSError:
@@ -95,7 +95,7 @@ def why_not() -> str | None:
 
 
 class MiniSlurm:
-    """A context manager around a cluster in ``root``, a folder that is new and has a short name (sockets live in it)."""
+    """A context manager for a cluster in ``root``, a new folder with a short name (it holds sockets)."""
 
     def __init__(self, root: Path, *, nodes: int = 2, cpus: int = 4, gpus: int = 2, array: int = 1001) -> None:
         self.root = root.absolute()
@@ -127,7 +127,7 @@ class MiniSlurm:
         self.close()
 
     def close(self) -> None:
-        """End every daemon and all that they started, by their own process ids."""
+        """End every daemon and every process that it started, by their process ids."""
         for pipe in self._pipes.values():
             os.close(pipe)
         reapers = [pids[0] for tag in self._pipes if (pids := self._pids(tag)) is not None]
@@ -135,24 +135,28 @@ class MiniSlurm:
         self._until(lambda: not any(_alive(pid) for pid in reapers), 30, "the end of all daemons")
 
     def run(self, *command: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
-        """One of Slurm's commands."""
+        """Run one of Slurm's commands."""
         environment = os.environ | self.environment
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
 
     def jobs(self) -> dict[str, str]:
-        """State by job id of all jobs submitted since the last :meth:`reset`."""
+        """The states, by job id, of all jobs submitted since the last :meth:`reset`."""
         lines = self.run("squeue", "-h", "-r", "-t", "all", "-o", "%i|%T").stdout.splitlines()
         states = dict(line.split("|") for line in lines)
         return {job: state for job, state in states.items() if job not in self._past}
 
+    def unfinished(self) -> dict[str, str]:
+        """The :meth:`jobs` that wait or run."""
+        return {job: state for job, state in self.jobs().items() if state in ("PENDING", "RUNNING")}
+
     # ---- faults
 
     def kill_daemon(self, tag: str) -> None:
-        """kill -9 of ``slurmctld`` or ``slurmd.NODE`` alone: what it started lives on."""
+        """Kill ``slurmctld`` or ``slurmd.NODE`` alone; the processes that it started live on."""
         os.kill(self._expected(tag)[1], signal.SIGKILL)
 
     def cut_power(self, node: str) -> None:
-        """kill -9 of a slurmd and of everything that runs on its node."""
+        """Kill a slurmd and every process on its node."""
         os.kill(self._expected(f"slurmd.{node}")[0], signal.SIGUSR2)
 
     def boot(self, tag: str) -> None:
@@ -160,7 +164,7 @@ class MiniSlurm:
         os.kill(self._expected(tag)[0], signal.SIGUSR1)
 
     def reset(self) -> None:
-        """No jobs, every daemon up, every node idle: the state in which each test begins."""
+        """Remove all jobs, start every daemon, wait for idle nodes: the state in which each test begins."""
         for tag in self._pipes:
             if not _alive(self._expected(tag)[1]):
                 self.boot(tag)
@@ -171,7 +175,7 @@ class MiniSlurm:
             if self._idle():
                 return True
             for name in self.names:
-                self.run("scontrol", "update", f"nodename={name}", "state=resume")  # where it was drained
+                self.run("scontrol", "update", f"nodename={name}", "state=resume")  # if it was drained
             return False
 
         self._until(ready, 60, "idle nodes")
@@ -208,8 +212,8 @@ class MiniSlurm:
         return pids
 
     def _idle(self) -> bool:
-        words = self.run("sinfo", "-h", "-N", "-p", "main", "-o", "%N %t").stdout.split()
-        states = dict(zip(words[::2], words[1::2], strict=True))
+        fields = self.run("sinfo", "-h", "-N", "-p", "main", "-o", "%N %t").stdout.split()
+        states = dict(zip(fields[::2], fields[1::2], strict=True))
         return all(states.get(name) == "idle" for name in self.names)
 
     def _until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
@@ -249,7 +253,7 @@ def _which(name: str) -> str | None:
 
 def _alive(pid: int) -> bool:
     with contextlib.suppress(OSError):
-        os.waitpid(pid, os.WNOHANG)  # where it is our own child
+        os.waitpid(pid, os.WNOHANG)  # if it is our own child
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:

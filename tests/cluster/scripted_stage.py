@@ -1,6 +1,6 @@
-"""Stages that do as they are told, in whatever process an executor runs them: the script is a file in the run directory.
+"""Stages that follow a script, in whatever process an executor runs them. The script is a file in the run directory.
 
-Nothing heavy is imported: hundreds of jobs run these.
+No heavy library is imported, since hundreds of jobs run these stages.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ NAME = "cluster.scripted_stage:run"
 STEP_SECONDS = 0.05
 
 
-def write_script(root: Path, key: str, words: str) -> None:
-    """What the stage will do: the first word and its argument."""
+def write_script(root: Path, key: str, script: str) -> None:
+    """Write what the stage will do: an action and its argument."""
     folder = RunDir(root, key).path
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "script").write_text(words)
+    (folder / "script").write_text(script)
 
 
 def run(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool], rank_launch: RankLaunch | None = None) -> object:
-    """Follow the script; as ``run_stage`` does, leave alone what has a result or an owner."""
+    """Follow the script, unless the stage has a result or an owner, as ``run_stage`` does."""
     stage = RunDir(root, key)
     if stage.result() is not None:
         return Outcome.DONE
@@ -39,15 +39,15 @@ def run(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool], rank
         return Outcome.BUSY
     with attempt, kept_output(attempt.path):
         attempt.event("state", state="running", pid=os.getpid())
-        word, _, argument = (stage.path / "script").read_text().partition(" ")
-        match word:
+        action, _, argument = (stage.path / "script").read_text().partition(" ")
+        match action:
             case "succeed":
                 _finish(attempt)
                 return Outcome.DONE
             case "print":
                 print(argument)
-                print(f"complained of {argument}", file=sys.stderr)
-                os.write(2, f"below Python {argument}\n".encode())
+                print(f"stderr of {argument}", file=sys.stderr)
+                os.write(2, f"file descriptor 2 of {argument}\n".encode())
                 _finish(attempt)
                 return Outcome.DONE
             case "say-where":
@@ -80,7 +80,7 @@ def run(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool], rank
                     time.sleep(STEP_SECONDS)
                 _finish(attempt)
                 return Outcome.DONE
-            case "sleep":  # until somebody writes the file `go`, or asks to stop
+            case "sleep":  # until the file `go` exists, or a stop is requested
                 while not (stage.path / "go").exists():
                     if stop():
                         attempt.event("state", state="stopped")
@@ -88,11 +88,11 @@ def run(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool], rank
                     time.sleep(STEP_SECONDS)
                 _finish(attempt)
                 return Outcome.DONE
-        raise AssertionError(f"an unknown script: {word}")
+        raise AssertionError(f"an unknown script: {action}")
 
 
 def _finish(attempt: Attempt) -> None:
-    """A result and, where a child may read them, the snapshots."""
+    """Write a result and, if the stage has a config, the snapshots that a child may read."""
     if (attempt.run.path / "config.yaml").exists():
         spec = attempt.run.config()
         for nimg in {*spec.snapshots, spec.stage.nimg} if isinstance(spec.stage, TrainStage) else ():

@@ -1,4 +1,7 @@
-"""One suite over every executor: the promises of ``executors/contract.py``, on a real Slurm and a Ray that runs already too."""
+"""Every executor keeps the promises of ``executors/contract.py``: one suite, also on a real Slurm and on a running Ray cluster.
+
+A new executor gets a row in ``CANNOT``, with the reason for each case that it cannot meet.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cluster.lab import WORKERS, Lab, wait_for
+from cluster.lab import WORKERS, Lab, states, wait_for
 from cluster.miniray import MiniRay
 
 from umd_bench.config.errors import UserError
@@ -22,14 +25,14 @@ pytestmark = pytest.mark.slow
 Case = Callable[[Lab, pytest.MonkeyPatch], None]
 
 
-def success(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def stages_that_succeed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = lab.run("succeed", "succeed", "succeed")
     assert [item.reason for item in ended] == [None] * 3
     assert all(lab.dir(item.key).result() for item in ended)
     assert lab.executor.poll(0) == []
 
 
-def exception(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def stages_that_fail_and_raise(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     failed, leaked, good = lab.run("fail no such thing", "raise from the depths", "succeed")
     assert failed.reason is None
     failure = lab.dir(failed.key).failure()
@@ -40,14 +43,14 @@ def exception(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     assert good.reason is None
 
 
-def hard_exit(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def process_that_exits(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     exited, good = lab.run("exit 3", "succeed")
     assert exited.reason is EndReason.DIED
     assert stage_state(lab.dir(exited.key)) is StageState.INTERRUPTED
     assert good.reason is None
 
 
-def out_of_memory(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def stage_out_of_memory(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     full, good = lab.run("fill-memory", "succeed")
     failure = lab.dir(full.key).failure()
     assert failure is not None
@@ -55,78 +58,79 @@ def out_of_memory(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     assert good.reason is None
 
 
-def output_is_kept(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the attempt's folder, a hard exit's last words too where the stage has a process of its own."""
-    printed, crashed = lab.run("print some words", "succeed" if lab.name == "inline" else "print-and-exit last words")
-    text = (lab.dir(printed.key).attempt_path(1) / "output.log").read_text()
-    assert [words in text for words in ("some words", "complained of some words", "below Python some words")] == [True] * 3
+def output_of_stages(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is in the attempt's folder, up to the last line of a process that exits; inline, that would be the test's own."""
+    printed, exited = lab.run("print some text", "succeed" if lab.name == "inline" else "print-and-exit last line")
+    output = (lab.dir(printed.key).attempt_path(1) / "output.log").read_text()
+    assert [text in output for text in ("some text", "stderr of some text", "file descriptor 2 of some text")] == [True] * 3
     if lab.name != "inline":
-        assert "last words" in (lab.dir(crashed.key).attempt_path(1) / "output.log").read_text()
+        assert "last line" in (lab.dir(exited.key).attempt_path(1) / "output.log").read_text()
 
 
-def unpicklable_result(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def stage_that_returns_what_cannot_be_pickled(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     [ended] = lab.run("return-a-function")
     assert ended.reason is None
     assert lab.dir(ended.key).result() is not None
 
 
-def cancel_before_it_began(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    [*kept, dropped] = lab.submit(*["sleep"] * lab.workers, "succeed")
-    lab.executor.cancel(dropped)
-    lab.executor.cancel("f" * 16)  # nobody's: left alone
-    lab.go(*kept)
-    ended = lab.collect([*kept, dropped])
-    assert [ended.pop(dropped).reason, *(item.reason for item in ended.values())] == [EndReason.CANCELLED, *[None] * len(kept)]
-    assert lab.dir(dropped).attempts() == []
+def cancel_before_the_stage_begins(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    [*others, cancelled] = lab.submit(*["sleep"] * lab.workers, "succeed")
+    lab.executor.cancel(cancelled)
+    lab.executor.cancel("f" * 16)  # a key that was never submitted is ignored
+    lab.go(*others)
+    ended = lab.collect([*others, cancelled])
+    assert ended.pop(cancelled).reason is EndReason.CANCELLED
+    assert [item.reason for item in ended.values()] == [None] * len(others)
+    assert lab.dir(cancelled).attempts() == []
 
 
-def cancel_while_it_runs(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    [dropped, kept] = lab.submit("sleep", "sleep")
-    lab.pid(dropped)
-    lab.pid(kept)
-    lab.executor.cancel(dropped)
-    assert lab.collect([dropped])[dropped].reason is EndReason.CANCELLED
-    assert [event["state"] for event in lab.dir(dropped).events() if event["event"] == "state"][-1] == "stopped"
-    assert stage_state(lab.dir(kept)) is StageState.RUNNING
-    lab.go(kept)
-    assert lab.collect([kept])[kept].reason is None
+def cancel_while_the_stage_runs(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    [cancelled, other] = lab.submit("sleep", "sleep")
+    lab.pid(cancelled)
+    lab.pid(other)
+    lab.executor.cancel(cancelled)
+    assert lab.collect([cancelled])[cancelled].reason is EndReason.CANCELLED
+    assert states(lab.dir(cancelled))[-1] == "stopped"
+    assert stage_state(lab.dir(other)) is StageState.RUNNING
+    lab.go(other)
+    assert lab.collect([other])[other].reason is None
 
 
-def worker_killed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    [killed, beside] = lab.submit("sleep", "sleep")
+def process_that_is_killed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    [killed, other] = lab.submit("sleep", "sleep")
     pid = lab.pid(killed)
-    lab.pid(beside)
+    lab.pid(other)
     os.kill(pid, signal.SIGKILL)
     assert lab.collect([killed])[killed].reason is EndReason.DIED
     assert stage_state(lab.dir(killed)) is StageState.INTERRUPTED
-    lab.go(killed, beside)
-    assert lab.collect([beside])[beside].reason is None
+    lab.go(killed, other)
+    assert lab.collect([other])[other].reason is None
     lab.executor.submit(killed)
     assert lab.collect([killed])[killed].reason is None
     assert lab.dir(killed).attempts() == [1, 2]
 
 
-def submitting_side_killed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def command_that_is_killed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.close()
     keys = lab.stages("succeed", "sleep", "sleep")
-    quick, slept, woken = keys
-    side = lab.submitting_side(keys)
+    quick, running, finishing = keys
+    command = lab.command(keys)
     wait_for(lambda: lab.dir(quick).result() is not None, "the quick stage's result")
-    lab.pid(slept)
+    lab.pid(running)
     if lab.name != "inline":
-        lab.pid(woken)
-    side.kill()
-    side.wait(timeout=30)
-    lab.go(woken)  # it finishes while nobody watches, where it can
+        lab.pid(finishing)
+    command.kill()
+    command.wait(timeout=30)
+    lab.go(finishing)  # a job that outlives the command finishes before the next command begins
     if lab.name in OUTLIVES:
-        wait_for(lambda: lab.dir(woken).result() is not None, "a result without a submitting side")
+        wait_for(lambda: lab.dir(finishing).result() is not None, "a result without a command")
     executor = lab.executor
     adopted = executor.adopt(keys)
-    assert lab.name not in OUTLIVES or slept in adopted
-    lab.go(slept)
+    assert lab.name not in OUTLIVES or running in adopted
+    lab.go(running)
     collected = lab.collect(adopted)
     assert all(item.reason is None for item in collected.values())
-    wait_for(lambda: all(stage_state(lab.dir(key)) is not StageState.RUNNING for key in keys), "all that ran ended")
+    wait_for(lambda: all(stage_state(lab.dir(key)) is not StageState.RUNNING for key in keys), "the end of every stage")
     left = [key for key in keys if lab.dir(key).result() is None]
     assert lab.name not in OUTLIVES or left == []
     for key in left:
@@ -137,15 +141,16 @@ def submitting_side_killed(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         assert [lab.dir(key).attempts() for key in keys] == [[1]] * 3, "a stage ran twice"
 
 
-def status_service_fails(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    _silent_service(lab, monkeypatch, "exit 1")
+def scheduler_that_fails(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    _poll_with_fake_commands(lab, monkeypatch, "exit 1")
 
 
-def status_service_is_empty(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    _silent_service(lab, monkeypatch, "exit 0")
+def scheduler_that_lists_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    _poll_with_fake_commands(lab, monkeypatch, "exit 0")
 
 
-def _silent_service(lab: Lab, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+def _poll_with_fake_commands(lab: Lab, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    """For five seconds squeue, sacct and scontrol only run ``answer``: no stage may end."""
     [running, queued] = lab.submit("sleep", "sleep")
     lab.pid(running)
     fakes = lab.root / f"fakes-{answer[-1]}"
@@ -157,14 +162,14 @@ def _silent_service(lab: Lab, monkeypatch: pytest.MonkeyPatch, answer: str) -> N
         patch.setenv("PATH", f"{fakes}:{os.environ['PATH']}")
         until = time.monotonic() + 5
         while time.monotonic() < until:
-            assert lab.executor.poll(0.2) == [], "a job was given up because nobody answered"
+            assert lab.executor.poll(0.2) == [], "a stage ended because the scheduler did not answer"
     lab.go(running, queued)
     assert {item.reason for item in lab.collect([running, queued]).values()} == {None}
     assert lab.dir(running).attempts() == [1]
 
 
-def two_hundred_jobs(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    if lab.name in OUTLIVES:  # fewer jobs of more stages, in more than one array: as many jobs take a minute
+def two_hundred_stages(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    if lab.name in OUTLIVES:  # several stages per job, in more than one array, since 200 jobs would take minutes
         lab.close()
         lab.cluster = lab.cluster.model_copy(update={"pack": 5 if lab.name == "slurm" else 20})
     ended = lab.run(*["succeed"] * 200)
@@ -173,7 +178,7 @@ def two_hundred_jobs(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stop(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Last, since it is the end of the executor."""
+    """The last case, since the executor starts nothing after it."""
     [running] = lab.submit("sleep")
     if lab.name != "inline":
         lab.pid(running)
@@ -183,40 +188,41 @@ def stop(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.close()
 
 
-OUTLIVES = ("submitit-local", "slurm")
+OUTLIVES = ("submitit-local", "slurm")  # executors whose jobs outlive the command
 CASES: dict[str, Case] = {
     case.__name__: case
     for case in (
-        success, exception, hard_exit, out_of_memory, output_is_kept, unpicklable_result,
-        cancel_before_it_began, cancel_while_it_runs,
-        worker_killed, status_service_fails, status_service_is_empty, submitting_side_killed, two_hundred_jobs, stop,
+        stages_that_succeed, stages_that_fail_and_raise, process_that_exits, stage_out_of_memory, output_of_stages,
+        stage_that_returns_what_cannot_be_pickled, cancel_before_the_stage_begins, cancel_while_the_stage_runs,
+        process_that_is_killed, scheduler_that_fails, scheduler_that_lists_nothing, command_that_is_killed,
+        two_hundred_stages, stop,
     )
 }  # fmt: skip
-# What an executor cannot meet with, and why.
+# The cases that an executor cannot meet, and why.
 CANNOT: dict[str, dict[str, str]] = {
     "inline": {
-        "hard_exit": "the stage runs in the command's own process and takes it along",
-        "worker_killed": "its worker is the command",
-        "cancel_while_it_runs": "the thread that would cancel is the one that runs the stage",
-        "status_service_fails": "there is no service between it and its stage",
-        "status_service_is_empty": "there is no service between it and its stage",
+        "process_that_exits": "a stage runs in the command's own process, which would exit",
+        "process_that_is_killed": "a stage runs in the command's own process",
+        "cancel_while_the_stage_runs": "poll returns only after the stage; cancelling between its steps is tested elsewhere",
+        "scheduler_that_fails": "it has no scheduler",
+        "scheduler_that_lists_nothing": "it has no scheduler",
     },
     "ray": {
-        "status_service_fails": "its workers' answers come with their results; a Ray that is gone takes them along",
-        "status_service_is_empty": "its workers' answers come with their results; a Ray that is gone takes them along",
+        "scheduler_that_fails": "its private Ray ends with the command",
+        "scheduler_that_lists_nothing": "its private Ray ends with the command",
     },
     "ray-address": {
-        "status_service_fails": "its workers' answers come with their results; a head that is gone is tested in test_ray.py",
-        "status_service_is_empty": "its workers' answers come with their results; a head that is gone is tested in test_ray.py",
+        "scheduler_that_fails": "test_ray.py tests a head that is lost",
+        "scheduler_that_lists_nothing": "test_ray.py tests a head that is lost",
     },
     "submitit-local": {
-        "status_service_fails": "a process of this machine is there or is not",
-        "status_service_is_empty": "a process of this machine is there or is not",
+        "scheduler_that_fails": "its jobs are processes of this machine, which the kernel always lists",
+        "scheduler_that_lists_nothing": "its jobs are processes of this machine, which the kernel always lists",
     },
     "slurm": {},
 }
-COLUMNS = (*EXECUTORS, "ray-address")  # a Ray that runs already, by its address
-HAD = [(name, case) for name in COLUMNS for case in CASES if case not in CANNOT[name]]
+COLUMNS = (*EXECUTORS, "ray-address")  # ray-address: Ray on a cluster that runs already
+RUNS = [(name, case) for name in COLUMNS for case in CASES if case not in CANNOT[name]]
 
 
 @pytest.fixture(scope="module")
@@ -235,25 +241,25 @@ def on_a_running_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         lab.close()
 
 
-@pytest.mark.parametrize(("name", "case"), HAD)
+@pytest.mark.parametrize(("name", "case"), RUNS)
 def test_an_executor_keeps_its_promises(
     name: str, case: str, labs: dict[str, Lab], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if name == "slurm":
         request.getfixturevalue("slurm")
     if name == "ray-address":
-        labs["ray"].close()  # a process is connected to one Ray at a time
+        labs["ray"].close()  # a process can join only one Ray at a time
         labs.setdefault(name, request.getfixturevalue("on_a_running_ray"))
     elif name == "ray" and "ray-address" in labs:
         labs["ray-address"].close()
     CASES[case](labs[name], monkeypatch)
 
 
-def test_every_case_that_is_not_run_is_one_that_exists_and_has_its_reason() -> None:
+def test_each_case_that_does_not_run_exists_and_has_a_reason() -> None:
     assert set(CANNOT) == set(COLUMNS)
     assert all(set(reasons) <= set(CASES) and all(reasons.values()) for reasons in CANNOT.values())
 
 
-def test_an_unknown_executor_lists_the_known(tmp_path: Path) -> None:
+def test_an_unknown_executor_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected one of inline, ray, slurm, submitit-local"):
         start_executor("pbs", tmp_path, tmp_path, workers=1, threads=1)

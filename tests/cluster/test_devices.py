@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cluster.lab import CLUSTER, STATUS_SECONDS, wait_for
+from cluster.lab import CLUSTER, ask_often, wait_for
 from cluster.minislurm import MiniSlurm
 from orchestration.small import write_small
 
@@ -17,7 +17,6 @@ from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.config.sweep.resolve import Trial, load_sweep
 from umd_bench.data.packs.manifest import data_root
 from umd_bench.orchestration.executors.contract import Executor
-from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
 from umd_bench.orchestration.executors.jobs.slurm import SlurmQueue
 from umd_bench.orchestration.executors.registry import start_executor
 from umd_bench.orchestration.graph import Node, build_graph
@@ -48,9 +47,7 @@ def whole(trial: Trial, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 def started(name: str, root: Path, **fields: object) -> Executor:
     cluster = ClusterConfig.model_validate({**CLUSTER.model_dump(exclude={"time"}), "time": "5m", **fields})
     executor = start_executor(name, root, data_root(), workers=1, threads=1, devices=2, cluster=cluster)
-    assert isinstance(executor, SubmititExecutor)
-    executor._queue.status_seconds = STATUS_SECONDS
-    return executor
+    return ask_often(executor)
 
 
 def nodes_of(root: Path, trial: Trial) -> dict[str, Node]:

@@ -185,16 +185,16 @@ def test_a_head_that_dies_ends_the_command_with_one_sentence(tmp_path: Path, mon
 
 def test_two_commands_at_once_have_a_ray_each(tmp_path: Path) -> None:
     labs = [Lab("ray", tmp_path / name) for name in ("a", "b")]
-    sides = [lab.submitting_side(lab.stages("nap 1", "nap 1")) for lab in labs]
+    commands = [lab.command(lab.stages("nap 1", "nap 1")) for lab in labs]
     try:
         for lab in labs:
             keys = [f"{number:016x}" for number in (1, 2)]
             wait_for(lambda lab=lab, keys=keys: all(lab.dir(key).result() for key in keys), "both results")
             assert [lab.dir(key).attempts() for key in keys] == [[1], [1]]
     finally:
-        for side in sides:
-            side.kill()
-            side.wait()
+        for command in commands:
+            command.kill()
+            command.wait()
 
 
 def _nodes(specs: list[StageSpec]) -> dict[str, Node]:

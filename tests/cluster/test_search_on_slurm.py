@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cluster.lab import CLUSTER, STATUS_SECONDS
+from cluster.lab import CLUSTER, ask_often
 from cluster.minislurm import MiniSlurm
 from orchestration.search.test_pruned_search import run, run_on
 from orchestration.stepping import STEPS, steps_of
 
 from umd_bench.config.sweep.resolve import load_sweep
-from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
 from umd_bench.orchestration.executors.registry import start_executor
 from umd_bench.store import RunDir, StageState, read_sweep, stage_state
 
@@ -54,8 +53,7 @@ def test_a_pruned_search_on_slurm_is_the_one_of_a_single_process(slurm: MiniSlur
     executor = start_executor(
         "slurm", there, there, workers=1, threads=1, cluster=CLUSTER, entry_point="orchestration.stepping:run_here"
     )
-    assert isinstance(executor, SubmititExecutor)
-    executor._queue.status_seconds = STATUS_SECONDS
+    ask_often(executor)
     try:
         found, progress = run_on(executor, there, sweep, poll_seconds=0.2)
     finally:
@@ -65,4 +63,4 @@ def test_a_pruned_search_on_slurm_is_the_one_of_a_single_process(slurm: MiniSlur
     for training in pruned:
         assert steps_of(training) == STEPS // 2
         assert stage_state(training) is StageState.INTERRUPTED
-    assert all(state not in ("PENDING", "RUNNING") for state in slurm.jobs().values())
+    assert not slurm.unfinished()

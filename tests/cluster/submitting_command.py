@@ -1,4 +1,4 @@
-"""A process that submits stages and then only waits, to be killed: ``submitting_side.py EXECUTOR[=ADDRESS] RESULTS KEY...``."""
+"""A process that submits stages and polls until it is killed: ``submitting_command.py EXECUTOR[=ADDRESS] RESULTS KEY...``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from umd_bench.config.launch.ray import RayConfig
 from umd_bench.orchestration.executors.registry import start_executor
 
 if __name__ == "__main__":
-    place, folder, *keys = sys.argv[1:]
-    name, _, address = place.partition("=")
+    where, folder, *keys = sys.argv[1:]
+    name, _, address = where.partition("=")
     root, ray = Path(folder), RayConfig(address=address or None)
     executor = start_executor(
         name, root, root, workers=WORKERS, threads=1, cluster=CLUSTER, entry_point=scripted_stage.NAME, ray=ray
