@@ -12,6 +12,7 @@ from umd_bench.orchestration.doctor import node_probe
 from umd_bench.orchestration.doctor.finding import Finding
 from umd_bench.orchestration.doctor.node_probe import probe_node
 from umd_bench.orchestration.doctor.slurm import examine_slurm
+from umd_bench.orchestration.executors.jobs import module_job
 
 pytestmark = pytest.mark.slow
 SECONDS = 90.0
@@ -26,12 +27,12 @@ def words(findings: list[Finding], level: str) -> str:
 
 
 def test_every_line_about_a_real_slurm(slurm: MiniSlurm) -> None:
-    findings = list(examine_slurm(asking(gpus=1), asked=True))
+    findings = list(examine_slurm(asking(gpus=1), required=True))
     assert words(findings, "fail") == ""
     assert words(findings, "warn").startswith("accounting is off")
-    for part in (" answers", "33 tasks", "partition main: up, 2 nodes", "warned 10 s before", "takes these settings: Job"):
+    for part in (" answers", "33 tasks", "partition main: up, 2 nodes", "warned 10 s before", "accepts these settings: Job"):
         assert part in words(findings, "pass")
-    refused = list(examine_slurm(asking(gpus=5), asked=True))
+    refused = list(examine_slurm(asking(gpus=5), required=True))
     assert "Requested node configuration is not available" in words(refused, "fail")
     assert slurm.jobs() == {}
 
@@ -39,7 +40,7 @@ def test_every_line_about_a_real_slurm(slurm: MiniSlurm) -> None:
 def test_a_node_reports_what_it_is_like(slurm: MiniSlurm, tmp_path: Path) -> None:
     findings = list(probe_node(tmp_path, tmp_path, asking(gpus=1, nodelist=slurm.names[1]), SECONDS))
     assert words(findings, "fail") == ""
-    for part in (f"a job ran on {slurm.names[1]}", "has the same versions", "the other way round"):
+    for part in (f"a job ran on {slurm.names[1]}", "has the same versions", "and the other way round"):
         assert part in words(findings, "pass")
     assert "it asked for 1; Slurm gave it CUDA_VISIBLE_DEVICES=" in words(findings, "warn")  # which torch does not see
     assert [path.name for path in tmp_path.iterdir()] == ["jobs"]
@@ -48,9 +49,9 @@ def test_a_node_reports_what_it_is_like(slurm: MiniSlurm, tmp_path: Path) -> Non
 def test_locks_that_do_not_exclude_between_node_and_command_fail(
     slurm: MiniSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_probe, "HELD", "another.lock")  # as if the node did not see ours
+    monkeypatch.setattr(node_probe, "COMMANDS_LOCK", "another.lock")  # so the node finds its own lock free
     findings = list(probe_node(tmp_path, tmp_path / "nowhere", asking(), SECONDS))
-    assert "there is no exclusion (a lock held here)" in words(findings, "fail")
+    assert "do not exclude each other (a lock held here)" in words(findings, "fail")
     assert "does not see the data folder" in words(findings, "fail")
 
 
@@ -61,7 +62,7 @@ def test_locks_that_do_not_exclude_between_node_and_command_fail(
 def test_a_job_that_cannot_report_says_why(
     slurm: MiniSlurm, tmp_path: Path, setup: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_probe, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(module_job, "POLL_SECONDS", 0.1)
     findings = list(probe_node(tmp_path, tmp_path, asking(setup=[setup]), SECONDS))
     assert said in words(findings, "fail")
 

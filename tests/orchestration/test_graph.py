@@ -61,7 +61,7 @@ def test_a_finished_stage_is_trained_again_only_up_to_a_new_snapshot_and_its_res
         "finetune": StageState.INTERRUPTED,
     }
     console_rows = plan_table(planned_stages(root, nodes))
-    assert "its result stays; no weights were kept at nimg = 64, 192" in [str(c) for c in console_rows.columns[4].cells]
+    assert "it has a result, but no snapshot at nimg = 64, 192" in [str(c) for c in console_rows.columns[4].cells]
     work(root, nodes)
     assert run.result() == first
     assert run.snapshot(320).read_bytes() == kept

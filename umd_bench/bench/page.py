@@ -1,34 +1,37 @@
-"""The generated part of docs/performance.md: every benchmark's tables between two markers, the hand-written part untouched."""
+"""Writes the tables of all benchmarks into docs/performance.md, between two markers; the rest of the page is left as it is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from umd_bench.bench.tables import Finding
+from umd_bench.bench.tables import BenchResult
 from umd_bench.config.errors import UserError
 from umd_bench.store.files import write_atomic
 
 BEGIN, END = "<!-- umd-bench bench all: begin -->", "<!-- umd-bench bench all: end -->"
 
 
-def generated(findings: Sequence[tuple[str, Finding]], seconds: float, *, of: int) -> str:
-    """The tables in Markdown, each benchmark under its command, with the machine's facts; ``of`` so many benchmarks in all."""
-    whole = "" if len(findings) == of else f" The run was ended after {len(findings)} of {of} benchmarks."
-    parts = [f"Made by `umd-bench bench all` in {seconds / 60:.0f} minutes.{whole}", findings[0][1].machine.line + "."]
-    warnings = dict.fromkeys(f.machine.warning for _, f in findings if f.machine.warning is not None)
+def results_markdown(results: Sequence[tuple[str, BenchResult]], seconds: float, *, total: int) -> str:
+    """The machine's facts, then the tables of each ``(command, result)``, in Markdown.
+
+    ``seconds`` is how long they took, ``total`` how many benchmarks there are.
+    """
+    ended = "" if len(results) == total else f" The run was ended after {len(results)} of {total} benchmarks."
+    parts = [f"Made by `umd-bench bench all` in {seconds / 60:.0f} minutes.{ended}", results[0][1].machine.line + "."]
+    warnings = dict.fromkeys(result.machine.warning for _, result in results if result.machine.warning is not None)
     parts += [f"Warning: {warning}." for warning in warnings]
-    for command, finding in findings:
+    for command, result in results:
         parts.append(f"### `{command}`")
-        parts += [table.markdown() for table in finding.tables()]
-        parts += finding.remarks()
+        parts += [table.markdown() for table in result.tables()]
+        parts += result.remarks()
     return "\n\n".join(parts)
 
 
 def write_page(path: Path, text: str) -> None:
-    """Put ``text`` between the markers of ``path``.
+    """Replace what is between the markers of the page by ``text``.
 
-    Raises :class:`UserError` where the file or one of its markers is missing, before which nothing is written.
+    Raises :class:`UserError` if the file or one of its markers is missing; then nothing is written.
     """
     old = check_page(path)
     before, rest = old.split(BEGIN, 1)
@@ -36,7 +39,7 @@ def write_page(path: Path, text: str) -> None:
 
 
 def check_page(path: Path) -> str:
-    """The text of a page that has both markers once and in order; :class:`UserError` for another."""
+    """The page's text. Raises :class:`UserError` unless it has both markers, once each and in order."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

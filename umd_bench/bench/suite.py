@@ -16,22 +16,21 @@ from umd_bench.bench.measurements.fid import bench_fid
 from umd_bench.bench.measurements.overhead import measure_overhead
 from umd_bench.bench.measurements.probe import bench_probe
 from umd_bench.bench.measurements.sample import bench_sample
-from umd_bench.bench.measurements.scale import Growth, ScaleFinding, counted_growth, training_growths
-from umd_bench.bench.measurements.startup import Note, StartupFinding, bench_startup, until_first_stage
+from umd_bench.bench.measurements.scale import Growth, ScaleResult, counted_growth, training_growths
+from umd_bench.bench.measurements.startup import StartupResult, SweepTime, bench_startup, until_first_stage
 from umd_bench.bench.measurements.train import bench_train, train_spec
-from umd_bench.bench.tables import Finding
-from umd_bench.bench.timing.folders import NAME, made_up_axis_sweep, made_up_results, made_up_sweep, record_of
+from umd_bench.bench.synthetic import NAME, synthetic_axis_sweep, synthetic_results, synthetic_sweep
+from umd_bench.bench.tables import BenchResult
 from umd_bench.bench.timing.machine import Machine
 from umd_bench.config.sweep.resolve import load_sweep
-from umd_bench.orchestration.graph import build_graph, trial_records
+from umd_bench.orchestration.graph import build_graph
 from umd_bench.orchestration.monitor.status import status_table
 from umd_bench.reporting.report import print_report
-from umd_bench.store import write_sweep
 
 Progress = Callable[[str], None]
-Job = Callable[[Progress], Finding]
+Job = Callable[[Progress], BenchResult]
 
-FIRST_STAGE_AIM, STAGE_AIM = 6000.0, 50.0  # milliseconds
+FIRST_STAGE_LIMIT, STAGE_LIMIT = 6000.0, 50.0  # milliseconds
 SIZES = (1, 10, 100, 1000, 10_000)  # trials, stages
 
 
@@ -43,15 +42,15 @@ def every_benchmark(where: torch.device, machine: Machine, data_root: Path) -> l
         arguments = "".join(f" --{name} {value}" for name, value in options.items() if value is not None)
         spec = train_spec(method="umd", tier=tier, model=model, size=None, stage="pretrain", batch=batch, device=where)
 
-        def job(progress: Progress) -> Finding:
+        def job(progress: Progress) -> BenchResult:
             return bench_train(
                 spec, machine=machine, baseline=True, profile=True, repeats=repeats, device=where, progress=progress
             )
 
         return f"umd-bench bench train{arguments} --baseline --profile", job
 
-    def data(progress: Progress) -> Finding:
-        finding = bench_data(
+    def data(progress: Progress) -> BenchResult:
+        result = bench_data(
             data=None,
             data_root=data_root,
             images=2000,
@@ -61,9 +60,9 @@ def every_benchmark(where: torch.device, machine: Machine, data_root: Path) -> l
             device=where.type,
             progress=progress,
         )
-        return finding.with_machine(machine)
+        return result.with_machine(machine)
 
-    def sample(progress: Progress) -> Finding:
+    def sample(progress: Progress) -> BenchResult:
         return bench_sample(
             tier="digits",
             model=None,
@@ -98,7 +97,7 @@ def every_benchmark(where: torch.device, machine: Machine, data_root: Path) -> l
 
 def measure_startup(
     stages: int, executor: str, repeats: int, data_root: Path, machine: Machine, progress: Progress
-) -> StartupFinding:
+) -> StartupResult:
     """The start of processes and of sweeps, and empty stages on workers that have already started."""
     begun = []
     for repeat in range(min(3, repeats)):
@@ -107,43 +106,40 @@ def measure_startup(
             begun.append(until_first_stage(Path(folder), data_root, executor=executor))
     workers = 1 if executor == "inline" else 2
     cost = measure_overhead(stages=stages, executor=executor, workers=workers, progress=progress)
-    notes = (
-        Note(f"a sweep on {executor} until its first stage runs", 1e3 * statistics.median(begun), aim=FIRST_STAGE_AIM),
-        Note(f"a stage that does nothing, {stages} on {workers} {executor} workers", 1e3 * cost.seconds_per_stage, STAGE_AIM),
-        Note("the same stage carried out directly, without a runner", 1e3 * cost.direct_seconds),
+    sweep_times = (
+        SweepTime(f"a sweep on {executor} until its first stage runs", 1e3 * statistics.median(begun), limit=FIRST_STAGE_LIMIT),
+        SweepTime(f"a stage without work, {stages} on {workers} {executor} workers", 1e3 * cost.seconds_per_stage, STAGE_LIMIT),
+        SweepTime("the same stage run directly, without a scheduler", 1e3 * cost.direct_seconds),
     )
-    return bench_startup(machine=machine, repeats=repeats, notes=notes, progress=progress)
+    return bench_startup(machine=machine, repeats=repeats, sweep_times=sweep_times, progress=progress)
 
 
-def measure_scale(largest: int, repeats: int, where: torch.device, machine: Machine, progress: Progress) -> ScaleFinding:
+def measure_scale(largest: int, repeats: int, where: torch.device, machine: Machine, progress: Progress) -> ScaleResult:
     """The growth of a training step, of the scheduler and of verbs that read a results folder, up to ``largest`` trials."""
-
     growths = training_growths(repeats=max(3, repeats), device=where, progress=progress)
-    growths.append(_runner_growth(largest, progress))
+    growths.append(_scheduler_growth(largest, progress))
     with tempfile.TemporaryDirectory(prefix="umd-bench-scale-") as folder:
         growths += _folder_growths(Path(folder), largest, repeats, progress)
-    return ScaleFinding(machine, tuple(growths))
+    return ScaleResult(machine, tuple(growths))
 
 
-def _runner_growth(largest: int, progress: Progress) -> Growth:
+def _scheduler_growth(largest: int, progress: Progress) -> Growth:
     """Empty stages on one Ray worker that has already started, until the last has its result."""
-
     sizes = tuple(size for size in SIZES if size <= largest)
     seconds = tuple(measure_overhead(stages=size, workers=1, progress=progress).seconds for size in sizes)
-    return Growth("the runner, stages that do nothing", "the stages", sizes, seconds)
+    return Growth("the scheduler, stages without work", "the stages", sizes, seconds)
 
 
 def _folder_growths(folder: Path, largest: int, repeats: int, progress: Progress) -> list[Growth]:
-
+    """The growth of reading a sweep file, planning, status and table with the number of trials."""
     sizes = tuple(size for size in SIZES if size <= largest)
     files, axis_files, roots = {}, {}, {}
     for size in sizes:
         progress(f"a results folder of {size:,} trials")
         roots[size] = folder / f"results-{size}"
-        sweep = made_up_results(roots[size], size)
-        write_sweep(roots[size], record_of(sweep, trial_records(sweep.trials)))
-        axis_files[size] = made_up_axis_sweep(roots[size], size)
-        files[size] = made_up_sweep(roots[size], size)
+        synthetic_results(roots[size], size)
+        axis_files[size] = synthetic_axis_sweep(roots[size], size)
+        files[size] = synthetic_sweep(roots[size], size)
     nowhere = Console(file=io.StringIO())
     works = {
         "read and expand a sweep, over seeds": lambda size: lambda: load_sweep(files[size]),

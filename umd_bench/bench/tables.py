@@ -1,4 +1,4 @@
-"""How findings are shown: plain tables that the terminal and docs/performance.md are both made from."""
+"""What every benchmark returns, and its plain tables, which the terminal and docs/performance.md show."""
 
 from __future__ import annotations
 
@@ -8,44 +8,46 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from umd_bench.bench.timing.machine import Machine
-from umd_bench.bench.timing.rates import Rate, Ratio
+from umd_bench.bench.timing.throughput import Ratio, Throughput
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text, the first column naming the row."""
+    """Cells as text; the first column names the row."""
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
     def markdown(self) -> str:
-        """The table in Markdown, its title above it."""
+        """The table in Markdown, with its title above it."""
         lines = [f"**{self.title}**", "", _row(self.header), _row([":---", *["---:"] * (len(self.header) - 1)])]
         return "\n".join([*lines, *(_row(row) for row in self.rows)])
 
 
-class Finding(Protocol):
-    """What every benchmark gives."""
+class BenchResult(Protocol):
+    """The result of a benchmark."""
 
     @property
-    def machine(self) -> Machine: ...
+    def machine(self) -> Machine:
+        """The machine that it was measured on."""
+        ...
 
     def tables(self) -> list[Table]:
-        """What was measured."""
+        """The measured numbers."""
         ...
 
     def remarks(self) -> list[str]:
-        """What the tables mean, a sentence each."""
+        """Conclusions from the tables, one sentence each."""
         ...
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """All numbers as plain values."""
         ...
 
 
 def number(value: float | None) -> str:
-    """Three digits that count: 1,230, 12.3, 0.0123; a dash for what was not measured."""
+    """Three significant digits: 1,230, 12.3, 0.0123; a dash for None."""
     if value is None:
         return "-"
     if not value or not math.isfinite(value):
@@ -54,13 +56,13 @@ def number(value: float | None) -> str:
     return f"{round(value, 2 - math.floor(math.log10(abs(value)))):,.{digits}f}"
 
 
-def spread(rate: Rate) -> str:
-    """The median, and the slowest and fastest repeat where there are several."""
+def spread(rate: Throughput) -> str:
+    """The median and, if there are several repeats, the slowest and the fastest."""
     return number(rate.median) + ("" if rate.repeats == 1 else f" ({number(rate.slowest)} to {number(rate.fastest)})")
 
 
 def times(ratio: Ratio | None) -> str:
-    """A ratio with the smallest and largest of its repeats, and by CPU time where that is known."""
+    """A ratio, with the smallest and largest of several repeats, and the ratio by CPU time if it is known."""
     if ratio is None:
         return "-"
     parts = [] if ratio.smallest == ratio.largest else [f"{number(ratio.smallest)} to {number(ratio.largest)}"]  # one repeat

@@ -37,8 +37,8 @@ def run_sweep(sweep: Sweep, site: Site, mlflow: str | None, *, detach: bool = Fa
 
 
 def _run_grid(sweep: Sweep, site: Site, mlflow: str | None, *, detach: bool) -> None:
-    from umd_bench.orchestration.forecast.accuracy import forecast_error, keep_forecast
-    from umd_bench.orchestration.forecast.forecast import forecast
+    from umd_bench.orchestration.forecast.accuracy import forecast_error, save_forecast
+    from umd_bench.orchestration.forecast.forecast import make_forecast
     from umd_bench.orchestration.graph import sweep_record
     from umd_bench.orchestration.launch import execute, prepare
     from umd_bench.orchestration.scheduler import Scheduler
@@ -53,7 +53,7 @@ def _run_grid(sweep: Sweep, site: Site, mlflow: str | None, *, detach: bool) -> 
 
     def begin() -> None:
         write_sweep(site.results, record)
-        keep_forecast(site.results, record.name, forecast(site.results, nodes, 1, data_root=site.data))
+        save_forecast(site.results, record.name, make_forecast(site.results, nodes, 1, data_root=site.data))
 
     reused = sum(node.state is StageState.DONE for node in nodes.values())
     console.print(f"{record.name} ({record.tier}): {len(record.trials)} trials, {len(nodes)} stages, {reused} reused")
@@ -75,8 +75,8 @@ def _run_grid(sweep: Sweep, site: Site, mlflow: str | None, *, detach: bool) -> 
 
 def _run_search(sweep: Sweep, site: Site, mlflow: str | None) -> None:
     """Run a search to its last suggestion; one that fails is a result of the search, not a failure of the command."""
-    from umd_bench.orchestration.forecast.accuracy import keep_forecast, search_forecast_error
-    from umd_bench.orchestration.forecast.forecast import forecast
+    from umd_bench.orchestration.forecast.accuracy import save_forecast, search_forecast_error
+    from umd_bench.orchestration.forecast.forecast import make_forecast
     from umd_bench.orchestration.graph import build_graph
     from umd_bench.orchestration.launch import execute, prepare
     from umd_bench.orchestration.scheduler import Scheduler
@@ -92,8 +92,8 @@ def _run_search(sweep: Sweep, site: Site, mlflow: str | None) -> None:
         corners = checked_corners(sweep)
         share = search.n_left * len(sweep.config.seeds) / len(corners)
         if share > 0:
-            made = forecast(site.results, build_graph(site.results, corners), 1, copies=share, data_root=site.data)
-            keep_forecast(site.results, record.name, made)
+            made = make_forecast(site.results, build_graph(site.results, corners), 1, copies=share, data_root=site.data)
+            save_forecast(site.results, record.name, made)
         tracking = BackgroundProjection(mlflow, site.results, record)
 
         n_trials = len(scheduler.progress.trials)

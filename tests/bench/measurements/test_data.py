@@ -1,4 +1,4 @@
-"""The benchmark of the loader measures the real loader and the real step, and says what it measured on."""
+"""The benchmark of the loader times the real loader and the real step, and says what it was measured on."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from umd_bench.bench.measurements.data import Finding, bench_data, made_up_pack
-from umd_bench.bench.timing.rates import Rate
+from umd_bench.bench.measurements.data import LoaderResult, bench_data, synthetic_pack
+from umd_bench.bench.timing.throughput import Throughput
 from umd_bench.config.errors import FieldError, UserError
 from umd_bench.config.trial.data import DataConfig
 from umd_bench.data.packs.manifest import data_root
 
-RATE = Rate(median=100.0, slowest=90.0, fastest=110.0, repeats=3, calls=1)
-FINDING = Finding(
+RATE = Throughput(median=100.0, slowest=90.0, fastest=110.0, repeats=3, calls=1)
+RESULT = LoaderResult(
     "made up",
     10,
     (3, 64, 64),
@@ -33,17 +33,17 @@ FINDING = Finding(
 )
 
 
-def test_made_up_images_are_a_pack_like_any_other(tmp_path: Path) -> None:
-    split = made_up_pack(tmp_path, 9000).split("train")
+def test_random_images_are_a_pack_like_any_other(tmp_path: Path) -> None:
+    split = synthetic_pack(tmp_path, 9000).split("train")
     assert split.images.shape == (9000, 3, 64, 64)
     assert len(list(tmp_path.glob("train-images-*.npy"))) == 2
     assert split.images[:100].std() > 70
 
 
-def test_ten_times_is_fast_enough_and_less_is_not() -> None:
-    assert FINDING.fast_enough
-    assert "10.0 times as fast" in FINDING.verdict
-    slow = replace(FINDING, step=replace(RATE, median=10.1))
+def test_a_loader_ten_times_as_fast_is_fast_enough() -> None:
+    assert RESULT.fast_enough
+    assert "10.0 times as fast" in RESULT.verdict
+    slow = replace(RESULT, step=replace(RATE, median=10.1))
     assert not slow.fast_enough
     assert "only 9.90 times as fast" in slow.verdict
     assert slow.as_json()["fast_enough"] is False
@@ -59,7 +59,7 @@ def test_a_packed_data_set_is_measured_with_the_step_of_s4() -> None:
     assert all(rate.median > found.step.median > 0 for rate in found.loaders.values())
 
 
-def test_what_cannot_be_measured_is_one_sentence(tmp_path: Path) -> None:
+def test_a_missing_data_set_or_device_is_refused_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="imagenet"):
         bench_data(
             data=DataConfig(name="imagenet", size=64), data_root=tmp_path, images=1, batch=2, repeats=1, threads=1, device="cpu"

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from umd_bench.bench.measurements.train import _manifest, train_spec
-from umd_bench.bench.measurements.train_steps import _batch
+from umd_bench.bench.measurements.train import manifest_of, train_spec
+from umd_bench.bench.measurements.train_steps import fixed_batch
 from umd_bench.bench.plain.model import PlainModel
 from umd_bench.bench.plain.step import PlainStep, plain_loss
-from umd_bench.bench.timing.machine import machine_facts
 from umd_bench.config.seeds import derive_seed
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import TrainStage
@@ -43,7 +41,7 @@ def spec_of(method: str, stage: str = "pretrain", *sets: str) -> StageSpec:
 
 def both(spec: StageSpec) -> tuple[TrainingState, PlainStep, Noise, torch.Tensor, torch.Tensor]:
     """The engine's state and the plain one from the same weights, which are made uneven so that every part of them matters."""
-    stage, facts = spec.stage, _manifest(spec)
+    stage, facts = spec.stage, manifest_of(spec)
     assert isinstance(stage, TrainStage)
     state = TrainingState(spec, stage, facts, RunDir(Path(), spec.key), CPU)
     generator = torch.Generator().manual_seed(1)
@@ -54,7 +52,7 @@ def both(spec: StageSpec) -> tuple[TrainingState, PlainStep, Noise, torch.Tensor
             for name, p in state.model.named_parameters():
                 state.average.weights[name].copy_(p)
     plain = PlainStep(spec, stage, state.model.state_dict(), size=facts.size, channels=facts.channels)
-    x_0, label = _batch(stage.batch, facts, CPU)
+    x_0, label = fixed_batch(stage.batch, facts, CPU)
     noise = draw_noise(x_0, state.model.n_patches, plain.process, generator)
     return state, plain, noise, x_0, label
 
@@ -108,7 +106,7 @@ def test_a_step_leaves_the_weights_and_the_average_where_the_engine_does() -> No
 @pytest.mark.parametrize("method", ["umd", "maskdit"])
 def test_flops_per_image_are_those_that_torch_counts_in_the_plain_step(method: str) -> None:
     spec = spec_of(method)
-    stage, facts = spec.stage, _manifest(spec)
+    stage, facts = spec.stage, manifest_of(spec)
     assert isinstance(stage, TrainStage)
     with torch.device("meta"):
         model = PlainModel(spec.model, size=8, channels=1, classes=0)
@@ -119,12 +117,3 @@ def test_flops_per_image_are_those_that_torch_counts_in_the_plain_step(method: s
     engine = flops_per_image(spec.model, stage, size=facts.size, channels=facts.channels, classes=0)
     # The plain step works out one condition an image, the engine one for the whole clean group: below a tenth at this width.
     assert engine <= counter.get_total_flops() / 8 <= 1.1 * engine
-
-
-def test_facts_of_the_machine_warn_of_others_at_work() -> None:
-    machine = machine_facts(CPU, None, "a processor")
-    assert "a processor" in machine.line
-    idle, busy = replace(machine, load=0.1, cores=2), replace(machine, load=1.6, cores=2)
-    assert idle.warning is None
-    assert busy.warning is not None
-    assert "1.60" in busy.warning

@@ -1,4 +1,4 @@
-"""Findings: what is not well is said with its remedy, Slurm fails only where it was asked for, and silence only warns."""
+"""Problems come with a remedy, Slurm's fail only if Slurm is required, and a query without an answer warns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from umd_bench.config.errors import UserError
 from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.orchestration.doctor import doctor, folders
 from umd_bench.orchestration.doctor import slurm as slurm_check
-from umd_bench.orchestration.doctor.doctor import Aim, examine
+from umd_bench.orchestration.doctor.doctor import DoctorOptions, examine
 from umd_bench.orchestration.doctor.finding import Finding
 from umd_bench.orchestration.doctor.folders import examine_sharing, mount_of
 from umd_bench.orchestration.doctor.slurm import examine_slurm
@@ -28,7 +28,7 @@ QOS = "normal|5|||\nlong||40||\nother|1|1|1|1"
 
 
 class FakeSlurm:
-    """Slurm's commands as scripts that say what they are told to."""
+    """Slurm's commands as shell scripts that print what a test sets."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -55,8 +55,10 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     return FakeSlurm(folder)
 
 
-def found(asked: bool = True, **cluster: object) -> list[Finding]:
-    return list(examine_slurm(ClusterConfig.model_validate({"max_running": 4, "max_submitted": 30, **cluster}), asked=asked))
+def found(required: bool = True, **cluster: object) -> list[Finding]:
+    return list(
+        examine_slurm(ClusterConfig.model_validate({"max_running": 4, "max_submitted": 30, **cluster}), required=required)
+    )
 
 
 def levels(findings: list[Finding]) -> set[str]:
@@ -71,25 +73,25 @@ def the(findings: list[Finding], words: str) -> Finding:
 def test_a_slurm_that_suits_passes_in_every_line(slurm: FakeSlurm) -> None:
     findings = found()
     assert levels(findings) == {"pass"}, [finding.what for finding in findings if finding.level != "pass"]
-    assert "running 5, submitted 40" in the(findings, "limits of your account").what
+    assert "running 5, submitted 40" in the(findings, "job limits of your account").what
 
 
-def test_without_slurm_only_those_who_asked_for_it_fail(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_machine_without_slurm_fails_only_if_slurm_is_required(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert [finding.level for finding in found(asked=False)] == ["pass"]
-    assert [finding.level for finding in found(asked=True)] == ["fail"]
+    assert [finding.level for finding in found(required=False)] == ["pass"]
+    assert [finding.level for finding in found(required=True)] == ["fail"]
 
 
-@pytest.mark.parametrize(("asked", "level"), [(True, "fail"), (False, "warn")])
-def test_a_controller_that_is_silent_is_given_up_in_time(
-    slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, asked: bool, level: str
+@pytest.mark.parametrize(("required", "level"), [(True, "fail"), (False, "warn")])
+def test_a_controller_that_does_not_answer_is_a_finding_after_a_timeout(
+    slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, required: bool, level: str
 ) -> None:
     slurm.says("scontrol", "exec sleep 60")
-    for name in ("ANSWER_SECONDS", "UNASKED_SECONDS"):
+    for name in ("ANSWER_SECONDS", "NOT_REQUIRED_SECONDS"):
         monkeypatch.setattr(slurm_check, name, 0.2)
-    [finding] = found(asked)
+    [finding] = found(required)
     assert finding.level == level
-    assert "cannot be asked (no answer" in finding.what
+    assert "cannot be reached (no answer" in finding.what
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,7 @@ def test_a_controller_that_is_silent_is_given_up_in_time(
         ({"PreemptType": "preempt/qos"}, {"PreemptMode=OFF": "PreemptMode=CANCEL"}, {}, "not requeued", "--detach"),
     ],
 )
-def test_what_needs_care_warns_with_the_remedy(
+def test_a_setting_that_needs_attention_warns_with_its_remedy(
     slurm: FakeSlurm, settings: dict[str, str], partition: dict[str, str], cluster: dict[str, object], words: str, remedy: str
 ) -> None:
     for old, new in partition.items():
@@ -117,13 +119,13 @@ def test_what_needs_care_warns_with_the_remedy(
 @pytest.mark.parametrize(
     ("partition", "cluster", "words", "remedy"),
     [
-        ({}, {"time": "2d"}, "would wait for ever", "--slurm time=1440m"),
+        ({}, {"time": "2d"}, "would wait forever", "--slurm time=1440m"),
         ({"State=UP": "State=DRAIN"}, {}, "drain", "another partition"),
         ({}, {"partition": "cpu"}, "no partition cpu", "one of: gpu"),
         ({"Default=YES": "Default=NO"}, {}, "no default partition", "one of: gpu"),
     ],
 )
-def test_a_partition_in_which_jobs_would_wait_for_ever_fails(
+def test_a_partition_in_which_jobs_would_wait_forever_fails(
     slurm: FakeSlurm, partition: dict[str, str], cluster: dict[str, object], words: str, remedy: str
 ) -> None:
     for old, new in partition.items():
@@ -132,10 +134,10 @@ def test_a_partition_in_which_jobs_would_wait_for_ever_fails(
     finding = the(found(**cluster), words)
     assert finding.level == "fail"
     assert remedy in finding.remedy
-    assert the(found(asked=False, **cluster), words).level == "warn"
+    assert the(found(required=False, **cluster), words).level == "warn"
 
 
-def test_settings_that_slurm_refuses_fail_in_its_own_words(slurm: FakeSlurm) -> None:
+def test_settings_that_slurm_refuses_fail_with_slurms_message(slurm: FakeSlurm) -> None:
     slurm.says("sbatch", "echo 'sbatch: error: Batch job submission failed: Invalid qos specification' >&2; exit 1")
     assert the(found(qos="best"), "Invalid qos specification").level == "fail"
 
@@ -172,21 +174,21 @@ def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("/old/results", "fail", "mounted with nolock"),
         ("/scratch/results", "fail", "without flock"),
         ("/work space/results", "pass", "machines share"),
-        ("/srv/results", "warn", "this machine's own"),
-        ("/mnt/odd", "warn", "not known"),
+        ("/srv/results", "warn", "only this machine sees"),
+        ("/mnt/odd", "warn", "unknown"),
     ],
 )
 @pytest.mark.usefixtures("mounts")
-def test_a_file_system_whose_locks_hold_on_one_machine_is_no_place_for_jobs(folder: str, level: str, words: str) -> None:
-    [finding] = examine_sharing(Path(folder), "the results folder", locks=True, asked=True)
+def test_a_file_system_whose_locks_hold_on_one_machine_only_fails_if_jobs_need_it(folder: str, level: str, words: str) -> None:
+    [finding] = examine_sharing(Path(folder), "the results folder", locks=True, required=True)
     assert (finding.level, words in finding.what) == (level, True)
-    [unasked] = examine_sharing(Path(folder), "the results folder", locks=True, asked=False)
-    assert unasked.level != "fail"
-    [data] = examine_sharing(Path(folder), "the data folder", locks=False, asked=True)
+    [not_required] = examine_sharing(Path(folder), "the results folder", locks=True, required=False)
+    assert not_required.level != "fail"
+    [data] = examine_sharing(Path(folder), "the data folder", locks=False, required=True)
     assert data.level != "fail", "data is only read"
 
 
-def test_the_mount_of_a_folder_is_the_nearest_above_it(mounts: None) -> None:
+def test_the_mount_of_a_folder_is_the_closest_parent_not_a_common_prefix(mounts: None) -> None:
     mount = mount_of(Path("/homeless"))
     assert mount is not None
     assert mount.point == Path("/")
@@ -205,7 +207,7 @@ def test_a_quota_that_is_nearly_full_warns(tmp_path: Path, monkeypatch: pytest.M
     assert (finding.level, "95 of 100 KiB" in finding.what) == ("warn", True)
 
 
-def test_a_tracking_store_that_cannot_be_used_warns_and_no_more(tmp_path: Path) -> None:
+def test_a_tracking_store_that_cannot_be_used_only_warns(tmp_path: Path) -> None:
     assert "made by the first sweep" in check_store(None, tmp_path)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "mlflow.db").write_text("this is no database, whatever its name says")
@@ -222,11 +224,11 @@ def test_a_tracking_store_that_cannot_be_used_warns_and_no_more(tmp_path: Path) 
 
 def test_this_machine_can_run_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "no-commands"))
-    findings = list(examine(tmp_path / "results", tmp_path / "data", Aim()))
+    findings = list(examine(tmp_path / "results", tmp_path / "data", DoctorOptions()))
     assert [finding.what for finding in findings if finding.level == "fail"] == []
-    assert the(findings, "no sbatch on this machine").level == "pass"
+    assert the(findings, "there is no sbatch on this machine").level == "pass"
     assert not any(finding.what.startswith("quota") for finding in findings)
 
 
-def test_what_a_finding_quotes_is_not_taken_for_markup() -> None:
+def test_brackets_in_a_finding_are_not_read_as_markup() -> None:
     assert Text.from_markup(Finding("warn", "nodes 127.0.0.[red]x").line()).plain == "warn  nodes 127.0.0.[red]x"

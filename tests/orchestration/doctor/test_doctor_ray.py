@@ -1,4 +1,4 @@
-"""The doctor's look at Ray: it ends, whatever happens, and what cannot start is said with its remedy."""
+"""The doctor's check of Ray ends whatever happens, and a Ray that cannot start is reported with a remedy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from umd_bench.orchestration.doctor.finding import Finding
 from umd_bench.orchestration.doctor.ray import check_ray
 
 
-def judged(monkeypatch: pytest.MonkeyPatch, script: str, seconds: float = 20) -> Finding:
+def ray_finding(monkeypatch: pytest.MonkeyPatch, script: str, seconds: float = 20) -> Finding:
     monkeypatch.setattr(ray, "_TRY", script)
     return list(check_ray(seconds=seconds))[-1]
 
@@ -29,14 +29,14 @@ def judged(monkeypatch: pytest.MonkeyPatch, script: str, seconds: float = 20) ->
         ("something else", "inline"),
     ],
 )
-def test_a_failure_is_told_with_its_reason_and_remedy(words: str, remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = judged(monkeypatch, f"import sys; sys.exit({words!r})")
+def test_a_failure_is_reported_with_its_reason_and_remedy(words: str, remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = ray_finding(monkeypatch, f"import sys; sys.exit({words!r})")
     assert (found.level, words in found.what) == ("fail", True)
     assert remedy in found.remedy
 
 
-def test_a_ray_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = judged(monkeypatch, "import time; time.sleep(100)", seconds=0.5)
+def test_a_ray_that_hangs_fails_after_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = ray_finding(monkeypatch, "import time; time.sleep(100)", seconds=0.5)
     assert (found.level, found.what) == ("fail", "a local Ray did not start within 0 s")
 
 
@@ -48,14 +48,14 @@ def test_a_temporary_folder_that_is_too_deep_for_sockets_fails(tmp_path: Path, m
     assert next(check_ray()).failed
 
 
-def test_an_address_in_the_environment_is_said_to_be_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_in_the_environment_is_reported_as_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "far:1")
     monkeypatch.setattr(ray, "_TRY", "print('2 answered')")
     assert ("warn", "--ray-address far:1") in [(found.level, found.remedy[-19:]) for found in check_ray()]
 
 
 @pytest.mark.slow
-def test_a_real_ray_starts_here_whatever_token_lies_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_ray_starts_here_despite_a_leftover_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("left by another")
     monkeypatch.setenv("HOME", str(tmp_path))

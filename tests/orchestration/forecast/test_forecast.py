@@ -1,4 +1,4 @@
-"""Forecasts: costs scale with the work, an interval says how sure they are, and their error is told once."""
+"""Forecasts: costs scale with the work, the past gives their interval, and they are compared with the actual cost once."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from orchestration.small import write_small
 from umd_bench.config.sweep.resolve import load_sweep
 from umd_bench.config.trial.train_stage import TrainStage
 from umd_bench.engine.networks.flops import flops_per_image
-from umd_bench.orchestration.forecast.accuracy import forecast_error, keep_forecast, search_forecast_error
-from umd_bench.orchestration.forecast.forecast import device_time, forecast, without_past
+from umd_bench.orchestration.forecast.accuracy import forecast_error, save_forecast, search_forecast_error
+from umd_bench.orchestration.forecast.forecast import device_time, make_forecast, without_past
 from umd_bench.orchestration.graph import Node, build_graph, sweep_record
 from umd_bench.orchestration.scheduler import Scheduler
 from umd_bench.orchestration.trial_source import Grid
@@ -32,7 +32,7 @@ def flops(node: Node) -> float:
     return stage.nimg * flops_per_image(node.spec.model, stage, size=8, channels=1, classes=0)
 
 
-def work(root: Path, nodes: dict[str, Node], rates: list[float]) -> None:
+def finish(root: Path, nodes: dict[str, Node], rates: list[float]) -> None:
     def script(node: Node, rate: float):  # type: ignore[no-untyped-def]
         def run(run: RunDir, tries: int) -> None:
             with run.begin() as attempt:
@@ -46,68 +46,68 @@ def work(root: Path, nodes: dict[str, Node], rates: list[float]) -> None:
     Scheduler(root, Grid(nodes), poll_seconds=0).run(ScriptedExecutor(root, scripts))
 
 
-def test_without_a_past_there_is_no_basis(tmp_path: Path) -> None:
-    made = forecast(tmp_path, nodes_of(tmp_path), 2)
-    told = "forecast: no basis for 2 pretrain: none of the kind and of about the size has finished here"
-    assert made.lines(2) == [f"{told}; `umd-bench plan FILE --measure` runs a little of each to tell"]
-    assert made.lines(2, measured=True) == [told]
-    keep_forecast(tmp_path, "small", made)
+def test_without_finished_stages_there_is_no_forecast(tmp_path: Path) -> None:
+    made = make_forecast(tmp_path, nodes_of(tmp_path), 2)
+    line = "no forecast for 2 pretrain: no stage of that kind and a similar size has finished here"
+    assert made.lines(2) == [f"{line}; `umd-bench plan FILE --measure` measures them"]
+    assert made.lines(2, measured=True) == [line]
+    save_forecast(tmp_path, "small", made)
     assert forecast_error(tmp_path, "small") is None
 
 
-def test_the_cost_scales_with_flops_and_images_and_the_interval_with_the_past(tmp_path: Path) -> None:
-    work(tmp_path, nodes_of(tmp_path), [RATE, 3 * RATE])
+def test_the_cost_scales_with_flops_and_images_and_the_interval_comes_from_the_past(tmp_path: Path) -> None:
+    finish(tmp_path, nodes_of(tmp_path), [RATE, 3 * RATE])
     longer = nodes_of(tmp_path, "trial.stages.pretrain.nimg=6400", "trial.model.width=32")
     total = sum(map(flops, longer.values()))
-    made = forecast(tmp_path, longer, 1)
+    made = make_forecast(tmp_path, longer, 1)
     assert made.seconds == pytest.approx(2 * RATE * total)
     assert made.low == pytest.approx(1.2 * RATE * total)
     assert made.high == pytest.approx(2.8 * RATE * total)
     assert made.bytes_on_disk == pytest.approx(2 * 4 * 1000)  # a network of twice the width each
-    assert (made.waves, forecast(tmp_path, longer, 2).waves) == (2, 1)
-    assert forecast(tmp_path, longer, 1, copies=3).seconds == pytest.approx(3 * made.seconds)
+    assert (made.waves, make_forecast(tmp_path, longer, 2).waves) == (2, 1)
+    assert make_forecast(tmp_path, longer, 1, copies=3).seconds == pytest.approx(3 * made.seconds)
     assert "2 waves on 1 worker" in made.lines(1)[0]
 
 
-def test_a_network_of_another_size_is_no_basis(tmp_path: Path) -> None:
-    work(tmp_path, nodes_of(tmp_path), [RATE, RATE])
+def test_a_network_of_a_very_different_size_is_no_basis(tmp_path: Path) -> None:
+    finish(tmp_path, nodes_of(tmp_path), [RATE, RATE])
     large = nodes_of(tmp_path, "trial.model.width=256", "trial.model.depth=4")
-    made = forecast(tmp_path, large, 1)
+    made = make_forecast(tmp_path, large, 1)
     assert (made.keys, made.without_basis) == ((), {"pretrain": 2})
-    assert [node.key for node in without_past(tmp_path, large)] == list(large), "which is what --measure measures"
+    assert [node.key for node in without_past(tmp_path, large)] == list(large), "these are what --measure measures"
 
 
-def test_one_past_stage_is_right_within_a_factor_of_two(tmp_path: Path) -> None:
+def test_a_single_finished_stage_gives_an_interval_of_a_factor_of_two(tmp_path: Path) -> None:
     one = {"axes.stages.pretrain.corruption.mask_ratio=[0.25]"}
-    work(tmp_path, nodes_of(tmp_path, *one), [RATE])
-    made = forecast(tmp_path, nodes_of(tmp_path, *one, "trial.stages.pretrain.nimg=1280"), 1)
+    finish(tmp_path, nodes_of(tmp_path, *one), [RATE])
+    made = make_forecast(tmp_path, nodes_of(tmp_path, *one, "trial.stages.pretrain.nimg=1280"), 1)
     assert (made.low, made.high) == pytest.approx((made.seconds / 2, made.seconds * 2))
 
 
-def test_a_finished_stage_costs_nothing_more(tmp_path: Path) -> None:
-    work(tmp_path, nodes_of(tmp_path), [RATE, RATE])
-    made = forecast(tmp_path, nodes_of(tmp_path), 1)
+def test_a_finished_stage_costs_nothing(tmp_path: Path) -> None:
+    finish(tmp_path, nodes_of(tmp_path), [RATE, RATE])
+    made = make_forecast(tmp_path, nodes_of(tmp_path), 1)
     assert (made.keys, made.seconds, made.lines(1)) == ((), 0.0, [])
 
 
-def test_the_error_is_told_and_noted_once_when_all_are_done(tmp_path: Path) -> None:
-    work(tmp_path, nodes_of(tmp_path), [RATE, RATE])
+def test_the_error_is_reported_and_saved_once_when_all_stages_are_done(tmp_path: Path) -> None:
+    finish(tmp_path, nodes_of(tmp_path), [RATE, RATE])
     longer = nodes_of(tmp_path, "trial.stages.pretrain.nimg=1280")
-    keep_forecast(tmp_path, "small", forecast(tmp_path, longer, 1))
+    save_forecast(tmp_path, "small", make_forecast(tmp_path, longer, 1))
     assert forecast_error(tmp_path, "small") is None
-    work(tmp_path, longer, [1.5 * RATE, 1.5 * RATE])
-    told = forecast_error(tmp_path, "small")
-    assert told is not None
-    assert "+50%, outside the interval" in told
+    finish(tmp_path, longer, [1.5 * RATE, 1.5 * RATE])
+    line = forecast_error(tmp_path, "small")
+    assert line is not None
+    assert "+50%, outside the interval" in line
     assert '"error": 0.5' in (tmp_path / "sweeps" / "small" / "forecast.json").read_text()
     assert forecast_error(tmp_path, "small") is None
 
 
-def test_a_resumed_stage_took_what_all_of_its_attempts_took(tmp_path: Path) -> None:
-    work(tmp_path, nodes_of(tmp_path), [RATE, RATE])
+def test_the_cost_of_a_resumed_stage_is_that_of_all_its_attempts(tmp_path: Path) -> None:
+    finish(tmp_path, nodes_of(tmp_path), [RATE, RATE])
     longer = nodes_of(tmp_path, "trial.stages.pretrain.nimg=12800")
-    made = forecast(tmp_path, longer, 1)
-    keep_forecast(tmp_path, "small", made)
+    made = make_forecast(tmp_path, longer, 1)
+    save_forecast(tmp_path, "small", made)
     for node in longer.values():  # three quarters in an attempt that was killed, the rest in a second one
         run, seconds = RunDir(tmp_path, node.key), RATE * flops(node)
         run.prepare(node.spec)
@@ -116,28 +116,28 @@ def test_a_resumed_stage_took_what_all_of_its_attempts_took(tmp_path: Path) -> N
             (attempt.path / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         with run.begin() as attempt:
             attempt.finish({"kind": "pretrain", "metrics": {}, "cost": {"seconds": 0.25 * seconds}, "attempts": 2})
-    told = forecast_error(tmp_path, "small")
-    assert told is not None
-    assert "+0%, inside the interval" in told
-    later = forecast(tmp_path, nodes_of(tmp_path, "trial.stages.pretrain.nimg=25600"), 1)
-    assert later.seconds == pytest.approx(2 * made.seconds), "the basis of the next forecast counts them too"
+    line = forecast_error(tmp_path, "small")
+    assert line is not None
+    assert "+0%, inside the interval" in line
+    later = make_forecast(tmp_path, nodes_of(tmp_path, "trial.stages.pretrain.nimg=25600"), 1)
+    assert later.seconds == pytest.approx(2 * made.seconds), "the next forecast counts all attempts too"
 
 
-def test_a_forecast_of_many_counts_what_is_done_too_since_others_like_it_are_to_come(tmp_path: Path) -> None:
+def test_with_copies_finished_stages_count_too_since_they_stand_for_others(tmp_path: Path) -> None:
     nodes = nodes_of(tmp_path)
-    work(tmp_path, nodes, [RATE, RATE])
-    assert forecast(tmp_path, nodes_of(tmp_path), 1).keys == ()
-    assert forecast(tmp_path, nodes_of(tmp_path), 1, copies=5).seconds == pytest.approx(
+    finish(tmp_path, nodes, [RATE, RATE])
+    assert make_forecast(tmp_path, nodes_of(tmp_path), 1).keys == ()
+    assert make_forecast(tmp_path, nodes_of(tmp_path), 1, copies=5).seconds == pytest.approx(
         5 * RATE * sum(map(flops, nodes.values()))
     )
 
 
-def test_a_search_is_compared_with_what_its_stages_were_at_work_since_pruned_ones_too(tmp_path: Path) -> None:
-    work(tmp_path, nodes_of(tmp_path), [RATE, RATE])
+def test_a_search_is_compared_with_all_attempts_since_the_forecast(tmp_path: Path) -> None:
+    finish(tmp_path, nodes_of(tmp_path), [RATE, RATE])
     sweep = load_sweep(write_small(tmp_path), sets=("seeds=[1]", "stages=[pretrain]"))
-    made = forecast(tmp_path, build_graph(tmp_path, sweep.trials), 1)
+    made = make_forecast(tmp_path, build_graph(tmp_path, sweep.trials), 1)
     write_sweep(tmp_path, sweep_record(sweep))
-    keep_forecast(tmp_path, "small", made)
+    save_forecast(tmp_path, "small", made)
     since = (tmp_path / "sweeps" / "small" / "forecast.json").stat().st_mtime
     for trial in sweep.trials:
         run = RunDir(tmp_path, trial.specs["pretrain"].key)
@@ -146,13 +146,13 @@ def test_a_search_is_compared_with_what_its_stages_were_at_work_since_pruned_one
         folder = run.attempt_path(1)
         folder.mkdir()
         (folder / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    told = search_forecast_error(tmp_path, "small")
-    assert told is not None
-    assert "+100%, " in told
+    line = search_forecast_error(tmp_path, "small")
+    assert line is not None
+    assert "+100%, " in line
     assert search_forecast_error(tmp_path, "small") is None
 
 
-def test_every_device_of_a_stage_counts_also_in_the_error_and_in_attempts_that_were_killed(tmp_path: Path) -> None:
+def test_every_device_of_every_attempt_counts(tmp_path: Path) -> None:
     nodes = nodes_of(tmp_path)
     for node in nodes.values():
         run = RunDir(tmp_path, node.key)
@@ -165,21 +165,21 @@ def test_every_device_of_a_stage_counts_also_in_the_error_and_in_attempts_that_w
             facts = {"kind": "pretrain", "metrics": {}, "environment": {"world_size": 2}, "attempts": 2}
             attempt.finish({**facts, "cost": {"seconds": 3.0}})
     longer = nodes_of(tmp_path, "trial.stages.pretrain.nimg=1280")
-    assert forecast(tmp_path, longer, 1).seconds == pytest.approx(2 * 2 * (4 * 1.0 + 2 * 3.0), rel=0.01)
-    assert "from 2 past stages" in forecast(tmp_path, longer, 1).lines(1)[0]
+    assert make_forecast(tmp_path, longer, 1).seconds == pytest.approx(2 * 2 * (4 * 1.0 + 2 * 3.0), rel=0.01)
+    assert "from 2 finished stages" in make_forecast(tmp_path, longer, 1).lines(1)[0]
 
 
-def test_waves_are_of_jobs_where_stages_are_packed(tmp_path: Path) -> None:
-    work(tmp_path, nodes_of(tmp_path), [RATE, RATE])
+def test_waves_count_jobs_if_stages_are_packed(tmp_path: Path) -> None:
+    finish(tmp_path, nodes_of(tmp_path), [RATE, RATE])
     longer = nodes_of(tmp_path, "trial.stages.pretrain.nimg=1280", "seeds=[0, 1, 2]")
-    assert forecast(tmp_path, longer, 2).waves == 3
-    assert forecast(tmp_path, longer, 2, pack=2).waves == 2
-    assert forecast(tmp_path, longer, 2, pack=3).lines(2, "job of 3 stages")[0].endswith("1 wave on 2 jobs of 3 stages")
+    assert make_forecast(tmp_path, longer, 2).waves == 3
+    assert make_forecast(tmp_path, longer, 2, pack=2).waves == 2
+    assert make_forecast(tmp_path, longer, 2, pack=3).lines(2, "job of 3 stages")[0].endswith("1 wave on 2 jobs of 3 stages")
     spread = nodes_of(tmp_path, "trial.stages.pretrain.nimg=1280", "seeds=[0, 1, 2]", "trial.resources.devices=2")
-    assert forecast(tmp_path, spread, 2, pack=3).waves == 3, "a stage on several devices has a job of its own"
+    assert make_forecast(tmp_path, spread, 2, pack=3).waves == 3, "a stage on several devices is a job of its own"
 
 
-def test_a_time_is_said_in_the_unit_that_reads_best() -> None:
+def test_a_time_is_printed_in_a_readable_unit() -> None:
     assert device_time(3.14159, 1, 20) == "3.14 device-seconds (1 to 20)"
     assert device_time(600, 300, 9000) == "10 device-minutes (5 to 150)"
     assert device_time(25_416) == "7.06 device-hours"

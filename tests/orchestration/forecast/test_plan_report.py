@@ -29,7 +29,7 @@ def test_the_plan_names_what_is_reused_and_the_field_that_differs(tmp_path: Path
     assert "5 new, 5 reused" in text
     assert re.search(r"corruption\.mask_ratio 0\.(25|5) -> 0\.375", text)  # two results are equally near
     assert "its pretrain is new" in text
-    told = {stage["key"]: stage for stage in plan_json(planned)}
-    assert sorted(stage["what"] for stage in told.values()) == ["new"] * 5 + ["reused"] * 5
-    assert all(stage["why"] == "" for stage in told.values() if stage["what"] == "reused")
-    assert all(told[stage["parent"]]["kind"] != "probe" for stage in told.values() if stage["parent"] is not None)
+    stages = {stage["key"]: stage for stage in plan_json(planned)}
+    assert sorted(stage["what"] for stage in stages.values()) == ["new"] * 5 + ["reused"] * 5
+    assert all(stage["why"] == "" for stage in stages.values() if stage["what"] == "reused")
+    assert all(stages[stage["parent"]]["kind"] != "probe" for stage in stages.values() if stage["parent"] is not None)

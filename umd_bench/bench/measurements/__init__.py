@@ -1,4 +1,4 @@
-"""One measurement a file.
+"""One benchmark a file, each called by its verb `umd-bench bench NAME`.
 
-In: a tier or a size. Out: rows of medians, ranges and ratios.
+In: what to measure and how often. Out: a :class:`~umd_bench.bench.tables.BenchResult`.
 """

@@ -1,4 +1,4 @@
-"""What compiling takes, and after how many images a faster step has earned it back."""
+"""How long compiling takes, and after how many images the faster step has saved as much time."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from pathlib import Path
 import torch
 
 from umd_bench.bench.tables import Table, number
-from umd_bench.bench.timing.rates import Rate, Work, ratio
+from umd_bench.bench.timing.throughput import Throughput, Work, ratio
 from umd_bench.engine.training.compiling import cache_in, own_graphs
 
 
 @dataclass(frozen=True)
 class Compiling:
-    """Seconds by which a first call is longer than the next: with nothing kept (``cold``), and from what that left on disk.
+    """Seconds by which the first call of a compiled work is longer than the second.
 
-    ``images`` is how many save as much time as compiling cold took, ``images_kept`` as it took from disk; None where nothing is
-    saved.
+    ``cold`` is with an empty cache, ``kept`` with the cache on disk that the cold run has filled. After ``images`` and
+    ``images_kept`` images the faster step has saved as much time; None if it is not faster.
     """
 
-    of: str  # the same work, not compiled
+    of: str  # the name of the same work, not compiled
     cold: float
     kept: float
     images: int | None = None
     images_kept: int | None = None
 
-    def weighed(self, gained: Rate, plain: Rate) -> Compiling:
-        """With the images told, from the rates of both: by CPU time where it is known."""
-        times = ratio(gained, plain)
+    def with_images(self, compiled: Throughput, plain: Throughput) -> Compiling:
+        """A copy with the numbers of images, from the ratio of both throughputs (by CPU time if it is known)."""
+        times = ratio(compiled, plain)
         factor = times.computed or times.median
         saved = (1 - 1 / factor) / plain.median  # seconds an image
         images, kept = (round(seconds / saved) if saved > 0 else None for seconds in (self.cold, self.kept))
@@ -40,8 +40,8 @@ class Compiling:
 
 
 @contextmanager
-def nothing_kept() -> Iterator[None]:
-    """A folder of compiled work that begins empty and is gone afterwards, as is what this process compiled."""
+def empty_compile_cache() -> Iterator[None]:
+    """Compile into an empty temporary cache; afterwards it and the graphs of this process are discarded."""
     with tempfile.TemporaryDirectory(prefix="umd-bench-compiled-") as folder, cache_in(Path(folder)), own_graphs():
         yield
 
@@ -49,40 +49,42 @@ def nothing_kept() -> Iterator[None]:
 def compile_all(
     builds: Mapping[str, tuple[str, Callable[[], Work]]], device: torch.device, progress: Callable[[str], None]
 ) -> tuple[dict[str, Work], dict[str, Compiling]]:
-    """Each named work, compiled, and how long that took; ``builds`` give it anew, beside the name of the same uncompiled.
+    """Compile each work twice, cold and from the cache: the compiled works, and how long that took.
 
-    To be called within :func:`nothing_kept`. What the compiler itself takes to start is the first one's.
+    ``builds`` maps the name of a compiled work to the name of the same work not compiled, and a function that builds the
+    compiled one. Call this within :func:`empty_compile_cache`. The first work includes the start of the compiler.
     """
     cold = {}
     for name, (_, build) in builds.items():
         progress(f"compiling: {name}")
-        cold[name] = _first(build(), device)
-    torch.compiler.reset()  # for all at once: it would forget those that are compiled already
-    works, found = {}, {}
+        cold[name] = _compile_seconds(build(), device)
+    torch.compiler.reset()  # once for all works, since it discards every compiled graph
+    works, compiling = {}, {}
     for name, (plain, build) in builds.items():
         progress(f"compiling again, from disk: {name}")
         works[name] = build()
-        found[name] = Compiling(plain, cold[name], _first(works[name], device))
-    return works, found
+        compiling[name] = Compiling(plain, cold[name], _compile_seconds(works[name], device))
+    return works, compiling
 
 
-def compile_table(found: Mapping[str, Compiling]) -> Table:
-    """A row for each."""
-    header = ("compiled", "s, nothing kept", "s, from disk", "images until earned back", "images, from disk")
+def compile_table(compiling: Mapping[str, Compiling]) -> Table:
+    """One row a compiled work."""
+    header = ("compiled", "s, empty cache", "s, from cache", "images until it pays", "images, from cache")
     rows = tuple(
-        (name, number(one.cold), number(one.kept), _count(one.images), _count(one.images_kept)) for name, one in found.items()
+        (name, number(one.cold), number(one.kept), _count(one.images), _count(one.images_kept))
+        for name, one in compiling.items()
     )
     return Table("Compiling", header, rows)
 
 
-def compile_remarks(found: Mapping[str, Compiling]) -> list[str]:
-    """Whether it pays, a sentence for each."""
+def compile_remarks(compiling: Mapping[str, Compiling]) -> list[str]:
+    """One sentence a compiled work: whether compiling pays."""
     return [
-        f"{name}: the {number(one.cold)} s of compiling are earned back after {one.images:,} images ({one.images_kept:,} with "
-        f"its work on disk) against {one.of}."
+        f"{name}: compiling takes {number(one.cold)} s and pays after {one.images:,} images ({one.images_kept:,} with a filled "
+        f"cache), compared with {one.of}."
         if one.images is not None
-        else f"{name}: not faster than {one.of}, so that compiling never pays."
-        for name, one in found.items()
+        else f"{name}: not faster than {one.of}, so compiling never pays."
+        for name, one in compiling.items()
     ]
 
 
@@ -90,12 +92,13 @@ def _count(images: int | None) -> str:
     return "never" if images is None else f"{images:,}"
 
 
-def _first(work: Work, device: torch.device) -> float:
-    taken = []
+def _compile_seconds(work: Work, device: torch.device) -> float:
+    """Seconds of the first call minus those of the second."""
+    seconds = []
     for _ in range(2):
         started = time.perf_counter()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        taken.append(time.perf_counter() - started)
-    return max(0.0, taken[0] - taken[1])
+        seconds.append(time.perf_counter() - started)
+    return max(0.0, seconds[0] - seconds[1])

@@ -1,7 +1,7 @@
-"""Does training ever wait for its data? The loader alone against the training step that consumes it, on one device.
+"""Does training wait for its data? Times the loader alone and the training step that consumes its batches, on one device.
 
-Both are the real ones: `Batches` with the crops and flips of the tier imagenet64, and the loop's own step of UMD S/4. On
-ImageNet-64 the loader has to deliver at least ten times what the step takes.
+Both are those of real training: `Batches` with the crops and flips of the tier imagenet64, and the step of UMD S/4. The loader
+should deliver at least ten times as many images per second as the step consumes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 
 from umd_bench.bench.tables import Table, number, spread
 from umd_bench.bench.timing.machine import Machine
-from umd_bench.bench.timing.rates import Rate, Work, measure
+from umd_bench.bench.timing.throughput import Throughput, Work, measure
 from umd_bench.config.errors import FieldError
 from umd_bench.config.sweep.resolve import load_trial
 from umd_bench.config.trial.data import DataConfig
@@ -36,16 +36,16 @@ from umd_bench.engine.training.loop import training_step
 from umd_bench.engine.training.state import TrainingState
 from umd_bench.store.run import RunDir
 
-WANTED = 10  # the loader is never waited for: a step lasts ten times as long as making its batch
+WANTED_RATIO = 10  # of the loader's speed to the step's
 _SIZE, _CHANNELS, _CLASSES = 64, 3, 1000  # ImageNet-64
-_SHARD = 8192  # images
+_SHARD = 8192  # images of a shard
 _STEP = "training step"
-_LOADERS = {True: "loader, images on the device", False: "loader, images in the memory map"}
+_LOADERS = {True: "loader, images on the device", False: "loader, images in the memory map"}  # by whether they are resident
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What was measured, on what; ``loaders`` by where the images lay."""
+class LoaderResult:
+    """The throughput of the step and of the ``loaders`` (by where the images are stored), and what was measured."""
 
     data: str
     images: int
@@ -56,54 +56,55 @@ class Finding:
     device_name: str
     threads: int
     torch: str
-    loaders: dict[str, Rate]
-    step: Rate
+    loaders: dict[str, Throughput]
+    step: Throughput
 
     @property
     def ratio(self) -> float:
-        """The slower loader's images a second over the step's: the ratio of their medians."""
+        """The images per second of the slower loader over those of the step (medians)."""
         return min(rate.median for rate in self.loaders.values()) / self.step.median
 
     @property
     def fast_enough(self) -> bool:
-        """Whether the loader is :data:`WANTED` times as fast as the step."""
-        return self.ratio >= WANTED
+        """Whether the loader is :data:`WANTED_RATIO` times as fast as the step."""
+        return self.ratio >= WANTED_RATIO
 
     @property
     def verdict(self) -> str:
-        """One sentence."""
+        """The ratio in one sentence."""
         only = "" if self.fast_enough else "only "
-        return f"The loader alone is {only}{number(self.ratio)} times as fast as the S/4 step that it feeds (wanted: {WANTED})."
+        ratio = f"{only}{number(self.ratio)} times as fast as the S/4 training step"
+        return f"The loader alone is {ratio} (wanted: {WANTED_RATIO} times)."
 
-    def with_machine(self, machine: Machine) -> Placed:
-        """The same as a finding of the notebook."""
-        return Placed(machine, self)
+    def with_machine(self, machine: Machine) -> LoaderBenchResult:
+        """The same as a :class:`~umd_bench.bench.tables.BenchResult`."""
+        return LoaderBenchResult(machine, self)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, the ratio among them."""
-        return {**asdict(self), "ratio": self.ratio, "wanted": WANTED, "fast_enough": self.fast_enough}
+        """All numbers and the ratio as plain values."""
+        return {**asdict(self), "ratio": self.ratio, "wanted": WANTED_RATIO, "fast_enough": self.fast_enough}
 
 
 @dataclass(frozen=True)
-class Placed:
-    """What was measured of the loader, on which machine."""
+class LoaderBenchResult:
+    """A :class:`LoaderResult` with its machine and tables."""
 
     machine: Machine
-    finding: Finding
+    result: LoaderResult
 
     def tables(self) -> list[Table]:
-        """The loaders and the step that they feed."""
-        rates = {**self.finding.loaders, f"S/4 training step, {self.finding.precision}": self.finding.step}
-        title = f"Data: {self.finding.data}, batch {self.finding.batch}"
+        """One row a loader, and one for the step."""
+        rates = {**self.result.loaders, f"S/4 training step, {self.result.precision}": self.result.step}
+        title = f"Data: {self.result.data}, batch {self.result.batch}"
         return [Table(title, ("", "images/s (range)"), tuple((name, spread(rate)) for name, rate in rates.items()))]
 
     def remarks(self) -> list[str]:
-        """The verdict."""
-        return [self.finding.verdict]
+        """The ratio of loader and step."""
+        return [self.result.verdict]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {**self.finding.as_json(), "machine": asdict(self.machine)}
+        """All numbers as plain values."""
+        return {**self.result.as_json(), "machine": asdict(self.machine)}
 
 
 def bench_data(
@@ -117,11 +118,11 @@ def bench_data(
     device: str = "auto",
     device_name: str = "",
     progress: Callable[[str], None] = lambda _: None,
-) -> Finding:
-    """Measure on a packed data set, or on ``images`` made-up ones of ImageNet-64's shape in a temporary folder.
+) -> LoaderResult:
+    """Measure on a packed data set, or without ``data`` on ``images`` random images of ImageNet-64's shape.
 
-    ``batch`` is 16 on a CPU and 256 on a GPU when left out; the step is made in bf16 on a GPU, as the tier says, and in fp32
-    on a CPU. Raises :class:`UserError` for a data set that cannot be opened and images that four does not divide.
+    ``batch`` defaults to 16 on a CPU and 256 on a GPU. The step uses bf16 on a GPU, as in the tier, and fp32 on a CPU. Raises
+    :class:`UserError` for a data set that cannot be opened, or whose image side is not a multiple of the patch side 4.
     """
     where = pick_device(device)
     if threads is not None:
@@ -130,12 +131,12 @@ def bench_data(
     with tempfile.TemporaryDirectory(prefix="umd-bench-") as folder:
         if data is None:
             progress(f"writing {images:,} images")
-        pack = made_up_pack(Path(folder), images) if data is None else open_data(data, data_root)
+        pack = synthetic_pack(Path(folder), images) if data is None else open_data(data, data_root)
         facts = pack.manifest
         spec = _spec(data or DataConfig(name="imagenet", size=_SIZE), facts, batch, where)
         rates = measure(_works(spec, pack, Path(folder), where), repeats=repeats, device=where, progress=progress)
     assert isinstance(spec.stage, TrainStage)
-    return Finding(
+    return LoaderResult(
         data="made up" if data is None else facts.name,
         images=facts.counts["train"],
         shape=(facts.channels, facts.size, facts.size),
@@ -150,8 +151,8 @@ def bench_data(
     )
 
 
-def made_up_pack(folder: Path, images: int) -> Pack:
-    """A pack of random images of ImageNet-64's shape, 0..255 uniformly, in shards; its test split has one image."""
+def synthetic_pack(folder: Path, images: int) -> Pack:
+    """A sharded pack of random images of ImageNet-64's shape, uniform in 0..255; its test split has one image."""
     rng = np.random.default_rng(0)
     counts = {"train": images, "test": 1}
     shards = {split: tuple(min(_SHARD, n - start) for start in range(0, n, _SHARD)) for split, n in counts.items()}
@@ -176,10 +177,14 @@ def made_up_pack(folder: Path, images: int) -> Pack:
 
 
 def _spec(data: DataConfig, facts: Manifest, batch: int, device: torch.device) -> StageSpec:
-    """Pre-training of UMD S/4 as the tier imagenet64 has it, with this batch."""
+    """The pre-training of UMD S/4 in the tier imagenet64, with this data set and batch."""
     tier = load_trial("umd", tier="imagenet64", sets=["model=S/4"]).specs["pretrain"]
     if facts.size % tier.model.patch:
-        raise FieldError("--data", facts.name, f"S/4 takes images whose side {tier.model.patch} divides, not {facts.size} px")
+        raise FieldError(
+            "--data",
+            facts.name,
+            f"expected images whose side is a multiple of S/4's patch side {tier.model.patch}, not {facts.size} px",
+        )
     precision = "bf16" if device.type == "cuda" else "fp32"
     stage = {**tier.stage.model_dump(), "batch": batch, "nimg": batch * 1_000_000, "precision": precision}
     stage["optim"] = {**stage["optim"], "warmup_nimg": 0}
@@ -188,17 +193,23 @@ def _spec(data: DataConfig, facts: Manifest, batch: int, device: torch.device) -
 
 
 def _works(spec: StageSpec, pack: Pack, folder: Path, device: torch.device) -> dict[str, Work]:
-    """The loader wherever its images can lie, and the step on one batch that stays; a batch a call."""
+    """The loader, with each place where its images can be stored, and the step on one fixed batch; each call is one batch."""
     stage, split = spec.stage, pack.split("train")
     assert isinstance(stage, TrainStage)
 
-    def batches_of(place: bool) -> Batches:
+    def batches_of(resident: bool) -> Batches:
         return Batches(
-            split, batch=stage.batch, seed=spec.seed, purpose=stage.kind, augment=stage.augment, device=device, resident=place
+            split,
+            batch=stage.batch,
+            seed=spec.seed,
+            purpose=stage.kind,
+            augment=stage.augment,
+            device=device,
+            resident=resident,
         )
 
-    def loading(place: bool) -> Work:
-        batches = batches_of(place)
+    def loading(resident: bool) -> Work:
+        batches = batches_of(resident)
         nimgs = itertools.count(0, stage.batch)
         return lambda: len(batches.at(next(nimgs))[0])
 
@@ -210,5 +221,5 @@ def _works(spec: StageSpec, pack: Pack, folder: Path, device: torch.device) -> d
         training_step(state, spec, process, generator, x_0, label)
         return len(x_0)
 
-    places = [True, False] if fits_on(split.images.nbytes, device) else [False]
-    return {_LOADERS[place]: loading(place) for place in places} | {_STEP: step}
+    choices = [True, False] if fits_on(split.images.nbytes, device) else [False]
+    return {_LOADERS[resident]: loading(resident) for resident in choices} | {_STEP: step}

@@ -1,8 +1,8 @@
-"""What the runner costs beside the stages' own work: a graph of stages that do nothing, run as a sweep runs its own.
+"""What scheduling costs: a graph of stages that do no work is run as a sweep is run.
 
-Everything of a stage is there but its work: the run directory, its lease and its attempt, the environment's record, the result
-and its acceptance, the executor, the runner's loop and the display. The same stages are also carried out directly, one after
-another in this process, in the same run: what that costs is the run directories' share and the disk's, the rest the runner's.
+Everything but the work is real: run directory, lease, attempt, record of the environment, result, executor, scheduler loop and
+display. The same stages are also run directly, one after another in this process. That time is the share of the run directories
+and the disk; the rest is the scheduler's and the executor's.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ NO_OP = "umd_bench.bench.measurements.overhead:no_op"
 class Overhead:
     """Seconds of one measurement.
 
-    ``start_seconds`` until every worker had ended its first stage; ``seconds`` for ``stages`` stages after that, on ``workers``
-    workers; ``direct_seconds`` for one stage carried out without a runner (the median).
+    ``start_seconds``: until every worker had finished its first stage. ``seconds``: for the ``stages`` stages after that, on
+    ``workers`` workers. ``direct_seconds``: for one stage without a scheduler (the median).
     """
 
     executor: str
@@ -56,11 +56,11 @@ class Overhead:
 
     @property
     def seconds_per_stage(self) -> float:
-        """For how long a worker is kept from work by each stage, all that a stage costs beside its work."""
+        """How long a stage without work occupies a worker."""
         return self.seconds * self.workers / self.stages
 
     def as_json(self) -> dict[str, Any]:
-        """The numbers, with the one that they are for."""
+        """All numbers as plain values."""
         return {**asdict(self), "seconds_per_stage": self.seconds_per_stage}
 
 
@@ -73,16 +73,16 @@ def measure_overhead(
     folder: Path | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Overhead:
-    """Run ``stages`` stages that do nothing on warm workers, in a new folder below ``folder`` (the system's temporary one).
+    """Run ``stages`` stages without work on warm workers, in a temporary folder below ``folder`` (default: the system's).
 
-    Raises :class:`UserError` for an executor that is not known or does not start, and where a stage left no result.
+    Raises :class:`UserError` for an executor that is unknown or does not start, and if a stage has no result.
     """
     if stages < workers:
         raise UserError(f"--stages {stages} is not accepted: expected at least one for each of {workers} workers")
     specs = _specs(stages + workers)
     with tempfile.TemporaryDirectory(prefix="umd-bench-overhead-", dir=folder) as name:
         root = Path(name)
-        progress("carried out directly")
+        progress("running stages directly")
         direct = _direct(root / "direct", specs[: min(stages, 50)])
         progress(f"starting {executor}")
         started = time.perf_counter()
@@ -94,7 +94,7 @@ def measure_overhead(
                 with LiveDisplay(Console(file=io.StringIO()), root, running.slots) as display:
                     ended = Scheduler(root, Grid(nodes)).run(running, observe=display.show)
                 if not ended.complete:
-                    raise UserError(f"only {ended.finished} of {len(nodes)} stages that do nothing left a result on {executor}")
+                    raise UserError(f"only {ended.finished} of {len(nodes)} stages without work have a result on {executor}")
                 seconds = time.perf_counter() - begun
                 progress(f"{len(nodes)} stages on {executor}: {seconds:.1f} s")
         finally:
@@ -120,7 +120,7 @@ def no_op(
 
 
 def _specs(count: int) -> list[StageSpec]:
-    """Different stages of one shape."""
+    """Specs of ``count`` stages that differ only in their seed."""
     trial = load_trial("umd", tier="digits")
     spec = trial.specs["pretrain"]
     return [StageSpec.model_validate({**spec.model_dump(), "seed": seed}) for seed in range(count)]
@@ -131,11 +131,11 @@ def _nodes(specs: list[StageSpec]) -> dict[str, Node]:
 
 
 def _direct(root: Path, specs: list[StageSpec]) -> float:
-    """Seconds of one stage without a runner: the median."""
-    taken = []
+    """The median of the seconds of one stage without a scheduler."""
+    seconds = []
     for spec in specs:
         begun = time.perf_counter()
         RunDir(root, spec.key).prepare(spec)
         no_op(root, spec.key, root)
-        taken.append(time.perf_counter() - begun)
-    return sorted(taken)[len(taken) // 2]
+        seconds.append(time.perf_counter() - begun)
+    return sorted(seconds)[len(seconds) // 2]

@@ -1,4 +1,4 @@
-"""How fast the probes are, each against an independent way to the same numbers: scikit-learn, timm's LARS, a plain loop."""
+"""How fast the probes are, each compared with an independent way: scikit-learn, timm's LARS, a plain loop."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from sklearn.linear_model import Ridge
 
+from umd_bench.bench.comparison import ComparisonResult, Pair, compare
 from umd_bench.bench.plain.linear_probe import plain_linear
-from umd_bench.bench.timing.comparison import Comparisons, Pair, compare
 from umd_bench.bench.timing.machine import Machine
 from umd_bench.config.trial.probe_stage import LinearConfig
 from umd_bench.evaluation.probes.knn import TEMPERATURE, knn_accuracies
@@ -30,8 +30,8 @@ def bench_probe(
     repeats: int,
     device: torch.device,
     progress: Callable[[str], None] = lambda _: None,
-) -> Comparisons:
-    """The three read-outs on made-up features [images, width] of ten classes that overlap, on the CPU."""
+) -> ComparisonResult:
+    """Time ridge, linear and k-NN probes on random features [images, width] of ten overlapping classes, on the CPU."""
     x, y = _features(images, width, 0)
     queries, truth = _features(images // 4, width, 1)
     shots = min(1000, images)
@@ -42,7 +42,7 @@ def bench_probe(
         _knn(x, y, queries, truth),
     ]
     compared = compare(pairs, repeats=repeats, device=device, warm_up=False, progress=progress)
-    return Comparisons(machine, "Probes", "runs", compared, {})
+    return ComparisonResult(machine, "Probes", "runs", compared, {})
 
 
 def _features(n: int, d: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -53,7 +53,7 @@ def _features(n: int, d: int, seed: int) -> tuple[NDArray[np.float32], NDArray[n
 
 
 def _ridge(x: NDArray[np.float32], y: NDArray[np.int64], what: str) -> Pair:
-    """All penalties from one factorisation, against one fit a penalty."""
+    """Ours: all penalties from one factorisation. Theirs: one fit a penalty."""
     features, labels, double = torch.from_numpy(x), torch.from_numpy(y), x.astype(np.float64)
 
     def ours() -> torch.Tensor:
@@ -70,7 +70,7 @@ def _ridge(x: NDArray[np.float32], y: NDArray[np.int64], what: str) -> Pair:
 
 
 def _linear(x: NDArray[np.float32], y: NDArray[np.int64]) -> Pair:
-    """Eight learning rates at once, against a training of its own for each."""
+    """Ours: eight learning rates at once. Theirs: one training a learning rate."""
     config = LinearConfig(batch=512, epochs=4, warmup_epochs=1, weight_decay=0.0)
     index = np.arange(len(x))
 
@@ -78,14 +78,14 @@ def _linear(x: NDArray[np.float32], y: NDArray[np.int64]) -> Pair:
         return train_heads(x, index, y, classes=_CLASSES, config=config, seed=_SEED).weights.permute(1, 2, 0)
 
     def theirs() -> torch.Tensor:
-        alone = [plain_linear(x, y, rate, classes=_CLASSES, config=config, seed=_SEED) for rate in config.lr_per_256]
-        return torch.stack(alone)
+        heads = [plain_linear(x, y, rate, classes=_CLASSES, config=config, seed=_SEED) for rate in config.lr_per_256]
+        return torch.stack(heads)
 
     return Pair(f"linear, 8 rates, {len(x):,} x {x.shape[1]}, 4 epochs", "autograd, timm Lars, one by one", ours, theirs)
 
 
 def _knn(x: NDArray[np.float32], y: NDArray[np.int64], queries: NDArray[np.float32], truth: NDArray[np.int64]) -> Pair:
-    """In blocks, against one query after the other."""
+    """Ours: queries in blocks. Theirs: one query at a time."""
     labels, expected = torch.from_numpy(y), torch.from_numpy(truth)
 
     def ours() -> float:

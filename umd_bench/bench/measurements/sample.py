@@ -1,4 +1,4 @@
-"""How fast sampling is: each sampler at several numbers of steps, against a plain loop of DDIM with two passes for guidance."""
+"""How fast each sampler is at several numbers of steps, compared with a plain DDIM loop that calls the model twice a step."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from typing import Any
 
 import torch
 
-from umd_bench.bench.measurements.compile_time import Compiling, compile_all, compile_remarks, compile_table, nothing_kept
+from umd_bench.bench.measurements.compile_time import (
+    Compiling,
+    compile_all,
+    compile_remarks,
+    compile_table,
+    empty_compile_cache,
+)
 from umd_bench.bench.plain.model import PlainModel
 from umd_bench.bench.plain.sampling import plain_ddim
 from umd_bench.bench.tables import Table, number, spread, times
 from umd_bench.bench.timing.machine import Machine
-from umd_bench.bench.timing.peak import Precision
-from umd_bench.bench.timing.rates import Rate, Ratio, Work, measure, ratio
+from umd_bench.bench.timing.matmul_peak import Precision
+from umd_bench.bench.timing.throughput import Ratio, Throughput, Work, measure, ratio
 from umd_bench.config.errors import FieldError, UserError, one_of
 from umd_bench.config.sweep.resolve import load_trial
 from umd_bench.config.trial.generate_stage import GenerateStage, check_sampler
@@ -32,31 +38,34 @@ PLAIN = "plain loop, ddim eta 0"
 
 
 @dataclass(frozen=True)
-class Way:
-    """A sampler at so many steps as measured. ``passes`` is how often a sample goes through the model, guidance included."""
+class SampledWay:
+    """A sampler with a number of steps, timed.
+
+    ``calls`` counts calls of the model a batch, ``passes`` passes of a sample through the model, including those for guidance.
+    """
 
     sampler: str
     steps: int
     calls: int
     passes: int
-    rate: Rate
+    rate: Throughput
     per_pass: Ratio | None  # passes a second over the plain loop's
     compiled: bool = False
 
 
 @dataclass(frozen=True)
-class SampleFinding:
-    """Images a second of each way to sample one model."""
+class SampleResult:
+    """Images per second of each sampler and number of steps, for one model."""
 
     machine: Machine
     subject: str
     batch: int
     cfg_scale: float
-    ways: tuple[Way, ...]
+    ways: tuple[SampledWay, ...]
     compiling: dict[str, Compiling] = field(default_factory=dict)
 
     def tables(self) -> list[Table]:
-        """A row for each way."""
+        """One row a sampler and number of steps."""
         header = (
             "sampler",
             "steps",
@@ -78,16 +87,16 @@ class SampleFinding:
             )
             for way in self.ways
         )
-        found = [Table(f"Sampling: {self.subject}, batch {self.batch}, guidance {self.cfg_scale:g}", header, rows)]
-        return [*found, compile_table(self.compiling)] if self.compiling else found
+        tables = [Table(f"Sampling: {self.subject}, batch {self.batch}, guidance {self.cfg_scale:g}", header, rows)]
+        return [*tables, compile_table(self.compiling)] if self.compiling else tables
 
     def remarks(self) -> list[str]:
-        """What the ratios leave out."""
-        speed = "Speed alone: which of these loses nothing is what `umd-bench sweep sweeps/sampler.yaml` answers."
+        """That speed is not quality, and whether compiling pays."""
+        speed = "This is speed only; `umd-bench sweep sweeps/sampler.yaml` compares the quality of the samples."
         return [speed, *compile_remarks(self.compiling)]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """All numbers as plain values."""
         return asdict(self)
 
 
@@ -106,11 +115,11 @@ def bench_sample(
     repeats: int,
     device: torch.device,
     progress: Callable[[str], None] = lambda _: None,
-) -> SampleFinding:
-    """Measure on initial weights, which cost what trained ones do, with the tier's stage ``generate``.
+) -> SampleResult:
+    """Time the tier's stage ``generate`` with initial weights, which cost what trained ones do.
 
-    Without ``samplers`` every one is measured. ``compiled`` measures the first way so as well: all ways call the model
-    alike and share its graph. Raises :class:`UserError` for words that name nothing.
+    Without ``samplers`` every sampler is timed. ``compiled`` also times the first one with a compiled model, which stands for
+    all, since they call the model in the same way. Raises :class:`UserError` for an unknown tier, model or sampler.
     """
     for name in samplers:
         if name not in SAMPLERS:
@@ -149,7 +158,7 @@ def bench_sample(
 
         works[PLAIN], configs[PLAIN] = loop, config
     compiling: dict[str, Compiling] = {}
-    with nothing_kept() if compiled else nullcontext():
+    with empty_compile_cache() if compiled else nullcontext():
         if compiled:
             first = next(iter(works))
 
@@ -162,7 +171,7 @@ def bench_sample(
             works |= made
             configs |= dict.fromkeys(made, configs[first])
         rates = measure(works, repeats=repeats, device=device, progress=progress)
-    compiling = {name: one.weighed(rates[name], rates[one.of]) for name, one in compiling.items()}
+    compiling = {name: one.with_images(rates[name], rates[one.of]) for name, one in compiling.items()}
     ways = []
     for name, config in configs.items():
         calls = SAMPLERS[config.sampler].calls(config.steps)
@@ -171,14 +180,14 @@ def bench_sample(
             per_pass = ratio(rates[name], rates[PLAIN]).scaled(calls / SAMPLERS["ddim"].calls(min(steps)))
         sampler = PLAIN if name == PLAIN else config.sampler
         called = calls * (rows if name == PLAIN else 1)
-        ways.append(Way(sampler, config.steps, called, calls * rows, rates[name], per_pass, name in compiling))
+        ways.append(SampledWay(sampler, config.steps, called, calls * rows, rates[name], per_pass, name in compiling))
     subject = f"width {spec.model.width}, {facts.name} {facts.channels}x{facts.size}x{facts.size}, {precision}"
-    return SampleFinding(machine, subject, stage.batch, stage.cfg_scale, tuple(ways), compiling)
+    return SampleResult(machine, subject, stage.batch, stage.cfg_scale, tuple(ways), compiling)
 
 
 def _stage(spec: StageSpec, fields: dict[str, Any]) -> GenerateStage:
-    """The spec's stage with those fields that are not None; eta is always theirs, since few samplers take one."""
+    """The spec's stage with the given fields. None leaves a field as it is, except eta, which few samplers accept."""
     given = {name: value for name, value in fields.items() if value is not None or name == "eta"}
     if not isinstance(spec.stage, GenerateStage):
-        raise UserError(f"a {spec.kind} stage draws nothing: expected one named generate")
+        raise UserError(f"expected a stage that generates samples, found one of kind {spec.kind}")
     return GenerateStage.model_validate({**spec.stage.model_dump(), **given})

@@ -1,6 +1,6 @@
-"""How costs grow: with the batch, the model's width, the tokens, the trials of a sweep, the stages of a results folder.
+"""How costs grow with the batch, the model's width, the tokens, the trials of a sweep and the stages of a results folder.
 
-A cost's exponent is the slope of log(seconds) over log(size) by least squares: 1 is linear. Nothing here should grow faster.
+The exponent of a cost is the least-squares slope of log(seconds) over log(size): 1 is linear. No cost should grow faster.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import Any
 
 import torch
 
-from umd_bench.bench.measurements.train import _manifest, train_spec
+from umd_bench.bench.measurements.train import manifest_of, train_spec
 from umd_bench.bench.measurements.train_steps import engine_step
 from umd_bench.bench.tables import Table, number
 from umd_bench.bench.timing.machine import Machine
-from umd_bench.bench.timing.rates import measure
+from umd_bench.bench.timing.throughput import measure
 from umd_bench.config.trial.train_stage import TrainStage
 from umd_bench.engine.networks.flops import flops_per_image
 
-WORST = 1.15  # an exponent above this is worse than linear, with what noise adds to it
+MAX_EXPONENT = 1.15  # 1 and a margin for noise; above it a cost counts as worse than linear
 
 
 @dataclass(frozen=True)
 class Growth:
-    """One cost at several sizes: seconds (medians), and of training steps the FLOPs that they should grow with."""
+    """The median seconds of one cost at several sizes; for training steps also their FLOPs, which they should grow with."""
 
     what: str
     axis: str
@@ -35,34 +35,34 @@ class Growth:
 
     @property
     def exponent(self) -> float:
-        """Of the seconds over the sizes, or over the FLOPs where those are known."""
+        """The exponent over the FLOPs if they are known, otherwise over the sizes."""
         return exponent(self.flops or self.sizes, self.seconds)
 
     @property
     def last_exponent(self) -> float:
-        """The same of the two largest sizes, where constant costs weigh least."""
+        """The exponent between the two largest sizes, where constant costs matter least."""
         return exponent((self.flops or self.sizes)[-2:], self.seconds[-2:])
 
 
 def exponent(sizes: Iterable[float], seconds: Iterable[float]) -> float:
-    """The slope of log(seconds) over log(sizes) by least squares. Raises :class:`ValueError` for fewer than two sizes."""
+    """The least-squares slope of log(seconds) over log(sizes). Raises :class:`ValueError` unless two sizes differ."""
     x, y = [math.log(size) for size in sizes], [math.log(value) for value in seconds]
     if len(set(x)) < 2:
         raise ValueError("a slope needs at least two different sizes")
     mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    along = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
-    return along / sum((a - mean_x) ** 2 for a in x)
+    covariance = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
+    return covariance / sum((a - mean_x) ** 2 for a in x)
 
 
 @dataclass(frozen=True)
-class ScaleFinding:
-    """Every growth that was measured."""
+class ScaleResult:
+    """The growth of every cost."""
 
     machine: Machine
     growths: tuple[Growth, ...]
 
     def tables(self) -> list[Table]:
-        """A row for each growth."""
+        """One row a cost."""
         header = ("what", "over", "sizes", "ms", "exponent", "of the last two")
         rows = tuple(
             (
@@ -78,12 +78,14 @@ class ScaleFinding:
         return [Table("Growth of costs", header, rows)]
 
     def remarks(self) -> list[str]:
-        """What grows worse than linearly."""
-        worse = [f"{growth.what} ({growth.last_exponent:.2f})" for growth in self.growths if growth.last_exponent > WORST]
-        return [f"Worse than linear: {', '.join(worse)}."] if worse else ["Nothing grows worse than linearly."]
+        """The costs that grow faster than linearly."""
+        worse = [
+            f"{growth.what} ({growth.last_exponent:.2f})" for growth in self.growths if growth.last_exponent > MAX_EXPONENT
+        ]
+        return [f"Faster than linear: {', '.join(worse)}."] if worse else ["Nothing grows faster than linearly."]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, the exponents among them."""
+        """All numbers and exponents as plain values."""
         exponents = [{"exponent": growth.exponent, "last": growth.last_exponent} for growth in self.growths]
         return {**asdict(self), "exponents": exponents}
 
@@ -97,7 +99,7 @@ def training_growths(
     widths: tuple[int, ...] = (64, 128, 256),
     tokens: tuple[int, ...] = (64, 256),
 ) -> list[Growth]:
-    """The digits tier's step over the batch, the width (over its FLOPs) and the tokens (over their FLOPs)."""
+    """The growth of the digits tier's step with the batch, with the width and with the tokens (the last two over FLOPs)."""
     return [
         _growth("training step", "the batch", batches, lambda n: (n, []), repeats, device, progress),
         _growth("training step", "the width", widths, lambda n: (32, [f"model.width={n}"]), repeats, device, progress),
@@ -128,11 +130,11 @@ def _growth(
         spec = train_spec(
             method="umd", tier="digits", model=None, size=None, stage="pretrain", batch=batch, device=device, sets=sets
         )
-        facts, stage = _manifest(spec), spec.stage
+        facts, stage = manifest_of(spec), spec.stage
         assert isinstance(stage, TrainStage)
         works[f"{size:,}"] = engine_step(spec, "fp32", facts, device)
         flops.append(batch * flops_per_image(spec.model, stage, size=facts.size, channels=facts.channels, classes=0))
-    rates = measure(works, repeats=repeats, device=device, progress=lambda word: progress(f"{axis}: {word}"))
+    rates = measure(works, repeats=repeats, device=device, progress=lambda text: progress(f"{axis}: {text}"))
     seconds = tuple(change(size)[0] / rates[f"{size:,}"].median for size in sizes)
     return Growth(what, axis, sizes, seconds, () if axis == "the batch" else tuple(flops))
 
@@ -146,7 +148,7 @@ def counted_growth(
     repeats: int,
     progress: Callable[[str], None],
 ) -> Growth:
-    """A cost on the CPU over a number of things: ``prepare`` makes so many of them, and gives what is timed."""
+    """The growth of a cost on the CPU. ``prepare(size)`` makes ``size`` things and returns the function to time."""
     works = {}
     for size in sizes:
         progress(f"{what}: preparing {size:,}")

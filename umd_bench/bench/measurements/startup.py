@@ -1,9 +1,7 @@
-"""How long a command takes to begin: whole processes, timed from outside, in turn with a Python that does nothing."""
+"""How long commands take to start: whole processes, timed in turn with a Python that does nothing."""
 
 from __future__ import annotations
 
-import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -15,10 +13,11 @@ from typing import Any
 
 import torch
 
+from umd_bench.bench.synthetic import one_stage_sweep
 from umd_bench.bench.tables import Table, number, times
-from umd_bench.bench.timing.folders import made_up_small_sweep
 from umd_bench.bench.timing.machine import Machine
-from umd_bench.bench.timing.rates import Rate, Ratio, Work, measure, ratio
+from umd_bench.bench.timing.throughput import Ratio, Throughput, Work, measure, ratio
+from umd_bench.orchestration.commands import running_process
 
 BARE, HELP = "python -c pass", "umd-bench --help"
 _CLI = "from umd_bench.cli import main; main()"
@@ -30,112 +29,121 @@ COMMANDS: dict[str, list[str]] = {
     "import umd_bench.engine.training.loop": ["-c", "import umd_bench.engine.training.loop"],
     "import umd_bench.orchestration.stage_process.run_stage": ["-c", "import umd_bench.orchestration.stage_process.run_stage"],
 }
-HELP_AIM = 300.0  # milliseconds of CPU time
-_SECONDS = 120  # a process that takes longer is an error
-_LOOK = 0.01  # seconds between two looks for a stage that has begun
+HELP_LIMIT = 300.0  # milliseconds of CPU time
+_TIMEOUT_SECONDS = 120  # of one process
+_POLL_SECONDS = 0.01  # between two checks whether a stage has begun
 
 
 @dataclass(frozen=True)
-class Note:
-    """A time beside those of the commands: milliseconds, and the most that it should be."""
+class SweepTime:
+    """A time of running sweeps, in milliseconds, and the limit that it should stay below."""
 
     what: str
     milliseconds: float
-    aim: float | None = None
+    limit: float | None = None
 
 
 @dataclass(frozen=True)
-class StartupFinding:
-    """Processes a second of each command, and times of the runner."""
+class StartupResult:
+    """Processes per second of each command, and times of running sweeps."""
 
     machine: Machine
-    rates: dict[str, Rate]
-    notes: tuple[Note, ...]
+    rates: dict[str, Throughput]
+    sweep_times: tuple[SweepTime, ...]
 
     def over_bare(self, name: str) -> Ratio:
-        """How many times as long as a Python that does nothing."""
+        """How many times as long as a Python that does nothing a command takes."""
         return ratio(self.rates[BARE], self.rates[name])
 
     @property
-    def held(self) -> list[Note]:
-        """What has an aim: the notes', and the help by its CPU time."""
-        found = [note for note in self.notes if note.aim is not None]
+    def limited(self) -> list[SweepTime]:
+        """The times that have a limit, with the CPU time of the help first."""
+        found = [entry for entry in self.sweep_times if entry.limit is not None]
         if HELP in self.rates:
-            found.insert(0, Note(f"{HELP} (CPU time)", _computed(self.rates[HELP]), HELP_AIM))
+            found.insert(0, SweepTime(f"{HELP} (CPU time)", _cpu_milliseconds(self.rates[HELP]), HELP_LIMIT))
         return found
 
     def tables(self) -> list[Table]:
-        """A row for each command, and one for each note."""
+        """One row a command, and a second table of the times of sweeps."""
         rows = tuple(
-            (name, number(1e3 / rate.median), number(_computed(rate)), "-" if name == BARE else times(self.over_bare(name)))
+            (
+                name,
+                number(1e3 / rate.median),
+                number(_cpu_milliseconds(rate)),
+                "-" if name == BARE else times(self.over_bare(name)),
+            )
             for name, rate in self.rates.items()
         )
         header = ("command", "ms (median)", "ms of CPU time", "times a bare Python")
-        found = [Table("Start-up of a process", header, rows)]
-        if self.notes:
-            notes = tuple((note.what, number(note.milliseconds), number(note.aim)) for note in self.notes)
-            found.append(Table("Runner", ("what", "ms", "aim: at most"), notes))
-        return found
+        tables = [Table("Start-up of a process", header, rows)]
+        if self.sweep_times:
+            entries = tuple((entry.what, number(entry.milliseconds), number(entry.limit)) for entry in self.sweep_times)
+            tables.append(Table("Running sweeps", ("what", "ms", "limit, ms"), entries))
+        return tables
 
     def remarks(self) -> list[str]:
-        """Which aims are missed, if any."""
-        missed = [f"{n.what} ({number(n.milliseconds)} ms)" for n in self.held if n.aim is not None and n.milliseconds > n.aim]
-        return [f"Above what was aimed at: {', '.join(missed)}."] if missed else []
+        """The times that exceed their limit, if there are any."""
+        over = [
+            f"{entry.what} ({number(entry.milliseconds)} ms)"
+            for entry in self.limited
+            if entry.limit is not None and entry.milliseconds > entry.limit
+        ]
+        return [f"Over the limit: {', '.join(over)}."] if over else []
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {**asdict(self), "over_bare": {name: asdict(self.over_bare(name)) for name in self.rates}}
+        """All numbers as plain values."""
+        notes = [{"what": entry.what, "milliseconds": entry.milliseconds, "aim": entry.limit} for entry in self.sweep_times]
+        return {
+            "machine": asdict(self.machine),
+            "rates": {name: asdict(rate) for name, rate in self.rates.items()},
+            "notes": notes,
+            "over_bare": {name: asdict(self.over_bare(name)) for name in self.rates},
+        }
 
 
 def bench_startup(
     *,
     machine: Machine,
     repeats: int,
-    notes: tuple[Note, ...] = (),
+    sweep_times: tuple[SweepTime, ...] = (),
     commands: dict[str, list[str]] = COMMANDS,
     progress: Callable[[str], None] = lambda _: None,
-) -> StartupFinding:
-    """Time each command, once a repeat; a command that fails raises :class:`subprocess.CalledProcessError`."""
+) -> StartupResult:
+    """Time each command once a repeat. Raises :class:`subprocess.CalledProcessError` if a command fails."""
     works = {name: _process([sys.executable, *arguments]) for name, arguments in commands.items()}
     rates = measure(works, repeats=repeats, device=torch.device("cpu"), warm_up=False, threads=1, progress=progress)
-    return StartupFinding(machine, rates, notes)
+    return StartupResult(machine, rates, sweep_times)
 
 
-def until_first_stage(folder: Path, data_root: Path, *, executor: str = "ray", seconds: float = _SECONDS) -> float:
-    """Seconds from the start of a process `umd-bench sweep` in ``folder`` until its first stage runs; then it is let end.
+def until_first_stage(folder: Path, data_root: Path, *, executor: str = "ray", seconds: float = _TIMEOUT_SECONDS) -> float:
+    """Start `umd-bench sweep` in ``folder``: the seconds until its first stage runs. Returns when the sweep has ended.
 
-    Raises :class:`RuntimeError`, with what it printed, for a process that ends before or lasts longer than ``seconds``.
+    Raises :class:`RuntimeError`, with the output, if the sweep fails, runs no stage or takes longer than ``seconds``.
     """
     results, log = folder / "results", folder / "log"
     options = {"--on": executor, "--workers": "1", "--results": results, "--data-root": data_root, "--mlflow": "off"}
-    words = [str(word) for option in options.items() for word in option]
-    command = [sys.executable, "-c", _CLI, "sweep", str(made_up_small_sweep(folder)), *words]
+    arguments = [str(value) for option in options.items() for value in option]
+    command = [sys.executable, "-c", _CLI, "sweep", str(one_stage_sweep(folder)), *arguments]
     begun: float | None = None
-    with log.open("wb") as output:
-        started = time.perf_counter()
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
-        try:
-            while process.poll() is None and time.perf_counter() - started < seconds:
-                if begun is None and any(results.glob("stages/*/attempt-*/events.jsonl")):
-                    begun = time.perf_counter() - started
-                time.sleep(_LOOK)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+    started = time.perf_counter()
+    with log.open("wb") as output, running_process(command, stdout=output, stderr=subprocess.STDOUT) as process:
+        while process.poll() is None and time.perf_counter() - started < seconds:
+            if begun is None and any(results.glob("stages/*/attempt-*/events.jsonl")):
+                begun = time.perf_counter() - started
+            time.sleep(_POLL_SECONDS)
     if begun is None or process.returncode != 0:
-        raise RuntimeError(f"a sweep of one stage on {executor} did not end: {log.read_text(errors='replace')[-2000:]}")
+        raise RuntimeError(f"a sweep of one stage on {executor} failed: {log.read_text(errors='replace')[-2000:]}")
     return begun
 
 
-def _computed(rate: Rate) -> float:
-    """Milliseconds of CPU time: the median."""
+def _cpu_milliseconds(rate: Throughput) -> float:
+    """The median CPU time of one process."""
     return 1e3 / statistics.median(rate.computed)
 
 
 def _process(command: list[str]) -> Work:
     def run() -> int:
-        subprocess.run(command, check=True, capture_output=True, timeout=_SECONDS)
+        subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT_SECONDS)
         return 1
 
     return run

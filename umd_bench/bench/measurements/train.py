@@ -1,6 +1,6 @@
-"""How fast training is: the engine's step in each precision, against the matrix products' peak and the plain eager fp32 step.
+"""How fast the training step is in each precision, compared with the peak of matrix products and the plain eager fp32 step.
 
-All of them are timed in turn in one process, on one batch that stays, so that every claim is a ratio of one run.
+All of them are timed in turn in one process, on one fixed batch, so that every claim is a ratio of one run.
 """
 
 from __future__ import annotations
@@ -16,14 +16,20 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from umd_bench.bench.measurements.compile_time import Compiling, compile_all, compile_remarks, compile_table, nothing_kept
+from umd_bench.bench.measurements.compile_time import (
+    Compiling,
+    compile_all,
+    compile_remarks,
+    compile_table,
+    empty_compile_cache,
+)
 from umd_bench.bench.measurements.train_steps import engine_step, plain_step
 from umd_bench.bench.tables import Table, number, spread, times
 from umd_bench.bench.timing.machine import Machine
-from umd_bench.bench.timing.memory import peak_memory
-from umd_bench.bench.timing.peak import PRECISIONS, Precision, matrix_product
+from umd_bench.bench.timing.matmul_peak import PRECISIONS, Precision, matrix_product
+from umd_bench.bench.timing.peak_memory import peak_memory
 from umd_bench.bench.timing.profile import Share, shares
-from umd_bench.bench.timing.rates import Rate, Ratio, Work, measure, ratio
+from umd_bench.bench.timing.throughput import Ratio, Throughput, Work, measure, ratio
 from umd_bench.config.errors import FieldError, UserError, one_of
 from umd_bench.config.sweep.resolve import load_trial
 from umd_bench.config.trial.stage_spec import StageSpec
@@ -34,37 +40,37 @@ from umd_bench.data.packs.manifest import Manifest
 from umd_bench.engine.networks.flops import flops_per_image
 
 _PLAIN, _PLAIN_TF32 = "plain eager fp32", "plain eager TF32"
-_NIMG = 1_000_000  # steps that a stage is said to have: the bench never reaches its end
+_STEPS = 1_000_000  # length of the measured stage, whose end is never reached
 
 
 @dataclass(frozen=True)
-class TrainFinding:
-    """``steps`` by variant, the baselines among them; ``peaks`` in FLOP/s; memory in bytes, None where it cannot be told.
+class TrainResult:
+    """``steps``: images per second by variant, including the baselines. ``peaks``: FLOP/s by precision.
 
-    It cannot of a compiled step, in whose process the compiler takes more.
+    ``memory`` is in bytes; None if it is unknown, as for a compiled step, in whose process the compiler takes more.
     """
 
     machine: Machine
     subject: str
     batch: int
     flops_per_image: float
-    peaks: dict[Precision, Rate]
-    steps: dict[str, Rate]
+    peaks: dict[Precision, Throughput]
+    steps: dict[str, Throughput]
     precisions: dict[str, Precision]
     memory: dict[str, int | None]
     profiles: dict[str, list[Share]]
     compiling: dict[str, Compiling] = field(default_factory=dict)
 
     def utilisation(self, variant: str) -> Ratio:
-        """FLOPs of the model a second over those of the matrix product in the same precision, repeat by repeat."""
+        """The model's FLOP/s over those of the matrix product in the same precision, repeat by repeat; in [0, 1]."""
         return ratio(self.steps[variant], self.peaks[self.precisions[variant]]).scaled(self.flops_per_image)
 
     def gain(self, variant: str) -> Ratio | None:
-        """How many times as fast as the plain step, None where that was not timed, and of itself."""
+        """How many times as fast as the plain step; None for the plain step itself and if that was not timed."""
         return ratio(self.steps[variant], self.steps[_PLAIN]) if _PLAIN in self.steps and variant != _PLAIN else None
 
     def tables(self) -> list[Table]:
-        """The steps, the peaks they are held against, and where the time went."""
+        """The steps, the peaks, compiling, and the shares of the operations in a step."""
         header = ("step", "images/s (range)", "times the plain step", "of the peak", "peak memory, MiB")
         rows = []
         for name, rate in self.steps.items():
@@ -74,18 +80,18 @@ class TrainFinding:
             rows.append((name, spread(rate), times(self.gain(name)), share, number(mebibytes)))
         peaks = tuple((name, spread(_giga(rate))) for name, rate in self.peaks.items())
         title = f"Training: {self.subject}, batch {self.batch}, {number(self.flops_per_image / 1e9)} GFLOP an image"
-        found = [Table(title, header, tuple(rows)), Table("Matrix product", ("precision", "GFLOP/s (range)"), peaks)]
+        tables = [Table(title, header, tuple(rows)), Table("Matrix product", ("precision", "GFLOP/s (range)"), peaks)]
         if self.compiling:
-            found.append(compile_table(self.compiling))
+            tables.append(compile_table(self.compiling))
         for name, parts in self.profiles.items():
             shown = tuple((part.name, f"{part.share:.1%}", number(part.milliseconds), part.most) for part in parts)
-            found.append(Table(f"Where the time of a step goes: {name}", ("part", "share", "ms", "most of it"), shown))
-        return found
+            tables.append(Table(f"Where the time of a step goes: {name}", ("part", "share", "ms", "largest operation"), shown))
+        return tables
 
     def remarks(self) -> list[str]:
-        """What is fastest, and how far it is from the limit."""
+        """The fastest step, its share of the peak, and whether compiling pays."""
         own = {name: rate for name, rate in self.steps.items() if name not in (_PLAIN, _PLAIN_TF32)}
-        # By CPU time where it is known: what others take from one repeat must not decide.
+        # By CPU time if it is known, so that other programs do not decide.
         best = max(own, key=lambda name: statistics.median(own[name].computed or own[name].each))
         sentence = f"{best} is the fastest and reaches {self.utilisation(best).median:.0%} of the peak of its precision"
         gain = self.gain(best)
@@ -93,7 +99,7 @@ class TrainFinding:
         return [first, *compile_remarks(self.compiling)]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, the ratios among them."""
+        """All numbers and ratios as plain values."""
         gains = {name: self.gain(name) for name in self.steps}
         return {
             **asdict(self),
@@ -113,16 +119,16 @@ def train_spec(
     device: torch.device,
     sets: list[str] | None = None,
 ) -> StageSpec:
-    """The training stage that is measured: a tier's, or without one a model's name at ImageNet's recipe.
+    """The training stage to measure: a tier's or, without a tier, that of a model by name with the recipe of imagenet64.
 
-    Of a fine-tuning stage the weights are initial ones: what a step costs does not depend on them. ``batch`` is the tier's own
-    where left out, and with a model instead of a tier 16 on a CPU and 256 on a GPU. Raises :class:`UserError` for words that
-    name nothing, and :class:`FieldError` for a size that the data set does not have.
+    A fine-tuning stage starts from initial weights, since the cost of a step does not depend on them. ``batch`` defaults to the
+    tier's or, without a tier, to 16 on a CPU and 256 on a GPU. Raises :class:`UserError` for an unknown method, tier, model or
+    stage, and :class:`FieldError` for a size that the patch side does not divide.
     """
     if tier is None:
         batch = batch or (256 if device.type == "cuda" else 16)
-    changes = [f"model={model}"] if model is not None else []
-    trial = load_trial(method, tier=tier or "imagenet64", sets=[*changes, *(sets or [])])
+    model_set = [f"model={model}"] if model is not None else []
+    trial = load_trial(method, tier=tier or "imagenet64", sets=[*model_set, *(sets or [])])
     if stage not in trial.specs or not isinstance(trial.specs[stage].stage, TrainStage):
         trained = [name for name, spec in trial.specs.items() if isinstance(spec.stage, TrainStage)]
         raise FieldError("--stage", stage, one_of(trained))
@@ -134,14 +140,14 @@ def train_spec(
         raise FieldError("--size", facts.size, f"expected a multiple of the patch side {spec.model.patch}")
     fields = spec.stage.model_dump()
     batch = batch or fields["batch"]
-    fields |= {"batch": batch, "nimg": batch * _NIMG, "snapshots": (), "optim": {**fields["optim"], "warmup_nimg": 0}}
+    fields |= {"batch": batch, "nimg": batch * _STEPS, "snapshots": (), "optim": {**fields["optim"], "warmup_nimg": 0}}
     try:
         measured = TrainStage.model_validate(fields)
     except ValidationError as error:
-        raise UserError(f"--batch {batch} is not accepted: {_first(error)}") from None
+        raise UserError(f"--batch {batch} is not accepted: {_first_error(error)}") from None
     resources = Resources(threads=torch.get_num_threads(), device="cuda" if device.type == "cuda" else "cpu")
-    changed = {"stage": measured, "parent_key": None, "parent_nimg": None, "resources": resources}
-    return spec.model_copy(update=changed)
+    update = {"stage": measured, "parent_key": None, "parent_nimg": None, "resources": resources}
+    return spec.model_copy(update=update)
 
 
 def bench_train(
@@ -155,9 +161,9 @@ def bench_train(
     repeats: int,
     device: torch.device,
     progress: Callable[[str], None] = lambda _: None,
-) -> TrainFinding:
-    """Measure the steps of ``spec``, a stage as :func:`train_spec` makes it; with ``compiled`` each of the engine's also so."""
-    with nothing_kept() if compiled else nullcontext():
+) -> TrainResult:
+    """Time the steps of ``spec`` (see :func:`train_spec`); with ``compiled`` also the compiled step in each precision."""
+    with empty_compile_cache() if compiled else nullcontext():
         return _measured(spec, machine, precisions, compiled, baseline, profile, repeats, device, progress)
 
 
@@ -171,14 +177,14 @@ def _measured(
     repeats: int,
     device: torch.device,
     progress: Callable[[str], None],
-) -> TrainFinding:
+) -> TrainResult:
     assert isinstance(spec.stage, TrainStage)
-    facts = _manifest(spec)
+    facts = manifest_of(spec)
     classes = len(facts.class_names) if spec.stage.labels else 0
     works: dict[str, Work] = {}
     precision_of: dict[str, Precision] = {}
     memory: dict[str, int | None] = {}
-    engine_step(_small(spec), precisions[0], facts, device)()  # what libraries take when they are first called is no step's
+    engine_step(_small(spec), precisions[0], facts, device)()  # warm-up, so that no variant's memory includes the libraries'
     for precision in precisions:
         name = f"engine {precision}"
         progress(f"building: {name}")
@@ -208,7 +214,7 @@ def _measured(
         for name, work in works.items():
             progress(f"profile: {name}")
             profiles[name] = shares(work, device)
-    return TrainFinding(
+    return TrainResult(
         machine=machine,
         subject=f"{_name(spec)}, {spec.stage.kind}",
         batch=spec.stage.batch,
@@ -218,7 +224,7 @@ def _measured(
         precisions=precision_of,
         memory=memory,
         profiles=profiles,
-        compiling={name: one.weighed(rates[name], rates[one.of]) for name, one in compiling.items()},
+        compiling={name: one.with_images(rates[name], rates[one.of]) for name, one in compiling.items()},
     )
 
 
@@ -227,7 +233,7 @@ def _small(spec: StageSpec) -> StageSpec:
 
 
 def _with_memory(build: Callable[[], Work], device: torch.device) -> tuple[Work, int | None]:
-    """A step, and what its state and two calls take at their peak (moments are made in the first)."""
+    """A step, and the peak memory of its state and two calls; the first call allocates AdamW's moments."""
     built: list[Work] = []
 
     def twice() -> None:
@@ -240,8 +246,8 @@ def _with_memory(build: Callable[[], Work], device: torch.device) -> tuple[Work,
     return built[0], memory
 
 
-def _manifest(spec: StageSpec) -> Manifest:
-    """The facts that a step needs of its data set, which need not be packed."""
+def manifest_of(spec: StageSpec) -> Manifest:
+    """A manifest with the shape and classes of the data set, which need not be packed."""
     facts = data_facts(spec.data)
     return Manifest(
         name=facts.name,
@@ -263,10 +269,10 @@ def _name(spec: StageSpec) -> str:
     return f"{shape}; {facts.name} {facts.channels}x{facts.size}x{facts.size} ({(facts.size // m.patch) ** 2} tokens)"
 
 
-def _giga(rate: Rate) -> Rate:
-    return Rate(rate.median / 1e9, rate.slowest / 1e9, rate.fastest / 1e9, rate.repeats, rate.calls)
+def _giga(rate: Throughput) -> Throughput:
+    return Throughput(rate.median / 1e9, rate.slowest / 1e9, rate.fastest / 1e9, rate.repeats, rate.calls)
 
 
-def _first(error: ValidationError) -> str:
-    """The sentence of the first mistake that pydantic found."""
+def _first_error(error: ValidationError) -> str:
+    """The message of pydantic's first error."""
     return str(error.errors()[0]["msg"]).removeprefix("Value error, ")

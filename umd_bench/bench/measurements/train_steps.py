@@ -1,4 +1,4 @@
-"""The two steps that `bench train` compares, each on one batch that stays: the engine's and the plain baseline's."""
+"""The two steps that `bench train` compares, each on one fixed batch: the engine's and the plain baseline's."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from umd_bench.bench.plain.step import PlainStep
-from umd_bench.bench.timing.peak import Precision
-from umd_bench.bench.timing.rates import Work
+from umd_bench.bench.timing.matmul_peak import Precision
+from umd_bench.bench.timing.throughput import Work
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import TrainStage
 from umd_bench.data.packs.manifest import Manifest
@@ -25,14 +25,14 @@ from umd_bench.store.run import RunDir
 def engine_step(
     spec: StageSpec, precision: Precision, facts: Manifest, device: torch.device, *, compiled: bool = False
 ) -> Work:
-    """The loop's own step, ``compiled`` or not, on one batch that stays; a call is a step, and gives its images."""
+    """The training loop's step on one fixed batch; a call makes one step and returns its number of images."""
     assert isinstance(spec.stage, TrainStage)
     stage = spec.stage.model_copy(update={"precision": precision})
     resources = spec.resources.model_copy(update={"compile": compiled})
     spec = spec.model_copy(update={"stage": stage, "resources": resources})
     state = TrainingState(spec, stage, facts, RunDir(Path(), spec.key), device)  # reads no files: it has no parent
     process, generator = NoiseProcess(spec.noise, device), torch.Generator(device)
-    x_0, label = _batch(stage.batch, facts, device)
+    x_0, label = fixed_batch(stage.batch, facts, device)
 
     def step() -> int:
         training_step(state, spec, process, generator, x_0, label)
@@ -42,13 +42,13 @@ def engine_step(
 
 
 def plain_step(spec: StageSpec, facts: Manifest, device: torch.device, *, tf32: bool = False) -> Work:
-    """The baseline on the same batch, with the noise drawn as the engine draws it."""
+    """The baseline's step on the same batch, with noise drawn as the engine draws it; ``tf32`` allows TF32 on a GPU."""
     stage = spec.stage
     assert isinstance(stage, TrainStage)
     state = TrainingState(spec, stage, facts, RunDir(Path(), spec.key), device)
     plain = PlainStep(spec, stage, state.model.state_dict(), size=facts.size, channels=facts.channels)
     generator = torch.Generator(device).manual_seed(0)
-    x_0, label = _batch(stage.batch, facts, device)
+    x_0, label = fixed_batch(stage.batch, facts, device)
     n_patches = plain.model.side**2
 
     def step() -> int:
@@ -69,8 +69,8 @@ def _tf32(allowed: bool) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def _batch(batch: int, facts: Manifest, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Made-up images, uniform in [-1, 1], and labels: what a step costs does not depend on what they show."""
+def fixed_batch(batch: int, facts: Manifest, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Random images [B, C, H, W], uniform in [-1, 1], and labels [B]; the cost of a step does not depend on them."""
     generator = torch.Generator().manual_seed(0)
     x_0 = torch.rand(batch, facts.channels, facts.size, facts.size, generator=generator) * 2 - 1
     return x_0.to(device), (torch.arange(batch) % len(facts.class_names)).to(device)

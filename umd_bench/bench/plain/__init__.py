@@ -1,4 +1,4 @@
-"""Plain ways of doing what the engine does, to measure it against.
+"""Baselines: the same computations as one would first write them in PyTorch, for comparison and to test against.
 
-In: the same shapes. Out: the same numbers, slower.
+In: the engine's configurations and weights. Out: a loss, a step, samples, a probe's weights.
 """

@@ -1,4 +1,4 @@
-"""One head of the linear probe by torch's own layers, autograd and LARS: what `train_heads` is timed and tested against."""
+"""One head of the linear probe with torch's layers, autograd and LARS: the baseline of `train_heads`."""
 
 from __future__ import annotations
 
@@ -28,13 +28,15 @@ def plain_linear(
 ) -> Tensor:
     """Weights [K, D] of the head with learning rate ``rate`` (for 256 images a batch) after training on features ``x`` [N, D].
 
-    ``library`` takes timm's LARS, which for weight decay above 0 is not the probe's; else LARS is written out here.
+    ``library`` uses timm's LARS, which equals the probe's for a weight decay of 0 only; otherwise LARS is written out here.
     """
     N, D = x.shape
     features, labels = torch.from_numpy(x), torch.from_numpy(y)
     norm, dense = nn.BatchNorm1d(D, eps=1e-6, affine=False), nn.Linear(D, classes)
-    first = np.random.default_rng(derive_seed(seed, "probe/linear/weights")).standard_normal((D, 1, classes), dtype=np.float32)
-    dense.weight.data.copy_(torch.from_numpy(first[:, 0].T * np.float32(0.01)))
+    initial = np.random.default_rng(derive_seed(seed, "probe/linear/weights")).standard_normal(
+        (D, 1, classes), dtype=np.float32
+    )
+    dense.weight.data.copy_(torch.from_numpy(initial[:, 0].T * np.float32(0.01)))
     dense.bias.data.zero_()
     groups = [{"params": [dense.weight], "always_adapt": True}, {"params": [dense.bias], "always_adapt": False}]
     lars = Lars(groups, lr=1.0, momentum=config.momentum, trust_coeff=TRUST, eps=0.0)
@@ -60,7 +62,7 @@ def plain_linear(
 
 @torch.no_grad()
 def _written_out(dense: nn.Linear, moments: list[Tensor], lr: float, config: LinearConfig) -> None:
-    """LARS (You et al., arXiv 1708.03888, algorithm 1), for the weight alone: the bias is neither adapted nor decayed."""
+    """LARS (You et al., arXiv 1708.03888, algorithm 1) for the weight; the bias is neither adapted nor decayed."""
     for p, moment in zip((dense.weight, dense.bias), moments, strict=True):
         assert p.grad is not None
         update = p.grad.clone()

@@ -1,8 +1,7 @@
-"""The auto-encoder as a plain PyTorch module, written for nothing but to be read: what the engine's model is compared with.
+"""The auto-encoder as a plain PyTorch module, written to be read: the baseline for the engine's model.
 
-It shares no code with ``engine/networks/auto_encoder.py`` and ``engine/networks/blocks.py``, takes their state dict, and is
-left as it is when those
-become faster. Shapes: B batch, L patches, K kept, D width, C channels, p patch.
+It loads the state dict of ``engine/networks/auto_encoder.py`` but shares no code with it, and is not changed when that becomes
+faster. Shapes: B batch, L patches, K kept, D width, C channels, p patch.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class PlainModel(nn.Module):
         x = self.patch_embed.proj(x_t).flatten(2).transpose(1, 2) + self.pos_embed
         n_kept = int(L * (1 - mask_ratio))
         order = torch.argsort(mask_noise, dim=1, stable=True)
-        place = torch.argsort(order, dim=1)
+        rank = torch.argsort(order, dim=1)
         D = x.shape[2]
         x = torch.gather(x, 1, order[:, :n_kept, None].expand(-1, -1, D))
         x = torch.cat([self.cls_token.expand(B, -1, -1), x], dim=1)
@@ -59,7 +58,7 @@ class PlainModel(nn.Module):
         n_class = self.cls_token.shape[1]
         representation, x = x[:, :n_class].mean(dim=1, keepdim=True), x[:, n_class:]
         x = torch.cat([x, self.mask_token.expand(B, L - n_kept, -1)], dim=1)
-        x = torch.gather(x, 1, place[:, :, None].expand(-1, -1, D))
+        x = torch.gather(x, 1, rank[:, :, None].expand(-1, -1, D))
         x = torch.cat([representation, x + self.decoder_pos_embed], dim=1)
         for block in self.decoder_blocks:
             x = block(x, c)
@@ -68,10 +67,10 @@ class PlainModel(nn.Module):
             shift, scale = self.final_modulation(c)[:, None].chunk(2, dim=2)
             x = x * (1 + scale) + shift
         x_0, target = self.head(x, self.side).chunk(2, dim=1)
-        return x_0, target, (place >= n_kept).float()
+        return x_0, target, (rank >= n_kept).float()
 
     def condition(self, t: Tensor, label: Tensor | None) -> Tensor:
-        """Time and label as one vector an image. [B] -> [B, D]; ``label`` None is the null label for all."""
+        """Time and label as one vector an image. [B], [B] -> [B, D]; without ``label`` every image has the null label."""
         half = self.cls_token.shape[2] // 2
         frequency = torch.exp(-math.log(10000) / (half - 1) * torch.arange(half, device=t.device, dtype=torch.float32))
         angle = t.float()[:, None] * frequency
@@ -90,7 +89,7 @@ class _Patches(nn.Module):
 
 
 class _Head(nn.ConvTranspose2d):
-    """A linear layer from each token to its patch, its weights in a transposed convolution's layout."""
+    """A linear layer from each token to its patch; its weights have the layout of a transposed convolution."""
 
     def __init__(self, width: int, channels: int, patch: int) -> None:
         super().__init__(width, channels, patch, stride=patch)
@@ -144,7 +143,7 @@ class _Mlp(nn.Module):
 
 
 class _Block(nn.Module):
-    """A pre-LN block, modulated by the condition, or without adaLN with the condition as a token that is dropped again."""
+    """A pre-LN block, modulated by the condition; without adaLN the condition is an extra token, which is dropped again."""
 
     def __init__(self, width: int, heads: int, adaln: bool) -> None:
         super().__init__()

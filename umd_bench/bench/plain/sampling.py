@@ -1,7 +1,7 @@
-"""DDIM with guidance as one would write it first: the baseline of `bench sample`.
+"""DDIM with classifier-free guidance as a plain loop: the baseline of `bench sample`.
 
-The plain model is called twice a step, once with the labels and once with the null label; the coefficients of a step are worked
-out in the step; nothing is shared with ``engine/samplers.py`` but the process that says what alpha and sigma are.
+Each step calls the plain model twice, with the labels and with the null label, and computes its own coefficients. The only code
+shared with ``engine/samplers.py`` is the noise process.
 """
 
 from __future__ import annotations
@@ -18,17 +18,20 @@ from umd_bench.engine.diffusion.noise_process import NoiseProcess
 def plain_ddim(
     model: PlainModel, process: NoiseProcess, config: GenerateStage, start: Tensor, label: Tensor | None
 ) -> tuple[Tensor, int]:
-    """x_0 from ``start`` [B, C, H, W] for a model of eps, with eta = 0, and how often each sample went through the model."""
+    """DDIM with eta = 0 (arXiv 2010.02502): x_0 from ``start``, both [B, C, H, W], and the number of model calls a sample.
+
+    The model must predict eps.
+    """
     x, calls = start, 0
     times = process.times(config.steps)
     for i, t in enumerate(times):
         B = len(x)
         at = torch.full((B,), t, device=x.device)
-        everything = torch.zeros(B, model.side**2, device=x.device)  # mask noise: with a ratio of 0 all is kept
-        _, eps, _ = model(x, at, everything, 0.0, label)
+        mask_noise = torch.zeros(B, model.side**2, device=x.device)  # has no effect, since the mask ratio is 0
+        _, eps, _ = model(x, at, mask_noise, 0.0, label)
         calls += 1
         if config.cfg_scale != 1:
-            _, unguided, _ = model(x, at, everything, 0.0, None)
+            _, unguided, _ = model(x, at, mask_noise, 0.0, None)
             eps = unguided + config.cfg_scale * (eps - unguided)
             calls += 1
         alpha, sigma = (value.float().view(-1, 1, 1, 1) for value in process.path(at))
@@ -42,4 +45,4 @@ def plain_ddim(
             value.float().view(-1, 1, 1, 1) for value in process.path(torch.full((B,), times[i + 1], device=x.device))
         )
         x = alpha * x_0 + sigma * eps
-    raise AssertionError("a sequence of times is never empty")
+    raise AssertionError("there is at least one time")

@@ -1,8 +1,7 @@
-"""The training step as plain eager fp32 PyTorch: the baseline that `bench train` compares the engine's step with.
+"""The training step as plain eager fp32 PyTorch: the baseline of `bench train`.
 
-What one would write first, and nothing else: two passes of :class:`PlainModel`, the loss over pixels, ``clip_grad_norm_``,
-AdamW one parameter after the other, the weight average in a Python loop. Its loss is the engine's to rounding (tested), and
-so are its weights after a step.
+Two passes of :class:`PlainModel`, the loss over pixels, ``clip_grad_norm_``, AdamW one parameter at a time, and the weight
+average in a Python loop. Its loss and its weights after a step equal the engine's up to rounding, which is tested.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def plain_loss(
 
 
 class PlainStep:
-    """The state of plain training: weights, moments, average. ``weights`` is the engine's state dict."""
+    """The state of plain training: model, optimizer and weight average. ``weights`` is the engine's state dict."""
 
     def __init__(self, spec: StageSpec, stage: TrainStage, weights: dict[str, Tensor], *, size: int, channels: int) -> None:
         device = weights["cls_token"].device
@@ -58,10 +57,10 @@ class PlainStep:
         self.model = PlainModel(spec.model, size=size, channels=channels, classes=classes).to(device)
         self.model.load_state_dict(weights)
         decay = [p for name, p in self.model.named_parameters() if is_decayed(name)]
-        rest = [p for name, p in self.model.named_parameters() if not is_decayed(name)]
+        no_decay = [p for name, p in self.model.named_parameters() if not is_decayed(name)]
         optim = stage.optim
         self.optimizer = torch.optim.AdamW(
-            [{"params": decay, "weight_decay": optim.weight_decay}, {"params": rest, "weight_decay": 0.0}],
+            [{"params": decay, "weight_decay": optim.weight_decay}, {"params": no_decay, "weight_decay": 0.0}],
             lr=stage.lr_peak,
             betas=(optim.beta1, optim.beta2),
             eps=optim.eps,
@@ -71,7 +70,7 @@ class PlainStep:
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()} if optim.ema else {}
 
     def __call__(self, x_0: Tensor, noise: Noise, label: Tensor | None) -> Tensor:
-        """One step on a batch [B, C, H, W]; its loss."""
+        """Make one step on a batch [B, C, H, W]; returns its loss, a scalar."""
         loss = plain_loss(self.model, x_0, noise, self.stage, self.process, label)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)

@@ -1,4 +1,4 @@
-"""What a measurement was made on: the processor and what it can do, versions, threads, and whether others were at work."""
+"""The machine that a measurement was made on: processor, versions, threads, and whether other programs were running."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from umd_bench.engine.device import pick_device
 from umd_bench.machine import cpu_flags, usable_cores
 
 DEVICES = ("auto", "cpu", "cuda")
-FLAGS = ("amx_tile", "amx_bf16", "avx512_bf16", "avx512f", "avx2", "sve", "bf16")  # what decides how fast matrix products are
-BUSY = 0.25  # running processes a core, on the mean of the last minute, from which a measurement is disturbed
+FLAGS = ("amx_tile", "amx_bf16", "avx512_bf16", "avx512f", "avx2", "sve", "bf16")  # decide how fast matrix products are
+BUSY_LOAD = 0.25  # running processes a core, averaged over the last minute, above which a measurement is disturbed
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The facts. ``load`` is the mean number of running processes in the minute before, None where the system tells none."""
+    """The machine and the software. ``load`` is the mean number of running processes in the minute before; None if unknown."""
 
     device: str
     device_name: str
@@ -34,17 +34,17 @@ class Machine:
 
     @property
     def warning(self) -> str | None:
-        """One sentence where others were at work when the measurement began."""
-        if self.load is None or self.load <= BUSY * self.cores:
+        """A sentence if other programs were running when the measurement began."""
+        if self.load is None or self.load <= BUSY_LOAD * self.cores:
             return None
         return (
-            f"others are at work: {self.load:.2f} running processes on {self.cores} cores in the last minute; "
-            "ratios hold roughly, absolute rates do not"
+            f"other programs are running: {self.load:.2f} running processes on {self.cores} cores in the last minute; "
+            "ratios are roughly right, absolute rates are not"
         )
 
     @property
     def line(self) -> str:
-        """All of it in one line."""
+        """Everything in one line."""
         flags = ", ".join(self.flags) or "none of " + ", ".join(FLAGS)
         load = "unknown" if self.load is None else f"{self.load:.2f}"
         return (
@@ -53,15 +53,15 @@ class Machine:
         )
 
 
-def device_here(name: str) -> torch.device:
-    """The device that ``--device`` picks. Raises :class:`FieldError` for another word, and for cuda where there is none."""
+def bench_device(name: str) -> torch.device:
+    """The device that ``--device`` names. Raises :class:`FieldError` for an unknown name, and for cuda if there is no GPU."""
     if name not in DEVICES:
         raise FieldError("--device", name, one_of(DEVICES))
     return pick_device(name)
 
 
 def machine_facts(device: torch.device, threads: int | None, device_name: str) -> Machine:
-    """The facts of now, with the number of threads set where it is given; ``device_name`` is its maker's name for it."""
+    """The machine as it is now. ``threads``, if given, is set as torch's; ``device_name`` is the model name of the device."""
     if threads is not None:
         torch.set_num_threads(threads)
     return Machine(
@@ -78,6 +78,6 @@ def machine_facts(device: torch.device, threads: int | None, device_name: str) -
 
 
 def _flags() -> tuple[str, ...]:
-    """Those of :data:`FLAGS` that Linux lists for the first processor; none on other systems."""
+    """The flags among :data:`FLAGS` that the first processor has; none on systems other than Linux."""
     listed = cpu_flags()
     return tuple(flag for flag in FLAGS if flag in listed)

@@ -1,4 +1,4 @@
-"""Where the time of a piece of work goes, by kind of operation, from torch.profiler."""
+"""The share of each kind of operation in the time of a piece of work, from torch.profiler."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
-from umd_bench.bench.timing.rates import Work
+from umd_bench.bench.timing.throughput import Work
 
 _CALLS = 2
 _OTHER = "pointwise and the rest"
-# A kind of operation, and the names it is known by; the first that fits, on the operation or on what called it, is taken.
+# (kind of operation, pattern of its names). The first pattern that matches the operation or one of its callers decides.
 _KINDS: tuple[tuple[str, str], ...] = (
     ("optimiser", r"^Optimizer\.step|_fused_adamw"),
     ("average of the weights", r"_foreach_lerp"),
@@ -32,7 +32,7 @@ _PATTERNS = tuple((name, re.compile(pattern)) for name, pattern in _KINDS)
 
 @dataclass(frozen=True)
 class Share:
-    """One kind of operation: its share of the time, milliseconds a call, and the operation that took most of it."""
+    """A kind of operation: its share of the time, milliseconds a call, and its most expensive operation."""
 
     name: str
     share: float  # in [0, 1]
@@ -41,16 +41,16 @@ class Share:
 
 
 def shares(work: Work, device: torch.device) -> list[Share]:
-    """The kinds by their time in two calls, largest first; on a GPU the time of its kernels, else of the calling thread."""
+    """The kinds of operation in two calls, most expensive first: on a GPU the kernels' time, else the calling thread's."""
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with profile(activities=activities) as found:
+    with profile(activities=activities) as profiled:
         for _ in range(_CALLS):
             work()
         if on_gpu:
             torch.cuda.synchronize(device)
     spent: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for event in found.events() or ():
+    for event in profiled.events() or ():
         spent[kind_of(_names(event))][event.name] += event.self_device_time_total if on_gpu else event.self_cpu_time_total
     total = sum(sum(names.values()) for names in spent.values()) or 1.0
     kinds = [
@@ -61,9 +61,9 @@ def shares(work: Work, device: torch.device) -> list[Share]:
 
 
 def kind_of(names: Iterator[str]) -> str:
-    """The kind of an operation, by its own name and, where that says nothing, by those of its callers."""
+    """The kind of an operation, from its own name and those of its callers, innermost first."""
     listed = list(names)
-    # A product inside of attention is attention's, and anything inside of the optimiser is the optimiser's.
+    # Kinds come first, so that a product inside attention counts as attention, and anything inside the optimiser as optimiser.
     for kind, pattern in _PATTERNS:
         if any(pattern.search(name) for name in listed):
             return kind
@@ -71,7 +71,7 @@ def kind_of(names: Iterator[str]) -> str:
 
 
 def _names(event: FunctionEvent) -> Iterator[str]:
-    """An operation's name and those of what called it, innermost first."""
+    """The names of an operation and of its callers, innermost first."""
     at: FunctionEvent | None = event
     while at is not None:
         yield at.name

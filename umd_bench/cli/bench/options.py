@@ -14,7 +14,7 @@ from umd_bench.cli.console import console, print_warning
 if TYPE_CHECKING:
     import torch
 
-    from umd_bench.bench.tables import Finding
+    from umd_bench.bench.tables import BenchResult
     from umd_bench.bench.timing.machine import Machine
 
 Progress = Callable[[str], None]
@@ -29,30 +29,30 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 
 def here(device: str, threads: int | None) -> tuple[torch.device, Machine]:
     """The device that ``--device`` names, and the facts of this machine before anything is measured."""
-    from umd_bench.bench.timing.machine import device_here, machine_facts
+    from umd_bench.bench.timing.machine import bench_device, machine_facts
     from umd_bench.engine.device import device_name
 
-    where = device_here(device)
+    where = bench_device(device)
     return where, machine_facts(where, threads, device_name(device))
 
 
-def measure_and_print(measure: Callable[[Progress], Finding], *, as_json: bool) -> None:
+def measure_and_print(measure: Callable[[Progress], BenchResult], *, as_json: bool) -> None:
     """Measure, with a status line about what is being measured, and print the result."""
     from rich.console import Console
     from rich.table import Table
 
     with Console(stderr=True).status("starting") as status:
-        finding = measure(status.update)
+        result = measure(status.update)
     if as_json:
-        sys.stdout.write(json.dumps({**finding.as_json(), "warning": finding.machine.warning}, indent=1) + "\n")
+        sys.stdout.write(json.dumps({**result.as_json(), "warning": result.machine.warning}, indent=1) + "\n")
         return
-    console.print(finding.machine.line, highlight=False)
-    if finding.machine.warning is not None:
-        print_warning(finding.machine.warning)
-    for table in finding.tables():
+    console.print(result.machine.line, highlight=False)
+    if result.machine.warning is not None:
+        print_warning(result.machine.warning)
+    for table in result.tables():
         shown = Table(*table.header, title=table.title, title_justify="left")
         for row in table.rows:
             shown.add_row(*row)
         console.print(shown)
-    for remark in finding.remarks():
+    for remark in result.remarks():
         console.print(remark, highlight=False)

@@ -94,7 +94,7 @@ def bench_train_verb(
 ) -> None:
     """Measure the training step of a tier or of a named model: images per second, share of the peak FLOP/s, memory."""
     from umd_bench.bench.measurements.train import bench_train, train_spec
-    from umd_bench.bench.timing.peak import precisions_of
+    from umd_bench.bench.timing.matmul_peak import precisions_of
     from umd_bench.config.errors import UserError
 
     if tier is None and model is None:
@@ -151,7 +151,7 @@ def bench_sample_verb(
 ) -> None:
     """Measure sampling: images per second for each sampler and number of steps."""
     from umd_bench.bench.measurements.sample import bench_sample
-    from umd_bench.bench.timing.peak import precisions_of
+    from umd_bench.bench.timing.matmul_peak import precisions_of
 
     (chosen,) = precisions_of([precision])
     where, machine = here(device, threads)

@@ -20,7 +20,7 @@ from umd_bench.cli.console import console, print_warning
 from umd_bench.cli.options import DataOption, folder_of_data
 
 if TYPE_CHECKING:
-    from umd_bench.bench.tables import Finding
+    from umd_bench.bench.tables import BenchResult
 
 app = typer.Typer()
 PAGE = Path("docs/performance.md")
@@ -73,7 +73,7 @@ def bench_all_verb(
     """Run every benchmark (10 to 15 minutes on two cores), and write their tables into docs/performance.md."""
     from rich.console import Console
 
-    from umd_bench.bench.page import check_page, generated, write_page
+    from umd_bench.bench.page import check_page, results_markdown, write_page
     from umd_bench.bench.suite import every_benchmark
 
     check_page(page)
@@ -81,15 +81,15 @@ def bench_all_verb(
     if machine.warning is not None:
         print_warning(machine.warning)
     jobs = every_benchmark(where, machine, folder_of_data(None))
-    findings: list[tuple[str, Finding]] = []
+    results: list[tuple[str, BenchResult]] = []
     started = time.perf_counter()
     with Console(stderr=True).status("starting") as status:
         for place, (command, job) in enumerate(jobs, start=1):
             begun = time.perf_counter()
             heading = f"{place} of {len(jobs)}: {command}"
             console.print(heading, highlight=False)
-            findings.append((command, job(lambda step, heading=heading: status.update(f"{heading}: {step}"))))  # type: ignore[misc]
+            results.append((command, job(lambda step, heading=heading: status.update(f"{heading}: {step}"))))  # type: ignore[misc]
             took = time.perf_counter() - started
-            write_page(page, generated(findings, took, of=len(jobs)))  # at once: an interrupted run keeps what it has
+            write_page(page, results_markdown(results, took, total=len(jobs)))  # at once: an interrupted run keeps what it has
             console.print(f"  {time.perf_counter() - begun:.0f} s, {took / 60:.1f} minutes in all", highlight=False)
-    console.print(f"wrote the tables of {len(findings)} benchmarks into {page}", highlight=False)
+    console.print(f"wrote the tables of {len(results)} benchmarks into {page}", highlight=False)

@@ -42,7 +42,7 @@ def doctor(
 ) -> None:
     """Check this machine and its cluster. Each line passes, warns or fails, and names a remedy; exit code 1 if one fails."""
     from umd_bench.config.errors import UserError
-    from umd_bench.orchestration.doctor.doctor import Aim, examine
+    from umd_bench.orchestration.doctor.doctor import DoctorOptions, examine
     from umd_bench.orchestration.executors.registry import check_name
     from umd_bench.tracking.projector import check_store
 
@@ -51,9 +51,14 @@ def doctor(
     if probe_node and on != "slurm":
         raise UserError(f"--probe-node submits a job to a cluster: expected --on slurm, found --on {on or '(nothing)'}")
     settings = cluster_settings(on or "(nothing)", cluster, slurm or [])
-    aim = Aim(on == "slurm", settings, probe_seconds if probe_node else None, lambda: check_store(mlflow, results))
+    options = DoctorOptions(
+        slurm=on == "slurm",
+        cluster=settings,
+        probe_seconds=probe_seconds if probe_node else None,
+        check_tracking=lambda: check_store(mlflow, results),
+    )
     findings = []
-    for finding in examine(results, folder_of_data(data_root), aim):
+    for finding in examine(results, folder_of_data(data_root), options):
         findings.append(finding)
         if not as_json:
             console.print(finding.line(), highlight=False, soft_wrap=True)

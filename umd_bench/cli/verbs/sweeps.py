@@ -33,7 +33,7 @@ from umd_bench.cli.options import (
 
 if TYPE_CHECKING:
     from umd_bench.config.sweep.resolve import Trial
-    from umd_bench.orchestration.forecast.pilot import Measured
+    from umd_bench.orchestration.forecast.pilot import PilotMeasurement
     from umd_bench.orchestration.graph import Node
     from umd_bench.orchestration.launch import Site
 
@@ -135,7 +135,7 @@ def plan(
     """
     from umd_bench.cli.shipped_sweeps import find_sweep_file
     from umd_bench.config.sweep.resolve import load_sweep
-    from umd_bench.orchestration.forecast.forecast import forecast
+    from umd_bench.orchestration.forecast.forecast import make_forecast
     from umd_bench.orchestration.forecast.plan_report import plan_counts, plan_json, plan_table, planned_stages
     from umd_bench.orchestration.fusion.option import check_fuse, planned_lines
     from umd_bench.orchestration.graph import build_graph
@@ -163,7 +163,7 @@ def plan(
     by_jobs = on == "slurm"
     at_a_time = workers or (min(site.cluster.max_running, site.cluster.max_submitted) if by_jobs else 1)
     pack = site.cluster.pack if by_jobs else 1
-    made = forecast(results, nodes, at_a_time, copies=copies, data_root=site.data, pack=pack, measured=measured)
+    made = make_forecast(results, nodes, at_a_time, copies=copies, data_root=site.data, pack=pack, measurements=measured)
     if as_json:
         shown = {"schema": 1, "sweep": resolved.config.name, "tier": resolved.config.tier, "stages": plan_json(stages)}
         shown |= {"search_trials": total or None, "side_by_side": at_a_time, "forecast": made.facts()}
@@ -227,7 +227,7 @@ def _measured(
     *,
     copies: float | None,
     terminal: Console,
-) -> dict[str, Measured]:
+) -> dict[str, PilotMeasurement]:
     """By key: a short measurement of each stage that no finished stage resembles; failures are printed on ``terminal``."""
     from umd_bench.orchestration.forecast.forecast import without_past
     from umd_bench.orchestration.forecast.pilot import measure_stages

@@ -1,4 +1,4 @@
-"""Can this machine run the benchmark? Each finding passes, warns or fails, and says what to do."""
+"""Checks whether this machine, and optionally a Slurm cluster, can run the benchmark; each finding passes, warns or fails."""
 
 from __future__ import annotations
 
@@ -26,59 +26,60 @@ from umd_bench.orchestration.doctor.slurm import examine_slurm
 
 LOW_MEMORY_BYTES = 2 * 10**9
 LIBRARIES = ("torch", "torchvision", "timm", "torch-fidelity", "ray", "optuna", "mlflow", "pandas", "submitit", "pydantic")
-RAY_PORTS = range(10_002, 20_000)  # of Ray's workers, unless a cluster was started with others
-PORTS_NEEDED = 64  # a few for each worker and its raylet, one for each stage on several devices
+RAY_PORTS = range(10_002, 20_000)  # the default ports of Ray's workers
+PORTS_NEEDED = 64  # a few a worker and its raylet, one a stage on several devices
 
 
 @dataclass(frozen=True)
-class Aim:
-    """What the machine is to be fit for: ``slurm`` whether jobs on a cluster are, with the settings ``cluster``.
+class DoctorOptions:
+    """What is checked beyond the machine itself.
 
-    ``probe_seconds`` is how long a small job on a node may take, None where none is to be submitted; ``tracking`` looks at the
-    tracking store and says how it is, or raises :class:`UserError`.
+    ``slurm``: jobs will go to Slurm with the settings ``cluster``, so a problem that would stop them fails instead of warning.
+    ``probe_seconds`` is how long to wait for a small job on a node; None submits no job. ``check_tracking`` describes the
+    tracking store in one line or raises :class:`UserError`; None skips that check.
     """
 
     slurm: bool = False
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     probe_seconds: float | None = None
-    tracking: Callable[[], str] | None = None
+    check_tracking: Callable[[], str] | None = None
 
 
-def examine(results: Path, data_root: Path, aim: Aim | None = None) -> Iterator[Finding]:
-    """Every finding, in the order in which a newcomer would meet them, each as soon as it is made."""
-    aim = aim or Aim()
+def examine(results: Path, data_root: Path, options: DoctorOptions | None = None) -> Iterator[Finding]:
+    """Yield each finding as soon as its check has ended: the machine, the folders, Ray, tracking, Slurm."""
+    options = options or DoctorOptions()
     yield from _versions()
     yield from _device()
     yield from examine_folder(results, "the results folder")
     yield from examine_folder(data_root, "the data folder")
     if results.is_dir():
         yield from examine_locks(results)
-        yield from examine_sharing(results, "the results folder", locks=True, asked=aim.slurm)
+        yield from examine_sharing(results, "the results folder", locks=True, required=options.slurm)
     if data_root.is_dir():
-        yield from examine_sharing(data_root, "the data folder", locks=False, asked=aim.slurm)
+        yield from examine_sharing(data_root, "the data folder", locks=False, required=options.slurm)
     yield from _data(data_root)
     yield from _memory()
     yield from _loopback()
     yield from _ports()
     yield from check_ray()
-    if aim.tracking is not None:
-        yield from _tracking(aim.tracking)
-    yield from examine_slurm(aim.cluster, asked=aim.slurm)
-    if aim.probe_seconds is not None:
-        yield from probe_node(results, data_root, aim.cluster, aim.probe_seconds)
+    if options.check_tracking is not None:
+        yield from _tracking(options.check_tracking)
+    yield from examine_slurm(options.cluster, required=options.slurm)
+    if options.probe_seconds is not None:
+        yield from probe_node(results, data_root, options.cluster, options.probe_seconds)
 
 
 def _versions() -> Iterator[Finding]:
     missing = []
-    found = [f"python {platform.python_version()}"]
+    installed = [f"python {platform.python_version()}"]
     for library in LIBRARIES:
         try:
-            found.append(f"{library} {importlib.metadata.version(library)}")
+            installed.append(f"{library} {importlib.metadata.version(library)}")
         except importlib.metadata.PackageNotFoundError:
             missing.append(library)
-    yield Finding("pass", ", ".join(found))
+    yield Finding("pass", ", ".join(installed))
     if missing:
-        yield Finding("fail", f"not installed: {', '.join(missing)}", "run `make install`, or pip install umd-bench again")
+        yield Finding("fail", f"not installed: {', '.join(missing)}", "run `make install`, or install umd-bench again with pip")
 
 
 def _device() -> Iterator[Finding]:
@@ -92,12 +93,12 @@ def _device() -> Iterator[Finding]:
 
 def _data(data_root: Path) -> Iterator[Finding]:
     for name, facts in DATASETS.items():
-        if facts.size is None:  # packed by those who need it, at the size they need
+        if facts.size is None:  # a user packs it at a size of their choice
             continue
         try:
             manifest = open_pack(name, data_root).manifest
         except UserError as error:
-            yield Finding("warn", f"data set {name} is not at hand", str(error))
+            yield Finding("warn", f"data set {name} is missing", str(error))
         else:
             counts = ", ".join(f"{count:,} {split}" for split, count in manifest.counts.items())
             yield Finding("pass", f"data set {name}: {counts}")
@@ -106,7 +107,7 @@ def _data(data_root: Path) -> Iterator[Finding]:
 def _memory() -> Iterator[Finding]:
     free = psutil.virtual_memory().available
     text = f"{free / 1e9:.1f} GB of memory available"
-    yield Finding("pass", text) if free > LOW_MEMORY_BYTES else Finding("warn", text, "use --workers 1")
+    yield Finding("pass", text) if free > LOW_MEMORY_BYTES else Finding("warn", text, "run one stage at a time: --workers 1")
 
 
 def _loopback() -> Iterator[Finding]:
@@ -119,35 +120,38 @@ def _loopback() -> Iterator[Finding]:
     except OSError as error:
         yield Finding("fail", f"loopback connections fail ({error.strerror})", "Ray needs them; use --on inline")
     else:
-        yield Finding("pass", "loopback connections work, as Ray needs")
+        yield Finding("pass", "loopback connections work, which Ray needs")
 
 
 def _ports() -> Iterator[Finding]:
-    """Ray's workers listen on ports of a range; the processes of one stage on several devices meet on any free one."""
-    with ExitStack() as held:
-        in_range = sum(_listens(held, port) for port in RAY_PORTS[:: len(RAY_PORTS) // (2 * PORTS_NEEDED)])
-        anywhere = sum(_listens(held, 0) for _ in range(PORTS_NEEDED))
+    """Ray's workers listen in a fixed range; the processes of a stage on several devices meet on any free port."""
+    with ExitStack() as sockets:
+        in_range = sum(_can_bind(sockets, port) for port in RAY_PORTS[:: len(RAY_PORTS) // (2 * PORTS_NEEDED)])
+        anywhere = sum(_can_bind(sockets, 0) for _ in range(PORTS_NEEDED))
     text = (
         f"enough ports are free for Ray's workers ({RAY_PORTS.start} to {RAY_PORTS.stop - 1}) and for stages on several devices"
     )
     if min(in_range, anywhere) >= PORTS_NEEDED:
         yield Finding("pass", text)
     else:
-        scarce = f"{RAY_PORTS.start} to {RAY_PORTS.stop - 1}" if in_range < PORTS_NEEDED else "that the system gives out"
-        yield Finding("warn", f"most ports {scarce} are taken or forbidden", "end what holds them, or use --on inline")
+        scarce = f"in {RAY_PORTS.start} to {RAY_PORTS.stop - 1}" if in_range < PORTS_NEEDED else "that the system assigns"
+        yield Finding(
+            "warn", f"most ports {scarce} are in use or forbidden", "end the programs that use them, or use --on inline"
+        )
 
 
-def _listens(held: ExitStack, port: int) -> bool:
+def _can_bind(sockets: ExitStack, port: int) -> bool:
+    """Whether a socket can be bound to the port (0: any); it stays bound until ``sockets`` is closed."""
     try:
-        server = held.enter_context(socket.socket())
+        server = sockets.enter_context(socket.socket())
         server.bind(("127.0.0.1", port))
     except OSError:
         return False
     return True
 
 
-def _tracking(look: Callable[[], str]) -> Iterator[Finding]:
+def _tracking(check: Callable[[], str]) -> Iterator[Finding]:
     try:
-        yield Finding("pass", look())
-    except UserError as error:  # which no stage minds
+        yield Finding("pass", check())
+    except UserError as error:  # a warning, since stages run without tracking
         yield Finding("warn", str(error), "give another --mlflow URI, or --mlflow off")

@@ -1,4 +1,4 @@
-"""What a check found: one line that passes, warns or fails, with the remedy."""
+"""The finding of one of the doctor's checks: a line that passes, warns or fails, with a remedy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Level = Literal["pass", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, how it is, and the remedy where it is not well."""
+    """``what`` was found, and the ``remedy`` if that is a problem. ``warn`` may disturb a sweep, ``fail`` would stop it."""
 
     level: Level
     what: str

@@ -1,7 +1,7 @@
-"""Are the results and data folders fit to work in: written, with room and quota, and kept from two processes at once?
+"""Checks the results and data folders: are they writable, is there space and quota, and do locks work?
 
-Locks, hard links and renames are what keeps two processes from spoiling one stage. Whether they do so between machines is a
-property of the file system's type and of how it was mounted, which /proc/mounts tells; a job on a node can prove it
+Locks, hard links and renames keep two processes from working on one stage. Whether they work between machines depends on the
+type of the file system and its mount options, which are read from /proc/mounts. Only a job on a node can prove it
 (:mod:`~umd_bench.orchestration.doctor.node_probe`).
 """
 
@@ -23,11 +23,11 @@ from umd_bench.orchestration.doctor.finding import Finding, Level
 from umd_bench.store.files import link_new, require_writable, write_atomic
 
 LOW_DISK_BYTES = 5 * 10**9
-LOW_FILES = 50_000  # a stage writes about twenty
+LOW_FILES = 50_000  # a stage writes about 20 files
 NEAR_QUOTA = 0.9  # of the limit
 QUOTA_SECONDS = 10.0
 MOUNTS = Path("/proc/mounts")
-# File systems that machines share, and those that one machine has for itself; what is in neither list is not known here.
+# File systems that machines share, and those that belong to one machine; any other type is unknown.
 SHARED = frozenset(
     {
         *("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "fuse.ceph", "fuse.ceph-fuse", "fuse.glusterfs", "cifs", "smb3"),
@@ -41,7 +41,7 @@ LOCAL = frozenset(
 
 @dataclass(frozen=True)
 class Mount:
-    """Where a folder's file system is mounted, from what device, and how."""
+    """A line of /proc/mounts: device, mount point, file system type and options."""
 
     device: str
     point: Path
@@ -50,7 +50,7 @@ class Mount:
 
     @property
     def local_locks(self) -> str | None:
-        """The property by which a lock taken here holds on this machine alone; None where there is none such."""
+        """Why locks on this mount hold on one machine only; None if the mount options do not say so."""
         if self.type in ("nfs", "nfs4"):
             named = {"nolock", "local_lock=all", "local_lock=flock"} & self.options
             return f"mounted with {', '.join(sorted(named))}" if named else None
@@ -60,36 +60,38 @@ class Mount:
 
 
 def mount_of(folder: Path) -> Mount | None:
-    """The mount that a folder is on; None where this system does not say (it is not Linux)."""
+    """The mount that holds the folder; None on systems without /proc/mounts."""
     try:
         lines = MOUNTS.read_text().splitlines()
     except OSError:
         return None
-    path, found = folder.resolve(), None
+    path, mount = folder.resolve(), None
     for line in lines:
         device, point, kind, options = (part.replace("\\040", " ") for part in line.split()[:4])
-        if path.is_relative_to(point) and (found is None or len(point) >= len(str(found.point))):  # a later one hides it
-            found = Mount(device, Path(point), kind, frozenset(options.split(",")))
-    return found
+        if path.is_relative_to(point) and (mount is None or len(point) >= len(str(mount.point))):  # a later mount hides it
+            mount = Mount(device, Path(point), kind, frozenset(options.split(",")))
+    return mount
 
 
 def examine_folder(folder: Path, what: str) -> Iterator[Finding]:
-    """Can it be written, and is there room: bytes, files and the user's quota."""
+    """Is the folder writable, and do free space, free files and the user's quota suffice? ``what`` names it in the findings."""
     try:
         require_writable(folder, what)
     except UserError as error:
         yield Finding("fail", str(error))
         return
     free, files = shutil.disk_usage(folder).free, os.statvfs(folder)
-    few = files.f_files > 0 and files.f_favail < LOW_FILES  # some file systems do not count files, and say 0
-    text = f"{what} {folder} can be written, {free / 1e9:.0f} GB free" + (f", {files.f_favail:,} files more" if few else "")
+    few = files.f_files > 0 and files.f_favail < LOW_FILES  # f_files is 0 on file systems without a limit
+    text = f"{what} {folder} is writable, {free / 1e9:.0f} GB free" + (
+        f", room for {files.f_favail:,} more files" if few else ""
+    )
     level: Level = "pass" if free > LOW_DISK_BYTES and not few else "warn"
-    yield Finding(level, text, "" if level == "pass" else "free some, or give another folder")
+    yield Finding(level, text, "" if level == "pass" else "free some space, or use another folder")
     yield from _quota(folder, what)
 
 
 def examine_locks(results: Path) -> Iterator[Finding]:
-    """Do locks, links and renames work, as two processes of this machine see them?"""
+    """Do locks, hard links and renames work between processes on this machine?"""
     try:
         with tempfile.TemporaryDirectory(dir=results) as name:
             folder = Path(name)
@@ -106,44 +108,47 @@ def examine_locks(results: Path) -> Iterator[Finding]:
         yield Finding("fail", f"the file system of {results} lacks rename, link or lock ({why})", "use a local folder")
         return
     if first and not second and locks:
-        yield Finding("pass", "locks, links and renames work there")
+        yield Finding("pass", "locks, links and renames work in the results folder")
     else:
         yield Finding("fail", f"locks or links do not exclude each other in {results}", "use a folder on another file system")
 
 
-def examine_sharing(folder: Path, what: str, *, locks: bool, asked: bool) -> Iterator[Finding]:
-    """Do nodes share the folder, and where ``locks`` are needed, do these hold between machines? ``asked``: for jobs on a
-    cluster, which will fail where they do not."""
+def examine_sharing(folder: Path, what: str, *, locks: bool, required: bool) -> Iterator[Finding]:
+    """Do several machines share the folder and, if ``locks`` are needed, do locks hold between them?
+
+    ``required``: jobs on a cluster depend on it, so locks that do not hold fail instead of warning.
+    """
     mount = mount_of(folder)
     if mount is None:
-        yield Finding("warn", f"the file system of {what} is not known", "it must be one that the nodes share")
+        yield Finding("warn", f"the type of file system of {what} is unknown", "it must be one that the nodes share")
         return
     where = f"{what} is on {mount.type} ({mount.device} at {mount.point})"
     if locks and mount.local_locks is not None:
         remedy = "have it mounted with locks (NFS: without nolock and local_lock; Lustre: flock), or use another folder"
         text = f"{where}, {mount.local_locks}: a lock holds on one machine only, so two jobs could work on one stage"
-        yield Finding("fail" if asked else "warn", text, remedy)
+        yield Finding("fail" if required else "warn", text, remedy)
     elif mount.type in SHARED:
         yield Finding("pass", f"{where}, which machines share")
     else:
-        known = "which is this machine's own" if mount.type in LOCAL else "and whether nodes share it is not known"
-        yield Finding("warn" if asked else "pass", f"{where}, {known}", "--probe-node asks a node" if asked else "")
+        shared = "which only this machine sees" if mount.type in LOCAL else "and it is unknown whether nodes share it"
+        remedy = "--probe-node checks it from a node" if required else ""
+        yield Finding("warn" if required else "pass", f"{where}, {shared}", remedy)
 
 
 def _quota(folder: Path, what: str) -> Iterator[Finding]:
-    """The user's quota on the folder's file system, where one is set and something here can tell."""
+    """The user's quota on the folder's file system; no finding if none is set or there is no quota command."""
     mount = mount_of(folder)
     if mount is None:
         return
     command = ["lfs", "quota", "-q", "-u", getpass.getuser(), str(mount.point)] if mount.type == "lustre" else ["quota", "-wp"]
     if shutil.which(command[0]) is None:
         return
-    said = run_command(*command, seconds=QUOTA_SECONDS)
-    if said is None:
-        yield Finding("warn", f"`{' '.join(command)}` did not answer within {QUOTA_SECONDS:.0f} s: your quota is not known")
+    result = run_command(*command, seconds=QUOTA_SECONDS)
+    if result is None:
+        yield Finding("warn", f"`{' '.join(command)}` did not answer within {QUOTA_SECONDS:.0f} s: your quota is unknown")
         return
-    for words in map(str.split, said.stdout.splitlines()):
-        # file system, then used, soft limit, hard limit, grace; of blocks (KiB) and of files
+    for words in map(str.split, result.stdout.splitlines()):
+        # file system; used, soft limit, hard limit and grace of blocks (KiB); the same four of files
         if len(words) < 8 or words[0] not in (mount.device, str(mount.point)):
             continue
         for name, (used, soft, hard) in {"KiB": words[1:4], "files": words[5:8]}.items():
@@ -152,6 +157,5 @@ def _quota(folder: Path, what: str) -> Iterator[Finding]:
             if len(counts) == 3 and limits:
                 text = f"quota of {what}: {counts[0]:,} of {min(limits):,} {name} used"
                 full = counts[0] >= NEAR_QUOTA * min(limits)
-                yield Finding(
-                    "warn" if full else "pass", text, "remove what is not needed, or give another folder" if full else ""
-                )
+                remedy = "remove files, or use another folder" if full else ""
+                yield Finding("warn" if full else "pass", text, remedy)

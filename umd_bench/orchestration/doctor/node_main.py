@@ -1,7 +1,7 @@
-"""What one node has to say about itself: a tiny job, ``node_report FOLDER``, that writes ``FOLDER/report.json`` and ends.
+"""Runs on a node: reports its libraries, cores, GPUs and free space, and whether locks and links hold between machines.
 
-It proves from there what the command cannot know from here: that the folder is the same one, and that a lock, a link and a
-rename made on one machine bind the other.
+Started as a module, ``node_main FOLDER``, by the job of :mod:`~umd_bench.orchestration.doctor.node_probe`. The folder is the
+one that the command sees too; the files in it are named below.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ import umd_bench
 from umd_bench.machine import usable_cores
 from umd_bench.store.files import link_new, read_json, write_json
 
-SEEN_SECONDS = 15.0  # for which its own lock is held, for the command to run into
+LOCK_SECONDS = 15.0  # how long the node holds its lock at most, so that the command can test it
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pydantic", "submitit", "filelock")
-ASKED, REPORT, HELD, OURS, TAKEN, SEEN = "asked.json", "report.json", "held.lock", "ours.lock", "taken", "seen"
+REQUEST, REPORT = "request.json", "report.json"
+COMMANDS_LOCK, NODES_LOCK = "command.lock", "node.lock"
+TAKEN_NAME = "taken"  # a file of the command, whose name the node must not be able to link over
+LOCK_TESTED = "lock-tested"  # the command has tested the node's lock, so the node may end
 
 
 def versions() -> dict[str, str]:
-    """Of Python, of this package and of the libraries that a stage needs; ``none`` where one is missing."""
+    """The versions of Python, this package and the libraries that a stage needs; ``none`` for a missing library."""
     found = {"python": platform.python_version(), "umd-bench": umd_bench.__version__}
     for library in LIBRARIES:
         try:
@@ -38,53 +41,55 @@ def versions() -> dict[str, str]:
 
 
 def main(name: str) -> int:
-    """Look, write the report while holding a lock, wait until it was noticed."""
+    """Write the report while holding the node's lock, then wait until the command has tested that lock."""
     folder = Path(name)
-    asked = read_json(folder / ASKED) or {}
-    with filelock.FileLock(folder / OURS, is_singleton=False):
-        write_json(folder / REPORT, {**_facts(asked), "excluded": _excluded(folder), "links": _links(folder)})
-        until = time.monotonic() + SEEN_SECONDS
-        while not (folder / SEEN).exists() and time.monotonic() < until:
+    request = read_json(folder / REQUEST) or {}
+    with filelock.FileLock(folder / NODES_LOCK, is_singleton=False):
+        locks = {"excluded": is_locked(folder / COMMANDS_LOCK), "links": _link_is_refused(folder)}
+        write_json(folder / REPORT, {**_facts(request), **locks})
+        until = time.monotonic() + LOCK_SECONDS
+        while not (folder / LOCK_TESTED).exists() and time.monotonic() < until:
             time.sleep(0.1)
     return 0
 
 
-def _facts(asked: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "host": platform.node(),
-        "node": os.environ.get("SLURMD_NODENAME", ""),
-        "versions": versions(),
-        "cores": usable_cores(),
-        "free": {path: shutil.disk_usage(path).free for path in asked.get("folders", []) if Path(path).is_dir()},
-        "missing": [path for path in asked.get("folders", []) if not Path(path).is_dir()],
-        "gpus": _gpus(),
-    }
-
-
-def _gpus() -> dict[str, Any]:
-    """What torch sees, and what Slurm said it may."""
-    told = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+def is_locked(path: Path) -> bool:
+    """Whether another process, here or on another machine, holds the lock."""
     try:
-        import torch
-    except Exception as error:  # whatever a broken installation raises is what is to be reported
-        return {"error": f"{type(error).__name__}: {error}", "visible": told, "names": []}
-    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    return {"error": "", "visible": told, "names": names}
-
-
-def _excluded(folder: Path) -> bool:
-    """Whether the lock that the command holds keeps this process out."""
-    try:
-        filelock.FileLock(folder / HELD, is_singleton=False).acquire(blocking=False)
+        filelock.FileLock(path, is_singleton=False).acquire(blocking=False)
     except filelock.Timeout:
         return True
     return False
 
 
-def _links(folder: Path) -> bool:
-    """Whether a name that the command took stays taken."""
+def _facts(request: dict[str, Any]) -> dict[str, Any]:
+    folders = request.get("folders", [])
+    return {
+        "host": platform.node(),
+        "node": os.environ.get("SLURMD_NODENAME", ""),
+        "versions": versions(),
+        "cores": usable_cores(),
+        "free": {path: shutil.disk_usage(path).free for path in folders if Path(path).is_dir()},
+        "missing": [path for path in folders if not Path(path).is_dir()],
+        "gpus": _gpus(),
+    }
+
+
+def _gpus() -> dict[str, Any]:
+    """The CUDA devices that torch sees, and those that Slurm assigned to the job."""
+    assigned = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    try:
+        import torch
+    except Exception as error:  # a broken installation may raise anything, and the report says what
+        return {"error": f"{type(error).__name__}: {error}", "visible": assigned, "names": []}
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return {"error": "", "visible": assigned, "names": names}
+
+
+def _link_is_refused(folder: Path) -> bool:
+    """Whether a hard link to a name that the command has taken fails, as it must."""
     (folder / "of-node").touch()
-    return not link_new(folder / "of-node", folder / TAKEN)
+    return not link_new(folder / "of-node", folder / TAKEN_NAME)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""Can a local Ray start here? A small one is tried in a process of its own, for a bounded time, and a failure is explained."""
+"""Can a local Ray start here? A small one is started in a process of its own with a timeout, and a failure is explained."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -13,13 +12,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from umd_bench.orchestration.commands import kill_group, last_line, running_process
 from umd_bench.orchestration.doctor.finding import Finding
 
 TRY_SECONDS = 60.0
 SLOW_SECONDS = 20.0
-SOCKET_PATH_BYTES = 107  # of a Unix socket
-SOCKET = "/ub-ray-12345678/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"  # below the temporary folder
-SHM_BYTES = 200 * 2**20  # the object store that a sweep asks for, twice
+SOCKET_PATH_BYTES = 107  # the longest path of a Unix socket
+# What Ray appends to the path of the temporary folder.
+SOCKET = "/ub-ray-12345678/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
+SHM_BYTES = 200 * 2**20  # twice the object store of a sweep
+MAX_ERROR = 300  # characters of an error that a finding quotes
 _TRY = """
 import sys
 from umd_bench.config.errors import UserError
@@ -35,20 +37,20 @@ try:
 finally:
     own.close()
 """
-# What is found in a failure's words -> what to do.
+# Pattern in the error -> remedy; the first match counts.
 REMEDIES = (
     (r"AF_UNIX path|path.*too long|socket path", "Ray's socket paths are too long: set TMPDIR to a short folder such as /tmp"),
     (r"shm|shared memory|plasma|No space left", "free space in /dev/shm, or start the container with --shm-size=1g"),
     (r"token|auth", "a Ray token file or RAY_AUTH_* variable is in the way: remove ~/.ray/auth_token or unset them"),
     (r"[Vv]ersion", "reinstall ray: pip install --force-reinstall ray"),
-    (r"Permission denied|Read-only", "give a temporary folder that can be written: set TMPDIR"),
+    (r"Permission denied|Read-only", "set TMPDIR to a writable folder"),
     (r"[Cc]onnect|timed out|Address|address", "processes cannot talk on 127.0.0.1: allow loopback connections"),
-    (r"No module named", "ray is not installed whole: pip install ray again"),
+    (r"No module named", "the installation of ray is incomplete: reinstall it with pip"),
 )
 
 
 def check_ray(*, seconds: float = TRY_SECONDS) -> Iterator[Finding]:
-    """What a Ray needs, then whether one starts and answers within ``seconds``."""
+    """Check what Ray needs of the machine, then whether a local Ray starts and answers within ``seconds``."""
     yield from _temporary_folder()
     yield from _shared_memory()
     yield from _variables()
@@ -58,57 +60,50 @@ def check_ray(*, seconds: float = TRY_SECONDS) -> Iterator[Finding]:
 def _temporary_folder() -> Iterator[Finding]:
     folder = tempfile.gettempdir()
     if len(os.fsencode(folder + SOCKET)) > SOCKET_PATH_BYTES:
-        yield Finding(
-            "fail", f"the temporary folder {folder} has too long a path for Ray's sockets", "set TMPDIR to a short one: /tmp"
-        )
+        text = f"the path of the temporary folder {folder} is too long for Ray's sockets"
+        yield Finding("fail", text, "set TMPDIR to a short path such as /tmp")
     elif not os.access(folder, os.W_OK):
-        yield Finding("fail", f"the temporary folder {folder} cannot be written", "set TMPDIR to one that can be")
+        yield Finding("fail", f"the temporary folder {folder} is not writable", "set TMPDIR to a folder that is")
 
 
 def _shared_memory() -> Iterator[Finding]:
     shm = Path("/dev/shm")
     if not shm.is_dir():
-        yield Finding("warn", "there is no /dev/shm: Ray keeps its objects on disk", "start the container with --shm-size=1g")
+        yield Finding(
+            "warn", "there is no /dev/shm, so Ray keeps its objects on disk", "start the container with --shm-size=1g"
+        )
     elif (free := shutil.disk_usage(shm).free) < SHM_BYTES:
         yield Finding("warn", f"/dev/shm has {free / 1e6:.0f} MB free", "free some, or start the container with --shm-size=1g")
 
 
 def _variables() -> Iterator[Finding]:
     if address := os.environ.get("RAY_ADDRESS"):
-        yield Finding("warn", f"RAY_ADDRESS={address} is not used by itself", f"to run there, give --ray-address {address}")
+        yield Finding("warn", f"RAY_ADDRESS={address} is ignored", f"to run on that cluster, give --ray-address {address}")
 
 
 def _try(seconds: float) -> Finding:
+    """Start Ray in a process of its own, and say whether it answered in time."""
     begun = time.monotonic()
     command = [sys.executable, "-c", _TRY]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=tempfile.gettempdir()
-    ) as tried:
+    folder = tempfile.gettempdir()
+    with running_process(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder) as process:
         try:
-            out, err = tried.communicate(timeout=seconds)
+            out, err = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(tried.pid, signal.SIGKILL)  # Ray's own processes see that and end
-            out, err = tried.communicate()
-            words = _last(err)
-            return Finding(
-                "fail", f"a local Ray did not start within {seconds:.0f} s{f' ({words})' if words else ''}", _remedy(words)
-            )
+            kill_group(process)  # Ray's own processes notice that and end
+            words = last_line(process.communicate()[1])[:MAX_ERROR]
+            text = f"a local Ray did not start within {seconds:.0f} s{f' ({words})' if words else ''}"
+            return Finding("fail", text, _remedy(words))
     took = time.monotonic() - begun
-    if tried.returncode != 0:
-        words = _last(err)
+    if process.returncode != 0:
+        words = last_line(err)[:MAX_ERROR]
         return Finding("fail", f"a local Ray cannot start ({words})", _remedy(words))
-    what = f"a local Ray {out.split()[0]} starts, answers and ends in {took:.0f} s"
+    text = f"a local Ray {out.split()[0]} starts, answers and ends in {took:.0f} s"
     if took < SLOW_SECONDS:
-        return Finding("pass", what)
-    return Finding("warn", what, "the machine is busy, or its disk is slow")
-
-
-def _last(text: str) -> str:
-    """The last thing that was said."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else ""
+        return Finding("pass", text)
+    return Finding("warn", text, "the machine is busy, or its disk is slow")
 
 
 def _remedy(words: str) -> str:
-    found = next((remedy for pattern, remedy in REMEDIES if re.search(pattern, words)), None)
-    return found or "use --on inline meanwhile; Ray's own logs are below the temporary folder while it tries"
+    remedy = next((remedy for pattern, remedy in REMEDIES if re.search(pattern, words)), None)
+    return remedy or "use --on inline meanwhile; while Ray starts, its logs are below the temporary folder"

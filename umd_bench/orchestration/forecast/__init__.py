@@ -1,4 +1,4 @@
-"""What a sweep will cost, before it runs and compared afterwards.
+"""Predicts what a sweep will cost before it runs, and compares the prediction with the cost afterwards.
 
-In: planned stages and finished ones. Out: seconds, device-hours and bytes.
+In: a graph of stages, and the results of finished ones. Out: seconds on devices, bytes on disk, and a table of the plan.
 """

@@ -1,4 +1,4 @@
-"""How far off a forecast was: it is kept beside the sweep's record, and compared once with what its stages took."""
+"""Compares a sweep's forecast with what its stages have taken; the forecast is saved next to the sweep's record."""
 
 from __future__ import annotations
 
@@ -6,60 +6,77 @@ import math
 from pathlib import Path
 from typing import Any
 
-from umd_bench.orchestration.forecast.forecast import Forecast, device_seconds, device_time, devices_of
+from umd_bench.orchestration.forecast.forecast import Forecast, device_time
+from umd_bench.orchestration.forecast.past_stages import device_seconds, devices_of
 from umd_bench.store import RunDir, read_sweep, sweep_dir
 from umd_bench.store.files import read_json, write_json
 
 
-def keep_forecast(root: Path, sweep: str, made: Forecast) -> None:
-    """Write it beside the sweep's record, to be compared with what came; one without a basis is not kept."""
-    if made.keys and not made.without_basis:
-        record = {"keys": list(made.keys), "seconds": made.seconds, "low": made.low, "high": made.high}
-        write_json(sweep_dir(root, sweep) / "forecast.json", record)
+def save_forecast(root: Path, sweep: str, forecast: Forecast) -> None:
+    """Save the forecast for the comparison, unless it leaves out stages."""
+    if forecast.keys and not forecast.without_basis:
+        record = {
+            "keys": list(forecast.keys),
+            "seconds": forecast.seconds,
+            "low": forecast.low,
+            "high": forecast.high,
+        }
+        write_json(_file(root, sweep), record)
 
 
 def forecast_error(root: Path, sweep: str) -> str | None:
-    """How the kept forecast compares with what its stages took, in one line, noted beside it; None until all are done."""
-    path = sweep_dir(root, sweep) / "forecast.json"
-    kept = read_json(path)
-    if kept is None or "took" in kept:
+    """One line that compares the saved forecast with the seconds that its stages took; the comparison is saved too.
+
+    None if there is no forecast, if it has been compared before, or while a stage has no result.
+    """
+    saved = _not_compared(root, sweep)
+    if saved is None:
         return None
-    runs = [RunDir(root, key) for key in kept["keys"]]
+    runs = [RunDir(root, key) for key in saved["keys"]]
     took = [device_seconds(run, result) for run in runs if (result := run.result()) is not None]
     if len(took) < len(runs):
         return None
-    return _compare(path, kept, math.fsum(took))
+    return _compare(_file(root, sweep), saved, math.fsum(took))
 
 
 def search_forecast_error(root: Path, sweep: str) -> str | None:
-    """:func:`forecast_error` of a search that is complete: of whatever stages it came to since the forecast was kept.
+    """:func:`forecast_error` of a finished search, whose stages are known only afterwards.
 
-    What was pruned counts with the time that it was at work, of which the forecast, made of whole trials, knew nothing.
+    All attempts that its stages have made since the forecast count, also those of pruned trials. The forecast assumed that
+    every trial runs to its end.
     """
-    path = sweep_dir(root, sweep) / "forecast.json"
-    kept = read_json(path)
-    if kept is None or "took" in kept:
+    saved = _not_compared(root, sweep)
+    if saved is None:
         return None
+    path = _file(root, sweep)
     since = path.stat().st_mtime
     keys = {key for trial in read_sweep(root, sweep).trials for key in trial.stages.values()}
-    return _compare(path, kept, math.fsum(_seconds_since(RunDir(root, key), since) for key in keys))
+    return _compare(path, saved, math.fsum(_device_seconds_since(RunDir(root, key), since) for key in keys))
 
 
-def _seconds_since(run: RunDir, since: float) -> float:
-    """Seconds of devices of the attempts that began since then: until each one's last event."""
-    begun: dict[int, list[float]] = {}
+def _file(root: Path, sweep: str) -> Path:
+    return sweep_dir(root, sweep) / "forecast.json"
+
+
+def _not_compared(root: Path, sweep: str) -> dict[str, Any] | None:
+    saved = read_json(_file(root, sweep))
+    return None if saved is None or "took" in saved else dict(saved)
+
+
+def _device_seconds_since(run: RunDir, since: float) -> float:
+    """Seconds from the first to the last event after ``since`` of each attempt, multiplied by its devices."""
+    times_of: dict[int, list[float]] = {}
     for event in run.events():
         if event["time"] >= since:
-            begun.setdefault(event["attempt"], []).append(event["time"])
-    return math.fsum((times[-1] - times[0]) * devices_of(run, number) for number, times in begun.items())
+            times_of.setdefault(event["attempt"], []).append(event["time"])
+    return math.fsum((times[-1] - times[0]) * devices_of(run, number) for number, times in times_of.items())
 
 
-def _compare(path: Path, kept: dict[str, Any], total: float) -> str | None:
-    """Note beside the forecast what it came to, and say how far off it was."""
-    error = total / kept["seconds"] - 1
-    write_json(path, {**kept, "took": total, "error": error})
-    inside = "inside" if kept["low"] <= total <= kept["high"] else "outside"
+def _compare(path: Path, saved: dict[str, Any], took: float) -> str:
+    error = took / saved["seconds"] - 1
+    write_json(path, {**saved, "took": took, "error": error})
+    inside = "inside" if saved["low"] <= took <= saved["high"] else "outside"
     return (
-        f"forecast was {device_time(kept['seconds'], kept['low'], kept['high'])}, "
-        f"it took {device_time(total)}: {error:+.0%}, {inside} the interval"
+        f"the forecast was {device_time(saved['seconds'], saved['low'], saved['high'])}, "
+        f"the stages took {device_time(took)}: {error:+.0%}, {inside} the interval"
     )

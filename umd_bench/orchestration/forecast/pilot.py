@@ -1,7 +1,8 @@
-"""A few seconds of each shape of stage, measured where the stages would run, for a forecast without a past.
+"""Measures a few seconds of each shape of stage, for a forecast of stages that have no finished ones like them.
 
-The command writes down one stage of each shape, and a process of its own (or a job) runs the real loop for some steps, and the
-real sampler, extractors and network on some images, in a folder that is thrown away (short_runs.py).
+The command writes one stage of each shape into a request. Another process, or one Slurm job, then runs the real training loop
+for some steps, and the real sampler, extractors and network on some images (:mod:`.pilot_main`). All of it happens in a
+temporary folder.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +19,21 @@ from pathlib import Path
 from umd_bench.config.errors import UserError
 from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.config.trial.stage_spec import StageSpec
+from umd_bench.orchestration.commands import last_line, running_process
 from umd_bench.store.files import write_json
 
-ASKED, FOUND, ENDED = "asked.json", "found.jsonl", "ended"
+REQUEST, MEASUREMENTS, FINISHED = "request.json", "measurements.jsonl", "finished"  # files in the temporary folder
 MODULE = "umd_bench.orchestration.forecast.pilot_main"
-START_SECONDS = 60.0  # beyond the time that is allowed: imports, data, the first call of everything
-QUEUE_SECONDS = 300.0  # for which a job may wait for a node
+START_SECONDS = 60.0  # granted beyond the time of the measurement: imports, data, first calls
+QUEUE_SECONDS = 300.0  # how long a job may wait for a node
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a whole stage like ``key`` would take, by each measurement, on one device; ``whole``: nothing was left out.
+class PilotMeasurement:
+    """An estimate of what the whole stage ``key`` takes on one device, or the ``error`` that prevented one.
 
-    ``bytes_on_disk`` is what it would leave. ``error`` says why there is nothing.
+    ``seconds`` has one value a measurement, ``bytes_on_disk`` is what the stage would leave. ``whole``: the measurement covered
+    every part of the stage's work.
     """
 
     key: str
@@ -48,11 +50,11 @@ def measure_stages(
     seconds: float,
     *,
     cluster: ClusterConfig | None = None,
-) -> dict[str, Measured]:
-    """By key, what was found out about these stages (each with its parent) within about ``seconds`` of work.
+) -> dict[str, PilotMeasurement]:
+    """Measurements by key of these stages (each with its parent), made within about ``seconds`` of work.
 
-    In a process of this machine, or with ``cluster`` in one job of Slurm. What was not reached is left out.
-    Raises :class:`UserError` where the process or the job cannot be started.
+    They are made in a process on this machine, or with ``cluster`` in one Slurm job. A stage for which there was no time is
+    missing. Raises :class:`UserError` if the process fails or the job cannot be submitted or does not run.
     """
     if cluster is not None:
         results.mkdir(parents=True, exist_ok=True)
@@ -60,66 +62,59 @@ def measure_stages(
         prefix="measure-", dir=None if cluster is None else results.resolve(), ignore_cleanup_errors=True
     ) as name:
         folder = Path(name)
-        asked = [
+        pairs = [
             [None if spec is None else {"key": spec.key, "spec": spec.model_dump(mode="json")} for spec in pair]
             for pair in stages
         ]
-        write_json(folder / ASKED, {"stages": asked, "data_root": str(data_root.resolve()), "seconds": seconds})
+        write_json(folder / REQUEST, {"stages": pairs, "data_root": str(data_root.resolve()), "seconds": seconds})
         threads = max(spec.resources.threads for spec, _ in stages)
         if cluster is None:
             _run_here(folder, threads, seconds + START_SECONDS)
         else:
-            _run_there(folder, results.resolve() / "jobs" / "code", cluster, threads, seconds + START_SECONDS)
-        return _found(folder)
+            _run_as_job(folder, results.resolve(), cluster, threads, seconds + START_SECONDS)
+        return _read(folder)
 
 
 def _run_here(folder: Path, threads: int, seconds: float) -> None:
     command = [sys.executable, "-P", "-m", MODULE, str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    with (folder / "output").open("w") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
+    log = folder / "output"
+    with (
+        log.open("w") as output,
+        running_process(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment) as process,
+    ):
         try:
             code = process.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired:  # what it has measured so far counts
             return
-        finally:
-            process.kill()
-            process.wait()
     if code:
-        last = "".join((folder / "output").read_text(errors="replace").strip().splitlines()[-1:])
-        raise UserError(f"--measure: the process that measures ended with exit code {code} ({last})")
+        why = last_line(log.read_text(errors="replace"))
+        raise UserError(f"--measure: the process that measures ended with exit code {code} ({why})")
 
 
-def _run_there(folder: Path, code: Path, cluster: ClusterConfig, threads: int, seconds: float) -> None:
-    from umd_bench.orchestration.commands import run_command
-    from umd_bench.orchestration.doctor.finding import Finding
-    from umd_bench.orchestration.doctor.node_probe import ANSWER_SECONDS, OVER_LOOKS, submit_script
+def _run_as_job(folder: Path, results: Path, cluster: ClusterConfig, threads: int, seconds: float) -> None:
+    from umd_bench.orchestration.executors.frozen_code import code_folder
+    from umd_bench.orchestration.executors.jobs.module_job import ModuleJob
     from umd_bench.orchestration.executors.jobs.slurm import SlurmQueue
 
-    queue = SlurmQueue(cluster, threads=threads)
-    queue.check()
-    minutes = min(cluster.time, int(seconds // 60) + 2)
-    job = submit_script(folder, code, cluster, module=MODULE, threads=threads, minutes=minutes)
-    if isinstance(job, Finding):
-        raise UserError(f"--measure: {job.what}")
-    until, over = time.monotonic() + QUEUE_SECONDS + seconds, 0
+    SlurmQueue(cluster, threads=threads).check()
+    minutes = int(seconds // 60) + 2
+    job = ModuleJob(folder, code_folder(results), cluster, module=MODULE, threads=threads, minutes=minutes)
     try:
-        while time.monotonic() < until and over < OVER_LOOKS and not (folder / ENDED).exists():
-            status = queue.status([job]).get(job)
-            over += status is not None and status.over
-            time.sleep(0.5)
-    finally:
-        run_command("scancel", job, seconds=ANSWER_SECONDS)
-    if not (folder / FOUND).exists():
-        why = "ended without a word" if over >= OVER_LOOKS else f"had not begun within {QUEUE_SECONDS:.0f} s"
-        raise UserError(f"--measure: the job that measures {why}; `umd-bench doctor --probe-node` says what a node is like")
+        with job:
+            outcome = job.wait((folder / FINISHED).exists, QUEUE_SECONDS + seconds)
+    except UserError as error:
+        raise UserError(f"--measure: {error}") from None
+    if not (folder / MEASUREMENTS).exists():
+        why = "ended without a measurement" if outcome == "ended" else f"had not started after {QUEUE_SECONDS:.0f} s"
+        raise UserError(f"--measure: the job that measures {why}; `umd-bench doctor --probe-node` reports what a node is like")
 
 
-def _found(folder: Path) -> dict[str, Measured]:
-    """The last word on each stage."""
+def _read(folder: Path) -> dict[str, PilotMeasurement]:
+    """The measurements by key; a later one of a stage replaces an earlier one."""
     try:
-        lines = (folder / FOUND).read_text().splitlines()
+        lines = (folder / MEASUREMENTS).read_text().splitlines()
     except FileNotFoundError:
         return {}
-    facts = [json.loads(line) for line in lines if line.endswith("}")]
-    return {fact["key"]: Measured(**{**fact, "seconds": tuple(fact["seconds"])}) for fact in facts}
+    rows = [json.loads(line) for line in lines if line.endswith("}")]
+    return {row["key"]: PilotMeasurement(**{**row, "seconds": tuple(row["seconds"])}) for row in rows}

@@ -1,7 +1,8 @@
-"""Runs some steps or images of stages and says what the whole of each would take: a process of its own, for a forecast.
+"""Runs some steps or images of each requested stage, and estimates from them what the whole stage would take.
 
-Weights are made up, since what an image costs does not depend on them. Each stage has an equal share of half of the time that
-is allowed; in the other half evaluations that were seen to be short are run whole. Started as a module, ``short_runs FOLDER``.
+Started as a module, ``pilot_main FOLDER``, by :mod:`~umd_bench.orchestration.forecast.pilot`. The weights are random, since the
+cost of an image does not depend on them. Half of the time is divided equally among the stages; in the other half, probes and
+samplings that turned out to be short are run whole.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -39,113 +41,111 @@ from umd_bench.evaluation.extractors.registry import load_extractor
 from umd_bench.evaluation.probes.probe_stage import run_probe
 from umd_bench.evaluation.probes.representation import Representation
 from umd_bench.evaluation.samples.generate_stage import run_generate, sample_labels
-from umd_bench.orchestration.forecast.pilot import ASKED, ENDED, FOUND, Measured
+from umd_bench.orchestration.forecast.pilot import FINISHED, MEASUREMENTS, REQUEST, PilotMeasurement
 from umd_bench.store.run import RunDir
 
-FEWEST_STEPS = 4
-PARTS = 3  # into which the steps are dealt, to see how far their speed lies apart
-MOST_IMAGES = 512
-WIDTH = 200  # characters that are told of an error
+MIN_STEPS = 4
+GROUPS = 3  # the steps are dealt into groups, whose means show how much the speed varies
+MAX_IMAGES = 512
+MAX_ERROR = 200  # characters of an error that are reported
 
 
 def main(folder: str) -> int:
-    """Measure what is asked for in the folder; the exit status."""
+    """Measure the stages of the folder's request and write the measurements there; returns the exit status."""
     path = Path(folder)
-    asked: dict[str, Any] = json.loads((path / ASKED).read_text())
-    data_root = Path(asked["data_root"])
-    stages = [[None if one is None else _Asked(one) for one in pair] for pair in asked["stages"]]
-    share, until = asked["seconds"] / 2 / len(stages), time.monotonic() + asked["seconds"]
-    longer: list[tuple[float, Callable[[], Measured]]] = []
+    request: dict[str, Any] = json.loads((path / REQUEST).read_text())
+    data_root = Path(request["data_root"])
+    stages = [[None if stage is None else _Requested(stage) for stage in pair] for pair in request["stages"]]
+    share, until = request["seconds"] / 2 / len(stages), time.monotonic() + request["seconds"]
+    whole_runs: list[tuple[float, Callable[[], PilotMeasurement]]] = []
     for stage, parent in stages:
         assert stage is not None
         torch.set_num_threads(stage.spec.resources.threads)
         try:
-            found, whole = _measure(path / "results", stage, parent, data_root, share)
-        except Exception as error:  # one that cannot be measured keeps no other from it
-            found, whole = Measured(stage.key, error=_headline(error)), None
-        _note(path, found)
-        if whole is not None:
-            longer.append((max(found.seconds), whole))
-    for estimate, whole in sorted(longer, key=lambda item: item[0]):
+            measurement, run_whole = _measure(path / "results", stage, parent, data_root, share)
+        except Exception as error:  # the other stages are measured all the same
+            measurement, run_whole = PilotMeasurement(stage.key, error=_headline(error)), None
+        _append(path, measurement)
+        if run_whole is not None:
+            whole_runs.append((max(measurement.seconds), run_whole))
+    for estimate, run_whole in sorted(whole_runs, key=lambda item: item[0]):
         if time.monotonic() + 2 * estimate < until:
             try:
-                _note(path, whole())
-            except Exception as error:  # then what was found before stands
+                _append(path, run_whole())
+            except Exception as error:  # the measurement of a part of the stage remains
                 print(_headline(error), file=sys.stderr)
-    (path / ENDED).touch()
+    (path / FINISHED).touch()
     return 0
 
 
 def _headline(error: Exception) -> str:
-    """The first line that says something."""
-    return next((line.strip()[:WIDTH] for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The first line of the message that is not blank, or the error's type."""
+    return next((line.strip()[:MAX_ERROR] for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-class _Asked:
-    """One stage that is asked about, by the key it has where it is asked."""
+class _Requested:
+    """A requested stage, and its key, by which the command knows the measurement."""
 
-    def __init__(self, written: dict[str, Any]) -> None:
-        self.key, self.spec = str(written["key"]), StageSpec.model_validate(written["spec"])
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self.key, self.spec = str(fields["key"]), StageSpec.model_validate(fields["spec"])
 
 
-def _note(path: Path, found: Measured) -> None:
-    with (path / FOUND).open("a") as file:
-        file.write(json.dumps(found.__dict__) + "\n")
+def _append(path: Path, measurement: PilotMeasurement) -> None:
+    with (path / MEASUREMENTS).open("a") as file:
+        file.write(json.dumps(measurement.__dict__) + "\n")
 
 
 def _measure(
-    root: Path, asked: _Asked, parent: _Asked | None, data_root: Path, share: float
-) -> tuple[Measured, Callable[[], Measured] | None]:
-    """What a share of the time says about one stage, and what would run the whole of it."""
-    spec = asked.spec
+    root: Path, requested: _Requested, parent: _Requested | None, data_root: Path, share: float
+) -> tuple[PilotMeasurement, Callable[[], PilotMeasurement] | None]:
+    """Measure a stage for ``share`` seconds; for probes and sampling, also return a function that measures the whole stage."""
+    spec = requested.spec
     pack = open_data(spec.input_data, data_root)
-    run = RunDir(root, asked.key)
+    run = RunDir(root, requested.key)
     if isinstance(spec.stage, TrainStage):
-        return _steps(run, spec, spec.stage, pack, share), None
+        return _training(run, spec, spec.stage, pack, share), None
     if parent is None or spec.parent_nimg is None:
-        raise UserError(f"a {spec.kind} stage is not measured")
-    source = _made_up_weights(RunDir(root, parent.key), parent.spec, spec.parent_nimg, data_root)
+        raise UserError(f"a {spec.kind} stage cannot be measured")
+    source = _random_snapshot(RunDir(root, parent.key), parent.spec, spec.parent_nimg, data_root)
     if isinstance(spec.stage, GenerateStage):
-        seconds = _samples(spec, spec.stage, source, pack, share)
+        seconds = _sampling_seconds(spec, spec.stage, source, pack, share)
     else:
         assert isinstance(spec.stage, ProbeStage)
-        seconds = _features(spec, spec.stage, source, pack, share)
-    return Measured(run.key, (seconds,)), lambda: _whole(run, spec, source, pack)
+        seconds = _feature_seconds(spec, spec.stage, source, pack, share)
+    return PilotMeasurement(run.key, (seconds,)), partial(_run_whole, run, spec, source, pack)
 
 
-def _steps(run: RunDir, spec: StageSpec, stage: TrainStage, pack: Pack, share: float) -> Measured:
-    """The loop itself, stopped after some steps; its checkpoint is thrown away, and the size of it is not."""
-
+def _training(run: RunDir, spec: StageSpec, stage: TrainStage, pack: Pack, share: float) -> PilotMeasurement:
+    """Run the training loop for ``share`` seconds of steps; the size of its checkpoint gives that of the snapshots."""
     resources = spec.resources.model_copy(update={"devices": 1})
-    alone = spec.model_copy(update={"parent_key": None, "parent_nimg": None, "resources": resources})
-    run.prepare(alone)
+    single = spec.model_copy(update={"parent_key": None, "parent_nimg": None, "resources": resources})
+    run.prepare(single)
     times: list[float] = []
 
-    def enough() -> bool:
-        _wait()
+    def stop() -> bool:
+        _synchronize()
         times.append(time.perf_counter())
-        return len(times) > FEWEST_STEPS and times[-1] - times[0] >= share
+        return len(times) > MIN_STEPS and times[-1] - times[0] >= share
 
     with run.begin() as attempt:
         try:
-            train(alone, pack, attempt, stop=enough)
+            train(single, pack, attempt, stop=stop)
         except Stopped:
             pass
         else:
-            _wait()
+            _synchronize()
             times.append(time.perf_counter())
         saved = max((file.stat().st_size for file in attempt.path.rglob("*.safetensors")), default=0)
     steps = [after - before for before, after in pairwise(times)]
-    steps = steps[1:] if len(steps) > PARTS else steps  # the first one makes what all need
-    parts = [steps[part::PARTS] for part in range(PARTS) if steps[part::PARTS]]
-    each = [math.fsum(part) / len(part) for part in parts]
-    kept = len({*stage.snapshots, stage.nimg})
-    return Measured(run.key, tuple(step * stage.n_steps for step in each), float(saved) * kept, whole=True)
+    steps = steps[1:] if len(steps) > GROUPS else steps  # the first one includes one-time costs
+    groups = [steps[group::GROUPS] for group in range(GROUPS) if steps[group::GROUPS]]
+    means = [math.fsum(group) / len(group) for group in groups]
+    n_snapshots = len({*stage.snapshots, stage.nimg})
+    return PilotMeasurement(run.key, tuple(mean * stage.n_steps for mean in means), float(saved) * n_snapshots, whole=True)
 
 
-def _made_up_weights(run: RunDir, spec: StageSpec, nimg: int, data_root: Path) -> RunDir:
-    """A snapshot of small random numbers: what an image costs does not depend on them."""
-
+def _random_snapshot(run: RunDir, spec: StageSpec, nimg: int, data_root: Path) -> RunDir:
+    """The run directory of a parent, with a snapshot of small random weights."""
     if not run.snapshot(nimg).exists():
         run.prepare(spec)
         model = empty_model(spec, data_facts(spec.data, root=data_root)).to_empty(device="cpu")
@@ -156,46 +156,43 @@ def _made_up_weights(run: RunDir, spec: StageSpec, nimg: int, data_root: Path) -
     return run
 
 
-def _doubling(work: Callable[[int], None], most: int, share: float) -> float:
-    """Seconds for an image, of the largest of growing batches that fit into the time."""
+def _seconds_per_image(work: Callable[[int], None], most: int, share: float) -> float:
+    """Seconds an image. ``work(n)`` is called with 1, 2, 4, ... images while the next call fits into ``share`` seconds."""
     begun, n = time.perf_counter(), 1
-    work(1)  # what is made when it is first called
+    work(1)  # warm-up
     while True:
-        _wait()
+        _synchronize()
         started = time.perf_counter()
         work(n)
-        _wait()
+        _synchronize()
         took = time.perf_counter() - started
         if n >= most or time.perf_counter() - begun + 2 * took > share:
             return took / n
         n = min(2 * n, most)
 
 
-def _samples(spec: StageSpec, stage: GenerateStage, source: RunDir, pack: Pack, share: float) -> float:
-
+def _sampling_seconds(spec: StageSpec, stage: GenerateStage, source: RunDir, pack: Pack, share: float) -> float:
+    """Seconds of the whole stage, from sampling some images and extracting their features; scores are left out."""
     assert spec.parent_nimg is not None
     device = pick_device(spec.resources.device)
     extractors = [load_extractor(name, device) for name in stage.all_extractors]
     facts = data_facts(spec.data, root=pack.path.parent)
     model = restore_sampled(source, spec.parent_nimg, source=facts, ema=stage.ema and spec.parent_ema, device=device)
-    process, decode, seed = (
-        NoiseProcess(spec.noise, device),
-        decoder_for(pack, device),
-        derive_seed(spec.seed, "generate/set", 0),
-    )
+    process, decode = NoiseProcess(spec.noise, device), decoder_for(pack, device)
+    seed = derive_seed(spec.seed, "generate/set", 0)
     label = sample_labels(stage, pack.split("train").labels, facts.classes, seed) if spec.parent_labels else None
 
     def draw(n: int) -> None:
-        asked = None if label is None else label[:n].to(device)
-        images = decode(generate(model, process, stage, label=asked, indices=range(n), seed=seed))
+        labels = None if label is None else label[:n].to(device)
+        images = decode(generate(model, process, stage, label=labels, indices=range(n), seed=seed))
         for extractor in extractors:
             extractor.features(images)
 
-    return _doubling(draw, min(stage.batch, stage.n, MOST_IMAGES), share) * stage.n * stage.sampling_seeds
+    return _seconds_per_image(draw, min(stage.batch, stage.n, MAX_IMAGES), share) * stage.n * stage.sampling_seeds
 
 
-def _features(spec: StageSpec, stage: ProbeStage, source: RunDir, pack: Pack, share: float) -> float:
-
+def _feature_seconds(spec: StageSpec, stage: ProbeStage, source: RunDir, pack: Pack, share: float) -> float:
+    """Seconds of the whole stage, from the representations of some images; the read-outs are left out."""
     facts = data_facts(spec.data, root=pack.path.parent)
     representation = Representation(spec, source, facts, pick_device(spec.resources.device))
     n_test, n_train = len(pack.split("test")), len(pack.split("train"))
@@ -203,13 +200,12 @@ def _features(spec: StageSpec, stage: ProbeStage, source: RunDir, pack: Pack, sh
 
     def read(n: int) -> None:
         representation.of(pack, "test", np.arange(n))
-        shutil.rmtree(source.root / "features")  # or the next would be read and not made
+        shutil.rmtree(source.root / "features")  # otherwise the next call would read them from there
 
-    return _doubling(read, min(n_test, MOST_IMAGES), share) * (n_test + drawn)
+    return _seconds_per_image(read, min(n_test, MAX_IMAGES), share) * (n_test + drawn)
 
 
-def _whole(run: RunDir, spec: StageSpec, source: RunDir, pack: Pack) -> Measured:
-
+def _run_whole(run: RunDir, spec: StageSpec, source: RunDir, pack: Pack) -> PilotMeasurement:
     run.prepare(spec)
     work = run_generate if isinstance(spec.stage, GenerateStage) else run_probe
     with run.begin() as attempt:
@@ -217,11 +213,10 @@ def _whole(run: RunDir, spec: StageSpec, source: RunDir, pack: Pack) -> Measured
         work(spec, source, pack, attempt)
         seconds = time.perf_counter() - started
     size = sum(file.stat().st_size for file in run.artifacts.glob("*")) if run.artifacts.exists() else 0
-    return Measured(run.key, (seconds,), float(size), whole=True)
+    return PilotMeasurement(run.key, (seconds,), float(size), whole=True)
 
 
-def _wait() -> None:
-
+def _synchronize() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 

@@ -1,4 +1,4 @@
-"""What becomes of each stage of a sweep, and why: reused, resumed, running now or new."""
+"""The plan of a sweep: which stages are reused, resumed, running now or new, and why; as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def planned_stages(root: Path, nodes: dict[str, Node]) -> list[PlannedStage]:
         if node.state is StageState.DONE:
             why = ""
         elif RunDir(root, node.key).result() is not None:
-            lacking = ", ".join(f"{nimg:,}" for nimg in RunDir(root, node.key).missing_snapshots(node.needed))
-            why = f"its result stays; no weights were kept at nimg = {lacking}"
+            missing = ", ".join(f"{nimg:,}" for nimg in RunDir(root, node.key).missing_snapshots(node.needed))
+            why = f"it has a result, but no snapshot at nimg = {missing}"
         elif parent is not None and parent.state is not StageState.DONE:
             why = f"its {parent.name} is {outcomes.get(parent.state, 'new')}"
         else:

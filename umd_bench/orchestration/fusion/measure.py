@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import umd_bench
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import TrainStage
+from umd_bench.orchestration.commands import running_process
 from umd_bench.orchestration.fusion.policy import FusionGroup, Gain
 from umd_bench.store.files import read_json, write_json
 from umd_bench.store.run import RunDir
@@ -57,32 +59,31 @@ def measured_gain(root: Path, group: FusionGroup, workers: int, data_root: Path)
 
 def _side_by_side(request: str, workers: int) -> list[float]:
     """Run ``workers`` processes at a time; returns the ratios of all, or none if a process failed or took too long."""
-    command = [sys.executable, "-m", _MODULE]
     deadline = time.monotonic() + DEADLINE_SECONDS
-    processes: list[subprocess.Popen[str]] = []
     ratios: list[float] = []
     try:
-        for _ in range(workers):
-            process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-            )
-            processes.append(process)
-            assert process.stdin is not None
-            process.stdin.write(request)
-            process.stdin.close()
-            process.stdin = None
-        for process in processes:
-            output, _ = process.communicate(timeout=max(0.1, deadline - time.monotonic()))
-            if process.returncode:
-                return []
-            ratios += json.loads(output)
+        with ExitStack() as stack:
+            processes = [stack.enter_context(_started(request)) for _ in range(workers)]
+            for process in processes:
+                output, _ = process.communicate(timeout=max(0.1, deadline - time.monotonic()))
+                if process.returncode:
+                    return []
+                ratios += json.loads(output)
     except (subprocess.TimeoutExpired, OSError, json.JSONDecodeError):
         return []
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
     return ratios
+
+
+@contextmanager
+def _started(request: str) -> Iterator[subprocess.Popen[str]]:
+    """A process of this module that has received the request on its standard input."""
+    command = [sys.executable, "-m", _MODULE]
+    with running_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdin is not None
+        process.stdin.write(request)
+        process.stdin.close()
+        process.stdin = None
+        yield process
 
 
 def _about(group: FusionGroup, workers: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Rates are of the repeats that count, of works in turn, each repeat long enough to time."""
+"""Throughput: the median of repeats that are long enough to time, of works that are timed in turn, and ratios of them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,26 @@ import pytest
 import torch
 
 from umd_bench.bench.tables import spread, times
-from umd_bench.bench.timing.rates import REPEAT_SECONDS, Rate, Work, measure, ratio
+from umd_bench.bench.timing.throughput import REPEAT_SECONDS, Throughput, Work, measure, ratio
 
 Clock = list[float]
 CPU = torch.device("cpu")
 
 
+def throughput_of(*each: float) -> Throughput:
+    return Throughput(sorted(each)[len(each) // 2], min(each), max(each), len(each), 1, each)
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Time that stands still but for what a work adds to it."""
+    """A clock that only works advance."""
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     return now
 
 
 def lasting(clock: Clock, *seconds: float, log: Callable[[], None] = lambda: None) -> Work:
-    """Eight images a call; the calls last so long, the last value from there on."""
+    """A work of eight images a call, whose calls last ``seconds``, the last value repeated."""
     left = list(seconds)
 
     def work() -> int:
@@ -35,9 +39,9 @@ def lasting(clock: Clock, *seconds: float, log: Callable[[], None] = lambda: Non
     return work
 
 
-def test_the_median_and_both_ends_are_of_the_repeats_after_the_warm_up(clock: Clock) -> None:
+def test_the_median_and_the_range_leave_out_the_warm_up(clock: Clock) -> None:
     work = lasting(clock, 9, 9, 1, 2, 4)
-    assert measure({"work": work}, repeats=3, device=CPU)["work"] == Rate(4.0, 2.0, 8.0, 3, 1)
+    assert measure({"work": work}, repeats=3, device=CPU)["work"] == Throughput(4.0, 2.0, 8.0, 3, 1)
 
 
 def test_a_repeat_of_quick_work_is_many_calls(clock: Clock) -> None:
@@ -46,12 +50,12 @@ def test_a_repeat_of_quick_work_is_many_calls(clock: Clock) -> None:
     assert rate.median == pytest.approx(800)
 
 
-def test_what_a_first_call_loads_does_not_make_a_repeat_short(clock: Clock) -> None:
+def test_loading_in_the_first_call_does_not_make_a_repeat_short(clock: Clock) -> None:
     rate = measure({"work": lasting(clock, 0.5, 0.01)}, repeats=2, device=CPU, warm_up=False)["work"]
     assert rate.calls * 0.01 == pytest.approx(REPEAT_SECONDS, rel=0.1)
 
 
-def test_slow_work_is_called_no_more_than_needed(clock: Clock) -> None:
+def test_slow_work_is_called_once_a_repeat_and_once_before(clock: Clock) -> None:
     called: list[int] = []
     measure({"work": lasting(clock, 9, log=lambda: called.append(1))}, repeats=2, device=CPU, warm_up=False)
     assert len(called) == 3
@@ -71,19 +75,19 @@ def test_works_are_timed_in_turn(clock: Clock) -> None:
     assert order[-6:] == ["a", "b"] * 3
 
 
-def test_on_one_thread_a_ratio_by_cpu_time_does_not_count_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("umd_bench.bench.timing.rates.REPEAT_SECONDS", 0.02)
+def test_on_one_thread_a_ratio_by_cpu_time_leaves_out_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("umd_bench.bench.timing.throughput.REPEAT_SECONDS", 0.02)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
 
     def computing() -> int:
         sum(range(200_000))
         return 1
 
-    def kept_waiting() -> int:
-        time.sleep(0.05)  # as long as others have the core
+    def waiting_for_the_core() -> int:
+        time.sleep(0.05)  # as if another program had the core
         return computing()
 
-    rates = measure({"ours": computing, "theirs": kept_waiting}, repeats=3, device=CPU)
+    rates = measure({"ours": computing, "theirs": waiting_for_the_core}, repeats=3, device=CPU)
     found = ratio(rates["ours"], rates["theirs"])
     assert found.computed is not None
     assert found.computed < found.median / 2
@@ -96,3 +100,8 @@ def test_on_several_threads_there_is_no_ratio_by_cpu_time(monkeypatch: pytest.Mo
     rates = measure({"a": lasting(clock, 1), "b": lasting(clock, 2)}, repeats=1, device=CPU)
     assert ratio(rates["a"], rates["b"]).computed is None
     assert "CPU" not in times(ratio(rates["a"], rates["b"]))
+
+
+def test_a_ratio_is_taken_within_each_repeat_so_that_a_slow_period_cancels() -> None:
+    found = ratio(throughput_of(20, 2, 30), throughput_of(10, 1, 10))
+    assert (found.median, found.smallest, found.largest) == (2, 2, 3)

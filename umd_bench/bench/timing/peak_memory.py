@@ -1,4 +1,4 @@
-"""How much memory a piece of work takes at its peak, beyond what is held before it."""
+"""Measures how much memory a piece of work takes at its peak, beyond what was in use before."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:
-    """Bytes at the peak of one call, beyond those before it: of the device, or resident ones of this process.
+    """Bytes at the peak of one call minus bytes before it: allocated on a GPU, or resident of this process on a CPU.
 
-    None where the system cannot forget the process's former peak (it is Linux that can).
+    None on a CPU if the system cannot reset the process's former peak (only Linux can).
     """
     gc.collect()
     if device.type == "cuda":
@@ -25,8 +25,8 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:
         return torch.cuda.max_memory_allocated(device) - before
     try:
         trim = ctypes.CDLL(None).malloc_trim
-        trim(0)  # what was freed and kept would hide as much of what follows
-        _RESET.write_text("5", encoding="ascii")  # forget the peak (proc(5))
+        trim(0)  # memory that was freed but not returned to the system would hide new allocations
+        _RESET.write_text("5", encoding="ascii")  # reset the peak, see proc(5)
         before = _kilobytes("VmRSS")
     except (AttributeError, OSError):
         return None

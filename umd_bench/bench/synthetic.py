@@ -1,4 +1,4 @@
-"""Sweeps and results folders of any size, with made-up results: what planning, status and tables are timed on."""
+"""Sweeps and results folders of any size, with made-up results, to time planning, status and tables on."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import yaml
 
 from umd_bench.config.sweep.resolve import Sweep, load_sweep
 from umd_bench.config.trial.stage_spec import StageSpec
-from umd_bench.store import RunDir, SweepRecord
+from umd_bench.orchestration.graph import sweep_record
+from umd_bench.store import RunDir, write_sweep
 
 NAME = "made-up"
 
 
-def made_up_sweep(folder: Path, trials: int) -> Path:
-    """The file of a sweep with so many trials (seeds) of the digits tier, each with a pre-training and a probe."""
+def synthetic_sweep(folder: Path, trials: int) -> Path:
+    """Write the file of a sweep of the digits tier with ``trials`` seeds, each with a pre-training and a probe."""
     path = folder / f"{NAME}.yaml"
     document = {
         "name": NAME,
@@ -30,18 +31,18 @@ def made_up_sweep(folder: Path, trials: int) -> Path:
     return path
 
 
-def made_up_axis_sweep(folder: Path, trials: int) -> Path:
-    """As :func:`made_up_sweep`, but the trials differ in the value of an axis, and all have one seed."""
+def synthetic_axis_sweep(folder: Path, trials: int) -> Path:
+    """As :func:`synthetic_sweep`, but the trials have one seed and differ in the value of an axis."""
     path = folder / f"{NAME}-axis.yaml"
-    document = yaml.safe_load(made_up_sweep(folder, trials).read_text(encoding="utf-8"))
+    document = yaml.safe_load(synthetic_sweep(folder, trials).read_text(encoding="utf-8"))
     rates = [1e-6 * (1 + i) for i in range(trials)]
     document |= {"name": f"{NAME}-axis", "axes": {"stages.pretrain.optim.lr_per_256": rates}, "seeds": [0]}
     path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     return path
 
 
-def made_up_small_sweep(folder: Path) -> Path:
-    """The file of a sweep with one trial of one stage, which trains for two steps."""
+def one_stage_sweep(folder: Path) -> Path:
+    """Write the file of a sweep with one trial of one stage, which trains for two steps."""
     path = folder / f"{NAME}-small.yaml"
     document = {
         "name": f"{NAME}-small",
@@ -56,10 +57,10 @@ def made_up_small_sweep(folder: Path) -> Path:
     return path
 
 
-def made_up_results(root: Path, trials: int) -> Sweep:
-    """The run directories of all stages of :func:`made_up_sweep` below ``root``, each with a result; no training."""
+def synthetic_results(root: Path, trials: int) -> Sweep:
+    """Write the record of a :func:`synthetic_sweep` and a result for each of its stages below ``root``, without training."""
     root.mkdir(parents=True, exist_ok=True)
-    sweep = load_sweep(made_up_sweep(root, trials))
+    sweep = load_sweep(synthetic_sweep(root, trials))
     for trial in sweep.trials:
         for spec in trial.specs.values():
             run = RunDir(root, spec.key)
@@ -67,21 +68,8 @@ def made_up_results(root: Path, trials: int) -> Sweep:
             with run.begin() as attempt:
                 attempt.event("state", state="running", pid=1)
                 attempt.finish(_result(spec))
+    write_sweep(root, sweep_record(sweep))
     return sweep
-
-
-def record_of(sweep: Sweep, records: Any) -> SweepRecord:
-    """The record of a sweep whose ``records`` are its trials', as planning makes them."""
-    config = sweep.config
-    return SweepRecord(
-        name=config.name,
-        question=config.question,
-        tier=config.tier,
-        axes=config.axes,
-        seeds=config.seeds,
-        report=config.report,
-        trials=records,
-    )
 
 
 def _result(spec: StageSpec) -> dict[str, Any]:

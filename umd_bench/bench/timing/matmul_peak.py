@@ -1,4 +1,4 @@
-"""What the device can do at most, measured in the same run as what is held against it: large square matrix products."""
+"""The FLOP/s that a device reaches on large matrix products: the limit that a training step is compared with."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import Literal
 
 import torch
 
-from umd_bench.bench.timing.rates import Work
+from umd_bench.bench.timing.throughput import Work
 from umd_bench.config.errors import FieldError, one_of
 
 Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
-SIDES = {"cpu": 2048, "cuda": 8192}  # of the matrices
+SIDES = {"cpu": 2048, "cuda": 8192}  # rows and columns of the matrices
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def precisions_of(names: list[str] | None) -> tuple[Precision, ...]:
-    """Those named, each once and fp32 first, or both. Raises :class:`FieldError` for another word."""
+    """The named precisions, fp32 first; both if none is named. Raises :class:`FieldError` for an unknown name."""
     for name in names or ():
         if name not in PRECISIONS:
             raise FieldError("--precision", name, one_of(PRECISIONS))
@@ -24,9 +24,9 @@ def precisions_of(names: list[str] | None) -> tuple[Precision, ...]:
 
 
 def matrix_product(precision: Precision, device: torch.device) -> Work:
-    """A product of two square matrices of :data:`SIDES`; a call gives its floating-point operations.
+    """A product of two square matrices of :data:`SIDES` rows; a call returns its number of floating-point operations.
 
-    fp32 is what the present settings make of it: on a GPU whole fp32 unless TF32 is allowed.
+    fp32 follows torch's present settings: on a GPU it is full fp32 unless TF32 is allowed.
     """
     n = SIDES[device.type]
     a, b, out = (torch.randn(n, n, device=device).to(_DTYPES[precision]) for _ in range(3))
