@@ -10,7 +10,7 @@ from umd_bench.config.errors import UserError
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (["train"], "expected --tier, or --model"),
         (["train", "--tier", "digits", "--precision", "fp8"], "--precision"),
@@ -20,9 +20,9 @@ from umd_bench.config.errors import UserError
         (["all", "--page", "none.md"], "none.md"),
     ],
 )
-def test_a_verb_refuses_in_one_sentence(arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_verb_refuses_in_one_sentence(arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from umd_bench.cli import app
 
     monkeypatch.setattr(sys, "argv", ["umd-bench", "bench", *arguments])
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=message):
         app(["bench", *arguments], standalone_mode=False)

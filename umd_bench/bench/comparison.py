@@ -92,7 +92,7 @@ def compare(
             repeats=repeats,
             device=device,
             warm_up=warm_up,
-            progress=lambda word, what=pair.what: progress(f"{what}: {word}"),  # type: ignore[misc]
+            progress=lambda step, what=pair.what: progress(f"{what}: {step}"),  # type: ignore[misc]
         )
         difference = relative_difference(values["ours"], values["theirs"])
         compared.append(ComparedPair(pair.what, pair.library, rates["ours"], rates["theirs"], difference))

@@ -50,13 +50,13 @@ def test_a_loader_ten_times_as_fast_is_fast_enough() -> None:
 
 
 def test_a_packed_data_set_is_measured_with_the_step_of_s4() -> None:
-    found = bench_data(
+    result = bench_data(
         data=DataConfig(name="digits"), data_root=data_root(), images=1, batch=2, repeats=1, threads=1, device="cpu"
     )
-    assert (found.data, found.shape, found.images, found.batch) == ("digits", (1, 8, 8), 1297, 2)
-    assert (found.device, found.threads, found.torch, found.precision) == ("cpu", 1, torch.__version__, "fp32")
-    assert len(found.loaders) == 2
-    assert all(rate.median > found.step.median > 0 for rate in found.loaders.values())
+    assert (result.data, result.shape, result.images, result.batch) == ("digits", (1, 8, 8), 1297, 2)
+    assert (result.device, result.threads, result.torch, result.precision) == ("cpu", 1, torch.__version__, "fp32")
+    assert len(result.loaders) == 2
+    assert all(rate.median > result.step.median > 0 for rate in result.loaders.values())
 
 
 def test_a_missing_data_set_or_device_is_refused_in_one_sentence(tmp_path: Path) -> None:
@@ -74,6 +74,8 @@ def test_the_verb_prints_json_alone() -> None:
     command = [sys.executable, "-c", "from umd_bench.cli import main; main()", "bench", "data"]
     arguments = ["--data", "digits", "--batch", "2", "--repeats", "1", "--json"]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=200, check=True)
-    found = json.loads(done.stdout)
-    assert found["ratio"] == pytest.approx(min(rate["median"] for rate in found["loaders"].values()) / found["step"]["median"])
-    assert found["torch"] == torch.__version__
+    result = json.loads(done.stdout)
+    assert result["ratio"] == pytest.approx(
+        min(rate["median"] for rate in result["loaders"].values()) / result["step"]["median"]
+    )
+    assert result["torch"] == torch.__version__

@@ -16,8 +16,8 @@ pytestmark = pytest.mark.usefixtures("short_repeats")
 
 
 def test_both_distances_agree_at_full_and_low_rank() -> None:
-    found = bench_fid(machine=MACHINE, widths=(16,), extractors=(), repeats=1, device=CPU)
-    full, low = found.pairs
+    result = bench_fid(machine=MACHINE, widths=(16,), extractors=(), repeats=1, device=CPU)
+    full, low = result.pairs
     assert full.difference < 1e-10
     assert low.difference < 1e-2, "the ridge limits how well scipy's root of a singular product is known"
-    assert json.loads(json.dumps(found.as_json()))["times"].keys() == {"D = 16, N = 32", "D = 16, N = 4"}
+    assert json.loads(json.dumps(result.as_json()))["times"].keys() == {"D = 16, N = 32", "D = 16, N = 4"}

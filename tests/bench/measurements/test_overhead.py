@@ -12,10 +12,10 @@ from umd_bench.store import RunDir
 
 
 def test_stages_without_work_run_through_the_whole_scheduler(tmp_path: Path) -> None:
-    found = measure_overhead(stages=8, executor="inline", workers=1, folder=tmp_path)
-    assert (found.stages, found.workers) == (8, 1)
-    assert found.direct_seconds > 0
-    assert found.as_json()["seconds_per_stage"] == found.seconds / 8
+    result = measure_overhead(stages=8, executor="inline", workers=1, folder=tmp_path)
+    assert (result.stages, result.workers) == (8, 1)
+    assert result.direct_seconds > 0
+    assert result.as_json()["seconds_per_stage"] == result.seconds / 8
     assert list(tmp_path.iterdir()) == [], "its run directories were left behind"
 
 

@@ -16,6 +16,6 @@ pytestmark = pytest.mark.usefixtures("short_repeats")
 
 def test_both_ways_to_each_probe_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "RIDGES", (1.0, 100.0))
-    found = bench_probe(machine=MACHINE, width=16, images=1024, repeats=1, device=CPU)
-    assert [pair.difference < 1e-4 for pair in found.pairs] == [True] * 4
-    assert found.tables()[0].rows[0][0].startswith("ridge, 2 penalties")
+    result = bench_probe(machine=MACHINE, width=16, images=1024, repeats=1, device=CPU)
+    assert [pair.difference < 1e-4 for pair in result.pairs] == [True] * 4
+    assert result.tables()[0].rows[0][0].startswith("ridge, 2 penalties")

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("short_repeats")
 
 
 def test_the_result_counts_the_passes_of_a_sample_through_the_model() -> None:
-    found = bench_sample(
+    result = bench_sample(
         tier="digits",
         model=None,
         samplers=["heun", "euler"],
@@ -30,9 +30,9 @@ def test_the_result_counts_the_passes_of_a_sample_through_the_model() -> None:
         repeats=1,
         device=CPU,
     )
-    assert {way.sampler: (way.calls, way.passes) for way in found.ways} == {"heun": (5, 10), "euler": (3, 6), PLAIN: (6, 6)}
-    assert all((way.per_pass is None) == (way.sampler == PLAIN) for way in found.ways)
-    assert json.loads(json.dumps(found.as_json()))["ways"][0]["rate"]["repeats"] == 1
+    assert {way.sampler: (way.calls, way.passes) for way in result.ways} == {"heun": (5, 10), "euler": (3, 6), PLAIN: (6, 6)}
+    assert all((way.per_pass is None) == (way.sampler == PLAIN) for way in result.ways)
+    assert json.loads(json.dumps(result.as_json()))["ways"][0]["rate"]["repeats"] == 1
     with pytest.raises(UserError, match="--sampler"):
         bench_sample(
             tier="digits",
@@ -50,7 +50,7 @@ def test_the_result_counts_the_passes_of_a_sample_through_the_model() -> None:
 
 def test_the_first_sampler_is_also_timed_with_a_compiled_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # everything but the minutes of compiling
-    found = bench_sample(
+    result = bench_sample(
         tier="digits",
         model=None,
         samplers=["ddim", "euler"],
@@ -63,7 +63,7 @@ def test_the_first_sampler_is_also_timed_with_a_compiled_model(monkeypatch: pyte
         repeats=1,
         device=CPU,
     )
-    assert [(way.sampler, way.compiled) for way in found.ways] == [("ddim", False), ("euler", False), ("ddim", True)]
-    assert found.compiling["ddim, 2 steps, compiled"].of == "ddim, 2 steps"
-    assert [table.title for table in found.tables()][1:] == ["Compiling"]
-    assert len(found.remarks()) == 2
+    assert [(way.sampler, way.compiled) for way in result.ways] == [("ddim", False), ("euler", False), ("ddim", True)]
+    assert result.compiling["ddim, 2 steps, compiled"].of == "ddim, 2 steps"
+    assert [table.title for table in result.tables()][1:] == ["Compiling"]
+    assert len(result.remarks()) == 2

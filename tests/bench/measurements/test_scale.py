@@ -28,10 +28,10 @@ def test_the_exponent_of_a_power_is_its_power() -> None:
 
 def test_a_cost_that_grows_faster_than_linearly_at_its_end_is_named() -> None:
     assert result(1, 10, 100).remarks() == ["Nothing grows faster than linearly."]
-    found = result(1, 1, 100)
-    assert found.growths[0].exponent == pytest.approx(1)
-    assert "a thing (2.00)" in found.remarks()[0]
-    assert json.loads(json.dumps(found.as_json()))["exponents"][0]["last"] == pytest.approx(2)
+    growing = result(1, 1, 100)
+    assert growing.growths[0].exponent == pytest.approx(1)
+    assert "a thing (2.00)" in growing.remarks()[0]
+    assert json.loads(json.dumps(growing.as_json()))["exponents"][0]["last"] == pytest.approx(2)
 
 
 def test_training_grows_over_flops_and_other_costs_over_their_size() -> None:

@@ -21,14 +21,14 @@ def test_start_up_is_compared_with_a_python_that_does_nothing() -> None:
     commands = {BARE: ["-c", "pass"], "more": ["-c", "import time; time.sleep(.2)"]}
     commands[HELP] = ["-c", "sum(range(30_000_000))"]
     sweep_times = (SweepTime("a stage", 3.0, limit=50.0), SweepTime("a sweep", 7.0, limit=6.0), SweepTime("anything", 9.0))
-    found = bench_startup(machine=MACHINE, repeats=1, sweep_times=sweep_times, commands=commands)
-    assert found.over_bare("more").median > 1
-    assert [table.title for table in found.tables()] == ["Start-up of a process", "Running sweeps"]
-    [remark] = found.remarks()
+    result = bench_startup(machine=MACHINE, repeats=1, sweep_times=sweep_times, commands=commands)
+    assert result.over_bare("more").median > 1
+    assert [table.title for table in result.tables()] == ["Start-up of a process", "Running sweeps"]
+    [remark] = result.remarks()
     assert "a sweep (7.00 ms)" in remark
     assert "a stage" not in remark
     assert "anything" not in remark
-    assert found.limited[0].milliseconds > 50, "the CPU time of the child process counts"
+    assert result.limited[0].milliseconds > 50, "the CPU time of the child process counts"
     with pytest.raises(subprocess.CalledProcessError):
         bench_startup(machine=MACHINE, repeats=1, commands={BARE: ["-c", "raise SystemExit(3)"]})
 

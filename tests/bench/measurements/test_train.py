@@ -28,20 +28,20 @@ def test_the_result_has_every_variant_and_the_ratios_of_its_numbers(monkeypatch:
     monkeypatch.setattr("umd_bench.bench.timing.throughput.REPEAT_SECONDS", 0.01)
     monkeypatch.setitem(SIDES, "cpu", 64)
     machine = machine_facts(CPU, None, "a processor")
-    found = bench_train(spec_of(sets=["model.depth=1"]), machine=machine, baseline=True, profile=True, repeats=1, device=CPU)
-    plain = json.loads(json.dumps(found.as_json()))
+    result = bench_train(spec_of(sets=["model.depth=1"]), machine=machine, baseline=True, profile=True, repeats=1, device=CPU)
+    plain = json.loads(json.dumps(result.as_json()))
     assert set(plain["steps"]) == {"engine fp32", "engine bf16", "plain eager fp32"} == set(plain["utilisation"])
     assert set(plain["times_plain"]) == {"engine fp32", "engine bf16"}
     assert set(plain["peaks"]) == {"fp32", "bf16"}
     for name, step in plain["steps"].items():
-        peak = plain["peaks"][found.precisions[name]]
-        expected = step["median"] * found.flops_per_image / peak["median"]
+        peak = plain["peaks"][result.precisions[name]]
+        expected = step["median"] * result.flops_per_image / peak["median"]
         assert plain["utilisation"][name]["median"] == pytest.approx(expected)
-    shares = {part.name: part.share for part in found.profiles["engine fp32"]}
+    shares = {part.name: part.share for part in result.profiles["engine fp32"]}
     assert sum(shares.values()) == pytest.approx(1)
     assert {"matrix products", "attention", "optimiser"} <= set(shares)
-    assert len(found.tables()) == 5
-    assert "as fast as the plain eager fp32 step" in found.remarks()[0]
+    assert len(result.tables()) == 5
+    assert "as fast as the plain eager fp32 step" in result.remarks()[0]
 
 
 def test_a_compiled_step_is_timed_with_the_plain_one_and_so_is_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,15 +52,15 @@ def test_a_compiled_step_is_timed_with_the_plain_one_and_so_is_compiling(monkeyp
     machine = machine_facts(CPU, None, "a processor")
     spec = spec_of(sets=["model.depth=1"])
     options = {"machine": machine, "baseline": False, "profile": False, "repeats": 1, "device": CPU}
-    found = bench_train(spec, precisions=("fp32",), compiled=True, **options)  # type: ignore[arg-type]
-    plain = json.loads(json.dumps(found.as_json()))
+    result = bench_train(spec, precisions=("fp32",), compiled=True, **options)  # type: ignore[arg-type]
+    plain = json.loads(json.dumps(result.as_json()))
     assert set(plain["steps"]) == {"engine fp32", "engine fp32, compiled"}
     compiling = plain["compiling"]["engine fp32, compiled"]
     assert compiling["of"] == "engine fp32"
     assert compiling["cold"] > 0 < compiling["kept"]
-    table = next(table for table in found.tables() if table.title == "Compiling")
+    table = next(table for table in result.tables() if table.title == "Compiling")
     assert [row[0] for row in table.rows] == list(plain["compiling"])
-    assert len(found.remarks()) == 2
+    assert len(result.remarks()) == 2
     assert os.environ.get("TORCHINDUCTOR_CACHE_DIR") == before
 
 
@@ -72,7 +72,7 @@ def test_a_model_given_by_name_is_measured_with_imagenets_recipe() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "message"),
     [
         ({"stage": "probe"}, "--stage"),
         ({"tier": "nowhere"}, "nowhere"),
@@ -81,8 +81,8 @@ def test_a_model_given_by_name_is_measured_with_imagenets_recipe() -> None:
         ({"batch": 1}, "--batch 1"),
     ],
 )
-def test_a_spec_that_cannot_be_measured_is_refused_in_one_sentence(fields: dict[str, object], words: str) -> None:
-    with pytest.raises(UserError, match=words):
+def test_a_spec_that_cannot_be_measured_is_refused_in_one_sentence(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         spec_of(**fields)
     with pytest.raises(FieldError, match="fp32"):
         precisions_of(["fp8"])

@@ -88,11 +88,11 @@ def test_on_one_thread_a_ratio_by_cpu_time_leaves_out_waiting(monkeypatch: pytes
         return computing()
 
     rates = measure({"ours": computing, "theirs": waiting_for_the_core}, repeats=3, device=CPU)
-    found = ratio(rates["ours"], rates["theirs"])
-    assert found.computed is not None
-    assert found.computed < found.median / 2
-    assert found.scaled(2).computed == pytest.approx(2 * found.computed)
-    assert "by CPU time" in times(found)
+    speedup = ratio(rates["ours"], rates["theirs"])
+    assert speedup.computed is not None
+    assert speedup.computed < speedup.median / 2
+    assert speedup.scaled(2).computed == pytest.approx(2 * speedup.computed)
+    assert "by CPU time" in times(speedup)
 
 
 def test_on_several_threads_there_is_no_ratio_by_cpu_time(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
@@ -103,5 +103,5 @@ def test_on_several_threads_there_is_no_ratio_by_cpu_time(monkeypatch: pytest.Mo
 
 
 def test_a_ratio_is_taken_within_each_repeat_so_that_a_slow_period_cancels() -> None:
-    found = ratio(throughput_of(20, 2, 30), throughput_of(10, 1, 10))
-    assert (found.median, found.smallest, found.largest) == (2, 2, 3)
+    speedup = ratio(throughput_of(20, 2, 30), throughput_of(10, 1, 10))
+    assert (speedup.median, speedup.smallest, speedup.largest) == (2, 2, 3)

@@ -55,7 +55,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     return FakeSlurm(folder)
 
 
-def found(required: bool = True, **cluster: object) -> list[Finding]:
+def slurm_findings(required: bool = True, **cluster: object) -> list[Finding]:
     return list(
         examine_slurm(ClusterConfig.model_validate({"max_running": 4, "max_submitted": 30, **cluster}), required=required)
     )
@@ -65,21 +65,21 @@ def levels(findings: list[Finding]) -> set[str]:
     return {finding.level for finding in findings}
 
 
-def the(findings: list[Finding], words: str) -> Finding:
-    [one] = [finding for finding in findings if words in finding.what]
+def finding_with(findings: list[Finding], text: str) -> Finding:
+    [one] = [finding for finding in findings if text in finding.what]
     return one
 
 
 def test_a_slurm_that_suits_passes_in_every_line(slurm: FakeSlurm) -> None:
-    findings = found()
+    findings = slurm_findings()
     assert levels(findings) == {"pass"}, [finding.what for finding in findings if finding.level != "pass"]
-    assert "running 5, submitted 40" in the(findings, "job limits of your account").what
+    assert "running 5, submitted 40" in finding_with(findings, "job limits of your account").what
 
 
 def test_a_machine_without_slurm_fails_only_if_slurm_is_required(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert [finding.level for finding in found(required=False)] == ["pass"]
-    assert [finding.level for finding in found(required=True)] == ["fail"]
+    assert [finding.level for finding in slurm_findings(required=False)] == ["pass"]
+    assert [finding.level for finding in slurm_findings(required=True)] == ["fail"]
 
 
 @pytest.mark.parametrize(("required", "level"), [(True, "fail"), (False, "warn")])
@@ -89,13 +89,13 @@ def test_a_controller_that_does_not_answer_is_a_finding_after_a_timeout(
     slurm.says("scontrol", "exec sleep 60")
     for name in ("ANSWER_SECONDS", "NOT_REQUIRED_SECONDS"):
         monkeypatch.setattr(slurm_check, name, 0.2)
-    [finding] = found(required)
+    [finding] = slurm_findings(required)
     assert finding.level == level
     assert "cannot be reached (no answer" in finding.what
 
 
 @pytest.mark.parametrize(
-    ("settings", "partition", "cluster", "words", "remedy"),
+    ("settings", "partition", "cluster", "text", "remedy"),
     [
         ({"AccountingStorageType": "accounting_storage/none"}, {}, {}, "300 s (MinJobAge)", "counts as died"),
         ({"MaxJobCount": "20"}, {}, {}, "20 jobs (MaxJobCount)", "max_submitted=10"),
@@ -106,18 +106,18 @@ def test_a_controller_that_does_not_answer_is_a_finding_after_a_timeout(
     ],
 )
 def test_a_setting_that_needs_attention_warns_with_its_remedy(
-    slurm: FakeSlurm, settings: dict[str, str], partition: dict[str, str], cluster: dict[str, object], words: str, remedy: str
+    slurm: FakeSlurm, settings: dict[str, str], partition: dict[str, str], cluster: dict[str, object], text: str, remedy: str
 ) -> None:
     for old, new in partition.items():
         slurm.partition = slurm.partition.replace(old, new)
     slurm.write(**settings)
-    finding = the(found(**cluster), words)
+    finding = finding_with(slurm_findings(**cluster), text)
     assert finding.level == "warn"
     assert remedy in finding.remedy
 
 
 @pytest.mark.parametrize(
-    ("partition", "cluster", "words", "remedy"),
+    ("partition", "cluster", "text", "remedy"),
     [
         ({}, {"time": "2d"}, "would wait forever", "--slurm time=1440m"),
         ({"State=UP": "State=DRAIN"}, {}, "drain", "another partition"),
@@ -126,29 +126,29 @@ def test_a_setting_that_needs_attention_warns_with_its_remedy(
     ],
 )
 def test_a_partition_in_which_jobs_would_wait_forever_fails(
-    slurm: FakeSlurm, partition: dict[str, str], cluster: dict[str, object], words: str, remedy: str
+    slurm: FakeSlurm, partition: dict[str, str], cluster: dict[str, object], text: str, remedy: str
 ) -> None:
     for old, new in partition.items():
         slurm.partition = slurm.partition.replace(old, new)
     slurm.write()
-    finding = the(found(**cluster), words)
+    finding = finding_with(slurm_findings(**cluster), text)
     assert finding.level == "fail"
     assert remedy in finding.remedy
-    assert the(found(required=False, **cluster), words).level == "warn"
+    assert finding_with(slurm_findings(required=False, **cluster), text).level == "warn"
 
 
 def test_settings_that_slurm_refuses_fail_with_slurms_message(slurm: FakeSlurm) -> None:
     slurm.says("sbatch", "echo 'sbatch: error: Batch job submission failed: Invalid qos specification' >&2; exit 1")
-    assert the(found(qos="best"), "Invalid qos specification").level == "fail"
+    assert finding_with(slurm_findings(qos="best"), "Invalid qos specification").level == "fail"
 
 
 def test_accounting_that_does_not_answer_only_warns(slurm: FakeSlurm) -> None:
     slurm.says("sacct", "exit 1")
     slurm.says("sacctmgr", "exit 1")
-    findings = found()
+    findings = slurm_findings()
     assert "fail" not in levels(findings)
-    assert the(findings, "sacct does not answer").level == "warn"
-    assert the(findings, "sacctmgr does not answer").level == "warn"
+    assert finding_with(findings, "sacct does not answer").level == "warn"
+    assert finding_with(findings, "sacctmgr does not answer").level == "warn"
 
 
 MOUNTS = """\
@@ -168,7 +168,7 @@ def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "level", "words"),
+    ("folder", "level", "text"),
     [
         ("/home/me/results", "pass", "machines share"),
         ("/old/results", "fail", "mounted with nolock"),
@@ -179,9 +179,9 @@ def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 @pytest.mark.usefixtures("mounts")
-def test_a_file_system_whose_locks_hold_on_one_machine_only_fails_if_jobs_need_it(folder: str, level: str, words: str) -> None:
+def test_a_file_system_whose_locks_hold_on_one_machine_only_fails_if_jobs_need_it(folder: str, level: str, text: str) -> None:
     [finding] = examine_sharing(Path(folder), "the results folder", locks=True, required=True)
-    assert (finding.level, words in finding.what) == (level, True)
+    assert (finding.level, text in finding.what) == (level, True)
     [not_required] = examine_sharing(Path(folder), "the results folder", locks=True, required=False)
     assert not_required.level != "fail"
     [data] = examine_sharing(Path(folder), "the data folder", locks=False, required=True)
@@ -226,7 +226,7 @@ def test_this_machine_can_run_the_benchmark(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("PATH", str(tmp_path / "no-commands"))
     findings = list(examine(tmp_path / "results", tmp_path / "data", DoctorOptions()))
     assert [finding.what for finding in findings if finding.level == "fail"] == []
-    assert the(findings, "there is no sbatch on this machine").level == "pass"
+    assert finding_with(findings, "there is no sbatch on this machine").level == "pass"
     assert not any(finding.what.startswith("quota") for finding in findings)
 
 

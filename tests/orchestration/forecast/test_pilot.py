@@ -35,12 +35,12 @@ def test_stages_without_a_past_are_measured_once_a_shape_and_leave_nothing(
     assert sorted(node.spec.kind for node in unknown) == ["finetune", "generate", "pretrain", "pretrain", "probe"]
     parents = [nodes[node.spec.parent_key].spec if node.spec.parent_key else None for node in unknown]
     stages = [(node.spec, parent) for node, parent in zip(unknown, parents, strict=True)]
-    found = measure_stages(stages, tmp_path / "results", data_root(), 8.0)
-    assert {key: one.error for key, one in found.items()} == {node.key: "" for node in unknown}
-    assert all(min(one.seconds) > 0 for one in found.values())
+    measured = measure_stages(stages, tmp_path / "results", data_root(), 8.0)
+    assert {key: one.error for key, one in measured.items()} == {node.key: "" for node in unknown}
+    assert all(min(one.seconds) > 0 for one in measured.values())
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
-    made = make_forecast(tmp_path / "results", nodes, 1, measurements=found)
+    made = make_forecast(tmp_path / "results", nodes, 1, measurements=measured)
     assert (made.stages, made.measured, made.past, made.without_basis) == (len(nodes), len(nodes), 0, {})
     assert 0 < made.low < made.seconds < made.high
     assert made.bytes_on_disk > 0
@@ -59,8 +59,8 @@ def test_a_process_that_does_not_end_is_killed_and_its_measurements_count(
     monkeypatch.setattr(pilot, "MODULE", "endless")
     monkeypatch.setattr(pilot, "START_SECONDS", 3.0)
     node = next(iter(small(tmp_path).values()))
-    found = measure_stages([(node.spec, None)], tmp_path, tmp_path, 0.1)
-    assert found == {"a": PilotMeasurement("a", (2.0,), whole=True)}
+    measured = measure_stages([(node.spec, None)], tmp_path, tmp_path, 0.1)
+    assert measured == {"a": PilotMeasurement("a", (2.0,), whole=True)}
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 

@@ -1,4 +1,4 @@
-"""Logs: a trial or a run is found by the beginning of its name, and its events read like sentences, to the end."""
+"""Logs: a trial or a run is looked up by the beginning of its name, and its events are printed as sentences."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def lines(root: Path, what: str, count: int = 100) -> list[str]:
     return out
 
 
-def test_a_run_is_found_by_the_beginning_of_its_key_and_a_trial_by_its_name(tmp_path: Path, sweep: Sweep) -> None:
+def test_a_run_is_looked_up_by_the_beginning_of_its_key_and_a_trial_by_its_name(tmp_path: Path, sweep: Sweep) -> None:
     run = begun(tmp_path, sweep)
-    assert [found.run.key for found in lookup_stages(tmp_path, run.key[:6])] == [run.key]
+    assert [stage.run.key for stage in lookup_stages(tmp_path, run.key[:6])] == [run.key]
     for what in ("mask_ratio=0.25,seed=0", "small/mask_ratio=0.25,seed=0"):
-        assert [found.name for found in lookup_stages(tmp_path, what)] == list(sweep.trials[0].specs)
+        assert [stage.name for stage in lookup_stages(tmp_path, what)] == list(sweep.trials[0].specs)
     with pytest.raises(UserError, match=r"2 trials begin with it, small/mask_ratio=0\.25,seed=0"):
         lookup_stages(tmp_path, "mask_ratio=0.25")
     with pytest.raises(UserError, match="no run and no trial"):
@@ -55,7 +55,7 @@ def test_a_trial_of_two_sweeps_with_the_same_stages_is_one(tmp_path: Path, sweep
     assert len(lookup_stages(tmp_path, "mask_ratio=0.25,seed=0")) == 5
 
 
-def test_events_output_and_failures_are_told_in_words(tmp_path: Path, sweep: Sweep) -> None:
+def test_events_output_and_failures_are_printed_as_text(tmp_path: Path, sweep: Sweep) -> None:
     run = begun(tmp_path, sweep)
     with run.begin() as attempt:
         attempt.event("state", state="running", pid=12)
@@ -64,7 +64,7 @@ def test_events_output_and_failures_are_told_in_words(tmp_path: Path, sweep: Swe
         attempt.event("warning", message="careful")
         (attempt.path / "worker.log").write_text("hello\nunfinished")
     fail_with("a\nlong story")(run, 0)
-    told = "\n".join(lines(tmp_path, run.key))
+    text = "\n".join(lines(tmp_path, run.key))
     for part in (
         "pretrain #1 running pid 12",
         "pretrain #1 15,360 images, loss 0.1235, 2,346 images/s",
@@ -74,13 +74,13 @@ def test_events_output_and_failures_are_told_in_words(tmp_path: Path, sweep: Swe
         "pretrain #2 failed (error): a",
         "pretrain #2 | long story",
     ):
-        assert part in told
-    assert "unfinished" not in told
+        assert part in text
+    assert "unfinished" not in text
     assert len(lines(tmp_path, run.key, 2)) == 2
     assert lines(tmp_path, "mask_ratio=0.25,seed=1")[0].endswith("has not started yet")
 
 
-def test_following_goes_on_until_the_stage_is_done_and_repeats_nothing(tmp_path: Path, sweep: Sweep) -> None:
+def test_following_continues_until_the_stage_is_done_and_repeats_nothing(tmp_path: Path, sweep: Sweep) -> None:
     run = begun(tmp_path, sweep)
     run.begin().__exit__(None, None, None)
     naps = 0
@@ -99,7 +99,7 @@ def test_following_goes_on_until_the_stage_is_done_and_repeats_nothing(tmp_path:
     assert out[-1].endswith("#2 done")
 
 
-def test_what_a_stages_job_printed_is_told_and_no_other_jobs(tmp_path: Path, sweep: Sweep) -> None:
+def test_the_output_of_a_stages_job_is_shown_and_that_of_no_other_job(tmp_path: Path, sweep: Sweep) -> None:
     run = begun(tmp_path, sweep)
     jobs = JobRecords(tmp_path)
     assert jobs.claim(Claim(run.key, 1, "batch", 1))
@@ -115,7 +115,7 @@ def test_what_a_stages_job_printed_is_told_and_no_other_jobs(tmp_path: Path, swe
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("squeue", "expected"),
     [
         (
             "echo 'PENDING|Resources|10:00|'",
@@ -128,7 +128,7 @@ def test_what_a_stages_job_printed_is_told_and_no_other_jobs(tmp_path: Path, swe
     ],
 )
 def test_a_stage_that_waits_for_its_job_says_so_and_why(
-    tmp_path: Path, sweep: Sweep, answer: str, said: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, sweep: Sweep, squeue: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = begun(tmp_path, sweep)
     jobs = JobRecords(tmp_path)
@@ -141,8 +141,8 @@ def test_a_stage_that_waits_for_its_job_says_so_and_why(
     )  # fmt: skip
     assert lines(tmp_path, run.key) == [f"pretrain [{run.key}]: has not started yet; the scheduler has not confirmed its job"]
     jobs.confirm("batch", ["7_0", "7_1"])
-    (tmp_path / "squeue").write_text(f"#!/bin/sh\n{answer}\n")
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\n{squeue}\n")
     (tmp_path / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(logs, "QUEUE_SECONDS", 0.3)
-    assert lines(tmp_path, run.key) == [f"pretrain [{run.key}]: has not started yet; its job {said}"]
+    assert lines(tmp_path, run.key) == [f"pretrain [{run.key}]: has not started yet; its job {expected}"]

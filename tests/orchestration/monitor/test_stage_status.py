@@ -1,4 +1,4 @@
-"""Status for programs: its schema holds, every state is told, a shared stage is one."""
+"""Status for programs: its schema holds, every state is reported, and a shared stage is listed once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from umd_bench.store import RunDir, StageState, write_sweep
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Sweep:
-    """Two trials failed, each in its own way, one was never begun, and one is half done."""
+    """Two trials failed for different reasons, one has not started, and one is half done."""
     sweep = load_sweep(write_small(tmp_path))
     nan, dead, new, half = (trial.specs for trial in sweep.trials)
     scripts = {nan["pretrain"].key: fail_with("loss is not finite", "nan"), dead["pretrain"].key: die}
@@ -36,18 +36,18 @@ def sweep(tmp_path: Path) -> Sweep:
     return sweep
 
 
-def test_the_schema_says_every_state_attempt_and_failure(tmp_path: Path, sweep: Sweep) -> None:
-    told = json.loads(json.dumps(status_json(tmp_path, None)))
-    assert set(told) == {"schema", "results", "sweeps", "stages"}
-    assert told["schema"] == 1
-    (small,) = told["sweeps"]
+def test_the_schema_has_every_state_attempt_and_failure(tmp_path: Path, sweep: Sweep) -> None:
+    status = json.loads(json.dumps(status_json(tmp_path, None)))
+    assert set(status) == {"schema", "results", "sweeps", "stages"}
+    assert status["schema"] == 1
+    (small,) = status["sweeps"]
     assert set(small) == {"name", "question", "tier", "complete", "counts", "pruned", "trials"}
     assert small["counts"] == {"new": 16, "running": 0, "interrupted": 0, "failed": 2, "done": 2}
     assert not small["complete"]
     assert [trial["state"] for trial in small["trials"]] == ["failed", "failed", "new", "new"]
     assert set(small["trials"][0]) == {"id", "method", "seed", "axes", "state", "pruned", "stages"}
     assert [trial["id"] for trial in small["trials"]] == [trial.id for trial in sweep.trials]
-    failed, died, _, half = (told["stages"][trial.specs["pretrain"].key] for trial in sweep.trials)
+    failed, died, _, half = (status["stages"][trial.specs["pretrain"].key] for trial in sweep.trials)
     assert failed == {
         "state": "failed",
         "attempts": 1,
@@ -56,16 +56,16 @@ def test_the_schema_says_every_state_attempt_and_failure(tmp_path: Path, sweep: 
     }
     assert (died["attempts"], died["failure"]["state"]) == (3, "died")
     assert half == {"state": "done", "attempts": 1, "submitted": False, "failure": None}
-    assert len(told["stages"]) == 20
+    assert len(status["stages"]) == 20
 
 
-def test_one_sweep_is_told_alone_and_an_unknown_one_is_named(tmp_path: Path, sweep: Sweep) -> None:
+def test_one_sweep_is_listed_alone_and_an_unknown_one_is_an_error(tmp_path: Path, sweep: Sweep) -> None:
     assert status_json(tmp_path, "small") == status_json(tmp_path, None)
     with pytest.raises(UserError, match=r"no sweep 'other'.*small"):
         status_json(tmp_path, "other")
 
 
-def test_a_stage_at_work_is_running_and_a_dropped_one_interrupted(tmp_path: Path, sweep: Sweep) -> None:
+def test_a_stage_with_an_open_attempt_is_running_and_interrupted_after_it(tmp_path: Path, sweep: Sweep) -> None:
     spec = sweep.trials[2].specs["pretrain"]
     run = RunDir(tmp_path, spec.key)
     run.prepare(spec)
@@ -75,20 +75,20 @@ def test_a_stage_at_work_is_running_and_a_dropped_one_interrupted(tmp_path: Path
     assert reader.read([spec.key])[spec.key].state is StageState.INTERRUPTED
 
 
-def test_a_look_changes_nothing_on_the_disk(tmp_path: Path, sweep: Sweep) -> None:
+def test_reading_the_status_changes_nothing_on_disk(tmp_path: Path, sweep: Sweep) -> None:
     before = sorted(tmp_path.rglob("*"))
     status_json(tmp_path, None)
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_what_needs_a_person_comes_first_in_a_trials_state() -> None:
+def test_a_trials_state_is_the_most_urgent_of_its_stages() -> None:
     assert trial_state([StageState.DONE, StageState.RUNNING, StageState.FAILED]) is StageState.FAILED
     assert trial_state([StageState.DONE, StageState.RUNNING, StageState.NEW]) is StageState.RUNNING
     assert trial_state([StageState.DONE, StageState.NEW]) is StageState.NEW
     assert trial_state([StageState.DONE]) is StageState.DONE
 
 
-def test_a_stage_whose_job_waits_is_submitted_until_the_job_is_over(tmp_path: Path, sweep: Sweep) -> None:
+def test_a_stage_whose_job_waits_is_submitted_until_the_job_has_ended(tmp_path: Path, sweep: Sweep) -> None:
     new, half = (trial.specs for trial in sweep.trials[2:])
     waiting, done = new["pretrain"].key, half["pretrain"].key
     jobs = JobRecords(tmp_path)

@@ -1,4 +1,4 @@
-"""Watching: everything is read from run directories, the view ends when the sweep is complete, Ctrl-C touches nothing."""
+"""Watching reads run directories only, ends when the sweep is complete, and Ctrl-C changes nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def prepared(root: Path, sweep: Sweep, trial: int, stage: str = "pretrain") -> R
     return run
 
 
-def test_a_view_counts_states_and_says_speed_time_left_and_failures(tmp_path: Path, sweep: Sweep) -> None:
+def test_a_view_has_counts_speed_time_left_and_failures(tmp_path: Path, sweep: Sweep) -> None:
     watcher = Watcher(tmp_path, "small")
     assert watcher.view().counts == {StageState.NEW: 20}
     succeed(prepared(tmp_path, sweep, 1), 0)
@@ -49,25 +49,25 @@ def test_a_view_counts_states_and_says_speed_time_left_and_failures(tmp_path: Pa
     assert failure.headline == "it broke"
 
 
-def test_watching_ends_when_the_sweep_is_complete_and_sees_trials_added_meanwhile(tmp_path: Path, sweep: Sweep) -> None:
+def test_watching_ends_when_the_sweep_is_complete_and_includes_trials_added_meanwhile(tmp_path: Path, sweep: Sweep) -> None:
     record = sweep_record(sweep)
     write_sweep(tmp_path, record.model_copy(update={"trials": record.trials[:1]}))
-    looks = 0
+    views = 0
 
     def sleep(seconds: float) -> None:
-        nonlocal looks
-        looks += 1
+        nonlocal views
+        views += 1
         write_sweep(tmp_path, record)
-        for stage in sweep.trials[looks - 1].specs:
-            succeed(prepared(tmp_path, sweep, looks - 1, stage), 0)
+        for stage in sweep.trials[views - 1].specs:
+            succeed(prepared(tmp_path, sweep, views - 1, stage), 0)
 
     out = io.StringIO()
     watch(tmp_path, "small", Console(file=out, width=200), sleep=sleep)
-    assert looks == 4
+    assert views == 4
     assert "small: 20/20 stages done" in out.getvalue().splitlines()[-1]
 
 
-def test_ctrl_c_leaves_and_touches_nothing(tmp_path: Path, sweep: Sweep) -> None:
+def test_ctrl_c_stops_watching_and_changes_nothing(tmp_path: Path, sweep: Sweep) -> None:
     def interrupt(seconds: float) -> None:
         raise KeyboardInterrupt
 

@@ -147,12 +147,12 @@ def _quota(folder: Path, what: str) -> Iterator[Finding]:
     if result is None:
         yield Finding("warn", f"`{' '.join(command)}` did not answer within {QUOTA_SECONDS:.0f} s: your quota is unknown")
         return
-    for words in map(str.split, result.stdout.splitlines()):
+    for fields in map(str.split, result.stdout.splitlines()):
         # file system; used, soft limit, hard limit and grace of blocks (KiB); the same four of files
-        if len(words) < 8 or words[0] not in (mount.device, str(mount.point)):
+        if len(fields) < 8 or fields[0] not in (mount.device, str(mount.point)):
             continue
-        for name, (used, soft, hard) in {"KiB": words[1:4], "files": words[5:8]}.items():
-            counts = [int(word.rstrip("*")) for word in (used, soft, hard) if word.rstrip("*").isdigit()]
+        for name, (used, soft, hard) in {"KiB": fields[1:4], "files": fields[5:8]}.items():
+            counts = [int(text.rstrip("*")) for text in (used, soft, hard) if text.rstrip("*").isdigit()]
             limits = [limit for limit in counts[1:] if limit]
             if len(counts) == 3 and limits:
                 text = f"quota of {what}: {counts[0]:,} of {min(limits):,} {name} used"

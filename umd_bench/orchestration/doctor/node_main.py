@@ -31,13 +31,13 @@ LOCK_TESTED = "lock-tested"  # the command has tested the node's lock, so the no
 
 def versions() -> dict[str, str]:
     """The versions of Python, this package and the libraries that a stage needs; ``none`` for a missing library."""
-    found = {"python": platform.python_version(), "umd-bench": umd_bench.__version__}
+    installed = {"python": platform.python_version(), "umd-bench": umd_bench.__version__}
     for library in LIBRARIES:
         try:
-            found[library] = importlib.metadata.version(library)
+            installed[library] = importlib.metadata.version(library)
         except importlib.metadata.PackageNotFoundError:
-            found[library] = "none"
-    return found
+            installed[library] = "none"
+    return installed
 
 
 def main(name: str) -> int:

@@ -32,8 +32,8 @@ try:
 except UserError as error:
     sys.exit(" ".join(str(error.__cause__).split()))
 try:
-    word = ray.get(ray.remote(num_cpus=1)(lambda: "answered").remote(), timeout=40)
-    print(ray.__version__, word)
+    reply = ray.get(ray.remote(num_cpus=1)(lambda: "answered").remote(), timeout=40)
+    print(ray.__version__, reply)
 finally:
     own.close()
 """
@@ -91,19 +91,19 @@ def _try(seconds: float) -> Finding:
             out, err = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             kill_group(process)  # Ray's own processes notice that and end
-            words = last_line(process.communicate()[1])[:MAX_ERROR]
-            text = f"a local Ray did not start within {seconds:.0f} s{f' ({words})' if words else ''}"
-            return Finding("fail", text, _remedy(words))
+            error = last_line(process.communicate()[1])[:MAX_ERROR]
+            text = f"a local Ray did not start within {seconds:.0f} s{f' ({error})' if error else ''}"
+            return Finding("fail", text, _remedy(error))
     took = time.monotonic() - begun
     if process.returncode != 0:
-        words = last_line(err)[:MAX_ERROR]
-        return Finding("fail", f"a local Ray cannot start ({words})", _remedy(words))
+        error = last_line(err)[:MAX_ERROR]
+        return Finding("fail", f"a local Ray cannot start ({error})", _remedy(error))
     text = f"a local Ray {out.split()[0]} starts, answers and ends in {took:.0f} s"
     if took < SLOW_SECONDS:
         return Finding("pass", text)
     return Finding("warn", text, "the machine is busy, or its disk is slow")
 
 
-def _remedy(words: str) -> str:
-    remedy = next((remedy for pattern, remedy in REMEDIES if re.search(pattern, words)), None)
+def _remedy(error: str) -> str:
+    remedy = next((remedy for pattern, remedy in REMEDIES if re.search(pattern, error)), None)
     return remedy or "use --on inline meanwhile; while Ray starts, its logs are below the temporary folder"

@@ -83,7 +83,7 @@ def _sizes(settings: dict[str, str], config: ClusterConfig) -> Iterator[Finding]
         return
     text = f"an array may have {array:,} tasks (MaxArraySize), the cluster {jobs:,} jobs (MaxJobCount)"
     if jobs < config.max_submitted:
-        yield Finding("warn", text, f"give --slurm max_submitted={max(1, jobs // 2)} or fewer, found {config.max_submitted}")
+        yield Finding("warn", text, f"give --slurm max_submitted={max(1, jobs // 2)} or fewer, not {config.max_submitted}")
     else:
         yield Finding("pass", text + (", so stages are submitted one by one" if array <= 1 else ""))
 
