@@ -61,7 +61,7 @@ class DatasetInfo:
 
 
 @dataclass(frozen=True)
-class Vae:
+class VaeGeometry:
     """The geometry of a VAE's latents: their side is the image's divided by ``factor``, with ``channels`` channels."""
 
     factor: int
@@ -70,19 +70,19 @@ class Vae:
 
 # The KL auto-encoder f8 of Rombach et al., arXiv 2112.10752: 256 px -> 32x32x4, latents times 0.18215. A pack of latents
 # records the hash of the weights. DiT uses the first, stabilityai/sd-vae-ft-ema.
-VAES = {name: Vae(factor=8, channels=4) for name in ("sd-vae-ft-ema", "sd-vae-ft-mse", "sd_kl_f8")}
+VAES = {name: VaeGeometry(factor=8, channels=4) for name in ("sd-vae-ft-ema", "sd-vae-ft-mse", "sd_kl_f8")}
 # The name of any other VAE states its geometry, which is needed to plan without data: my-vae-f8c16.
 _GEOMETRY = re.compile(r"-f([1-9]\d*)c([1-9]\d*)$")
 
 
-def vae_named(name: str, path: str = "data.vae") -> Vae:
+def vae_geometry(name: str, path: str = "data.vae") -> VaeGeometry:
     """The geometry that a VAE's name stands for. Raises :class:`FieldError` at ``path`` if it is unknown and states none."""
     if name in VAES:
         return VAES[name]
     geometry = _GEOMETRY.search(name)
     if geometry is None:
         raise FieldError(path, name, f"{one_of(VAES)}, or a name that ends in -f<factor>c<channels>, as in my-vae-f8c16")
-    return Vae(factor=int(geometry[1]), channels=int(geometry[2]))
+    return VaeGeometry(factor=int(geometry[1]), channels=int(geometry[2]))
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def data_facts(data: DataConfig, *, path: str = "data", root: Path | None = None
         raise FieldError(f"{path}.size", None, f"images of {data.name} have no size of their own: expected a number of pixels")
     if data.vae is None:
         return DataFacts(data.name, size, info.channels, info.classes)
-    vae = vae_named(data.vae, f"{path}.vae")
+    vae = vae_geometry(data.vae, f"{path}.vae")
     if info.channels != 3:
         raise FieldError(
             f"{path}.vae",

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from umd_bench.config.errors import FieldError, UserError, one_of
 from umd_bench.data.batches.batches import to_uint8, to_unit
-from umd_bench.data.datasets import VAES, vae_named
+from umd_bench.data.datasets import VAES, vae_geometry
 from umd_bench.data.packs.manifest import sha256_of
 from umd_bench.data.packs.pack import Pack
 
@@ -68,7 +68,7 @@ class VaeFiles:
             name = "".join(c if c.isalnum() and c.isascii() else "-" for c in self.label.lower()).strip("-") or "vae"
             geometry = f"-f{self.factor}c{self.channels}"
             name = name if name in VAES else name.removesuffix(geometry)[:_MAX_LABEL] + geometry
-        stated = vae_named(name, option)
+        stated = vae_geometry(name, option)
         if (stated.factor, stated.channels) != (self.factor, self.channels):
             raise FieldError(
                 option,

@@ -53,7 +53,7 @@ def read_huggingface(
     for split, table in tables.items():
         labels = np.array([-1 if value is None else value for value in values[split]], np.int64)
         if (labels >= 0).all():
-            labelled[split] = PictureList(labels, _Numbered(split, len(labels)), table.pictures(image))
+            labelled[split] = PictureList(labels, _RowNames(split, len(labels)), table.pictures(image))
         elif split == "train":
             raise UserError(f"{root}: {int((labels < 0).sum()):,} rows of its train split have no label in {label!r}")
     splits, options = with_test_split(labelled, test_share)
@@ -194,7 +194,7 @@ def _columns(features: Any, image: str | None, label: str | None) -> tuple[str, 
     return images[0], labels[0]
 
 
-class _Numbered(Sequence[str]):
+class _RowNames(Sequence[str]):
     """Names for rows: "train row 7"."""
 
     def __init__(self, split: str, n: int) -> None:
