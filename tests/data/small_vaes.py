@@ -53,10 +53,10 @@ def read_tinies(folder: Path | None) -> Splits:
     return splits
 
 
-def pack_small(root: Path, vae: Path | str, *, name: str = "tinies", size: int | None = SIZE, **asked: Any) -> Pack:
+def pack_small(root: Path, vae: Path | str, *, name: str = "tinies", size: int | None = SIZE, **fields: Any) -> Pack:
     """Pack the latents of a built-in data set on the CPU; ``fields`` are those of the request."""
-    progress = asked.pop("progress", lambda _: None)
-    request = LatentRequest.checked(name, root, str(vae), size=size, **{"device": "cpu", **asked})
+    progress = fields.pop("progress", lambda _: None)
+    request = LatentRequest.checked(name, root, str(vae), size=size, **{"device": "cpu", **fields})
     return pack_latents(request, open_pack(name, root, size=size), progress=progress)
 
 

@@ -98,9 +98,9 @@ def test_importing_datasets_imports_no_library_that_reads_them() -> None:
 
 
 def test_facts_need_no_data_and_follow_the_size_and_the_vae() -> None:
-    asked = [{"size": 64}, {"size": 256}, {"size": 256, "vae": "sd_kl_f8"}]
-    found = [data_facts(DataConfig(name="imagenet", **fields)) for fields in asked]
-    assert [(f.size, f.channels, f.classes) for f in found] == [(64, 3, 1000), (256, 3, 1000), (32, 4, 1000)]
+    configs = [{"size": 64}, {"size": 256}, {"size": 256, "vae": "sd_kl_f8"}]
+    facts = [data_facts(DataConfig(name="imagenet", **fields)) for fields in configs]
+    assert [(f.size, f.channels, f.classes) for f in facts] == [(64, 3, 1000), (256, 3, 1000), (32, 4, 1000)]
     other = data_facts(DataConfig(name="imagenet", size=64, vae="any-f2c16"))
     assert (other.size, other.channels, other.vae) == (32, 16, "any-f2c16")
     digits = data_facts(DataConfig(name="digits"))

@@ -133,6 +133,6 @@ def test_the_pace_counts_only_images_of_this_packing(
     with PackingProgress("pets") as shown:
         shown.update(PackProgress(done=1000, total=5000, resumed=1000, skipped=0))
         shown.update(PackProgress(done=3000, total=5000, resumed=1000, skipped=2))
-    said = capsys.readouterr().out
-    assert "pets: 1,000 of 5,000 images are there from an earlier packing" in said
-    assert "pets: 3,000 of 5,000 images, 50 images/s, 0:40 left, 2 left out" in said
+    output = capsys.readouterr().out
+    assert "pets: 1,000 of 5,000 images are there from an earlier packing" in output
+    assert "pets: 3,000 of 5,000 images, 50 images/s, 0:40 left, 2 left out" in output

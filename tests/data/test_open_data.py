@@ -69,9 +69,9 @@ def test_a_data_set_is_packed_once(tmp_path: Path) -> None:
 def test_the_digest_depends_on_content_and_facts_and_not_on_the_folder_or_the_notes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def digest(place: str, source: DatasetInfo) -> str:
-        monkeypatch.setitem(DATASETS, "tiny", source)
-        return open_pack("tiny", tmp_path / place).manifest.digest
+    def digest(folder: str, info: DatasetInfo) -> str:
+        monkeypatch.setitem(DATASETS, "tiny", info)
+        return open_pack("tiny", tmp_path / folder).manifest.digest
 
     def read_other(folder: Path | None) -> Splits:
         splits = read_tiny(folder)

@@ -302,12 +302,12 @@ def test_push_reports_what_was_done_for_each_sweep(uri: str, tmp_path: Path) -> 
 
 
 def test_tracking_during_a_sweep_ends_up_to_date(uri: str, client: MlflowClient, tmp_path: Path) -> None:
-    record = _build(tmp_path, "beside", skipped={"mask_ratio=0.5,seed=1": EVALUATIONS})
+    record = _build(tmp_path, "tracked", skipped={"mask_ratio=0.5,seed=1": EVALUATIONS})
     projection = BackgroundProjection(uri, tmp_path, record)
     projection.tick()
-    _build(tmp_path, "beside")
-    assert projection.finish() == f"MLflow: experiment beside is up to date in {uri}"
-    assert {run.info.status for run in _runs(client, "beside").values()} == {"FINISHED"}
+    _build(tmp_path, "tracked")
+    assert projection.finish() == f"MLflow: experiment tracked is up to date in {uri}"
+    assert {run.info.status for run in _runs(client, "tracked").values()} == {"FINISHED"}
 
 
 def test_tracking_that_fails_or_hangs_costs_the_sweep_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

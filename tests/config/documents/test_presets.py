@@ -32,9 +32,9 @@ def test_a_protocol_overrides_the_tier_and_fields_of_the_same_document_override_
     assert probe().ridge == 10  # the tier's
     paper = probe("protocol=paper")
     assert (paper.shots, paper.draws, paper.ridge, paper.bias, paper.knn, paper.linear) == ((10, 100), 5, 1024, 100, (), None)
-    beside = probe("protocol=paper", "ridge=3")
-    assert (beside.ridge, beside.draws) == (3, 5)
-    assert probe("ridge=3", "protocol=paper") == beside
+    overridden = probe("protocol=paper", "ridge=3")
+    assert (overridden.ridge, overridden.draws) == (3, 5)
+    assert probe("ridge=3", "protocol=paper") == overridden
 
 
 def test_the_full_protocol_has_every_read_out() -> None:

@@ -61,10 +61,10 @@ def test_areas_are_uniform_aspects_symmetric_and_positions_reach_both_ends() -> 
     assert log_aspect.mean() == pytest.approx(0, abs=0.005)
     assert log_aspect[area < 0.7].std() == pytest.approx(2 * np.log(4 / 3) / 12**0.5, rel=0.03)
     for start, extent in ((top, height), (left, width)):
-        place = start[extent < 300] / (400 - extent[extent < 300])
-        assert place.min() < 0.01
-        assert place.max() > 0.99
-        assert place.mean() == pytest.approx(0.5, abs=0.01)
+        position = start[extent < 300] / (400 - extent[extent < 300])
+        assert position.min() < 0.01
+        assert position.max() > 0.99
+        assert position.mean() == pytest.approx(0.5, abs=0.01)
 
 
 def test_the_whole_image_is_taken_if_no_box_fits() -> None:

@@ -71,7 +71,7 @@ def test_the_decoder_for_a_pack_of_images_only_rounds(packed: Pack) -> None:
 
 def test_another_vae_in_the_pack_is_an_error(packed: Pack, tmp_path: Path) -> None:
     weights = packed.path / WEIGHTS_FILE
-    kept = weights.read_bytes()
+    original = weights.read_bytes()
     weights.write_bytes((write_vae(tmp_path / "other", seed=1) / WEIGHTS_FILE).read_bytes())
     try:
         with pytest.raises(UserError, match="is not the one that its latents were made with"):
@@ -79,7 +79,7 @@ def test_another_vae_in_the_pack_is_an_error(packed: Pack, tmp_path: Path) -> No
         with pytest.raises(UserError, match=f"{WEIGHTS_FILE} is not what was packed"):
             verify(packed)
     finally:
-        weights.write_bytes(kept)
+        weights.write_bytes(original)
 
 
 def test_latents_are_packed_once_and_another_vae_needs_another_name(
@@ -127,7 +127,7 @@ def test_latents_that_float16_cannot_represent_are_refused(vae: Path, tmp_path: 
 
 def test_latents_of_images_that_have_changed_are_an_error(packed: Pack, root: Path) -> None:
     path = packed.path / "manifest.json"
-    kept = path.read_text()
+    original = path.read_text()
     manifest = packed.manifest
     assert manifest.vae is not None
     other = manifest.model_copy(update={"vae": manifest.vae.model_copy(update={"pixels": "0" * 64})}).sealed()
@@ -136,7 +136,7 @@ def test_latents_of_images_that_have_changed_are_an_error(packed: Pack, root: Pa
         with pytest.raises(UserError, match="holds latents of other images than"):
             source_images(open_data(DATA, root))
     finally:
-        path.write_text(kept)
+        path.write_text(original)
 
 
 def test_the_error_for_latents_that_are_not_packed_gives_the_command(tmp_path: Path) -> None:

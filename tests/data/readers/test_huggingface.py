@@ -23,7 +23,7 @@ NAMES = ["cat", "dog"]
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("the network was asked"))
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("the network was used"))
     datasets.disable_progress_bars()
 
 

@@ -142,10 +142,10 @@ def test_the_classes_of_imagenet_v2_are_sorted_as_numbers(tmp_path: Path) -> Non
 def test_a_known_data_set_with_other_counts_is_packed_with_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DATASETS, "uc_merced", replace(DATASETS["uc_merced"], n_classes=2))
     class_folders(tmp_path / "raw", {"agricultural": 5, "beach": 5}, "tif")
-    said: list[str] = []
-    packed = pack_data("uc_merced", tmp_path / "raw", tmp_path, PackOptions(size=8, workers=1), listed=said.append)
+    lines: list[str] = []
+    packed = pack_data("uc_merced", tmp_path / "raw", tmp_path, PackOptions(size=8, workers=1), listed=lines.append)
     assert packed.path.name == "uc_merced-8-v1.2"
-    assert said == ["8 train, 2 test, 2 classes (not those published: 2,100 one split)"]
+    assert lines == ["8 train, 2 test, 2 classes (not those published: 2,100 one split)"]
     assert packed.manifest.notes["counts"] == "not those published: 2,100 one split"
     with pytest.raises(FieldError, match="test_share"):
         pack_data("uc_merced", tmp_path / "raw", tmp_path, PackOptions(size=8, test_share=2.0))
