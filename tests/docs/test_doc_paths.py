@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +84,13 @@ def test_every_local_link_of_a_page_leads_somewhere(page: Path) -> None:
     targets = [page.parent / link for link in _LINK.findall(page.read_text(encoding="utf-8")) if "://" not in link]
     dead = [target for target in targets if not target.exists() and GENERATED not in target.resolve().parents]
     assert [str(target) for target in dead] == []
+
+
+def test_the_order_of_the_rooms_is_that_of_the_import_contract() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    [layers] = [contract["layers"] for contract in contracts if contract["name"] == "Rooms import downwards only"]
+    order = " -> ".join(layer.replace("umd_bench.", "") for layer in layers)
+    assert f"\n    {order}\n" in (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 
 
 def test_paths_are_found_in_the_pages() -> None:
