@@ -24,7 +24,6 @@ from umd_bench.cli.options import (
     folder_of_data,
     site_of,
 )
-from umd_bench.cli.run_sweep import explain_and_exit, run_trial
 
 app = typer.Typer()
 
@@ -54,6 +53,7 @@ def train(
     data_root: DataOption = None,
 ) -> None:
     """Run all stages of one trial, and print its metrics."""
+    from umd_bench.cli.run_sweep import run_trial
     from umd_bench.config.sweep.resolve import load_trial
 
     site = site_of(
@@ -130,6 +130,7 @@ def evaluate(
 
     Change a setting by --set, as in probe.shots=[1,10], probe.protocol=full or generate.n=1000.
     """
+    from umd_bench.cli.run_sweep import run_trial
     from umd_bench.orchestration.runs.evaluate import evaluation_trial, left_out_notes, sweep_stages
 
     site = site_of(
@@ -219,6 +220,7 @@ def import_(
     data_root: DataOption = None,
 ) -> None:
     """Turn published weights into a run that evaluate, sample and export accept like any other."""
+    from umd_bench.cli.run_sweep import explain_and_exit
     from umd_bench.orchestration.launch import Site, execute, prepare
     from umd_bench.orchestration.runs.import_weights import import_trial, next_steps
     from umd_bench.orchestration.scheduler import Scheduler

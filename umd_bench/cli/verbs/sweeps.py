@@ -197,15 +197,13 @@ def table(
 
     If an arm to compare with is given, a second table shows the differences of the others to it, taken seed by seed.
     """
+    from umd_bench.reporting.report import print_report, report_json
+
     arm = named_arm(against)
     if as_json:
-        from umd_bench.reporting.report import report_json
-
         typer.echo(json.dumps(report_json(results, name, against=arm)))
-        return
-    from umd_bench.cli.run_sweep import print_report_of
-
-    print_report_of(results, name, arm)
+    else:
+        print_report(results, name, console, against=arm)
 
 
 @app.command()
