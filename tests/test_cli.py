@@ -1,4 +1,4 @@
-"""The command as a person meets it: a sweep end to end, its resumption after kill -9, and one clear line for every mistake."""
+"""The command line end to end: a sweep, its resumption after kill -9, and one clear line for every mistake."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_killed_ray_sweep_resumes_to_the_same_tables_as_an_inline_one(finished
 
 
 @pytest.mark.slow
-def test_the_verbs_that_look_at_results(finished: Path) -> None:
+def test_verbs_that_read_results(finished: Path) -> None:
     checked = json.loads(run("doctor", "--json", "--mlflow", "off", cwd=finished).stdout)
     assert {"pass"} <= {finding["level"] for finding in checked["findings"]} <= {"pass", "warn"}
     reported = json.loads(run("table", "small", "--json", cwd=finished).stdout)
@@ -80,9 +80,9 @@ def test_the_verbs_that_look_at_results(finished: Path) -> None:
     assert status.stdout.count("done") >= 20
     plan = run("plan", "small.yaml", "--set", "seeds=[0, 1, 2]", cwd=finished)
     assert "30 stages: 10 new, 20 reused" in plan.stdout
-    told = json.loads(run("plan", "small.yaml", "--set", "seeds=[0, 1, 2]", "--json", cwd=finished).stdout)
-    assert [stage["what"] for stage in told["stages"]].count("reused") == 20
-    assert (told["sweep"], told["forecast"]["stages"]) == ("small", 10)
+    plan_json = json.loads(run("plan", "small.yaml", "--set", "seeds=[0, 1, 2]", "--json", cwd=finished).stdout)
+    assert [stage["what"] for stage in plan_json["stages"]].count("reused") == 20
+    assert (plan_json["sweep"], plan_json["forecast"]["stages"]) == ("small", 10)
     assert run("table", "small", cwd=finished).returncode == 0
     key = next(
         path.parent.name
@@ -104,7 +104,7 @@ def test_the_verbs_that_look_at_results(finished: Path) -> None:
 
 
 @pytest.mark.parametrize(("verb", "part"), [("import", "the one that fits"), ("sample", "default: always")])
-def test_help_says_the_defaults_that_are_no_values(tmp_path: Path, verb: str, part: str) -> None:
+def test_help_describes_defaults_that_are_not_values(tmp_path: Path, verb: str, part: str) -> None:
     text = " ".join(run(verb, "--help", cwd=tmp_path).stdout.replace("│", " ").split())
     assert part in text
 
@@ -166,10 +166,10 @@ def test_a_missing_file_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
 def test_the_version_is_one_line_and_does_not_import_torch(tmp_path: Path) -> None:
     watched = "import sys; from umd_bench.cli import main\ntry: main()\nfinally: print('torch' in sys.modules, file=sys.stderr)"
     command = [sys.executable, "-c", watched, "--version"]
-    told = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
-    assert told.stdout.startswith(f"umd-bench {umd_bench.__version__}")
-    assert f"torch {importlib.metadata.version('torch')}\n" in told.stdout
-    assert told.stderr.strip() == "False"
+    printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+    assert printed.stdout.startswith(f"umd-bench {umd_bench.__version__}")
+    assert f"torch {importlib.metadata.version('torch')}\n" in printed.stdout
+    assert printed.stderr.strip() == "False"
 
 
 def test_help_names_every_verb(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def summary(root: Path) -> Summary:
     return summarize(root, "layers", x=ITEM.x, metrics=ITEM.metrics)
 
 
-def test_every_cell_is_its_arms_mean(summary: Summary) -> None:
+def test_every_cell_shows_the_mean_of_its_arm(summary: Summary) -> None:
     assert ITEM.map_y is not None
     drawn = heatmap(summary, ITEM.map_y)
     assert drawn is not None
@@ -53,7 +53,7 @@ def test_a_cell_without_a_result_is_empty(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("y", ["stages.probe.t", "stages.probe.pool"])
-def test_another_axis_is_needed(summary: Summary, y: str) -> None:
+def test_the_second_axis_must_be_another_axis_of_the_sweep(summary: Summary, y: str) -> None:
     with pytest.raises(UserError, match=r"is not another axis: expected one of stages\.probe\.t, stages\.probe\.block"):
         heatmap(summary, y)
 

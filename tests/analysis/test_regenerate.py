@@ -42,7 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_every_sweep_that_is_there_is_made_and_the_others_name_their_command(
+def test_recorded_sweeps_are_made_and_the_others_name_their_command(
     made: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert main(["--results", str(made), "--out", str(tmp_path)]) == 0
@@ -63,14 +63,14 @@ def test_an_empty_results_folder_is_one_sentence_and_exit_code_2(tmp_path: Path,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_runs_as_a_module_and_repeats_itself_to_the_byte(made: Path, tmp_path: Path) -> None:
+def test_the_module_makes_the_same_bytes_again(made: Path, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "analysis", "--results", str(made), "--out", str(tmp_path)], cwd=ROOT, check=True)
     for folder in ("methods", "mask_ratio", "own", ""):
         for path in (tmp_path / folder).iterdir():
             assert path.is_dir() or path.read_bytes() == (made / "analysis" / folder / path.name).read_bytes(), path
 
 
-def test_the_index_links_only_to_files_that_are_there(made: Path) -> None:
+def test_the_index_links_only_to_existing_files(made: Path) -> None:
     text = (made / "analysis/README.md").read_text()
     links = re.findall(r"\]\(([^)]+)\)", text)
     assert len(links) > 20
@@ -78,7 +78,7 @@ def test_the_index_links_only_to_files_that_are_there(made: Path) -> None:
     assert "Not made: " in text
 
 
-def test_a_sweep_that_cannot_be_read_does_not_keep_the_others_from_being_made(
+def test_a_sweep_that_cannot_be_read_does_not_stop_the_others(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     build_sweep(tmp_path, axes=TWO_ARMS, sets=("seeds=[0]", "stages=[probe]"))
@@ -135,7 +135,7 @@ def test_every_published_file_is_shown_by_some_item() -> None:
     assert {path.stem for path in FOLDER.glob("*.yaml")} == {name for item in ITEMS for name in item.published}
 
 
-def test_published_numbers_stand_beside_the_measured_ones_never_among_them(made: Path) -> None:
+def test_published_numbers_are_on_their_own_page_and_in_no_table_of_results(made: Path) -> None:
     text = (made / "analysis/methods/published.md").read_text()
     row = next(line for line in text.splitlines() if line.startswith("| maskdit"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
@@ -147,7 +147,7 @@ def test_published_numbers_stand_beside_the_measured_ones_never_among_them(made:
         assert "MaskDiT-B/4" not in (made / "analysis/methods" / table).read_text()
 
 
-def test_published_numbers_stand_beside_every_arm_of_their_method(tmp_path: Path) -> None:
+def test_published_numbers_repeat_for_every_arm_of_their_method(tmp_path: Path) -> None:
     axes = {"method": ["umd", "dit_scratch"], "stages.generate.cfg_scale": [1.5, 4.0]}
     build_sweep(tmp_path, "latent", axes=axes, sets=("seeds=[0, 1]", "tier=digits"))
     assert main(["--results", str(tmp_path)]) == 0

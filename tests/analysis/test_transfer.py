@@ -68,7 +68,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-def test_features_of_one_set_are_tested_on_others_in_one_table(tmp_path: Path, data: Path) -> None:
+def test_features_of_one_data_set_are_probed_on_others_in_one_table(tmp_path: Path, data: Path) -> None:
     (tmp_path / "transfer.yaml").write_text(SWEEP)
     root = tmp_path / "results"
     sweep = load_sweep(tmp_path / "transfer.yaml")

@@ -1,4 +1,4 @@
-"""Options of jobs on every verb that runs stages: what cannot be is one sentence, and nothing is written."""
+"""Job options on every verb that runs stages: impossible ones are refused in one sentence, and nothing is written."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REFUSING = "#!/bin/sh\necho 'sbatch: error: invalid partition specified: nowhere
     "verb", [["sweep", "small.yaml"], ["train", "umd", "--tier", "digits"], ["evaluate", "0123456789abcdef"]]
 )
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--on", "inline", "--slurm", "time=5m"], "--slurm is for jobs: expected --on slurm"),
         (["--on", "inline", "--detach"], "--detach leaves the work to a cluster: expected --on slurm"),
@@ -42,27 +42,27 @@ REFUSING = "#!/bin/sh\necho 'sbatch: error: invalid partition specified: nowhere
         (["--on", "slrum"], "expected one of inline, ray, slurm"),
     ],
 )
-def test_what_jobs_cannot_be_asked_for_is_refused_before_anything_is_written(
-    verb: list[str], options: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_impossible_job_options_are_refused_before_anything_is_written(
+    verb: list[str], options: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_small(tmp_path)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         app([*verb, *options], standalone_mode=False)
     assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
 
 
 @pytest.mark.parametrize("verb", ["sweep small.yaml", "sweep search.yaml", "train umd --tier digits"])
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ("--on slurm --slurm partition=nowhere", "Slurm refuses jobs with these settings: invalid partition"),
         ("--on slurm --slurm partition=nowhere --detach", "invalid partition|--detach is not accepted: a search"),
         ("--on ray --ray-address 127.0.0.1:9", "nothing answers there"),
     ],
 )
-def test_what_only_the_cluster_can_refuse_is_refused_before_anything_is_written(
-    verb: str, options: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_options_that_only_the_cluster_can_refuse_are_refused_before_anything_is_written(
+    verb: str, options: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _sbatch(tmp_path, monkeypatch, REFUSING)
     work = tmp_path / "work"
@@ -70,7 +70,7 @@ def test_what_only_the_cluster_can_refuse_is_refused_before_anything_is_written(
     write_small(work)
     (work / "search.yaml").write_text(SEARCH)
     monkeypatch.chdir(work)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         app([*verb.split(), *options.split(), "--data-root", str(work / "data")], standalone_mode=False)
     assert sorted(path.name for path in work.iterdir()) == ["search.yaml", "small.yaml"]
 
@@ -88,9 +88,7 @@ def test_a_sweep_whose_executor_does_not_start_leaves_no_record(tmp_path: Path, 
     assert not (tmp_path / "results" / "sweeps").exists()
 
 
-def test_nodes_must_divide_every_number_of_devices_that_some_stage_takes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nodes_must_divide_the_number_of_devices_of_every_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _sbatch(tmp_path, monkeypatch, "#!/bin/sh\nexit 0\n")
     for devices, nodes in (((1, 4, 6), 2), ((1, 2), 4)):
         check_settings("slurm", ClusterConfig(nodes=nodes), RayConfig(), threads=1, devices=devices)
@@ -99,7 +97,7 @@ def test_nodes_must_divide_every_number_of_devices_that_some_stage_takes(
 
 
 def _sbatch(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """A program of that name that answers every question alike."""
+    """A program of that name that gives every call the same answer."""
     program = folder / "bin" / "sbatch"
     program.parent.mkdir()
     program.write_text(script)

@@ -1,4 +1,4 @@
-"""The verbs on extractors: the only download there is, and mistakes that end in one sentence and exit code 2."""
+"""Verbs on extractors: list, the only download of the program, and mistakes that are one sentence and exit code 2."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from umd_bench import cli
-from umd_bench.cli import extractors
+from umd_bench.cli.verbs import extractors
 from umd_bench.evaluation.extractors import inception
 from umd_bench.evaluation.extractors.listing import list_extractors
 from umd_bench.evaluation.extractors.registry import EXTRACTORS, load_extractor
@@ -52,19 +52,21 @@ def test_fetch_keeps_the_published_file_and_no_other(
     assert not list(target.parent.iterdir())
     monkeypatch.setattr(inception, "SHA256", hashlib.sha256(b"weights").hexdigest())
     monkeypatch.setattr(inception, "ADDRESS", mirror.as_uri())
-    for said in ("fetched", "there already:"):
+    for outcome in ("fetched", "there already:"):
         assert run(monkeypatch, "fetch", "inception-v3-compat") == 0
-        assert f"{said} {target}" in capsys.readouterr().out.replace("\n", "")
+        assert f"{outcome} {target}" in capsys.readouterr().out.replace("\n", "")
     assert target.read_bytes() == b"weights"
     assert inception.find_weights() == b"weights"
 
 
-def test_what_cannot_be_fetched_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fetch_refuses_an_extractor_without_published_weights(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(monkeypatch, "fetch", "digits_cnn") == 2
     assert "weights of 'digits_cnn' cannot be fetched: expected one of inception-v3-compat" in capsys.readouterr().err
 
 
-def test_list_shows_every_extractor_its_weights_and_how_to_get_those_that_are_missing(
+def test_list_shows_every_extractor_with_its_weights_or_how_to_get_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "list") == 0
@@ -77,7 +79,7 @@ def test_list_shows_every_extractor_its_weights_and_how_to_get_those_that_are_mi
     assert f"{DINOV2}: no weights: name the file in $UMD_BENCH_TIMM_VIT_LARGE" in out
 
 
-def test_list_shows_timm_models_that_are_there_and_ends_with_2_for_weights_that_are_not_the_ones_meant(
+def test_list_shows_installed_timm_models_and_exits_with_2_for_other_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = tmp_path / "umd_bench_weights" / "timm" / "test_vit.r160_in1k.pth"
@@ -90,6 +92,6 @@ def test_list_shows_timm_models_that_are_there_and_ends_with_2_for_weights_that_
     assert hashlib.sha256(b"weights").hexdigest()[:12] in out
     (tmp_path / "umd_bench_weights" / inception.FILE).write_bytes(b"others")
     assert run(monkeypatch, "list") == 2
-    told = capsys.readouterr()
-    assert "faulty" in told.out
-    assert "is not the Inception-v3 that FID is defined by" in told.err
+    printed = capsys.readouterr()
+    assert "faulty" in printed.out
+    assert "is not the Inception-v3 that FID is defined by" in printed.err

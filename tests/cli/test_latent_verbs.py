@@ -1,4 +1,4 @@
-"""Latents by the command line: pictures and a VAE in, two packs out that verify together; a mistake is a sentence."""
+"""`data pack --vae`: pictures and a VAE become two packs that verify together; a mistake is one sentence."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, here: Path, *arguments: str) -> int:
-    """The exit code of ``umd-bench data ...`` in the folder ``here``, which holds the data root too."""
+    """The exit code of ``umd-bench data ...`` in the folder ``here``, whose subfolder ``root`` is the data root."""
     monkeypatch.chdir(here)
     monkeypatch.setenv("UMD_BENCH_DATA", str(here / "root"))
     monkeypatch.setattr(sys, "argv", ["umd-bench", "data", *arguments])
@@ -49,7 +49,7 @@ def test_pictures_become_images_and_latents_that_are_verified_together(
     capsys.readouterr()
     assert run(monkeypatch, here, "verify", "pets2", "--size", "16") == 0
     assert capsys.readouterr().out.count("every file agrees with its sum") == 2
-    # What is packed needs no folder of pictures any more.
+    # Once the images are packed, latents need no folder of pictures.
     assert run(monkeypatch, here, *PACK, "--vae", "vae", "--vae-name", "bf16-f2c4", "--vae-precision", "bf16") == 0
     assert (here / "root" / "pets2-16-bf16-f2c4-v1.2").is_dir()
 

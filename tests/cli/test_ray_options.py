@@ -1,4 +1,4 @@
-"""The options of Ray: what they take, and that they are refused where no Ray is meant."""
+"""Ray's options: which values they take, and that they are refused for other executors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_any_other_address_is_refused_with_what_is_accepted(address: str) -> Non
 
 
 @pytest.mark.parametrize("address", ["a..b:6379", f"{'a' * 64}:6379", "127.0.0.1:99999"])
-def test_what_can_be_no_address_is_one_sentence(address: str) -> None:
+def test_an_unreachable_address_is_refused_in_one_sentence(address: str) -> None:
     with pytest.raises(UserError, match="nothing answers there"):
         reachable(address)
 
@@ -34,7 +34,7 @@ def test_a_share_is_of_one_gpu_or_a_whole_number() -> None:
 
 
 @pytest.mark.parametrize(("address", "gpus", "option"), [("auto", None, "--ray-address"), (None, 0.5, "--gpus-per-stage")])
-def test_they_are_for_ray_alone(address: str | None, gpus: float | None, option: str) -> None:
+def test_ray_options_are_refused_without_ray(address: str | None, gpus: float | None, option: str) -> None:
     with pytest.raises(UserError, match=f"{option} is for Ray: expected --on ray, found --on inline"):
         ray_settings("inline", address, gpus)
     assert ray_settings("inline", None, None).address is None

@@ -1,4 +1,4 @@
-"""Shipped sweeps: found by name, described by their own text, and an unknown name is one sentence with the known ones."""
+"""Shipped sweeps are found by name and described by their own text; the error for an unknown name lists the known ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_shipped_file_describes_itself_and_loads(name: str) -> None:
     assert f"# Run:   umd-bench sweep {name}\n" in find_sweep_file(name).read_text()
 
 
-def test_an_existing_file_is_taken_before_a_shipped_sweep_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_file_wins_over_a_shipped_sweep_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "methods").mkdir()
     (tmp_path / "mask_ratio").write_text("name: mine\n")
@@ -40,7 +40,7 @@ def test_an_existing_file_is_taken_before_a_shipped_sweep_of_that_name(tmp_path:
 
 
 @pytest.mark.parametrize("given", ["nowhere.yaml", "./mask_ratio", "sweeps/nowhere", "/nowhere"])
-def test_what_has_a_suffix_or_a_slash_is_a_path(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_argument_with_a_suffix_or_a_slash_is_a_path(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert find_sweep_file(given) == Path(given)
 

@@ -1,4 +1,4 @@
-"""Builds a results folder as a sweep leaves it, with made-up numbers: real trials, keys and layout, no training.
+"""Build a results folder as a sweep leaves it, with made-up numbers: real trials, keys and layout, but no training.
 
 The numbers are smooth in the first axis and scattered by the seed, so that tables and figures look like real ones; every
 one is a function of (trial, stage, metric), so that two builds are equal.
@@ -42,7 +42,7 @@ AXES: dict[str, dict[str, list[Any]]] = {
 }
 # Two arms instead of six, where a test builds a sweep of its own.
 TWO_ARMS: dict[str, list[Any]] = {"stages.pretrain.corruption.mask_ratio": [0.25, 0.5]}
-# A one-pixel PNG: what stands in for a sample grid.
+# A one-pixel PNG in place of a sample grid.
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63606060000000040001f61738550000"
     "000049454e44ae426082"

@@ -1,4 +1,4 @@
-"""The tidy frames: one row a metric with all that it needs to be compared, nothing of the machine, nothing dropped."""
+"""The tidy frames: one row per metric with the facts to compare it by, no facts of the machine, and no row lost."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_row_says_what_its_number_is(built: tuple[Path, SweepRecord]) -> None:
     assert (probe["probe_t"], probe["shots"], probe["draws"], probe["ridge"]) == (0, "[10, 100]", 10, 10.0)
 
 
-def test_images_and_flops_are_the_lineages(built: tuple[Path, SweepRecord]) -> None:
+def test_images_and_flops_are_sums_over_the_lineage(built: tuple[Path, SweepRecord]) -> None:
     frame = long_frame(built[0], "mask_ratio").drop_duplicates("stage").set_index("stage")
     assert frame["nimg"].to_dict() == {
         "pretrain": 40_960,
@@ -57,7 +57,7 @@ def test_images_and_flops_are_the_lineages(built: tuple[Path, SweepRecord]) -> N
     assert (frame["flops"] == frame["nimg"].astype(float) * 1e7).all()
 
 
-def test_a_stage_on_a_snapshot_answers_for_the_images_up_to_it(tmp_path: Path) -> None:
+def test_a_stage_on_a_snapshot_counts_the_images_up_to_it(tmp_path: Path) -> None:
     build_sweep(
         tmp_path,
         axes=TWO_ARMS,
@@ -68,7 +68,7 @@ def test_a_stage_on_a_snapshot_answers_for_the_images_up_to_it(tmp_path: Path) -
     assert frame.loc["probe", "flops"] == pytest.approx(10_240 * 1e7)
 
 
-def test_the_result_frame_holds_nothing_of_the_machine(built: tuple[Path, SweepRecord]) -> None:
+def test_the_long_frame_has_no_facts_of_the_machine(built: tuple[Path, SweepRecord]) -> None:
     frame = long_frame(built[0], "mask_ratio")
     assert not {"seconds", "images_per_second", "host", "device_name", "peak_memory_bytes"} & set(frame)
     text = frame.to_csv()
@@ -117,7 +117,7 @@ def test_a_fact_of_an_unexpected_kind_gets_a_column_of_its_own(tmp_path: Path) -
     assert (row["n"], row["fact.n"], row["fact.colour"]) == (500, "[1, 2]", "blue")
 
 
-def test_costs_stand_in_a_frame_of_their_own(built: tuple[Path, SweepRecord]) -> None:
+def test_the_cost_frame_has_one_row_per_stage_of_a_trial(built: tuple[Path, SweepRecord]) -> None:
     root, record = built
     frame = cost_frame(root, "mask_ratio")
     assert len(frame) == len(record.trials) * 5
@@ -132,6 +132,6 @@ def test_reading_twice_gives_the_same_bytes(built: tuple[Path, SweepRecord]) -> 
     pd.testing.assert_frame_equal(cost_frame(root, "mask_ratio"), cost_frame(root, "mask_ratio"))
 
 
-def test_an_unknown_sweep_lists_those_there_are(built: tuple[Path, SweepRecord]) -> None:
+def test_the_error_for_an_unknown_sweep_lists_the_known_ones(built: tuple[Path, SweepRecord]) -> None:
     with pytest.raises(UserError, match=r"no sweep 'nothing'.*mask_ratio"):
         long_frame(built[0], "nothing")

@@ -1,4 +1,4 @@
-"""A search's table and figure: the front is the front, the best come first, nothing depends on when it was written."""
+"""A search's table and figure: the front is right, the best come first, and equal results give equal bytes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCORES = [(0.6, 9.0), (0.7, 8.0), (0.65, 6.0), (0.5, 12.0)]
 
 
 def searched(root: Path, *, objectives: dict[str, str] | None = None, **fields: Any) -> SweepRecord:
-    """A search of four suggestions that are done, one that repeats the second, one that failed."""
+    """A search with four finished suggestions, one that repeats the second of them, and one that failed."""
     built = build_sweep(root, axes={RATIO: [0.25, 0.5, 0.125, 0.75]}, sets=("seeds=[0, 1]",))
     config = SearchConfig.model_validate(
         {
@@ -61,7 +61,7 @@ def found_in(root: Path) -> SearchSummary:
     return found
 
 
-def test_the_front_comes_first_and_the_rest_by_the_first_objective(tmp_path: Path) -> None:
+def test_the_front_comes_first_and_the_rest_is_sorted_by_the_first_objective(tmp_path: Path) -> None:
     searched(tmp_path)
     found = found_in(tmp_path)
     assert [(row.suggestion.number, row.front) for row in found.ranked] == [(1, True), (2, True), (0, False), (3, False)]
@@ -80,7 +80,7 @@ def test_a_single_objective_has_a_best_and_no_front_column(tmp_path: Path) -> No
     assert "front" not in search_cells(found).columns
 
 
-def test_the_whole_search_stands_in_the_frame_and_what_went_wrong_in_the_notes(tmp_path: Path) -> None:
+def test_the_frame_has_every_suggestion_and_the_notes_name_failures(tmp_path: Path) -> None:
     searched(tmp_path)
     found = found_in(tmp_path)
     frame = found.frame()
@@ -94,7 +94,7 @@ def test_the_whole_search_stands_in_the_frame_and_what_went_wrong_in_the_notes(t
 
 
 def pruned(root: Path) -> SweepRecord:
-    """:func:`searched`, where the last two suggestions that were done were pruned instead, each at another rung."""
+    """Like :func:`searched`, but the last two finished suggestions were pruned, at different rungs."""
     pruner = {"kind": "median", "metric": "probe.acc_10shot", "direction": "maximise"}
     record = searched(root, objectives={ACCURACY: "maximise"}, pruner=pruner)
     assert record.search is not None
@@ -106,7 +106,7 @@ def pruned(root: Path) -> SweepRecord:
     return record
 
 
-def test_pruned_suggestions_are_told_in_notes_frame_and_figure_and_have_no_rank(tmp_path: Path) -> None:
+def test_pruned_suggestions_are_in_notes_frame_and_figure_and_have_no_rank(tmp_path: Path) -> None:
     record = pruned(tmp_path)
     found = found_in(tmp_path)
     assert [row.suggestion.number for row in found.ranked] == [1, 0]
@@ -126,7 +126,7 @@ def test_pruned_suggestions_are_told_in_notes_frame_and_figure_and_have_no_rank(
     assert all(low <= ratio <= high for ratio in record.axes[RATIO])
 
 
-def test_what_was_pruned_is_not_reported_as_missing(tmp_path: Path) -> None:
+def test_pruned_stages_are_not_reported_as_missing(tmp_path: Path) -> None:
     record = pruned(tmp_path)
     for trial in record.trials:
         if trial.id in record.pruned():
@@ -135,7 +135,7 @@ def test_what_was_pruned_is_not_reported_as_missing(tmp_path: Path) -> None:
     assert not any("Missing" in note for note in summarize(tmp_path, "mask_ratio").notes)
 
 
-def test_rungs_are_no_columns_of_the_table_unless_one_is_asked_for(tmp_path: Path) -> None:
+def test_rungs_have_no_column_unless_the_report_names_one(tmp_path: Path) -> None:
     record = pruned(tmp_path)
     first = record.trials[0].model_copy(
         update={"stages": record.trials[0].stages | {"probe_at_25": record.trials[0].stages["probe"]}}
@@ -143,8 +143,8 @@ def test_rungs_are_no_columns_of_the_table_unless_one_is_asked_for(tmp_path: Pat
     write_sweep(tmp_path, record.model_copy(update={"trials": [first, *record.trials[1:]]}))
     for metrics in ((), ("*.acc_*",)):
         assert "probe_at_25" not in {column.stage for column in summarize(tmp_path, "mask_ratio", metrics=metrics).columns}
-    (asked,) = summarize(tmp_path, "mask_ratio", metrics=["probe_at_25.acc_10shot"]).columns
-    assert asked.stage == "probe_at_25"
+    (named,) = summarize(tmp_path, "mask_ratio", metrics=["probe_at_25.acc_10shot"]).columns
+    assert named.stage == "probe_at_25"
 
 
 def test_reports_of_a_search_are_the_same_bytes_twice(tmp_path: Path) -> None:
