@@ -32,7 +32,7 @@ RATIO = "stages.pretrain.corruption.mask_ratio"
 
 
 def made_up(values: Mapping[str, Mapping[int, float]], column: Column = FD, *, shared: bool = False) -> Differences:
-    """Arms of an axis ``method`` with these values by seed, the first one the baseline; with ``shared`` all use the same runs."""
+    """Arms of an axis ``method`` with these values by seed, the first one the baseline; ``shared`` gives all the same runs."""
     seeds = sorted({seed for own in values.values() for seed in own})
     trials = [
         TrialRecord(
