@@ -1,4 +1,4 @@
-"""`doctor` on a real Slurm: what it says of a cluster that suits, of one that does not, and of a node."""
+"""`doctor` on a real Slurm: its findings about a cluster that fits the settings, one that does not, and a node."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ pytestmark = pytest.mark.slow
 SECONDS = 90.0
 
 
-def asking(**fields: object) -> ClusterConfig:
+def settings(**fields: object) -> ClusterConfig:
     return ClusterConfig.model_validate({"time": "5m", **fields})
 
 
-def words(findings: list[Finding], level: str) -> str:
+def lines(findings: list[Finding], level: str) -> str:
     return "\n".join(f"{finding.what}: {finding.remedy}" for finding in findings if finding.level == level)
 
 
 def test_every_line_about_a_real_slurm(slurm: MiniSlurm) -> None:
-    findings = list(examine_slurm(asking(gpus=1), required=True))
-    assert words(findings, "fail") == ""
-    assert words(findings, "warn").startswith("accounting is off")
+    findings = list(examine_slurm(settings(gpus=1), required=True))
+    assert lines(findings, "fail") == ""
+    assert lines(findings, "warn").startswith("accounting is off")
     for part in (" answers", "33 tasks", "partition main: up, 2 nodes", "warned 10 s before", "accepts these settings: Job"):
-        assert part in words(findings, "pass")
-    refused = list(examine_slurm(asking(gpus=5), required=True))
-    assert "Requested node configuration is not available" in words(refused, "fail")
+        assert part in lines(findings, "pass")
+    refused = list(examine_slurm(settings(gpus=5), required=True))
+    assert "Requested node configuration is not available" in lines(refused, "fail")
     assert slurm.jobs() == {}
 
 
 def test_a_node_reports_what_it_is_like(slurm: MiniSlurm, tmp_path: Path) -> None:
-    findings = list(probe_node(tmp_path, tmp_path, asking(gpus=1, nodelist=slurm.names[1]), SECONDS))
-    assert words(findings, "fail") == ""
+    findings = list(probe_node(tmp_path, tmp_path, settings(gpus=1, nodelist=slurm.names[1]), SECONDS))
+    assert lines(findings, "fail") == ""
     for part in (f"a job ran on {slurm.names[1]}", "has the same versions", "and the other way round"):
-        assert part in words(findings, "pass")
-    assert "it asked for 1; Slurm gave it CUDA_VISIBLE_DEVICES=" in words(findings, "warn")  # which torch does not see
+        assert part in lines(findings, "pass")
+    assert "it asked for 1; Slurm gave it CUDA_VISIBLE_DEVICES=" in lines(findings, "warn")  # which torch does not see
     assert [path.name for path in tmp_path.iterdir()] == ["jobs"]
 
 
@@ -50,28 +50,28 @@ def test_locks_that_do_not_exclude_between_node_and_command_fail(
     slurm: MiniSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(node_probe, "COMMANDS_LOCK", "another.lock")  # so the node finds its own lock free
-    findings = list(probe_node(tmp_path, tmp_path / "nowhere", asking(), SECONDS))
-    assert "do not exclude each other (a lock held here)" in words(findings, "fail")
-    assert "does not see the data folder" in words(findings, "fail")
+    findings = list(probe_node(tmp_path, tmp_path / "nowhere", settings(), SECONDS))
+    assert "do not exclude each other (a lock held here)" in lines(findings, "fail")
+    assert "does not see the data folder" in lines(findings, "fail")
 
 
 @pytest.mark.parametrize(
-    ("setup", "said"),
+    ("setup", "reason"),
     [("exit 3", "ended without a report (FAILED, exit 3)"), ("cd /; exit 41", "does not see")],
 )
 def test_a_job_that_cannot_report_says_why(
-    slurm: MiniSlurm, tmp_path: Path, setup: str, said: str, monkeypatch: pytest.MonkeyPatch
+    slurm: MiniSlurm, tmp_path: Path, setup: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module_job, "POLL_SECONDS", 0.1)
-    findings = list(probe_node(tmp_path, tmp_path, asking(setup=[setup]), SECONDS))
-    assert said in words(findings, "fail")
+    findings = list(probe_node(tmp_path, tmp_path, settings(setup=[setup]), SECONDS))
+    assert reason in lines(findings, "fail")
 
 
-def test_a_queue_that_is_full_is_waited_for_so_long_and_the_job_is_taken_back(slurm: MiniSlurm, tmp_path: Path) -> None:
+def test_a_job_in_a_full_queue_is_cancelled_after_the_timeout(slurm: MiniSlurm, tmp_path: Path) -> None:
     blocking = slurm.run("sbatch", "-N2", "-c4", "-o", "/dev/null", "--wrap", "sleep 60")
     assert blocking.returncode == 0, blocking.stderr
-    findings = list(probe_node(tmp_path, tmp_path, asking(), 2.0))
-    assert "it waits in the queue (" in words(findings, "warn")
+    findings = list(probe_node(tmp_path, tmp_path, settings(), 2.0))
+    assert "it waits in the queue (" in lines(findings, "warn")
     states = sorted(slurm.jobs().values())
     assert states[0] == "CANCELLED"
     assert len(states) == 2

@@ -38,7 +38,7 @@ PLAIN = "plain loop, ddim eta 0"
 
 
 @dataclass(frozen=True)
-class SampledWay:
+class TimedSampler:
     """A sampler with a number of steps, timed.
 
     ``calls`` counts calls of the model a batch, ``passes`` passes of a sample through the model, including those for guidance.
@@ -61,7 +61,7 @@ class SampleResult:
     subject: str
     batch: int
     cfg_scale: float
-    ways: tuple[SampledWay, ...]
+    ways: tuple[TimedSampler, ...]
     compiling: dict[str, Compiling] = field(default_factory=dict)
 
     def tables(self) -> list[Table]:
@@ -180,7 +180,7 @@ def bench_sample(
             per_pass = ratio(rates[name], rates[PLAIN]).scaled(calls / SAMPLERS["ddim"].calls(min(steps)))
         sampler = PLAIN if name == PLAIN else config.sampler
         called = calls * (rows if name == PLAIN else 1)
-        ways.append(SampledWay(sampler, config.steps, called, calls * rows, rates[name], per_pass, name in compiling))
+        ways.append(TimedSampler(sampler, config.steps, called, calls * rows, rates[name], per_pass, name in compiling))
     subject = f"width {spec.model.width}, {facts.name} {facts.channels}x{facts.size}x{facts.size}, {precision}"
     return SampleResult(machine, subject, stage.batch, stage.cfg_scale, tuple(ways), compiling)
 

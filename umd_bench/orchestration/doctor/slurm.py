@@ -20,12 +20,8 @@ from umd_bench.orchestration.executors.jobs.slurm import SlurmQueue
 ANSWER_SECONDS = 20.0
 NOT_REQUIRED_SECONDS = 5.0  # if Slurm is not required: without a controller its commands would take a minute
 COMMANDS = ("sbatch", "squeue", "scontrol", "scancel")
-LIMITS = (
-    "MaxJobs",
-    "MaxSubmitJobs",
-    "GrpJobs",
-    "GrpSubmitJobs",
-)  # of an association; a QOS calls the first two MaxJobsPU and MaxSubmitPU
+# Limits of an association; a QOS calls the first two MaxJobsPU and MaxSubmitPU.
+LIMITS = ("MaxJobs", "MaxSubmitJobs", "GrpJobs", "GrpSubmitJobs")
 
 
 def examine_slurm(config: ClusterConfig, *, required: bool, threads: int = 1) -> Iterator[Finding]:
@@ -71,7 +67,8 @@ def _ended_jobs(settings: dict[str, str]) -> Iterator[Finding]:
             "the reason, and is submitted again up to three times",
         )
     elif output_of("sacct", "-X", "-n", "-j", "1", seconds=ANSWER_SECONDS) is None:
-        yield Finding("warn", "accounting is on, but sacct does not answer", f"Slurm knows how a job ended for only {seconds}")
+        text = f"accounting is on, but sacct does not answer: Slurm knows how a job ended for only {seconds} after its end"
+        yield Finding("warn", text, "ask the cluster's administrators")
     else:
         yield Finding("pass", "accounting is on and sacct answers, so Slurm knows how a job ended")
 
