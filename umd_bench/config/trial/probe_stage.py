@@ -104,7 +104,7 @@ class ProbeStage(Frozen):
     )
     pool: Pool | None = Field(
         default=None,
-        description="what is averaged to the representation: class (all class tokens), first_class (one of them) or patches; "
+        description="tokens averaged to the representation: class (all class tokens), first_class (one of them) or patches; "
         "null: the model's own choice",
     )
 
