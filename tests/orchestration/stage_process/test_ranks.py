@@ -27,6 +27,7 @@ from umd_bench.engine.training.parallel import RankLost
 from umd_bench.orchestration import launch
 from umd_bench.orchestration.executors.jobs import job_main
 from umd_bench.orchestration.executors.jobs.records import Batch, JobRecords
+from umd_bench.orchestration.executors.ray.actor import StageActor
 from umd_bench.orchestration.executors.registry import start_executor
 from umd_bench.orchestration.graph import build_graph
 from umd_bench.orchestration.launch import Site
@@ -144,9 +145,8 @@ def test_a_stage_on_two_ray_actors_survives_the_loss_of_one_and_ends_with_the_sa
         owner = next((event["pid"] for event in run.events(1) if "pid" in event), None)
         if killed or owner is None or not list(run.path.glob("attempt-1/checkpoints/*.sha256")):
             return
-        actors = [
-            p for p in psutil.Process().children(recursive=True) if "_Worker" in p.name() or "_Worker" in " ".join(p.cmdline())
-        ]
+        children = psutil.Process().children(recursive=True)
+        actors = [p for p in children if StageActor.__name__ in f"{p.name()} {' '.join(p.cmdline())}"]
         other = next(p for p in actors if p.pid != owner)
         other.kill()
         killed.append(other.pid)
