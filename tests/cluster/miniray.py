@@ -1,4 +1,4 @@
-"""A Ray of several nodes on this machine: each node a process group of its own on a loopback address of its own.
+"""A Ray of several nodes on this machine. Each node has a loopback address and a process group of its own.
 
 Nothing outlives the context: each group is ended by its own id.
 """
@@ -30,7 +30,7 @@ def _free_port(host: str) -> int:
 
 
 class Node:
-    """One ``ray start --block`` and all that it started."""
+    """One ``ray start --block`` and the processes that it started."""
 
     def __init__(self, host: str, folder: Path, *options: str) -> None:
         self.host = host
@@ -55,7 +55,7 @@ class Node:
         return next(p for p in found if p.cmdline() and p.cmdline()[0].endswith(f"/{program}"))
 
     def kill(self) -> None:
-        """A power cut: every process of the node ends at once."""
+        """Kill every process of the node at once, as a power cut does."""
         everything = [self._process.pid]
         with contextlib.suppress(psutil.NoSuchProcess):
             everything += [p.pid for p in psutil.Process(self._process.pid).children(recursive=True)]
@@ -66,7 +66,7 @@ class Node:
 
 
 class MiniRay:
-    """A head of ``cpus`` cores and of GPUs that are not there, and further nodes of one core when they are asked for."""
+    """A head with ``cpus`` cores, and with ``gpus`` GPUs that do not exist; :meth:`add_node` adds nodes of one core."""
 
     def __init__(self, *, gpus: int = 0, cpus: int = 1) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="mr", ignore_cleanup_errors=True)
@@ -94,7 +94,7 @@ class MiniRay:
         return self
 
     def add_node(self) -> Node:
-        """One more, with one core."""
+        """Add a node with one core."""
         self._nodes.append(Node(f"127.0.0.{21 + len(self._nodes)}", Path(self._folder.name), f"--address={self.address}"))
         return self._nodes[-1]
 

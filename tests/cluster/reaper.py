@@ -1,8 +1,8 @@
-"""A small init for one daemon: ``reaper.py PIDFILE COMMAND...``; what the daemon starts and abandons stays its descendant.
+"""A small init process for one daemon: ``reaper.py PIDFILE COMMAND...``. It adopts processes that the daemon abandons.
 
-It ends, with every descendant, on SIGTERM or when its standard input closes: the pipe is held by the process that started it,
-so nothing outlives a test run, however that ends. SIGUSR1 starts the daemon again; SIGUSR2, a power cut, kills every
-descendant.
+It ends, with every descendant, on SIGTERM or when its standard input closes. The test process holds the other end of that pipe,
+so nothing outlives a test run, however it ends. SIGUSR1 starts the daemon again. SIGUSR2 kills every descendant, as a power cut
+does.
 """
 
 from __future__ import annotations
@@ -46,30 +46,30 @@ class Reaper:
 
     def __init__(self, pidfile: Path, command: list[str]) -> None:
         self._pidfile, self._command = pidfile, command
-        self._asked: set[int] = set()
+        self._received: set[int] = set()
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, lambda number, frame: self._asked.add(number))
+            signal.signal(number, lambda number, frame: self._received.add(number))
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         self._wake, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
 
     def run(self) -> None:
-        """Until asked to end."""
+        """Serve signals until it has to end."""
         daemon = self._start()
         open_stdin = True
-        while signal.SIGTERM not in self._asked and open_stdin:
+        while signal.SIGTERM not in self._received and open_stdin:
             ready = select.select([self._wake, 0], [], [], 5)[0]
             if self._wake in ready:
                 os.read(self._wake, 4096)
             open_stdin = 0 not in ready or bool(os.read(0, 4096))
             _reap()
-            if signal.SIGUSR2 in self._asked:
-                self._asked.discard(signal.SIGUSR2)
+            if signal.SIGUSR2 in self._received:
+                self._received.discard(signal.SIGUSR2)
                 _kill_all()
-            if signal.SIGUSR1 in self._asked:
-                self._asked.discard(signal.SIGUSR1)
+            if signal.SIGUSR1 in self._received:
+                self._received.discard(signal.SIGUSR1)
                 daemon = self._start()
         with contextlib.suppress(ProcessLookupError):
             os.kill(daemon, signal.SIGTERM)
@@ -81,9 +81,9 @@ class Reaper:
 
     def _start(self) -> int:
         process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, start_new_session=True, cwd="/")
-        beside = self._pidfile.with_suffix(".new")
-        beside.write_text(f"{os.getpid()} {process.pid}")
-        beside.rename(self._pidfile)
+        new = self._pidfile.with_suffix(".new")
+        new.write_text(f"{os.getpid()} {process.pid}")
+        new.rename(self._pidfile)
         return process.pid
 
 
@@ -94,7 +94,7 @@ def _reap() -> None:
 
 
 def _kill_all() -> None:
-    """A process that the kernel cannot end now (it waits for a device) is left to init after a while."""
+    """Kill every descendant. After a while, leave to init a process that the kernel cannot end (it waits for a device)."""
     until = time.monotonic() + KILL_SECONDS
     while (found := descendants(os.getpid())) and time.monotonic() < until:
         for pid in found:

@@ -1,4 +1,4 @@
-"""A sweep on a real Slurm while jobs are requeued, preempted and cancelled and a node goes down: complete, each result once."""
+"""A sweep on a real Slurm, while jobs are requeued, preempted and cancelled and a node is lost, ends with each result once."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from umd_bench.store import RunDir
 pytestmark = pytest.mark.slow
 
 
-def at_work(root: Path, keys: Iterable[str]) -> str:
-    """The job of a stage that has begun and not finished."""
+def running_job(root: Path, keys: Iterable[str]) -> str:
+    """The id of a job whose stage has begun and not finished; empty if there is none."""
     records = JobRecords(root.resolve())
     for claim in records.open_claims(keys):
-        run, ids = RunDir(root, claim.key), records.job_ids(claim.batch)
-        if run.attempts() and run.result() is None and ids is not None:
-            return ids[claim.task]
+        run, job = RunDir(root, claim.key), records.job_id(claim)
+        if run.attempts() and run.result() is None and job is not None:
+            return job
     return ""
 
 
-def test_sixty_stages_survive_what_a_cluster_does_to_jobs(slurm: MiniSlurm, tmp_path: Path) -> None:
+def test_sixty_stages_survive_requeues_preemption_cancelling_and_a_lost_node(slurm: MiniSlurm, tmp_path: Path) -> None:
     trials = load_sweep(write_small(tmp_path), sets=["seeds=[0, 1, 2, 3, 4, 5]"]).trials
     nodes = build_graph(tmp_path, trials)
     assert len(nodes) == 60
@@ -40,20 +40,20 @@ def test_sixty_stages_survive_what_a_cluster_does_to_jobs(slurm: MiniSlurm, tmp_
     lab = Lab("slurm", tmp_path)
     first = slurm.names[0]
     faults: list[tuple[int, Callable[[], object]]] = [
-        (1, lambda: slurm.run("scontrol", "requeue", at_work(tmp_path, nodes))),
+        (1, lambda: slurm.run("scontrol", "requeue", running_job(tmp_path, nodes))),
         (3, lambda: slurm.run("sbatch", "-p", "high", "-c", "4", "-w", first, "-o", "/dev/null", "--wrap", "sleep 2")),
-        (8, lambda: slurm.run("scancel", at_work(tmp_path, nodes))),
+        (8, lambda: slurm.run("scancel", running_job(tmp_path, nodes))),
         (14, lambda: slurm.cut_power(first)),
         (30, lambda: slurm.boot(f"slurmd.{first}")),
     ]
 
-    def strike(progress: SweepProgress) -> None:
-        if faults and progress.finished >= faults[0][0] and at_work(tmp_path, nodes):  # one at a time, in the midst of work
+    def inject_fault(progress: SweepProgress) -> None:
+        if faults and progress.finished >= faults[0][0] and running_job(tmp_path, nodes):  # one at a time, while a stage runs
             faults.pop(0)[1]()
 
-    progress = Scheduler(tmp_path, Grid(nodes)).run(lab.executor, observe=strike)
+    progress = Scheduler(tmp_path, Grid(nodes)).run(lab.executor, observe=inject_fault)
     lab.close()
-    assert not faults, "some faults never happened"
+    assert not faults, "some faults were not injected"
     assert {failure.state for failure in progress.failures.values()} <= {"cancelled"}
     again = Scheduler(tmp_path, Grid(build_graph(tmp_path, trials))).run(lab.executor)  # what a person cancelled
     lab.close()

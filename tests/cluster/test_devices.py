@@ -1,4 +1,4 @@
-"""A stage on two devices as a job of two tasks on a real Slurm, and as a local job: trained for real, one rank killed."""
+"""A real training on two devices: as a job of two Slurm tasks and as a local job, with one rank killed."""
 
 from __future__ import annotations
 
@@ -37,45 +37,45 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
 
 @pytest.fixture(scope="module")
 def whole(trial: Trial, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """The same stage, its two processes started by the worker."""
+    """The same stage without a loss; rank 0 starts the other rank."""
     run = RunDir(tmp_path_factory.mktemp("whole"), trial.specs["pretrain"].key)
     run.prepare(trial.specs["pretrain"])
     run_stage(run.root, run.key, data_root())
     return run
 
 
-def started(name: str, root: Path, **fields: object) -> Executor:
+def start(name: str, root: Path, **fields: object) -> Executor:
     cluster = ClusterConfig.model_validate({**CLUSTER.model_dump(exclude={"time"}), "time": "5m", **fields})
     executor = start_executor(name, root, data_root(), workers=1, threads=1, devices=2, cluster=cluster)
     return ask_often(executor)
 
 
 def nodes_of(root: Path, trial: Trial) -> dict[str, Node]:
-    """The first stage and a probe of it, which runs on one device."""
+    """The training, and a probe of it on one device."""
     names = {trial.specs[name].key for name in ("pretrain", "probe")}
     nodes = {key: node for key, node in build_graph(root, [trial]).items() if key in names}
     nodes[trial.specs["pretrain"].key].children = [trial.specs["probe"].key]
     return nodes
 
 
-def rank_1(run: RunDir) -> list[psutil.Process]:
-    """The process of rank 1, wherever it was started, once the stage has saved its state."""
+def processes_of_rank_1(run: RunDir) -> list[psutil.Process]:
+    """The processes of rank 1, started by Slurm or by rank 0; none before the stage has saved its state."""
     if not list(run.path.glob("attempt-1/checkpoints/*.sha256")):
         return []
     found = []
     for process in psutil.process_iter():
         try:
-            words, environment = process.cmdline(), process.environ()
+            command, environment = process.cmdline(), process.environ()
         except psutil.Error:
             continue
-        of_slurm = environment.get("SLURM_PROCID") == "1" and str(run.root.resolve()) in " ".join(words)
-        local = "umd_bench.orchestration.stage_process.ranks" in words and words[-1] == "1" and process.cwd() == os.getcwd()  # noqa: PTH109
-        if "python" in words[0] and (of_slurm or local):
+        of_slurm = environment.get("SLURM_PROCID") == "1" and str(run.root.resolve()) in " ".join(command)
+        local = "umd_bench.orchestration.stage_process.ranks" in command and command[-1] == "1" and process.cwd() == os.getcwd()  # noqa: PTH109
+        if "python" in command[0] and (of_slurm or local):
             found.append(process)
     return found
 
 
-def same_end(ours: RunDir, theirs: RunDir) -> None:
+def assert_same_result(ours: RunDir, theirs: RunDir) -> None:
     first, second = ours.result(), theirs.result()
     assert first is not None
     assert second is not None
@@ -99,11 +99,11 @@ def test_a_stage_on_two_devices_survives_the_loss_of_one_and_ends_with_the_same_
         request.getfixturevalue("slurm")
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     run = RunDir(tmp_path, whole.key)
-    executor = started(name, tmp_path, nodes=nodes)
+    executor = start(name, tmp_path, nodes=nodes)
     killed: list[int] = []
 
     def kill_once(progress: SweepProgress) -> None:
-        if not killed and (found := rank_1(run)):
+        if not killed and (found := processes_of_rank_1(run)):
             found[0].send_signal(signal.SIGKILL)
             killed.append(found[0].pid)
 
@@ -116,14 +116,14 @@ def test_a_stage_on_two_devices_survives_the_loss_of_one_and_ends_with_the_same_
     assert run.attempts() == [1, 2]
     [*_, died] = run.events(1)
     assert died["state"] == "died"
-    same_end(run, whole)
+    assert_same_result(run, whole)
 
 
-def test_a_stage_on_two_devices_is_one_job_of_two_tasks_whatever_is_asked_for_while_it_waits(
+def test_a_job_keeps_the_number_of_devices_it_was_submitted_with(
     slurm: MiniSlurm, trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    executor = started("slurm", tmp_path, gpus=1, nodes=2)
+    executor = start("slurm", tmp_path, gpus=1, nodes=2)
     try:
         run = RunDir(tmp_path, trial.specs["pretrain"].key)
         run.prepare(trial.specs["pretrain"])

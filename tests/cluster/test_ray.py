@@ -1,4 +1,4 @@
-"""Stages on a Ray that runs already: its nodes may go, its head may go, and it is left running."""
+"""Stages on a Ray cluster that runs already: lost nodes, a lost head, shares of GPUs; and it is left running."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def lab(cluster: MiniRay, tmp_path: Path) -> Iterator[Lab]:
     made.close()
 
 
-def test_training_on_a_raylet_that_is_killed_goes_on_elsewhere_to_the_same_bits(cluster: MiniRay, tmp_path: Path) -> None:
+def test_a_training_whose_raylet_is_killed_goes_on_elsewhere_to_the_same_bits(cluster: MiniRay, tmp_path: Path) -> None:
     data = Path(os.environ["UMD_BENCH_DATA"])
     trials = [load_trial("umd", tier="digits", sets=[*TINY, f"seed={seed}"]) for seed in (0, 1)]
     prepare_data(trials, data)
@@ -106,12 +106,12 @@ def test_a_clusters_workers_run_the_frozen_copy_and_the_cluster_is_left_running(
     assert [item.reason for item in lab.run("succeed")] == [None]
 
 
-def test_more_gpus_than_there_are_are_refused_instead_of_waited_for(cluster: MiniRay, tmp_path: Path) -> None:
+def test_more_gpus_per_stage_than_a_node_has_are_refused(cluster: MiniRay, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"room for a stage of 1 CPUs and 2 GPUs: there is 127.0.0.21 with 1 CPUs and 1 GPUs"):
         _start(tmp_path, RayConfig(address=cluster.address, gpus=2))
 
 
-def test_on_a_cluster_with_gpus_stages_do_not_fall_back_to_cpus_unasked(cluster: MiniRay, tmp_path: Path) -> None:
+def test_a_cluster_with_gpus_requires_gpus_per_stage(cluster: MiniRay, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"127.0.0.21 with 1 CPUs and 1 GPUs, and .*expected --gpus-per-stage, such as 1.*or 0"):
         _start(tmp_path, RayConfig(address=cluster.address))
 
@@ -128,16 +128,16 @@ def test_a_stage_with_a_share_of_a_gpu_runs(cluster: MiniRay, tmp_path: Path) ->
     ("threads", "gpus", "room"),
     [(1, 0, 20), (4, 0, 5), (1, 0.25, 8), (1, 0.3, 6), (1, 1, 2), (8, 0.5, 2), (1, 2, 1), (1, 4, 0)],
 )
-def test_room_is_what_fits_on_single_nodes(threads: int, gpus: float, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_counts_what_fits_on_each_node(threads: int, gpus: float, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [{"Alive": True, "Resources": {"CPU": 16.0, "GPU": 2.0}}, {"Alive": True, "Resources": {"CPU": 4.0}}]
     monkeypatch.setattr(ray, "nodes", lambda: [*nodes, {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}])
     assert room_on_nodes(threads, gpus) == room
 
 
-def test_a_node_that_does_not_see_the_results_is_named(
+def test_a_node_that_does_not_see_the_results_folder_is_named(
     cluster: MiniRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The nodes are on this machine: what the driver has written is taken away again before they look."""
+    """All nodes are on this machine, so this side lists one file more than there is."""
     nodes = RunningRay.check_nodes
 
     def unshared(running: RunningRay, root: Path, data_root: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_node_that_does_not_see_the_results_is_named(
         start_executor("ray", tmp_path, tmp_path / "data", workers=1, threads=1, ray=RayConfig(address=cluster.address, gpus=0))
 
 
-def test_auto_is_the_ray_that_was_started_here_and_no_commands_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_the_ray_that_ray_start_has_left_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     with pytest.raises(UserError, match="expected a Ray that `ray start` has started here"):
@@ -162,12 +162,12 @@ def test_auto_is_the_ray_that_was_started_here_and_no_commands_own(tmp_path: Pat
         _start(tmp_path, RayConfig(address="auto"))
 
 
-def test_an_address_where_no_ray_is_is_refused_at_once(tmp_path: Path) -> None:
+def test_an_address_without_a_ray_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing answers there"):
         _start(tmp_path, RayConfig(address="127.0.0.1:9"))
 
 
-def test_a_head_that_dies_ends_the_command_with_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_head_ends_the_command_with_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running_ray, "HEAD_LOST_SECONDS", 3.0)
     with MiniRay() as running:
         lab = Lab("ray", tmp_path, ray=RayConfig(address=running.address))
@@ -180,10 +180,10 @@ def test_a_head_that_dies_ends_the_command_with_one_sentence(tmp_path: Path, mon
         lab.close()
         assert time.monotonic() - begun < 60
     assert lab.dir(key).result() is None
-    wait_for(lambda: not lab.dir(key).is_owned(), "the lease given back")
+    wait_for(lambda: not lab.dir(key).is_owned(), "the end of the stage's lease")
 
 
-def test_two_commands_at_once_have_a_ray_each(tmp_path: Path) -> None:
+def test_two_commands_at_once_each_have_a_private_ray(tmp_path: Path) -> None:
     labs = [Lab("ray", tmp_path / name) for name in ("a", "b")]
     commands = [lab.command(lab.stages("nap 1", "nap 1")) for lab in labs]
     try:

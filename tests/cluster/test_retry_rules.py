@@ -1,4 +1,4 @@
-"""What becomes of a stage whose job the scheduler ends, by the scheduler's word alone: a queue that says what it is told to."""
+"""Which stages are run again after the scheduler ends their job. A scripted queue answers with Slurm's job states."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ BATCH = {
 }
 
 
-class ToldQueue:
-    """A Slurm in which the ``n``-th job ends with the ``n``-th word, on node ``n``; after the last word jobs succeed."""
+class ScriptedQueue:
+    """A Slurm in which the ``n``-th job gets the ``n``-th state, on node ``n``; jobs after the last state succeed."""
 
     name = "slurm"
     status_seconds = 0.0
     capacity: int | None = None
 
-    def __init__(self, root: Path, *words: str) -> None:
-        self._root, self._words = root, words
+    def __init__(self, root: Path, *states: str) -> None:
+        self._root, self._states = root, states
         self.avoided: list[list[str]] = []
         self.cancelled: list[str] = []
 
@@ -59,7 +59,7 @@ class ToldQueue:
         attempt = RunDir(self._root, key).begin()
         records = JobRecords(self._root)
         records.note_job_run(batch.name, 0, begun=True)
-        if number >= len(self._words):
+        if number >= len(self._states):
             attempt.finish({"metrics": {}})
             records.record_end(batch.name, key, None)
         attempt.__exit__(None, None, None)
@@ -69,11 +69,11 @@ class ToldQueue:
         return None
 
     def status(self, ids: Sequence[str]) -> dict[str, JobStatus]:
-        return {name: self._look(name) for name in ids}
+        return {name: self._status(name) for name in ids}
 
-    def _look(self, name: str) -> JobStatus:
-        word = "CANCELLED" if name in self.cancelled else self._words[int(name)]
-        return JobStatus(word in OVER, word == "RUNNING", OVER.get(word), word, f"node{name}")
+    def _status(self, name: str) -> JobStatus:
+        state = "CANCELLED" if name in self.cancelled else self._states[int(name)]
+        return JobStatus(state in OVER, state == "RUNNING", OVER.get(state), state, f"node{name}")
 
     def cancel(self, ids: Sequence[str], *, pending_only: bool = False) -> None:
         if not pending_only:
@@ -87,7 +87,7 @@ def node(tmp_path: Path) -> Node:
     return only
 
 
-def run(root: Path, node: Node, queue: ToldQueue) -> SweepProgress:
+def run(root: Path, node: Node, queue: ScriptedQueue) -> SweepProgress:
     executor = SubmititExecutor(root, root, queue, ClusterConfig(), threads=1, entry_point=scripted_stage.NAME)
     return Scheduler(root, Grid({node.key: node}), poll_seconds=0.01).run(executor)
 
@@ -98,52 +98,54 @@ def failure(root: Path, node: Node) -> str:
     return found.state
 
 
-def test_a_stage_of_a_node_that_failed_is_submitted_again_elsewhere(tmp_path: Path, node: Node) -> None:
-    queue = ToldQueue(tmp_path, "NODE_FAIL", "BOOT_FAIL")
+def test_a_stage_whose_node_failed_is_submitted_again_without_that_node(tmp_path: Path, node: Node) -> None:
+    queue = ScriptedQueue(tmp_path, "NODE_FAIL", "BOOT_FAIL")
     assert run(tmp_path, node, queue).complete
     assert queue.avoided == [[], ["node0"], ["node0", "node1"]]
 
 
-def test_nodes_that_go_on_failing_end_the_tries(tmp_path: Path, node: Node) -> None:
-    queue = ToldQueue(tmp_path, *["NODE_FAIL"] * 9)
+def test_a_stage_fails_after_as_many_lost_nodes_as_attempts_allow(tmp_path: Path, node: Node) -> None:
+    queue = ScriptedQueue(tmp_path, *["NODE_FAIL"] * 9)
     assert not run(tmp_path, node, queue).complete
     assert len(queue.avoided) == MAX_ATTEMPTS[EndReason.NODE_FAIL]
     assert failure(tmp_path, node) == "node_fail"
 
 
-@pytest.mark.parametrize(("word", "state"), [("OUT_OF_MEMORY", "oom"), ("CANCELLED", "cancelled")])
-def test_what_would_happen_again_or_was_meant_is_not_tried_again(tmp_path: Path, node: Node, word: str, state: str) -> None:
-    queue = ToldQueue(tmp_path, word, word)
+@pytest.mark.parametrize(("slurm_state", "failure_state"), [("OUT_OF_MEMORY", "oom"), ("CANCELLED", "cancelled")])
+def test_a_job_that_ran_out_of_memory_or_was_cancelled_is_not_run_again(
+    tmp_path: Path, node: Node, slurm_state: str, failure_state: str
+) -> None:
+    queue = ScriptedQueue(tmp_path, slurm_state, slurm_state)
     assert not run(tmp_path, node, queue).complete
     assert len(queue.avoided) == 1
-    assert failure(tmp_path, node) == state
-    assert queue.avoided == [[]], "no node is to blame"
+    assert failure(tmp_path, node) == failure_state
+    assert queue.avoided == [[]], "a node was avoided that had not failed"
 
 
-def test_kinds_of_end_are_counted_each_for_itself(tmp_path: Path, node: Node) -> None:
-    queue = ToldQueue(tmp_path, "FAILED", "FAILED", *["PREEMPTED"] * 4, *["TIMEOUT"] * 4, *["NODE_FAIL"] * 4)
+def test_attempts_are_counted_apart_for_each_reason(tmp_path: Path, node: Node) -> None:
+    queue = ScriptedQueue(tmp_path, "FAILED", "FAILED", *["PREEMPTED"] * 4, *["TIMEOUT"] * 4, *["NODE_FAIL"] * 4)
     assert run(tmp_path, node, queue).complete
     assert len(queue.avoided) == 15
 
 
-def test_a_job_that_is_said_to_run_and_owns_nothing_for_long_is_ended_and_tried_again(
+def test_a_running_job_without_an_owner_of_its_stage_is_cancelled_and_run_again(
     tmp_path: Path, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job_end, "SILENT_SECONDS", 0.3)
-    queue = ToldQueue(tmp_path, "RUNNING")
+    queue = ScriptedQueue(tmp_path, "RUNNING")
     begun = time.monotonic()
     progress = run(tmp_path, node, queue)
     assert time.monotonic() - begun > 0.3
     assert set(queue.cancelled) == {"0"}
-    assert progress.complete, "our own scancel was taken for a person's"
+    assert progress.complete, "the executor's own scancel counted as a person's"
     assert len(queue.avoided) == 2
 
 
-def test_a_job_that_is_silent_but_owns_its_stage_is_left_alone(
+def test_a_running_job_that_owns_its_stage_is_not_cancelled(
     tmp_path: Path, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job_end, "SILENT_SECONDS", 0.1)
-    queue = ToldQueue(tmp_path, "RUNNING")
+    queue = ScriptedQueue(tmp_path, "RUNNING")
     executor = SubmititExecutor(tmp_path, tmp_path, queue, ClusterConfig(), threads=1, entry_point=scripted_stage.NAME)
     RunDir(tmp_path, node.key).prepare(node.spec)
     executor.submit(node.key)
@@ -154,9 +156,9 @@ def test_a_job_that_is_silent_but_owns_its_stage_is_left_alone(
         assert stage_state(RunDir(tmp_path, node.key)) is StageState.RUNNING
 
 
-@pytest.mark.parametrize(("result", "kind"), [(False, EndReason.ORPHANED), (True, EndReason.CANCELLED)])
-def test_a_job_behind_a_lost_training_is_an_orphan_even_where_its_weights_were_kept_before(
-    tmp_path: Path, result: bool, kind: EndReason
+@pytest.mark.parametrize(("result", "reason"), [(False, EndReason.ORPHANED), (True, EndReason.CANCELLED)])
+def test_a_cancelled_job_is_an_orphan_if_its_parent_has_a_snapshot_but_no_result(
+    tmp_path: Path, result: bool, reason: EndReason
 ) -> None:
     sets = ["seeds=[0]", "axes={}", "stages=[pretrain, probe]", "trial.stages.probe.snapshot=0.5"]
     trial = load_sweep(write_small(tmp_path), sets=sets).trials[0]
@@ -164,13 +166,13 @@ def test_a_job_behind_a_lost_training_is_an_orphan_even_where_its_weights_were_k
     for name, run in (("pretrain", training), ("probe", probe)):
         run.prepare(trial.specs[name])
     assert trial.specs["probe"].parent_nimg is not None
-    kept = training.snapshot(trial.specs["probe"].parent_nimg)
-    kept.parent.mkdir()
-    kept.touch()
+    snapshot = training.snapshot(trial.specs["probe"].parent_nimg)
+    snapshot.parent.mkdir()
+    snapshot.touch()
     with training.begin() as attempt:
         if result:
             attempt.finish({"metrics": {}})
-    queue = ToldQueue(tmp_path, "CANCELLED")
+    queue = ScriptedQueue(tmp_path, "CANCELLED")
     executor = SubmititExecutor(tmp_path, tmp_path, queue, ClusterConfig(), threads=1, entry_point=scripted_stage.NAME)
     records = JobRecords(tmp_path)
     batch = Batch.model_validate(BATCH | {"tasks": [[probe.key]], "root": str(tmp_path), "after": "7"})
@@ -179,4 +181,4 @@ def test_a_job_behind_a_lost_training_is_an_orphan_even_where_its_weights_were_k
     records.confirm(batch.name, ["0"])
     assert executor.adopt([probe.key]) == {probe.key}
     [ended] = executor.poll(1.0)
-    assert ended.reason is kind
+    assert ended.reason is reason

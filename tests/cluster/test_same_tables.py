@@ -1,4 +1,4 @@
-"""Where a sweep runs does not change its numbers: the tables of every executor are the same bytes."""
+"""The tables of a sweep are the same bytes on every executor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECONDS = 200.0
 
 
 def tables(folder: Path, on: str) -> dict[str, bytes]:
-    """The tables of the small sweep, run by the command on one executor."""
+    """Run the small sweep by the command on one executor; its tables."""
     command = [
         *COMMAND,
         *("sweep", str(write_small(folder)), "--set", "seeds=[0]", "--mlflow", "off"),
