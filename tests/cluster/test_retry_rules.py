@@ -87,9 +87,12 @@ def node(tmp_path: Path) -> Node:
     return only
 
 
+def start(root: Path, queue: ScriptedQueue) -> SubmititExecutor:
+    return SubmititExecutor(root, root, queue, ClusterConfig(), threads=1, entry_point=scripted_stage.NAME)
+
+
 def run(root: Path, node: Node, queue: ScriptedQueue) -> SweepProgress:
-    executor = SubmititExecutor(root, root, queue, ClusterConfig(), threads=1, entry_point=scripted_stage.NAME)
-    return Scheduler(root, Grid({node.key: node}), poll_seconds=0.01).run(executor)
+    return Scheduler(root, Grid({node.key: node}), poll_seconds=0.01).run(start(root, queue))
 
 
 def failure(root: Path, node: Node) -> str:
@@ -146,7 +149,7 @@ def test_a_running_job_that_owns_its_stage_is_not_cancelled(
 ) -> None:
     monkeypatch.setattr(job_end, "SILENT_SECONDS", 0.1)
     queue = ScriptedQueue(tmp_path, "RUNNING")
-    executor = SubmititExecutor(tmp_path, tmp_path, queue, ClusterConfig(), threads=1, entry_point=scripted_stage.NAME)
+    executor = start(tmp_path, queue)
     RunDir(tmp_path, node.key).prepare(node.spec)
     executor.submit(node.key)
     executor.flush()
@@ -173,7 +176,7 @@ def test_a_cancelled_job_is_an_orphan_if_its_parent_has_a_snapshot_but_no_result
         if result:
             attempt.finish({"metrics": {}})
     queue = ScriptedQueue(tmp_path, "CANCELLED")
-    executor = SubmititExecutor(tmp_path, tmp_path, queue, ClusterConfig(), threads=1, entry_point=scripted_stage.NAME)
+    executor = start(tmp_path, queue)
     records = JobRecords(tmp_path)
     batch = Batch.model_validate(BATCH | {"tasks": [[probe.key]], "root": str(tmp_path), "after": "7"})
     records.write_batch(batch)

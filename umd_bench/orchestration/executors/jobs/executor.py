@@ -51,7 +51,7 @@ class SubmititExecutor:
         self._waiting: dict[str, str | None] = {}  # stages to submit -> the stage whose job must succeed first
         self._live: dict[str, Claim] = {}
         self._batches: dict[str, Batch] = {}
-        self._asked_at = float("-inf")  # when the scheduler was last asked
+        self._status_at = float("-inf")  # when the scheduler last gave the jobs' status
         self._given_up: set[str] = set()  # ids of jobs that this executor cancelled because they were silent
         self._ended: list[Ended] = []
         self._stopping = False
@@ -197,9 +197,9 @@ class SubmititExecutor:
     def _ask_scheduler(self) -> None:
         """Settle unconfirmed submissions, and the stages whose job is over without a record."""
         now = time.monotonic()
-        if not self._live or now - self._asked_at < self._queue.status_seconds:
+        if not self._live or now - self._status_at < self._queue.status_seconds:
             return
-        self._asked_at = now
+        self._status_at = now
         for batch in self._submitter.settle():
             if not self._stopping:
                 self._submit_batch(batch)

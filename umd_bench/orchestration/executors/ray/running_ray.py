@@ -47,7 +47,7 @@ class RunningRay:
         self._head = _host_and_port(self._address)
         too_late = f"--ray-address {address}: no Ray answered there within {CONNECT_SECONDS:.0f} s"
         _within(CONNECT_SECONDS, self._connect, too_late)
-        self._asked_at = self._answered_at = time.monotonic()
+        self._checked_at = self._answered_at = time.monotonic()
 
     def _connect(self) -> None:
         try:
@@ -87,9 +87,9 @@ class RunningRay:
     def check(self) -> None:
         """Connect to the head every few seconds; raise :class:`UserError` if it has not answered for a while."""
         now = time.monotonic()
-        if now - self._asked_at < POLL_HEAD_SECONDS:
+        if now - self._checked_at < POLL_HEAD_SECONDS:
             return
-        self._asked_at = now
+        self._checked_at = now
         if self.answers():
             self._answered_at = now
         elif now - self._answered_at > HEAD_LOST_SECONDS:
