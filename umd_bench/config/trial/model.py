@@ -80,6 +80,6 @@ class ModelConfig(Frozen):
     def check_representation(self, block: int | None, pool: str | None, path: str) -> None:
         """Raise :class:`FieldError` below ``path`` if the model has no encoder block ``block`` or cannot pool ``pool``."""
         if block is not None and not 1 <= block <= self.depth:
-            raise FieldError(f"{path}.block", block, f"expected a number in 1..{self.depth}, the encoder's blocks")
+            raise FieldError(f"{path}.block", block, f"expected 1..{self.depth}, the encoder's blocks")
         if pool is not None and pool not in POOLS[self.family]:
             raise FieldError(f"{path}.pool", pool, f"the family {self.family} has other tokens; {one_of(POOLS[self.family])}")
