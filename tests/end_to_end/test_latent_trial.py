@@ -1,4 +1,4 @@
-"""From a VAE to scores: latents are packed, a UMD is trained on them, resumes exactly, is probed, sampled and scored."""
+"""A trial on latents of a VAE: packing, training with an exact resume, probing, sampling and scoring."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _tinies() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root with the images and the latents; the VAE's own folder is gone."""
+    """A data root with the images and their latents. The VAE's own folder no longer exists."""
     DATASETS["tinies"] = TINIES
     root, vaes = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("vaes")
     vae = write_vae(vaes / "vae")
@@ -92,7 +92,7 @@ def test_every_stage_has_a_result_made_from_the_latents(done: dict[str, RunDir],
     assert generate["metrics"]["fd_efficientnet_lite0"] > generate["metrics"]["floor_fd_efficientnet_lite0"]
 
 
-def test_training_that_was_stopped_ends_with_the_same_bits(done: dict[str, RunDir], root: Path, tmp_path: Path) -> None:
+def test_a_stopped_and_resumed_training_has_the_same_bits(done: dict[str, RunDir], root: Path, tmp_path: Path) -> None:
     spec = trial().specs["pretrain"]
     parts = RunDir(tmp_path, spec.key)
     parts.prepare(spec)
@@ -106,7 +106,7 @@ def test_training_that_was_stopped_ends_with_the_same_bits(done: dict[str, RunDi
         assert torch.equal(value, whole[name]), name
 
 
-def test_samples_are_pictures_of_the_images_size_whatever_is_decoded_at_once(
+def test_samples_are_rgb_pictures_whatever_the_batch_size_of_decoding(
     done: dict[str, RunDir], root: Path, tmp_path: Path
 ) -> None:
     run, pictures = done["finetune"], []
@@ -142,17 +142,17 @@ def test_an_evaluation_by_hand_does_not_clip_latents(done: dict[str, RunDir]) ->
         ("data.vae=any", r"data\.vae = 'any' .* a name that ends in -f<factor>c<channels>"),
     ],
 )
-def test_what_latents_cannot_do_is_refused_before_anything_starts(change: str, message: str) -> None:
+def test_options_that_latents_cannot_have_are_refused(change: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_trials([trial(change)])
 
 
-def test_latents_or_images_that_are_missing_are_named_before_anything_starts(root: Path, tmp_path: Path) -> None:
+def test_missing_images_are_named_with_the_command_that_packs_them(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"tinies-16-vae-f2c4-v1\.2 is missing; `umd-bench data pack tinies"):
         prepare_data([trial()], tmp_path)
 
 
-def test_latents_of_two_vaes_under_one_name_do_not_meet(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latents_of_two_vaes_with_one_name_are_refused(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DATASETS, "others", TINIES.__class__(**{**vars(TINIES), "name": "others"}))
     pack_small(root, write_vae(tmp_path / "vae", seed=1), name="others")
     asked = trial("stages.probe.data={name: others}")
@@ -161,7 +161,7 @@ def test_latents_of_two_vaes_under_one_name_do_not_meet(root: Path, tmp_path: Pa
         prepare_data([asked], root)
 
 
-def test_a_model_of_images_is_as_it_was(root: Path) -> None:
+def test_a_trial_on_images_needs_no_latents(root: Path) -> None:
     asked = load_trial("umd", sets=[*SMALL[1:], f"data={{name: tinies, size: {SIZE}}}", "stages.generate.clip=true"])
     check_trials([asked])
     assert prepare_data([asked], root)[asked.config.data] == open_pack("tinies", root, size=SIZE).manifest.digest

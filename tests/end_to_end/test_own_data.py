@@ -1,4 +1,4 @@
-"""A user's own data set goes from a folder of pictures to a trained, probed and exported model, from any data root."""
+"""A user's own folder of pictures is packed, trained on, probed and exported, in any data root."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ stages:
 """
 
 
-def test_a_folder_of_pictures_is_packed_trained_on_and_probed(tmp_path: Path) -> None:
+def test_a_folder_of_pictures_becomes_a_trained_probed_and_exported_model(tmp_path: Path) -> None:
     class_folders(tmp_path / "raw", {"cat": 12, "dog": 12})
     packs, results = tmp_path / "packs", tmp_path / "results"
     (tmp_path / "trial.yaml").write_text(TRIAL)

@@ -1,4 +1,4 @@
-"""A probe of other data: features of the same weights on another packed set, with a key, a result and a column of its own."""
+"""A probe of another data set than the model's: it has its own key, result and column."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OTHER = SMALL.replace(
 
 
 def read_parity(folder: Path | None) -> Splits:
-    """Digits by whether they are odd: the images of one set under the two classes of another."""
+    """The digits' images with two classes: even and odd."""
     return {split: (images, np.asarray(labels % 2)) for split, (images, labels) in read_digits(None).items()}
 
 
@@ -41,7 +41,7 @@ def _a_second_small_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DATASETS, "parity", DatasetInfo("parity", 1, 8, 1, ("even", "odd"), "none", read_parity))
 
 
-def test_a_model_of_one_set_is_probed_on_another_in_a_column_of_its_own(tmp_path: Path) -> None:
+def test_a_model_is_probed_on_another_data_set_in_a_column_of_its_own(tmp_path: Path) -> None:
     root = tmp_path / "results"
     sweep = load_sweep(write_small(tmp_path, OTHER))
     site = Site(root, data_root(), "inline", 1)
@@ -52,9 +52,9 @@ def test_a_model_of_one_set_is_probed_on_another_in_a_column_of_its_own(tmp_path
     result = RunDir(root, specs["parity"].key).result()
     assert result is not None
     assert result["data"] == {"name": "parity", "digest": open_pack("parity", data_root()).manifest.digest}
-    assert result["facts"]["images_5shot"] == 10  # of its two classes
+    assert result["facts"]["images_5shot"] == 10  # 5 of each of two classes
     assert result["metrics"]["acc_5shot"] > 0.5
-    prepare(sweep.trials, site)  # the digest that is compared is the probed set's
+    prepare(sweep.trials, site)  # accepts the results: the digest compared is that of the probed data set
 
     write_sweep(root, sweep_record(sweep))
     frame = long_frame(root, "small")
@@ -65,13 +65,13 @@ def test_a_model_of_one_set_is_probed_on_another_in_a_column_of_its_own(tmp_path
     assert any(note.startswith("parity: ") and "data parity; data digest" in note for note in summary.notes)
 
 
-def test_the_trials_own_set_spelled_out_is_the_same_stage() -> None:
+def test_naming_the_trials_own_data_set_does_not_change_the_key() -> None:
     keys = {load_trial("umd", sets=[f"stages.probe.data={data}"]).specs["probe"].key for data in ("null", "{name: digits}")}
     assert len(keys) == 1
     assert load_trial("umd", sets=["stages.probe.data={name: parity}"]).specs["probe"].key not in keys
 
 
-def test_a_set_without_a_size_is_probed_at_the_trials() -> None:
+def test_a_data_set_without_a_size_is_probed_at_the_trials_size() -> None:
     trial = load_trial("umd", tier="imagenet256_latent", sets=["stages.probe.data={name: food101}"])
     check_trials([trial])
     assert trial.specs["probe"].input_data.model_dump() == {"name": "food101", "size": 256, "vae": "sd-vae-ft-ema"}
@@ -80,12 +80,12 @@ def test_a_set_without_a_size_is_probed_at_the_trials() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ("{name: fashion_mnist}", r"stages\.probe\.data\.name = 'fashion_mnist' .* images of 1x32x32, and the model .* 1x8x8"),
+        ("{name: fashion_mnist}", r"stages\.probe\.data\.name = 'fashion_mnist' .* images of 1x32x32, but the model .* 1x8x8"),
         ("{name: mnist}", r"stages\.probe\.data\.name = 'mnist' is not accepted: expected one of"),
         ("{name: cifar100, size: 32}", r"stages\.probe\.data\.name = 'cifar100' .* images of 3x32x32, .* for 1x8x8"),
     ],
 )
-def test_a_set_that_does_not_fit_the_model_is_refused(data: str, message: str) -> None:
+def test_a_data_set_that_does_not_fit_the_model_is_refused(data: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_trials([load_trial("umd", sets=[f"stages.probe.data={data}"])])
 
@@ -105,6 +105,6 @@ def test_a_set_that_does_not_fit_the_model_is_refused(data: str, message: str) -
         ("knn=[0]", r"stages\.probe\.knn\.0 = 0 is not accepted"),
     ],
 )
-def test_a_probe_that_cannot_be_made_is_refused_in_a_sentence(option: str, message: str) -> None:
+def test_an_invalid_probe_option_is_named_with_what_is_accepted(option: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_trials([load_trial("umd", sets=[f"stages.probe.{option}"])])

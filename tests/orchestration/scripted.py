@@ -1,4 +1,4 @@
-"""An executor that follows a script instead of running stages, for the runner's rules."""
+"""An executor that runs scripts instead of stages, to test the scheduler's rules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from umd_bench.orchestration.executors.contract import Ended, EndReason
 from umd_bench.store import Failure, RunDir
 
 Script = Callable[[RunDir, int], EndReason | None]
-"""(run directory, how often this stage was submitted before) -> what took its process away, or None when it ended by itself."""
+"""(run directory, earlier attempts of this stage) -> why its process ended, or None if the stage itself ended."""
 
 
 def succeed(run: RunDir, tries: int) -> None:
@@ -19,7 +19,7 @@ def succeed(run: RunDir, tries: int) -> None:
 
 
 def fail_with(message: str, state: str = "error") -> Script:
-    """The stage fails by itself."""
+    """The stage fails with an error of its own."""
 
     def script(run: RunDir, tries: int) -> None:
         with run.begin() as attempt:
@@ -29,7 +29,7 @@ def fail_with(message: str, state: str = "error") -> Script:
 
 
 def end_by(kind: EndReason) -> Script:
-    """Something else ends the process."""
+    """Something other than the stage ends its process."""
 
     def script(run: RunDir, tries: int) -> EndReason:
         with run.begin():
@@ -39,11 +39,11 @@ def end_by(kind: EndReason) -> Script:
 
 
 die = end_by(EndReason.DIED)
-"""The process goes away without a word."""
+"""The process disappears without a message."""
 
 
 class ScriptedExecutor:
-    """Runs scripts by key, ``succeed`` where there is none; remembers what was submitted, in order."""
+    """Runs the script of each key (default: ``succeed``); ``submitted`` lists the submitted keys in order."""
 
     name = "scripted"
 

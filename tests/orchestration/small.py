@@ -1,4 +1,4 @@
-"""The smallest sweep that runs every stage for real: a few seconds on one core."""
+"""The smallest sweep that really runs every kind of stage, in a few seconds on one core."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ seeds: [0, 1]
 
 
 def write_small(folder: Path, text: str = SMALL) -> Path:
-    """The sweep's file below ``folder``."""
+    """Write the sweep's file into ``folder``; returns its path."""
     path = folder / "small.yaml"
     path.write_text(text)
     return path

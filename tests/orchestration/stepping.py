@@ -1,4 +1,4 @@
-"""An executor whose trainings take several steps, keep weights on the way and can be asked to stop: for searches that prune."""
+"""An executor for searches that prune: its trainings take several steps, keep snapshots and can be cancelled between steps."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from umd_bench.orchestration.executors.contract import Ended, EndReason
 from umd_bench.orchestration.stage_process.entry_point import Outcome, RankLaunch
 from umd_bench.store import Failure, RunDir
 
-STEPS = 4  # of a training; what comes after it takes one
+STEPS = 4  # of a training; every other stage takes one
 LINGER_SECONDS = 90.0
 
 
 class SteppingExecutor:
-    """Each poll moves one of the running stages a step on, drawn from ``seed``; what a training has done stays when it ends.
+    """Each poll advances one running stage by a step, drawn from ``seed``; a cancelled training resumes from its last step.
 
-    What is no training is short and comes first. A probe's accuracy falls with the mask ratio and the learning rate, and rises
-    with the share of the training.
+    Other stages go before trainings. A probe's accuracy falls with the mask ratio and the learning rate, and rises with the
+    share of the training.
     """
 
     name = "stepping"
 
     def __init__(self, root: Path, *, slots: int = 2, seed: int = 0, worst: float = float("inf")) -> None:
-        """Trainings that are worse than ``worst`` fail after half of their length, and then nothing is short."""
+        """Trainings whose :func:`badness` exceeds ``worst`` fail at half their length; then other stages no longer go first."""
         self.slots, self.submitted, self.cancelled = slots, list[str](), list[str]()
         self.most_at_once = 0
         self._root, self._random, self._worst = root, random.Random(seed), worst
@@ -43,11 +43,11 @@ class SteppingExecutor:
         return set()
 
     def poll(self, timeout: float) -> list[Ended]:
-        asked = [key for key in self._running if key in self.cancelled]
-        if asked:
-            self._running.remove(asked[0])
-            self.cancelled.remove(asked[0])
-            return [Ended(asked[0], EndReason.CANCELLED, "asked to")]
+        cancelled = [key for key in self._running if key in self.cancelled]
+        if cancelled:
+            self._running.remove(cancelled[0])
+            self.cancelled.remove(cancelled[0])
+            return [Ended(cancelled[0], EndReason.CANCELLED, "cancelled")]
         if not self._running:
             return []
         short = [key for key in self._running if not isinstance(RunDir(self._root, key).config().stage, TrainStage)]
@@ -81,25 +81,25 @@ class SteppingExecutor:
 
 
 def steps_of(run: RunDir) -> int:
-    """How many steps a training has done, in all commands."""
+    """The steps that a training has done in all its attempts."""
     return sum(event["event"] == "metrics" for event in run.events())
 
 
 def step(run: RunDir, number: int) -> None:
-    """One more step of a training: a record, and the weights that are asked for there."""
+    """Step ``number`` of a training: a metrics event, and the snapshots due by then."""
     spec = run.config()
     assert isinstance(spec.stage, TrainStage)
     nimg = spec.stage.nimg * number // STEPS
     with run.begin() as attempt:
         attempt.event("metrics", nimg=nimg, loss=badness(run) / number, lr=1.0, images_per_second=5.0)
-    for kept in {*spec.snapshots, spec.stage.nimg}:
-        if kept <= nimg:
-            run.snapshot(kept).parent.mkdir(exist_ok=True)
-            run.snapshot(kept).write_text("weights")
+    for snapshot in {*spec.snapshots, spec.stage.nimg}:
+        if snapshot <= nimg:
+            run.snapshot(snapshot).parent.mkdir(exist_ok=True)
+            run.snapshot(snapshot).write_text("weights")
 
 
 def badness(run: RunDir) -> float:
-    """What is searched, of the training that the stage descends from."""
+    """A number that grows with the searched values, of the pre-training above the stage."""
     spec = run.config()
     while spec.parent_key is not None:
         spec = RunDir(run.root, spec.parent_key).config()
@@ -108,7 +108,7 @@ def badness(run: RunDir) -> float:
 
 
 def finish(run: RunDir) -> None:
-    """The stage's result."""
+    """Finish the stage with metrics that depend on its :func:`badness`."""
     spec, bad = run.config(), badness(run)
     if isinstance(spec.stage, TrainStage):
         step(run, STEPS)
@@ -121,9 +121,9 @@ def finish(run: RunDir) -> None:
 def run_here(
     root: Path, key: str, data_root: Path, *, stop: Callable[[], bool], rank_launch: RankLaunch | None = None
 ) -> Outcome:
-    """A stage as an executor runs it: from where it stands to its end, unless it is asked to stop between steps.
+    """An entry point: run a stage from its last step to its end, unless ``stop`` is true between two steps.
 
-    A training with a file ``lingers`` in its folder waits half-way for that, but not for ever.
+    A training with a file ``lingers`` in its folder waits half-way until the file is gone, at most ``LINGER_SECONDS``.
     """
     run = RunDir(root, key)
     if isinstance(run.config().stage, TrainStage):

@@ -1,4 +1,4 @@
-"""The graph of a sweep: what trials share is one node, and it keeps every snapshot that any of them asks for."""
+"""The graph of a sweep: trials share nodes, and a node keeps the snapshots that any of its trials needs."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ def named(nodes: dict[str, Node], name: str) -> list[Node]:
 
 
 def work(root: Path, nodes: dict[str, Node]) -> None:
-    """What the runner and a worker do with them, one after the other."""
+    """Run the stages one after the other, as a scheduler would."""
     for node in nodes.values():
         if node.state is not StageState.DONE:
             RunDir(root, node.key).prepare(node.spec)
             run_stage(root, node.key, data_root())
 
 
-def test_a_curve_is_one_training_stage_and_a_probe_a_point(tmp_path: Path) -> None:
+def test_a_curve_is_one_training_stage_and_one_probe_for_each_point(tmp_path: Path) -> None:
     nodes = build_graph(tmp_path, trials(tmp_path))
     finetune, probes = named(nodes, "finetune"), named(nodes, "finetune_probe")
-    assert [node.spec.snapshots for node in finetune] == [(64, 192)]  # 0.2 and 0.6 of 320; the end is kept anyway
+    assert [node.spec.snapshots for node in finetune] == [(64, 192)]  # 0.2 and 0.6 of 320; the last snapshot is always kept
     assert [node.spec.parent_nimg for node in probes] == [64, 192, 320]
     assert [node.spec.snapshots for node in named(nodes, "pretrain")] == [()]
 
 
-def test_a_finished_stage_is_trained_again_only_up_to_a_new_snapshot_and_its_result_stays(tmp_path: Path) -> None:
+def test_a_finished_stage_trains_again_only_up_to_a_new_snapshot_and_keeps_its_result(tmp_path: Path) -> None:
     root = tmp_path / "results"
     work(root, build_graph(root, trials(tmp_path, "[1.0]")))
     key = named(build_graph(root, trials(tmp_path, "[1.0]")), "finetune")[0].key
     run = RunDir(root, key)
-    first, kept = run.result(), run.snapshot(320).read_bytes()
+    first, weights = run.result(), run.snapshot(320).read_bytes()
 
     nodes = build_graph(root, trials(tmp_path))
     assert {node.name: node.state for node in nodes.values() if node.name != "finetune_probe"} == {
@@ -64,19 +64,19 @@ def test_a_finished_stage_is_trained_again_only_up_to_a_new_snapshot_and_its_res
     assert "it has a result, but no snapshot at nimg = 64, 192" in [str(c) for c in console_rows.columns[4].cells]
     work(root, nodes)
     assert run.result() == first
-    assert run.snapshot(320).read_bytes() == kept
+    assert run.snapshot(320).read_bytes() == weights
     assert run.attempts() == [1, 2]
     seen = [event["nimg"] for event in run.events(2) if event["event"] == "metrics"]
     assert max(seen) == 192
     assert run.config().snapshots == (64, 192)
     again = build_graph(root, trials(tmp_path))
     assert {node.state for node in again.values()} == {StageState.DONE}
-    # weights that nobody reads any more may be removed
+    # weights that no stage reads any more may be removed
     run.snapshot(64).unlink()
     assert {node.state for node in build_graph(root, trials(tmp_path)).values()} == {StageState.DONE}
 
 
-def test_a_late_snapshot_has_the_bits_of_an_early_one(tmp_path: Path) -> None:
+def test_a_snapshot_added_later_has_the_same_bits(tmp_path: Path) -> None:
     late, early = tmp_path / "late", tmp_path / "early"
     work(late, build_graph(late, trials(tmp_path, "[1.0]")))
     work(late, build_graph(late, trials(tmp_path, "[0.6]")))
@@ -87,7 +87,7 @@ def test_a_late_snapshot_has_the_bits_of_an_early_one(tmp_path: Path) -> None:
     assert results[0] == results[1]
 
 
-def test_the_runner_does_not_take_a_result_for_the_snapshots(tmp_path: Path) -> None:
+def test_a_stage_with_a_result_but_without_its_snapshots_runs_again(tmp_path: Path) -> None:
     nodes = build_graph(tmp_path, trials(tmp_path))
     finetune = named(nodes, "finetune")[0]
 
@@ -105,7 +105,7 @@ def test_the_runner_does_not_take_a_result_for_the_snapshots(tmp_path: Path) -> 
     assert stage_state(RunDir(tmp_path, finetune.key), [64, 192]) is StageState.DONE
 
 
-def test_two_commands_that_ask_for_snapshots_take_nothing_from_each_other(tmp_path: Path) -> None:
+def test_preparing_a_stage_keeps_the_snapshots_of_earlier_commands(tmp_path: Path) -> None:
     for values in ("[0.2]", "[0.6]"):
         finetune = named(build_graph(tmp_path, trials(tmp_path, values)), "finetune")[0]
         RunDir(tmp_path, finetune.key).prepare(finetune.spec)
@@ -113,6 +113,6 @@ def test_two_commands_that_ask_for_snapshots_take_nothing_from_each_other(tmp_pa
 
 
 @pytest.mark.parametrize("value", ["64", "0.2"])
-def test_images_and_a_share_of_the_same_place_are_one_stage(tmp_path: Path, value: str) -> None:
+def test_a_snapshot_in_images_and_the_same_one_as_a_share_are_one_stage(tmp_path: Path, value: str) -> None:
     first, second = (named(build_graph(tmp_path, trials(tmp_path, f"[{v}]")), "finetune_probe") for v in (value, "0.2"))
     assert first[0].key == second[0].key

@@ -1,4 +1,4 @@
-"""A sweep whose extractor has no weights, or others, is refused before anything is started, and planned all the same."""
+"""Missing or wrong weights of an extractor stop a sweep before anything starts; a plan needs none."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def trials(folder: Path, extractor: str) -> tuple[Trial, ...]:
 
 @pytest.mark.parametrize("extractor", ["inception-v3-compat", "timm:vit_large_patch14_dinov2.lvd142m"])
 def test_missing_weights_stop_a_sweep_before_it_starts(tmp_path: Path, extractor: str) -> None:
-    asked = trials(tmp_path, extractor)
-    check_trials(asked)  # what a plan asks
+    sweep = trials(tmp_path, extractor)
+    check_trials(sweep)  # all that a plan checks
     with pytest.raises(UserError, match=f"{extractor} has no weights"):
-        prepare(asked, Site(tmp_path / "results", tmp_path / "data", "inline"))
+        prepare(sweep, Site(tmp_path / "results", tmp_path / "data", "inline"))
     assert not (tmp_path / "results").exists()
     assert not (tmp_path / "data").exists()
 
 
-def test_weights_of_another_hash_stop_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_with_another_hash_stop_a_sweep_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = inception.fetched_path()
     path.parent.mkdir(parents=True)
     path.write_bytes(b"others")
@@ -49,5 +49,5 @@ def test_weights_of_another_hash_stop_it_too(tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / "results").exists()
 
 
-def test_weights_that_are_there_let_it_pass(tmp_path: Path) -> None:
+def test_existing_weights_pass(tmp_path: Path) -> None:
     check_weights(trials(tmp_path, "efficientnet_lite0"), tmp_path / "results")

@@ -1,4 +1,4 @@
-"""Another try: what failed, by state or by cause, and nothing else; a sweep at work takes it up."""
+"""Retrying failed stages by state or cause, and no others; a sweep at work takes them up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from umd_bench.store import RunDir, write_sweep
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Sweep:
-    """One trial each that failed with NaN, failed with an error, died; and one that is done."""
+    """Four trials: one failed with NaN, one with an error, one died, and one is done."""
     sweep = load_sweep(write_small(tmp_path))
     keys = [trial.specs["pretrain"].key for trial in sweep.trials]
     scripts = dict(zip(keys, [fail_with("loss is not finite", "nan"), fail_with("broken", "error"), die], strict=False))
@@ -36,7 +36,7 @@ def files(root: Path) -> set[Path]:
 @pytest.mark.parametrize(
     ("chosen", "state"), [({"state": "nan"}, "nan"), ({"fingerprint": "bro"}, "error"), ({"state": "died"}, "died")]
 )
-def test_only_the_failures_asked_for_are_set_aside(tmp_path: Path, sweep: Sweep, chosen: dict[str, str], state: str) -> None:
+def test_only_the_chosen_failures_are_set_aside(tmp_path: Path, sweep: Sweep, chosen: dict[str, str], state: str) -> None:
     before = files(tmp_path)
     (retried,) = retry(tmp_path, "small", **chosen)
     assert (retried.stage, retried.failure.state) == ("pretrain", state)
@@ -46,18 +46,18 @@ def test_only_the_failures_asked_for_are_set_aside(tmp_path: Path, sweep: Sweep,
     assert retried.failure.headline in str(retried)
 
 
-def test_all_failures_go_at_once_and_then_there_is_nothing_left(tmp_path: Path, sweep: Sweep) -> None:
+def test_without_options_all_failures_are_retried_and_none_is_left(tmp_path: Path, sweep: Sweep) -> None:
     assert len(retry(tmp_path, "small")) == 3
     assert retry(tmp_path, "small") == []
     assert status_json(tmp_path, "small")["sweeps"][0]["counts"]["interrupted"] == 3
 
 
-def test_what_nobody_failed_with_is_refused_with_what_there_is(tmp_path: Path, sweep: Sweep) -> None:
+def test_an_unknown_state_is_refused_and_the_failures_are_listed(tmp_path: Path, sweep: Sweep) -> None:
     with pytest.raises(UserError, match=r"--state oom: .*died \(died\) x 1, error \(broken\) x 1, nan"):
         retry(tmp_path, "small", state="oom")
 
 
-def test_a_stage_at_work_is_left_alone(tmp_path: Path, sweep: Sweep) -> None:
+def test_a_running_stage_is_not_retried(tmp_path: Path, sweep: Sweep) -> None:
     run = RunDir(tmp_path, sweep.trials[0].specs["pretrain"].key)
     lease = run.lease()
     with lease:
@@ -66,7 +66,7 @@ def test_a_stage_at_work_is_left_alone(tmp_path: Path, sweep: Sweep) -> None:
     assert run.retry()
 
 
-def test_a_sweep_at_work_takes_a_retried_stage_and_its_descendants_up(tmp_path: Path) -> None:
+def test_a_sweep_at_work_takes_up_a_retried_stage_and_its_descendants(tmp_path: Path) -> None:
     sweep = load_sweep(write_small(tmp_path))
     write_sweep(tmp_path, sweep_record(sweep))
     broken, other = (trial.specs["pretrain"].key for trial in sweep.trials[:2])

@@ -1,4 +1,4 @@
-"""The runner: parents before children, shared stages once, one failure is one failure, the dead are tried again."""
+"""The scheduler: parents before children, shared stages once, failures stay local, and lost attempts are repeated."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_parent_shared_by_trials_runs_once(tmp_path: Path) -> None:
     assert len(executor.submitted) == 2 + 2 * 3
 
 
-def test_a_failing_stage_blocks_its_descendants_and_nobody_else(tmp_path: Path, sweep: Sweep) -> None:
+def test_a_failing_stage_blocks_only_its_descendants(tmp_path: Path, sweep: Sweep) -> None:
     broken = sweep.trials[0].specs["finetune"].key
     progress, executor = run(tmp_path, sweep, {broken: fail_with("it broke")})
     assert set(progress.failures) == {broken}
@@ -85,7 +85,7 @@ def test_a_failed_stage_is_tried_again_by_the_next_command(tmp_path: Path, sweep
     assert len(executor.submitted) == 3
 
 
-def test_a_stage_whose_process_died_is_tried_again_three_times(tmp_path: Path, sweep: Sweep) -> None:
+def test_a_stage_whose_process_dies_gets_three_attempts(tmp_path: Path, sweep: Sweep) -> None:
     unlucky, doomed = sweep.trials[0].specs["pretrain"].key, sweep.trials[1].specs["pretrain"].key
     scripts: dict[str, Script] = {
         unlucky: lambda run, tries: die(run, tries) if tries < 2 else succeed(run, tries),
@@ -98,7 +98,7 @@ def test_a_stage_whose_process_died_is_tried_again_three_times(tmp_path: Path, s
     assert progress.failures[doomed].state == "died"
 
 
-def test_each_kind_of_end_is_counted_for_itself(tmp_path: Path, sweep: Sweep) -> None:
+def test_attempts_are_counted_apart_for_each_end_reason(tmp_path: Path, sweep: Sweep) -> None:
     key = sweep.trials[0].specs["pretrain"].key
     ends = [EndReason.PREEMPTED] * 5 + [EndReason.DIED] * 2 + [EndReason.NODE_FAIL] * 4 + [EndReason.TIMEOUT] * 6
 
@@ -111,14 +111,14 @@ def test_each_kind_of_end_is_counted_for_itself(tmp_path: Path, sweep: Sweep) ->
 
 
 @pytest.mark.parametrize("kind", [EndReason.OOM, EndReason.NODE_FAIL, EndReason.CANCELLED])
-def test_no_kind_of_end_is_tried_for_ever(tmp_path: Path, sweep: Sweep, kind: EndReason) -> None:
+def test_every_end_reason_has_a_limit_of_attempts(tmp_path: Path, sweep: Sweep, kind: EndReason) -> None:
     key = sweep.trials[0].specs["pretrain"].key
     progress, executor = run(tmp_path, sweep, {key: end_by(kind)})
     assert progress.failures[key].state == kind
     assert executor.submitted.count(key) == MAX_ATTEMPTS[kind]
 
 
-def test_jobs_that_an_earlier_command_left_alive_are_not_submitted(tmp_path: Path, sweep: Sweep) -> None:
+def test_jobs_alive_from_an_earlier_command_are_not_submitted_again(tmp_path: Path, sweep: Sweep) -> None:
     executor = ScriptedExecutor(tmp_path)
     executor.left_alive = {sweep.trials[0].specs["pretrain"].key}
     progress = Scheduler(tmp_path, Grid(build_graph(tmp_path, sweep.trials)), poll_seconds=0).run(executor)

@@ -1,4 +1,4 @@
-"""Searches that prune: the same trials whatever the timing and whenever killed, their stages ended, and never begun again."""
+"""Searches prune the same trials whatever the timing and whenever they are killed, and end those trials' stages for good."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from umd_bench.store import Failure, RunDir, SearchRecord, StageState, parent_do
 
 MEDIAN = "search.pruner={kind: median, metric: probe.acc_5shot, direction: maximise, startup: 2}"
 LOSS = "search.pruner={kind: median, metric: pretrain.loss, direction: minimise, startup: 2}"
-WORST = 0.35  # of what trainings are, in the searches here
+WORST = 0.35  # the badness above which trainings fail
 ONLY_RATES = "{stages.pretrain.optim.lr_per_256: {low: 1.0e-4, high: 1.0e-1, log: true}}"
 FEW_RATIOS = "{stages.pretrain.corruption.mask_ratio: {choices: [0.1, 0.2, 0.3, 0.5, 0.6]}}"
 
@@ -65,7 +65,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SearchRecord]
     return folder, run(folder, load(folder, MEDIAN))[0]
 
 
-def test_a_pruned_trial_counts_trains_no_further_and_nothing_of_it_begins_later(whole: tuple[Path, SearchRecord]) -> None:
+def test_a_pruned_trial_counts_as_a_suggestion_and_none_of_its_stages_goes_on(whole: tuple[Path, SearchRecord]) -> None:
     root, record = whole
     pruned = [s for s in record.suggestions if s.state == "pruned"]
     done = [s for s in record.suggestions if s.state == "done"]
@@ -87,7 +87,7 @@ def test_a_pruned_trial_counts_trains_no_further_and_nothing_of_it_begins_later(
         assert suggestion.pruned_at is None
         assert list(suggestion.rungs) == [0.25, 0.5]
         assert len(suggestion.scores) == 2
-    # what is pruned is worse at its rung than the median of what finished before it
+    # a pruned suggestion is worse at its rung than the median of the finished ones before it
     worst = max(done, key=lambda s: s.rungs[0.25])
     assert all(s.rungs[0.25] < worst.rungs[0.25] for s in pruned)
 
@@ -115,7 +115,7 @@ def test_what_is_pruned_does_not_depend_on_the_timing(
     assert progress.complete
 
 
-def test_whether_a_training_that_fails_behind_a_rung_was_pruned_there_does_not_depend_on_the_timing(tmp_path: Path) -> None:
+def test_the_timing_does_not_decide_whether_a_training_that_fails_after_a_rung_was_pruned_there(tmp_path: Path) -> None:
     records = []
     for slots, seed in ((1, 1), (40, 3)):
         folder = tmp_path / f"{slots}-{seed}"
@@ -128,7 +128,7 @@ def test_whether_a_training_that_fails_behind_a_rung_was_pruned_there_does_not_d
 
 
 @pytest.mark.parametrize("kind", ["successive_halving", "hyperband"])
-def test_halving_repeats_itself_too(tmp_path: Path, kind: str) -> None:
+def test_halving_and_hyperband_do_not_depend_on_the_timing_either(tmp_path: Path, kind: str) -> None:
     pruner = f"search.pruner={{kind: {kind}, metric: generate.fd, rungs: [0.2, 0.4, 0.8], reduction: 2}}"
     records = []
     for slots in (1, 7):
@@ -167,13 +167,13 @@ def test_a_kill_at_any_decision_changes_nothing(
     assert record == whole[1]
     assert next(calls) >= 8
     trials = {trial.id: trial for trial in read_sweep(tmp_path, "small").trials}
-    for name in read_sweep(tmp_path, "small").pruned():  # nor is anything begun that was given up before the kill
+    for name in read_sweep(tmp_path, "small").pruned():  # no stage of a trial that was pruned before the kill has begun
         begun = {stage for stage, key in trials[name].stages.items() if RunDir(tmp_path, key).attempts()}
         assert begun <= {"pretrain", "probe_at_25", "probe_at_50"}
 
 
 def test_trainings_make_way_for_their_rungs_where_every_slot_is_taken(tmp_path: Path) -> None:
-    """Otherwise rungs would wait until the trainings that they are to end are over."""
+    """Otherwise a rung would wait until the training that it may prune is over."""
     record, executor, _ = run(tmp_path, load(tmp_path, MEDIAN, "seeds=[0]", "search.parallel=2"), slots=2)
     trained = {trial.stages["pretrain"] for trial in read_sweep(tmp_path, "small").trials}
     pruned = {trial.stages["pretrain"] for trial in read_sweep(tmp_path, "small").trials} & read_sweep(
@@ -186,13 +186,13 @@ def test_trainings_make_way_for_their_rungs_where_every_slot_is_taken(tmp_path: 
 
 
 @pytest.fixture
-def looking_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def called_back_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inline, "CALLBACK_SECONDS", 0.0)
     monkeypatch.setattr(inline, "MAX_CALLBACK_SHARE", 1e9)
 
 
-@pytest.mark.usefixtures("looking_at_every_step")
-def test_in_the_commands_own_process_a_training_makes_way_too_and_is_ended_where_it_is_pruned(
+@pytest.mark.usefixtures("called_back_at_every_step")
+def test_with_the_inline_executor_trainings_make_way_too_and_end_where_they_are_pruned(
     tmp_path: Path, whole: tuple[Path, SearchRecord]
 ) -> None:
     executor = inline.InlineExecutor(tmp_path, tmp_path, entry_point="orchestration.stepping:run_here")
@@ -203,11 +203,11 @@ def test_in_the_commands_own_process_a_training_makes_way_too_and_is_ended_where
     for s in record.suggestions:
         if s.pruned_at is not None:
             steps = [steps_of(RunDir(tmp_path, trials[name].stages["pretrain"])) for name in s.trials]
-            assert steps == [2, 2]  # the first step that has come past either rung, of 192 and 320 images
+            assert steps == [2, 2]  # the first step at or after both rungs, at 192 and 320 images
 
 
-@pytest.mark.usefixtures("looking_at_every_step")
-def test_an_error_of_the_search_while_a_stage_runs_is_the_commands_and_not_the_stages(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("called_back_at_every_step")
+def test_an_error_of_the_search_while_a_stage_runs_ends_the_command_and_does_not_fail_the_stage(tmp_path: Path) -> None:
     pruner = "search.pruner={kind: median, metric: pretrain.losss, direction: minimise}"
     executor = inline.InlineExecutor(tmp_path, tmp_path, entry_point="orchestration.stepping:run_here")
     with pytest.raises(UserError, match="'losss' is not there: expected one of loss of pretrain"):
@@ -215,7 +215,7 @@ def test_an_error_of_the_search_while_a_stage_runs_is_the_commands_and_not_the_s
     assert all(RunDir(tmp_path, at.name).failure() is None for at in (tmp_path / "stages").iterdir())
 
 
-def test_a_pruner_changes_no_key_and_a_search_without_one_goes_on_under_its_name(tmp_path: Path) -> None:
+def test_a_pruner_changes_no_key_and_is_not_in_the_identity_of_a_search_without_one(tmp_path: Path) -> None:
     plain, pruning = load(tmp_path), load(tmp_path, MEDIAN)
     assert plain.config.search is not None
     assert pruning.config.search is not None
@@ -238,9 +238,7 @@ def finished_before(root: Path, trials: Sequence[Trial]) -> None:
                 finish(run_dir)
 
 
-def test_a_suggestion_with_results_from_before_takes_them_and_is_not_pruned(
-    tmp_path: Path, whole: tuple[Path, SearchRecord]
-) -> None:
+def test_a_suggestion_whose_results_exist_already_is_not_pruned(tmp_path: Path, whole: tuple[Path, SearchRecord]) -> None:
     sweep = load(tmp_path, MEDIAN)
     number = next(s.number for s in whole[1].suggestions if s.state == "pruned")
     known = sweep.suggested({}, whole[1].suggestions[number].values)
@@ -264,7 +262,7 @@ def test_equal_suggestions_are_pruned_as_one(tmp_path: Path) -> None:
     assert len(rungs) == len(set(rungs))
 
 
-def test_a_loss_is_read_from_what_running_trainings_write(tmp_path: Path) -> None:
+def test_a_loss_is_read_from_the_events_of_running_trainings(tmp_path: Path) -> None:
     record = run(tmp_path, load(tmp_path, LOSS, "seeds=[0]", space=ONLY_RATES))[0]
     pruned = [s for s in record.suggestions if s.state == "pruned"]
     assert pruned
@@ -277,7 +275,7 @@ def test_a_loss_is_read_from_what_running_trainings_write(tmp_path: Path) -> Non
     assert run(other, load(other, LOSS, "seeds=[0]", space=ONLY_RATES), slots=9, seed=5)[0] == record
 
 
-def test_of_several_lives_of_a_training_the_first_record_since_the_rung_counts(tmp_path: Path) -> None:
+def test_the_first_record_since_the_rung_counts_even_if_a_later_attempt_writes_more(tmp_path: Path) -> None:
     from umd_bench.orchestration.search.rungs import rung_value
 
     sweep = load(tmp_path, LOSS, space=ONLY_RATES)
@@ -288,20 +286,20 @@ def test_of_several_lives_of_a_training_the_first_record_since_the_rung_counts(t
     assert rung_value(tmp_path, sweep.config.search, trial, 1) is None
     for number in (1, 2, 3):
         step(training, number)
-    with training.begin() as attempt:  # resumed behind the rung
+    with training.begin() as attempt:  # resumed after the rung
         attempt.event("metrics", nimg=600, loss=99.0, lr=1.0)
     loss = next(event["loss"] for event in training.events() if event["event"] == "metrics" and event["nimg"] == 320)
     assert rung_value(tmp_path, sweep.config.search, trial, 1) == loss
 
 
-def test_what_was_pruned_is_seen_wherever_one_looks_and_is_not_waited_for(whole: tuple[Path, SearchRecord]) -> None:
+def test_status_and_watch_show_pruned_trials_and_do_not_wait_for_them(whole: tuple[Path, SearchRecord]) -> None:
     root, record = whole
     pruned = {name: s.pruned_at for s in record.suggestions if s.pruned_at is not None for name in s.trials}
-    told = status_json(root, "small")["sweeps"][0]
-    assert told["complete"]
-    assert told["pruned"] == len(pruned)
-    assert sum(told["counts"].values()) == told["counts"]["done"]
-    assert {t["id"]: t["pruned"] for t in told["trials"] if t["state"] == "pruned"} == pruned
+    status = status_json(root, "small")["sweeps"][0]
+    assert status["complete"]
+    assert status["pruned"] == len(pruned)
+    assert sum(status["counts"].values()) == status["counts"]["done"]
+    assert {t["id"]: t["pruned"] for t in status["trials"] if t["state"] == "pruned"} == pruned
     assert Watcher(root, "small").view().complete
     table = status_table(root, "small")
     rows = dict(zip(table.columns[0].cells, table.columns[1].cells, strict=True))
@@ -397,7 +395,7 @@ def test_a_metric_that_a_rung_does_not_report_is_named_with_those_it_does(tmp_pa
         run(tmp_path, load(tmp_path, pruner))
 
 
-def test_weights_of_a_training_that_is_not_over_are_enough_for_a_rung_and_for_nothing_else(tmp_path: Path) -> None:
+def test_only_a_rung_can_begin_with_the_weights_of_an_unfinished_training(tmp_path: Path) -> None:
     sweep = load(tmp_path, MEDIAN)
     assert sweep.config.search is not None
     nodes = build_graph(tmp_path, [with_rungs(sweep.config.search, sweep.corners()[0])])
@@ -417,5 +415,5 @@ def test_weights_of_a_training_that_is_not_over_are_enough_for_a_rung_and_for_no
     assert second.state is StageState.NEW
     at_the_end = next(node for node in nodes.values() if node.name == "probe")
     RunDir(tmp_path, at_the_end.key).prepare(at_the_end.spec)
-    assert parent_done(RunDir(tmp_path, first.key))  # which is what a job asks before it begins
+    assert parent_done(RunDir(tmp_path, first.key))  # a job checks this before it begins
     assert not parent_done(RunDir(tmp_path, at_the_end.key))

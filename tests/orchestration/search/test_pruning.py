@@ -1,4 +1,4 @@
-"""Decisions at a rung: what each pruner keeps, in either direction, as a function of numbers and values alone."""
+"""Decisions at a rung: each pruner, in either direction, as a function of numbers and values alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def pruner(kind: str, **fields: object) -> PrunerConfig:
 
 
 def decide(config: PrunerConfig, values: list[float], direction: str = "maximise", name: str = "s") -> list[bool]:
-    """Suggestions one after another, each at the first rung; whether each was pruned."""
+    """Whether each of some suggestions is pruned at its first rung, one after another."""
     settled: list[SettledTrial] = []
     for number, value in enumerate(values):
         rung = decide_rung(config, direction, settled, number, (), value, study_name=name)  # type: ignore[arg-type]
@@ -21,7 +21,7 @@ def decide(config: PrunerConfig, values: list[float], direction: str = "maximise
     return [bool(each.rungs[0].pruned) for each in settled]
 
 
-def test_the_median_spares_the_first_and_prunes_what_is_below_it_in_either_direction() -> None:
+def test_the_median_pruner_spares_the_first_and_prunes_those_below_the_median_in_either_direction() -> None:
     config = pruner("median", startup=3)
     values = [0.5, 0.1, 0.3, 0.29, 0.31, 0.2, 0.9]
     # medians of the finished: 0.3 of (0.5, 0.1, 0.3); then 0.305 of these and 0.31
@@ -29,7 +29,7 @@ def test_the_median_spares_the_first_and_prunes_what_is_below_it_in_either_direc
     assert decide(config, [-value for value in values], "minimise") == decide(config, values)
 
 
-def test_a_trial_is_judged_by_its_best_rung_so_far() -> None:
+def test_the_median_pruner_compares_a_trials_best_rung_so_far() -> None:
     config = pruner("median", startup=2)
     finished = SettledTrial((Rung(0.25, 0.5, False, {}), Rung(0.5, 0.6, False, {})), complete=True)
     fell = (Rung(0.25, 0.7, False, {}),)
@@ -37,16 +37,16 @@ def test_a_trial_is_judged_by_its_best_rung_so_far() -> None:
     assert decide_rung(config, "maximise", [finished, finished], 2, (Rung(0.25, 0.55, False, {}),), 0.1, study_name="s").pruned
 
 
-def test_halving_lets_about_one_in_so_many_go_on() -> None:
+def test_halving_lets_about_one_in_reduction_go_on() -> None:
     config = pruner("successive_halving", reduction=3)
     values = [((37 * i) % 90) / 90 for i in range(90)]
-    kept = [value for value, pruned in zip(values, decide(config, values), strict=True) if not pruned]
-    assert 20 <= len(kept) <= 40
-    assert max(values) in kept
-    assert sorted(values)[1] not in kept  # the first of all goes on, as there is nothing to compare it with
+    survivors = [value for value, pruned in zip(values, decide(config, values), strict=True) if not pruned]
+    assert 20 <= len(survivors) <= 40
+    assert max(values) in survivors
+    assert sorted(values)[1] not in survivors  # the very first survives: there is nothing to compare it with
 
 
-def test_halving_compares_at_the_second_rung_with_those_that_came_so_far() -> None:
+def test_halving_compares_at_the_second_rung_with_those_that_reached_it() -> None:
     config = pruner("successive_halving", reduction=2, rungs=(0.1, 0.4))
     settled: list[SettledTrial] = []
     for number, (first, second) in enumerate([(0.9, 0.2), (0.8, 0.9), (0.95, 0.5), (0.96, 0.95)]):
@@ -65,7 +65,7 @@ def test_halving_compares_at_the_second_rung_with_those_that_came_so_far() -> No
 
 @pytest.mark.parametrize("reduction", [2, 3, 5, 10])
 @pytest.mark.parametrize("n_rungs", [1, 2, 3, 5])
-def test_hyperband_has_brackets_that_begin_at_each_rung_and_one_that_prunes_nothing(reduction: int, n_rungs: int) -> None:
+def test_hyperband_has_one_bracket_for_each_rung_and_one_that_prunes_nothing(reduction: int, n_rungs: int) -> None:
     config = pruner("hyperband", reduction=reduction, rungs=[(i + 1) / 10 for i in range(n_rungs)])
     from umd_bench.orchestration.search.pruning import _pruner
 
@@ -74,7 +74,7 @@ def test_hyperband_has_brackets_that_begin_at_each_rung_and_one_that_prunes_noth
     assert made._n_brackets == n_rungs + 1  # type: ignore[attr-defined]
 
 
-def test_hyperband_prunes_and_which_bracket_a_trial_is_in_follows_from_name_and_number() -> None:
+def test_hyperbands_bracket_follows_from_the_study_name_and_the_number() -> None:
     config = pruner("hyperband", reduction=2)
     values = [((37 * i) % 40) / 40 for i in range(40)]
     first = decide(config, values)
@@ -83,12 +83,12 @@ def test_hyperband_prunes_and_which_bracket_a_trial_is_in_follows_from_name_and_
     assert decide(config, values, name="another") != first
 
 
-def test_open_suggestions_between_leave_the_number_as_it_is() -> None:
+def test_the_number_of_settled_suggestions_does_not_change_the_bracket() -> None:
     """The bracket must not depend on how many were settled when the trial was suggested."""
     config = pruner("hyperband", reduction=2)
-    kept = SettledTrial((), complete=True)
+    complete = SettledTrial((), complete=True)
     decisions = {
-        decide_rung(config, "maximise", [kept] * before, 12, (), 0.3, study_name="s").system_attrs != {}
+        decide_rung(config, "maximise", [complete] * before, 12, (), 0.3, study_name="s").system_attrs != {}
         for before in (0, 5, 12)
     }
     assert len(decisions) == 1

@@ -1,4 +1,4 @@
-"""Searches: exactly as many suggestions as asked for, the same ones whatever the timing and whenever it was killed."""
+"""Searches make exactly ``trials`` suggestions, the same ones whatever the timing and whenever they are killed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ search:
 
 
 class Killed(BaseException):
-    """Stands for kill -9: nothing after it runs."""
+    """Simulates kill -9: no later code runs."""
 
 
 def load(folder: Path, *sets: str) -> Sweep:
@@ -52,26 +52,25 @@ def load(folder: Path, *sets: str) -> Sweep:
 
 
 def score(run: RunDir, tries: int) -> None:
-    """A result that depends on what is searched, through the training stage above."""
+    """Finish with a result that depends on the searched values of the pre-training above."""
     spec = run.config()
-    line = spec
-    while line.parent_key is not None:
-        line = RunDir(run.root, line.parent_key).config()
-    assert isinstance(line.stage, TrainStage)
-    x = line.stage.corruption.mask_ratio + line.stage.optim.lr_per_256 + 0.1 * line.seed
+    while spec.parent_key is not None:
+        spec = RunDir(run.root, spec.parent_key).config()
+    assert isinstance(spec.stage, TrainStage)
+    x = spec.stage.corruption.mask_ratio + spec.stage.optim.lr_per_256 + 0.1 * spec.seed
     with run.begin() as attempt:
         attempt.finish({"metrics": {"acc_5shot": 1 - x, "fd": 3 * x, "loss": x}, "cost": {"seconds": 1.0}})
 
 
 class Scripts(dict[str, Script]):
-    """A script of every key: ``score`` where there is no other."""
+    """Scripts by key; the default is ``score``."""
 
     def get(self, key: str, default: Any = None) -> Any:
         return super().get(key, score)
 
 
 class LastFirst(ScriptedExecutor):
-    """Finishes what was submitted last, and only sometimes."""
+    """Finishes the newest and the oldest submitted stage in turn."""
 
     def poll(self, timeout: float) -> list[Ended]:
         self._queue.reverse()
@@ -106,7 +105,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> SearchRecord:
     return run(folder, load(folder))[0]
 
 
-def test_there_are_exactly_as_many_suggestions_as_asked_for_and_all_are_ordinary_trials(tmp_path: Path) -> None:
+def test_a_search_makes_exactly_its_number_of_suggestions_and_all_are_ordinary_trials(tmp_path: Path) -> None:
     record, executor, progress = run(tmp_path, load(tmp_path))
     assert [s.number for s in record.suggestions] == list(range(8))
     assert record.complete
@@ -167,7 +166,7 @@ def test_another_seed_suggests_other_values(tmp_path: Path, whole: SearchRecord)
     )
 
 
-def test_a_failed_trial_is_told_as_failed_and_not_tried_again(tmp_path: Path) -> None:
+def test_a_failed_suggestion_stays_failed_in_the_next_command(tmp_path: Path) -> None:
     def script(trials: Sequence[Trial]) -> dict[str, Script]:
         high = [t for t in trials if t.axes["stages.pretrain.corruption.mask_ratio"] > 0.4]
         return {trial.specs["finetune"].key: fail_with("loss is not finite", "nan") for trial in high}
@@ -184,11 +183,11 @@ def test_a_failed_trial_is_told_as_failed_and_not_tried_again(tmp_path: Path) ->
     assert len(progress.failures) == 2 * len(failed)
 
 
-def test_what_a_person_asked_another_try_for_runs_again_and_stays_told(tmp_path: Path) -> None:
+def test_a_retried_stage_runs_again_and_its_suggestion_stays_as_it_was_told(tmp_path: Path) -> None:
     broken: list[str] = []
 
     def script(trials: Sequence[Trial]) -> dict[str, Script]:
-        if len(trials) == 1 and not broken:  # the corners, which are checked first, are several
+        if len(trials) == 1 and not broken:  # not the corners, which are several and admitted first
             broken.append(trials[0].specs["generate"].key)
         return {key: fail_with("once") for key in broken}
 
@@ -232,13 +231,13 @@ def test_more_trials_go_on_with_the_search_and_another_space_begins_anew(tmp_pat
     assert run(tmp_path, load(tmp_path, "search.trials=6"))[0] == longer
 
 
-def test_each_combination_of_the_axes_is_searched_by_itself(tmp_path: Path) -> None:
+def test_each_combination_of_the_axes_has_a_search_of_its_own(tmp_path: Path) -> None:
     record, _, _ = run(tmp_path, load(tmp_path, "axes={stages.finetune.nimg: [320, 640]}", "search.trials=2", "seeds=[0]"))
     assert [(s.arm["stages.finetune.nimg"], s.number) for s in record.suggestions] == [(320, 0), (320, 1), (640, 0), (640, 1)]
     assert record.complete
 
 
-def test_two_commands_do_not_work_on_one_search(tmp_path: Path) -> None:
+def test_a_second_command_on_the_same_search_is_refused(tmp_path: Path) -> None:
     sweep = load(tmp_path)
     with (
         Search(sweep, tmp_path, lambda trials: build_graph(tmp_path, trials)),

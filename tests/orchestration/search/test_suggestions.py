@@ -1,4 +1,4 @@
-"""Suggestions: every sampler gives the same ones from the same results, reopened or not, and stays inside its ranges."""
+"""Suggestions: every sampler repeats them from the same results, reopened or not, and keeps to the search space."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SPACE: dict[str, Any] = {
 
 
 def search(sampler: str, **fields: Any) -> SearchConfig:
-    asked = {"trials": 14, "space": SPACE, "objectives": {"p.acc": "maximise", "g.fd": "minimise"}, "parallel": 3}
-    return SearchConfig.model_validate({**asked, "sampler": sampler, "startup": 4, "population": 4, **fields})
+    defaults = {"trials": 14, "space": SPACE, "objectives": {"p.acc": "maximise", "g.fd": "minimise"}, "parallel": 3}
+    return SearchConfig.model_validate({**defaults, "sampler": sampler, "startup": 4, "population": 4, **fields})
 
 
 def fill(file: Path, config: SearchConfig, *, reopen: bool) -> list[Suggestion]:
@@ -57,18 +57,18 @@ def test_every_sampler_repeats_itself_reopened_or_not_and_keeps_to_the_space(tmp
     assert len({repr(s.values) for s in first}) > 5
 
 
-def test_the_model_of_tpe_is_used_after_the_start(tmp_path: Path) -> None:
+def test_tpe_suggests_other_values_than_random_after_its_start(tmp_path: Path) -> None:
     assert [s.values for s in fill(tmp_path / "a.db", search("tpe"), reopen=False)] != [
         s.values for s in fill(tmp_path / "b.db", search("random"), reopen=False)
     ]
 
 
-def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "search.db").write_text("something else entirely")
     with pytest.raises(UserError, match=r"search\.db cannot be used"):
         Study(tmp_path / "search.db", "s", search("random"))
 
 
-def test_a_half_made_database_is_made_again(tmp_path: Path) -> None:
+def test_an_unfinished_database_of_a_killed_command_is_replaced(tmp_path: Path) -> None:
     (tmp_path / ".search.db.new").write_text("cut off")
     assert Study(tmp_path / "search.db", "s", search("random")).suggestions() == []
