@@ -136,7 +136,7 @@ def test_features_that_are_nan_are_refused() -> None:
 def test_scores_that_need_class_scores_are_left_out_if_the_extractor_has_none() -> None:
     without = dataclasses.replace(extractor(), has_logits=False, spatial_dim=None)
     assert evaluator_for(without, digits(), SCORES, "test", N).scores == set(SCORES) - {"is", "accuracy", "sfid"}
-    with pytest.raises(UserError, match="has no classes"):
+    with pytest.raises(UserError, match="gives no class scores"):
         SampleAccumulator(without, N, ["is"]).update(images()[:2], torch.arange(2))
 
 

@@ -18,7 +18,7 @@ def checked_features(x: Tensor) -> Tensor:
     x = x.detach().to("cpu", torch.float64)
     if not x.isfinite().all():
         bad = int((~x.isfinite().all(1)).sum())
-        raise UserError(f"{bad} of {len(x)} samples have features that are NaN or infinite: no statistics can be made of them")
+        raise UserError(f"{bad} of {len(x)} samples have features that are NaN or infinite")
     return x
 
 

@@ -38,7 +38,7 @@ def knn_accuracies(
     undefined which is the k-th. Raises :class:`UserError` if a k exceeds N.
     """
     if max(ks) > len(train_labels):
-        raise UserError(f"k = {max(ks)} is not accepted: there are {len(train_labels)} training images to be neighbours")
+        raise UserError(f"k = {max(ks)} is not accepted: there are {len(train_labels)} training images")
     similarity, index = cosine_neighbours(train, test, max(ks), device=device)
     weight, voter = (similarity.double() / TEMPERATURE).exp(), train_labels[index]
     accuracies = {}

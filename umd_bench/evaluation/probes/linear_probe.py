@@ -22,9 +22,7 @@ from torch import Tensor, nn
 from umd_bench.config.errors import UserError
 from umd_bench.config.seeds import derive_seed
 from umd_bench.config.trial.probe_stage import LinearConfig
-from umd_bench.evaluation.storage.rows import FeatureRows
-
-Index = NDArray[np.int64]
+from umd_bench.evaluation.storage.rows import FeatureRows, Index
 
 TRUST = 1e-3  # of LARS (You et al., arXiv 1708.03888)
 _NORM_EPS = 1e-6
@@ -167,7 +165,9 @@ def split_held_out(labels: NDArray[np.int64], share: float, seed: int) -> tuple[
         held.append(rows[: max(1, round(share * len(rows)))] if len(rows) > 1 else rows[:0])
     out = np.sort(np.concatenate(held))
     if not len(out):
-        raise UserError("a learning rate cannot be chosen where no class has two training images: give one in lr_per_256")
+        raise UserError(
+            "no class has two training images, so none can be held out to choose a learning rate: give one in lr_per_256"
+        )
     return np.setdiff1d(np.arange(len(labels)), out), out
 
 

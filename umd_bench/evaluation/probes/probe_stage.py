@@ -21,12 +21,12 @@ from umd_bench.data.packs.pack import Pack
 from umd_bench.engine.device import pick_device
 from umd_bench.evaluation.probes.knn import knn_accuracies
 from umd_bench.evaluation.probes.linear_probe import linear_probe
-from umd_bench.evaluation.probes.representation import FOLDER, Index, Pixels, Representation
+from umd_bench.evaluation.probes.representation import FOLDER, Pixels, Representation
 from umd_bench.evaluation.probes.ridge import RidgeProbe, draw_shots, fit_ridge, fit_ridge_path
 from umd_bench.evaluation.stage_result import Fact, StageResult
 from umd_bench.evaluation.storage.arrays import load_or_compute
 from umd_bench.evaluation.storage.cache_names import cache_name, numeric_environment
-from umd_bench.evaluation.storage.rows import FeatureRows
+from umd_bench.evaluation.storage.rows import FeatureRows, Index
 from umd_bench.store.run import Attempt, RunDir
 
 Shots = list[dict[int, NDArray[np.int64]]]  # for each draw and number of shots: indices into the train split

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from umd_bench.config.errors import FieldError, UserError
@@ -37,15 +36,13 @@ from umd_bench.engine.diffusion.noise_process import NoiseProcess
 from umd_bench.engine.families import Evaluated, empty_model, position
 from umd_bench.engine.training.snapshot import restore_model
 from umd_bench.evaluation.storage.cache_names import cache_name, numeric_environment
-from umd_bench.evaluation.storage.rows import Rows, load_rows, save_rows
+from umd_bench.evaluation.storage.rows import Index, Rows, load_rows, save_rows
 from umd_bench.store.run import RunDir
 
 FOLDER = "features"
 _VERSION = 1  # goes up when the same weights and images would give other features
 _BATCH = 500
 _DEFAULT_GB = 20.0
-
-Index = NDArray[np.int64]
 
 
 class Pixels:
@@ -112,9 +109,7 @@ class Representation:
             x_t = process.q_sample(x_0, t, self._noise(split, batch, x_0)) if self._t else x_0
             features = self.model.represent(x_t, t, block=self._stage.block, pool=self._stage.pool).float().cpu()
             if not features.isfinite().all():
-                raise UserError(
-                    f"the representation of the {split} split is NaN or infinite: the weights it comes from are no use"
-                )
+                raise UserError(f"the representation of the {split} split is NaN or infinite, so its weights cannot be used")
             yield features.numpy()
 
     def _noise(self, split: str, index: Index, x_0: Tensor) -> Tensor:

@@ -153,7 +153,7 @@ def _problem(features: Tensor, labels: Tensor, classes: int, bias: float) -> tup
     if features.ndim != 2 or labels.shape != features.shape[:1] or not len(labels):
         raise UserError(f"a probe of features {list(features.shape)} and labels {list(labels.shape)}: expected [N, D] and [N]")
     if not features.isfinite().all():
-        raise UserError("the features to probe are NaN or infinite: the weights they come from are no use")
+        raise UserError("the features to probe are NaN or infinite, so their weights cannot be used")
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
         raise UserError(f"labels {int(labels.min())}..{int(labels.max())} are not accepted: expected 0..{classes - 1}")
     x = features.to(torch.float64)

@@ -70,7 +70,7 @@ class SampleAccumulator:
             self._spatial = _merged(self._spatial, Moments.of(features.spatial))
         if self._needs_logits:
             if features.logits is None:
-                raise UserError(f"{self.extractor.name} has no classes: no inception score and no accuracy can be made of it")
+                raise UserError(f"{self.extractor.name} gives no class scores, which the inception score and accuracy need")
             splits = min(IS_SPLITS, self.n)
             self._classes = _merged(self._classes, ClassSums.of(features.logits, index, n=self.n, splits=splits))
             if self._label is not None:

@@ -74,10 +74,10 @@ def published_gaussian(file: PublishedFile, dim: int, *, spatial: bool = False) 
         if array.shape != shape or not np.issubdtype(array.dtype, np.floating):
             raise UserError(f"{name} of {file.path} is {array.dtype} {list(array.shape)}: expected floats {list(shape)}")
         if not np.isfinite(array).all():
-            raise UserError(f"{name} of {file.path} has entries that are NaN or infinite: get the file again")
+            raise UserError(f"{name} of {file.path} has entries that are NaN or infinite: download it again")
     covariance = covariance.astype(np.float64)
     if np.abs(covariance - covariance.T).max() > _SYMMETRY * np.abs(covariance).max():
-        raise UserError(f"sigma{end} of {file.path} is not symmetric, so it is no covariance: get the file again")
+        raise UserError(f"sigma{end} of {file.path} is not symmetric, so it is no covariance: download it again")
     values, vectors = torch.linalg.eigh(torch.from_numpy((covariance + covariance.T) / 2))
     if values[-1] <= 0 or values[0] < -_NEGATIVE * values[-1]:
         raise UserError(f"sigma{end} of {file.path} has eigenvalues down to {values[0]:.2g}, so it is no covariance")
@@ -99,7 +99,7 @@ def published_images(file: PublishedFile, batch: int) -> Iterator[Tensor]:
                 shape = min(batch, n - start), height, width, 3
                 data = member.read(int(np.prod(shape)))
                 if len(data) < np.prod(shape):
-                    raise UserError(f"arr_0 of {file.path} ends after {start} of its {n} images: get the file again")
+                    raise UserError(f"arr_0 of {file.path} ends after {start} of its {n} images: download it again")
                 yield torch.from_numpy(np.frombuffer(data, np.uint8).reshape(shape).transpose(0, 3, 1, 2).copy())
     except _UNREADABLE as error:
-        raise UserError(f"arr_0 of {file.path} cannot be read ({error}): get the file again") from None
+        raise UserError(f"arr_0 of {file.path} cannot be read ({error}): download it again") from None

@@ -86,17 +86,17 @@ class SampleFile:
         early.
         """
         start = 0
-        for images in self._stored(size):
+        for images in self._read_arrays(size):
             yield start, _with_channels(images, channels, f"{self.path}: samples {start}..{start + len(images) - 1}")
             start += len(images)
 
-    def _stored(self, size: int) -> Iterator[NDArray[np.uint8]]:
-        """uint8 [B, H, W, C]."""
+    def _read_arrays(self, size: int) -> Iterator[NDArray[np.uint8]]:
+        """The samples as stored, in batches: uint8 [B, H, W, C]."""
         if self.path.is_dir():
-            yield from self._pictures(size)
+            yield from self._read_pictures(size)
             return
         shape = (self.height, self.width, self.channels)
-        with _opened(self.path) as file:
+        with _open_npy(self.path) as file:
             _read_header(file, self.path)
             for start in range(0, self.n, size):
                 n = min(size, self.n - start)
@@ -105,13 +105,13 @@ class SampleFile:
                     raise UserError(f"{self.path} ends within samples {start}..{start + n - 1} of the {self.n} it should hold")
                 yield np.frombuffer(data, np.uint8).reshape(n, *shape)
 
-    def _pictures(self, size: int) -> Iterator[NDArray[np.uint8]]:
-        files = _files(self.path)
+    def _read_pictures(self, size: int) -> Iterator[NDArray[np.uint8]]:
+        files = _png_files(self.path)
         expected = (self.height, self.width, self.channels)
         for start in range(0, self.n, size):
             images = []
             for file in files[start : start + size]:
-                image = _picture(file)
+                image = _read_picture(file)
                 if image.shape != expected:
                     raise UserError(
                         f"{file} has {_dimensions(image.shape)}, others {_dimensions(expected)}: expected one shape"
@@ -126,18 +126,18 @@ def open_samples(path: Path) -> SampleFile:
     Raises :class:`UserError` if nothing is there, and for another format, shape or dtype.
     """
     if path.is_dir():
-        files = _files(path)
+        files = _png_files(path)
         if not files:
             raise UserError(f"{path} holds no PNG files: expected a folder of PNGs, an .npz with arr_0, or an .npy")
-        return SampleFile(path, len(files), *_picture(files[0]).shape)
-    with _opened(path) as file:
+        return SampleFile(path, len(files), *_read_picture(files[0]).shape)
+    with _open_npy(path) as file:
         shape, fortran, dtype = _read_header(file, path)
     if dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3) or fortran:
         raise UserError(f"{path} holds {dtype} {list(shape)}: expected uint8 [N, H, W, 3] or [N, H, W, 1], in C order")
     return SampleFile(path, *shape)
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _open_npy(path: Path) -> IO[bytes]:
     """The .npy itself, or the ``arr_0`` inside an .npz."""
     if path.suffix not in (".npz", ".npy"):
         raise UserError(f"{path} is not accepted: expected a folder of PNGs, an .npz with arr_0, or an .npy")
@@ -173,11 +173,11 @@ def _write_header(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...])
     )
 
 
-def _files(folder: Path) -> list[Path]:
+def _png_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.png"))
 
 
-def _picture(file: Path) -> NDArray[np.uint8]:
+def _read_picture(file: Path) -> NDArray[np.uint8]:
     """uint8 [H, W, C] of a grey or RGB image."""
     try:
         with Image.open(file) as image:
@@ -189,13 +189,14 @@ def _picture(file: Path) -> NDArray[np.uint8]:
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
 
-def _with_channels(images: NDArray[np.uint8], channels: int, what: str) -> Tensor:
+def _with_channels(images: NDArray[np.uint8], channels: int, where: str) -> Tensor:
+    """uint8 [B, H, W, C] -> uint8 [B, ``channels``, H, W]; ``where`` begins the error for images that do not fit."""
     if channels == 1 and images.shape[3] == 3:
         if (images != images[..., :1]).any():
-            raise UserError(f"{what} are colour images: expected grey ones, as the data set's are")
+            raise UserError(f"{where} are colour images: expected grey ones, as the data set's are")
         images = images[..., :1]
     elif images.shape[3] != channels:
-        raise UserError(f"{what} have {images.shape[3]} channel: expected {channels}, as the data set's images have")
+        raise UserError(f"{where} have {images.shape[3]} channel: expected {channels}, as the data set's images have")
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from umd_bench.config.errors import UserError
 
 Rows = NDArray[np.float32]
+Index = NDArray[np.int64]  # numbers of rows
 
 _HASH_BYTES = 32
 _CHUNK = 1 << 22
