@@ -103,12 +103,12 @@ def test_images_of_another_type_or_shape_are_refused(images: torch.Tensor) -> No
         load_extractor("digits_cnn").features(images)
 
 
-def test_spatial_features_are_refused_where_there_are_none() -> None:
+def test_spatial_features_of_an_extractor_without_them_are_refused() -> None:
     with pytest.raises(UserError, match="digits_cnn has no spatial features: only inception-v3-compat has them"):
         load_extractor("digits_cnn").features(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), spatial=True)
 
 
-def test_features_are_made_in_full_precision_whatever_the_rest_of_the_program_uses() -> None:
+def test_features_use_full_precision_whatever_the_program_has_set() -> None:
     loaded, seen = load_extractor("digits_cnn"), []
 
     def now() -> tuple[object, ...]:

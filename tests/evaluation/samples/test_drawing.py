@@ -10,8 +10,8 @@ from evaluation.small_parents import NIMG, SHARED, parent_run
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.trial.generate_stage import GenerateStage
-from umd_bench.data.datasets import source
-from umd_bench.data.vae import rounded
+from umd_bench.data.datasets import dataset_info
+from umd_bench.data.vae import round_to_images
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
 from umd_bench.engine.training.snapshot import restore_sampled
 from umd_bench.evaluation.samples.drawing import SampleDrawer
@@ -20,9 +20,9 @@ LABEL = torch.arange(10) % 3
 
 
 def drawer(root: Path, *, batch: int = 4, fixed_batch: int = 0, spoil: bool = False) -> SampleDrawer:
-    model = restore_sampled(parent_run(root, spoil=spoil), NIMG, source=source("digits"))
+    model = restore_sampled(parent_run(root, spoil=spoil), NIMG, source=dataset_info("digits"))
     stage = GenerateStage(parent="p", n=10, steps=2, extractor="none", batch=batch)
-    return SampleDrawer(model, NoiseProcess(SHARED["noise"]), stage, rounded, fixed_batch)
+    return SampleDrawer(model, NoiseProcess(SHARED["noise"]), stage, round_to_images, fixed_batch)
 
 
 def difference(a: torch.Tensor, b: torch.Tensor) -> int:

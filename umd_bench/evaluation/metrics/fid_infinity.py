@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from umd_bench.config.seeds import derive_seed
-from umd_bench.evaluation.metrics.frechet import Gaussian, Moments, frechet_distance
+from umd_bench.evaluation.metrics.frechet import Gaussian, RunningMoments, frechet_distance
 from umd_bench.evaluation.storage.rows import FeatureRows
 
 POINTS = 5
@@ -51,10 +51,7 @@ def extrapolate(features: FeatureRows, reference: Gaussian, *, points: int = POI
 
 def gaussian_of(features: FeatureRows, index: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Gaussian:
     """The Gaussian of the rows ``index`` [n] of ``features`` [N, D], read in blocks. Raises :class:`UserError` for n < 2."""
-    moments: Moments | None = None
+    running = RunningMoments()
     for start in range(0, len(index), _BLOCK):
-        part = Moments.of(torch.from_numpy(np.array(features[index[start : start + _BLOCK]])))
-        moments = part if moments is None else moments.merged(part)
-    if moments is None:
-        return Gaussian.of(torch.empty(0, features.shape[1]))
-    return moments.gaussian()
+        running.add(torch.from_numpy(np.array(features[index[start : start + _BLOCK]])))
+    return running.gaussian()

@@ -61,6 +61,24 @@ class Moments:
         return Gaussian(self.count, mean, vectors[:, above] * values[above].sqrt())
 
 
+class RunningMoments:
+    """Moments of batches added one after another; ``moments`` is None before the first batch."""
+
+    def __init__(self) -> None:
+        self.moments: Moments | None = None
+
+    def add(self, features: Tensor) -> None:
+        """Add the moments of ``features`` [B, D]. Raises as :meth:`Moments.of` and :meth:`Moments.merged`."""
+        part = Moments.of(features)
+        self.moments = part if self.moments is None else self.moments.merged(part)
+
+    def gaussian(self) -> Gaussian:
+        """The Gaussian of all batches. Raises :class:`UserError` for fewer than two samples."""
+        if self.moments is None:
+            raise _too_few(0)
+        return self.moments.gaussian()
+
+
 @dataclass(frozen=True)
 class Gaussian:
     """A Gaussian as a Fréchet distance needs it: ``mean`` [D] and ``factor`` [D, R] with ``covariance = factor factor'``.
@@ -120,4 +138,8 @@ def _nuclear_norm(M: Tensor) -> Tensor:
 
 def _require_two(count: int) -> None:
     if count < 2:
-        raise UserError(f"a covariance of {count} samples is not possible: expected at least 2")
+        raise _too_few(count)
+
+
+def _too_few(count: int) -> UserError:
+    return UserError(f"a covariance of {count} samples is not possible: expected at least 2")

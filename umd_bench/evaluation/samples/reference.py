@@ -29,7 +29,7 @@ from umd_bench.data.packs.pack import Pack
 from umd_bench.data.packs.sharded_array import ShardedArray
 from umd_bench.evaluation.extractors.contract import INCEPTION, Extractor, Features
 from umd_bench.evaluation.extractors.weight_files import file_sha256
-from umd_bench.evaluation.metrics.frechet import Gaussian, Moments, frechet_distance
+from umd_bench.evaluation.metrics.frechet import Gaussian, RunningMoments, frechet_distance
 from umd_bench.evaluation.samples.reference_file import open_published, published_gaussian, published_images
 from umd_bench.evaluation.storage.arrays import Arrays, load_arrays, load_or_compute
 from umd_bench.evaluation.storage.cache_names import cache_name, numeric_environment
@@ -82,7 +82,7 @@ def reference_of(pack: Pack, split: str, extractor: Extractor, *, spatial: bool 
     spatial_gaussian = _load_gaussian(spatial_path) if spatial else None
     rows = load_rows(rows_path, (len(chosen), extractor.dim))
     if gaussian is None or rows is None or (spatial and spatial_gaussian is None):
-        pooled, places, parts = _RunningMoments(), _RunningMoments(), []
+        pooled, places, parts = RunningMoments(), RunningMoments(), []
         for start, features in _features(pack, split, extractor, spatial=spatial and spatial_gaussian is None):
             pooled.add(features.pooled)
             if features.spatial is not None:
@@ -166,29 +166,14 @@ def floor_distance(pack: Pack, split: str, n: int, extractor: Extractor) -> Floo
         order = np.random.default_rng(derive_seed(0, "floor")).permutation(len(images))
         distances = []
         for i in range(draws):
-            moments = _RunningMoments()
+            running = RunningMoments()
             for _, features in _extracted(images, extractor, np.sort(order[i * n : (i + 1) * n])):
-                moments.add(features.pooled)
-            distances.append(frechet_distance(moments.gaussian(), reference))
+                running.add(features.pooled)
+            distances.append(frechet_distance(running.gaussian(), reference))
         return {"distance": np.array(np.mean(distances))}
 
     path = _path(pack, extractor, "floor", split, n)
     return Floor(float(load_or_compute(path, compute)["distance"]), n, draws)
-
-
-class _RunningMoments:
-    """Moments that grow batch by batch; ``moments`` is None before the first batch."""
-
-    def __init__(self) -> None:
-        self.moments: Moments | None = None
-
-    def add(self, features: torch.Tensor) -> None:
-        part = Moments.of(features)
-        self.moments = part if self.moments is None else self.moments.merged(part)
-
-    def gaussian(self) -> Gaussian:
-        assert self.moments is not None  # no split is empty
-        return self.moments.gaussian()
 
 
 def _features(pack: Pack, split: str, extractor: Extractor, *, spatial: bool) -> Iterator[tuple[int, Features]]:
@@ -236,7 +221,7 @@ def _chosen_rows(chosen: NDArray[np.int64], start: int, features: Features) -> R
     return rows[chosen[(chosen >= start) & (chosen < start + len(rows))] - start]
 
 
-def _cached_gaussian(path: Path, running: _RunningMoments) -> Gaussian:
+def _cached_gaussian(path: Path, running: RunningMoments) -> Gaussian:
     return _to_gaussian(load_or_compute(path, lambda: _to_arrays(running.gaussian())))
 
 
