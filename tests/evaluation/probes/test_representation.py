@@ -127,7 +127,7 @@ def test_the_folder_is_bounded_and_recently_used_files_stay(tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"block": 2}, r"stages\.probe\.block = 2 is not accepted: expected a number in 1\.\.1, the encoder's blocks"),
+        ({"block": 2}, r"stages\.probe\.block = 2 is not accepted: expected 1\.\.1, the encoder's blocks"),
         ({"t": 61}, r"stages\.probe\.t = 61 is not accepted: expected 0\.\.60"),
     ],
 )
