@@ -15,7 +15,7 @@ SWEEPS = Path(__file__).parents[2] / "sweeps"
 
 
 def test_names_are_those_of_the_repositorys_files() -> None:
-    assert names() == sorted(path.stem for path in SWEEPS.iterdir())
+    assert names() == sorted(path.stem for path in SWEEPS.glob("*.yaml"))
     assert {"mask_ratio", "search_corruption", "transfer"} <= set(names())
 
 
