@@ -86,9 +86,9 @@ def test_every_local_link_of_a_page_leads_somewhere(page: Path) -> None:
     assert [str(target) for target in dead] == []
 
 
-def test_the_order_of_the_rooms_is_that_of_the_import_contract() -> None:
+def test_the_order_of_the_packages_is_that_of_the_import_contract() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
-    [layers] = [contract["layers"] for contract in contracts if contract["name"] == "Rooms import downwards only"]
+    [layers] = [contract["layers"] for contract in contracts if contract["name"] == "Packages import downwards only"]
     order = " -> ".join(layer.replace("umd_bench.", "") for layer in layers)
     assert f"\n    {order}\n" in (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 

@@ -180,6 +180,6 @@ def evaluation() -> Iterator[Row]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     print("| what | largest difference |\n| :--- | :--- |")
-    for room in (forward, objective, optimiser, sampling, evaluation):
-        for what, found in room():
+    for part in (forward, objective, optimiser, sampling, evaluation):
+        for what, found in part():
             print(f"| {what} | {found} |")

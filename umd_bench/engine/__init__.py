@@ -1,5 +1,5 @@
 """Everything that is computed about one model: noise schedules, corruption, the objective, the network, training and samplers.
 
-In: a stage's configuration and a pack of images. Out: trained weights and samples. The order of the sub-rooms is a contract in
-pyproject.toml.
+In: a stage's configuration and a pack of images. Out: trained weights and samples. The order of the subpackages is a contract
+in pyproject.toml.
 """

@@ -1,7 +1,7 @@
 """The table of checkpoint layouts, and reading a file in one of them.
 
 A new layout is a function from a file's tensors to :class:`Weights` and a row of :data:`LAYOUTS`. A new architecture is also a
-module of this room, a family in ``ModelConfig`` and a case in ``engine/families.py``.
+module of this package, a family in ``ModelConfig`` and a case in ``engine/families.py``.
 """
 
 from __future__ import annotations

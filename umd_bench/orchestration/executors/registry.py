@@ -1,4 +1,4 @@
-"""The executors by name. A new one is a module in this room and a row of :data:`EXECUTORS`.
+"""The executors by name. A new one is a module in this package and a row of :data:`EXECUTORS`.
 
 The libraries of an executor (Ray, submitit) are imported only when it is chosen.
 """
