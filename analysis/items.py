@@ -1,4 +1,4 @@
-"""The paper's items: for each the sweep that answers it, its axis and metrics, and where the paper has it.
+"""The paper's tables and figures: for each, the sweep that repeats it, its axis and metrics, and its place in the paper.
 
 To add one, add an :class:`Item` to :data:`ITEMS` and a sweep of that name to ``sweeps/``.
 """

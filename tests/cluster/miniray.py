@@ -1,6 +1,6 @@
 """A Ray of several nodes on this machine. Each node has a loopback address and a process group of its own.
 
-Nothing outlives the context: each group is ended by its own id.
+The context's exit kills every process of the nodes, each by its own id.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from types import TracebackType
 import psutil
 
 START_SECONDS = 90.0
-OURS = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+RAY_SETTINGS = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 def _free_port(host: str) -> int:
@@ -37,7 +37,7 @@ class Node:
         self._log = folder / f"{host}.log"
         command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--block", "--num-cpus=1"]
         options = (f"--node-ip-address={host}", "--object-store-memory=80000000", "--disable-usage-stats", *options)
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | OURS
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | RAY_SETTINGS
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 [*command, *options], stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True, cwd="/"

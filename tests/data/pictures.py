@@ -36,7 +36,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def class_folders(root: Path, classes: dict[str, int], ending: str = "jpg", start: int = 0) -> dict[str, bytes]:
-    """Write ``root/<class>/<i>.<ending>``, a number of pictures of each class; return their contents by name."""
+    """Write ``root/<class>/<i>.<ending>``, ``classes[class]`` pictures for each class; return the bytes of each by name."""
     files = {}
     for name, n in classes.items():
         for i in range(n):
@@ -47,7 +47,7 @@ def class_folders(root: Path, classes: dict[str, int], ending: str = "jpg", star
 
 
 def tar_of(files: dict[str, bytes]) -> bytes:
-    """Write a tar file with these members, in order."""
+    """The bytes of a tar file with these members, in order."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
         for name, data in files.items():

@@ -1,4 +1,4 @@
-"""Stages of one shape, which can be trained as one: ten steps each, on the digits."""
+"""Stages of one shape, which can be trained together: ten steps each, on the digits."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ class UserError(Exception):
 class FieldError(UserError):
     """A value that a field does not accept.
 
-    ``path`` is the dotted path of the field below the document's root (``trial.noise.schedule``); whoever knows the document
-    puts the file and the line in front. ``accepted`` says which values are accepted.
+    ``path`` is the dotted path of the field below the document's root (``trial.noise.schedule``); the caller that
+    has the document puts the file and the line in front. ``accepted`` says which values are accepted.
     """
 
     def __init__(self, path: str, value: object, accepted: str, *, where: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Exponents are slopes, and costs that grow faster than linearly are named."""
+"""Exponents are slopes in log-log, and the remarks name costs that grow faster than linearly."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_exponent_of_a_power_is_its_power() -> None:
         exponent((3, 3), (1, 2))
 
 
-def test_a_cost_that_grows_faster_than_linearly_at_its_end_is_named() -> None:
+def test_the_remarks_name_a_cost_whose_last_slope_is_above_one() -> None:
     assert result(1, 10, 100).remarks() == ["Nothing grows faster than linearly."]
     growing = result(1, 1, 100)
     assert growing.growths[0].exponent == pytest.approx(1)
@@ -34,7 +34,7 @@ def test_a_cost_that_grows_faster_than_linearly_at_its_end_is_named() -> None:
     assert json.loads(json.dumps(growing.as_json()))["exponents"][0]["last"] == pytest.approx(2)
 
 
-def test_training_grows_over_flops_and_other_costs_over_their_size() -> None:
+def test_training_is_fitted_over_flops_and_other_costs_over_sizes() -> None:
     batch, width, tokens = training_growths(
         repeats=1, device=CPU, progress=lambda _: None, batches=(4, 8), widths=(16, 32), tokens=(4, 16)
     )

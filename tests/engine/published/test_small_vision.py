@@ -1,4 +1,4 @@
-"""The official layout determines the whole model, and a wrong parameter is one sentence."""
+"""The shapes in an official checkpoint determine the whole model, and an error names a wrong parameter."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_model_of_size_s_is_converted_with_its_names_and_shapes() -> None:
         ({"label_trunk/Dense_0/bias": None}, "'label_trunk/Dense_0/bias' is missing"),
     ],
 )
-def test_a_wrong_parameter_is_named(change: dict[str, Tensor | None], says: str) -> None:
+def test_the_error_names_the_wrong_parameter(change: dict[str, Tensor | None], says: str) -> None:
     with pytest.raises(UserError, match=says):
         read_small_vision({name: value for name, value in (tensors() | change).items() if value is not None})
 
@@ -105,6 +105,6 @@ def test_two_sets_of_weights_in_one_file_are_refused() -> None:
         read_small_vision(tensors(prefix="params/") | tensors(prefix="ema/"))
 
 
-def test_heads_come_from_the_file() -> None:
+def test_stated_heads_must_agree_with_the_file() -> None:
     with pytest.raises(UserError, match="heads = 4 is not accepted: the file's attention kernels have 3"):
         read_small_vision(tensors(), heads=4)

@@ -1,4 +1,4 @@
-"""The table of scores has a row for every name that a stage accepts, and needs decide which scores are possible."""
+"""The table of scores has a row for every name that a stage accepts, and the extractor decides which are available."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ def test_a_score_is_available_only_if_the_extractor_gives_what_it_needs() -> Non
     }
 
 
-def test_needs_select_scores() -> None:
+def test_scores_are_selected_by_the_input_that_they_need() -> None:
     assert scores_needing("reference_rows", SCORES) == {"kid", "precision_recall"}
     assert scores_needing("rows", ["fd", "kid", "memorised"]) == {"kid", "memorised"}

@@ -39,7 +39,7 @@ _OWN_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 
 @dataclass(frozen=True)
 class PackOptions:
-    """How pictures are packed. ``splits`` None packs all; a list must contain "train" and "test", which every stage reads."""
+    """How pictures are packed. ``splits`` must contain "train" and "test", which every stage reads; None packs all splits."""
 
     size: int | None = None
     resize: str = "antialiased"
@@ -66,8 +66,8 @@ def pack_data(
 ) -> Pack:
     """Pack the files below ``folder`` as data set ``name`` into the data root ``root``, unless they are packed already.
 
-    A built-in data set (one with ``DatasetInfo.read``) needs no folder and takes no option but its size. ``listed`` is called
-    with one line that says what was found, before decoding starts. Raises :class:`FieldError` for an option that is not
+    A built-in data set (one with ``DatasetInfo.read``) needs no folder and takes no option but its size. ``listed`` gets
+    one line that describes the files, before decoding starts. Raises :class:`FieldError` for an option that is not
     accepted; :class:`UserError` for raw files that are missing or inconsistent, a picture that cannot be read (unless
     ``on_corrupt`` is "skip"), a full disk, and an existing pack that was made with other options.
     """
@@ -96,7 +96,7 @@ def pack_data(
 
 
 def _checked_folder(name: str, folder: Path | None, root: Path) -> Path:
-    """The folder of the raw files; raises if it is missing or ``name`` is not a name that a data set may have."""
+    """The folder of the raw files; raises if it is missing, or if ``name`` is no valid name of a data set."""
     if folder is None:
         if name not in own_packs(root, DATASETS):
             dataset_info(name, root=root)  # raises for an unknown name, which is the mistake to report
@@ -118,7 +118,7 @@ def _checked_size(name: str, options: PackOptions) -> int:
     if options.test_share is not None and not 0 < options.test_share < 1:
         raise FieldError("test_share", options.test_share, "expected a share between 0 and 1, both excluded")
     if options.licence is not None and name in DATASETS:
-        raise FieldError("licence", options.licence, f"that of {name} is known ({DATASETS[name].licence}), so leave it out")
+        raise FieldError("licence", options.licence, f"{name} has its own licence ({DATASETS[name].licence}): leave it out")
     return options.size
 
 
@@ -128,7 +128,7 @@ def _read(name: str, folder: Path, options: PackOptions) -> ListedDataset:
         return read_huggingface(folder, options.test_share, **columns)
     for field in ("image_column", "label_column"):
         if (value := getattr(options, field)) is not None:
-            raise FieldError(field, value, f"{folder} is not a Hugging Face data set and has no columns, so leave it out")
+            raise FieldError(field, value, f"{folder} is not a Hugging Face data set and has no columns: leave it out")
     return READERS.get(name, image_folders.read_folder)(folder, options.test_share)
 
 
@@ -137,7 +137,7 @@ def _chosen_splits(dataset: ListedDataset, names: Sequence[str]) -> dict[str, Pi
         if name not in dataset.splits:
             raise FieldError("splits", ",".join(names), one_of(dataset.splits))
     if missing := [name for name in ("train", "test") if name not in names]:
-        raise FieldError("splits", ",".join(names), f"{missing[0]} is missing, which every stage reads")
+        raise FieldError("splits", ",".join(names), f"every stage reads train and test, and {missing[0]} is missing")
     return {name: dataset.splits[name] for name in dataset.splits if name in names}
 
 
@@ -169,7 +169,7 @@ def _draft(name: str, dataset: ListedDataset, counts: dict[str, int], size: int,
 
 
 def _published_counts(published: Mapping[str, int], counts: dict[str, int]) -> str | None:
-    """The publisher's counts if the files have others, else None; a split that is left out is no difference."""
+    """The publisher's counts if the files have different ones, else None. Splits that the user leaves out are not compared."""
     total = sum(counts.values())
     same = (
         all(counts.get(split, n) == n for split, n in published.items())

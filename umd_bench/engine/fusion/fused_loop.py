@@ -1,4 +1,4 @@
-"""The training loop of several stages of one shape: the steps are shared, the output is each stage's own.
+"""The training loop of several stages of one shape: they share their steps, and each has its own output.
 
 Metrics, checkpoints and snapshots go into each stage's run directory as if it had run alone. A stage that ends early leaves the
 group, and the others continue.
@@ -41,9 +41,9 @@ Job = tuple[StageSpec, Attempt]
 
 
 def at_the_same_point(jobs: Sequence[Job]) -> list[Job]:
-    """The largest group of jobs that have seen equally many images; of equally large groups, the one that has seen most.
+    """The largest group of jobs that have seen equally many images. Among equally large groups, the one that has seen most.
 
-    A stage that lacks only earlier snapshots, because its end is published, is in no group.
+    A stage whose final weights are published, and that lacks only earlier snapshots, is in no group.
     """
     seen = [_images_seen(spec, attempt) for spec, attempt in jobs]
     counts = Counter(nimg for nimg in seen if nimg is not None)
@@ -58,7 +58,7 @@ def train_fused(
     stop: Callable[[str], bool] = lambda key: False,
     ended: Callable[[str, Ending], None] = lambda key, ending: None,
 ) -> None:
-    """:func:`~umd_bench.engine.training.loop.train`, as one, of stages that have seen equally many images.
+    """Train stages that have seen equally many images together, each as :func:`~umd_bench.engine.training.loop.train` does.
 
     ``stop`` is called with each stage's key before each step. ``ended`` is called with each stage's key and its result, or the
     exception that ended it, as soon as it ends: a stage that stops (:class:`Stopped`) or is not finite
@@ -75,7 +75,7 @@ def train_fused(
 
 
 def _images_seen(spec: StageSpec, attempt: Attempt) -> int | None:
-    """nimg of the checkpoint that the stage would resume from, 0 without one; None if the stage's end is published."""
+    """nimg of the checkpoint that the stage would resume from, 0 without one; None if its final weights are published."""
     stage = train_stage_of(spec)
     missing = missing_snapshots(stage, attempt.run)
     if stage.nimg not in missing:
@@ -85,7 +85,7 @@ def _images_seen(spec: StageSpec, attempt: Attempt) -> int | None:
 
 
 def members_of(jobs: Sequence[Job], pack: Pack, device: torch.device) -> list[Member]:
-    """The stages as members of a group, each resumed in its own attempt; images that lie on the device are shared."""
+    """The stages as members of a group, each resumed in its own attempt. They share the images that lie on the device."""
     members: list[Member] = []
     for number, (spec, attempt) in enumerate(jobs, 1):
         stage = train_stage_of(spec)
@@ -110,10 +110,10 @@ def _run_steps(
     record_every, checkpoint_every = record_interval(stage), checkpoint_interval(stage)
     begun = clocked = members[0].state.nimg
     started = clock = time.perf_counter()
-    spent = 0.0  # seconds, one stage's share of the group's
+    spent = 0.0  # one stage's share of the seconds of the group's steps
 
     def for_each(work: Callable[[Member], None]) -> None:
-        """Call ``work`` for every member; a member that it stops leaves the group."""
+        """Call ``work`` for every member. A member for which it raises Stopped or NonFiniteError leaves the group."""
         nonlocal fused
         left = []
         for member in fused.members:
@@ -171,7 +171,7 @@ def _run_steps(
             for_each(partial(_record, rates=rates, speed=speed))
         if nimg // checkpoint_every > (nimg - stage.batch) // checkpoint_every and nimg < stage.nimg:
             for_each(save)
-    seconds = (time.perf_counter() - started) / max(1, len(fused.members))  # one stage's share of the group's
+    seconds = (time.perf_counter() - started) / max(1, len(fused.members))  # one stage's share
     for member in fused.members:
         run = member.attempt.run
         remove_checkpoints(run.checkpoint_dirs())

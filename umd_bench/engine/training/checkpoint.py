@@ -25,7 +25,7 @@ _HEADER_LENGTH_BYTES = 8
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state that training resumes from. ``exact``: no earlier step was computed under another fingerprint."""
+    """The state that training resumes from. ``exact`` is False if any step was computed under another fingerprint."""
 
     nimg: int
     tensors: dict[str, Tensor]

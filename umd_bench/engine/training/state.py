@@ -31,8 +31,8 @@ class NonFiniteError(Exception):
 class TrainingState:
     """The state of a stage after ``nimg`` images. It starts with initial weights, or with the parent's.
 
-    ``conditions`` are further entries of the fingerprint; a loop may add its own. ``exact``: no step was computed under another
-    fingerprint.
+    ``conditions`` are further entries of the fingerprint; a loop may add its own. ``exact`` is False if any step was computed
+    under another fingerprint.
 
     Raises :class:`UserError` if the parent's weights are missing.
     """
@@ -66,7 +66,7 @@ class TrainingState:
         return means
 
     def final_metrics(self) -> dict[str, float]:
-        """Means over the part of the stage's last tenth that is done; empty before it."""
+        """Means over the steps so far of the stage's last tenth; empty before it begins."""
         return {f"{name}_final": value for name, value in self._means(1).items() if name != "grad_norm"}
 
     def average_weights(self) -> dict[str, Tensor] | None:
@@ -92,7 +92,7 @@ class TrainingState:
         return Checkpoint(self.nimg, {**tensors, "sums": self._sums}, self.fingerprint(), self.exact)
 
     def fingerprint(self) -> dict[str, str]:
-        """What must be equal for equal bits: :func:`checkpoint.fingerprint` and the conditions."""
+        """The facts that must be equal for equal bits: :func:`checkpoint.fingerprint` and the conditions."""
         return fingerprint(self.device, self._world_size) | self.conditions
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -109,7 +109,7 @@ class TrainingState:
         self.nimg, self.exact = checkpoint.nimg, checkpoint.exact
 
     def _means(self, row: int) -> dict[str, float]:
-        """Means of one row of the sums; a loss without images is left out."""
+        """Means of one row of the sums, without the loss of a group that has no images."""
         loss, loss_t0, loss_t, grad_norm, steps = self._sums[row].tolist()
         if not steps:
             return {}
@@ -132,7 +132,7 @@ def _initial_model(spec: StageSpec, stage: TrainStage, facts: Manifest, run: Run
     if spec.parent_key is None:
         return model
     if spec.parent_nimg is None:
-        raise UserError(f"the stage names its parent {spec.parent_key} but not which of its snapshots")
+        raise UserError(f"the stage names its parent {spec.parent_key} but no snapshot of it")
     initial = model.state_dict()
     parents = load_snapshot(RunDir(run.root, spec.parent_key), spec.parent_nimg)
     taken = {name: value for name, value in parents.items() if name in initial or not name.startswith(_LABELS)}

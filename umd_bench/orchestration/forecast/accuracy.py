@@ -1,4 +1,4 @@
-"""Compares a sweep's forecast with what its stages have taken; the forecast is saved next to the sweep's record."""
+"""Compares a sweep's forecast with the seconds that its stages took; the forecast is saved next to the sweep's record."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from umd_bench.store.files import read_json, write_json
 
 
 def save_forecast(root: Path, sweep: str, forecast: Forecast) -> None:
-    """Save the forecast for the comparison, unless it leaves out stages."""
+    """Save the forecast for the comparison, unless stages are missing from it."""
     if forecast.keys and not forecast.without_basis:
         record = {
             "keys": list(forecast.keys),
@@ -42,8 +42,8 @@ def forecast_error(root: Path, sweep: str) -> str | None:
 def search_forecast_error(root: Path, sweep: str) -> str | None:
     """:func:`forecast_error` of a finished search, whose stages are known only afterwards.
 
-    All attempts that its stages have made since the forecast count, also those of pruned trials. The forecast assumed that
-    every trial runs to its end.
+    It counts all attempts of its stages since the forecast, also those of pruned trials. The forecast assumed that every trial
+    runs to its end.
     """
     saved = _not_compared(root, sweep)
     if saved is None:

@@ -1,7 +1,7 @@
 """The status of every stage of some sweeps, read with few disk accesses, and as JSON for programs.
 
-A finished stage costs one access, a failed one also its failure's record, and a stage that several trials or sweeps share is
-read once. Ten thousand stages take well under two seconds.
+A finished stage costs one access, a failed stage one more for its failure. A stage that several trials or sweeps share is read
+once. Ten thousand stages take well under two seconds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from umd_bench.orchestration.executors.jobs.records import JobRecords
 from umd_bench.store import Failure, RunDir, StageState, SweepRecord, list_sweeps, read_sweep, stage_state
 
 SCHEMA = 1
-PRUNED = "pruned"  # a state of trials only: some of its stages are done, the search gave up the others
+PRUNED = "pruned"  # a state of trials only: some of its stages are done, the search dropped the others
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ def first_names(record: SweepRecord) -> dict[str, tuple[str, str]]:
 
 
 def wanted_statuses(record: SweepRecord, statuses: dict[str, StageStatus]) -> dict[str, StageStatus]:
-    """The statuses of the stages that have a result or will get one: without those that a search gave up.
+    """The statuses of the stages that have a result or will get one, without those that a search dropped.
 
-    A stage that a search gave up but that is done or still runs is included.
+    A dropped stage that is done, or that still runs, is included.
     """
-    given_up = record.abandoned_keys()
+    dropped = record.abandoned_keys()
     counted = (StageState.DONE, StageState.RUNNING)
-    return {key: statuses[key] for key in stage_keys(record) if key not in given_up or statuses[key].state in counted}
+    return {key: statuses[key] for key in stage_keys(record) if key not in dropped or statuses[key].state in counted}
 
 
 @gc_paused()

@@ -1,7 +1,7 @@
 """Run one stage: the only way from orchestration to the engine and the evaluation.
 
-:func:`run_stage` owns the run directory while it works and records there what happened. It never raises for the stage's own
-failure, so any process can call it in any way. Only the loss of another process that the stage needs is raised.
+:func:`run_stage` owns the run directory while it works and records there what happened. It does not
+raise when the stage fails, so that any process can call it. It raises only if it loses another process that the stage needs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ from umd_bench.store.run import Attempt, RunDir, StageBusy
 def run_stage(
     root: Path, key: str, data_root: Path, *, stop: Callable[[], bool] = lambda: False, rank_launch: RankLaunch | None = None
 ) -> Outcome:
-    """Run the stage in ``root/stages/<key>``, unless it has a result and all requested snapshots, or another owner.
+    """Run the stage in ``root/stages/<key>``, unless it is complete or another process owns it.
+
+    It is complete if it has a result and all requested snapshots.
 
     ``stop`` is called between steps. A stage that stops has saved its state and continues from there when it is run again. A
     stage on several devices meets its other ranks through ``rank_launch``, or starts them on this machine.
