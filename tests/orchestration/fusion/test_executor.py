@@ -112,7 +112,7 @@ def test_a_stage_cancelled_while_it_waits_never_begins(inline: Executor, tmp_pat
     assert RunDir(tmp_path, keys[1]).attempts() == []
 
 
-def at_the_first_look(executor: Executor, act: Callable[[], None]) -> None:
+def between_the_next_steps(executor: Executor, act: Callable[[], None]) -> None:
     """Called between two steps."""
     assert isinstance(executor, InCallersThread)
     waiting = [act]
@@ -130,16 +130,16 @@ def test_a_stage_cancelled_while_it_runs_ends_alone(tmp_path: Path, long: list[S
 
     def cancel() -> None:
         executor.cancel(keys[0])
-        at_the_first_look(executor, look)
+        between_the_next_steps(executor, look)
 
     def look() -> None:
         if last_state(tmp_path, keys[0]) == "stopped" and not RunDir(tmp_path, keys[0]).is_owned():
             assert RunDir(tmp_path, keys[1]).is_owned()
             executor.stop()
         else:
-            at_the_first_look(executor, look)
+            between_the_next_steps(executor, look)
 
-    at_the_first_look(executor, cancel)
+    between_the_next_steps(executor, cancel)
     ended = collect(executor, keys)
     assert [ended[key].reason for key in keys] == [EndReason.CANCELLED, None, None]
     assert [last_state(tmp_path, key) for key in keys] == ["stopped"] * 3
@@ -148,7 +148,7 @@ def test_a_stage_cancelled_while_it_runs_ends_alone(tmp_path: Path, long: list[S
 def test_stop_saves_running_stages_and_begins_no_other(tmp_path: Path, long: list[StageSpec]) -> None:
     executor = start(tmp_path, long, size=2)
     keys = submit(executor, tmp_path, long)
-    at_the_first_look(executor, executor.stop)
+    between_the_next_steps(executor, executor.stop)
     ended = collect(executor, keys)
     assert [ended[key].reason for key in keys] == [None, None, EndReason.CANCELLED]
     assert [len(RunDir(tmp_path, key).attempts()) for key in keys] == [1, 1, 0]

@@ -54,11 +54,11 @@ def test_every_worker_gets_a_group_of_the_stages_without_a_result(tmp_path: Path
 @pytest.mark.parametrize(
     ("mode", "gain", "fused", "said"),
     [
-        ("auto", CLEAR, True, "1.20 times as fast as apart (1.10 to 1.30), trained so"),
-        ("auto", UNCLEAR, False, "not faster here for sure: 1.05 times as fast as apart (0.98 to 1.10), trained apart"),
-        ("auto", SLOWER, False, "not faster here for sure: 0.85 times as fast as apart (0.83 to 0.88), trained apart"),
-        ("auto", None, False, "not measured (its process failed or was too slow), trained apart"),
-        ("on", SLOWER, True, "trained so, as asked"),
+        ("auto", CLEAR, True, "1.20 times as fast as alone (1.10 to 1.30), fused"),
+        ("auto", UNCLEAR, False, "not clearly faster here: 1.05 times as fast as alone (0.98 to 1.10), not fused"),
+        ("auto", SLOWER, False, "not clearly faster here: 0.85 times as fast as alone (0.83 to 0.88), not fused"),
+        ("auto", None, False, "not measured (its process failed or was too slow), not fused"),
+        ("on", SLOWER, True, "fused, since --fuse is on"),
     ],
 )
 def test_stages_are_fused_if_the_gain_is_beyond_its_spread(
@@ -74,10 +74,10 @@ def test_stages_are_fused_if_the_gain_is_beyond_its_spread(
 def test_a_line_explains_why_nothing_is_fused(tmp_path: Path) -> None:
     fusion = choose_groups(nodes_of(seeds_of_one_shape(tmp_path, 2)), 2, "on", lambda group: CLEAR)
     assert fusion.sizes == {}
-    assert fusion.lines == ["nothing is trained as one: no two stages of one shape for each of 2 workers"]
+    assert fusion.lines == ["no stages are fused: no two stages of one shape for each of 2 workers"]
     compiled = [spec.model_copy(update={"resources": Resources(compile=True)}) for spec in seeds_of_one_shape(tmp_path, 5)]
     fusion = choose_groups(nodes_of(compiled), 2, "on", lambda group: CLEAR)
-    assert fusion.lines == ["nothing is trained as one: a compiled stage is trained by itself (resources.compile)"]
+    assert fusion.lines == ["no stages are fused: a compiled stage is trained alone (resources.compile)"]
 
 
 def test_mode_on_is_refused_if_nothing_can_be_fused_and_auto_is_accepted() -> None:
@@ -123,11 +123,11 @@ def test_plan_prints_cached_gains_and_measures_nothing(tmp_path: Path, monkeypat
     nodes = nodes_of(seeds_of_one_shape(tmp_path, 4))
     assert planned_lines("off", tmp_path, nodes, 1) == []
     start = "4 stages of digits pretrain, up to 4 as one: "
-    assert planned_lines("on", tmp_path, nodes, 1) == [start + "trained so, as asked"]
-    assert planned_lines("auto", tmp_path, nodes, 1) == [start + "if that is measured to be faster"]
+    assert planned_lines("on", tmp_path, nodes, 1) == [start + "fused, since --fuse is on"]
+    assert planned_lines("auto", tmp_path, nodes, 1) == [start + "fused if a measurement finds that faster"]
     monkeypatch.setattr(measure, "_side_by_side", lambda request, workers: [1.2] * 5)
     measured_gain(tmp_path, fusion_groups(nodes, 1)[0], 1, data_root())
-    assert planned_lines("auto", tmp_path, nodes, 1) == [start + "1.20 times as fast as apart (1.20 to 1.20), trained so"]
+    assert planned_lines("auto", tmp_path, nodes, 1) == [start + "1.20 times as fast as alone (1.20 to 1.20), fused"]
 
 
 def test_a_gain_is_measured_for_stages_whose_parent_has_not_run_yet(tmp_path: Path) -> None:
@@ -165,8 +165,8 @@ def test_a_sweep_is_trained_as_one_if_that_is_faster_and_apart_otherwise(
     sweep = sweep_of(tmp_path)
     monkeypatch.setattr(measure, "_side_by_side", lambda request, workers: [1.2] * 5)
     said = run(sweep, tmp_path / "faster", "auto")
-    assert "3 stages of digits pretrain, up to 3 as one: 1.20 times as fast as apart (1.20 to 1.20), trained so" in said
+    assert "3 stages of digits pretrain, up to 3 as one: 1.20 times as fast as alone (1.20 to 1.20), fused" in said
     assert fused_stages(sweep, tmp_path / "faster") == {"pretrain", "finetune"}
     monkeypatch.setattr(measure, "_side_by_side", lambda request, workers: [0.85] * 5)
-    assert "not faster here for sure: 0.85 times" in run(sweep, tmp_path / "slower", "auto")
+    assert "not clearly faster here: 0.85 times" in run(sweep, tmp_path / "slower", "auto")
     assert fused_stages(sweep, tmp_path / "slower") == set()

@@ -118,14 +118,14 @@ def test_if_the_shared_work_fails_each_stage_continues_alone_and_records_it(
     keys = prepare(tmp_path, specs)
     assert set(run_stages(tmp_path, keys, data_root()).values()) == {Outcome.DONE}
     for key in keys:
-        said = "3 stages could not be trained as one (OutOfMemoryError: no room for three): trained by itself from here on"
+        said = "3 stages could not be trained as one (OutOfMemoryError: no room for three): this one continues alone"
         assert warnings(tmp_path, key) == [said]
         assert mode(tmp_path, key) is None
         assert RunDir(tmp_path, key).attempts() == [1]
         assert RunDir(tmp_path, key).snapshot(END).exists()
 
 
-def test_output_is_kept_in_every_stages_folder(tmp_path: Path, specs: list[StageSpec], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_is_in_every_stages_folder(tmp_path: Path, specs: list[StageSpec], monkeypatch: pytest.MonkeyPatch) -> None:
     keys = prepare(tmp_path, specs[:2])
     silent = prepare(tmp_path / "silent", specs[:2])
 

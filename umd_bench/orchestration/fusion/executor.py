@@ -22,7 +22,7 @@ CANCELLED_BEFORE, CANCELLED_WHILE = "cancelled before it began", "cancelled whil
 
 @dataclass
 class _Submitted:
-    """What the inner executor was given under one name; ``attempts`` is the number of attempts each stage had before."""
+    """A stage or unit in the inner executor; ``attempts`` is the number of attempts that each stage had before."""
 
     unit: Unit | None
     attempts: dict[str, int]

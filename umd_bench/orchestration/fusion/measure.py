@@ -1,4 +1,4 @@
-"""Measure how much faster stages of one shape train as one than apart, on this machine with all its workers busy.
+"""Measure how much faster fused stages train than the same stages alone, on this machine with all its workers busy.
 
 Each worker is a process. In turn it makes a step of the fused stages and a step of each stage alone, while the other workers do
 the same, so both ways share the machine's cores and caches as they would in the sweep. The gain is cached in the results

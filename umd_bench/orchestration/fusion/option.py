@@ -21,7 +21,7 @@ FUSING_EXECUTORS = ("inline", "ray")
 
 @dataclass(frozen=True)
 class Fusion:
-    """Which stages train as one: at most ``sizes[shape]`` stages of each shape; empty for none."""
+    """Which stages are fused: at most ``sizes[shape]`` stages of each shape; empty for none."""
 
     sizes: dict[str, int]
 
@@ -31,7 +31,7 @@ class Fusion:
         return RUN_UNIT if self.sizes else RUN_STAGE
 
     def wrap(self, root: Path, executor: Executor) -> Executor:
-        """``executor``, or one that gives it groups of stages as one."""
+        """``executor``, or one around it that fuses stages."""
         return fusing(root, executor, self.sizes) if self.sizes else executor
 
 
@@ -49,7 +49,7 @@ def check_fuse(mode: str, on: str, *, searching: bool = False, joined: bool = Fa
 
 def search_lines(mode: str, on: str) -> list[str]:
     """What to print about the option before a search, whose trials are never fused."""
-    return [] if mode == "off" else [f"nothing is trained as one: {_obstacle(on, searching=True)}"]
+    return [] if mode == "off" else [f"no stages are fused: {_obstacle(on, searching=True)}"]
 
 
 def planned_lines(mode: str, root: Path, nodes: Sequence[Node], workers: int) -> list[str]:
@@ -61,7 +61,7 @@ def planned_lines(mode: str, root: Path, nodes: Sequence[Node], workers: int) ->
     groups = fusion_groups(nodes, workers)
     unknown = [group for group in groups if mode == "auto" and cached_gain(root, group, workers) is None]
     lines = [
-        f"{len(group.specs)} stages of {group.name}, up to {group.size} as one: if that is measured to be faster"
+        f"{len(group.specs)} stages of {group.name}, up to {group.size} as one: fused if a measurement finds that faster"
         for group in unknown
     ]
     if len(unknown) == len(groups) > 0:
@@ -82,7 +82,7 @@ def choose_fusion(
     joined: bool,
     tell: Callable[[str], None],
 ) -> Fusion:
-    """Decide which of the stages ``nodes`` train as one with ``workers`` side by side, measuring if mode is ``auto``.
+    """Decide which of the stages ``nodes`` are fused when ``workers`` processes train at a time; measures if mode is ``auto``.
 
     ``tell`` is called with each line that explains the decision.
     """
@@ -92,7 +92,7 @@ def choose_fusion(
         return Fusion({})
     obstacle = _obstacle(on, joined=joined, devices=max(node.spec.devices for node in nodes))
     if obstacle is not None:
-        tell(f"nothing is trained as one: {obstacle}")
+        tell(f"no stages are fused: {obstacle}")
         return Fusion({})
     choice = choose_groups(nodes, workers, mode, lambda group: measured_gain(root, group, workers, data_root))
     for line in choice.lines:

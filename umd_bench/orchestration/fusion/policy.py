@@ -1,4 +1,4 @@
-"""Which stages of a sweep are trained as one, and why.
+"""Which stages of a sweep are fused (trained as one), and why.
 
 Stages of one shape are grouped so that every worker gets a group. In mode ``auto`` a group is used only if that was measured to
 be faster on this machine than the same stages side by side.
@@ -19,7 +19,7 @@ MAX_STAGES = 16  # in a group: no gain was measured beyond
 
 @dataclass(frozen=True)
 class FusionGroup:
-    """Stages of one shape that have no result yet; each worker would train at most ``size`` of them as one."""
+    """Stages of one shape that have no result yet; each worker would fuse at most ``size`` of them."""
 
     name: str  # data set and kind: "digits pretrain"
     shape: str
@@ -29,7 +29,7 @@ class FusionGroup:
 
 @dataclass(frozen=True)
 class Gain:
-    """Speed of stages trained as one over speed trained apart: the median of several rounds and its quartiles."""
+    """The speed of fused stages over that of the same stages alone: the median of several rounds and its quartiles."""
 
     median: float
     low: float
@@ -41,7 +41,7 @@ class Gain:
         return self.low > 1
 
     def __str__(self) -> str:
-        return f"{self.median:.2f} times as fast as apart ({self.low:.2f} to {self.high:.2f})"
+        return f"{self.median:.2f} times as fast as alone ({self.low:.2f} to {self.high:.2f})"
 
 
 Measure = Callable[[FusionGroup], Gain | None]
@@ -50,14 +50,14 @@ Measure = Callable[[FusionGroup], Gain | None]
 
 @dataclass(frozen=True)
 class Choice:
-    """How many stages are trained as one, by shape, and a line that explains it for each group."""
+    """How many stages are fused, by shape, and for each group a line that explains it."""
 
     sizes: dict[str, int]
     lines: list[str]
 
 
 def fusion_groups(nodes: Iterable[Node], workers: int) -> list[FusionGroup]:
-    """Stages without a result, by shape; shapes with no more stages than there are ``workers`` are left out."""
+    """Stages without a result, by shape, without the shapes that have at most ``workers`` stages."""
     by_shape: dict[str, list[StageSpec]] = {}
     for node in nodes:
         shape = shape_key(node.spec) if node.state is not StageState.DONE else None
@@ -79,19 +79,19 @@ def choose_groups(nodes: Iterable[Node], workers: int, mode: str, measure: Measu
     for group in groups:
         gain = measure(group) if mode == "auto" else None
         if mode == "on":
-            verdict = "trained so, as asked"
+            verdict = "fused, since --fuse is on"
         elif gain is None:
-            verdict = "not measured (its process failed or was too slow), trained apart"
+            verdict = "not measured (its process failed or was too slow), not fused"
         elif gain.is_clear:
-            verdict = f"{gain}, trained so"
+            verdict = f"{gain}, fused"
         else:
-            verdict = f"not faster here for sure: {gain}, trained apart"
+            verdict = f"not clearly faster here: {gain}, not fused"
         if mode == "on" or (gain is not None and gain.is_clear):
             choice.sizes[group.shape] = group.size
         choice.lines.append(f"{len(group.specs)} stages of {group.name}, up to {group.size} as one: {verdict}")
     if not groups:
         why = f"no two stages of one shape for each of {workers} workers"
         if any(node.spec.resources.compile for node in nodes):
-            why = "a compiled stage is trained by itself (resources.compile)"
-        choice.lines.append(f"nothing is trained as one: {why}")
+            why = "a compiled stage is trained alone (resources.compile)"
+        choice.lines.append(f"no stages are fused: {why}")
     return choice

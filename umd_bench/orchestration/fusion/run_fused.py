@@ -1,4 +1,4 @@
-"""Run several training stages as one; each one's run directory gets what it would get if the stage ran alone.
+"""Run several training stages as one. Each writes into its run directory as if it ran alone.
 
 Executors call :func:`run_unit` in place of ``run_stage`` if stages may be fused.
 """
@@ -24,7 +24,7 @@ from umd_bench.orchestration.stage_process.entry_point import Outcome, RankLaunc
 from umd_bench.orchestration.stage_process.environment import environment
 from umd_bench.orchestration.stage_process.record import recorded, result_record, training_result
 from umd_bench.orchestration.stage_process.run_stage import run_stage, stage_result
-from umd_bench.orchestration.stage_process.stdout import OUTPUT_FILE, kept_output
+from umd_bench.orchestration.stage_process.stdout import OUTPUT_FILE, captured_output
 from umd_bench.store.files import write_json
 from umd_bench.store.run import Attempt, RunDir, StageBusy
 
@@ -76,7 +76,7 @@ def run_stages(
 
 
 def _train(jobs: list[Job], data_root: Path, stop: Callable[[str], bool], outcomes: dict[str, Outcome]) -> None:
-    """Train the jobs as one and put each one's outcome into ``outcomes``; if the shared work fails, not those still running."""
+    """Train the jobs as one, and put their outcomes into ``outcomes``. If the shared work fails, unfinished jobs get none."""
     torch.set_num_threads(jobs[0][0].resources.threads)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -90,7 +90,7 @@ def _train(jobs: list[Job], data_root: Path, stop: Callable[[str], bool], outcom
 
         def ended(key: str, ending: Ending) -> None:
             spec, attempt = by_key[key]
-            with attempt, recorded(attempt) as record:  # gives the stage back at once: the others may run for hours
+            with attempt, recorded(attempt) as record:  # releases the stage at once: the others may run for hours
                 record.result = _result(spec, attempt, pack, environments[key], ending)
             outcomes[key] = record.outcome
 
@@ -99,7 +99,7 @@ def _train(jobs: list[Job], data_root: Path, stop: Callable[[str], bool], outcom
         cause = f"{type(error).__name__}: {error}".partition("\n")[0]
         for spec, attempt in jobs:
             if spec.key not in outcomes:
-                message = f"{len(jobs)} stages could not be trained as one ({cause}): trained by itself from here on"
+                message = f"{len(jobs)} stages could not be trained as one ({cause}): this one continues alone"
                 attempt.event("warning", message=message)
     gc.collect()  # frees the shared memory before each stage takes its own
     if torch.cuda.is_available():
@@ -116,10 +116,10 @@ def _result(spec: StageSpec, attempt: Attempt, pack: Pack, environment: dict[str
 
 @contextmanager
 def _output_of_all(folders: Sequence[Path]) -> Iterator[None]:
-    """Keep what the process prints in every attempt's folder, as links to one file: it cannot be told apart by stage."""
+    """Write the process's output to one file, linked into every attempt's folder: no line says which stage printed it."""
     first, *others = (folder / OUTPUT_FILE for folder in folders)
     try:
-        with kept_output(first.parent):
+        with captured_output(first.parent):
             for other in others:
                 os.link(first, other)
             yield

@@ -1,7 +1,7 @@
-"""A unit: several stages that an executor is given under one name and that are trained as one.
+"""A unit: several stages that an executor receives under one name and trains as one.
 
 The executor treats the name as a stage's key. The folder ``fusing/units/<name>`` in the results folder lists the unit's stages,
-and a file there asks one of them to stop: it is read by the process that trains them, wherever that runs.
+and a file there asks one of them to stop. The process that trains them reads that file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _STOP_PREFIX = "stop-"
 
 
 def is_unit(key: str) -> bool:
-    """Whether the key that an executor was given names a unit, not a stage."""
+    """Whether an executor's key names a unit, not a stage."""
     return key.startswith(_PREFIX)
 
 
