@@ -34,7 +34,7 @@ class PublishedRow(Frozen):
 
 
 class Published(Frozen):
-    """One published table: its source, how its numbers were measured (``protocol``), and a note that nobody verified them."""
+    """One published table: its source, how its numbers were measured (``protocol``), and a note that they are not verified."""
 
     title: str
     source: str

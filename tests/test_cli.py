@@ -120,7 +120,7 @@ def test_a_failed_trial_leaves_exit_code_1_and_the_others_done(tmp_path: Path) -
     )  # fmt: skip
     assert broken.returncode == 1
     assert "failed (nan)" in broken.stdout
-    assert "goes on from here" in broken.stdout
+    assert "continues from here" in broken.stdout
     assert len(list((tmp_path / "results" / "stages").glob("*/result.json"))) == 10
 
 

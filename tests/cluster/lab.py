@@ -22,8 +22,8 @@ from umd_bench.orchestration.executors.registry import start_executor
 from umd_bench.store import RunDir
 
 DEADLINE_SECONDS = 150.0
-STATUS_SECONDS = 1.0  # between two questions to the scheduler
-POLL_SECONDS = 0.05  # between two looks at a condition
+STATUS_SECONDS = 1.0  # between two queries to the scheduler
+POLL_SECONDS = 0.05  # between two checks of a condition
 WORKERS = 2
 CLUSTER = ClusterConfig.model_validate({"time": "5m", "signal_seconds": 5})
 

@@ -1,4 +1,4 @@
-"""Stages that follow a script, in whatever process an executor runs them. The script is a file in the run directory.
+"""Stages that follow a script, in the process in which an executor runs them. The script is a file in the run directory.
 
 No heavy library is imported, since hundreds of jobs run these stages.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 import umd_bench
 from umd_bench.config.trial.train_stage import TrainStage
 from umd_bench.orchestration.stage_process.entry_point import Outcome, RankLaunch
-from umd_bench.orchestration.stage_process.stdout import kept_output
+from umd_bench.orchestration.stage_process.stdout import captured_output
 from umd_bench.store import Attempt, Failure, RunDir, StageBusy
 
 NAME = "cluster.scripted_stage:run"
@@ -37,7 +37,7 @@ def run(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool], rank
         attempt = stage.begin()
     except StageBusy:
         return Outcome.BUSY
-    with attempt, kept_output(attempt.path):
+    with attempt, captured_output(attempt.path):
         attempt.event("state", state="running", pid=os.getpid())
         action, _, argument = (stage.path / "script").read_text().partition(" ")
         match action:

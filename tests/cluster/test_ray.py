@@ -175,7 +175,7 @@ def test_a_lost_head_ends_the_command_with_one_error(tmp_path: Path, monkeypatch
         lab.pid(key)
         running.head.process("gcs_server").kill()
         begun = time.monotonic()
-        with pytest.raises(UserError, match="does not answer any more; what was done is kept"):
+        with pytest.raises(UserError, match="does not answer any more; finished stages"):
             lab.collect([key])
         lab.close()
         assert time.monotonic() - begun < 60

@@ -42,7 +42,7 @@ def test_a_node_reports_what_it_is_like(slurm: MiniSlurm, tmp_path: Path) -> Non
     assert lines(findings, "fail") == ""
     for part in (f"a job ran on {slurm.names[1]}", "has the same versions", "and the other way round"):
         assert part in lines(findings, "pass")
-    assert "it asked for 1; Slurm gave it CUDA_VISIBLE_DEVICES=" in lines(findings, "warn")  # which torch does not see
+    assert "it requested 1; Slurm gave it CUDA_VISIBLE_DEVICES=" in lines(findings, "warn")  # which torch does not see
     assert [path.name for path in tmp_path.iterdir()] == ["jobs"]
 
 

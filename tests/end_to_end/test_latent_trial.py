@@ -60,8 +60,8 @@ def trial(*sets: str) -> Trial:
     return load_trial("umd", sets=[*SMALL, *sets])
 
 
-def run(results: Path, root: Path, asked: Trial, name: str) -> RunDir:
-    spec = asked.specs[name]
+def run(results: Path, root: Path, small: Trial, name: str) -> RunDir:
+    spec = small.specs[name]
     folder = RunDir(results, spec.key)
     folder.prepare(spec)
     run_stage(results, spec.key, root)
@@ -71,10 +71,10 @@ def run(results: Path, root: Path, asked: Trial, name: str) -> RunDir:
 @pytest.fixture(scope="module")
 def done(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDir]:
     DATASETS["tinies"] = TINIES
-    asked, results = trial(), tmp_path_factory.mktemp("results")
-    check_trials([asked])
-    prepare_data([asked], root)
-    return {name: run(results, root, asked, name) for name in asked.specs}
+    small, results = trial(), tmp_path_factory.mktemp("results")
+    check_trials([small])
+    prepare_data([small], root)
+    return {name: run(results, root, small, name) for name in small.specs}
 
 
 def test_every_stage_has_a_result_made_from_the_latents(done: dict[str, RunDir], root: Path) -> None:
@@ -106,9 +106,7 @@ def test_a_stopped_and_resumed_training_has_the_same_bits(done: dict[str, RunDir
         assert torch.equal(value, whole[name]), name
 
 
-def test_samples_are_rgb_pictures_whatever_the_batch_size_of_decoding(
-    done: dict[str, RunDir], root: Path, tmp_path: Path
-) -> None:
+def test_samples_are_rgb_pictures_at_any_batch_size_of_decoding(done: dict[str, RunDir], root: Path, tmp_path: Path) -> None:
     run, pictures = done["finetune"], []
     for batch in (10, 3):
         out = tmp_path / f"{batch}.png"
@@ -155,13 +153,13 @@ def test_missing_images_are_named_with_the_command_that_packs_them(root: Path, t
 def test_latents_of_two_vaes_with_one_name_are_refused(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DATASETS, "others", TINIES.__class__(**{**vars(TINIES), "name": "others"}))
     pack_small(root, write_vae(tmp_path / "vae", seed=1), name="others")
-    asked = trial("stages.probe.data={name: others}")
-    check_trials([asked])
+    small = trial("stages.probe.data={name: others}")
+    check_trials([small])
     with pytest.raises(UserError, match="hold latents of two VAEs under one name, vae-f2c4"):
-        prepare_data([asked], root)
+        prepare_data([small], root)
 
 
 def test_a_trial_on_images_needs_no_latents(root: Path) -> None:
-    asked = load_trial("umd", sets=[*SMALL[1:], f"data={{name: tinies, size: {SIZE}}}", "stages.generate.clip=true"])
-    check_trials([asked])
-    assert prepare_data([asked], root)[asked.config.data] == open_pack("tinies", root, size=SIZE).manifest.digest
+    small = load_trial("umd", sets=[*SMALL[1:], f"data={{name: tinies, size: {SIZE}}}", "stages.generate.clip=true"])
+    check_trials([small])
+    assert prepare_data([small], root)[small.config.data] == open_pack("tinies", root, size=SIZE).manifest.digest

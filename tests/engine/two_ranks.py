@@ -133,11 +133,11 @@ JOBS: dict[str, Callable[[RankGroup, Path], object]] = {
     "whole": _whole_run(WITH_SNAPSHOT, "whole"),
     "stopped by rank 1": _whole_run(WITH_SNAPSHOT, "stopped", stop={1: after(7)}),
     "stopped by rank 0": _whole_run(WITH_SNAPSHOT, "stopped", stop={0: after(5)}),
-    "goes on": _whole_run(WITH_SNAPSHOT, "stopped"),
+    "resumed": _whole_run(WITH_SNAPSHOT, "stopped"),
     "nothing is left to do": _whole_run(WITH_SNAPSHOT, "stopped"),
     "killed": _whole_run(WITH_SNAPSHOT, "killed", stop={0: after(7, Killed)}),
     "killed again": _whole_run(WITH_SNAPSHOT, "killed", stop={1: after(9, Killed)}),
-    "goes on after a kill": _whole_run(WITH_SNAPSHOT, "killed"),
+    "resumed after a kill": _whole_run(WITH_SNAPSHOT, "killed"),
     "began alone": _whole_run(WITH_SNAPSHOT, "alone"),
     "diverging": _whole_run(DIVERGING, "diverging"),
 }

@@ -1,4 +1,4 @@
-"""Retrying failed stages by state or cause, and no others; a sweep at work takes them up."""
+"""Retrying failed stages by state or cause, and no others; a running sweep runs them again."""
 
 from __future__ import annotations
 

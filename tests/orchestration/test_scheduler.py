@@ -74,7 +74,7 @@ def test_a_failing_stage_blocks_only_its_descendants(tmp_path: Path, sweep: Swee
     lines, code = explain(progress, "again")
     assert code == 1
     assert "it broke" in lines[0]
-    assert "`again` goes on from here" in lines[-1]
+    assert "`again` continues from here" in lines[-1]
 
 
 def test_a_failed_stage_is_tried_again_by_the_next_command(tmp_path: Path, sweep: Sweep) -> None:

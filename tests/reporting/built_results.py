@@ -1,7 +1,7 @@
 """Build a results folder as a sweep leaves it, with made-up numbers: real trials, keys and layout, but no training.
 
-The numbers are smooth in the first axis and scattered by the seed, so that tables and figures look like real ones; every
-one is a function of (trial, stage, metric), so that two builds are equal.
+The numbers are smooth in the first axis and scattered by the seed, so that tables and figures look like real ones; each
+number is a function of (trial, stage, metric), so that two builds are equal.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def build_sweep(
     if varied is not None:
         root.mkdir(parents=True, exist_ok=True)
         document = yaml.safe_load(file.read_text()) | {"axes": varied}
-        if varied != AXES.get(question):  # of which its baseline may be no arm
+        if varied != AXES.get(question):  # its baseline may be no arm of these axes
             document["report"] = {k: v for k, v in document.get("report", {}).items() if k != "baseline"}
         file = root / f"{question}.yaml"
         file.write_text(yaml.safe_dump(document, sort_keys=False))

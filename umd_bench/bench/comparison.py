@@ -54,7 +54,7 @@ class ComparisonResult:
     alone: dict[str, Throughput]
 
     def tables(self) -> list[Table]:
-        """One row a pair, and a second table for the rates without a counterpart."""
+        """One row per pair, and a second table for the rates without a counterpart."""
         header = ("what", f"{self.unit}/s (range)", "theirs (range)", "times as fast", "difference", "theirs is")
         rows = tuple(
             (pair.what, spread(pair.ours), spread(pair.theirs), times(pair.times), f"{pair.difference:.0e}", pair.library)

@@ -35,7 +35,7 @@ class PackingProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.stop()
         if kind is KeyboardInterrupt:
-            self.line("interrupted: the same command goes on after the last finished shard")
+            self.line("interrupted: the same command continues after the last finished shard")
 
     def line(self, text: str) -> None:
         """Print a line above the bar."""

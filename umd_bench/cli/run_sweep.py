@@ -83,11 +83,11 @@ def run_trial(trial: Trial, site: Site, *, detach: bool = False) -> None:
         explain_and_exit(progress)
 
 
-def _submit_and_leave(nodes: dict[str, Node], site: Site, look: str) -> None:
-    """Submit every stage without a result to Slurm, and print how to come back; ``look`` is the command that shows progress."""
+def _submit_and_leave(nodes: dict[str, Node], site: Site, status: str) -> None:
+    """Submit every stage without a result to Slurm, and print how to continue; ``status`` is a command that shows progress."""
     jobs = hand_over_to_slurm(nodes, site)
     print_line(f"{jobs.submitted} stages submitted, {jobs.alive} in the queue from before, {jobs.left} left for later")
-    print_line(f"{look} shows how they are; the same command without --detach collects the results and goes on")
+    print_line(f"{status} shows their progress; the same command without --detach collects the results and continues")
 
 
 def explain_and_exit(progress: SweepProgress) -> None:

@@ -76,7 +76,7 @@ _GEOMETRY = re.compile(r"-f([1-9]\d*)c([1-9]\d*)$")
 
 
 def vae_geometry(name: str, path: str = "data.vae") -> VaeGeometry:
-    """The geometry that a VAE's name stands for. Raises :class:`FieldError` at ``path`` if it is unknown and states none."""
+    """The geometry of the VAE ``name``. Raises :class:`FieldError` at ``path`` if the name is unknown and states none."""
     if name in VAES:
         return VAES[name]
     geometry = _GEOMETRY.search(name)

@@ -50,7 +50,9 @@ def hand_over(nodes: dict[str, Node], executor: SubmititExecutor) -> HandedOver:
             executor.submit(node.key, after=parent.key if parent is not None and parent.state is not StageState.DONE else None)
         while executor.flush() or executor.unconfirmed():
             if time.monotonic() > deadline:
-                raise UserError("Slurm does not answer: not every stage could be submitted; the same command goes on from here")
+                raise UserError(
+                    "Slurm does not answer: not every stage could be submitted; the same command continues from here"
+                )
             executor.poll(1.0)
     executor.detach()
     return HandedOver(len(todo), len(alive), len(left))
@@ -59,7 +61,7 @@ def hand_over(nodes: dict[str, Node], executor: SubmititExecutor) -> HandedOver:
 def cancel_jobs(root: Path, keys: Iterable[str]) -> tuple[int, int]:
     """Cancel the queued and running jobs of these stages; returns how many ended, and how many are still saving their state.
 
-    A job that also runs other stages goes on with those.
+    A job that also runs other stages continues with those.
     """
     jobs, by_queue = JobRecords(root), dict[str, list[str]]()
     for claim in jobs.open_claims(keys):

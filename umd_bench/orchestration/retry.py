@@ -1,6 +1,7 @@
-"""Retry failed stages, and only these: the record of the failure is set aside, so that the stage can run again.
+"""Retry failed stages, and no others: set the record of a failure aside, so that the stage can run again.
 
-A stage goes on from its newest checkpoint. The next command on the sweep runs it; a command at work takes it up at once.
+A stage continues from its newest checkpoint. The next command on the sweep runs it; a command that is running notices it at
+once.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The scheduler: the one loop that submits stages, reads how they ended, and decides which get another attempt.
 
 It submits a stage once its parent is done. A rung of a search begins as soon as its weights exist, while its parent may still
-be training. If all slots are taken, the parent makes way: it saves its state, and goes on after the rung has been measured.
+be training. If all slots are taken, the scheduler interrupts the parent, and resumes it after the rung has been measured.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Scheduler:
         self._executor: Executor | None = None
         self._submitted: set[str] = set()
         self._lost: Counter[tuple[str, EndReason]] = Counter()  # attempts that something else ended
-        self._asked_to_end: set[str] = set()  # by this scheduler: no failures
+        self._cancel_requested: set[str] = set()  # by this scheduler: no failures
         self._observe: Observer = lambda progress: None
         self._update()
 
@@ -75,7 +75,7 @@ class Scheduler:
         """
         self._executor, self._observe = executor, observe
         if isinstance(executor, InCallersThread):
-            executor.between_steps = self._look_around
+            executor.between_steps = self._react_between_steps
         self._adopt(executor)
         while True:
             self._drop(executor)
@@ -98,7 +98,7 @@ class Scheduler:
             if self._executor is not None:
                 self._executor.stop()
 
-    def _look_around(self) -> None:
+    def _react_between_steps(self) -> None:
         """Between the steps of a stage that runs in this thread: react to what is new, but submit nothing."""
         assert self._executor is not None
         self._update()
@@ -153,7 +153,7 @@ class Scheduler:
                 return
             if node.state is StageState.DONE or not self._waits(node):  # the cheapest checks first: every poll visits all nodes
                 continue
-            if node.state is StageState.RUNNING:  # in another command; its result serves this sweep too
+            if node.state is StageState.RUNNING:  # in another command; this sweep will use its result
                 node.state = stage_state(RunDir(self._root, node.key), node.needed)
             if node.state in (StageState.DONE, StageState.RUNNING) or not self._has_input(node):
                 continue
@@ -190,8 +190,8 @@ class Scheduler:
             return
         for node in self._rungs():
             parent = node.spec.parent_key
-            if parent in self._submitted and parent not in self._asked_to_end and self._has_input(node):
-                self._asked_to_end.add(parent)
+            if parent in self._submitted and parent not in self._cancel_requested and self._has_input(node):
+                self._cancel_requested.add(parent)
                 executor.cancel(parent)
 
     def _drop(self, executor: Executor) -> None:
@@ -206,8 +206,8 @@ class Scheduler:
                 parent = self._nodes.get(node.spec.parent_key or "")
                 if parent is not None:
                     parent.children.remove(key)
-            elif key not in self._asked_to_end:
-                self._asked_to_end.add(key)
+            elif key not in self._cancel_requested:
+                self._cancel_requested.add(key)
                 executor.cancel(key)
 
     def _waiting_elsewhere(self) -> bool:
@@ -222,8 +222,8 @@ class Scheduler:
         self._submitted.discard(ended.key)
         run = RunDir(self._root, ended.key)
         node.state = stage_state(run, node.needed)
-        asked = ended.key in self._asked_to_end
-        self._asked_to_end.discard(ended.key)
+        asked = ended.key in self._cancel_requested
+        self._cancel_requested.discard(ended.key)
         if node.state is StageState.DONE:
             self._finished += 1
         elif ended.key in self._dropped or (asked and ended.reason is EndReason.CANCELLED):
@@ -285,5 +285,5 @@ def explain(progress: SweepProgress, again: str) -> tuple[list[str], int]:
         lines.append(f"failed ({failure.state}): {node.trials[0]} {node.name} [{node.key}]{more}: {failure.headline}")
     left = sum(node.state is not StageState.DONE for node in progress.nodes.values())
     reason = progress.stopped_because or "some stages failed"
-    lines.append(f"{left} of {len(progress.nodes)} stages have no result ({reason}); `{again}` goes on from here")
+    lines.append(f"{left} of {len(progress.nodes)} stages have no result ({reason}); `{again}` continues from here")
     return lines, 130 if progress.stopped_because in (INTERRUPTED, CANCELLED) else 1

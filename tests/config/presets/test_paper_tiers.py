@@ -136,7 +136,7 @@ def test_a_tier_can_be_planned_with_another_model_size() -> None:
     assert trial.config.model.width == 384
 
 
-def test_a_stage_set_to_null_is_left_out_whatever_the_tier_says() -> None:
+def test_a_trial_that_sets_a_stage_to_null_overrides_the_tier() -> None:
     assert list(load_trial("dit_scratch").specs) == ["pretrain", "probe", "generate"]
     assert list(load_trial("umd", sets=["stages.finetune_probe=null", "stages.generate=null"]).specs) == [
         "pretrain", "probe", "finetune",

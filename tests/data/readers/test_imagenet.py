@@ -67,7 +67,7 @@ def devkit(root: Path) -> None:
     kit.mkdir(parents=True)
     synsets = np.zeros((len(NUMBERS) + 1, 1), [("ILSVRC2012_ID", object), ("WNID", object), ("words", object)])
     for row, (wnid, number) in enumerate([*NUMBERS.items(), ("n00001740", 4)]):
-        synsets[row, 0] = (float(number), wnid, "a word")
+        synsets[row, 0] = (float(number), wnid, "a synset")
     savemat(kit / "meta.mat", {"synsets": synsets})
     numbers = [NUMBERS[wnid] for wnid in VALIDATION.values()]
     (kit / "ILSVRC2012_validation_ground_truth.txt").write_text("".join(f"{n}\n" for n in numbers))

@@ -140,7 +140,7 @@ def test_each_group_is_weighted_by_its_number_of_images() -> None:
     assert losses.loss.item() == pytest.approx(0.75 * losses.loss_t.item() + 0.25 * losses.loss_t0.item())
 
 
-def test_the_last_rows_are_clean_and_the_others_noised_alike_whatever_their_number() -> None:
+def test_the_last_rows_are_clean_and_their_number_does_not_change_the_noise() -> None:
     x_0, noise = batch()
     x_t, t = corrupt(x_0, noise, 3, PROCESS)
     fewer_x_t, fewer_t = corrupt(x_0, noise, 1, PROCESS)

@@ -141,7 +141,7 @@ def test_a_stop_on_any_rank_stops_all_at_one_step_and_the_run_resumes_to_the_sam
         assert isinstance(both_ranks.here[name], Stopped)
         assert both_ranks.there[name] == ["Stopped", str(both_ranks.here[name])]
         assert str(both_ranks.here[name]).startswith(f"stopped after {nimg * BATCH} of")
-    trained = result(both_ranks, "goes on")
+    trained = result(both_ranks, "resumed")
     assert trained.resumed_from == 12 * BATCH
     assert trained.exact
     assert trained.metrics == result(both_ranks, "whole").metrics
@@ -152,7 +152,7 @@ def test_a_stop_on_any_rank_stops_all_at_one_step_and_the_run_resumes_to_the_sam
 def test_a_killed_rank_ends_the_others_and_the_run_resumes_to_the_same_bits(both_ranks: SimpleNamespace) -> None:
     assert both_ranks.there["killed"][0] == "RankLost"
     assert isinstance(both_ranks.here["killed again"], RankLost)
-    trained = result(both_ranks, "goes on after a kill")
+    trained = result(both_ranks, "resumed after a kill")
     assert trained.exact
     assert trained.resumed_from == 10 * BATCH
     assert trained.metrics == result(both_ranks, "whole").metrics

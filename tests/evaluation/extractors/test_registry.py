@@ -108,7 +108,7 @@ def test_spatial_features_of_an_extractor_without_them_are_refused() -> None:
         load_extractor("digits_cnn").features(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), spatial=True)
 
 
-def test_features_use_full_precision_whatever_the_program_has_set() -> None:
+def test_features_use_full_precision_under_any_precision_setting() -> None:
     loaded, seen = load_extractor("digits_cnn"), []
 
     def now() -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""Neighbours, precision and recall: other implementations' numbers, whatever the blocks, and cases that tell the two apart."""
+"""Neighbours, precision and recall agree with other implementations at any block size; cases in which the two scores differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memorisation alarm is silent for new images and sounds for copies, whatever the scale of the features."""
+"""The memorisation alarm is silent for new images and sounds for copies, at any scale of the features."""
 
 from __future__ import annotations
 

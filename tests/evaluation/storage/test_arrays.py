@@ -1,4 +1,4 @@
-"""Cached arrays come back unchanged, whatever their order in memory."""
+"""Cached arrays come back unchanged from any memory order."""
 
 from __future__ import annotations
 

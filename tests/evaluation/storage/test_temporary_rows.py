@@ -1,4 +1,4 @@
-"""Rows come back as they were written, in whatever order; ``written`` says which rows hold data."""
+"""Rows come back as they were written, in any order; ``written`` says which rows hold data."""
 
 from __future__ import annotations
 

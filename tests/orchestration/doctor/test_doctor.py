@@ -17,7 +17,7 @@ from umd_bench.tracking.projector import TrackingError, check_store
 def test_a_tracking_store_that_cannot_be_used_only_warns(tmp_path: Path) -> None:
     assert "made by the first sweep" in check_store(None, tmp_path)
     assert list(tmp_path.iterdir()) == []
-    (tmp_path / "mlflow.db").write_text("this is no database, whatever its name says")
+    (tmp_path / "mlflow.db").write_text("this is no database")
     with pytest.raises(TrackingError, match="not a database"):
         check_store(None, tmp_path)
     assert check_store("off", tmp_path) == "MLflow: off"

@@ -1,4 +1,4 @@
-"""The doctor's check of Ray ends whatever happens, and a Ray that cannot start is reported with a remedy."""
+"""The doctor's check of Ray always ends, and reports a Ray that cannot start with a remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of a plan: what each stage becomes, and in which field it differs from the nearest result."""
+"""The report of a plan: whether a stage is reused, resumed or new, and in which field a new one differs from past results."""
 
 from __future__ import annotations
 

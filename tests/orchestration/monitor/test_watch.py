@@ -75,7 +75,7 @@ def test_ctrl_c_stops_watching_and_changes_nothing(tmp_path: Path, sweep: Sweep)
     for terminal in (False, True):
         out = io.StringIO()
         watch(tmp_path, "small", Console(file=out, width=200, force_terminal=terminal), sleep=interrupt)
-        assert "the sweep goes on" in out.getvalue()
+        assert "the sweep continues" in out.getvalue()
     assert sorted(tmp_path.rglob("*")) == before
     with pytest.raises(UserError, match="no sweep"):
         watch(tmp_path, "other", Console(file=io.StringIO()))

@@ -1,4 +1,4 @@
-"""A sweep of which one trial has results."""
+"""A sweep in which one trial has results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Searches prune the same trials whatever the timing and whenever they are killed, and end those trials' stages for good."""
+"""Searches prune the same trials at any timing and after a kill at any moment, and end the stages of those trials for good."""
 
 from __future__ import annotations
 
@@ -377,7 +377,7 @@ def test_a_stage_that_fails_before_or_after_it_is_dropped_is_no_failure_of_the_s
         ),
         ([MEDIAN, "search.pruner.rungs=[0.5, 0.25]"], r"search\.pruner\.rungs.*each more than the one before"),
         ([MEDIAN, "search.pruner.rungs=[]"], r"search\.pruner\.rungs: \[\] is not accepted: expected shares"),
-        ([MEDIAN, "search.pruner.rungs=[0.96]"], r"pretrain has 10 steps, of which two rungs, or a rung and the end"),
+        ([MEDIAN, "search.pruner.rungs=[0.96]"], r"pretrain has 10 steps, so two rungs, or a rung and the end"),
         ([MEDIAN, "search.pruner.metric=prob.acc_5shot"], r"search\.yaml:\d+: search\.pruner\.metric|there is no stage prob"),
         ([LOSS], r"cannot be compared between trials that differ in stages\.pretrain\.corruption\.mask_ratio, noise\.schedule"),
     ],

@@ -1,4 +1,4 @@
-"""Searches make exactly ``trials`` suggestions, the same ones whatever the timing and whenever they are killed."""
+"""Searches make exactly ``trials`` suggestions, the same ones at any timing and after a kill at any moment."""
 
 from __future__ import annotations
 

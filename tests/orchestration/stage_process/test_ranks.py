@@ -193,7 +193,7 @@ def test_ranks_do_not_outlive_a_killed_rank_0(tmp_path: Path) -> None:
 def wait_for(condition: Callable[[], bool], what: str, process: psutil.Popen) -> None:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not condition():
-        assert process.poll() is None, "the process ended by itself"
+        assert process.poll() is None, "the process ended before it was killed"
         assert time.monotonic() < deadline, f"{what}: not within {DEADLINE_SECONDS:.0f} s"
         time.sleep(0.02)
 

@@ -1,4 +1,4 @@
-"""A stage's output is kept in the attempt's folder, from Python and from below, and copied to a terminal."""
+"""The output of a stage, from Python and from C, goes to the attempt's folder, and a copy to a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from umd_bench.orchestration.stage_process.stdout import copied_to_the_terminal, kept_output, output_set_aside
+from umd_bench.orchestration.stage_process.stdout import captured_output, copied_to_the_terminal, output_set_aside
 
 
 def speak() -> None:
@@ -21,7 +21,7 @@ def speak() -> None:
 
 def test_the_file_holds_everything_that_is_printed_and_nothing_else(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     print("before")
-    with kept_output(tmp_path):
+    with captured_output(tmp_path):
         speak()
     print("after")
     assert (tmp_path / "output.log").read_text().splitlines() == ["printed", "complained", "below Python", "a child's"]
@@ -29,21 +29,21 @@ def test_the_file_holds_everything_that_is_printed_and_nothing_else(tmp_path: Pa
 
 
 def test_the_terminal_of_a_commands_own_process_is_not_silenced(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with copied_to_the_terminal(), kept_output(tmp_path):
+    with copied_to_the_terminal(), captured_output(tmp_path):
         speak()
     seen = capfd.readouterr()
     assert seen.err + seen.out == (tmp_path / "output.log").read_text()
 
 
 def test_a_stage_that_prints_nothing_leaves_no_file(tmp_path: Path) -> None:
-    with kept_output(tmp_path):
+    with captured_output(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_streams_are_restored_after_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = sys.stdout, sys.stderr
-    with pytest.raises(ValueError, match="mine"), kept_output(tmp_path):
+    with pytest.raises(ValueError, match="mine"), captured_output(tmp_path):
         raise ValueError("mine")
     assert (sys.stdout, sys.stderr) == before
     os.write(1, b"here again\n")
@@ -51,7 +51,7 @@ def test_the_streams_are_restored_after_an_error(tmp_path: Path, capfd: pytest.C
 
 
 def test_a_command_prints_between_steps_to_its_own_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with kept_output(tmp_path):
+    with captured_output(tmp_path):
         print("the stage")
         with output_set_aside():
             print("the command")

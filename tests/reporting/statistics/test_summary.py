@@ -121,7 +121,7 @@ def test_references_are_rows_not_columns(root: Path) -> None:
     pixels, floor = summary.references
     assert (pixels.name, floor.name) == ("raw pixels", "real train vs test")
     assert set(floor.estimates) == {FD}
-    # one value a seed however many arms repeat it; the floor knows no seed at all
+    # one value per seed however many arms repeat it; the floor knows no seed at all
     assert (pixels.estimates[PROBE].n, floor.estimates[FD].n, floor.estimates[FD].mean) == (3, 1, 0.41)
 
 

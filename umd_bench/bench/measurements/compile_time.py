@@ -20,8 +20,8 @@ from umd_bench.engine.training.compiling import cache_in, own_graphs
 class Compiling:
     """Seconds by which the first call of a compiled work is longer than the second.
 
-    ``cold`` is with an empty cache, ``kept`` with the cache on disk that the cold run has filled. After ``images`` and
-    ``images_kept`` images the faster step has saved as much time; None if it is not faster.
+    ``cold`` is the time with an empty cache, ``kept`` that with the cache on disk that the cold run has filled. After
+    ``images`` and ``images_kept`` images the faster step has saved as much time; None if it is not faster.
     """
 
     of: str  # the name of the same work, not compiled
@@ -68,7 +68,7 @@ def compile_all(
 
 
 def compile_table(compiling: Mapping[str, Compiling]) -> Table:
-    """One row a compiled work."""
+    """One row per compiled work."""
     header = ("compiled", "s, empty cache", "s, from cache", "images until it pays", "images, from cache")
     rows = tuple(
         (name, number(one.cold), number(one.kept), _count(one.images), _count(one.images_kept))
@@ -78,7 +78,7 @@ def compile_table(compiling: Mapping[str, Compiling]) -> Table:
 
 
 def compile_remarks(compiling: Mapping[str, Compiling]) -> list[str]:
-    """One sentence a compiled work: whether compiling pays."""
+    """One sentence per compiled work: whether compiling pays."""
     return [
         f"{name}: compiling takes {number(one.cold)} s and pays after {one.images:,} images ({one.images_kept:,} with a filled "
         f"cache), compared with {one.of}."

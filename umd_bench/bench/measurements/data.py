@@ -93,7 +93,7 @@ class LoaderBenchResult:
     result: LoaderResult
 
     def tables(self) -> list[Table]:
-        """One row a loader, and one for the step."""
+        """One row per loader, and one for the step."""
         rates = {**self.result.loaders, f"S/4 training step, {self.result.precision}": self.result.step}
         title = f"Data: {self.result.data}, batch {self.result.batch}"
         return [Table(title, ("", "images/s (range)"), tuple((name, spread(rate)) for name, rate in rates.items()))]

@@ -30,7 +30,7 @@ from umd_bench.orchestration.scheduler import Scheduler
 from umd_bench.orchestration.stage_process.entry_point import Outcome, RankLaunch
 from umd_bench.orchestration.stage_process.environment import environment
 from umd_bench.orchestration.stage_process.record import recorded
-from umd_bench.orchestration.stage_process.stdout import kept_output
+from umd_bench.orchestration.stage_process.stdout import captured_output
 from umd_bench.orchestration.trial_source import Grid
 from umd_bench.store import RunDir, StageState
 from umd_bench.store.files import write_json
@@ -109,7 +109,7 @@ def no_op(
     run = RunDir(root, key)
     if run.result() is not None:
         return Outcome.DONE
-    with run.begin() as attempt, kept_output(attempt.path):
+    with run.begin() as attempt, captured_output(attempt.path):
         attempt.event("state", state="running", pid=os.getpid())
         with recorded(attempt) as record:
             here = environment(run.config())

@@ -65,7 +65,7 @@ class SampleResult:
     compiling: dict[str, Compiling] = field(default_factory=dict)
 
     def tables(self) -> list[Table]:
-        """One row a sampler and number of steps."""
+        """One row per sampler and number of steps."""
         header = (
             "sampler",
             "steps",
@@ -118,8 +118,10 @@ def bench_sample(
 ) -> SampleResult:
     """Time the tier's stage ``generate`` with initial weights, which cost what trained ones do.
 
-    Without ``samplers`` every sampler is timed. ``compiled`` also times the first one with a compiled model, which stands for
-    all, since they call the model in the same way. Raises :class:`UserError` for an unknown tier, model or sampler.
+    Without ``samplers`` every sampler is timed. ``compiled`` also times the first one with a compiled model. That
+    represents all samplers, since they call the model in the same way.
+
+    Raises :class:`UserError` for an unknown tier, model or sampler.
     """
     for name in samplers:
         if name not in SAMPLERS:

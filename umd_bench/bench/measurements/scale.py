@@ -62,7 +62,7 @@ class ScaleResult:
     growths: tuple[Growth, ...]
 
     def tables(self) -> list[Table]:
-        """One row a cost."""
+        """One row per cost."""
         header = ("what", "over", "sizes", "ms", "exponent", "of the last two")
         rows = tuple(
             (

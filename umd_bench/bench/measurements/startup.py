@@ -64,7 +64,7 @@ class StartupResult:
         return found
 
     def tables(self) -> list[Table]:
-        """One row a command, and a second table of the times of sweeps."""
+        """One row per command, and a second table of the times of sweeps."""
         rows = tuple(
             (
                 name,

@@ -25,10 +25,10 @@ Work = Callable[[], int]  # does one piece of work and returns its number of ima
 
 @dataclass(frozen=True)
 class Throughput:
-    """Images per second: the median, slowest and fastest of the repeats, each of which made ``calls`` calls.
+    """Images per second: the median, slowest and fastest of the repeats. Each repeat made ``calls`` calls.
 
-    ``each`` and ``computed`` have one value a repeat: images per second of wall time and of CPU time. ``computed`` is empty on
-    a GPU and on several threads, where CPU time includes threads that wait for each other in a busy loop.
+    ``each`` and ``computed`` have one value per repeat: images per second of wall time and of CPU time. ``computed`` is empty
+    on a GPU and on several threads, where CPU time includes threads that wait for each other in a busy loop.
     """
 
     median: float

@@ -25,7 +25,7 @@ app = typer.Typer()
 def doctor(
     on: Annotated[
         str | None,
-        typer.Option("--on", help="Check for this executor; with slurm, whatever would stop jobs counts as a failure."),
+        typer.Option("--on", help="Check for this executor; with slurm, everything that would stop jobs counts as a failure."),
     ] = None,
     cluster: ClusterOption = None,
     slurm: SlurmOption = None,

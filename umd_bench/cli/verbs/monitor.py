@@ -40,7 +40,7 @@ def status(
 
 @app.command()
 def watch(name: SweepName, results: ResultsOption = RESULTS) -> None:
-    """Follow a sweep until it is complete, whichever command runs it. Ctrl-C ends the watching only."""
+    """Follow a sweep until it is complete, even if another command runs it. Ctrl-C ends only the watching."""
     from umd_bench.orchestration.monitor.watch import watch as follow
 
     follow(results, name, console)

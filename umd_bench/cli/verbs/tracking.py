@@ -20,7 +20,7 @@ def mlflow_push(
     uri: Annotated[str | None, typer.Option("--uri", help="Tracking URI (default: SQLite in the results folder).")] = None,
     results: ResultsOption = RESULTS,
 ) -> None:
-    """Add to the tracking store whatever the run directories have and it lacks; pushing twice adds nothing."""
+    """Add everything to the tracking store that it lacks and the run directories have; a second push adds nothing."""
     from umd_bench.tracking.projector import push
 
     for line in push(results, name, uri):

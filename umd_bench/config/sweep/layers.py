@@ -1,8 +1,8 @@
 """The layers that the fields of a trial come from.
 
 Later layers win: ``presets/base.yaml``, the method's preset, the tier's ``trial``, the tier's ``methods`` entry for the method,
-the file's ``trial`` (or the trial file itself), ``--set``, the axis values. A stage that any layer sets to null is left out,
-whatever other layers say about it.
+the file's ``trial`` (or the trial file itself), ``--set``, the axis values. If any layer sets a stage to null, the trial
+does not have it, even if another layer sets its fields.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from umd_bench.config.trial.model_names import expand_model_name
 
 @dataclass(frozen=True)
 class Layers:
-    """Documents merged in order, of which the last wins, and the names of the stages that any of them sets to null."""
+    """Documents merged in order (the last one wins), and the names of the stages that any of them sets to null."""
 
     merged: Document
     null: frozenset[str]

@@ -180,7 +180,7 @@ def _refuse_sweep_fields(document: Document) -> None:
 
 
 def _expand(config: SweepConfig, document: Document) -> list[Trial]:
-    """The trials of a sweep without a search, in the order of the axes, of which the last varies fastest."""
+    """The trials of a sweep without a search, in the order of the axes; the last axis varies fastest."""
     trials = []
     paths, layers = list(config.axes), _layers_of(config, document)
     for indices in itertools.product(*(range(len(values)) for values in config.axes.values())):
@@ -253,7 +253,7 @@ def _with_stages(trial: Trial, stages: tuple[str, ...] | None, document: Documen
 
 
 def _names_fields(path: str) -> bool:
-    """Whether values of the axis may be names that stand for several fields (a model, a protocol)."""
+    """Whether a value of the axis may name several fields at once (a model, a protocol)."""
     return path == "model" or axis_paths(path)[0].endswith(f".{PROTOCOL}")
 
 

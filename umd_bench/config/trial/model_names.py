@@ -1,6 +1,6 @@
 """Model names: ``model: B/4`` in a document means size B with patches of 4 pixels (UMD paper, section 4).
 
-A name stands for five fields. The sixth, ``adaln``, still comes from the method's preset. Names are expanded before documents
+A name sets five fields. The sixth, ``adaln``, still comes from the method's preset. Names are expanded before documents
 are merged, so that ``model: B/4`` in a tier and ``model: {adaln: false}`` in a sweep can be combined.
 """
 
@@ -23,7 +23,7 @@ _NAME = re.compile(r"^([A-Z])/([1-9]\d*)$")
 
 
 def model_fields(name: str) -> dict[str, int]:
-    """The fields that ``SIZE/PATCH`` stands for. Raises :class:`FieldError` for an unknown size or another form."""
+    """The fields that the name ``SIZE/PATCH`` sets. Raises :class:`FieldError` for an unknown size or another form."""
     match = _NAME.match(name)
     if match is None or match[1] not in MODEL_SIZES:
         raise FieldError("model", name, f"{one_of(MODEL_SIZES)}, a slash and the patch side, as in B/4; or a mapping of fields")

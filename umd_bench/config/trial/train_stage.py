@@ -162,7 +162,7 @@ class TrainStage(Frozen):
         return max(1, math.floor(snapshot * self.n_steps + 0.5)) * self.batch if isinstance(snapshot, float) else snapshot
 
     def has_weights_at(self, nimg: int) -> bool:
-        """Whether weights can be kept after ``nimg`` images."""
+        """Whether a snapshot can be taken after ``nimg`` images."""
         return 0 < nimg <= self.nimg and nimg % self.batch == 0
 
     @property

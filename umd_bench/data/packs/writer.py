@@ -67,7 +67,7 @@ def write_pack(
     the second one waits for the first and uses its pack.
 
     Raises :class:`UserError` if the disk has no room (before anything is written), if the folder cannot be written, and if all
-    rows of a split are left out; also whatever ``read`` raises. Finished shards stay for the next packing.
+    rows of a split are left out. Errors of ``read`` pass through. The next packing reuses finished shards.
     """
     facts = draft.model_copy(update=_row_facts(draft, splits))
     identity = _identity(facts, splits, inputs)

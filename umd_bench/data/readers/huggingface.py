@@ -124,7 +124,7 @@ class _ParquetTable:
 
 
 def _picture(cell: Any) -> Encoded:
-    """A cell of type Image: {"bytes": ..., "path": ...}, one of which may be missing."""
+    """A cell of type Image: {"bytes": ..., "path": ...}; one of the two may be missing."""
     if cell is None or (cell["bytes"] is None and not cell["path"]):
         return b""
     return bytes(cell["bytes"]) if cell["bytes"] is not None else FileRange(cell["path"])

@@ -1,6 +1,6 @@
 """The corruption of a batch: which images stay clean, how much noise the others get, which labels are dropped.
 
-Draws are separate from their use: :func:`draw_noise` draws for the whole batch, whatever the share of clean images. So two runs
+Draws are separate from their use: :func:`draw_noise` draws for the whole batch, for any share of clean images. So two runs
 that differ in ``r_t0`` or in a mask ratio see the same times, noise and masks.
 """
 

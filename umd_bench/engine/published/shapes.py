@@ -77,7 +77,7 @@ def heads_of(width: int, known: Mapping[int, int], requested: int | None) -> int
     heads = requested if requested is not None else known.get(width)
     if heads is None:
         widths = ", ".join(f"{n} of width {w}" for w, n in known.items())
-        raise UserError(f"the number of attention heads cannot be told from the width {width} (known: {widths}): give --heads")
+        raise UserError(f"the number of attention heads does not follow from the width {width} (known: {widths}): give --heads")
     if heads < 1 or width % heads:
         raise UserError(f"heads = {heads} is not accepted: expected a divisor of the width {width}")
     return heads

@@ -100,7 +100,5 @@ def _below_prefix(tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], 
     prefix = landmarks[0].removesuffix(_LANDMARK)
     for name in tensors:
         if not name.startswith(prefix):
-            raise UserError(
-                f"parameter {name!r} does not stand below {prefix!r} as {landmarks[0]!r} does: expected one set of weights"
-            )
+            raise UserError(f"parameter {name!r} is not below {prefix!r}, as {landmarks[0]!r} is: expected one set of weights")
     return {name.removeprefix(prefix): value for name, value in tensors.items()}, prefix

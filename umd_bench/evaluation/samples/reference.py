@@ -71,7 +71,7 @@ class Floor:
 def reference_of(pack: Pack, split: str, extractor: Extractor, *, spatial: bool = False) -> Reference:
     """The reference of a whole split, "train" or "test"; ``spatial`` adds the Gaussian of the spatial features.
 
-    Whatever is not cached yet is computed in one pass over the images. Raises :class:`UserError` as
+    One pass over the images computes all parts that are not cached yet. Raises :class:`UserError` as
     :meth:`Extractor.features`.
     """
     images = pack.split(split).images

@@ -42,7 +42,8 @@ class TemporaryRows:
             size = self.shape[0] * self._row_bytes / 2**20
             folder = tempfile.gettempdir()
             raise UserError(
-                f"{size:.0f} MiB of features cannot be kept in {folder} ({error.strerror}): name a folder with room in $TMPDIR"
+                f"{size:.0f} MiB of features cannot be written to {folder} ({error.strerror}): name a folder with room in "
+                "$TMPDIR"
             ) from None
         self.written[index] = True
 

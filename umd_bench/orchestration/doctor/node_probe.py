@@ -136,4 +136,4 @@ def _devices(report: dict[str, Any], node: str, config: ClusterConfig) -> Findin
         return Finding("pass", text)
     assigned = f"; Slurm gave it CUDA_VISIBLE_DEVICES={gpus['visible']}" if gpus["visible"] else ""
     remedy = "check the driver, and whether torch was installed with CUDA"
-    return Finding("warn", f"{text}; it asked for {config.gpus}{assigned}", remedy)
+    return Finding("warn", f"{text}; it requested {config.gpus}{assigned}", remedy)

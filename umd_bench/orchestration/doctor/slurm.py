@@ -63,8 +63,8 @@ def _ended_jobs(settings: dict[str, str]) -> Iterator[Finding]:
         yield Finding(
             "warn",
             f"accounting is off, so Slurm knows how a job ended for only {seconds} after its end",
-            "run `umd-bench sweep`, status or watch within that time; later, a job that was killed counts as died, whatever "
-            "the reason, and is submitted again up to three times",
+            "run `umd-bench sweep`, status or watch within that time; later, a job killed for any reason counts as died, "
+            "and is submitted again up to three times",
         )
     elif output_of("sacct", "-X", "-n", "-j", "1", seconds=ANSWER_SECONDS) is None:
         text = f"accounting is on, but sacct does not answer: Slurm knows how a job ended for only {seconds} after its end"

@@ -1,12 +1,12 @@
 """What an executor promises.
 
-An executor is given keys of stages and calls an entry point
+An executor receives keys of stages and calls an entry point
 (:func:`~umd_bench.orchestration.stage_process.run_stage.run_stage`) for each, in some process. When a key is submitted, its run
 directory is prepared and its parent is done. The executor reports only that a stage has ended: the scheduler reads the result
 from the run directory.
 
-1. *Every stage is returned once.* :meth:`Executor.poll` returns each submitted or adopted key exactly once, whatever happens to
-   the stage, unless ``close`` or ``detach`` is called first.
+1. *Every stage is returned once.* :meth:`Executor.poll` returns each submitted or adopted key exactly once, however the
+   stage ends, unless ``close`` or ``detach`` is called first.
 2. *Failures stay apart.* ``poll`` does not raise when a stage fails. A process that dies ends only the stages that it runs.
 3. *A returned stage has ended.* No process works on it any more. ``Ended.reason`` is None if the stage finished or failed; its
    run directory says which. Otherwise it says what ended the stage's process, as far as that is known.
@@ -15,14 +15,14 @@ from the run directory.
 5. *No job is lost, and no stage runs twice.* This concerns jobs that outlive the command. Each job is recorded before it is
    submitted and confirmed after, so a command that is killed at any moment leaves no unknown job. :meth:`Executor.adopt` finds
    the jobs of earlier commands, and ``poll`` returns their stages too. It leaves out jobs that are over: their run directories
-   say what happened. If two jobs run the same stage nevertheless, the lease lets only one of them work, and the first result
-   stays.
+   say what happened. If two jobs still run the same stage, the lease lets only one of them work, and the first result
+   counts.
 6. *One stage can be cancelled.* ``cancel`` ends it; it saves its state if its process can still receive the request. ``poll``
    returns it with the reason ``cancelled``.
 7. *Stopping saves work.* ``stop`` requests that every running stage saves its state at the next step and ends. No other stage
    starts. ``stop`` does not wait.
 8. *Nothing is left behind.* ``close`` ends and frees everything that the executor started. ``detach`` frees what this process
-   holds, and lets jobs that outlive it go on. Both may be called twice, and in either order.
+   holds, and lets jobs that outlive it continue. Both may be called twice, and in either order.
 9. *Slots are stated.* ``slots`` is the number of stages, queued or running, that the executor takes at a time. The scheduler
    submits no more.
 10. *One process per device.* An executor that starts all processes of a stage passes a
@@ -100,7 +100,7 @@ class Executor(Protocol):
         """Request that every running stage saves its state and ends; start no other."""
 
     def detach(self) -> None:
-        """Free what this process holds; jobs that can outlive it go on."""
+        """Free what this process holds; jobs that can outlive it continue."""
 
     def close(self) -> None:
         """End and free everything."""

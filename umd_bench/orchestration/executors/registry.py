@@ -88,7 +88,7 @@ def _start_ray(options: StartOptions) -> Executor:
 
 
 def _check_ray(options: CheckOptions) -> None:
-    """Whether a Ray answers at the address. Its GPUs and its free room are known only once this process has joined it."""
+    """Whether a Ray answers at the address. This process knows its GPUs and free CPUs only after it has joined."""
     if options.ray.address is not None:
         from umd_bench.orchestration.executors.ray.running_ray import reachable
 

@@ -1,8 +1,8 @@
-"""What a sweep will cost, from finished stages like its own or, where there are none, from measurements.
+"""The cost of a sweep, predicted from similar finished stages or, if there are none, from measurements.
 
 A stage's cost is its work (:mod:`.work_units`) times the seconds per unit of work of finished stages (:mod:`.past_stages`). If
-none like it has finished, a short measurement of a stage of its shape serves (:mod:`.pilot`). Without one the forecast has no
-basis for the stage, and says so.
+no similar stage has finished, the forecast uses a short measurement of a stage of its shape (:mod:`.pilot`). Without that it
+reports the stage as one without a basis.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _UNITS = ((3600, "hours"), (60, "minutes"))
 class Forecast:
     """The cost of the stages ``keys``: seconds on devices, with bounds ``low`` and ``high``, and bytes on disk.
 
-    ``stages`` is how many stages the keys stand for (more than ``keys`` in a search). ``waves`` is how often all workers start
-    a job. ``without_basis`` counts the stages that are left out because nothing is known about them, by kind. ``past`` is the
-    number of finished stages used, ``measured`` the number of stages whose cost comes from a measurement.
+    ``stages`` is the number of stages; in a search each of ``keys`` counts for several. ``waves`` is how often all workers
+    start a job. ``without_basis`` counts, by kind, the stages that are left out because nothing is known about them. ``past`` is
+    the number of finished stages used, ``measured`` the number of stages whose cost comes from a measurement.
     """
 
     keys: tuple[str, ...]
@@ -79,8 +79,8 @@ def make_forecast(
 ) -> Forecast:
     """The cost of the nodes without a result, when ``workers`` jobs of ``pack`` stages each run at a time.
 
-    With ``copies``, as in a search, each node, finished or not, stands for that many stages like it. ``measurements`` (by key)
-    serve stages that have no similar finished ones.
+    With ``copies``, as in a search, each node, finished or not, counts as that many stages. ``measurements`` (by key) are used
+    for stages that have no similar finished ones.
     """
     todo = _todo(nodes, copies)
     copies = 1.0 if copies is None else copies

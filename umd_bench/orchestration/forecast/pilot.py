@@ -32,8 +32,8 @@ QUEUE_SECONDS = 300.0  # how long a job may wait for a node
 class PilotMeasurement:
     """An estimate of what the whole stage ``key`` takes on one device, or the ``error`` that prevented one.
 
-    ``seconds`` has one value a measurement, ``bytes_on_disk`` is what the stage would leave. ``whole``: the measurement covered
-    every part of the stage's work.
+    ``seconds`` has one value per measurement, ``bytes_on_disk`` is what the stage would leave. ``whole``: the measurement
+    covered every part of the stage's work.
     """
 
     key: str

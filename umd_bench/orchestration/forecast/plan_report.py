@@ -25,9 +25,9 @@ class PlannedStage:
 
 
 def planned_stages(root: Path, nodes: dict[str, Node]) -> list[PlannedStage]:
-    """One entry a stage, in the graph's order. A stage that is not reused names the fields that differ from the nearest result.
+    """One entry per stage, in the graph's order. A new stage names the fields that differ from the most similar finished stage.
 
-    A stage below one without a result names that parent instead.
+    If its parent has no result either, it names the parent instead.
     """
     outcomes = {StageState.DONE: "reused", StageState.INTERRUPTED: "resumed", StageState.RUNNING: "running now"}
     finished = _finished(root) if any(node.state is not StageState.DONE for node in nodes.values()) else []
@@ -48,7 +48,7 @@ def planned_stages(root: Path, nodes: dict[str, Node]) -> list[PlannedStage]:
 
 
 def plan_table(planned: Sequence[PlannedStage]) -> Table:
-    """One row a stage."""
+    """One row per stage."""
     table = Table("stage", "key", box=None, pad_edge=False)
     table.add_column("trials", overflow="fold")
     table.add_column("what", no_wrap=True)
@@ -67,7 +67,7 @@ def plan_counts(planned: Sequence[PlannedStage]) -> str:
 
 
 def plan_json(planned: Sequence[PlannedStage]) -> list[dict[str, Any]]:
-    """One object a stage: key, name, kind, the parent's key or null, the trials that share it, what and why."""
+    """One object per stage: key, name, kind, the parent's key or null, the trials that share it, what and why."""
     return [
         {
             "key": stage.node.key,

@@ -83,19 +83,19 @@ def status_json(root: Path, name: str | None) -> dict[str, Any]:
 
         schema     1
         results    the results folder's absolute path
-        sweeps     one object a sweep, by name:
+        sweeps     one object per sweep, by name:
           name, question, tier
           complete   whether every stage has its result; stages that a search pruned do not count
           counts     state -> number of stages, for every state; a shared stage counts once, a pruned one not at all
           pruned     how many trials a search ended early
-          trials     one object a trial, in the sweep's order:
+          trials     one object per trial, in the sweep's order:
             id, method, seed
             axes       path of the field -> value
             state      failed, running, interrupted or new if one of its stages is, in this order of precedence; else done;
                        pruned if a search ended it early
             pruned     the share of its training at which it was pruned, or null
             stages     name in the trial -> key
-        stages     key -> one object a stage, however many trials share it:
+        stages     key -> one object per stage, however many trials share it:
           state      new, running, interrupted, failed or done
           attempts   how many processes have begun it
           submitted  whether it waits for a job that was submitted and is not known to have ended

@@ -16,7 +16,7 @@ from umd_bench.store import RunDir, StageState, list_sweeps, read_sweep
 
 @gc_paused()
 def status_table(root: Path, name: str | None, *, keys: bool = False) -> Table:
-    """Without ``name`` one row a sweep; with it one row a trial of that sweep, or with ``keys`` one row a stage.
+    """Without ``name`` one row per sweep; with it one row per trial of that sweep, or with ``keys`` one row per stage.
 
     Raises :class:`UserError` for an unknown sweep.
     """
@@ -62,7 +62,7 @@ def _keys_table(root: Path, name: str) -> Table:
 
 
 def metrics_table(root: Path, nodes: dict[str, Node]) -> Table:
-    """The metrics of some stages, one row a metric, with the stage's key; a stage without metrics has one row."""
+    """The metrics of some stages, one row per metric, with the stage's key; a stage without metrics has one row."""
     table = Table("stage", "run", "metric", "value", box=None, pad_edge=False)
     for node in nodes.values():
         result = RunDir(root, node.key).result()

@@ -42,7 +42,7 @@ class RunningStage:
 
 @dataclass(frozen=True)
 class SweepView:
-    """A sweep at one moment. ``failures`` has one entry a cause: the name of its last stage, and that stage's failure."""
+    """A sweep at one moment. ``failures`` has one entry per cause: the name of its last stage, and that stage's failure."""
 
     sweep: str
     counts: Counter[StageState]
@@ -119,7 +119,7 @@ def watch(
                     printed, shown_at = summary(view), time.monotonic()
                     console.print(printed, highlight=False)
     except KeyboardInterrupt:
-        console.print("stopped watching; the sweep goes on")
+        console.print("stopped watching; the sweep continues")
     for part in _parts(view):
         console.print(part, highlight=False)
 

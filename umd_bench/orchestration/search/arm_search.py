@@ -22,8 +22,8 @@ class ArmSearch:
     """One study and its suggestions, by number.
 
     ``trials`` are the trials of each suggestion, one a seed. ``refused`` says why a suggestion makes no valid trial.
-    ``retried`` are settled suggestions of which a person has retried a failed stage: the stage runs again, the suggestion stays
-    as it is.
+    ``retried`` are settled suggestions with a failed stage that a person has retried: the stage runs again, but the suggestion
+    does not change.
     """
 
     root: Path
@@ -123,7 +123,7 @@ class ArmSearch:
         if number in self.refused:
             return "failed", (), self.refused[number]
         equal = self.earlier_equal(suggestion)
-        if equal is not None and self.follows_another(suggestion):  # already told: its number is lower
+        if equal is not None and self.follows_another(suggestion):  # the study has its outcome: its number is lower
             return equal.state, equal.scores, equal.why
         self._report_rungs_of(number)
         if self.suggestions[number].pruned_at is not None:

@@ -65,7 +65,7 @@ def decide_rung(
     )
     for trial in settled:
         study.add_trial(_frozen(config, TrialState.COMPLETE if trial.complete else TrialState.PRUNED, trial.rungs))
-    # Trials are numbered in the order they are added, so a trial without values stands for each suggestion in between.
+    # Trials are numbered in the order they are added, so each suggestion in between is replaced by a trial without values.
     study.add_trials([_frozen(config, TrialState.FAIL, ())] * (number - len(settled)))
     share = config.rungs[len(rungs)]
     study.add_trial(_frozen(config, TrialState.RUNNING, (*rungs, Rung(share, value, pruned=False, system_attrs={}))))
@@ -96,6 +96,6 @@ def _pruner(config: PrunerConfig) -> optuna.pruners.BasePruner:
         case "successive_halving":
             return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=config.reduction)
         case "hyperband":
-            # One bracket a rung and one that prunes nothing: Optuna makes floor(log_reduction(max_resource)) + 1 of them.
+            # One bracket per rung and one that prunes nothing: Optuna makes floor(log_reduction(max_resource)) + 1 of them.
             end = config.reduction ** (len(config.rungs) + 1) - 1
             return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=end, reduction_factor=config.reduction)

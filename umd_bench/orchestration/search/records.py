@@ -7,7 +7,7 @@ from umd_bench.store import SearchRecord, SuggestionRecord
 
 
 def suggestion_records(arm: ArmSearch) -> list[SuggestionRecord]:
-    """One record a suggestion, by number."""
+    """One record per suggestion, by number."""
     first: dict[str, int] = {}
     records = []
     for suggestion in arm.suggestions:

@@ -70,7 +70,7 @@ def check_rungs(config: SearchConfig, trial: Trial) -> None:
         raise FieldError(
             "search.pruner.rungs",
             list(config.pruner.rungs),
-            f"{trained} has {spec.stage.n_steps} steps, of which two rungs, or a rung and the end, would be the same",
+            f"{trained} has {spec.stage.n_steps} steps, so two rungs, or a rung and the end, would be at the same step",
         )
     clash = next((name for name in config.rung_stages if stage != trained and name in trial.specs), None)
     if clash is not None:
@@ -78,7 +78,7 @@ def check_rungs(config: SearchConfig, trial: Trial) -> None:
 
 
 def with_rungs(config: SearchConfig, trial: Trial) -> Trial:
-    """The trial with one stage a rung, right behind the training; unchanged if the training's own events have the metric."""
+    """The trial with one stage per rung, right after the training; unchanged if the training's own events have the metric."""
     trained = _trained(trial, config.pruned_by[0]) if config.pruner is not None else None
     if trained is None or trained == config.pruned_by[0]:
         return trial

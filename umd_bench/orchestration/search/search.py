@@ -1,4 +1,4 @@
-"""A search as a source of trials: Optuna's suggestions become ordinary trials, and their results are told back to Optuna.
+"""A search as a source of trials: Optuna's suggestions become ordinary trials, and the search reports their results to Optuna.
 
 A search survives a kill: its suggestions are in ``results/sweeps/<name>/search.db``, its results in run directories.
 """
@@ -34,8 +34,8 @@ Admit = Callable[[Sequence[Trial]], dict[str, Node]]
 class Search:
     """A :class:`~umd_bench.orchestration.trial_source.TrialSource`; as a context manager it locks other commands out.
 
-    Each update first reports the rungs that trials have reached, which prunes some, and then tells Optuna the results and asks
-    it for as many suggestions as may be open. A suggestion that failed or was pruned stays so in later commands.
+    Each update first reports the rungs that trials have reached, which prunes some. Then it tells Optuna the results, and asks
+    for suggestions until ``parallel`` are open. A suggestion that failed or was pruned stays so in later commands.
     """
 
     grows = True
@@ -43,7 +43,7 @@ class Search:
     def __init__(self, sweep: Sweep, root: Path, admit: Admit, *, data_root: Path | None = None) -> None:
         """Open the search, new or begun before.
 
-        Raises :class:`UserError` if no trial can have the search's space or objectives, or another command works on the search.
+        Raises :class:`UserError` if no trial can have the search's space or objectives, or if another command runs the search.
         """
         assert sweep.config.search is not None
         self._sweep, self._root, self._admit, self._data_root = sweep, root, admit, data_root
@@ -56,7 +56,7 @@ class Search:
         try:
             self._lock.acquire(blocking=False)
         except filelock.Timeout:
-            raise UserError(f"another command is at work on the search {sweep.config.name}: wait for it, or stop it") from None
+            raise UserError(f"another command runs the search {sweep.config.name}: wait for it, or stop it") from None
         self._added: dict[str, Node] = {}  # for the next update
         self._dropped, self._held = set[str](), set[str]()
         self._updated = False
@@ -144,7 +144,7 @@ class Search:
         return f"{self._sweep.config.name}-{digest}"
 
     def _advance(self, arm: ArmSearch, progress: SweepProgress) -> bool:
-        """Report, tell and ask in one arm until nothing more can be done; whether anything was."""
+        """Report, tell and ask in one arm until nothing is left to do; returns whether anything changed."""
         changed = arm.report_rungs()
         while True:
             if arm.may_ask():
@@ -177,9 +177,10 @@ class Search:
             add_nodes(self._root, self._added, admitted)
 
     def _has_result(self, arm: ArmSearch, values: dict[str, Any]) -> bool:
-        """Whether a new suggestion has all of its results, and none of them comes from this search.
+        """Whether all results of a new suggestion exist already, and none of them comes from this search.
 
-        It costs nothing, so it is not pruned. Results of this search are left out because their presence depends on the timing.
+        Such a suggestion costs nothing, so it is not pruned. Results of this search do not count: whether they exist already
+        depends on the timing.
         """
         if self._config.pruner is None:
             return False

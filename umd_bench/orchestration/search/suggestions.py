@@ -1,10 +1,10 @@
-"""A search's suggestions, made by Optuna's ask and tell and kept in one SQLite file that only the scheduler's process opens.
+"""A search's suggestions, made by Optuna's ask and tell and stored in one SQLite file that only the scheduler's process opens.
 
 The values of suggestion k are a function of (the search's seed, k, the results of suggestions 0 .. k - parallel) alone:
 
 - Every suggestion has a sampler of its own, seeded by :func:`derive_seed` with k. No sampler state lives in memory.
-- Results are told in the order of their numbers, one at a time, and at most one suggestion is made after each. Whichever stage
-  ends first, suggestion k sees the suggestions 0 .. k - parallel with their results and the others as open.
+- Optuna gets the results in the order of their numbers, one at a time, and makes at most one suggestion after each. So
+  suggestion k sees the results of suggestions 0 .. k - parallel and the others as open, in whatever order the stages end.
 - A suggestion is made in a copy of the study in memory and then written in one transaction. A kill leaves all of it or nothing,
   and the next command makes the same one.
 
@@ -66,7 +66,7 @@ class Suggestion:
 
     @property
     def pruned_at(self) -> float | None:
-        """The share of its training at which it was pruned, even if the study has not been told yet; None if it was not."""
+        """The share of its training at which it was pruned, even if the study does not know yet; None if it was not pruned."""
         return self.rungs[-1].share if self.rungs and self.rungs[-1].pruned else None
 
 

@@ -30,7 +30,7 @@ from umd_bench.orchestration.stage_process.entry_point import Outcome, RankLaunc
 from umd_bench.orchestration.stage_process.environment import environment
 from umd_bench.orchestration.stage_process.ranks import train_on_ranks
 from umd_bench.orchestration.stage_process.record import recorded, result_record, training_result
-from umd_bench.orchestration.stage_process.stdout import kept_output
+from umd_bench.orchestration.stage_process.stdout import captured_output
 from umd_bench.store.files import write_json
 from umd_bench.store.run import Attempt, RunDir, StageBusy
 
@@ -54,7 +54,7 @@ def run_stage(
         attempt = run.begin()
     except StageBusy:
         return Outcome.BUSY
-    with attempt, kept_output(attempt.path):
+    with attempt, captured_output(attempt.path):
         attempt.event("state", state="running", pid=os.getpid())
         with recorded(attempt) as record:
             record.result = stage_result(attempt, data_root, stop, rank_launch)

@@ -34,7 +34,7 @@ def copied_to_the_terminal() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def kept_output(folder: Path) -> Iterator[None]:
+def captured_output(folder: Path) -> Iterator[None]:
     """Redirect this process's standard output and error to ``folder/output.log``; an empty file is removed at the end."""
     path = folder / OUTPUT_FILE
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)

@@ -1,4 +1,4 @@
 """Run directories as tidy pandas frames.
 
-In: records of sweeps and results of stages. Out: one row a number, with its provenance.
+In: records of sweeps and results of stages. Out: one row per number, with its provenance.
 """

@@ -78,7 +78,7 @@ def sweep_notes(frame: pd.DataFrame, sweep: SweepRecord, stages: Sequence[str], 
 
 
 def score_notes(frame: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
-    """Explanations of the columns ``metrics``, and memorisation alarms, whichever columns the table shows."""
+    """Explanations of the columns ``metrics``, and memorisation alarms. The alarms appear for any columns."""
     notes = []
     if any(map(is_extrapolated, metrics)):
         notes.append(

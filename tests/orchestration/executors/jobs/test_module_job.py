@@ -14,7 +14,7 @@ from umd_bench.orchestration.executors.jobs.module_job import ModuleJob, NoAnswe
 
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of scripts that stand for Slurm's commands: sbatch answers 7, and the job has failed."""
+    """A folder of scripts in place of Slurm's commands: sbatch answers 7, and the job has failed."""
     folder = tmp_path / "bin"
     folder.mkdir()
     write(folder, "sbatch", "echo 7")

@@ -1,4 +1,4 @@
-"""The records of jobs: their fields on disk, which claim counts, and which end is kept."""
+"""The records of jobs: their fields on disk, which claim counts, and which end counts."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_of_two_equal_claims_the_first_holds_and_the_newest_number_counts(tmp_pa
     assert records.job_id(Claim("aa", 10, "third", 1)) == "5_1"
 
 
-def test_the_first_recorded_end_is_kept_and_closes_the_claim(tmp_path: Path) -> None:
+def test_the_first_recorded_end_counts_and_closes_the_claim(tmp_path: Path) -> None:
     records = JobRecords(tmp_path)
     claim = Claim("aa", 1, "batch", 0)
     assert records.claim(claim)

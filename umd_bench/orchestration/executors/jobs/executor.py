@@ -1,8 +1,8 @@
 """Stages as jobs that outlive the command: one executor over Slurm and over submitit's local jobs.
 
-What is known of a job is in its batch's folder (:mod:`~umd_bench.orchestration.executors.jobs.records`), and the results of its
-stages are in their run directories; submitit's pickles are not read. The scheduler is asked only about jobs that have not
-recorded their end, and a job is over only after two answers that say so.
+The records of a job are in its batch's folder (:mod:`~umd_bench.orchestration.executors.jobs.records`), and the results of its
+stages are in their run directories. The executor does not read submitit's pickles. It queries the cluster's scheduler only for
+jobs that have not recorded their end. A job counts as over after two answers that say so.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class SubmititExecutor:
         return {claim.key for claim in self._records.open_claims(keys) if self._follow(claim)}
 
     def poll(self, timeout: float) -> list[Ended]:
-        """Submit what waits, then look until a stage has ended."""
+        """Submit the waiting stages, then check until a stage has ended."""
         deadline = time.monotonic() + timeout
         while True:
             self.flush()
@@ -99,7 +99,7 @@ class SubmititExecutor:
         self._queue.cancel(self._live_jobs(), pending_only=True)
 
     def detach(self) -> None:
-        """Forget the jobs. They go on, and the next command adopts them."""
+        """Forget the jobs. They continue, and the next command adopts them."""
         self._waiting.clear()
         self._live.clear()
         self._ended.clear()
@@ -111,7 +111,7 @@ class SubmititExecutor:
         self.detach()
 
     def flush(self) -> bool:
-        """Submit what waits, as far as the queue has room; whether stages still wait."""
+        """Submit the waiting stages for which the queue has room; returns whether stages still wait."""
         if self._stopping or not self._waiting:
             return False
         room = len(self._waiting)

@@ -3,8 +3,9 @@
 ``python -m ...job_main BATCH_FOLDER`` is the job. If the batch runs several stages at a time, the job starts
 ``job_main BATCH_FOLDER TASK KEY`` for each (:mod:`~umd_bench.orchestration.executors.jobs.packed_job`).
 
-A signal only sets a flag. The stage reads the flag between steps, saves its state and returns. The job then has Slurm requeue
-it, so that it goes on without a command that watches; elsewhere it ends, and the executor submits the stage again. The exit
+A signal only sets a flag. The stage reads the flag between steps, saves its state and returns. A Slurm job
+then has Slurm requeue it, so that it continues although no command runs. Another job ends, and the executor submits its stage
+again. The exit
 status is 0 only if all stages of the task have their result: jobs that wait for this one begin only then.
 """
 
@@ -160,7 +161,7 @@ def _run_stage(records: JobRecords, batch: Batch, task: int, key: str, stop: Sto
             traceback.print_exc()
             records.record_end(batch.name, key, EndReason.DIED, f"{type(error).__name__}: {error}")
             return False
-        if outcome is Outcome.BUSY:  # after its node was given up, an earlier run of this job may go on for a while
+        if outcome is Outcome.BUSY:  # after its node was given up, an earlier run of this job may continue for a while
             time.sleep(POLL_LEASE_SECONDS)
     if outcome not in (Outcome.STOPPED, Outcome.BUSY):
         records.record_end(batch.name, key, None)

@@ -1,7 +1,7 @@
 """Stages on a pool of warm Ray actors, which divide the cores of the machine or of the cluster.
 
-The pool has as many actors as fit, at most as many as requested. A stage goes only to an actor that has started, so an actor
-that waits for room in vain holds no stage up.
+The pool has as many actors as fit, at most as many as requested. It gives stages only to actors that have started, so an actor
+that finds no free CPUs delays no stage.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from umd_bench.orchestration.executors.ray.running_ray import RunningRay
 from umd_bench.orchestration.stage_process.entry_point import RUN_STAGE
 from umd_bench.store import RunDir
 
-POLL_LOST_SECONDS = 0.2  # between two looks at lost stages, and while no actor has work
-NO_ROOM_SECONDS = 120.0  # without room for a single stage, after which the cluster is given up
+POLL_LOST_SECONDS = 0.2  # between two checks of lost stages, and while no actor has work
+NO_ROOM_SECONDS = 120.0  # without room for a single stage; then the command ends with an error
 MAX_BROKEN_STARTS = 3  # actors in a row that could not start
 
 
@@ -242,7 +242,7 @@ class RayExecutor:
         return ended
 
     def _give_up_without_room(self) -> None:
-        """Raise :class:`UserError` if the cluster has lost so many nodes that no stage fits, and gets none back."""
+        """Raise :class:`UserError` if the cluster has lost so many nodes that no stage fits, and none comes back."""
         busy = self._running or self._following or self._lost or self._stopping or not self._queue
         if busy or self._ray.room(self._threads, self._gpus) >= self._devices_of(self._queue[0]) or not self._ray.answers():
             self._no_room_since = None
@@ -251,8 +251,8 @@ class RayExecutor:
         self._no_room_since = self._no_room_since or now
         if now - self._no_room_since > NO_ROOM_SECONDS:
             raise UserError(
-                f"no node of the Ray cluster has room for a stage any more: there is {describe_nodes()}; what was done is "
-                "kept, and the same command goes on from there"
+                f"no node of the Ray cluster has room for a stage any more: there is {describe_nodes()}; finished stages "
+                "and checkpoints remain, and the same command continues from them"
             )
 
     def cancel(self, key: str) -> None:

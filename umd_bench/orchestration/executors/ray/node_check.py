@@ -41,7 +41,7 @@ def check_nodes(code: Path, root: Path, data_root: Path) -> None:
         if late:
             raise UserError(f"Ray node {reports[late[0]]} started no process within {REPORT_SECONDS:.0f} s")
         for reference in ready:
-            _judge(reports[reference], reference, code, folders)
+            _check_report(reports[reference], reference, code, folders)
     finally:
         for path in probes.values():
             with contextlib.suppress(OSError):
@@ -61,7 +61,7 @@ def _report(folders: dict[str, str], expected: dict[str, list[str]]) -> tuple[li
     return missed, umd_bench.__file__, umd_bench.__version__
 
 
-def _judge(node: str, reference: Any, code: Path, folders: dict[str, Path]) -> None:
+def _check_report(node: str, reference: Any, code: Path, folders: dict[str, Path]) -> None:
     try:
         missed, package, version = ray.get(reference)
     except ray.exceptions.TaskUnschedulableError:

@@ -82,7 +82,7 @@ class PrivateRay:
 def _environment(settings: dict[str, str]) -> Iterator[None]:
     """Set these variables while Ray starts; remove them afterwards, or restore them if they set a number of threads.
 
-    A variable of Ray's own that was set before keeps our value, since this process goes on using this Ray.
+    A variable of Ray's own keeps our value, even if the user had set it, since this process still uses this Ray.
     """
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)

@@ -65,7 +65,7 @@ class RunningRay:
         """As requested. A request is required if the cluster has GPUs, since Ray would show a stage none without one."""
         if requested is None and any(node["Resources"].get("GPU") for node in living_nodes()):
             raise UserError(
-                f"--ray-address {self.name}: there is {describe_nodes()}, and a stage sees only the GPUs that it asks for: "
+                f"--ray-address {self.name}: there is {describe_nodes()}, and a stage sees only the GPUs that it requests: "
                 "expected --gpus-per-stage, such as 1, or 0.25 for four stages on each, or 0 for stages on CPUs"
             )
         return requested or 0.0
@@ -94,8 +94,8 @@ class RunningRay:
             self._answered_at = now
         elif now - self._answered_at > HEAD_LOST_SECONDS:
             raise UserError(
-                f"the head of the Ray cluster {self.name} does not answer any more; what was done is kept, and the same "
-                "command goes on from there once a Ray is back"
+                f"the head of the Ray cluster {self.name} does not answer any more; finished stages and checkpoints "
+                "remain, and the same command continues from them once a Ray runs again"
             )
 
     def close(self) -> None:
