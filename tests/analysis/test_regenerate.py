@@ -55,7 +55,9 @@ def test_recorded_sweeps_are_made_and_the_others_name_their_command(
     assert {path.name for path in tmp_path.iterdir()} == {"mask_ratio", "methods", "own", "README.md"}
 
 
-def test_an_empty_results_folder_is_one_sentence_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_results_folder_gives_a_one_line_error_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--results", str(tmp_path)]) == 2
     assert capsys.readouterr().err == (
         f"analysis: nothing in {tmp_path} to make a table of; expected the results folder of a sweep\n"

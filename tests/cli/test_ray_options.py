@@ -15,7 +15,7 @@ def test_an_address_is_a_host_and_a_port_or_auto(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", ["head", "ray://head:10001", "local", "", "head:port"])
-def test_any_other_address_is_refused_with_what_is_accepted(address: str) -> None:
+def test_the_error_for_any_other_address_lists_the_accepted_ones(address: str) -> None:
     with pytest.raises(UserError, match=r"--ray-address.*expected HOST:PORT"):
         ray_settings("ray", address, None)
 

@@ -46,7 +46,7 @@ def test_an_argument_with_a_suffix_or_a_slash_is_a_path(given: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("verb", ["sweep", "plan"])
-def test_an_unknown_name_is_one_sentence_with_the_known_names(
+def test_an_unknown_name_gives_a_one_line_error_with_the_known_names(
     verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

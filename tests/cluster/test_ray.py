@@ -53,7 +53,7 @@ def lab(cluster: MiniRay, tmp_path: Path) -> Iterator[Lab]:
     made.close()
 
 
-def test_a_training_whose_raylet_is_killed_goes_on_elsewhere_to_the_same_bits(cluster: MiniRay, tmp_path: Path) -> None:
+def test_a_training_whose_raylet_is_killed_continues_elsewhere_to_the_same_bits(cluster: MiniRay, tmp_path: Path) -> None:
     data = Path(os.environ["UMD_BENCH_DATA"])
     trials = [load_trial("umd", tier="digits", sets=[*TINY, f"seed={seed}"]) for seed in (0, 1)]
     prepare_data(trials, data)
@@ -134,7 +134,7 @@ def test_room_counts_what_fits_on_each_node(threads: int, gpus: float, room: int
     assert room_on_nodes(threads, gpus) == room
 
 
-def test_a_node_that_does_not_see_the_results_folder_is_named(
+def test_the_error_names_a_node_that_does_not_see_the_results_folder(
     cluster: MiniRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All nodes are on this machine, so this side lists one file more than there is."""

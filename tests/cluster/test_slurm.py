@@ -22,7 +22,7 @@ from umd_bench.store import StageState, stage_state
 pytestmark = pytest.mark.slow
 
 
-def test_a_stage_goes_on_after_its_jobs_time_limit(lab: Lab, slurm: MiniSlurm) -> None:
+def test_a_stage_continues_after_its_jobs_time_limit(lab: Lab, slurm: MiniSlurm) -> None:
     lab.request(time="1m", signal_seconds=55)
     [key] = lab.submit("sleep")
     lab.pid(key)
@@ -33,7 +33,7 @@ def test_a_stage_goes_on_after_its_jobs_time_limit(lab: Lab, slurm: MiniSlurm) -
     assert len(slurm.jobs()) == 1
 
 
-def test_a_preempted_stage_saves_its_state_and_goes_on(lab: Lab, slurm: MiniSlurm) -> None:
+def test_a_preempted_stage_saves_its_state_and_continues(lab: Lab, slurm: MiniSlurm) -> None:
     lab.request(cpus=4, nodelist=slurm.names[0], time="60m")
     [key] = lab.submit("sleep")
     lab.pid(key)
@@ -62,7 +62,7 @@ def test_a_stage_whose_job_somebody_cancels_is_cancelled(lab: Lab, slurm: MiniSl
     assert stage_state(lab.dir(key)) is StageState.INTERRUPTED
 
 
-def test_a_stage_goes_on_elsewhere_after_its_node_is_lost(lab: Lab, slurm: MiniSlurm) -> None:
+def test_a_stage_continues_elsewhere_after_its_node_is_lost(lab: Lab, slurm: MiniSlurm) -> None:
     [key] = lab.submit("sleep")
     lab.pid(key)
     node = slurm.run("squeue", "-h", "-o", "%N").stdout.strip()

@@ -37,7 +37,7 @@ def test_every_line_about_a_real_slurm(slurm: MiniSlurm) -> None:
     assert slurm.jobs() == {}
 
 
-def test_a_node_reports_what_it_is_like(slurm: MiniSlurm, tmp_path: Path) -> None:
+def test_a_node_reports_its_versions_locks_and_gpus(slurm: MiniSlurm, tmp_path: Path) -> None:
     findings = list(probe_node(tmp_path, tmp_path, settings(gpus=1, nodelist=slurm.names[1]), SECONDS))
     assert lines(findings, "fail") == ""
     for part in (f"a job ran on {slurm.names[1]}", "has the same versions", "and the other way round"):

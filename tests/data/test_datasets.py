@@ -123,12 +123,12 @@ def test_own_sizes_are_those_of_the_built_in_data_sets() -> None:
         ({"name": "digits", "vae": "sd_kl_f8"}, r"data\.vae = 'sd_kl_f8' .* RGB images, and those of digits have 1 channel"),
     ],
 )
-def test_an_impossible_size_or_vae_is_one_sentence(fields: dict[str, object], message: str) -> None:
+def test_an_impossible_size_or_vae_gives_a_one_line_error(fields: dict[str, object], message: str) -> None:
     with pytest.raises(FieldError, match=message):
         data_facts(DataConfig.model_validate(fields))
 
 
-def test_the_error_for_a_data_set_that_is_not_packed_says_what_is_missing(tmp_path: Path) -> None:
+def test_the_error_for_a_data_set_that_is_not_packed_names_the_missing_pack(tmp_path: Path) -> None:
     missing = (
         f"imagenet cannot be used: its packed folder {tmp_path}/imagenet-64-v1.2 is missing; `umd-bench data pack imagenet"
     )

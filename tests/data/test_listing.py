@@ -65,7 +65,7 @@ def test_a_pack_is_verified_by_name_by_folder_or_with_all_others(packs: Path) ->
         assert "pets-8-v1.2: every file agrees with its sum" in shown
 
 
-def test_the_first_bad_file_is_named(packs: Path) -> None:
+def test_verify_names_the_first_bad_file(packs: Path) -> None:
     path = packs / "pets-8-v1.2" / "train-images-00000.npy"
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     code, shown = run("data", "verify", "--data-root", packs)
@@ -81,7 +81,7 @@ def test_the_first_bad_file_is_named(packs: Path) -> None:
         (["pets", "--size", "16"], "holds no pack of 'pets' at 16 px: expected one of pets"),
     ],
 )
-def test_verifying_what_is_not_packed_is_an_error(which: list[str], message: str, packs: Path) -> None:
+def test_verifying_a_data_set_without_a_pack_is_an_error(which: list[str], message: str, packs: Path) -> None:
     code, shown = run("data", "verify", *which, "--data-root", packs)
     assert code == 2
     assert message in shown

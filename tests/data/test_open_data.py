@@ -113,7 +113,7 @@ open_data.open_pack("tiny", Path(sys.argv[1]))
 """
 
 
-def test_a_killed_packer_leaves_nothing_that_is_read(tmp_path: Path) -> None:
+def test_the_next_packer_ignores_the_unfinished_files_of_a_killed_one(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", KILLED_PACKER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as packer:
         assert packer.stdout is not None
         assert packer.stdout.readline() == "all but the manifest\n"

@@ -94,7 +94,7 @@ def test_a_name_is_looked_up_in_the_cache_and_never_on_the_network(
 
 
 @pytest.mark.parametrize("name", ["a b c/d", "../nowhere", "/no/such/folder", ""])
-def test_an_unknown_folder_or_name_is_one_sentence(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_folder_or_name_gives_a_one_line_error(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"--vae = .*is not accepted|has no config\.json"):
         find_vae(name)

@@ -145,7 +145,7 @@ def test_options_that_latents_cannot_have_are_refused(change: str, message: str)
         check_trials([trial(change)])
 
 
-def test_missing_images_are_named_with_the_command_that_packs_them(root: Path, tmp_path: Path) -> None:
+def test_the_error_names_missing_images_and_the_command_that_packs_them(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"tinies-16-vae-f2c4-v1\.2 is missing; `umd-bench data pack tinies"):
         prepare_data([trial()], tmp_path)
 

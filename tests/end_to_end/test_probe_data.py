@@ -105,6 +105,6 @@ def test_a_data_set_that_does_not_fit_the_model_is_refused(data: str, message: s
         ("knn=[0]", r"stages\.probe\.knn\.0 = 0 is not accepted"),
     ],
 )
-def test_an_invalid_probe_option_is_named_with_what_is_accepted(option: str, message: str) -> None:
+def test_the_error_names_an_invalid_probe_option_and_the_accepted_values(option: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_trials([load_trial("umd", sets=[f"stages.probe.{option}"])])

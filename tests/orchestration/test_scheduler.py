@@ -126,7 +126,7 @@ def test_jobs_alive_from_an_earlier_command_are_not_submitted_again(tmp_path: Pa
     assert executor.left_alive.isdisjoint(executor.submitted)
 
 
-def test_the_sweep_stops_when_the_first_failures_are_all_alike(tmp_path: Path) -> None:
+def test_the_sweep_stops_when_the_first_failures_have_one_cause(tmp_path: Path) -> None:
     sweep = load_sweep(SWEEPS / "mask_ratio.yaml")
     scripts = {trial.specs["pretrain"].key: fail_with("no such thing") for trial in sweep.trials}
     progress, executor = run(tmp_path, sweep, scripts)

@@ -292,7 +292,7 @@ def test_mlflow_prints_nothing(uri: str, tmp_path: Path, capfd: pytest.CaptureFi
     assert logging.getLogger("mlflow").level == logging.CRITICAL
 
 
-def test_push_reports_what_was_done_for_each_sweep(uri: str, tmp_path: Path) -> None:
+def test_push_reports_its_changes_for_each_sweep(uri: str, tmp_path: Path) -> None:
     _build(tmp_path, "pushed")
     assert list(push(tmp_path, None, uri)) == [f"pushed: 5 runs created, 0 completed, 0 unchanged in {uri}"]
     with pytest.raises(UserError, match="no sweep 'other'"):

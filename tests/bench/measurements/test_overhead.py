@@ -19,7 +19,7 @@ def test_stages_without_work_run_through_the_whole_scheduler(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [], "its run directories were left behind"
 
 
-def test_a_stage_without_work_leaves_what_a_real_one_leaves(tmp_path: Path) -> None:
+def test_a_stage_without_work_leaves_the_files_of_a_real_one(tmp_path: Path) -> None:
     [spec] = _specs(1)
     RunDir(tmp_path, spec.key).prepare(spec)
     no_op(tmp_path, spec.key, tmp_path)

@@ -39,7 +39,7 @@ def test_a_duration_in_any_of_its_spellings(text: str, minutes: int) -> None:
         ("partition", ["expected key=value"]),
     ],
 )
-def test_a_mistake_is_one_sentence_that_names_the_option(option: str, parts: list[str]) -> None:
+def test_a_mistake_gives_a_one_line_error_that_names_the_option(option: str, parts: list[str]) -> None:
     with pytest.raises(UserError) as caught:
         load_cluster(None, [option])
     message = str(caught.value)

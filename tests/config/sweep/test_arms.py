@@ -25,7 +25,7 @@ seeds: [0, 1]
 """
 
 
-def test_axis_names_are_short_unless_two_are_alike() -> None:
+def test_axis_names_are_short_unless_two_would_be_equal() -> None:
     assert axis_names(["noise.schedule", "method"]) == {"noise.schedule": "schedule", "method": "method"}
     same = ["stages.pretrain.nimg", "stages.finetune.nimg"]
     assert axis_names(same) == {path: path for path in same}
@@ -47,7 +47,7 @@ def test_an_arm_is_parsed_from_the_ids_of_trials(text: str, given: dict[str, Any
 @pytest.mark.parametrize(
     "text", ["", "ddim", "sampler=", "=ddim", "sampler=ddim,", "sampler=ddim,20", "a=1,a=2", "a=[1,2", "a={"]
 )
-def test_text_that_is_no_arm_is_one_sentence(text: str) -> None:
+def test_text_that_is_no_arm_gives_a_one_line_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"expected|not a YAML value"):
         parsed_arm(text)
 
@@ -115,7 +115,7 @@ def test_a_baseline_is_in_no_key_and_is_recorded_with_the_values_of_its_trials(
         ("{}", "report.baseline"),
     ],
 )
-def test_a_baseline_that_is_no_arm_is_one_sentence(tmp_path: Path, baseline: str, sentence: str) -> None:
+def test_a_baseline_that_is_no_arm_gives_a_one_line_error(tmp_path: Path, baseline: str, sentence: str) -> None:
     (tmp_path / "s.yaml").write_text(SWEEP + f"report: {{baseline: {baseline}}}\n")
     with pytest.raises(UserError, match=sentence):
         load_sweep(tmp_path / "s.yaml")

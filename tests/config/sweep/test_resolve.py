@@ -216,7 +216,7 @@ def test_the_name_of_every_method_is_a_trial(method: str) -> None:
         ("trial:", "noise:", ["sweep.yaml:3", "noise is a field of a trial", "below trial"]),
     ],
 )
-def test_a_mistake_is_one_sentence_with_location_field_and_what_is_accepted(
+def test_an_error_is_one_line_with_location_field_and_accepted_values(
     tmp_path: Path, old: str, new: str, parts: list[str]
 ) -> None:
     assert old in SWEEP
@@ -244,7 +244,7 @@ def test_a_mistake_is_one_sentence_with_location_field_and_what_is_accepted(
         (["stages.generate.cfg_interval=[500,100]"], ["stages.generate.cfg_interval", "[500.0, 100.0] is empty"]),
     ],
 )
-def test_a_mistake_in_the_noise_process_or_its_sampling_is_named(sets: list[str], parts: list[str]) -> None:
+def test_the_error_names_a_mistake_in_the_noise_process_or_its_sampling(sets: list[str], parts: list[str]) -> None:
     with pytest.raises(UserError) as error:
         load_trial("umd", sets=sets)
     for part in parts:
@@ -404,7 +404,7 @@ def test_paths_joined_by_a_comma_get_the_same_value(tmp_path: Path) -> None:
         ("[0.5, 1.0]", "[0.5, 1.5]", "1.5 is not accepted: expected a number of images seen"),
     ],
 )
-def test_a_mistake_in_joined_paths_is_one_sentence(tmp_path: Path, old: str, new: str, expected: str) -> None:
+def test_a_mistake_in_joined_paths_gives_a_one_line_error(tmp_path: Path, old: str, new: str, expected: str) -> None:
     text = message(tmp_path, ZIPPED.replace(old, new))
     assert "sweep.yaml:" in text
     assert expected in text

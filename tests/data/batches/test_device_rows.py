@@ -32,7 +32,7 @@ def test_rows_come_in_the_order_of_the_index(rows: ResidentRows | MappedRows) ->
     assert np.array_equal(rows.take(INDEX).numpy(), IMAGES[INDEX.numpy()])
 
 
-def test_rows_do_not_depend_on_what_was_expected() -> None:
+def test_rows_do_not_depend_on_the_expected_rows() -> None:
     rows = MappedRows(ROWS, CPU, ahead=True)
     for expected in (INDEX, INDEX.flip(0), torch.tensor([1])):
         rows.expect(expected)

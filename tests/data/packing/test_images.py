@@ -189,7 +189,7 @@ def test_a_full_disk_is_reported_before_anything_is_decoded(raw: Path, tmp_path:
         ("uc_merced", {}, "uc_merced has 21 classes, and the files hold 2: pack a part of it under a name of your own"),
     ],
 )
-def test_an_option_that_is_not_accepted_is_one_sentence_and_leaves_no_files(
+def test_an_invalid_option_gives_a_one_line_error_and_leaves_no_files(
     name: str, fields: dict[str, object], message: str, raw: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=message):
@@ -197,7 +197,7 @@ def test_an_option_that_is_not_accepted_is_one_sentence_and_leaves_no_files(
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
-def test_the_errors_for_a_missing_folder_and_an_unknown_name_say_what_to_give(tmp_path: Path) -> None:
+def test_the_errors_for_a_missing_folder_and_an_unknown_name_say_how_to_fix_them(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere is not a folder: expected the one that holds the files of pets"):
         pack_data("pets", tmp_path / "nowhere", tmp_path, options())
     with pytest.raises(UserError, match=r"imagenet is packed from its original files: give their folder with --root DIR"):

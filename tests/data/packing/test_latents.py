@@ -106,7 +106,7 @@ def refused(root: Path, vae: Path | str, **fields: object) -> str:
     return str(caught.value)
 
 
-def test_a_request_that_is_not_accepted_is_one_sentence_and_leaves_no_files(vae: Path, tmp_path: Path) -> None:
+def test_an_invalid_request_gives_a_one_line_error_and_leaves_no_files(vae: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
     assert "there is no such folder" in refused(root, tmp_path / "nowhere")

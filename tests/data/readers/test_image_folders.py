@@ -87,7 +87,7 @@ def test_inputs_change_when_a_file_is_added_removed_or_resized(tmp_path: Path) -
         (["train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg"], None, "mean the same"),
     ],
 )
-def test_a_folder_in_another_layout_is_one_sentence(
+def test_a_folder_in_another_layout_gives_a_one_line_error(
     files: list[str], share: float | None, message: str, tmp_path: Path
 ) -> None:
     for name in files:

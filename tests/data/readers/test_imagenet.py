@@ -174,7 +174,7 @@ def test_a_file_that_is_no_tar_is_refused(tmp_path: Path) -> None:
         ((train_folder, val_flat), "has no labels of the validation pictures"),
     ],
 )
-def test_the_error_names_what_is_missing(made: tuple[Callable[[Path], None], ...], message: str, tmp_path: Path) -> None:
+def test_the_error_names_the_missing_file(made: tuple[Callable[[Path], None], ...], message: str, tmp_path: Path) -> None:
     for make in made:
         make(tmp_path)
     with pytest.raises(UserError, match=message):

@@ -151,7 +151,7 @@ def test_the_last_rows_are_clean_and_their_number_does_not_change_the_noise() ->
     assert torch.equal(corrupt(x_0, noise, 0, PROCESS)[1], noise.t)
 
 
-def test_only_noised_images_are_told_their_label_and_a_dropped_one_is_null() -> None:
+def test_only_noised_images_get_their_label_and_a_dropped_label_is_null() -> None:
     model, x_0, noise = tiny_model("adaln1_nc10"), *batch()
     stage = of(CorruptionConfig(r_t0=0.25, mask_ratio=0.5))
     label = torch.arange(8)

@@ -253,7 +253,7 @@ def test_only_stages_of_one_shape_are_fused(pack: Pack, tmp_path: Path) -> None:
         fuse([one, stage(labels=False)], tmp_path, pack)
 
 
-def test_an_operation_without_a_rule_is_named_in_the_error() -> None:
+def test_the_error_names_an_operation_without_a_rule() -> None:
     weight = stack_for({"w": torch.zeros(2, 3, 3)}, Rows([1, 1], torch.device("cpu")))["w"]
     with pytest.raises(NotImplementedError, match=r"exp has no rule for the weights of several models"):
         weight.exp()

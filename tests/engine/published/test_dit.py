@@ -73,7 +73,7 @@ def test_eps_is_the_first_half_of_the_published_output_one_step_below_t(channels
     torch.testing.assert_close(out.target, expected[:, :channels], rtol=1e-5, atol=1e-5)
 
 
-def test_without_a_label_the_last_row_of_the_table_stands_in() -> None:
+def test_without_a_label_the_model_uses_the_last_row_of_the_table() -> None:
     state, t = dit_state(), torch.tensor([51])
     null = torch.full((4,), CLASSES)
     _, expected = forward(state, images(), t.expand(4) - 1, null)
@@ -144,7 +144,7 @@ def test_the_shapes_determine_the_architecture() -> None:
         ({"t_embedder.mlp.0.weight": torch.zeros(24, 128)}, r"'t_embedder.mlp.0.weight' has the shape"),
     ],
 )
-def test_a_wrong_parameter_is_named(change: dict[str, Tensor | None], says: str) -> None:
+def test_the_error_names_a_wrong_parameter(change: dict[str, Tensor | None], says: str) -> None:
     state = {name: value for name, value in (dit_state() | change).items() if value is not None}
     with pytest.raises(UserError, match=says):
         read_dit(state, heads=HEADS)

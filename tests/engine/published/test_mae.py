@@ -117,7 +117,7 @@ def test_the_shapes_determine_the_architecture() -> None:
         ({"patch_embed.proj.weight": torch.zeros(24, 1, 4, 4)}, "takes 1 channels: expected 3"),
     ],
 )
-def test_a_wrong_parameter_is_named(change: dict[str, Tensor | None], says: str) -> None:
+def test_the_error_names_a_wrong_parameter(change: dict[str, Tensor | None], says: str) -> None:
     state = {name: value for name, value in (mae_state() | change).items() if value is not None}
     with pytest.raises(UserError, match=says):
         read_mae(state, heads=HEADS)

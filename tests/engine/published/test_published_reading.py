@@ -95,13 +95,13 @@ def test_an_unknown_ending_and_a_missing_file_are_refused(tmp_path: Path) -> Non
         ({"deeper": torch.ones(2)}, "'x' is a dict: expected a tensor"),
     ],
 )
-def test_an_entry_that_is_not_a_weight_is_named(tmp_path: Path, value: object, says: str) -> None:
+def test_the_error_names_an_entry_that_is_not_a_weight(tmp_path: Path, value: object, says: str) -> None:
     torch.save({**STATE, "x": value}, tmp_path / "w.pth")
     with pytest.raises(UserError, match=says):
         read_weight_file(tmp_path / "w.pth")
 
 
-def test_a_type_that_torch_does_not_know_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_type_that_torch_does_not_know(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.zeros(3, dtype="V2"))  # JAX's bfloat16 in an .npz
     with zipfile.ZipFile(tmp_path / "w.npz", "w") as file:

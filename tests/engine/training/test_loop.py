@@ -135,7 +135,7 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(
     same_run(run, whole[0])
 
 
-def test_at_most_two_checkpoints_of_an_attempt_are_kept(pack: Pack, tmp_path: Path) -> None:
+def test_an_attempt_keeps_at_most_two_checkpoints(pack: Pack, tmp_path: Path) -> None:
     spec = training(checkpoint_every_nimg=BATCH)
     run = run_of(spec, tmp_path)
     with pytest.raises(Killed):

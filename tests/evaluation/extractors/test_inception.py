@@ -39,7 +39,7 @@ def _places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
 
 
-def test_the_error_for_missing_weights_names_the_three_ways_and_nothing_is_downloaded(
+def test_the_error_for_missing_weights_names_three_ways_and_downloads_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     how_to_get = (

@@ -76,13 +76,13 @@ def test_a_failed_download_leaves_no_file(tmp_path: Path, server: str, path: str
 
 
 @pytest.mark.parametrize("address", ["file:///nowhere/at/all", "nonsense", "http://127.0.0.1:9/x"])
-def test_an_unreachable_address_is_one_sentence(tmp_path: Path, address: str) -> None:
+def test_an_unreachable_address_gives_a_one_line_error(tmp_path: Path, address: str) -> None:
     with pytest.raises(UserError, match=f"^{address} cannot be fetched into {tmp_path} .*: nothing was kept$"):
         fetch(address, tmp_path / "weights.pth", SHA256, lambda *now: None)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path, server: str) -> None:
+def test_a_folder_that_cannot_be_made_gives_a_one_line_error(tmp_path: Path, server: str) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(UserError, match=f"cannot be fetched into {tmp_path}/taken/weights"):
         fetch(f"{server}/whole", tmp_path / "taken" / "weights" / "w.pth", SHA256, lambda *now: None)

@@ -195,7 +195,7 @@ def test_a_data_root_that_cannot_be_written_only_costs_time(pack: Pack, extracto
 
 
 @pytest.mark.parametrize("make", [reference_of, split_features, lambda *a: floor_distance(a[0], a[1], 100, a[2])])
-def test_nan_features_are_one_error_and_nothing_is_cached(pack: Pack, extractor: Extractor, make: object) -> None:
+def test_nan_features_raise_one_error_and_are_not_cached(pack: Pack, extractor: Extractor, make: object) -> None:
     def network(images: Tensor, spatial: bool) -> Features:
         features = extractor.network(images, spatial)
         features.pooled[-1, 3] = torch.nan
@@ -210,7 +210,7 @@ def test_nan_features_are_one_error_and_nothing_is_cached(pack: Pack, extractor:
     ("images", "message"),
     [(np.zeros((9, 1, 9, 9), np.uint8), "uint8 images of shape"), (np.zeros((9, 1, 8, 8), np.float32), "float32 images")],
 )
-def test_images_of_a_wrong_size_or_dtype_are_one_error_and_nothing_is_cached(
+def test_images_of_a_wrong_size_or_dtype_raise_one_error_and_are_not_cached(
     pack: Pack, extractor: Extractor, monkeypatch: pytest.MonkeyPatch, images: np.ndarray, message: str
 ) -> None:
     monkeypatch.setattr(Pack, "split", lambda self, name: Split(images, np.zeros(9, np.int64)))

@@ -139,7 +139,7 @@ def test_a_covariance_of_few_images_loses_no_rank_and_gains_none(tmp_path: Path,
         ({"arr_0": np.zeros((3, 4, 4, 3), np.uint8, order="F")}, r"arr_0 of \S+ is in Fortran order"),
     ],
 )
-def test_a_file_with_invalid_arrays_is_one_sentence(
+def test_a_file_with_invalid_arrays_gives_a_one_line_error(
     tmp_path: Path, extractor: Extractor, change: dict[str, Any], message: str
 ) -> None:
     held = {name: array for name, array in (arrays() | change).items() if array is not None}
@@ -151,7 +151,7 @@ def test_a_file_with_invalid_arrays_is_one_sentence(
 
 
 @pytest.mark.parametrize("damage", ["cut", "pickle", "missing", "flipped"])
-def test_a_damaged_or_foreign_file_is_one_sentence(tmp_path: Path, extractor: Extractor, damage: str) -> None:
+def test_a_damaged_or_foreign_file_gives_a_one_line_error(tmp_path: Path, extractor: Extractor, damage: str) -> None:
     path = saved(tmp_path / "a.npz", arrays(5000))
     whole = path.read_bytes()
     if damage == "cut":

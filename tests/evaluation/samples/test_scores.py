@@ -13,7 +13,7 @@ def test_the_table_has_a_row_for_every_score_that_a_stage_accepts() -> None:
     assert set(SCORES) == set(generate_stage.SCORES)
 
 
-def test_a_score_is_available_only_if_the_extractor_gives_what_it_needs() -> None:
+def test_a_score_is_available_only_if_the_extractor_gives_its_inputs() -> None:
     extractor = load_extractor("digits_cnn")
     assert available_scores(extractor, SCORES) == SCORES.keys() - {"sfid"}
     assert available_scores(dataclasses.replace(extractor, spatial_dim=5), SCORES) == SCORES.keys()

@@ -35,7 +35,7 @@ def test_parts_of_two_workers_are_one_set() -> None:
     assert np.array_equal(one[0:50], x)
 
 
-def test_no_room_on_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_on_disk_gives_a_one_line_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(**_: object) -> None:
         raise OSError(28, "No space left on device")
 

@@ -123,7 +123,7 @@ def test_the_cost_of_a_resumed_stage_is_that_of_all_its_attempts(tmp_path: Path)
     assert later.seconds == pytest.approx(2 * made.seconds), "the next forecast counts all attempts too"
 
 
-def test_with_copies_finished_stages_count_too_since_they_stand_for_others(tmp_path: Path) -> None:
+def test_with_copies_finished_stages_count_too_since_they_represent_others(tmp_path: Path) -> None:
     nodes = nodes_of(tmp_path)
     finish(tmp_path, nodes, [RATE, RATE])
     assert make_forecast(tmp_path, nodes_of(tmp_path), 1).keys == ()

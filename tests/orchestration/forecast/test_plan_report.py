@@ -18,7 +18,7 @@ SWEEPS = Path(__file__).parents[3] / "sweeps"
 RATIOS = "axes.stages.pretrain.corruption.mask_ratio"
 
 
-def test_the_plan_names_what_is_reused_and_the_field_that_differs(tmp_path: Path) -> None:
+def test_the_plan_names_the_reused_stages_and_the_field_that_differs(tmp_path: Path) -> None:
     finished = load_sweep(SWEEPS / "mask_ratio.yaml", sets=["seeds=[0, 1]", f"{RATIOS}=[0.25, 0.5]", "report.baseline=null"])
     Scheduler(tmp_path, Grid(build_graph(tmp_path, finished.trials)), poll_seconds=0).run(ScriptedExecutor(tmp_path))
     wider = load_sweep(SWEEPS / "mask_ratio.yaml", sets=["seeds=[0]", f"{RATIOS}=[0.25, 0.375]"])

@@ -28,7 +28,7 @@ def test_a_training_stage_is_estimated_by_its_images_per_second(tmp_path: Path) 
     assert left.of_stage(node, StageProgress(0.5, 64.0)) == pytest.approx(node.spec.stage.nimg / 2 / 64)
 
 
-def test_a_stage_without_a_speed_is_estimated_by_what_it_gained_since_the_first_call(
+def test_a_stage_without_a_speed_is_estimated_by_its_progress_since_the_first_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]

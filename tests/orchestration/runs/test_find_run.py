@@ -45,7 +45,7 @@ def test_a_trial_means_its_last_weights_or_the_stage_after_the_colon(
         ("probe", "it is a probe stage, expected a pretrain, finetune or import stage"),
     ],
 )
-def test_a_name_that_is_no_run_with_weights_is_one_sentence(tmp_path: Path, trial: Trial, what: str, part: str) -> None:
+def test_a_name_of_no_run_with_weights_gives_a_one_line_error(tmp_path: Path, trial: Trial, what: str, part: str) -> None:
     with pytest.raises(UserError, match=r"^RUN = ") as error:
         find_run(tmp_path, trial.specs[what].key if what in trial.specs else what)
     assert part in str(error.value)

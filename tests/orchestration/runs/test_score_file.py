@@ -102,7 +102,7 @@ def test_the_table_has_a_column_for_each_profile_with_the_facts_that_differ(samp
     assert plain[0]["by_metric"]["is_digits_cnn"]["splits"] == 10
 
 
-def test_a_file_that_cannot_be_scored_is_one_sentence_before_anything_is_extracted(
+def test_a_file_that_cannot_be_scored_gives_a_one_line_error_before_any_extraction(
     samples: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(score_file, "load_extractor", None)

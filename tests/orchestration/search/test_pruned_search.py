@@ -65,7 +65,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SearchRecord]
     return folder, run(folder, load(folder, MEDIAN))[0]
 
 
-def test_a_pruned_trial_counts_as_a_suggestion_and_none_of_its_stages_goes_on(whole: tuple[Path, SearchRecord]) -> None:
+def test_a_pruned_trial_counts_as_a_suggestion_and_all_its_stages_end(whole: tuple[Path, SearchRecord]) -> None:
     root, record = whole
     pruned = [s for s in record.suggestions if s.state == "pruned"]
     done = [s for s in record.suggestions if s.state == "done"]
@@ -105,9 +105,7 @@ def test_the_next_command_and_a_retry_leave_pruned_trials_alone(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("slots", "seed"), [(1, 1), (5, 3), (40, 4)])
-def test_what_is_pruned_does_not_depend_on_the_timing(
-    tmp_path: Path, whole: tuple[Path, SearchRecord], slots: int, seed: int
-) -> None:
+def test_pruning_does_not_depend_on_the_timing(tmp_path: Path, whole: tuple[Path, SearchRecord], slots: int, seed: int) -> None:
     record, executor, progress = run(tmp_path, load(tmp_path, MEDIAN), slots=slots, seed=seed)
     assert record == whole[1]
     assert executor.most_at_once <= slots
@@ -382,14 +380,14 @@ def test_a_stage_that_fails_before_or_after_it_is_dropped_is_no_failure_of_the_s
         ([LOSS], r"cannot be compared between trials that differ in stages\.pretrain\.corruption\.mask_ratio, noise\.schedule"),
     ],
 )
-def test_a_mistake_is_named_before_anything_starts(tmp_path: Path, sets: list[str], message: str) -> None:
+def test_a_mistake_is_reported_before_anything_starts(tmp_path: Path, sets: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         run(tmp_path, load(tmp_path, *sets))
     assert not (tmp_path / "sweeps").exists()
     assert not (tmp_path / "stages").exists()
 
 
-def test_a_metric_that_a_rung_does_not_report_is_named_with_those_it_does(tmp_path: Path) -> None:
+def test_the_error_names_a_metric_that_a_rung_does_not_report_and_those_it_does(tmp_path: Path) -> None:
     pruner = "search.pruner={kind: median, metric: probe.acc_7shot, direction: maximise}"
     with pytest.raises(UserError, match="'acc_7shot' is not there: expected one of acc_5shot, fd, loss_final of probe"):
         run(tmp_path, load(tmp_path, pruner))

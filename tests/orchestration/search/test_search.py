@@ -125,7 +125,7 @@ def test_a_search_makes_exactly_its_number_of_suggestions_and_all_are_ordinary_t
 
 
 @pytest.mark.parametrize(("executor", "slots"), [(LastFirst, 5), (LastFirst, 1), (ScriptedExecutor, 30)])
-def test_what_is_suggested_does_not_depend_on_which_stage_ends_first(
+def test_suggestions_do_not_depend_on_which_stage_ends_first(
     tmp_path: Path, whole: SearchRecord, executor: type[ScriptedExecutor], slots: int
 ) -> None:
     assert run(tmp_path, load(tmp_path), executor, slots=slots)[0] == whole
@@ -183,7 +183,7 @@ def test_a_failed_suggestion_stays_failed_in_the_next_command(tmp_path: Path) ->
     assert len(progress.failures) == 2 * len(failed)
 
 
-def test_a_retried_stage_runs_again_and_its_suggestion_stays_as_it_was_told(tmp_path: Path) -> None:
+def test_a_retried_stage_runs_again_and_its_suggestion_does_not_change(tmp_path: Path) -> None:
     broken: list[str] = []
 
     def script(trials: Sequence[Trial]) -> dict[str, Script]:
@@ -268,7 +268,7 @@ def test_a_second_command_on_the_same_search_is_refused(tmp_path: Path) -> None:
         ("axes={noise.schedule: [linear]}", "noise.schedule is named twice"),
     ],
 )
-def test_a_mistake_is_named_before_anything_starts(tmp_path: Path, change: str, message: str) -> None:
+def test_a_mistake_is_reported_before_anything_starts(tmp_path: Path, change: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         run(tmp_path, load(tmp_path, change))
     assert not (tmp_path / "sweeps").exists()

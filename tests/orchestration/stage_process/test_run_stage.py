@@ -29,7 +29,7 @@ def run(root: Path, trial: Trial, name: str) -> RunDir:
     return folder
 
 
-def test_results_record_what_they_were_made_with(tmp_path: Path, trial: Trial) -> None:
+def test_results_record_their_data_environment_and_settings(tmp_path: Path, trial: Trial) -> None:
     results = {name: run(tmp_path, trial, name).result() for name in trial.specs}
     for name, result in results.items():
         assert result is not None, name

@@ -19,7 +19,7 @@ def speak() -> None:
     subprocess.run(["echo", "a child's"], check=True)
 
 
-def test_the_file_holds_everything_that_is_printed_and_nothing_else(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_file_contains_exactly_the_printed_text(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     print("before")
     with captured_output(tmp_path):
         speak()

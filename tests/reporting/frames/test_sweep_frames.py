@@ -28,7 +28,7 @@ def test_every_metric_of_every_stage_of_every_trial_has_one_row(built: tuple[Pat
     assert frame["trial"].unique().tolist() == [trial.id for trial in record.trials]
 
 
-def test_a_row_says_what_its_number_is(built: tuple[Path, SweepRecord]) -> None:
+def test_a_row_has_the_provenance_of_its_number(built: tuple[Path, SweepRecord]) -> None:
     frame = long_frame(built[0], "mask_ratio")
     row = frame[(frame["metric"] == "fd_digits_cnn")].iloc[0]
     assert row[["n", "extractor", "reference", "sampler", "steps", "eta", "cfg_scale"]].tolist() == [

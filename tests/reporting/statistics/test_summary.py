@@ -96,7 +96,7 @@ def test_numbers_from_different_extractors_never_share_a_column(tmp_path: Path) 
     assert [[e.n for e in row.estimates.values()] for row in summary.arms] == [[2, 1]] * 2
 
 
-def test_a_failed_seed_lowers_n_and_is_named(tmp_path: Path) -> None:
+def test_a_failed_seed_lowers_n_and_a_note_names_it(tmp_path: Path) -> None:
     trial = "mask_ratio=0.5,seed=1"
     build_sweep(tmp_path, axes=TWO_ARMS, failed={(trial, "finetune"): "nan"}, skipped={trial: ("finetune_probe", "generate")})
     summary = summarize(tmp_path, "mask_ratio")

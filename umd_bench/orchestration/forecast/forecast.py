@@ -30,7 +30,7 @@ class Forecast:
     """The cost of the stages ``keys``: seconds on devices, with bounds ``low`` and ``high``, and bytes on disk.
 
     ``stages`` is the number of stages; in a search each of ``keys`` counts for several. ``waves`` is how often all workers
-    start a job. ``without_basis`` counts, by kind, the stages that are left out because nothing is known about them. ``past`` is
+    start a job. ``without_basis`` counts, by kind, the stages left out for lack of similar stages and measurements. ``past`` is
     the number of finished stages used, ``measured`` the number of stages whose cost comes from a measurement.
     """
 
