@@ -1,4 +1,4 @@
-"""What every benchmark returns, and its plain tables, which the terminal and docs/performance.md show."""
+"""The result of every benchmark, and its plain tables, which the terminal and docs/performance.md show."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from umd_bench.config.errors import UserError
 
 @dataclass(frozen=True)
 class ShippedSweep:
-    """What a shipped file says about itself: ``cost`` is the ``Costs:`` of its first comment, ``tier`` its default tier."""
+    """The description of a shipped sweep: ``cost`` is the ``Costs:`` of its first comment, ``tier`` its default tier."""
 
     name: str
     question: str
@@ -56,7 +56,7 @@ def find_sweep_file(given: str) -> Path:
 
 
 def describe(name: str) -> ShippedSweep:
-    """What the shipped sweep ``name`` says about itself."""
+    """The description of the shipped sweep ``name``."""
     path = folder() / f"{name}.yaml"
     fields = read_document(path).value
     return ShippedSweep(name, fields["question"], fields["tier"], _comment_field(path.read_text(), "Costs"))

@@ -1,4 +1,4 @@
-"""What differs between running a grid and running a search: their trials, records, forecasts and ends."""
+"""The differences between running a grid and running a search: their trials, records, forecasts and ends."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Work(Protocol):
         """Whether nothing is left to do."""
 
     def forecast_error(self) -> str | None:
-        """How far off the forecast was, in one line; None if that is not known."""
+        """The error of the forecast, in one line; None if it is not known."""
 
     def print_end(self) -> None:
         """Print what comes after the report."""

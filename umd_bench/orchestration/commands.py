@@ -21,7 +21,7 @@ def run_command(*command: str, seconds: float) -> subprocess.CompletedProcess[st
 
 
 def output_of(*command: str, seconds: float) -> str | None:
-    """What a command printed; None if it is missing, too slow or exits with an error."""
+    """The output of a command; None if it is missing, too slow or exits with an error."""
     result = run_command(*command, seconds=seconds)
     return None if result is None or result.returncode else result.stdout
 

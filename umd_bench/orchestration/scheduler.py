@@ -46,7 +46,7 @@ class Scheduler:
 
     @property
     def progress(self) -> SweepProgress:
-        """How far the sweep has come."""
+        """The progress of the sweep."""
         return SweepProgress(
             nodes=MappingProxyType(self._nodes),
             trials=MappingProxyType(self._trials),

@@ -17,7 +17,7 @@ from umd_bench.store import Failure, StageState
 
 @dataclass(frozen=True)
 class SweepProgress:
-    """How far a sweep has come: a read-only view of the scheduler's state. The mappings and sets follow it; the numbers do not.
+    """The progress of a sweep: a read-only view of the scheduler's state. The mappings and sets follow it; the numbers do not.
 
     ``nodes`` is the graph by stage key, ``trials`` the stage keys of each trial id, dropped stages included. ``reused`` counts
     the stages that had a result when they were added, ``finished`` those that finished since. Stages in ``blocked`` wait for
@@ -44,7 +44,7 @@ class SweepProgress:
 
 @dataclass(frozen=True)
 class Changes:
-    """What a source wants changed.
+    """The changes that a source requests.
 
     ``added`` is a graph to merge into the sweep's. ``dropped`` are the keys of all stages that no trial needs any more: the
     scheduler ends those that run, their state saved, and takes them out of the graph. ``held`` are the keys of all stages that
@@ -63,7 +63,7 @@ class TrialSource(Protocol):
     """Whether an update after the first may add trials."""
 
     def update(self, progress: SweepProgress) -> Changes:
-        """What should change now.
+        """The changes to make now.
 
         The scheduler calls this before it starts and after every poll, each time until an update adds nothing.
         """

@@ -1,4 +1,4 @@
-"""What scheduling costs: a graph of stages that do no work is run as a sweep is run.
+"""The cost of scheduling: run a graph of stages that do no work, as a sweep.
 
 Everything but the work is real: run directory, lease, attempt, record of the environment, result, executor, scheduler loop and
 display. The same stages are also run directly, one after another in this process. That time is the share of the run directories

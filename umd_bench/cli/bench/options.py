@@ -1,4 +1,4 @@
-"""What the verbs of `umd-bench bench` share: their options, and how a result is printed."""
+"""The options that the verbs of `umd-bench bench` share, and the function that prints a result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What umd-bench says about itself: its version, and the schema of its files."""
+"""The verbs about umd-bench itself: its version, and the schema of its files."""
 
 from __future__ import annotations
 

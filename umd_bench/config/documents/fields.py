@@ -1,4 +1,4 @@
-"""What all configuration models share: a strict, immutable base class and the types of common fields."""
+"""The strict, immutable base class of all configuration models, and the types of common fields."""
 
 from __future__ import annotations
 

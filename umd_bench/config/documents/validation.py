@@ -81,7 +81,7 @@ def _sentence(model: type[BaseModel], document: Document, error: dict[str, Any],
 
 
 def _accepted(error: dict[str, Any]) -> str:
-    """What would have been accepted in place of the error's value."""
+    """The values that the field accepts in place of the error's value."""
     limits = error.get("ctx", {})
     match error["type"]:
         case "greater_than_equal":

@@ -1,4 +1,4 @@
-"""What each job requests from a cluster: ``clusters/NAME.yaml`` and, on top of it, ``--slurm key=value``.
+"""The requests of each job to a cluster: ``clusters/NAME.yaml`` and, on top of it, ``--slurm key=value``.
 
 None of it changes a stage's result or is part of a key.
 """
@@ -73,7 +73,7 @@ Text = Annotated[str, AfterValidator(_one_line)]
 
 
 class ClusterConfig(Frozen):
-    """What one job requests, and how many jobs there may be. A field that is null is left to the cluster's own default.
+    """The requests of one job, and the number of jobs. A field that is null takes the cluster's default.
 
     A stage that needs longer than ``time`` is warned ``signal_seconds`` before the end, saves its state, and continues in a
     requeued job. A stage on several devices has a job of its own, with ``cpus`` and a GPU for each device.

@@ -43,7 +43,7 @@ class Layers:
 
 @dataclass(frozen=True)
 class TrialLayers:
-    """What all trials of a file share: the file's ``own`` fields of a trial, and the presets and the tier below them.
+    """The layers that all trials of a file share: the ``own`` fields of the file, and the presets and the tier below them.
 
     The layers of each method are merged once.
     """

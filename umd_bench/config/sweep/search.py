@@ -147,7 +147,7 @@ class SearchConfig(Frozen):
         return {rung_stage(self.pruned_by[0], share): share for share in self.pruner.rungs}
 
     def identity(self) -> dict[str, Any]:
-        """What the suggestions depend on, as plain values: everything but their number.
+        """The fields on which the suggestions depend, as plain values: all but the number of suggestions.
 
         A pruner is left out if there is none, so that searches from before the field existed continue.
         """

@@ -39,7 +39,7 @@ def _repeated(values: Iterable[Any]) -> Iterator[Any]:
 
 
 class ReportConfig(Frozen):
-    """What the table and the figure show."""
+    """The contents of the table and the figure."""
 
     x: str | None = Field(default=None, description="axis on the figure's x; null: the first axis")
     metrics: tuple[str, ...] = Field(default=(), description="stage.metric names to show; []: the usual ones of each stage")

@@ -48,6 +48,6 @@ class DataConfig(Frozen):
         return self.model_copy(update={"size": other.side, "vae": self.vae or other.vae})
 
     def identity(self) -> dict[str, Any]:
-        """What a key hashes: the fields that are set, without a size that the data set has anyway."""
+        """The fields that a key hashes: those that are set, but not the size of a data set that has only one."""
         own = {"size"} if self.size == OWN_SIZES.get(self.name) else set()
         return self.model_dump(mode="json", exclude=own, exclude_none=True)

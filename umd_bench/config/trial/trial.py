@@ -1,4 +1,4 @@
-"""What a trial is: one fully specified experiment, as frozen models that refuse unknown fields.
+"""A trial: one fully specified experiment, as frozen models that refuse unknown fields.
 
 Units: ``nimg`` counts images seen; ratios and probabilities lie in [0, 1]; a time ``t`` is 0 for a clean image and 1..timesteps
 for a noised one. The presets of ``config/presets`` fill these fields with the paper's values (UMD paper, appendix).
@@ -23,7 +23,7 @@ Stage = Annotated[TrainStage | ImportStage | ProbeStage | GenerateStage, Field(d
 
 
 class Resources(Frozen):
-    """What one stage occupies, the same on every executor.
+    """The threads and devices of one stage, the same on every executor.
 
     Threads and devices change the order of sums, and so the last bits of a result; they are not part of a key.
     """

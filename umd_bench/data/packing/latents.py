@@ -33,7 +33,7 @@ MOMENTS = np.dtype(np.float16)
 
 @dataclass(frozen=True)
 class LatentRequest:
-    """A checked request for latents: what can be known before the images are read."""
+    """A checked request for latents: the facts that need no reading of images."""
 
     data: DataConfig
     root: Path

@@ -43,7 +43,7 @@ class PictureList:
 
 @dataclass(frozen=True)
 class ListedDataset:
-    """What a reader returns: the picture lists by split, and the class names.
+    """The result of a reader: the picture lists by split, and the class names.
 
     ``inputs`` identifies the raw files: an interrupted packing is continued only if it is unchanged. ``options`` says how the
     splits were chosen; it is part of the pack's digest.

@@ -70,7 +70,7 @@ def _files(dataset: Any, root: Path) -> PictureList:
 
 
 def _inputs(pictures: PictureList, split: str) -> str:
-    """What identifies the raw files of a split. Of arrays the number is enough: torchvision has checked their files' sums."""
+    """A text that identifies the raw files of a split. For arrays their number is enough: torchvision has checked the files."""
     files = []
     if len(pictures) and isinstance(pictures.load(0), FileRange):
         for i, name in enumerate(pictures.names):

@@ -1,4 +1,4 @@
-"""What all layouts share: :class:`Weights`, their result, and checks that each parameter is known, present and well-shaped."""
+"""Shared by all layouts: :class:`Weights`, their result, and checks that each parameter is known, present and well-shaped."""
 
 from __future__ import annotations
 

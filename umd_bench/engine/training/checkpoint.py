@@ -34,7 +34,7 @@ class Checkpoint:
 
 
 def fingerprint(device: torch.device, world_size: int = 1) -> dict[str, str]:
-    """What must be equal for equal bits: device kind, torch version, number of threads and of devices."""
+    """The facts that must be equal for equal bits: device kind, torch version, number of threads and of devices."""
     if device.type == "cuda":
         kind = torch.cuda.get_device_name(device)
     else:

@@ -45,7 +45,7 @@ class Stopped(Exception):  # noqa: N818 - a state, not a fault
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training stage reports. ``metrics`` are means over the last tenth of the stage."""
+    """The result of a training stage. ``metrics`` are means over the last tenth of the stage."""
 
     metrics: dict[str, float]
     nimg: int

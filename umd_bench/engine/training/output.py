@@ -1,4 +1,4 @@
-"""What training writes: metrics, checkpoints and snapshots, into the run directory of one stage."""
+"""The output of training: metrics, checkpoints and snapshots, in the run directory of one stage."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What an extractor is: facts that are known before loading, and a loaded network that turns images into features.
+"""The contract of an extractor: facts that need no loading, and a loaded network that turns images into features.
 
 Every score names its extractor and the SHA-256 of its weights, so that no table compares distances of two extractors.
-This module imports torch only where a network runs, so that a plan is checked without waiting for torch.
+This module imports torch only where a network runs, so that checking a plan does not wait for torch.
 
 Shapes: B images, C channels, H, W, D features, K classes, S spatial features.
 """
@@ -30,7 +30,7 @@ _CHUNK = 64  # images in one pass of a large network, which bounds memory
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractorFacts:
-    """What is known of an extractor before it is loaded.
+    """The facts of an extractor that need no loading.
 
     ``data`` is the data set whose classes it reads, None if it takes any RGB images; ``shape`` is that of its images.
     ``dim`` is D, None for a timm model that is not loaded; ``spatial_dim`` is S, None if it has no spatial features.

@@ -19,7 +19,7 @@ class ListedExtractor:
     """A line of the list; ``dim`` is D, or "D + S" with spatial features.
 
     ``weights`` is their SHA-256 in hex, None if they are missing or faulty (not the published ones); then ``remark`` says
-    what to do.
+    how to get them.
     """
 
     name: str

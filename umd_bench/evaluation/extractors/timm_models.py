@@ -1,4 +1,4 @@
-"""``timm:NAME``: what timm knows of a model, and where its weights are on this machine.
+"""``timm:NAME``: timm's facts about a model, and the path of its weights on this machine.
 
 DINOv2 for FD-DINOv2 (Stein et al., arXiv 2306.04675) is one of them. Weights come from local files only; nothing is downloaded.
 The network is in timm_network.py.
@@ -26,7 +26,7 @@ _DINOV2_SIDE = 224
 
 @dataclass(frozen=True)
 class TimmModel:
-    """What timm states of a model without its weights. ``side`` is in pixels; ``mean`` and ``std`` are of images in [0, 1]."""
+    """timm's facts about a model, without its weights. ``side`` is in pixels; ``mean`` and ``std`` are of images in [0, 1]."""
 
     name: str  # without the prefix
     side: int

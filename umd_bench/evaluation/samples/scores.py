@@ -1,4 +1,4 @@
-"""The table of scores: for each score, what it needs and the function that computes it from the statistics of a sample set.
+"""The table of scores: for each, its inputs and the function that computes it from the statistics of a sample set.
 
 A new score is a row of :data:`SCORES` and a name in :data:`umd_bench.config.trial.generate_stage.ScoreName`.
 Shapes: N samples, D features.

@@ -27,12 +27,12 @@ from umd_bench.orchestration.doctor.slurm import examine_slurm
 LOW_MEMORY_BYTES = 2 * 10**9
 LIBRARIES = ("torch", "torchvision", "timm", "torch-fidelity", "ray", "optuna", "mlflow", "pandas", "submitit", "pydantic")
 RAY_PORTS = range(10_002, 20_000)  # the default ports of Ray's workers
-PORTS_NEEDED = 64  # a few a worker and its raylet, one a stage on several devices
+PORTS_NEEDED = 64  # a few per worker and for its raylet, one per stage on several devices
 
 
 @dataclass(frozen=True)
 class DoctorOptions:
-    """What is checked beyond the machine itself.
+    """The checks beyond the machine itself.
 
     ``slurm``: jobs will go to Slurm with the settings ``cluster``, so a problem that would stop them fails instead of warning.
     ``probe_seconds`` is how long to wait for a small job on a node; None submits no job. ``check_tracking`` describes the

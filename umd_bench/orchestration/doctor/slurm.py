@@ -160,7 +160,7 @@ def _partition(settings: dict[str, str], config: ClusterConfig, bad: Level) -> I
 
 
 def _preemption(settings: dict[str, str], partition: dict[str, str]) -> Finding:
-    """What happens to our jobs if another job preempts them."""
+    """How Slurm treats our jobs when another job preempts them."""
     name, mode = partition.get("PartitionName", "?"), partition.get("PreemptMode", "OFF").split(",")[-1]
     if settings.get("PreemptType", "preempt/none").endswith("/none") or mode == "OFF":
         return Finding("pass", f"jobs in {name} are not preempted")

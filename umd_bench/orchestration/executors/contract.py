@@ -1,4 +1,4 @@
-"""What an executor promises.
+"""The contract of an executor.
 
 An executor receives keys of stages and calls an entry point
 (:func:`~umd_bench.orchestration.stage_process.run_stage.run_stage`) for each, in some process. When a key is submitted, its run
@@ -41,7 +41,7 @@ from typing import Protocol, runtime_checkable
 
 
 class EndReason(StrEnum):
-    """What ended a stage's process."""
+    """The reason why a stage's process ended."""
 
     OOM = "oom"  # the system or the scheduler: out of memory
     TIMEOUT = "timeout"  # the scheduler: out of time; the stage saved its state if it was warned

@@ -19,7 +19,7 @@ from umd_bench.orchestration.stage_process.entry_point import RUN_STAGE
 
 @dataclass(frozen=True)
 class StartOptions:
-    """What an executor is started with.
+    """The settings of an executor.
 
     Args:
         root: The results folder.
@@ -27,7 +27,7 @@ class StartOptions:
         workers: How many stages run at a time, where the executor has no queue of its own.
         threads: CPU threads of a stage.
         devices: The most devices that one stage takes.
-        cluster: What a job requests; for Slurm and submitit's local jobs.
+        cluster: The requests of a job; for Slurm and submitit's local jobs.
         entry_point: The function that runs a stage, as ``package.module:name``.
         ray: Which Ray, and how many GPUs a stage takes of it.
     """

@@ -1,4 +1,4 @@
-"""What finished stages have cost: the basis of a forecast."""
+"""The costs of finished stages: the basis of a forecast."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class FusingExecutor:
             self._inner.submit(name)
 
     def _ended_stages(self, item: Ended) -> list[Ended]:
-        """What the end of a unit means for each of its stages that had not ended before."""
+        """The ends of a unit's stages, without those that had ended before the unit did."""
         submitted = self._submitted.pop(item.key)
         if submitted.unit is None:
             return [item]

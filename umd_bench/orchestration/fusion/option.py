@@ -48,12 +48,12 @@ def check_fuse(mode: str, on: str, *, searching: bool = False, joined: bool = Fa
 
 
 def search_lines(mode: str, on: str) -> list[str]:
-    """What to print about the option before a search, whose trials are never fused."""
+    """The lines to print about the option before a search, whose trials are never fused."""
     return [] if mode == "off" else [f"no stages are fused: {_obstacle(on, searching=True)}"]
 
 
 def planned_lines(mode: str, root: Path, nodes: Sequence[Node], workers: int) -> list[str]:
-    """What the option would do, as far as it is known without measuring."""
+    """The lines that say what the option would do; groups that need a measurement are named as such."""
     from umd_bench.orchestration.fusion.measure import cached_gain
 
     if mode == "off":

@@ -1,4 +1,4 @@
-"""What a stage has logged: its events as sentences and the output of its process, attempt by attempt, oldest first."""
+"""The log of a stage: its events as sentences and the output of its process, attempt by attempt, oldest first."""
 
 from __future__ import annotations
 

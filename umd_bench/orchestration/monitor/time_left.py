@@ -1,7 +1,6 @@
-"""How far a running stage is, and how many seconds a running stage and a whole sweep still need.
+"""The progress of a running stage, and the seconds that a running stage and a whole sweep still need.
 
-These estimates follow stages that run now. What a sweep will cost before it runs is the business of
-:mod:`umd_bench.orchestration.forecast`.
+These estimates follow stages that run now. :mod:`umd_bench.orchestration.forecast` predicts the cost of a sweep before it runs.
 """
 
 from __future__ import annotations

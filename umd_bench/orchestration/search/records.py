@@ -30,7 +30,7 @@ def suggestion_records(arm: ArmSearch) -> list[SuggestionRecord]:
 
 
 def outcome_line(record: SearchRecord) -> str:
-    """How far a search has come, in one line."""
+    """The progress of a search, in one line."""
     states = [suggestion.state for suggestion in record.suggestions]
     total = record.config.trials * record.arms
     parts = [f"{states.count('done')} of {total} suggestions done"]

@@ -90,7 +90,7 @@ class Search:
 
     @property
     def outcome(self) -> str:
-        """How far the search has come, in one line."""
+        """The progress of the search, in one line."""
         return outcome_line(self._search_record())
 
     def update(self, progress: SweepProgress) -> Changes:

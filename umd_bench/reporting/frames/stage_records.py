@@ -1,4 +1,4 @@
-"""What the store knows about one stage of one trial, with the training images and operations of its whole lineage.
+"""The stored facts of one stage of one trial, with the training images and operations of its whole lineage.
 
 A lineage is a stage with all its ancestors: for a probe of a fine-tuned model it includes the pre-training.
 """

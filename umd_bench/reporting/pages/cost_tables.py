@@ -1,4 +1,4 @@
-"""What a sweep cost, as text: each stage's seconds and memory, and what pre-training cost arm by arm.
+"""The cost of a sweep as text: each stage's seconds and memory, and the cost of pre-training arm by arm.
 
 Images and operations are the same on every machine; speed, time and memory are those of the machines that ran the stages.
 """

@@ -1,4 +1,4 @@
-"""What all figures share: colours, markers, matplotlib's settings, and files without a date or a program's name."""
+"""The style of all figures: colours, markers, matplotlib's settings, and files without a date or a program's name."""
 
 from __future__ import annotations
 

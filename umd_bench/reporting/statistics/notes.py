@@ -1,4 +1,4 @@
-"""The lines under a table: what its numbers were made from and with, and which numbers are missing and why."""
+"""The notes under a table: the data and settings of its numbers, and the numbers that are missing and why."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class JobWatch:
 def why_ended(
     records: JobRecords, batch: Batch, claim: Claim, status: JobStatus, *, given_up: bool, limit_seconds: float | None
 ) -> tuple[EndReason, str]:
-    """What ended a job that is over, and a message for a person.
+    """The reason why a job that is over ended, and a message for people.
 
     The scheduler's reason comes first, then the one that the job recorded. Without either the job died; or it ran out of time,
     if it ran for ``limit_seconds`` under a scheduler that gives no reasons.

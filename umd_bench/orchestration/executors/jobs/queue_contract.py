@@ -17,7 +17,7 @@ class Unreachable(Exception):  # noqa: N818 - a state, not a fault
 
 @dataclass(frozen=True)
 class JobStatus:
-    """What the scheduler knows of one job. ``state`` is its own name for it; ``reason`` is given if the job was ended."""
+    """The state of one job. ``state`` is the scheduler's name for it; ``reason`` is given if the job was ended."""
 
     over: bool
     running: bool = False
@@ -54,7 +54,7 @@ class Queue(Protocol):
         """The job ids of a batch whose submission is uncertain: empty if it was not submitted, None if that is unknown."""
 
     def status(self, ids: Sequence[str]) -> dict[str, JobStatus]:
-        """What the scheduler knows of these jobs, by job id. Never raises."""
+        """The states of these jobs, by job id. Never raises."""
 
     def cancel(self, ids: Sequence[str], *, pending_only: bool = False) -> None:
         """End jobs; running ones are warned first. Never raises."""

@@ -167,7 +167,7 @@ class JobRecords:
     # ---- what a job records about itself
 
     def job_runs(self, batch: str, task: int) -> list[dict[str, Any]]:
-        """What one task's job has recorded: a line with ``begun`` for each run (a requeued job runs again).
+        """The records of one task's job: a line with ``begun`` for each run (a requeued job runs again).
 
         A second line with ``end`` (an :class:`EndReason`) follows if the run had the time to write it.
         """

@@ -82,12 +82,12 @@ class SlurmQueue:
         return _error_line(tested.stderr).removeprefix("sbatch: ")
 
     def options(self, devices: int = 1, **overrides: object) -> list[str]:
-        """What a job requests, as options of sbatch; ``overrides`` replace some of them."""
+        """The requests of a job, as options of sbatch; ``overrides`` replace some of them."""
         options = [f"--{name.replace('_', '-')}={value}" for name, value in {**self._parameters(devices), **overrides}.items()]
         return options + [f"--{name}" if value is True else f"--{name}={value}" for name, value in _extra(self._config).items()]
 
     def _parameters(self, devices: int) -> dict[str, object]:
-        """What a job requests, by the names that sbatch and submitit share. Several devices take one task (process) each."""
+        """The requests of a job, by the names that sbatch and submitit share. Several devices take one task (process) each."""
         config = self._config
         nodes = min(config.nodes, devices)
         if devices % nodes:
@@ -173,7 +173,7 @@ class SlurmQueue:
 
 
 def _output(*command: str) -> str | None:
-    """What one of Slurm's commands printed, or None if it failed or did not answer."""
+    """The output of one of Slurm's commands, or None if it failed or did not answer."""
     return output_of(*command, seconds=ANSWER_SECONDS)
 
 

@@ -218,7 +218,7 @@ class RayExecutor:
         return [ended]
 
     def _release(self, reference: Any) -> None:
-        """Another rank has returned. What happened to the stage is reported by rank 0."""
+        """Another rank has returned; rank 0 reports how the stage ended."""
         actor = self._following.pop(reference)
         try:
             ray.get(reference)
