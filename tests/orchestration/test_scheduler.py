@@ -11,7 +11,7 @@ from umd_bench.config.sweep.resolve import Sweep, load_sweep
 from umd_bench.orchestration.executors.contract import MAX_ATTEMPTS, EndReason
 from umd_bench.orchestration.graph import build_graph
 from umd_bench.orchestration.scheduler import Scheduler, explain
-from umd_bench.orchestration.trial_source import Grid, SweepProgress
+from umd_bench.orchestration.trial_source import Changes, Grid, SweepProgress
 from umd_bench.store import RunDir, StageState
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
@@ -155,6 +155,46 @@ def test_a_stopped_scheduler_submits_nothing_more(tmp_path: Path, sweep: Sweep) 
     assert progress.stopped_because == "interrupted"
     assert len(executor.submitted) <= 3 + executor.slots
     assert explain(progress, "again")[1] == 130
+
+
+def test_a_scheduler_that_is_stopped_before_it_runs_stops_the_jobs_that_it_adopts(tmp_path: Path, sweep: Sweep) -> None:
+    executor = ScriptedExecutor(tmp_path)
+    executor.left_alive = {sweep.trials[0].specs["pretrain"].key}
+    scheduler = Scheduler(tmp_path, Grid(build_graph(tmp_path, sweep.trials)), poll_seconds=0)
+    scheduler.stop()
+    progress = scheduler.run(executor)
+    assert executor.stopped
+    assert executor.submitted == []
+    assert progress.finished == 1
+
+
+class InTwoParts:
+    """A source that adds the rest of a sweep's trials once the first ones are done."""
+
+    grows = True
+
+    def __init__(self, root: Path, sweep: Sweep) -> None:
+        self._root, self._first, self._rest = root, sweep.trials[:1], sweep.trials[1:]
+
+    def update(self, progress: SweepProgress) -> Changes:
+        trials = ()
+        if not progress.nodes:
+            trials = self._first
+        elif progress.complete:
+            trials, self._rest = self._rest, ()
+        return Changes(build_graph(self._root, trials))
+
+
+@pytest.mark.parametrize("done_before", [False, True])
+def test_trials_that_are_added_when_all_others_are_done_run_too(tmp_path: Path, sweep: Sweep, done_before: bool) -> None:
+    if done_before:
+        run(tmp_path, Sweep(sweep.config, sweep.trials[:1]))
+    executor = ScriptedExecutor(tmp_path)
+    progress = Scheduler(tmp_path, InTwoParts(tmp_path, sweep), poll_seconds=0).run(executor)
+    assert progress.complete
+    assert len(progress.trials) == 4
+    assert (progress.reused, progress.finished) == ((5, 15) if done_before else (0, 20))
+    assert len(executor.submitted) == progress.finished
 
 
 def test_a_stage_owned_by_another_command_is_waited_for(tmp_path: Path, sweep: Sweep) -> None:

@@ -77,6 +77,8 @@ class Scheduler:
         if isinstance(executor, InCallersThread):
             executor.between_steps = self._react_between_steps
         self._adopt(executor)
+        if self._stopping:  # by a signal between the executor's start and this call
+            executor.stop()
         while True:
             self._drop(executor)
             self._make_way(executor)
