@@ -58,6 +58,7 @@ def test_the_second_axis_must_be_another_axis_of_the_sweep(summary: Summary, y: 
         heatmap(summary, y)
 
 
+@pytest.mark.slow
 def test_the_map_is_made_with_the_tables(root: Path, tmp_path: Path) -> None:
     made = [outcome for outcome in regenerate(root, tmp_path) if outcome.folder]
     assert [outcome.name for outcome in made] == ["layers"]

@@ -41,6 +41,7 @@ def run(monkeypatch: pytest.MonkeyPatch, here: Path, *arguments: str) -> int:
 PACK = ("pack", "pets2", "--size", "16", "--device", "cpu")
 
 
+@pytest.mark.slow
 def test_pictures_become_images_and_latents_that_are_verified_together(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

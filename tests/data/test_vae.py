@@ -35,6 +35,7 @@ def change(folder: Path, **fields: object) -> None:
     (folder / CONFIG_FILE).write_text(json.dumps(config | fields))
 
 
+@pytest.mark.slow
 def test_a_folder_has_a_geometry_and_a_name(folder: Path) -> None:
     files = find_vae(str(folder))
     assert (files.factor, files.channels) == (FACTOR, CHANNELS)

@@ -77,6 +77,7 @@ def done(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunD
     return {name: run(results, root, small, name) for name in small.specs}
 
 
+@pytest.mark.slow
 def test_every_stage_has_a_result_made_from_the_latents(done: dict[str, RunDir], root: Path) -> None:
     digest = open_data(trial().config.data, root).manifest.digest
     for name, stage in done.items():

@@ -67,6 +67,7 @@ def order(errors: list[float]) -> float:
     return float(-np.polyfit(np.log(STEPS), np.log(errors), 1)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", CONTINUOUS)
 @pytest.mark.parametrize("sampler", ORDERS)
 def test_the_deterministic_samplers_converge_at_their_order(sampler: str, schedule: str) -> None:
@@ -87,6 +88,7 @@ def test_the_limit_is_the_data(schedule: str) -> None:
     assert (mean, sd) == pytest.approx((MU, S), rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", CONTINUOUS)
 @pytest.mark.parametrize("eta", [0.5, 1.0])
 def test_ddim_with_noise_converges_to_the_data_too(eta: float, schedule: str) -> None:

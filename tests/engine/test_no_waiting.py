@@ -121,6 +121,7 @@ def stepping(spec: StageSpec, pack: Pack, device: torch.device, *, resident: boo
     return state, batches, NoiseProcess(spec.noise, device)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first_moment", ["fp32", "bf16"])
 def test_a_training_step_and_its_batch_never_wait(first_moment: str, pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
     optim = OptimConfig(ema=True, first_moment=first_moment)  # type: ignore[arg-type]
@@ -145,6 +146,7 @@ def test_no_schedule_waits(schedule: str, monkeypatch: pytest.MonkeyPatch) -> No
             process.min_snr(t, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_no_sampler_waits_between_its_steps(sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = training()

@@ -14,6 +14,7 @@ def assert_agree(rows: list[Row], n: int) -> None:
     assert [row for row in rows if not row.difference <= TOLERANCE] == []
 
 
+@pytest.mark.slow
 def test_efficientnet_agrees_with_a_forward_pass_by_the_weight_files_own_names() -> None:
     assert_agree(list(efficientnet_rows()), 4)
 

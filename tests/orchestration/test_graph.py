@@ -76,6 +76,7 @@ def test_a_finished_stage_trains_again_only_up_to_a_new_snapshot_and_keeps_its_r
     assert {node.state for node in build_graph(root, trials(tmp_path)).values()} == {StageState.DONE}
 
 
+@pytest.mark.slow
 def test_a_snapshot_added_later_has_the_same_bits(tmp_path: Path) -> None:
     late, early = tmp_path / "late", tmp_path / "early"
     work(late, build_graph(late, trials(tmp_path, "[1.0]")))

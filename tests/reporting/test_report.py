@@ -40,6 +40,7 @@ def test_a_report_written_again_by_another_process_has_the_same_bytes(root: Path
     assert {name for name in here if here[name] != there[name]} == set()
 
 
+@pytest.mark.slow
 def test_a_report_reads_each_run_directory_once(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     config = RunDir.config
@@ -62,6 +63,7 @@ def test_a_report_without_results_is_a_table_of_dashes(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_printed_report_names_its_files(root: Path) -> None:
     out = io.StringIO()
     print_report(root, "methods", rich.console.Console(width=120, file=out))
@@ -71,6 +73,7 @@ def test_a_printed_report_names_its_files(root: Path) -> None:
     assert f"{root}/sweeps/methods: table.md" in text
 
 
+@pytest.mark.slow
 def test_a_narrow_terminal_shows_probes_and_samples_in_two_tables(root: Path) -> None:
     out = io.StringIO()
     print_report(root, "methods", rich.console.Console(width=80, file=out, force_terminal=True, color_system=None))
@@ -81,6 +84,7 @@ def test_a_narrow_terminal_shows_probes_and_samples_in_two_tables(root: Path) ->
     assert max(map(len, lines[:-1])) <= 80
 
 
+@pytest.mark.slow
 def test_a_pipe_gets_the_whole_width(root: Path) -> None:
     out = io.StringIO()
     print_report(root, "methods", rich.console.Console(width=80, file=out))

@@ -48,6 +48,7 @@ def test_the_result_counts_the_passes_of_a_sample_through_the_model() -> None:
         )
 
 
+@pytest.mark.slow
 def test_the_first_sampler_is_also_timed_with_a_compiled_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # everything but the minutes of compiling
     result = bench_sample(

@@ -33,6 +33,7 @@ RESULT = LoaderResult(
 )
 
 
+@pytest.mark.slow
 def test_random_images_are_a_pack_like_any_other(tmp_path: Path) -> None:
     split = synthetic_pack(tmp_path, 9000).split("train")
     assert split.images.shape == (9000, 3, 64, 64)
@@ -49,6 +50,7 @@ def test_a_loader_ten_times_as_fast_is_fast_enough() -> None:
     assert slow.as_json()["fast_enough"] is False
 
 
+@pytest.mark.slow
 def test_a_packed_data_set_is_measured_with_the_step_of_s4() -> None:
     result = bench_data(
         data=DataConfig(name="digits"), data_root=data_root(), images=1, batch=2, repeats=1, threads=1, device="cpu"

@@ -17,6 +17,7 @@ MACHINE = machine_facts(CPU, None, "a processor")
 pytestmark = pytest.mark.usefixtures("short_repeats")
 
 
+@pytest.mark.slow
 def test_start_up_is_compared_with_a_python_that_does_nothing() -> None:
     commands = {BARE: ["-c", "pass"], "more": ["-c", "import time; time.sleep(.2)"]}
     commands[HELP] = ["-c", "sum(range(30_000_000))"]
@@ -38,6 +39,7 @@ def test_a_sweep_starts_its_first_stage_within_two_minutes(tmp_path: Path) -> No
     assert 0 < until_first_stage(tmp_path, data_root(), executor="inline") < 120
 
 
+@pytest.mark.slow
 def test_a_sweep_that_does_not_start_says_why(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no-such-executor"):
         until_first_stage(tmp_path, tmp_path, executor="no-such-executor")

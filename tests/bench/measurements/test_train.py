@@ -24,6 +24,7 @@ def spec_of(**fields: object) -> StageSpec:
     return train_spec(**{**given, **fields})  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_result_has_every_variant_and_the_ratios_of_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("umd_bench.bench.timing.throughput.REPEAT_SECONDS", 0.01)
     monkeypatch.setitem(SIDES, "cpu", 64)
@@ -44,6 +45,7 @@ def test_the_result_has_every_variant_and_the_ratios_of_its_numbers(monkeypatch:
     assert "as fast as the plain eager fp32 step" in result.remarks()[0]
 
 
+@pytest.mark.slow
 def test_a_compiled_step_is_timed_with_the_plain_one_and_so_is_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # everything but the minutes of compiling
     monkeypatch.setattr("umd_bench.bench.timing.throughput.REPEAT_SECONDS", 0.01)

@@ -103,6 +103,7 @@ def test_a_step_leaves_the_weights_and_the_average_where_the_engine_does() -> No
     assert averages.quantile(0.99) < 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["umd", "maskdit"])
 def test_flops_per_image_are_those_that_torch_counts_in_the_plain_step(method: str) -> None:
     spec = spec_of(method)

@@ -56,6 +56,7 @@ def test_a_pack_has_the_decoded_pictures(raw: Path, tmp_path: Path) -> None:
     assert found == everything
 
 
+@pytest.mark.slow
 def test_packs_of_one_and_of_three_processes_are_equal_to_the_byte(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +135,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_killed_packing_leaves_no_process_and_continues_to_the_same_bytes(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

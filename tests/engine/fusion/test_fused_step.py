@@ -104,6 +104,7 @@ def whole(endings: dict[str, Ending]) -> Iterator[TrainResult]:
         yield ending
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first_moment", ["fp32", "bf16"])
 @pytest.mark.parametrize("what", OWN)
 def test_fused_stages_give_the_results_of_stages_alone(what: str, first_moment: str, pack: Pack, tmp_path: Path) -> None:
@@ -130,6 +131,7 @@ def test_fused_stages_give_the_results_of_stages_alone(what: str, first_moment: 
         same(spec, fused, solo)
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_each_stages_own_parent(pack: Pack, tmp_path: Path) -> None:
     parents = [stage(seed=seed, labels=False) for seed in (0, 1)]
     list(whole(fuse(parents, tmp_path / "fused", pack)))
@@ -143,12 +145,14 @@ def test_fine_tuning_starts_from_each_stages_own_parent(pack: Pack, tmp_path: Pa
         same(spec, tmp_path / "fused", tmp_path / "solo")
 
 
+@pytest.mark.slow
 def test_bf16_autocast_is_fused_too(pack: Pack, tmp_path: Path) -> None:
     specs = [stage(precision="bf16", corruption=corruption(r_t0)) for r_t0 in (0.5, 0.25)]
     for spec, result in zip(specs, whole(fuse(specs, tmp_path / "fused", pack)), strict=True):
         assert result.metrics == pytest.approx(alone(spec, tmp_path / "solo", pack).metrics, rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_diverging_stage_ends_alone(pack: Pack, tmp_path: Path) -> None:
     good = [stage(seed=seed) for seed in (0, 1)]
     lost = stage(seed=2, optim=optim(lr_per_256=1e30, clip_norm=1e30))
@@ -180,6 +184,7 @@ def after(steps: int, error: type[BaseException] | None = None) -> Callable[[str
     return stop
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [None, Killed])
 def test_an_interrupted_fused_run_resumes_to_the_same_bits(
     error: type[BaseException] | None, pack: Pack, tmp_path: Path
@@ -198,6 +203,7 @@ def test_an_interrupted_fused_run_resumes_to_the_same_bits(
         assert not list(RunDir(tmp_path / "torn", spec.key).path.glob("attempt-3/checkpoints/*.safetensors"))
 
 
+@pytest.mark.slow
 def test_a_stage_resumes_alone_from_a_fused_checkpoint_and_the_reverse_and_records_it(pack: Pack, tmp_path: Path) -> None:
     specs = [stage(seed=seed) for seed in (0, 1)]
     fuse(specs, tmp_path / "mixed", pack, after(7))
@@ -216,6 +222,7 @@ def test_a_stage_resumes_alone_from_a_fused_checkpoint_and_the_reverse_and_recor
     same(specs[0], tmp_path / "mixed", tmp_path / "solo")
 
 
+@pytest.mark.slow
 def test_one_stage_stops_and_the_others_continue(pack: Pack, tmp_path: Path) -> None:
     specs = [stage(seed=seed) for seed in (0, 1, 2)]
     one = after(7)
@@ -225,6 +232,7 @@ def test_one_stage_stops_and_the_others_continue(pack: Pack, tmp_path: Path) -> 
     assert alone(specs[1], tmp_path, pack).resumed_from == 7 * BATCH
 
 
+@pytest.mark.slow
 def test_only_the_largest_group_at_one_point_is_fused(pack: Pack, tmp_path: Path) -> None:
     specs = [stage(seed=seed) for seed in (0, 1, 2, 3)]
     alone(specs[3], tmp_path, pack)

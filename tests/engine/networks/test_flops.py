@@ -65,6 +65,7 @@ def counted_by_torch(config: ModelConfig, stage: TrainStage, *, size: int, chann
     return float(counter.get_total_flops()) / B
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [False, True])
 @pytest.mark.parametrize("adaln", [True, False])
 @pytest.mark.parametrize(("r_t0", "mask_ratio"), [(0, 0), (0, 0.5), (0.5, 0.375), (0.25, 0), (1, 0)])

@@ -69,6 +69,7 @@ def test_real_sizes_have_the_official_names_and_parameter_counts(
     assert shapes.keys() == arrays(f"params_{tag}").keys()
 
 
+@pytest.mark.slow
 def test_a_model_of_size_s_is_converted_with_its_names_and_shapes() -> None:
     config = ModelConfig(patch=4, width=384, depth=12, decoder_depth=4, heads=6)
     shapes = official_shapes(config, size=64, channels=3, classes=10)

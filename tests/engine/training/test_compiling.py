@@ -74,6 +74,7 @@ def test_shapes_are_static_and_the_function_is_one_graph_on_a_gpu_a_cuda_graph(
     assert options_seen == [{"dynamic": False, "fullgraph": True, "mode": mode}] * 2
 
 
+@pytest.mark.slow
 def test_a_process_can_run_more_compiled_stages_than_torchs_limit_of_versions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

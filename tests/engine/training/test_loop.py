@@ -77,6 +77,7 @@ def test_a_run_learns_and_reports(whole: tuple[RunDir, TrainResult], pack: Pack)
     assert not list(run.path.glob("attempt-*/checkpoints/*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [0, 1, 4, 5, 12, 23])
 def test_a_stopped_run_resumes_to_the_same_bits(
     steps: int, whole: tuple[RunDir, TrainResult], pack: Pack, tmp_path: Path
@@ -92,6 +93,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(
     same_run(run, whole[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [3, 5, 7, 11])
 def test_a_killed_run_resumes_from_its_checkpoint_to_the_same_bits(
     steps: int, whole: tuple[RunDir, TrainResult], pack: Pack, tmp_path: Path
@@ -108,6 +110,7 @@ def test_a_killed_run_resumes_from_its_checkpoint_to_the_same_bits(
     assert list(run.path.glob("attempt-*/checkpoints/*")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["bit", "torn", "no checksum", "not safetensors"])
 def test_a_damaged_checkpoint_is_skipped_with_a_warning(
     damage: str, whole: tuple[RunDir, TrainResult], pack: Pack, tmp_path: Path
@@ -145,6 +148,7 @@ def test_an_attempt_keeps_at_most_two_checkpoints(pack: Pack, tmp_path: Path) ->
     assert names == sorted(f"{name}.{kind}" for name in kept for kind in ("safetensors", "sha256"))
 
 
+@pytest.mark.slow
 def test_a_resume_in_another_environment_is_marked_and_stays_marked(
     pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +176,7 @@ def test_nothing_is_trained_when_every_snapshot_is_there(whole: tuple[RunDir, Tr
     assert run.snapshot(END).stat().st_mtime_ns == before.st_mtime_ns
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "resumed_from"), [(12, 10 * BATCH), (17, 10 * BATCH), (22, None), (None, None)])
 def test_a_snapshot_requested_later_is_trained_from_an_earlier_checkpoint(
     steps: int | None, resumed_from: int | None, whole: tuple[RunDir, TrainResult], pack: Pack, tmp_path: Path
@@ -347,6 +352,7 @@ def test_without_clean_or_noised_images_there_is_no_such_loss(r_t0: float, absen
     assert absent not in next(event for event in run.events() if event["event"] == "metrics")
 
 
+@pytest.mark.slow
 def test_a_long_stage_records_about_a_hundred_metrics(pack: Pack, tmp_path: Path) -> None:
     spec = training(nimg=2 * 210, batch=2, corruption=CorruptionConfig(r_t0=0.5, mask_ratio=0.5))
     run = run_of(spec, tmp_path)

@@ -66,6 +66,7 @@ def run(both_ranks: SimpleNamespace, name: str) -> RunDir:
     return RunDir(both_ranks.folder / name, WITH_SNAPSHOT.key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STEPS_OF)
 def test_the_sum_of_the_ranks_gradients_is_the_gradient_of_one_process(name: str, both_ranks: SimpleNamespace) -> None:
     alone, both = gradients(STEPS_OF[name]), result(both_ranks, f"gradients {name}")

@@ -34,6 +34,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.slow
 def test_training_repeats_to_the_bit_with_any_global_random_state() -> None:
     torch.manual_seed(1)
     first = train_classifier("digits_cnn", digits())
@@ -60,6 +61,7 @@ def test_three_epochs_are_enough_to_learn_digits() -> None:
     assert accuracy(model, digits().split("test")) > 0.8
 
 
+@pytest.mark.slow
 def test_a_written_extractor_reads_back_and_its_description_is_right(tmp_path: Path) -> None:
     train_extractor("digits_cnn", tmp_path, data_root())
     state, digest = read_weights("digits_cnn", tmp_path)

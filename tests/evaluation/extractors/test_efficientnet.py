@@ -21,6 +21,7 @@ from umd_bench.evaluation.extractors.timm_network import resized
 from umd_bench.evaluation.metrics.frechet import Gaussian, frechet_distance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [32, 64, 100])
 def test_rgb_images_of_any_side_give_1280_features_and_no_class_scores(side: int) -> None:
     extractor = load_extractor("efficientnet_lite0")
@@ -44,6 +45,7 @@ def photographs() -> torch.Tensor:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["noise", "blur"])
 def test_its_distance_rises_with_noise_and_blur_of_photographs(damage: str) -> None:
     extractor, clean = load_extractor("efficientnet_lite0"), photographs()

@@ -58,6 +58,7 @@ def test_the_error_for_missing_weights_names_three_ways_and_downloads_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_weights_are_found_at_each_of_three_paths_the_variables_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_weights: bytes
 ) -> None:
@@ -98,6 +99,7 @@ def extractor_of(network: inception.Inception) -> Extractor:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [8, 64])
 def test_rgb_images_of_any_side_give_2048_features_1008_logits_and_2023_spatial_ones(random_weights: bytes, side: int) -> None:
     extractor = extractor_of(inception.Inception(inception.build_network(random_weights)))
@@ -114,6 +116,7 @@ def test_rgb_images_of_any_side_give_2048_features_1008_logits_and_2023_spatial_
         extractor.features(images[:, :1])
 
 
+@pytest.mark.slow
 def test_spatial_features_are_seven_channels_of_the_seventh_block_channel_last(random_weights: bytes) -> None:
     network = inception.build_network(random_weights)
     blocks: list[torch.Tensor] = []

@@ -55,6 +55,7 @@ def by_hand(root: Path, t: int, seed: int, k: int, draws: int) -> list[float]:
     return scores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("t", [0, 51])
 def test_the_stage_probes_the_raw_weights_at_its_t_with_separate_noise_for_each_image(tmp_path: Path, t: int) -> None:
     result = probed(tmp_path / "a", t=t, seed=4)

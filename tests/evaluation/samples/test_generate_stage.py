@@ -74,6 +74,7 @@ def test_batch_size_changes_no_score(tmp_path: Path) -> None:
     assert other.metrics == pytest.approx(one.metrics, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_compiled_stage_draws_batches_of_one_shape_and_the_same_samples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ def test_a_tracking_store_that_cannot_be_used_only_warns(tmp_path: Path) -> None
     assert (finding.level, finding.what) == ("warn", "MLflow is away")
 
 
+@pytest.mark.slow
 def test_this_machine_can_run_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "no-commands"))
     findings = list(examine(tmp_path / "results", tmp_path / "data", DoctorOptions()))

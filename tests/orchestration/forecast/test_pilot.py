@@ -47,6 +47,7 @@ def test_stages_without_a_past_are_measured_once_a_shape_and_leave_nothing(
     assert f"{len(nodes)} measured" in made.lines(1)[0]
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_end_is_killed_and_its_measurements_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

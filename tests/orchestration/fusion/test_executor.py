@@ -77,6 +77,7 @@ def mode(root: Path, key: str) -> str | None:
     return fused
 
 
+@pytest.mark.slow
 def test_stages_of_one_shape_are_one_unit_and_each_is_polled_once(
     inline: Executor, tmp_path: Path, specs: list[StageSpec]
 ) -> None:
@@ -87,6 +88,7 @@ def test_stages_of_one_shape_are_one_unit_and_each_is_polled_once(
     assert not list((tmp_path / "fusing" / "units").iterdir())
 
 
+@pytest.mark.slow
 def test_stages_of_other_shapes_are_submitted_alone(tmp_path: Path, specs: list[StageSpec]) -> None:
     executor = start(tmp_path, specs)
     fields = specs[1].model_dump(mode="json")
@@ -96,6 +98,7 @@ def test_stages_of_other_shapes_are_submitted_alone(tmp_path: Path, specs: list[
     assert [mode(tmp_path, key) for key in keys] == ["1 of 2", None, "2 of 2"]
 
 
+@pytest.mark.slow
 def test_a_failing_stage_fails_no_other(inline: Executor, tmp_path: Path, specs: list[StageSpec]) -> None:
     keys = submit(inline, tmp_path, [specs[0], diverging(specs[1]), specs[2]])
     assert [item.reason for item in collect(inline, keys).values()] == [None] * 3
@@ -124,6 +127,7 @@ def last_state(root: Path, key: str) -> str:
     return states[-1]
 
 
+@pytest.mark.slow
 def test_a_stage_cancelled_while_it_runs_ends_alone(tmp_path: Path, long: list[StageSpec]) -> None:
     executor = start(tmp_path, long)
     keys = submit(executor, tmp_path, long)
@@ -145,6 +149,7 @@ def test_a_stage_cancelled_while_it_runs_ends_alone(tmp_path: Path, long: list[S
     assert [last_state(tmp_path, key) for key in keys] == ["stopped"] * 3
 
 
+@pytest.mark.slow
 def test_stop_saves_running_stages_and_begins_no_other(tmp_path: Path, long: list[StageSpec]) -> None:
     executor = start(tmp_path, long, size=2)
     keys = submit(executor, tmp_path, long)
@@ -155,6 +160,7 @@ def test_stop_saves_running_stages_and_begins_no_other(tmp_path: Path, long: lis
     assert list(RunDir(tmp_path, keys[0]).path.glob("attempt-1/checkpoints/*.safetensors"))
 
 
+@pytest.mark.slow
 def test_a_lost_process_ends_every_stage_of_its_unit_that_had_not_ended(
     inline: Executor, tmp_path: Path, specs: list[StageSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -159,6 +159,7 @@ def fused_stages(sweep: Sweep, root: Path) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_sweep_is_trained_as_one_if_that_is_faster_and_apart_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

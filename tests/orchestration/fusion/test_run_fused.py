@@ -52,6 +52,7 @@ def after(steps: int, *keys: str) -> Callable[[str], bool]:
     return stop
 
 
+@pytest.mark.slow
 def test_stages_of_a_unit_end_as_if_alone_and_record_that_they_were_fused(tmp_path: Path, specs: list[StageSpec]) -> None:
     keys = prepare(tmp_path / "fused", specs)
     unit = Unit.create(tmp_path / "fused", keys)
@@ -70,6 +71,7 @@ def test_stages_of_a_unit_end_as_if_alone_and_record_that_they_were_fused(tmp_pa
         assert not RunDir(tmp_path / "fused", key).is_owned()
 
 
+@pytest.mark.slow
 def test_a_failing_and_a_stopped_stage_leave_the_others_running(tmp_path: Path, specs: list[StageSpec]) -> None:
     lost = diverging(specs[0])
     keys = prepare(tmp_path, [*specs, lost])
@@ -84,6 +86,7 @@ def test_a_failing_and_a_stopped_stage_leave_the_others_running(tmp_path: Path, 
     assert "fused 2 of 3 -> None" in warnings(tmp_path, keys[1])[0]
 
 
+@pytest.mark.slow
 def test_a_stage_that_was_stopped_alone_continues_alone_in_a_unit_and_stays_exact(
     tmp_path: Path, specs: list[StageSpec]
 ) -> None:
@@ -108,6 +111,7 @@ def test_stages_with_a_result_or_an_owner_are_left_alone(tmp_path: Path, specs: 
     assert mode(tmp_path, keys[2]) is None  # the only one left, so not fused
 
 
+@pytest.mark.slow
 def test_if_the_shared_work_fails_each_stage_continues_alone_and_records_it(
     tmp_path: Path, specs: list[StageSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +129,7 @@ def test_if_the_shared_work_fails_each_stage_continues_alone_and_records_it(
         assert RunDir(tmp_path, key).snapshot(END).exists()
 
 
+@pytest.mark.slow
 def test_output_is_in_every_stages_folder(tmp_path: Path, specs: list[StageSpec], monkeypatch: pytest.MonkeyPatch) -> None:
     keys = prepare(tmp_path, specs[:2])
     silent = prepare(tmp_path / "silent", specs[:2])

@@ -65,6 +65,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SearchRecord]
     return folder, run(folder, load(folder, MEDIAN))[0]
 
 
+@pytest.mark.slow
 def test_a_pruned_trial_counts_as_a_suggestion_and_all_its_stages_end(whole: tuple[Path, SearchRecord]) -> None:
     root, record = whole
     pruned = [s for s in record.suggestions if s.state == "pruned"]
@@ -92,6 +93,7 @@ def test_a_pruned_trial_counts_as_a_suggestion_and_all_its_stages_end(whole: tup
     assert all(s.rungs[0.25] < worst.rungs[0.25] for s in pruned)
 
 
+@pytest.mark.slow
 def test_the_next_command_and_a_retry_leave_pruned_trials_alone(tmp_path: Path) -> None:
     record = run(tmp_path, load(tmp_path, MEDIAN))[0]
     trial = next(t for t in read_sweep(tmp_path, "small").trials if t.id in read_sweep(tmp_path, "small").pruned())
@@ -104,6 +106,7 @@ def test_the_next_command_and_a_retry_leave_pruned_trials_alone(tmp_path: Path) 
     assert progress.complete
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("slots", "seed"), [(1, 1), (5, 3), (40, 4)])
 def test_pruning_does_not_depend_on_the_timing(tmp_path: Path, whole: tuple[Path, SearchRecord], slots: int, seed: int) -> None:
     record, executor, progress = run(tmp_path, load(tmp_path, MEDIAN), slots=slots, seed=seed)
@@ -113,6 +116,7 @@ def test_pruning_does_not_depend_on_the_timing(tmp_path: Path, whole: tuple[Path
     assert progress.complete
 
 
+@pytest.mark.slow
 def test_the_timing_does_not_decide_whether_a_training_that_fails_after_a_rung_was_pruned_there(tmp_path: Path) -> None:
     records = []
     for slots, seed in ((1, 1), (40, 3)):
@@ -125,6 +129,7 @@ def test_the_timing_does_not_decide_whether_a_training_that_fails_after_a_rung_w
     assert records[0].complete
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["successive_halving", "hyperband"])
 def test_halving_and_hyperband_do_not_depend_on_the_timing_either(tmp_path: Path, kind: str) -> None:
     pruner = f"search.pruner={{kind: {kind}, metric: generate.fd, rungs: [0.2, 0.4, 0.8], reduction: 2}}"
@@ -138,6 +143,7 @@ def test_halving_and_hyperband_do_not_depend_on_the_timing_either(tmp_path: Path
     assert {"done", "pruned"} == set(states)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ask", "report", "tell"])
 @pytest.mark.parametrize("before", [True, False])
 def test_a_kill_at_any_decision_changes_nothing(
@@ -189,6 +195,7 @@ def called_back_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inline, "MAX_CALLBACK_SHARE", 1e9)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("called_back_at_every_step")
 def test_with_the_inline_executor_trainings_make_way_too_and_end_where_they_are_pruned(
     tmp_path: Path, whole: tuple[Path, SearchRecord]
@@ -236,6 +243,7 @@ def finished_before(root: Path, trials: Sequence[Trial]) -> None:
                 finish(run_dir)
 
 
+@pytest.mark.slow
 def test_a_suggestion_whose_results_exist_already_is_not_pruned(tmp_path: Path, whole: tuple[Path, SearchRecord]) -> None:
     sweep = load(tmp_path, MEDIAN)
     number = next(s.number for s in whole[1].suggestions if s.state == "pruned")
@@ -260,6 +268,7 @@ def test_equal_suggestions_are_pruned_as_one(tmp_path: Path) -> None:
     assert len(rungs) == len(set(rungs))
 
 
+@pytest.mark.slow
 def test_a_loss_is_read_from_the_events_of_running_trainings(tmp_path: Path) -> None:
     record = run(tmp_path, load(tmp_path, LOSS, "seeds=[0]", space=ONLY_RATES))[0]
     pruned = [s for s in record.suggestions if s.state == "pruned"]

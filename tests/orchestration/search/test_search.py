@@ -124,6 +124,7 @@ def test_a_search_makes_exactly_its_number_of_suggestions_and_all_are_ordinary_t
     assert executor.submitted == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("executor", "slots"), [(LastFirst, 5), (LastFirst, 1), (ScriptedExecutor, 30)])
 def test_suggestions_do_not_depend_on_which_stage_ends_first(
     tmp_path: Path, whole: SearchRecord, executor: type[ScriptedExecutor], slots: int
@@ -131,6 +132,7 @@ def test_suggestions_do_not_depend_on_which_stage_ends_first(
     assert run(tmp_path, load(tmp_path), executor, slots=slots)[0] == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ask", "tell"])
 @pytest.mark.parametrize("before", [True, False])
 def test_a_kill_at_any_suggestion_or_result_changes_nothing(
@@ -183,6 +185,7 @@ def test_a_failed_suggestion_stays_failed_in_the_next_command(tmp_path: Path) ->
     assert len(progress.failures) == 2 * len(failed)
 
 
+@pytest.mark.slow
 def test_a_retried_stage_runs_again_and_its_suggestion_does_not_change(tmp_path: Path) -> None:
     broken: list[str] = []
 

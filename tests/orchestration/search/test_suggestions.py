@@ -57,6 +57,7 @@ def test_every_sampler_repeats_itself_reopened_or_not_and_keeps_to_the_space(tmp
     assert len({repr(s.values) for s in first}) > 5
 
 
+@pytest.mark.slow
 def test_tpe_suggests_other_values_than_random_after_its_start(tmp_path: Path) -> None:
     assert [s.values for s in fill(tmp_path / "a.db", search("tpe"), reopen=False)] != [
         s.values for s in fill(tmp_path / "b.db", search("random"), reopen=False)

@@ -80,6 +80,7 @@ def same_end(ours: RunDir, theirs: RunDir) -> None:
     assert ours.snapshot(640).read_bytes()[-4096:] == theirs.snapshot(640).read_bytes()[-4096:]
 
 
+@pytest.mark.slow
 def test_the_number_of_devices_is_recorded_and_is_not_part_of_the_key(whole: RunDir, trial: Trial, tmp_path: Path) -> None:
     alone = trial_on(1, tmp_path)
     assert {name: spec.key for name, spec in alone.specs.items()} == {name: spec.key for name, spec in trial.specs.items()}
@@ -97,6 +98,7 @@ def test_the_number_of_devices_is_recorded_and_is_not_part_of_the_key(whole: Run
     assert other_ranks() == []
 
 
+@pytest.mark.slow
 def test_the_runner_tries_again_when_a_rank_was_killed_and_the_bits_are_the_same(
     whole: RunDir, trial: Trial, tmp_path: Path
 ) -> None:
@@ -134,6 +136,7 @@ def test_the_runner_tries_again_when_a_rank_was_killed_and_the_bits_are_the_same
     assert other_ranks() == []
 
 
+@pytest.mark.slow
 def test_a_stage_on_two_ray_actors_survives_the_loss_of_one_and_ends_with_the_same_bits(
     whole: RunDir, trial: Trial, tmp_path: Path
 ) -> None:
@@ -167,6 +170,7 @@ def test_a_stage_on_two_ray_actors_survives_the_loss_of_one_and_ends_with_the_sa
     same_end(run, whole)
 
 
+@pytest.mark.slow
 def test_ranks_do_not_outlive_a_killed_rank_0(tmp_path: Path) -> None:
     sets = ["trial.resources.devices=2", "seeds=[0]", "axes={}", "trial.stages.pretrain.nimg=640000"]
     run = prepared(tmp_path, load_sweep(write_small(tmp_path), sets=sets).trials[0])
@@ -198,6 +202,7 @@ def wait_for(condition: Callable[[], bool], what: str, process: psutil.Popen) ->
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_stop_saves_the_state_and_leaves_no_process(whole: RunDir, trial: Trial, tmp_path: Path) -> None:
     run = prepared(tmp_path, trial)
     begun = run.path / "attempt-1" / "checkpoints"
@@ -220,6 +225,7 @@ def test_a_stop_before_every_rank_has_joined_does_not_wait_for_them(
     assert not run.path.joinpath("attempt-1", "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_the_error_of_a_failed_rank_is_the_failure_of_the_stage(
     trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,6 +270,7 @@ def test_in_a_job_a_rank_that_reported_its_failure_exits_with_0_so_that_slurm_do
     assert job_main._follow_rank_0(jobs, batch, SimpleNamespace(terminated=False, first=None)) == status  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_rank_that_does_not_join_is_lost_in_bounded_time(
     trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,6 +286,7 @@ def test_a_rank_that_does_not_join_is_lost_in_bounded_time(
         ranks.follow_stage(addresses[0], 1, local=1)
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_killed_while_all_join_is_lost_in_bounded_time(
     trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,6 +355,7 @@ def test_a_stage_that_no_process_owns_takes_the_most_recently_requested_resource
     assert run.config().devices == 2
 
 
+@pytest.mark.slow
 def test_ranks_that_an_executor_started_ignore_a_number_of_devices_requested_since(
     whole: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

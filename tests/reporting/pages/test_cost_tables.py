@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from reporting.built_results import TWO_ARMS, build_sweep
 
 from umd_bench.reporting.frames.sweep_frames import cost_frame
@@ -19,6 +20,7 @@ def test_costs_of_shared_stages_are_counted_once(tmp_path: Path) -> None:
     assert rows.loc["pretrain", "total seconds"] == "40.5"
 
 
+@pytest.mark.slow
 def test_pretraining_costs_are_listed_by_arm_and_shared_stages_once(tmp_path: Path) -> None:
     axes = {"method": ["umd", "mae"], "stages.generate.cfg_scale": [1.5, 3.0]}
     build_sweep(tmp_path, axes=axes, sets=("seeds=[0, 1]",))
@@ -30,6 +32,7 @@ def test_pretraining_costs_are_listed_by_arm_and_shared_stages_once(tmp_path: Pa
     assert rows[2:] == [["umd", *expected], ["mae", *expected]]
 
 
+@pytest.mark.slow
 def test_without_pretraining_results_there_is_no_table_by_arm(tmp_path: Path) -> None:
     trials = ("mask_ratio=0.25,seed=0", "mask_ratio=0.5,seed=0")
     build_sweep(tmp_path, axes=TWO_ARMS, sets=("seeds=[0]",), skipped=dict.fromkeys(trials, ("pretrain",)))

@@ -61,6 +61,7 @@ def test_a_second_axis_becomes_series(tmp_path: Path) -> None:
     assert names[:2] == ["fd_digits_cnn, schedule linear", "fd_digits_cnn, schedule cosine"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
 def test_figure_files_hold_no_date(root: Path, kind: str) -> None:
     drawn = summary_figure(summarize(root, "methods"))

@@ -85,6 +85,7 @@ def no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
 numbers = st.integers(-(10**6), 10**6).map(lambda value: value / 1000)
 
 
+@pytest.mark.slow
 @given(pairs=st.lists(st.tuples(numbers, numbers), min_size=2, max_size=8))
 def test_the_interval_and_its_p_are_those_of_the_paired_t_test(pairs: list[tuple[float, float]]) -> None:
     ours, theirs = (np.array(side) for side in zip(*pairs, strict=True))
@@ -101,6 +102,7 @@ def test_the_interval_and_its_p_are_those_of_the_paired_t_test(pairs: list[tuple
         assert (one.verdict != "") == (low > 0 or high < 0) == (known.pvalue < 0.05)
 
 
+@pytest.mark.slow
 @given(p=st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_rejects_step_by_step_until_the_first_that_does_not_hold(p: list[float]) -> None:
     rejected = set[int]()
@@ -123,6 +125,7 @@ def test_differences_common_to_all_seeds_cancel() -> None:
     assert cell(found) == "+0.50 ± 0.25 ○"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("column", "sign", "verdict"),
     [(FD, 1, "worse"), (FD, -1, "better"), (SHOTS, 1, "better"), (SHOTS, -1, "worse"), (LOSS, 1, "other"), (LOSS, -1, "other")],
@@ -194,6 +197,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_file_names_a_baseline_has_the_table_on_every_page_and_as_csv(root: Path, tmp_path: Path) -> None:
     paths = write_report(summarize(root, "mask_ratio"), root, out=tmp_path)
     heading = "Differences to mask_ratio=0.375"
@@ -224,6 +228,7 @@ def test_a_sweep_whose_file_names_a_baseline_has_the_table_on_every_page_and_as_
     assert (row["n"], row["baseline"]) == (3, "mask_ratio=0.375")
 
 
+@pytest.mark.slow
 def test_a_baseline_leaves_the_first_table_unchanged_and_without_one_no_differences_remain(tmp_path: Path) -> None:
     build_sweep(tmp_path, axes=TWO_ARMS)
     before = write_report(summarize(tmp_path, "mask_ratio"), tmp_path)
@@ -263,6 +268,7 @@ def test_numbers_that_are_not_comparable_have_no_difference(tmp_path: Path) -> N
     assert difference_table.cells(found).iloc[0, 1:].tolist() == ["–", "–"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [80, 160])
 def test_the_terminal_shows_differences_below_the_first_table_and_loses_no_cell(root: Path, width: int) -> None:
     out = io.StringIO()
@@ -278,6 +284,7 @@ def test_the_terminal_shows_differences_below_the_first_table_and_loses_no_cell(
     assert max(map(len, lines[:-1])) <= width
 
 
+@pytest.mark.slow
 def test_a_search_is_compared_when_it_is_done_and_only_its_best_are_printed(tmp_path: Path) -> None:
     searched(tmp_path)
     summary = summarize(tmp_path, "mask_ratio", against={"mask_ratio": 0.25})
@@ -302,6 +309,7 @@ def test_a_failed_seed_of_the_baseline_lowers_every_n(tmp_path: Path) -> None:
     assert cell(found).partition("(")[2].startswith("n=2)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "null"])
 def test_a_value_that_is_not_finite_is_not_compared(tmp_path: Path, value: str) -> None:
     record = build_sweep(tmp_path, axes=TWO_ARMS)
@@ -339,6 +347,7 @@ def test_the_json_has_the_differences_too(root: Path) -> None:
     assert any(file.endswith("differences.csv") for file in made["files"])
 
 
+@pytest.mark.slow
 def test_the_command_line_compares_with_another_arm_than_the_file_does(root: Path) -> None:
     done = CliRunner().invoke(app, ["table", "mask_ratio", "--results", str(root), "--against", "mask_ratio=0"])
     assert done.exit_code == 0

@@ -80,6 +80,7 @@ def test_a_single_objective_has_a_best_and_no_front_column(tmp_path: Path) -> No
     assert "front" not in search_cells(found).columns
 
 
+@pytest.mark.slow
 def test_the_frame_has_every_suggestion_and_the_notes_name_failures(tmp_path: Path) -> None:
     searched(tmp_path)
     found = found_in(tmp_path)
@@ -106,6 +107,7 @@ def pruned(root: Path) -> SweepRecord:
     return record
 
 
+@pytest.mark.slow
 def test_pruned_suggestions_are_in_notes_frame_and_figure_and_have_no_rank(tmp_path: Path) -> None:
     record = pruned(tmp_path)
     found = found_in(tmp_path)
@@ -126,6 +128,7 @@ def test_pruned_suggestions_are_in_notes_frame_and_figure_and_have_no_rank(tmp_p
     assert all(low <= ratio <= high for ratio in record.axes[RATIO])
 
 
+@pytest.mark.slow
 def test_pruned_stages_are_not_reported_as_missing(tmp_path: Path) -> None:
     record = pruned(tmp_path)
     for trial in record.trials:
@@ -135,6 +138,7 @@ def test_pruned_stages_are_not_reported_as_missing(tmp_path: Path) -> None:
     assert not any("Missing" in note for note in summarize(tmp_path, "mask_ratio").notes)
 
 
+@pytest.mark.slow
 def test_rungs_have_no_column_unless_the_report_names_one(tmp_path: Path) -> None:
     record = pruned(tmp_path)
     first = record.trials[0].model_copy(
@@ -147,6 +151,7 @@ def test_rungs_have_no_column_unless_the_report_names_one(tmp_path: Path) -> Non
     assert named.stage == "probe_at_25"
 
 
+@pytest.mark.slow
 def test_reports_of_a_search_are_the_same_bytes_twice(tmp_path: Path) -> None:
     searched(tmp_path)
     paths = write_report(summarize(tmp_path, "mask_ratio"), tmp_path)
@@ -159,6 +164,7 @@ def test_reports_of_a_search_are_the_same_bytes_twice(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in names] == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objectives", [None, {ACCURACY: "maximise"}])
 def test_the_figure_shows_the_front_or_the_best_so_far_and_each_hyperparameter(
     tmp_path: Path, objectives: dict[str, str] | None
@@ -172,6 +178,7 @@ def test_the_figure_shows_the_front_or_the_best_so_far_and_each_hyperparameter(
     assert [text.get_text() for text in front.texts] == (["1", "2"] if objectives is None else ["1"])
 
 
+@pytest.mark.slow
 def test_a_sweep_without_a_search_has_no_such_report(tmp_path: Path) -> None:
     build_sweep(tmp_path)
     summary = summarize(tmp_path, "mask_ratio")
