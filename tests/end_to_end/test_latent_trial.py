@@ -93,6 +93,7 @@ def test_every_stage_has_a_result_made_from_the_latents(done: dict[str, RunDir],
     assert generate["metrics"]["fd_efficientnet_lite0"] > generate["metrics"]["floor_fd_efficientnet_lite0"]
 
 
+@pytest.mark.slow
 def test_a_stopped_and_resumed_training_has_the_same_bits(done: dict[str, RunDir], root: Path, tmp_path: Path) -> None:
     spec = trial().specs["pretrain"]
     parts = RunDir(tmp_path, spec.key)

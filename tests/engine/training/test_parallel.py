@@ -80,11 +80,13 @@ def test_the_sum_of_the_ranks_gradients_is_the_gradient_of_one_process(name: str
     torch.testing.assert_close(torch.stack(both["losses"]), torch.stack(alone["losses"]), **close)
 
 
+@pytest.mark.slow
 def test_corners_leave_some_parameters_without_a_gradient(both_ranks: SimpleNamespace) -> None:
     assert result(both_ranks, "gradients dit")["gradients"]["mask_token"] is None
     assert result(both_ranks, "gradients umd")["gradients"]["mask_token"] is not None
 
 
+@pytest.mark.slow
 def test_weights_do_not_depend_on_the_size_of_buckets(both_ranks: SimpleNamespace) -> None:
     one, many = result(both_ranks, "two buckets")
     assert all(torch.equal(value, many[name]) for name, value in one.items())
@@ -111,6 +113,7 @@ def test_more_devices_than_images_are_refused() -> None:
         share_of(WITH_SNAPSHOT.stage, 0, 9)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_run_on_two_devices_is_close_to_a_run_on_one(both_ranks: SimpleNamespace, tmp_path: Path) -> None:
     trained = result(both_ranks, "whole")
     assert isinstance(trained, TrainResult)
@@ -135,6 +138,7 @@ def same_run(ours: RunDir, theirs: RunDir) -> None:
         assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
+@pytest.mark.slow
 def test_a_stop_on_any_rank_stops_all_at_one_step_and_the_run_resumes_to_the_same_bits(
     both_ranks: SimpleNamespace,
 ) -> None:
@@ -150,6 +154,7 @@ def test_a_stop_on_any_rank_stops_all_at_one_step_and_the_run_resumes_to_the_sam
     assert result(both_ranks, "nothing is left to do").metrics == trained.metrics
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_others_and_the_run_resumes_to_the_same_bits(both_ranks: SimpleNamespace) -> None:
     assert both_ranks.there["killed"][0] == "RankLost"
     assert isinstance(both_ranks.here["killed again"], RankLost)
@@ -160,6 +165,7 @@ def test_a_killed_rank_ends_the_others_and_the_run_resumes_to_the_same_bits(both
     same_run(run(both_ranks, "killed"), run(both_ranks, "whole"))
 
 
+@pytest.mark.slow
 def test_a_run_that_began_on_another_number_of_devices_is_marked_as_not_exact(both_ranks: SimpleNamespace) -> None:
     trained = result(both_ranks, "began alone")
     assert trained.resumed_from == 6 * BATCH
@@ -169,16 +175,19 @@ def test_a_run_that_began_on_another_number_of_devices_is_marked_as_not_exact(bo
     assert "world_size 1 -> 2" in warnings[0]
 
 
+@pytest.mark.slow
 def test_a_diverging_run_ends_on_every_rank_for_the_same_reason(both_ranks: SimpleNamespace) -> None:
     assert isinstance(both_ranks.here["diverging"], NonFiniteError)
     assert both_ranks.there["diverging"][0] == "NonFiniteError"
 
 
+@pytest.mark.slow
 def test_ranks_whose_weights_differ_are_detected(both_ranks: SimpleNamespace) -> None:
     assert "no longer hold the same weights" in str(both_ranks.here["strayed"])
     assert both_ranks.there["strayed"] == ["RuntimeError", str(both_ranks.here["strayed"])]
 
 
+@pytest.mark.slow
 def test_only_rank_0_writes(both_ranks: SimpleNamespace) -> None:
     written = {path.name for path in both_ranks.other.rglob("*") if path.is_file() and "pack" not in path.parts}
     assert written == {

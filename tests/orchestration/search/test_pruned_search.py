@@ -299,6 +299,7 @@ def test_the_first_record_since_the_rung_counts_even_if_a_later_attempt_writes_m
     assert rung_value(tmp_path, sweep.config.search, trial, 1) == loss
 
 
+@pytest.mark.slow
 def test_status_and_watch_show_pruned_trials_and_do_not_wait_for_them(whole: tuple[Path, SearchRecord]) -> None:
     root, record = whole
     pruned = {name: s.pruned_at for s in record.suggestions if s.pruned_at is not None for name in s.trials}

@@ -40,7 +40,10 @@ def fill(file: Path, config: SearchConfig, *, reopen: bool) -> list[Suggestion]:
     return study.suggestions()
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2", pytest.param("gp", marks=pytest.mark.slow)])
+SLOW_SAMPLERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("random", "nsga2", "gp")]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", *SLOW_SAMPLERS])
 def test_every_sampler_repeats_itself_reopened_or_not_and_keeps_to_the_space(tmp_path: Path, sampler: str) -> None:
     config = search(sampler, trials=14 if sampler != "gp" else 6)
     first = fill(tmp_path / "a.db", config, reopen=False)
