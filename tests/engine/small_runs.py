@@ -84,7 +84,7 @@ def run_of(spec: StageSpec, root: Path) -> RunDir:
 
 
 class Killed(BaseException):
-    """Stands for the death of the process: nothing is saved."""
+    """Raised in place of a kill of the process: nothing is saved."""
 
 
 def after(steps: int, error: type[BaseException] | None = None) -> Callable[[], bool]:

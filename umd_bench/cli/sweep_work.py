@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 
 class Work(Protocol):
-    """What :func:`umd_bench.cli.run_sweep.run_sweep` needs to know of a grid or a search."""
+    """The interface of a grid and of a search for :func:`umd_bench.cli.run_sweep.run_sweep`."""
 
     source: TrialSource
 
     @property
     def summary(self) -> str:
-        """How much there is to do, in one line."""
+        """The amount of work, in one line."""
 
     def record(self) -> SweepRecord:
         """The sweep as it is now, for tables and tracking."""
 
     def begin(self) -> None:
-        """Write what must be in the results folder before the first stage starts."""
+        """Write the records that must exist before the first stage starts."""
 
     def had_results(self, progress: SweepProgress) -> bool:
         """Whether there is something to report even if no stage finished in this command."""
@@ -45,12 +45,12 @@ class Work(Protocol):
         """The error of the forecast, in one line; None if it is not known."""
 
     def print_end(self) -> None:
-        """Print what comes after the report."""
+        """Print the lines after the report."""
 
 
 @contextmanager
 def open_work(sweep: Sweep, site: Site) -> Iterator[Work]:
-    """The sweep's work; a search is locked against other commands meanwhile."""
+    """The work of the sweep. In this context a search is locked against other commands."""
     if sweep.config.search is None:
         yield _GridWork(sweep, site)
         return

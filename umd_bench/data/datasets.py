@@ -158,9 +158,9 @@ DATASETS: dict[str, DatasetInfo] = {
         _facts_only("food101", 101, {"train": 75_750, "test": 25_250}, "none stated; pictures from Foodspotting, fair use"),
         # Khosla et al., FGVC 2011.
         _facts_only("stanford_dogs", 120, {"train": 12_000, "test": 8_580}, "none stated; taken from ImageNet"),
-        # Recht et al., arXiv 1902.10811, matched frequency: ten images a class, one split, divided when packed.
+        # Recht et al., arXiv 1902.10811, matched frequency: ten images per class, one split, divided when packed.
         _facts_only("imagenet_v2", 1000, {"one split": 10_000}, "MIT (its repository)"),
-        # Yang and Newsam, ACM GIS 2010: a hundred images a class, one split, divided when packed.
+        # Yang and Newsam, ACM GIS 2010: a hundred images per class, one split, divided when packed.
         _facts_only("uc_merced", 21, {"one split": 2_100}, "public domain (USGS imagery)"),
     )
 }

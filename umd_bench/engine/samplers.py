@@ -1,6 +1,6 @@
 """Samplers: from noise to images, one function each.
 
-A sampler is given the model as a *denoiser*, from (x_t, t) to the model's two predictions, and all random numbers, so that
+A sampler receives the model as a *denoiser*, from (x_t, t) to the model's two predictions, and all random numbers, so that
 sample i has the same noise at any batch size. All samplers go from t = T to 1 in ``config.steps`` steps and return the
 estimate of x_0 of one more call. Shapes: B batch, C channels, H, W; images in [-1, 1].
 """

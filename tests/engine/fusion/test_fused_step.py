@@ -166,7 +166,7 @@ def test_a_diverging_stage_ends_alone(pack: Pack, tmp_path: Path) -> None:
 
 
 class Killed(BaseException):
-    """Stands for the death of the process: nothing is saved."""
+    """Raised in place of a kill of the process: nothing is saved."""
 
 
 def after(steps: int, error: type[BaseException] | None = None) -> Callable[[str], bool]:

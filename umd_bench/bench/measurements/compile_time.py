@@ -34,7 +34,7 @@ class Compiling:
         """A copy with the numbers of images, from the ratio of both throughputs (by CPU time if it is known)."""
         times = ratio(compiled, plain)
         factor = times.computed or times.median
-        saved = (1 - 1 / factor) / plain.median  # seconds an image
+        saved = (1 - 1 / factor) / plain.median  # seconds per image
         images, kept = (round(seconds / saved) if saved > 0 else None for seconds in (self.cold, self.kept))
         return Compiling(self.of, self.cold, self.kept, images, kept)
 

@@ -186,7 +186,7 @@ def _add(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _within(change: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Apply ``change``, an operation on one model's weight, to all: it is given [S, ...] and the arguments."""
+    """Apply ``change``, an operation on one model's weight, to all: it receives [S, ...] and the arguments."""
     return lambda weight, *arguments: _wrapped(change(_plain(weight), *arguments), _rows_of(weight))
 
 

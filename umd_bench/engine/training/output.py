@@ -10,7 +10,7 @@ from umd_bench.store.run import Attempt
 
 
 class TrainingOutput(Protocol):
-    """Where the training loop writes; all of it describes ``state`` as it is at the call."""
+    """The output of the training loop; each call describes the present ``state``."""
 
     def metrics(self, state: TrainingState, metrics: dict[str, float], *, lr: float, images_per_second: float) -> None:
         """Means since the last record, and the learning rate of the last step."""

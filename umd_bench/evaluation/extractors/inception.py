@@ -144,7 +144,7 @@ def load_inception(device: torch.device) -> Extractor:
 def build_network(data: bytes) -> Any:
     """The network with the state dict that torch saved in ``data``. Raises :class:`UserError` if ``data`` is anything else.
 
-    torch-fidelity unpickles any file it is given, so it gets a copy of the tensors that a safe load has accepted.
+    torch-fidelity unpickles any file, so it gets a copy of the tensors that a safe load has accepted.
     """
     import torch
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3

@@ -1,4 +1,4 @@
-"""Measures a few seconds of each shape of stage, for a forecast of stages that have no finished ones like them.
+"""Measures each shape of stage for a few seconds, to forecast stages without similar finished ones.
 
 The command writes one stage of each shape into a request. Another process, or one Slurm job, then runs the real training loop
 for some steps, and the real sampler, extractors and network on some images (:mod:`.pilot_main`). All of it happens in a
@@ -30,9 +30,9 @@ QUEUE_SECONDS = 300.0  # how long a job may wait for a node
 
 @dataclass(frozen=True)
 class PilotMeasurement:
-    """An estimate of what the whole stage ``key`` takes on one device, or the ``error`` that prevented one.
+    """An estimate of the cost of the whole stage ``key`` on one device, or the ``error`` that prevented it.
 
-    ``seconds`` has one value per measurement, ``bytes_on_disk`` is what the stage would leave. ``whole``: the measurement
+    ``seconds`` has one value per measurement, ``bytes_on_disk`` is the size of the stage's files. ``whole``: the measurement
     covered every part of the stage's work.
     """
 
@@ -51,10 +51,10 @@ def measure_stages(
     *,
     cluster: ClusterConfig | None = None,
 ) -> dict[str, PilotMeasurement]:
-    """Measurements by key of these stages (each with its parent), made within about ``seconds`` of work.
+    """Measure these stages (each with its parent) for about ``seconds``; returns the measurements by key.
 
-    They are made in a process on this machine, or with ``cluster`` in one Slurm job. A stage for which there was no time is
-    missing. Raises :class:`UserError` if the process fails or the job cannot be submitted or does not run.
+    The measurements run in a process on this machine, or with ``cluster`` in one Slurm job. Stages for which the time was too
+    short are missing. Raises :class:`UserError` if the process fails or the job cannot be submitted or does not run.
     """
     if cluster is not None:
         results.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def _run_as_job(folder: Path, results: Path, cluster: ClusterConfig, threads: in
         raise UserError(f"--measure: {error}") from None
     if not (folder / MEASUREMENTS).exists():
         why = "ended without a measurement" if outcome == "ended" else f"had not started after {QUEUE_SECONDS:.0f} s"
-        raise UserError(f"--measure: the job that measures {why}; `umd-bench doctor --probe-node` reports what a node is like")
+        raise UserError(f"--measure: the job that measures {why}; `umd-bench doctor --probe-node` checks a node")
 
 
 def _read(folder: Path) -> dict[str, PilotMeasurement]:

@@ -21,7 +21,7 @@ from umd_bench.store import RunDir, StageState
 class ArmSearch:
     """One study and its suggestions, by number.
 
-    ``trials`` are the trials of each suggestion, one a seed. ``refused`` says why a suggestion makes no valid trial.
+    ``trials`` are the trials of each suggestion, one per seed. ``refused`` has the reason why a suggestion makes no valid trial.
     ``retried`` are settled suggestions with a failed stage that a person has retried: the stage runs again, but the suggestion
     does not change.
     """
@@ -46,7 +46,7 @@ class ArmSearch:
         return next((other for other in earlier if repr(other.values) == repr(suggestion.values)), None)
 
     def follows_another(self, suggestion: Suggestion) -> bool:
-        """Whether the suggestion shares the outcome of an earlier one: in a search that prunes, equal suggestions are one."""
+        """Whether the suggestion shares the outcome of an earlier one: in a search that prunes, equal suggestions share one."""
         return self.config.pruner is not None and self.earlier_equal(suggestion) is not None
 
     def pruned_keys(self) -> set[str]:
@@ -69,7 +69,7 @@ class ArmSearch:
         )
 
     def held_keys(self, progress: SweepProgress) -> set[str]:
-        """Trainings that have reached a rung which another seed of their suggestion has yet to reach."""
+        """Trainings that have reached a rung before all other seeds of their suggestion have."""
         held: set[str] = set()
         for suggestion in self.suggestions:
             trials, index = self.trials.get(suggestion.number, []), len(suggestion.rungs)
@@ -83,7 +83,7 @@ class ArmSearch:
         return held
 
     def report_rungs(self) -> bool:
-        """Report every rung that an open suggestion has reached with all its seeds; whether there was any."""
+        """Report every rung that an open suggestion has reached with all its seeds; returns whether there was any."""
         reported = [self._report_rungs_of(suggestion.number) for suggestion in list(self.suggestions)]
         return any(reported)
 
@@ -118,7 +118,7 @@ class ArmSearch:
         return reported
 
     def _outcome(self, suggestion: Suggestion, progress: SweepProgress) -> tuple[State, tuple[float, ...], str] | None:
-        """State, scores and reason of a suggestion that has ended; None while it has not."""
+        """State, scores and reason of a suggestion that has ended; None if it has not."""
         number = suggestion.number
         if number in self.refused:
             return "failed", (), self.refused[number]

@@ -1,4 +1,4 @@
-"""A search as the sweep's record lists it, and in one line."""
+"""The record of a search in its sweep's record, and its progress in one line."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ class SubmititExecutor:
         return bool(self._waiting)
 
     def unconfirmed(self) -> bool:
-        """Whether the scheduler was given some batch and did not answer."""
+        """Whether some batch was submitted and the scheduler did not answer."""
         return self._submitter.unconfirmed()
 
     # ---- submitting
