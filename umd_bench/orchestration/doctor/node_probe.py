@@ -1,4 +1,4 @@
-"""Submits a small job that reports what a node is like (node_main), and turns the report into findings.
+"""Submits a small job that reports the facts of a node (node_main), and turns the report into findings.
 
 The job uses a temporary folder in the results folder, which the node must share.
 """

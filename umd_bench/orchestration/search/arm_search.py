@@ -21,7 +21,7 @@ from umd_bench.store import RunDir, StageState
 class ArmSearch:
     """One study and its suggestions, by number.
 
-    ``trials`` are the trials of each suggestion, one per seed. ``refused`` has the reason why a suggestion makes no valid trial.
+    ``trials`` are the trials of each suggestion, one per seed. ``refused`` says why a suggestion makes no valid trial.
     ``retried`` are settled suggestions with a failed stage that a person has retried: the stage runs again, but the suggestion
     does not change.
     """
