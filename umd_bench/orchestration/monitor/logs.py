@@ -116,7 +116,7 @@ def _why_empty(run: RunDir) -> str:
     if stage_state(run) is not StageState.NEW:
         return "has written nothing yet"
     jobs = JobRecords(run.root)
-    claim = next(jobs.open_claims([run.key]), None)
+    claim = jobs.open_claim(run.key)
     if claim is None:
         return "has not started yet"
     ids, batch = jobs.job_ids(claim.batch), jobs.read_batch(claim.batch)

@@ -48,7 +48,7 @@ class StatusReader:
         run = RunDir(self._root, key)
         state = stage_state(run)
         waits = state in (StageState.NEW, StageState.INTERRUPTED)
-        submitted = waits and next(self._jobs.open_claims([key]), None) is not None
+        submitted = waits and self._jobs.open_claim(key) is not None
         status = StageStatus(state, len(run.attempts()), run.failure() if state is StageState.FAILED else None, submitted)
         if state is StageState.DONE:
             self._done[key] = status

@@ -38,7 +38,7 @@ def evaluation_trial(
 ) -> Trial:
     """The trial of the run, extended by a ``probe`` stage and, if its model can be sampled, a ``generate`` stage.
 
-    ``profiles`` (score_profiles.py) say how samples are drawn and scored; with several, each has its own stage,
+    ``profiles`` (config/presets/profiles) say how samples are drawn and scored; with several, each has its own stage,
     ``generate_<profile>``. A profile's sFID is left out if no extractor has spatial features (:func:`left_out_notes`).
     ``sets`` are ``probe.FIELD=value`` and ``generate.FIELD=value``; the latter apply to every profile. Fields that neither sets
     nor profiles give come from ``defaults`` (:func:`sweep_stages`). Raises :class:`UserError`.
