@@ -108,6 +108,7 @@ def test_a_stopped_and_resumed_training_has_the_same_bits(done: dict[str, RunDir
         assert torch.equal(value, whole[name]), name
 
 
+@pytest.mark.slow
 def test_samples_are_rgb_pictures_at_any_batch_size_of_decoding(done: dict[str, RunDir], root: Path, tmp_path: Path) -> None:
     run, pictures = done["finetune"], []
     for batch in (10, 3):
@@ -122,6 +123,7 @@ def test_samples_are_rgb_pictures_at_any_batch_size_of_decoding(done: dict[str, 
     assert grid.shape[2] == 3
 
 
+@pytest.mark.slow
 def test_an_evaluation_by_hand_does_not_clip_latents(done: dict[str, RunDir]) -> None:
     run = done["finetune"]
     generate = evaluation_trial(run.root, run.key, []).specs["generate"].stage
