@@ -54,7 +54,7 @@ class GenerateStage(Frozen):
         description="classes of the samples: sample i gets class i mod K, or the class of a training image drawn at random",
     )
     ema: bool = Field(default=True, description="sample from the average of the weights, if the parent keeps one")
-    extractor: Name = Field(description="feature extractor that scores are computed with: `umd-bench extractor list` shows them")
+    extractor: Name = Field(description="feature extractor of the scores: `umd-bench extractor list` shows them")
     more_extractors: tuple[Name, ...] = Field(
         default=(), description="further extractors to score the same samples with; [] for none"
     )
