@@ -16,7 +16,7 @@ from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.config.launch.ray import RayConfig
 from umd_bench.orchestration.executors.contract import Ended, Executor
 from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
-from umd_bench.orchestration.executors.jobs.queue_contract import Queue
+from umd_bench.orchestration.executors.jobs.queues.contract import Queue
 from umd_bench.orchestration.executors.jobs.records import Claim, JobRecords
 from umd_bench.orchestration.executors.registry import start_executor
 from umd_bench.store import RunDir

@@ -17,7 +17,7 @@ from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.config.sweep.resolve import Trial, load_sweep
 from umd_bench.data.packs.manifest import data_root
 from umd_bench.orchestration.executors.contract import Executor
-from umd_bench.orchestration.executors.jobs.slurm import SlurmQueue
+from umd_bench.orchestration.executors.jobs.queues.slurm import SlurmQueue
 from umd_bench.orchestration.executors.registry import start_executor
 from umd_bench.orchestration.graph import Node, build_graph
 from umd_bench.orchestration.scheduler import Scheduler

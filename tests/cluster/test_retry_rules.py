@@ -15,9 +15,9 @@ from umd_bench.config.sweep.resolve import load_sweep
 from umd_bench.orchestration.executors.contract import MAX_ATTEMPTS, EndReason
 from umd_bench.orchestration.executors.jobs import job_end
 from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
-from umd_bench.orchestration.executors.jobs.queue_contract import JobStatus
+from umd_bench.orchestration.executors.jobs.queues.contract import JobStatus
+from umd_bench.orchestration.executors.jobs.queues.slurm import OVER
 from umd_bench.orchestration.executors.jobs.records import Batch, Claim, JobRecords
-from umd_bench.orchestration.executors.jobs.slurm import OVER
 from umd_bench.orchestration.graph import Node, build_graph
 from umd_bench.orchestration.scheduler import Scheduler
 from umd_bench.orchestration.trial_source import Grid, SweepProgress

@@ -10,10 +10,10 @@ from pathlib import Path
 from umd_bench.config.errors import UserError
 from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.orchestration.executors.jobs.executor import SubmititExecutor
-from umd_bench.orchestration.executors.jobs.local import LocalQueue
-from umd_bench.orchestration.executors.jobs.queue_contract import Queue
+from umd_bench.orchestration.executors.jobs.queues.contract import Queue
+from umd_bench.orchestration.executors.jobs.queues.local import LocalQueue
+from umd_bench.orchestration.executors.jobs.queues.slurm import SlurmQueue
 from umd_bench.orchestration.executors.jobs.records import JobRecords
-from umd_bench.orchestration.executors.jobs.slurm import SlurmQueue
 from umd_bench.orchestration.graph import Node
 from umd_bench.store import RunDir, StageState
 

@@ -32,7 +32,7 @@ from umd_bench.orchestration.doctor.node_main import (
 )
 from umd_bench.orchestration.executors.frozen_code import code_folder
 from umd_bench.orchestration.executors.jobs.module_job import NO_FOLDER, NO_PYTHON, ModuleJob, NoAnswerError
-from umd_bench.orchestration.executors.jobs.slurm_states import describe_state
+from umd_bench.orchestration.executors.jobs.queues.slurm_states import describe_state
 from umd_bench.store.files import read_json, write_json
 
 JOB_MINUTES = 5

@@ -15,7 +15,7 @@ from umd_bench.config.errors import UserError
 from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.orchestration.commands import last_line, output_of, run_command
 from umd_bench.orchestration.doctor.finding import Finding, Level
-from umd_bench.orchestration.executors.jobs.slurm import SlurmQueue
+from umd_bench.orchestration.executors.jobs.queues.slurm import SlurmQueue
 
 ANSWER_SECONDS = 20.0
 NOT_REQUIRED_SECONDS = 5.0  # if Slurm is not required: without a controller its commands would take a minute

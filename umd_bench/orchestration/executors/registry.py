@@ -13,7 +13,7 @@ from umd_bench.config.errors import UserError, one_of
 from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.config.launch.ray import RayConfig
 from umd_bench.orchestration.executors.contract import Executor
-from umd_bench.orchestration.executors.jobs.queue_contract import Queue
+from umd_bench.orchestration.executors.jobs.queues.contract import Queue
 from umd_bench.orchestration.stage_process.entry_point import RUN_STAGE
 
 
@@ -96,13 +96,13 @@ def _check_ray(options: CheckOptions) -> None:
 
 
 def _start_submitit_local(options: StartOptions) -> Executor:
-    from umd_bench.orchestration.executors.jobs.local import LocalQueue
+    from umd_bench.orchestration.executors.jobs.queues.local import LocalQueue
 
     return _start_jobs(options, LocalQueue(options.workers))
 
 
 def _start_slurm(options: StartOptions) -> Executor:
-    from umd_bench.orchestration.executors.jobs.slurm import SlurmQueue
+    from umd_bench.orchestration.executors.jobs.queues.slurm import SlurmQueue
 
     queue = SlurmQueue(options.cluster, threads=options.threads)
     queue.check(options.devices)
@@ -111,7 +111,7 @@ def _start_slurm(options: StartOptions) -> Executor:
 
 def _check_slurm(options: CheckOptions) -> None:
     """Have Slurm test a job on each number of devices."""
-    from umd_bench.orchestration.executors.jobs.slurm import SlurmQueue
+    from umd_bench.orchestration.executors.jobs.queues.slurm import SlurmQueue
 
     queue = SlurmQueue(options.cluster, threads=options.threads)
     for devices in sorted(options.devices):

@@ -95,7 +95,7 @@ def _run_here(folder: Path, threads: int, seconds: float) -> None:
 def _run_as_job(folder: Path, results: Path, cluster: ClusterConfig, threads: int, seconds: float) -> None:
     from umd_bench.orchestration.executors.frozen_code import code_folder
     from umd_bench.orchestration.executors.jobs.module_job import ModuleJob
-    from umd_bench.orchestration.executors.jobs.slurm import SlurmQueue
+    from umd_bench.orchestration.executors.jobs.queues.slurm import SlurmQueue
 
     SlurmQueue(cluster, threads=threads).check()
     minutes = int(seconds // 60) + 2

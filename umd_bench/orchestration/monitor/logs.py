@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from umd_bench.orchestration.executors.jobs.queues.slurm_states import describe_state
 from umd_bench.orchestration.executors.jobs.records import JobRecords
-from umd_bench.orchestration.executors.jobs.slurm_states import describe_state
 from umd_bench.orchestration.monitor.lookup import NamedRun
 from umd_bench.store import RunDir, StageState, stage_state
 

@@ -16,7 +16,7 @@ from umd_bench.config.errors import UserError
 from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.orchestration.executors.contract import Ended, EndReason
 from umd_bench.orchestration.executors.jobs.job_end import JobWatch, why_ended
-from umd_bench.orchestration.executors.jobs.queue_contract import JobStatus, Queue
+from umd_bench.orchestration.executors.jobs.queues.contract import JobStatus, Queue
 from umd_bench.orchestration.executors.jobs.records import Batch, Claim, JobRecords
 from umd_bench.orchestration.executors.jobs.submission import Submitter
 from umd_bench.orchestration.stage_process.entry_point import RUN_STAGE

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from umd_bench.orchestration.executors.contract import EndReason
-from umd_bench.orchestration.executors.jobs.queue_contract import JobStatus
+from umd_bench.orchestration.executors.jobs.queues.contract import JobStatus
 from umd_bench.orchestration.executors.jobs.records import Batch, Claim, JobRecords
 from umd_bench.store import RunDir, parent_done
 

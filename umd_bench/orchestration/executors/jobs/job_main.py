@@ -109,7 +109,7 @@ def main(folder: str, packed: Sequence[str] = ()) -> int:
 
 
 def _local_task_and_ids() -> tuple[int, list[str]]:
-    from umd_bench.orchestration.executors.jobs.local import process_id
+    from umd_bench.orchestration.executors.jobs.queues.local import process_id
 
     return 0, [process_id(os.getppid())]
 

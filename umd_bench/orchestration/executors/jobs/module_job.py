@@ -19,7 +19,7 @@ from umd_bench.config.errors import UserError
 from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.orchestration.commands import last_line, run_command
 from umd_bench.orchestration.executors.frozen_code import freeze_code
-from umd_bench.orchestration.executors.jobs.slurm import SlurmQueue, clean_environment
+from umd_bench.orchestration.executors.jobs.queues.slurm import SlurmQueue, clean_environment
 
 ANSWER_SECONDS = 20.0  # for sbatch and scancel
 POLL_SECONDS = 0.5

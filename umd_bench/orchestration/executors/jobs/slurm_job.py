@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from umd_bench.orchestration.commands import run_command
 from umd_bench.orchestration.executors.contract import MAX_ATTEMPTS, EndReason
+from umd_bench.orchestration.executors.jobs.queues.slurm_states import array_ids
 from umd_bench.orchestration.executors.jobs.records import Batch, JobRecords
-from umd_bench.orchestration.executors.jobs.slurm_states import array_ids
 from umd_bench.orchestration.stage_process.entry_point import RankLaunch
 
 EARLY_SECONDS = 60.0  # Slurm may send the warning of the time limit this much earlier than requested

@@ -17,7 +17,7 @@ from pathlib import Path
 from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.orchestration.executors.frozen_code import code_folder, freeze_code
 from umd_bench.orchestration.executors.jobs.packed_job import JOB_MODULE
-from umd_bench.orchestration.executors.jobs.queue_contract import Queue, Unreachable
+from umd_bench.orchestration.executors.jobs.queues.contract import Queue, Unreachable
 from umd_bench.orchestration.executors.jobs.records import Batch, JobRecords, new_name
 
 SUBMITTING_SECONDS = 30.0  # after which a command that has recorded a batch without confirming it is taken to be gone

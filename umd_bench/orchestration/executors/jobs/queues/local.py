@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import submitit
 
-from umd_bench.orchestration.executors.jobs.queue_contract import JobStatus, placeholder
+from umd_bench.orchestration.executors.jobs.queues.contract import JobStatus, placeholder
 from umd_bench.orchestration.executors.jobs.records import Batch
 
 KILL_SECONDS = 5.0  # from the SIGTERM of a cancelled job to its SIGKILL

@@ -19,9 +19,9 @@ from umd_bench.config.errors import UserError
 from umd_bench.config.launch.cluster import ClusterConfig
 from umd_bench.orchestration.commands import output_of, run_command
 from umd_bench.orchestration.executors.contract import EndReason
-from umd_bench.orchestration.executors.jobs.queue_contract import JobStatus, Unreachable, placeholder
+from umd_bench.orchestration.executors.jobs.queues.contract import JobStatus, Unreachable, placeholder
+from umd_bench.orchestration.executors.jobs.queues.slurm_states import array_ids
 from umd_bench.orchestration.executors.jobs.records import Batch
-from umd_bench.orchestration.executors.jobs.slurm_states import array_ids
 
 ANSWER_SECONDS = 60.0  # for one of Slurm's commands
 MAX_LOOKUPS = 20  # jobs that one call of `status` looks up by id, since each takes a command of its own
