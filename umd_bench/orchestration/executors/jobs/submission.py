@@ -43,8 +43,6 @@ class Submitter:
 
     def write_batch(self, keys: Sequence[str], devices: int, after: str | None) -> Batch:
         """Record a batch of these stages; ``after`` is the id of a job that must succeed first."""
-        if self._code is None:
-            self._code = freeze_code(code_folder(self._records.root))
         pack = self.pack(devices)
         batch = Batch(
             name=new_name(),
@@ -55,7 +53,7 @@ class Submitter:
             root=str(self._records.root),
             data_root=str(self._data_root),
             entry_point=self._entry_point,
-            code=str(self._code),
+            code=str(self._frozen_code()),
             minutes=self._cluster.time,
             signal_seconds=self._cluster.signal_seconds,
             threads=self._threads,
@@ -67,8 +65,16 @@ class Submitter:
         return batch
 
     def submit(self, batch: Batch) -> None:
-        """Give the batch to the scheduler; raises :class:`UserError` if it refuses."""
+        """Give the batch to the scheduler; raises :class:`UserError` if it refuses.
+
+        A batch that a command of another version recorded runs this command's code: the job's module and the entry point have
+        the names of this version.
+        """
         self._unconfirmed.pop(batch.name, None)
+        ours = batch.model_copy(update={"code": str(self._frozen_code()), "entry_point": self._entry_point})
+        if ours != batch:
+            self._records.write_batch(ours)
+            batch = ours
         folder = self._records.folder(batch.name)
         try:
             ids = self._queue.submit(batch, folder, self._job_command(batch), after=batch.after, avoid=sorted(self.avoid))
@@ -97,6 +103,11 @@ class Submitter:
                 del self._unconfirmed[name]
             elif ids is not None and time.time() >= due:
                 yield batch
+
+    def _frozen_code(self) -> Path:
+        if self._code is None:
+            self._code = freeze_code(code_folder(self._records.root))
+        return self._code
 
     def _job_command(self, batch: Batch) -> str:
         """The command of a job. Submitit takes it for the interpreter; our module ignores the arguments that submitit adds.
