@@ -136,7 +136,11 @@ def test_a_failed_trial_leaves_exit_code_1_and_the_others_done(tmp_path: Path) -
         (("name: small", "name: small"), ["--set", "trial.stages.generate.sampler=euler2"], ["euler2", "ddim"]),
         (("name: small", "name: small"), ["--set", "trial.model.patch=3"], ["model.patch = 3", "divisor"]),
         (("seeds: [0, 1]", "seeds: [0, 1"), [], ["broken YAML"]),
-        (("name: small", "name: small"), ["--set", "trial.stages.pretrain.corruption.mask_ratio_t0=0"], ["clean group"]),
+        (
+            ("name: small", "name: small"),
+            ["--set", "trial.stages.pretrain.corruption.mask_ratio_t0=0"],
+            ["clean images nothing to predict"],
+        ),
         (("name: small", "name: small"), ["--results", "small.yaml/results"], ["results folder", "cannot be written"]),
         (("name: small", "name: small"), ["--on", "pbs"], ["pbs", "inline, ray"]),
         (("name: small", "name: small"), ["--fuse", "always"], ["--fuse 'always'", "auto, off, on"]),

@@ -286,6 +286,7 @@ def test_trials_with_one_seed_see_the_same_draws(pack: Pack, tmp_path: Path, mon
     assert torch.equal(drawn[3][2], real(drawn[3][0], 16, NoiseProcess(NoiseConfig(timesteps=50)), generator).eps)
 
 
+@pytest.mark.slow
 def test_the_global_generator_is_neither_read_nor_moved(whole: tuple[RunDir, TrainResult], pack: Pack, tmp_path: Path) -> None:
     torch.manual_seed(123)
     before = torch.get_rng_state()
@@ -296,6 +297,7 @@ def test_the_global_generator_is_neither_read_nor_moved(whole: tuple[RunDir, Tra
     same_run(run, whole[0])
 
 
+@pytest.mark.slow
 def test_bf16_precision_trains_float32_weights_close_to_fp32(
     whole: tuple[RunDir, TrainResult], pack: Pack, tmp_path: Path
 ) -> None:

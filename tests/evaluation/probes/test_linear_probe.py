@@ -49,6 +49,7 @@ def probed(test: tuple[np.ndarray, np.ndarray], lrs: tuple[float, ...] = (1e-6, 
     return linear_probe(*classes_of(0), *test, classes=4, config=config, seed=0)
 
 
+@pytest.mark.slow
 def test_the_rate_is_chosen_on_held_out_images_and_the_head_trained_again_on_all_of_them() -> None:
     x, y = classes_of(1)
     result = probed((x, y))

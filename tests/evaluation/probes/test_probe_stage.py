@@ -163,6 +163,7 @@ def test_every_probe_of_a_stage_is_measured_on_features_and_on_pixels(tmp_path: 
     assert "draws" not in result.facts
 
 
+@pytest.mark.slow
 def test_probes_of_one_stage_do_not_change_each_other(tmp_path: Path) -> None:
     both = probed(tmp_path / "a", shots=[3], knn=[20], linear=LINEAR).metrics
     assert probed(tmp_path / "b", shots=[], knn=[20]).metrics.items() <= both.items()

@@ -106,6 +106,7 @@ def test_a_failing_stage_fails_no_other(inline: Executor, tmp_path: Path, specs:
     assert states == [StageState.DONE, StageState.FAILED, StageState.DONE]
 
 
+@pytest.mark.slow
 def test_a_stage_cancelled_while_it_waits_never_begins(inline: Executor, tmp_path: Path, specs: list[StageSpec]) -> None:
     keys = submit(inline, tmp_path, specs[:3])
     inline.cancel(keys[1])

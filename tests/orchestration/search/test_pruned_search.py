@@ -176,6 +176,7 @@ def test_a_kill_at_any_decision_changes_nothing(
         assert begun <= {"pretrain", "probe_at_25", "probe_at_50"}
 
 
+@pytest.mark.slow
 def test_trainings_make_way_for_their_rungs_where_every_slot_is_taken(tmp_path: Path) -> None:
     """Otherwise a rung would wait until the training that it may prune is over."""
     record, executor, _ = run(tmp_path, load(tmp_path, MEDIAN, "seeds=[0]", "search.parallel=2"), slots=2)

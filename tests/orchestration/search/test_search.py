@@ -161,6 +161,7 @@ def test_a_kill_at_any_suggestion_or_result_changes_nothing(
     assert next(calls) >= 8
 
 
+@pytest.mark.slow
 def test_another_seed_suggests_other_values(tmp_path: Path, whole: SearchRecord) -> None:
     assert (
         run(tmp_path, load(tmp_path, "search.seed=1", "search.trials=3"))[0].suggestions[0].values
@@ -168,6 +169,7 @@ def test_another_seed_suggests_other_values(tmp_path: Path, whole: SearchRecord)
     )
 
 
+@pytest.mark.slow
 def test_a_failed_suggestion_stays_failed_in_the_next_command(tmp_path: Path) -> None:
     def script(trials: Sequence[Trial]) -> dict[str, Script]:
         high = [t for t in trials if t.axes["stages.pretrain.corruption.mask_ratio"] > 0.4]
@@ -218,6 +220,7 @@ def test_equal_suggestions_are_one_trial_and_are_counted(tmp_path: Path) -> None
     assert "6 equal to an earlier one" in outcome_line(record)
 
 
+@pytest.mark.slow
 def test_more_trials_go_on_with_the_search_and_another_space_begins_anew(tmp_path: Path) -> None:
     short = run(tmp_path, load(tmp_path, "search.trials=4"))[0]
     longer, executor, _ = run(tmp_path, load(tmp_path, "search.trials=6"))
@@ -234,6 +237,7 @@ def test_more_trials_go_on_with_the_search_and_another_space_begins_anew(tmp_pat
     assert run(tmp_path, load(tmp_path, "search.trials=6"))[0] == longer
 
 
+@pytest.mark.slow
 def test_each_combination_of_the_axes_has_a_search_of_its_own(tmp_path: Path) -> None:
     record, _, _ = run(tmp_path, load(tmp_path, "axes={stages.finetune.nimg: [320, 640]}", "search.trials=2", "seeds=[0]"))
     assert [(s.arm["stages.finetune.nimg"], s.number) for s in record.suggestions] == [(320, 0), (320, 1), (640, 0), (640, 1)]

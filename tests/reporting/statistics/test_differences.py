@@ -339,6 +339,7 @@ def test_the_command_line_refuses_an_unknown_arm_in_one_sentence(root: Path, aga
     assert {path: path.stat().st_mtime_ns for path in (root / "sweeps/mask_ratio").iterdir()} == before
 
 
+@pytest.mark.slow
 def test_the_json_has_the_differences_too(root: Path) -> None:
     made = report_json(root, "mask_ratio", against={"mask_ratio": 0.5})
     assert len(made["differences"]) == 5 * 8
