@@ -48,6 +48,7 @@ def test_a_curve_is_one_training_stage_and_one_probe_for_each_point(tmp_path: Pa
     assert [node.spec.snapshots for node in named(nodes, "pretrain")] == [()]
 
 
+@pytest.mark.slow
 def test_a_finished_stage_trains_again_only_up_to_a_new_snapshot_and_keeps_its_result(tmp_path: Path) -> None:
     root = tmp_path / "results"
     work(root, build_graph(root, trials(tmp_path, "[1.0]")))

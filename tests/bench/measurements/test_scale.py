@@ -34,6 +34,7 @@ def test_the_remarks_name_a_cost_whose_last_slope_is_above_one() -> None:
     assert json.loads(json.dumps(growing.as_json()))["exponents"][0]["last"] == pytest.approx(2)
 
 
+@pytest.mark.slow
 def test_training_is_fitted_over_flops_and_other_costs_over_sizes() -> None:
     batch, width, tokens = training_growths(
         repeats=1, device=CPU, progress=lambda _: None, batches=(4, 8), widths=(16, 32), tokens=(4, 16)

@@ -82,6 +82,7 @@ def load_extractor_of(weights: bytes, path: Path) -> Extractor:
     return load_extractor(NAME)
 
 
+@pytest.mark.slow
 def test_weights_of_another_hash_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_weights: bytes) -> None:
     path = tmp_path / inception.FILE
     path.write_bytes(random_weights)

@@ -49,6 +49,7 @@ def save(path: Path, state: dict[str, Tensor]) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [NAME, "timm:test_vit.r160_in1k", "timm:test_convnext.r160_in1k", "timm:test_efficientnet.r160_in1k"]
 )

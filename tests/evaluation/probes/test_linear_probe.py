@@ -61,6 +61,7 @@ def test_the_rate_is_chosen_on_held_out_images_and_the_head_trained_again_on_all
     assert (other.lr, other.held_out) == (result.lr, result.held_out)
 
 
+@pytest.mark.slow
 def test_the_smallest_of_equally_good_rates_is_chosen_and_an_end_of_the_range_is_reported() -> None:
     result = probed(classes_of(1), lrs=(10.0, 10.000001, 9.999999))
     assert result.lr == 9.999999

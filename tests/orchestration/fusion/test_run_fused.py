@@ -100,6 +100,7 @@ def test_a_stage_that_was_stopped_alone_continues_alone_in_a_unit_and_stays_exac
     assert warnings(tmp_path, keys[0]) == []
 
 
+@pytest.mark.slow
 def test_stages_with_a_result_or_an_owner_are_left_alone(tmp_path: Path, specs: list[StageSpec]) -> None:
     keys = prepare(tmp_path, specs)
     run_stage(tmp_path, keys[0], data_root())

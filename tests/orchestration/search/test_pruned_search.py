@@ -212,6 +212,7 @@ def test_with_the_inline_executor_trainings_make_way_too_and_end_where_they_are_
             assert steps == [2, 2]  # the first step at or after both rungs, at 192 and 320 images
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("called_back_at_every_step")
 def test_an_error_of_the_search_while_a_stage_runs_ends_the_command_and_does_not_fail_the_stage(tmp_path: Path) -> None:
     pruner = "search.pruner={kind: median, metric: pretrain.losss, direction: minimise}"

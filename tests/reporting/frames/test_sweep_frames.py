@@ -57,6 +57,7 @@ def test_images_and_flops_are_sums_over_the_lineage(built: tuple[Path, SweepReco
     assert (frame["flops"] == frame["nimg"].astype(float) * 1e7).all()
 
 
+@pytest.mark.slow
 def test_a_stage_on_a_snapshot_counts_the_images_up_to_it(tmp_path: Path) -> None:
     build_sweep(
         tmp_path,

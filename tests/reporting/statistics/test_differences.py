@@ -301,6 +301,7 @@ def test_a_search_is_compared_when_it_is_done_and_only_its_best_are_printed(tmp_
     assert shown.row_count == 1
 
 
+@pytest.mark.slow
 def test_a_failed_seed_of_the_baseline_lowers_every_n(tmp_path: Path) -> None:
     trial = "mask_ratio=0.25,seed=1"
     build_sweep(tmp_path, axes=TWO_ARMS, failed={(trial, "probe"): "oom"})
