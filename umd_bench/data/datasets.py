@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from umd_bench.config.errors import FieldError, one_of
 from umd_bench.config.trial.data import OWN_SIZES, DataConfig
-from umd_bench.data.builtin import digits, emoji64, fashion_mnist
+from umd_bench.data.builtin import contrast16, digits, emoji64, fashion_mnist
 from umd_bench.data.packs.manifest import data_root, folder_name, own_packs, read_manifest
 
 OWN_VERSION = 1  # the version of all users' own data sets
@@ -110,6 +110,15 @@ DATASETS: dict[str, DatasetInfo] = {
         class_names=digits.CLASS_NAMES,
         licence="CC BY 4.0 (UCI, Optical Recognition of Handwritten Digits)",
         read=digits.read,
+    ),
+    "contrast16": DatasetInfo(
+        name="contrast16",
+        version=1,
+        size=OWN_SIZES["contrast16"],
+        channels=1,
+        class_names=contrast16.CLASS_NAMES,
+        licence="CC BY 4.0 (made from UCI, Optical Recognition of Handwritten Digits)",
+        read=contrast16.read,
     ),
     "fashion_mnist": DatasetInfo(
         name="fashion_mnist",

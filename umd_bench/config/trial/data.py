@@ -10,7 +10,7 @@ from umd_bench.config.documents.fields import Frozen, Name
 from umd_bench.config.errors import FieldRuleError
 
 # Data sets whose images have a fixed size, in pixels a side; all others are packed at a size that the configuration chooses.
-OWN_SIZES = {"digits": 8, "fashion_mnist": 32, "emoji64": 64}
+OWN_SIZES = {"digits": 8, "contrast16": 16, "fashion_mnist": 32, "emoji64": 64}
 
 
 class DataConfig(Frozen):

@@ -12,13 +12,15 @@ from umd_bench.config.seeds import derive_seed
 
 CLASS_NAMES = tuple(str(digit) for digit in range(10))
 N_TEST_PER_CLASS = 50
+N_VALIDATION_PER_CLASS = 25
 
 
 def read(folder: Path | None) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-    """The "train" (1,297) and "test" (500, fifty of each digit) splits: images uint8 [N, 1, 8, 8], labels int64 [N].
+    """The "train" (1,047), "validation" (250) and "test" (500) splits: images uint8 [N, 1, 8, 8], labels int64 [N].
 
-    The published set has no splits. Here the test images of a digit are the fifty whose number has the smallest
-    :func:`derive_seed`, so the split does not depend on a library's random generator and never changes. Pixels 0..16 become
+    The published set has no splits. Here the images of a digit are ordered by :func:`derive_seed` of their number: the first fifty
+    are test images, the next twenty-five validation images. So the splits do not depend on a library's random generator and never
+    change. Pixels 0..16 become
     0..255 by rounding ``value * 255 / 16`` (half up), which keeps the seventeen values distinct and maps 16 to 255.
 
     Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998, as ``sklearn.datasets.load_digits``.
@@ -31,8 +33,9 @@ def read(folder: Path | None) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.i
     pixels, labels = load_digits(return_X_y=True)
     images = ((pixels.astype(np.int64) * 255 + 8) // 16).astype(np.uint8).reshape(-1, 1, 8, 8)
     labels = labels.astype(np.int64)
-    is_test = np.zeros(len(labels), dtype=bool)
+    split = np.full(len(labels), "train", dtype=object)
     for digit in range(10):
-        members = np.flatnonzero(labels == digit).tolist()
-        is_test[sorted(members, key=lambda i: derive_seed(0, "digits/split", i))[:N_TEST_PER_CLASS]] = True
-    return {"train": (images[~is_test], labels[~is_test]), "test": (images[is_test], labels[is_test])}
+        members = sorted(np.flatnonzero(labels == digit).tolist(), key=lambda i: derive_seed(0, "digits/split", i))
+        split[members[:N_TEST_PER_CLASS]] = "test"
+        split[members[N_TEST_PER_CLASS : N_TEST_PER_CLASS + N_VALIDATION_PER_CLASS]] = "validation"
+    return {name: (images[split == name], labels[split == name]) for name in ("train", "validation", "test")}

@@ -35,6 +35,7 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "digits_cnn": Recipe("digits", size=8, channels=1, classes=10, widths=(32, 64), dim=64, epochs=60, shift=1),
+    "contrast16_cnn": Recipe("contrast16", size=16, channels=1, classes=10, widths=(32, 64), dim=64, epochs=8, shift=1),
     "fashion_cnn": Recipe("fashion_mnist", size=32, channels=1, classes=10, widths=(16, 32, 64), dim=128, epochs=5, shift=1),
     "emoji_cnn": Recipe(
         "emoji64", size=64, channels=3, classes=9, widths=(16, 32, 64, 64), dim=128, epochs=30, shift=4, flip=True

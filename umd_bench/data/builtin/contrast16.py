@@ -1,0 +1,109 @@
+"""The data set ``contrast16``: 16x16 grey images made from scikit-learn's digits, with random contrast, polarity and pose.
+
+A linear read-out of raw pixels fails on these images, because the figure may be brighter or darker than the ground, while a
+small supervised network reads 96% of them. So a representation has room to be better than pixels, and can be better than
+random weights. Every image is a function of its split and number; no two splits share a digit of the source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from umd_bench.config.errors import UserError
+from umd_bench.config.seeds import derive_seed
+from umd_bench.data.builtin import digits
+
+CLASS_NAMES = digits.CLASS_NAMES
+SIZE = 16
+COUNTS = {"train": 60_000, "validation": 5_000, "test": 5_000}
+# SHA-256 of the images, then the labels, of each split. Another processor may round a cosine differently; the digest proves
+# that no pixel depends on that.
+PUBLISHED = {
+    "train": "d9dd652e01fdaf08fe4242d826d5983a8089515bff8f6af6ce412b07d139ac70",
+    "validation": "f9f1d00cca4867ac8b97ec50bde4062db4747b208393b0b784441f1103a65263",
+    "test": "522835034d85cfe3e51553fa4a7b97f837b6254450cf2ebae4044ee42138c396",
+}
+
+_SCALE = (1.6, 2.1)  # output pixels per source pixel
+_STRETCH = (0.85, 1.15)  # of the width against the height
+_ROTATION = 15.0  # degrees, either way
+_SHIFT = 1.5  # pixels, either way
+_LEAST_CONTRAST = 0.4  # between figure and ground, whose greys are in [0, 1]
+_ROWS = 4_000  # images made at once, which bounds the memory
+
+
+def read(folder: Path | None) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    """The "train" (60,000), "validation" (5,000) and "test" (5,000) splits: images uint8 [N, 1, 16, 16], labels int64 [N].
+
+    The images of a split are made from the digits of the same split (:mod:`digits`). Raises :class:`UserError` if ``folder`` is
+    given, since nothing is read from a folder, and if a split has another digest than :data:`PUBLISHED`.
+    """
+    if folder is not None:
+        raise UserError(f"contrast16 is made from scikit-learn's digits, not read from a folder, but {folder} was given: leave it out")
+    made = {split: make(split, *source, COUNTS[split]) for split, source in digits.read(None).items()}
+    for split, (images, labels) in made.items():
+        digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
+        if digest != PUBLISHED[split]:
+            raise UserError(
+                f"contrast16's {split} split came out different on this machine (SHA-256 {digest[:12]}, expected "
+                f"{PUBLISHED[split][:12]}), so its numbers could not be compared; please report the versions of numpy and scikit-learn"
+            )
+    return made
+
+
+def make(
+    split: str, source: NDArray[np.uint8], labels: NDArray[np.int64], n: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The first ``n`` images of a split, uint8 [n, 1, 16, 16], and their labels int64 [n].
+
+    ``source`` uint8 [N, 1, 8, 8] are the digits to draw from, and ``labels`` int64 [N] their classes.
+    """
+    strength = source[:, 0].astype(np.float64) / 255
+    images, chosen = [], []
+    for first in range(0, n, _ROWS):
+        rng = np.random.default_rng(derive_seed(0, f"contrast16/{split}", first))
+        rows = rng.integers(0, len(labels), _ROWS)
+        figure = _posed(strength[rows], rng)
+        ground, grey = _greys(_ROWS, rng)
+        pixels = ground[:, None, None] * (1 - figure) + grey[:, None, None] * figure
+        images.append((pixels * 255 + 0.5).astype(np.uint8))
+        chosen.append(labels[rows])
+    return np.concatenate(images)[:n, None], np.concatenate(chosen)[:n]
+
+
+def _posed(source: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Each digit [N, 8, 8] scaled, stretched, rotated and shifted into [N, 16, 16]; bilinear, in [0, 1], 0 outside the source."""
+    N, side = source.shape[:2]
+    scale, stretch = rng.uniform(*_SCALE, N), rng.uniform(*_STRETCH, N)
+    angle = np.deg2rad(rng.uniform(-_ROTATION, _ROTATION, N))
+    centre = (SIZE - 1) / 2 + rng.uniform(-_SHIFT, _SHIFT, (2, N))
+    y = np.arange(SIZE)[None, :, None] - centre[0][:, None, None]
+    x = np.arange(SIZE)[None, None, :] - centre[1][:, None, None]
+    cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
+    middle = (side - 1) / 2
+    row = (cos * y - sin * x) / scale[:, None, None] + middle
+    column = (cos * x + sin * y) / (scale * stretch)[:, None, None] + middle
+    # A border of zeros, so that the interpolation needs no special case at the edge.
+    padded = np.pad(source, ((0, 0), (1, 1), (1, 1)))
+    row, column = (np.clip(place + 1, 0, side + 1) for place in (row, column))
+    top, left = (np.minimum(place.astype(np.int64), side) for place in (row, column))
+    down, right = row - top, column - left
+    image = np.arange(N)[:, None, None]
+    upper = padded[image, top, left] * (1 - right) + padded[image, top, left + 1] * right
+    lower = padded[image, top + 1, left] * (1 - right) + padded[image, top + 1, left + 1] * right
+    posed: NDArray[np.float64] = np.clip(upper * (1 - down) + lower * down, 0, 1)
+    return posed
+
+
+def _greys(N: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The greys of ground and figure, both [N] in [0, 1]: either may be the brighter, by at least ``_LEAST_CONTRAST``."""
+    ground = rng.random(N)
+    contrast = rng.uniform(_LEAST_CONTRAST, 1, N) * rng.choice([-1, 1], N)
+    figure = ground + contrast
+    outside = (figure < 0) | (figure > 1)
+    figure = np.where(outside, ground - contrast, figure)
+    return ground, np.clip(figure, 0, 1)
