@@ -18,10 +18,10 @@ N_VALIDATION_PER_CLASS = 25
 def read(folder: Path | None) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     """The "train" (1,047), "validation" (250) and "test" (500) splits: images uint8 [N, 1, 8, 8], labels int64 [N].
 
-    The published set has no splits. Here the images of a digit are ordered by :func:`derive_seed` of their number: the first fifty
-    are test images, the next twenty-five validation images. So the splits do not depend on a library's random generator and never
-    change. Pixels 0..16 become
-    0..255 by rounding ``value * 255 / 16`` (half up), which keeps the seventeen values distinct and maps 16 to 255.
+    The published set has no splits. Here the images of a digit are ordered by :func:`derive_seed` of their number. The first
+    fifty are test images, and the next twenty-five validation images. So the splits do not depend on a library's random
+    generator and never change. Pixels 0..16 become 0..255 by rounding ``value * 255 / 16`` (half up), which keeps the seventeen
+    values distinct and maps 16 to 255.
 
     Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998, as ``sklearn.datasets.load_digits``.
     Raises :class:`UserError` if ``folder`` is given, since nothing is read from a folder.
