@@ -46,13 +46,13 @@ def test_pictures_become_images_and_latents_that_are_verified_together(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, here, *PACK, "--root", "pictures", "--workers", "1", "--vae", "vae") == 0
-    assert {path.name for path in (here / "root").iterdir()} == {"pets2-16-v1.2", "pets2-16-vae-f2c4-v1.2"}
+    assert {path.name for path in (here / "root").iterdir()} == {"pets2-16-v2.2", "pets2-16-vae-f2c4-v2.2"}
     capsys.readouterr()
     assert run(monkeypatch, here, "verify", "pets2", "--size", "16") == 0
     assert capsys.readouterr().out.count("every file agrees with its sum") == 2
     # Once the images are packed, latents need no folder of pictures.
     assert run(monkeypatch, here, *PACK, "--vae", "vae", "--vae-name", "bf16-f2c4", "--vae-precision", "bf16") == 0
-    assert (here / "root" / "pets2-16-bf16-f2c4-v1.2").is_dir()
+    assert (here / "root" / "pets2-16-bf16-f2c4-v2.2").is_dir()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""Built-in data sets match their facts and have fixed splits without an image in both; errors of the table of data sets."""
+"""Built-in data sets match their facts and have fixed splits without an image in two; errors of the table of data sets."""
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +21,8 @@ from umd_bench.data.packs.pack import verify
 
 # A changed digest changes every result on the data set: raise its version too.
 DIGESTS = {
-    "digits": "74822436a821f1da96682a19da46004c3196eebbaf04b1030d4193f790230848",
-    "fashion_mnist": "919d8050b3b4f45ed5377ca000427ee51c2a76abcc0330da6d08d69b55dcb472",
+    "digits": "765741c96148f8b5d88bf567aa77201127a5f51083b2b1f263be5874b4e49bc8",
+    "fashion_mnist": "7b697da3e5c4021fec0fa64938d2b6366e122a00c5d14dd546fef1fe4216abe4",
 }
 
 
@@ -46,7 +47,8 @@ def test_the_splits_of_a_built_in_data_set_match_its_facts(name: str) -> None:
     verify(packed)
     assert facts.name == name
     assert packed.manifest.class_names == facts.class_names
-    for split_name in ("train", "test"):
+    assert list(packed.manifest.counts) == ["train", "validation", "test"]
+    for split_name in packed.manifest.counts:
         split = packed.split(split_name)
         assert split.images.shape == (len(split), facts.channels, facts.size, facts.size)
         assert split.images.dtype == np.uint8
@@ -54,13 +56,13 @@ def test_the_splits_of_a_built_in_data_set_match_its_facts(name: str) -> None:
         assert set(np.unique(split.labels)) == set(range(len(facts.class_names)))
 
 
-@pytest.mark.parametrize("name", ["digits", "emoji64"])
-def test_no_image_is_in_both_splits(name: str) -> None:
-    """Fashion-MNIST is not tested: its splits are the publisher's."""
+@pytest.mark.parametrize("name", ["digits", "contrast16", "emoji64"])
+def test_no_image_is_in_two_splits(name: str) -> None:
+    """Fashion-MNIST is not tested: some of its publisher's images are equal."""
     skip_without_raw_files(name)
     packed = open_pack(name, data_root())
-    train, test = ({image.tobytes() for image in packed.split(split).images} for split in ("train", "test"))
-    assert not train & test
+    images = [{image.tobytes() for image in packed.split(split).images} for split in packed.manifest.counts]
+    assert sum(map(len, images)) == len(set.union(*images))
 
 
 @pytest.mark.parametrize("name", DIGESTS)
@@ -69,10 +71,17 @@ def test_the_digests_of_built_in_data_sets_never_change(name: str) -> None:
     assert open_pack(name, data_root()).manifest.digest == DIGESTS[name]
 
 
-def test_digits_have_fifty_test_images_of_each_class() -> None:
+def test_digits_have_fifty_test_images_and_twenty_five_validation_images_of_each_class() -> None:
     splits = read_digits(None)
-    assert len(splits["train"][1]) == 1297
+    assert len(splits["train"][1]) == 1047
     assert np.bincount(splits["test"][1]).tolist() == [50] * 10
+    assert np.bincount(splits["validation"][1]).tolist() == [25] * 10
+
+
+def test_digits_have_the_test_images_of_the_version_without_a_validation_split() -> None:
+    """So results on the test splits of versions 1 and 2 are of the same images; the hashes are version 1's."""
+    test = read_digits(None)["test"]
+    assert [hashlib.sha256(array.tobytes()).hexdigest()[:12] for array in test] == ["128653794950", "40e9c4c800c5"]
 
 
 def test_digits_have_seventeen_grey_levels_over_the_full_range() -> None:
@@ -88,7 +97,9 @@ def test_digits_refuse_a_folder() -> None:
 
 
 def test_the_error_for_an_unknown_data_set_lists_the_known() -> None:
-    with pytest.raises(FieldError, match=r"data\.name = 'mnist'.*cifar100, digits, dtd, emoji64, fashion_mnist, .*imagenet, "):
+    with pytest.raises(
+        FieldError, match=r"data\.name = 'mnist'.*cifar100, contrast16, digits, dtd, emoji64, fashion_mnist, .*imagenet, "
+    ):
         dataset_info("mnist")
 
 
@@ -130,7 +141,7 @@ def test_an_impossible_size_or_vae_gives_a_one_line_error(fields: dict[str, obje
 
 def test_the_error_for_a_data_set_that_is_not_packed_names_the_missing_pack(tmp_path: Path) -> None:
     missing = (
-        f"imagenet cannot be used: its packed folder {tmp_path}/imagenet-64-v1.2 is missing; `umd-bench data pack imagenet"
+        f"imagenet cannot be used: its packed folder {tmp_path}/imagenet-64-v2.2 is missing; `umd-bench data pack imagenet"
     )
     with pytest.raises(UserError, match=missing):
         open_data(DataConfig(name="imagenet", size=64), tmp_path)
@@ -139,7 +150,7 @@ def test_the_error_for_a_data_set_that_is_not_packed_names_the_missing_pack(tmp_
     with pytest.raises(UserError, match="size = 9 is not accepted: images of digits have 8 pixels a side"):
         open_pack("digits", tmp_path, size=9)
     with pytest.raises(
-        UserError, match=r"latents of imagenet \(sd_kl_f8\) cannot be used: .*imagenet-256-sd_kl_f8-v1\.2 is missing; `umd"
+        UserError, match=r"latents of imagenet \(sd_kl_f8\) cannot be used: .*imagenet-256-sd_kl_f8-v2\.2 is missing; `umd"
     ):
         open_data(DataConfig(name="imagenet", size=256, vae="sd_kl_f8"), tmp_path)
     assert list(tmp_path.iterdir()) == []

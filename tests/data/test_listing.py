@@ -39,7 +39,7 @@ def run(*arguments: object) -> tuple[int, str]:
 def test_every_known_data_set_is_listed_and_then_the_users_own(packs: Path) -> None:
     found = {listing.name: listing for listing in list_data(packs)}
     assert list(found) == [*DATASETS, "pets"]
-    assert found["imagenet"].images == {"train": 1_268_355, "held_out": 12_812, "test": 50_000}
+    assert found["imagenet"].images == {"train": 1_268_355, "validation": 12_812, "test": 50_000}
     assert not found["imagenet"].packs
     own = found["pets"]
     assert (own.classes, own.licence, own.own) == (2, "CC0", True)
@@ -50,23 +50,23 @@ def test_every_known_data_set_is_listed_and_then_the_users_own(packs: Path) -> N
 def test_the_table_shows_the_folder_and_the_size_of_each_pack(packs: Path) -> None:
     code, shown = run("data", "list", "--data-root", packs)
     assert code == 0
-    assert "pets-4-v1.2" in shown
+    assert "pets-4-v2.2" in shown
     assert "1,268,355 train" in shown
     assert f"packs lie in {packs}" in shown
 
 
 def test_a_pack_is_verified_by_name_by_folder_or_with_all_others(packs: Path) -> None:
     assert len(find_packs(None, packs, None)) == len(find_packs("pets", packs, None)) == 2
-    assert [x.path.name for x in find_packs("pets", packs, 8)] == ["pets-8-v1.2"]
-    assert find_packs(str(packs / "pets-8-v1.2"), Path("elsewhere"), None)[0].manifest.size == 8
-    for which in (["pets"], [], [packs / "pets-8-v1.2"]):
+    assert [x.path.name for x in find_packs("pets", packs, 8)] == ["pets-8-v2.2"]
+    assert find_packs(str(packs / "pets-8-v2.2"), Path("elsewhere"), None)[0].manifest.size == 8
+    for which in (["pets"], [], [packs / "pets-8-v2.2"]):
         code, shown = run("data", "verify", *which, "--data-root", packs)
         assert code == 0
-        assert "pets-8-v1.2: every file agrees with its sum" in shown
+        assert "pets-8-v2.2: every file agrees with its sum" in shown
 
 
 def test_verify_names_the_first_bad_file(packs: Path) -> None:
-    path = packs / "pets-8-v1.2" / "train-images-00000.npy"
+    path = packs / "pets-8-v2.2" / "train-images-00000.npy"
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     code, shown = run("data", "verify", "--data-root", packs)
     assert code == 2
@@ -98,8 +98,8 @@ def test_data_pack_prints_the_counts_and_the_folder(tmp_path: Path) -> None:
     assert "cat/cat_0.jpg cannot be read (it is no image in a format that Pillow knows)" in shown
     code, shown = run(*arguments, "--on-corrupt", "skip")
     assert code == 0
-    assert "pets: 8 train, 2 test, 2 classes" in shown
-    assert f"1 of 10 images could not be read: {tmp_path}/packs/pets-8-v1.2/skipped.txt" in shown
+    assert "pets: 6 train, 2 validation, 2 test, 2 classes" in shown
+    assert f"1 of 10 images could not be read: {tmp_path}/packs/pets-8-v2.2/skipped.txt" in shown
     code, shown = run(*arguments)
     assert code == 0
     assert "is packed already" in shown

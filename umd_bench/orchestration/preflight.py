@@ -10,7 +10,7 @@ from pathlib import Path
 
 from umd_bench.config.errors import FieldError, UserError
 from umd_bench.config.sweep.resolve import Trial
-from umd_bench.config.trial.data import DataConfig
+from umd_bench.config.trial.data import SPLITS, DataConfig
 from umd_bench.config.trial.generate_stage import GenerateStage, check_sampler
 from umd_bench.config.trial.probe_stage import ProbeStage
 from umd_bench.config.trial.stage_spec import StageSpec
@@ -89,7 +89,9 @@ def _check_stage(name: str, spec: StageSpec, data: DataFacts, data_root: Path | 
                 check_extractor(further, data, path=f"stages.{name}.more_extractors")
             if not generate.is_split and generate.extractor != INCEPTION:
                 path = f"stages.{name}.reference"
-                raise FieldError(path, generate.reference, f"published statistics are of {INCEPTION}: expected train or test")
+                raise FieldError(
+                    path, generate.reference, f"published statistics are of {INCEPTION}: expected {', '.join(SPLITS)}"
+                )
             if "sfid" in generate.scores and INCEPTION not in generate.all_extractors:
                 path = f"stages.{name}.scores"
                 raise FieldError(

@@ -172,7 +172,7 @@ def test_keys_of_training_stages_never_change() -> None:
         noise=NoiseConfig(),
         seed=0,
     )
-    assert spec.key == "05164e46fab4742c"
+    assert spec.key == "ee7978f45b4b1948"
 
 
 def test_keys_of_probes_never_change() -> None:
@@ -185,7 +185,7 @@ def test_keys_of_probes_never_change() -> None:
         parent_key="0" * 16,
         parent_nimg=1280,
     )
-    assert spec.key == "e73290119141b7e6"
+    assert spec.key == "5274b72e652acbdf"
 
 
 def test_without_shots_the_fields_of_the_ridge_probe_are_idle() -> None:
@@ -202,7 +202,7 @@ def test_the_size_and_the_vae_of_the_data_are_in_every_key() -> None:
 
 @pytest.mark.parametrize(
     "idle",
-    ["scores=[is, accuracy, fd]", "more_extractors=[]", "save=false", "precision=fp32"],
+    ["scores=[is, accuracy, fd]", "more_extractors=[]", "save=false", "precision=fp32", "held_out=null", "held_out=test"],
 )
 def test_a_later_field_of_generate_is_in_no_key_at_its_default(idle: str) -> None:
     plain = load_trial("umd", sets=["stages.generate.scores=[fd, is, accuracy]"]).specs["generate"]
@@ -212,10 +212,30 @@ def test_a_later_field_of_generate_is_in_no_key_at_its_default(idle: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "acts", ["scores=[fd]", "more_extractors=[fashion_cnn]", "save=true", "reference=train", "precision=bf16"]
+    "acts",
+    ["scores=[fd]", "more_extractors=[fashion_cnn]", "save=true", "reference=train", "reference=validation", "precision=bf16"],
 )
 def test_the_fields_of_scoring_change_the_key_of_the_generate_stage_only(acts: str) -> None:
     assert changed(f"stages.generate.{acts}") == {"generate"}
+
+
+def test_the_scored_split_of_a_probe_is_in_its_key_unless_it_is_the_test_split() -> None:
+    assert keys("umd", "stages.probe.split=test") == keys("umd")
+    assert changed("stages.probe.split=validation") == {"probe"}
+
+
+def test_the_held_out_split_is_in_the_key_only_where_it_is_not_the_reference() -> None:
+    """A reference that is held out itself says which images the floor and the memorisation alarm read."""
+    for reference in ("validation", "test"):
+        base = ("umd", f"stages.generate.reference={reference}")
+        assert keys(*base, f"stages.generate.held_out={reference}") == keys(*base)
+    base = ("umd", "stages.generate.reference=train")
+    assert keys(*base, "stages.generate.held_out=test") == keys(*base)
+    assert keys(*base, "stages.generate.held_out=validation")["generate"] != keys(*base)["generate"]
+    with pytest.raises(
+        UserError, match=r"held_out.*test is not accepted: the reference validation is held out itself; expected n"
+    ):
+        keys("umd", "stages.generate.reference=validation", "stages.generate.held_out=test")
 
 
 def test_keys_of_generate_stages_never_change() -> None:
@@ -231,7 +251,7 @@ def test_keys_of_generate_stages_never_change() -> None:
         parent_labels=True,
         parent_ema=True,
     )
-    assert spec.key == "ca96c7c989f19401"
+    assert spec.key == "1d7018316cee49fa"
 
 
 def test_the_order_of_scores_changes_no_key() -> None:
@@ -257,7 +277,7 @@ def test_a_reference_file_is_in_the_key_by_its_content(tmp_path: Path) -> None:
 def test_a_reference_that_is_no_file_is_refused_with_its_location(tmp_path: Path) -> None:
     for value, problem in {
         tmp_path / "none.npz": r"--set stages\.generate\.reference: .* cannot be read \(No such file",
-        "validation": "'validation' is not accepted: expected train, test, or the path of an .npz",
+        "held_out": "'held_out' is not accepted: expected train, validation, test, or the path of an .npz",
     }.items():
         with pytest.raises(UserError, match=problem):
             keys("umd", f"stages.generate.reference={value}")

@@ -1,4 +1,4 @@
-"""Emoji: the list has Unicode's format, variants of an emoji share a base, and no base is in both splits."""
+"""Emoji: the list has Unicode's format, variants of an emoji share a base, and no base is in two splits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from umd_bench.config.errors import UserError
 from umd_bench.data.builtin import emoji64
-from umd_bench.data.builtin.emoji64 import Emoji, base, parse_list, split_by_base
+from umd_bench.data.builtin.emoji64 import Emoji, base, parse_list, splits_by_base
 from umd_bench.data.open_data import open_pack
 from umd_bench.data.packs.manifest import data_root
 
@@ -74,18 +74,19 @@ def made_up(bases: range, group: str) -> list[Emoji]:
     return [Emoji((b, *tone), str(b), group) for b in bases for tone in ((), *((t,) for t in range(0x1F3FB, 0x1F400)))]
 
 
-def test_a_fifth_of_each_groups_bases_is_in_the_test_split_with_all_variants() -> None:
+def test_a_fifth_of_each_groups_bases_is_the_test_split_and_a_tenth_the_validation_split_with_all_variants() -> None:
     emoji = made_up(range(100, 140), "Symbols") + made_up(range(200, 220), "Objects")
-    is_test = split_by_base(emoji)
-    tested = {one.points[0] for one, test in zip(emoji, is_test, strict=True) if test}
-    trained = {one.points[0] for one, test in zip(emoji, is_test, strict=True) if not test}
-    assert not tested & trained
-    assert (len([b for b in tested if b < 200]), len([b for b in tested if b >= 200])) == (8, 4)
+    split_of = {(one.points[0], split) for one, split in zip(emoji, splits_by_base(emoji), strict=True)}
+    assert len(split_of) == 60
+    counts = {(split, group): 0 for split in ("train", "validation", "test") for group in (1, 2)}
+    for point, split in split_of:
+        counts[split, point // 100] += 1
+    assert list(counts.values()) == [28, 14, 4, 2, 8, 4]
 
 
 def test_the_split_does_not_depend_on_the_lists_order() -> None:
     emoji = made_up(range(100, 140), "Symbols")
-    assert split_by_base(emoji[::-1]) == split_by_base(emoji)[::-1]
+    assert splits_by_base(emoji[::-1]) == splits_by_base(emoji)[::-1]
 
 
 def test_the_error_for_missing_files_names_the_packages_and_the_variable(tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ def test_missing_glyphs_and_repeated_images_are_left_out_and_counted(debian_fold
     lines = [f"{points} ; fully-qualified # x E1.0 flag: {name}" for points, name in zip(flags, names, strict=True)]
     (debian_folder / emoji64.LIST_FILE).write_text("\n".join(["# group: Flags", *lines]), encoding="utf-8")
     splits = emoji64.read(debian_folder)
-    assert len(splits["train"][1]) + len(splits["test"][1]) == 2
+    assert sum(len(labels) for _, labels in splits.values()) == 2
     notes = emoji64.describe(debian_folder, 2)
     assert notes["listed"].startswith("6 ")
     assert [count for note, count in notes.items() if note.startswith("left out")] == ["1", "3"]
@@ -146,14 +147,14 @@ def test_an_image_is_in_colour_upright_and_on_white(debian_folder: Path) -> None
     assert image[:, 22, 32].min() > 220
 
 
-def test_the_whole_list_gives_every_group_its_share_of_test_images() -> None:
+def test_the_whole_list_gives_every_group_its_share_of_test_and_validation_images() -> None:
     try:
         emoji64.locate(None)
     except UserError as missing:
         pytest.skip(f"nothing is rendered here: {missing}")
     packed = open_pack("emoji64", data_root())
-    n_train, n_test = (np.bincount(packed.split(name).labels) for name in ("train", "test"))
-    assert (n_train + n_test).sum() > 3000
-    share = n_test / (n_train + n_test)
-    assert share.min() > 0.1
-    assert share.max() < 0.3
+    counts = {name: np.bincount(packed.split(name).labels) for name in packed.manifest.counts}
+    total = sum(counts.values())
+    assert total.sum() > 3000
+    for name, least, most in (("test", 0.1, 0.3), ("validation", 0.05, 0.15)):
+        assert least < (counts[name] / total).min() <= (counts[name] / total).max() < most

@@ -22,13 +22,14 @@ def idx(array: np.ndarray) -> bytes:
 
 @pytest.fixture
 def files(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """Four small IDX files in place of the published ones."""
+    """Four small IDX files in place of the published ones: two training images of each of six classes, four test images."""
     rng = np.random.default_rng(0)
     made = {}
-    for (images, labels), n in zip(fashion_mnist.SPLIT_FILES.values(), (6, 4), strict=True):
+    for (images, labels), n in zip(fashion_mnist.SPLIT_FILES.values(), (12, 4), strict=True):
         made[images] = idx(rng.integers(0, 256, (n, 28, 28), dtype=np.uint8))
-        made[labels] = idx(np.arange(n, dtype=np.uint8))
+        made[labels] = idx(np.arange(n, dtype=np.uint8) % 6)
     monkeypatch.setattr(fashion_mnist, "PUBLISHED", {name: hashlib.sha256(file).hexdigest() for name, file in made.items()})
+    monkeypatch.setattr(fashion_mnist, "N_VALIDATION_PER_CLASS", 1)
     monkeypatch.delenv(fashion_mnist.VARIABLE, raising=False)
     return made
 
@@ -43,18 +44,29 @@ def write(folder: Path, files: dict[str, bytes], *, packed: bool) -> Path:
 def test_raw_and_gzipped_files_give_the_same_images(tmp_path: Path, files: dict[str, bytes]) -> None:
     raw = fashion_mnist.read(write(tmp_path / "raw", files, packed=False))
     packed = fashion_mnist.read(write(tmp_path / "gz", files, packed=True))
-    for split in ("train", "test"):
+    for split in ("train", "validation", "test"):
         for ours, theirs in zip(raw[split], packed[split], strict=True):
             assert np.array_equal(ours, theirs)
 
 
 def test_images_are_padded_by_two_zeros_and_otherwise_unchanged(tmp_path: Path, files: dict[str, bytes]) -> None:
-    images, labels = fashion_mnist.read(write(tmp_path, files, packed=True))["train"]
-    inner = fashion_mnist.parse_idx(files["train-images-idx3-ubyte"], "here")
-    assert images.shape == (6, 1, 32, 32)
+    images, labels = fashion_mnist.read(write(tmp_path, files, packed=True))["test"]
+    inner = fashion_mnist.parse_idx(files["t10k-images-idx3-ubyte"], "here")
+    assert images.shape == (4, 1, 32, 32)
     assert np.array_equal(images[:, 0, 2:-2, 2:-2], inner)
     assert images.sum() == inner.astype(np.int64).sum()
-    assert labels.tolist() == list(range(6))
+    assert labels.tolist() == list(range(4))
+
+
+def test_the_validation_split_is_the_same_number_of_training_images_of_each_class(
+    tmp_path: Path, files: dict[str, bytes]
+) -> None:
+    splits = fashion_mnist.read(write(tmp_path, files, packed=True))
+    published = fashion_mnist.parse_idx(files["train-images-idx3-ubyte"], "here")
+    for split in ("train", "validation"):
+        assert sorted(splits[split][1].tolist()) == list(range(6))
+    inner = [images[:, 0, 2:-2, 2:-2] for images in (splits["train"][0], splits["validation"][0])]
+    assert {image.tobytes() for part in inner for image in part} == {image.tobytes() for image in published}
 
 
 def test_the_variable_names_the_folder(tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:

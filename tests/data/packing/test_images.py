@@ -42,9 +42,9 @@ def contents(folder: Path) -> dict[str, str]:
 def test_a_pack_has_the_decoded_pictures(raw: Path, tmp_path: Path) -> None:
     packed = pack_data("pets", raw, tmp_path, options())
     verify(packed)
-    assert packed.path == tmp_path / "pets-8-v1.2"
+    assert packed.path == tmp_path / "pets-8-v2.2"
     assert packed.manifest.class_names == ("cat", "dog")
-    assert packed.manifest.counts == {"train": 20, "test": 5}
+    assert packed.manifest.counts == {"train": 18, "validation": 2, "test": 5}
     assert packed.manifest.options is not None
     assert packed.manifest.options["resize"] == "antialiased"
     everything = {decode(jpeg(i), 8, "antialiased").tobytes(): int(i >= 10) for i in range(25)}  # type: ignore[union-attr]
@@ -148,7 +148,7 @@ def test_a_killed_packing_leaves_no_process_and_continues_to_the_same_bytes(
         children = Path(f"/proc/{packer.pid}/task/{packer.pid}/children")
         decoders = children.read_text().split() if children.exists() else []
         packer.send_signal(signal.SIGKILL)
-    assert not (tmp_path / "out" / "pets-8-v1.2").exists()
+    assert not (tmp_path / "out" / "pets-8-v2.2").exists()
     for _ in range(100):
         if not any(os.path.exists(f"/proc/{pid}") for pid in decoders):  # noqa: PTH110 - a process, not a path
             break
@@ -179,11 +179,11 @@ def test_a_full_disk_is_reported_before_anything_is_decoded(raw: Path, tmp_path:
         ("pets", {"resize": "nearest"}, "resize = 'nearest' is not accepted: expected one of adm, aliased, antialiased"),
         ("pets", {"on_corrupt": "ignore"}, "on_corrupt = 'ignore' is not accepted: expected one of refuse, skip"),
         ("pets", {"test_share": 1.5}, "test_share = 1.5 is not accepted: expected a share between 0 and 1"),
-        ("pets", {"splits": ("train", "dev")}, "splits = 'train,dev' is not accepted: expected one of test, train"),
+        ("pets", {"splits": ("train", "dev")}, "splits = 'train,dev' is not accepted: expected one of test, train, validation"),
         (
             "pets",
-            {"splits": ("train",)},
-            "splits = 'train' is not accepted: every stage reads train and test, and test is",
+            {"splits": ("train", "test")},
+            "splits = 'train,test' is not accepted: every pack has train, validation, test, and validation is missing",
         ),
         ("pets", {"label_column": "label"}, "label_column = 'label' is not accepted: .* is not a Hugging Face data set"),
         ("cifar10", {"licence": "mine"}, "licence = 'mine' is not accepted: cifar10 has its own licence"),

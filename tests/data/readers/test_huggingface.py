@@ -59,10 +59,16 @@ def test_every_layout_gives_the_same_pictures(make: Callable[[Path], None], tmp_
     before = sorted(str(path) for path in tmp_path.rglob("*"))
     packed = pack_data("pets", tmp_path / "raw", tmp_path / "out", PackOptions(size=8, workers=1))
     assert packed.manifest.class_names == ("cat", "dog")
-    assert packed.manifest.counts == {"train": 10, "test": 4}
-    assert packed.split("train").labels.tolist() == [0, 1] * 5
-    expected = [decode(jpeg(i), 8, "antialiased") for i in range(10)]
-    assert np.array_equal(packed.split("train").images, np.stack(expected))  # type: ignore[arg-type]
+    assert packed.manifest.counts == {"train": 8, "validation": 2, "test": 4}
+    for split, labels in (("train", [0, 1] * 4), ("validation", [0, 1])):
+        assert sorted(packed.split(split).labels.tolist()) == sorted(labels)
+    expected = {decode(jpeg(i), 8, "antialiased").tobytes(): i % 2 for i in range(10)}  # type: ignore[union-attr]
+    found = {
+        image.tobytes(): label
+        for split in ("train", "validation")
+        for image, label in zip(packed.split(split).images, packed.split(split).labels.tolist(), strict=True)
+    }
+    assert found == expected
     after = sorted(str(path) for path in tmp_path.rglob("*") if not path.is_relative_to(tmp_path / "out"))
     assert after == before  # nothing was written next to the raw files
 
@@ -72,7 +78,7 @@ def test_a_data_set_without_splits_is_divided_and_its_rows_are_read_in_order(tmp
     found = read_huggingface(tmp_path, 0.3)
     assert np.bincount(found.splits["test"].labels).tolist() == [3, 3]
     numbers = {split: [int(name.split()[-1]) for name in pictures.names] for split, pictures in found.splits.items()}
-    assert sorted(numbers["train"] + numbers["test"]) == list(range(20))
+    assert sorted(number for split in numbers.values() for number in split) == list(range(20))
     for split, pictures in found.splits.items():
         assert [pictures.load(i) for i in range(len(pictures))] == [jpeg(number) for number in numbers[split]]
 
@@ -82,8 +88,9 @@ def test_validation_becomes_the_test_split_if_the_test_split_has_no_labels(tmp_p
     unlabelled = unlabelled.cast_column("label", datasets.ClassLabel(names=NAMES))
     datasets.DatasetDict(train=table(6), validation=table(4), test=unlabelled).save_to_disk(str(tmp_path))
     found = read_huggingface(tmp_path, None)
-    assert {split: len(pictures) for split, pictures in found.splits.items()} == {"train": 6, "test": 4}
-    assert found.options == {"test": "the validation split", "unlabelled": "left out: test"}
+    assert {split: len(pictures) for split, pictures in found.splits.items()} == {"train": 4, "validation": 2, "test": 4}
+    assert found.options["test"] == "the publisher's validation split"
+    assert found.options["unlabelled"] == "left out: test"
 
 
 def test_ambiguous_columns_are_chosen_by_options(tmp_path: Path) -> None:
@@ -97,8 +104,8 @@ def test_ambiguous_columns_are_chosen_by_options(tmp_path: Path) -> None:
 
 
 def test_values_of_a_named_column_become_classes(tmp_path: Path) -> None:
-    names = (datasets.Value("string"), ["b", "a", "c", "a", "b", "c"])
-    table(6, breed=names).remove_columns("label").save_to_disk(str(tmp_path))
+    names = (datasets.Value("string"), ["b", "a", "c"] * 4)
+    table(12, breed=names).remove_columns("label").save_to_disk(str(tmp_path))
     with pytest.raises(UserError, match=r"none is of type ClassLabel.*--label-column"):
         read_huggingface(tmp_path, None)
     found = read_huggingface(tmp_path, 0.5, label_column="breed")
@@ -122,8 +129,8 @@ def test_pictures_outside_the_table_are_read_from_their_files(tmp_path: Path) ->
     path = tmp_path / "x.png"
     Image.fromarray(pixels(5, 8, 8)).save(path)
     kinds = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)})
-    cells = [{"bytes": None, "path": str(path)}] * 4
-    datasets.Dataset.from_dict({"image": cells, "label": [0, 1, 0, 1]}, features=kinds).to_parquet(str(tmp_path / "x.parquet"))
+    cells = [{"bytes": None, "path": str(path)}] * 8
+    datasets.Dataset.from_dict({"image": cells, "label": [0, 1] * 4}, features=kinds).to_parquet(str(tmp_path / "x.parquet"))
     pictures = read_huggingface(tmp_path, 0.5).splits["train"]
     assert np.array_equal(decode(pictures.load(0), 8, "antialiased"), pixels(5, 8, 8).transpose(2, 0, 1))
 

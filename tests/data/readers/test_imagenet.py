@@ -112,22 +112,22 @@ def test_kaggles_layout_is_found_below_its_root(tmp_path: Path) -> None:
     assert len(read_imagenet(tmp_path, None).splits["test"]) == 9
 
 
-def test_one_percent_of_the_pictures_is_held_out_by_name(tmp_path: Path) -> None:
+def test_one_percent_of_the_training_pictures_is_the_validation_split_by_name(tmp_path: Path) -> None:
     train_folder(tmp_path)
     val_class_folders(tmp_path)
     found = read_imagenet(tmp_path, None)
-    assert {name: len(pictures) for name, pictures in found.splits.items()} == {"train": 118, "held_out": 2, "test": 9}
-    assert set(found.splits["train"].names) | set(found.splits["held_out"].names) == set(TRAIN)
+    assert {name: len(pictures) for name, pictures in found.splits.items()} == {"train": 118, "validation": 2, "test": 9}
+    assert set(found.splits["train"].names) | set(found.splits["validation"].names) == set(TRAIN)
     assert found.class_names == WNIDS
     expected = [WNIDS.index(VALIDATION[name.split(".")[0]]) for name in found.splits["test"].names]
     assert found.splits["test"].labels.tolist() == expected
 
 
-def test_the_held_out_share_gives_imagenets_counts() -> None:
+def test_the_validation_share_gives_imagenets_counts() -> None:
     n = 1_281_167
     counts = DATASETS["imagenet"].counts
     assert counts["train"] == int(n * 0.99)
-    assert counts["train"] + counts["held_out"] == n
+    assert counts["train"] + counts["validation"] == n
 
 
 def test_members_of_tar_files_are_read_without_unpacking(tmp_path: Path) -> None:
@@ -197,4 +197,4 @@ def test_a_subset_of_imagenet_needs_another_name(tmp_path: Path, monkeypatch: py
     with pytest.raises(UserError, match="imagenet has 1000 classes, and the files hold 3: pack a part of it under a name"):
         pack(tmp_path / "raw", tmp_path / "out")
     own = pack_data("imagenet3", tmp_path / "raw", tmp_path / "out", PackOptions(size=8, workers=1))
-    assert own.manifest.counts == {"train": 120, "test": 9}
+    assert own.manifest.counts == {"train": 108, "validation": 12, "test": 9}

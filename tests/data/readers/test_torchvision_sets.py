@@ -99,13 +99,13 @@ def food101(root: Path, patch: Patch) -> None:
 
 # Numbers of pictures by split in the small layouts above.
 LAYOUTS: dict[str, tuple[Callable[[Path, Patch], None], dict[str, int]]] = {
-    "cifar10": (cifar10, {"train": 8, "test": 4}),
-    "cifar100": (cifar100, {"train": 4, "test": 4}),
-    "stl10": (stl10, {"train": 4, "test": 4}),
-    "dtd": (dtd, {"train": 4, "test": 4, "validation": 4}),
-    "oxford_pets": (oxford_pets, {"train": 4, "test": 2}),
-    "flowers102": (flowers102, {"train": 2, "test": 2, "validation": 2}),
-    "food101": (food101, {"train": 6, "test": 2}),
+    "cifar10": (cifar10, {"train": 6, "validation": 2, "test": 4}),
+    "cifar100": (cifar100, {"train": 2, "validation": 2, "test": 4}),
+    "stl10": (stl10, {"train": 2, "validation": 2, "test": 4}),
+    "dtd": (dtd, {"train": 4, "validation": 4, "test": 4}),
+    "oxford_pets": (oxford_pets, {"train": 2, "validation": 2, "test": 2}),
+    "flowers102": (flowers102, {"train": 2, "validation": 2, "test": 2}),
+    "food101": (food101, {"train": 4, "validation": 2, "test": 2}),
 }
 
 
@@ -136,7 +136,7 @@ def test_the_error_for_missing_files_names_the_folder_that_torchvision_expects(n
 @pytest.mark.parametrize(("name", "side"), [("cifar10", 32), ("stl10", 96)])
 def test_arrays_have_the_right_orientation(name: str, side: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     LAYOUTS[name][0](tmp_path, monkeypatch)
-    pictures = READERS[name](tmp_path, None).splits["train"]
+    pictures = READERS[name](tmp_path, None).splits["test"]
     found = decode(pictures.load(2), side, "antialiased")
     assert np.array_equal(found, pixels(2, side, side).transpose(2, 0, 1))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,9 @@ from umd_bench.config.errors import FieldRuleError
 
 # Data sets whose images have a fixed size, in pixels a side; all others are packed at a size that the configuration chooses.
 OWN_SIZES = {"digits": 8, "contrast16": 16, "fashion_mnist": 32, "emoji64": 64}
+
+ScoredSplit = Literal["test", "validation"]  # a split of images that nothing is trained on
+SPLITS = ("train", *reversed(get_args(ScoredSplit)))  # of every pack
 
 
 class DataConfig(Frozen):

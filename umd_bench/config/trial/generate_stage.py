@@ -8,12 +8,12 @@ from pydantic import Field, model_validator
 
 from umd_bench.config.documents.fields import Frozen, Name, Snapshot
 from umd_bench.config.errors import FieldError, FieldRuleError, one_of
+from umd_bench.config.trial.data import SPLITS, ScoredSplit
 from umd_bench.config.trial.model import ModelConfig
 from umd_bench.config.trial.noise import NoiseConfig
 
 ScoreName = Literal["fd", "fd_inf", "kid", "is", "accuracy", "precision_recall", "sfid", "memorised"]
 SCORES: tuple[ScoreName, ...] = get_args(ScoreName)
-SPLITS = ("train", "test")
 SAMPLERS = ("ddim", "ddim-official", "ddim-x0", "dpmpp-2m", "euler", "heun")  # implemented in engine/samplers.py
 # The scores of a stage that states none. They are no part of its key, so that results from before the field existed count.
 DEFAULT_SCORES: tuple[ScoreName, ...] = ("fd", "is", "accuracy")
@@ -64,12 +64,18 @@ class GenerateStage(Frozen):
         description="scores to compute; is and accuracy need an extractor with classes, sfid needs an Inception extractor",
     )
     reference: str = Field(
-        default="test", description="real images to compare with: the split train or test, or the path of a published .npz"
+        default="test",
+        description="real images to compare with: the split train, validation or test, or the path of a published .npz",
     )
     reference_sha256: str | None = Field(
         default=None,
         pattern="^[0-9a-f]{64}$",
         description="SHA-256 of the reference file, in hex; null: computed from the file",
+    )
+    held_out: ScoredSplit | None = Field(
+        default=None,
+        description="split of real images that nothing is trained on, for the floor of the reference train and for memorised; "
+        "null: the reference if it is test or validation, else test",
     )
     save: bool = Field(default=False, description="save the samples of the first sampling seed as samples.npz")
     precision: Literal["fp32", "bf16"] = Field(
@@ -85,12 +91,17 @@ class GenerateStage(Frozen):
             raise FieldRuleError("cfg_interval", f"{list(self.cfg_interval)} is empty: expected [lowest t, highest t]")
         if not self.is_split and not self.reference.endswith(".npz"):
             raise FieldRuleError(
-                "reference", f"{self.reference!r} is not accepted: expected train, test, or the path of an .npz"
+                "reference", f"{self.reference!r} is not accepted: expected {', '.join(SPLITS)}, or the path of an .npz"
             )
         if self.is_split and self.reference_sha256 is not None:
             raise FieldRuleError(
                 "reference_sha256",
                 f"is not accepted: only a file has a hash, and reference = {self.reference} is a split of the data set",
+            )
+        if self.held_out is not None and self.reference in get_args(ScoredSplit) and self.held_out != self.reference:
+            raise FieldRuleError(
+                "held_out",
+                f"{self.held_out} is not accepted: the reference {self.reference} is held out itself; expected null",
             )
         extractors = self.all_extractors
         if len(set(extractors)) < len(extractors):
@@ -114,6 +125,13 @@ class GenerateStage(Frozen):
         return self.reference in SPLITS
 
     @property
+    def held_out_split(self) -> str:
+        """The split of the real images that floors and the memorisation alarm need: "test" or "validation"."""
+        if self.held_out is not None:
+            return self.held_out
+        return self.reference if self.reference in get_args(ScoredSplit) else "test"
+
+    @property
     def all_extractors(self) -> tuple[str, ...]:
         """The extractor, and the further ones."""
         return (self.extractor, *self.more_extractors)
@@ -125,12 +143,14 @@ class GenerateStage(Frozen):
 
     def identity(self, model: ModelConfig, noise: NoiseConfig, *, seed: int, parent_ema: bool) -> dict[str, Any]:
         """The stage's part of its key: the noise process and the settings that change samples or scores."""
-        fields = self.model_dump(mode="json", exclude={"parent", "snapshot", "batch"})
+        fields = self.model_dump(mode="json", exclude={"parent", "snapshot", "batch", "held_out"})
         fields.pop("reference_sha256" if self.is_split else "reference")
         fields["scores"] = sorted(self.scores)
         # Fields that were added in later versions are no part of a key at their defaults, so that older results still count.
         later = {"scores": sorted(DEFAULT_SCORES), "more_extractors": [], "save": False, "precision": "fp32"}
         fields = {name: value for name, value in fields.items() if name not in later or value != later[name]}
+        if not self.is_split or self.reference == "train":
+            fields |= {} if self.held_out_split == "test" else {"held_out": self.held_out_split}
         fields["ema"] = self.ema and parent_ema
         if self.cfg_scale == 1:
             fields.pop("cfg_interval")

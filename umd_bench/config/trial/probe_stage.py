@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from umd_bench.config.documents.fields import Frozen, Name, Snapshot
 from umd_bench.config.errors import FieldRuleError
-from umd_bench.config.trial.data import DataConfig
+from umd_bench.config.trial.data import DataConfig, ScoredSplit
 from umd_bench.config.trial.model import POOLS, ModelConfig
 from umd_bench.config.trial.noise import NoiseConfig
 
@@ -94,6 +94,9 @@ class ProbeStage(Frozen):
         default=None,
         description="the data set to probe on, with the trial's size and channels; null: the data set of the trial",
     )
+    split: ScoredSplit = Field(
+        default="test", description="the images that are scored: test, or validation to choose settings by the scores"
+    )
     t: int | None = Field(
         default=None,
         ge=0,
@@ -125,6 +128,8 @@ class ProbeStage(Frozen):
         for added in ("knn", "linear", "block", "pool"):  # added in later versions: no part of a key unless they are set
             if not fields[added]:
                 fields.pop(added)
+        if self.split == "test":
+            fields.pop("split")
         if not self.shots:
             for idle in ("draws", "ridge", "bias"):
                 fields.pop(idle)

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from umd_bench.config.documents.fields import Frozen
 from umd_bench.config.errors import FieldError
-from umd_bench.config.trial.data import DataConfig
+from umd_bench.config.trial.data import SPLITS, DataConfig
 from umd_bench.config.trial.generate_stage import GenerateStage
 from umd_bench.config.trial.model import ModelConfig
 from umd_bench.config.trial.noise import NoiseConfig
@@ -28,7 +28,7 @@ from umd_bench.config.trial.train_stage import TrainStage, WeightsStage
 from umd_bench.config.trial.trial import Resources, Stage, TrialConfig
 
 # A version is raised by hand when code changes what a component computes; it is part of every key that depends on it.
-COMPONENT_VERSIONS = {"data": 1, "engine": 2, "import": 1, "probe": 1, "generate": 2}
+COMPONENT_VERSIONS = {"data": 2, "engine": 2, "import": 1, "probe": 1, "generate": 2}
 
 NOISED_PROBE_T = 51  # schedule index 50: the official code probes models without clean images in training at this time
 
@@ -161,7 +161,7 @@ def _with_hash(stage: GenerateStage, path: str) -> GenerateStage:
         sha256 = stage.reference_sha256 or _sha256(file, file.stat().st_mtime_ns)
     except OSError as error:
         raise FieldError(
-            path, stage.reference, f"it cannot be read ({error.strerror}): expected train, test, or the path of an .npz"
+            path, stage.reference, f"it cannot be read ({error.strerror}): expected {', '.join(SPLITS)}, or the path of an .npz"
         ) from None
     return stage.model_copy(update={"reference": str(file), "reference_sha256": sha256})
 

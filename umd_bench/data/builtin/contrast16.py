@@ -80,15 +80,15 @@ def make(
 def _posed(source: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     """Each digit [N, 8, 8] scaled, stretched, rotated and shifted: [N, 16, 16] in [0, 1], bilinear, 0 outside the source."""
     N, side = source.shape[:2]
-    scale, stretch = rng.uniform(*_SCALE, N), rng.uniform(*_STRETCH, N)
-    angle = np.deg2rad(rng.uniform(-_ROTATION, _ROTATION, N))
+    scale, stretch = rng.uniform(*_SCALE, (N, 1, 1)), rng.uniform(*_STRETCH, (N, 1, 1))
+    angle = np.deg2rad(rng.uniform(-_ROTATION, _ROTATION, (N, 1, 1)))
     centre = (SIZE - 1) / 2 + rng.uniform(-_SHIFT, _SHIFT, (2, N))
     y = np.arange(SIZE)[None, :, None] - centre[0][:, None, None]
     x = np.arange(SIZE)[None, None, :] - centre[1][:, None, None]
-    cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
+    cos, sin = np.cos(angle), np.sin(angle)
     middle = (side - 1) / 2
-    row = (cos * y - sin * x) / scale[:, None, None] + middle
-    column = (cos * x + sin * y) / (scale * stretch)[:, None, None] + middle
+    row = (cos * y - sin * x) / scale + middle
+    column = (cos * x + sin * y) / (scale * stretch) + middle
     # A border of zeros, so that the interpolation needs no special case at the edge.
     padded = np.pad(source, ((0, 0), (1, 1), (1, 1)))
     row, column = (np.clip(place + 1, 0, side + 1) for place in (row, column))

@@ -39,7 +39,7 @@ VARIABLE = "UMD_BENCH_EMOJI"
 FONT_FILE, LIST_FILE = "NotoColorEmoji.ttf", "emoji-test.txt"
 DEBIAN_FOLDERS = {FONT_FILE: Path("/usr/share/fonts/truetype/noto"), LIST_FILE: Path("/usr/share/unicode/emoji")}
 SIZE = 64
-TEST_SHARE = 0.2
+TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1  # of the base emoji of a group
 # No font has these: a noncharacter shows how the font draws a missing glyph, a flag of no country how it draws a missing flag.
 _MISSING = ("\U0010ffff", "\U0001f1fd\U0001f1fd")
 _BITMAP_SIZE = 109  # the only size of the font's bitmaps, in pixels per em
@@ -70,11 +70,12 @@ class Emoji(NamedTuple):
 
 
 def read(folder: Path | None) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-    """The "train" and "test" splits: images uint8 [N, 3, 64, 64] RGB, labels int64 [N], the index in CLASS_NAMES.
+    """The "train", "validation" and "test" splits: images uint8 [N, 3, 64, 64] RGB, labels int64 [N], the index in CLASS_NAMES.
 
     Every fully-qualified emoji is drawn at the font's own 136x128 on a white 136x136 square and reduced by Lanczos. Emoji that
-    the font lacks, and images that are equal to an earlier one, are left out. A fifth of the *bases* of each group, those with
-    the smallest :func:`derive_seed`, is the test split, so no variant (skin tone, gender) of a test emoji is trained on.
+    the font lacks, and images that are equal to an earlier one, are left out. The *bases* of each group are ordered by
+    :func:`derive_seed`: the first fifth is the test split, the next tenth the validation split. So no variant (skin tone,
+    gender) of an emoji of these splits is trained on.
 
     The two files are read from ``folder``, else from $UMD_BENCH_EMOJI, else from where Debian's packages
     ``fonts-noto-color-emoji`` and ``unicode-data`` put them. Raises :class:`UserError` if one is missing or cannot be used.
@@ -93,10 +94,10 @@ def read(folder: Path | None) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.i
             images.append(image)
     if not kept:
         raise UserError(f"{font_path} draws none of the emoji of {list_path}: give the colour font {FONT_FILE}")
-    is_test = np.array(split_by_base(kept))
+    split = np.array(splits_by_base(kept))
     all_images = np.stack(images).transpose(0, 3, 1, 2)
     labels = np.array([CLASS_NAMES.index(emoji.group) for emoji in kept], dtype=np.int64)
-    return {"train": (all_images[~is_test], labels[~is_test]), "test": (all_images[is_test], labels[is_test])}
+    return {name: (all_images[split == name], labels[split == name]) for name in ("train", "validation", "test")}
 
 
 def describe(folder: Path | None, n_kept: int) -> dict[str, str]:
@@ -165,18 +166,21 @@ def base(points: Sequence[int]) -> tuple[int, ...]:
     return _SAME_BASE.get(tuple(kept), tuple(kept))
 
 
-def split_by_base(emoji: Sequence[Emoji]) -> list[bool]:
-    """Whether each emoji is a test image: those of a fifth of the bases of each group, by :func:`derive_seed` of the base.
+def splits_by_base(emoji: Sequence[Emoji]) -> list[str]:
+    """The split of each emoji, which is that of its base: of each group's bases, by :func:`derive_seed`, the first fifth is
+    "test", the next tenth "validation", the rest "train".
 
-    A base belongs to the group of its first emoji, so that it is on one side of the split only.
+    A base belongs to the group of its first emoji, so that it is in one split only.
     """
     groups: dict[str, list[tuple[int, ...]]] = {}
     for key, group in {base(one.points): one.group for one in reversed(emoji)}.items():
         groups.setdefault(group, []).append(key)
-    test: set[tuple[int, ...]] = set()
+    split: dict[tuple[int, ...], str] = {}
     for keys in groups.values():
-        test |= set(sorted(keys, key=lambda key: derive_seed(0, "emoji64/split", *key))[: round(TEST_SHARE * len(keys))])
-    return [base(one.points) in test for one in emoji]
+        keys.sort(key=lambda key: derive_seed(0, "emoji64/split", *key))
+        n_test, n_validation = round(TEST_SHARE * len(keys)), round(VALIDATION_SHARE * len(keys))
+        split |= dict.fromkeys(keys[:n_test], "test") | dict.fromkeys(keys[n_test : n_test + n_validation], "validation")
+    return [split.get(base(one.points), "train") for one in emoji]
 
 
 def _read_list(path: Path) -> str:

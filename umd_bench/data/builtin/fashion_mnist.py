@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from umd_bench.config.errors import UserError
+from umd_bench.config.seeds import derive_seed
 
 CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 VARIABLE = "UMD_BENCH_FASHION_MNIST"
@@ -29,11 +30,15 @@ PUBLISHED = {
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
+N_VALIDATION_PER_CLASS = 500
 _DOWNLOAD_TIMEOUT_S = 30
 
 
 def read(folder: Path | None) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-    """The "train" (60,000) and "test" (10,000) splits as published: images uint8 [N, 1, 32, 32], labels int64 [N].
+    """The "train" (55,000), "validation" (5,000) and "test" (10,000) splits: images uint8 [N, 1, 32, 32], labels int64 [N].
+
+    The test split is the published one. The published training images of a class are ordered by :func:`derive_seed` of their
+    number: the first 500 are validation images.
 
     The four IDX files, gzipped or not, are read from ``folder``, else from $UMD_BENCH_FASHION_MNIST, else from where Debian's
     package ``dataset-fashion-mnist`` puts them; else they are downloaded. Two zero pixels are added on each side. Source: Xiao,
@@ -47,7 +52,16 @@ def read(folder: Path | None) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.i
         images = parse_idx(contents[image_file], image_file)
         padded = np.pad(images, ((0, 0), (2, 2), (2, 2)))[:, None]
         splits[split] = (padded, parse_idx(contents[label_file], label_file).astype(np.int64))
-    return splits
+    images, labels = splits["train"]
+    held_out = np.zeros(len(labels), np.bool_)
+    for label in range(len(CLASS_NAMES)):
+        members = sorted(np.flatnonzero(labels == label).tolist(), key=lambda i: derive_seed(0, "fashion_mnist/split", i))
+        held_out[members[:N_VALIDATION_PER_CLASS]] = True
+    return {
+        "train": (images[~held_out], labels[~held_out]),
+        "validation": (images[held_out], labels[held_out]),
+        "test": splits["test"],
+    }
 
 
 def parse_idx(content: bytes, where: str) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from umd_bench.config.errors import FieldError, UserError, one_of
+from umd_bench.config.trial.data import SPLITS
 from umd_bench.data.datasets import DATASETS, OWN_VERSION, dataset_info
 from umd_bench.data.open_data import open_pack
 from umd_bench.data.packing.decoder import ON_CORRUPT, decoder
@@ -39,7 +40,7 @@ _OWN_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 
 @dataclass(frozen=True)
 class PackOptions:
-    """How pictures are packed. ``splits`` must contain "train" and "test", which every stage reads; None packs all splits."""
+    """How pictures are packed. ``splits`` must contain "train", "validation" and "test"; None packs all splits."""
 
     size: int | None = None
     resize: str = "antialiased"
@@ -136,8 +137,9 @@ def _chosen_splits(dataset: ListedDataset, names: Sequence[str]) -> dict[str, Pi
     for name in names:
         if name not in dataset.splits:
             raise FieldError("splits", ",".join(names), one_of(dataset.splits))
-    if missing := [name for name in ("train", "test") if name not in names]:
-        raise FieldError("splits", ",".join(names), f"every stage reads train and test, and {missing[0]} is missing")
+    if missing := [name for name in SPLITS if name not in names]:
+        needed = f"every pack has {', '.join(SPLITS)}, and {missing[0]} is missing"
+        raise FieldError("splits", ",".join(names), needed)
     return {name: dataset.splits[name] for name in dataset.splits if name in names}
 
 
@@ -170,7 +172,9 @@ def _draft(name: str, dataset: ListedDataset, counts: dict[str, int], size: int,
 
 def _published_counts(published: Mapping[str, int], counts: dict[str, int]) -> str | None:
     """The publisher's counts if the files have different ones, else None. Splits that the user leaves out are not compared."""
-    total = sum(counts.values())
+    counts, total = dict(counts), sum(counts.values())
+    if "validation" not in published:  # it was split off the training images
+        counts["train"] = counts.get("train", 0) + counts.pop("validation", 0)
     same = (
         all(counts.get(split, n) == n for split, n in published.items())
         if len(published) > 1

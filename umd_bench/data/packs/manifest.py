@@ -2,7 +2,7 @@
 
     root/<name>[-<size>]-v<version>.<format>/           or, of latents, root/<name>-<size>-<vae>-v<version>.<format>/
         manifest.json
-        train-labels.npy  train-images-00000.npy  train-images-00001.npy ...      and test-..., and other splits
+        train-labels.npy  train-images-00000.npy  train-images-00001.npy ...      and validation-..., test-...
 
 The size is part of the folder's name if the data set has no size of its own.
 """

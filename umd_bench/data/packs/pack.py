@@ -53,7 +53,7 @@ class Pack:
     manifest: Manifest
 
     def split(self, name: str) -> Split:
-        """Open a split; every pack has "train" and "test".
+        """Open a split; every pack has "train", "validation" and "test".
 
         Raises :class:`UserError` for an unknown name and for files that are missing or do not match the manifest.
         """

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from umd_bench.config.errors import FieldError, UserError, one_of
-from umd_bench.data.readers.picture_list import ListedDataset, PictureFile, PictureList, inputs_of, with_test_split
+from umd_bench.data.readers.picture_list import ListedDataset, PictureFile, PictureList, inputs_of, with_all_splits
 from umd_bench.data.readers.pictures import Encoded, FileRange
 
 _SPLITS = ("train", "test", "validation", "val", "valid")
@@ -56,7 +56,7 @@ def read_huggingface(
             labelled[split] = PictureList(labels, _RowNames(split, len(labels)), table.pictures(image))
         elif split == "train":
             raise UserError(f"{root}: {int((labels < 0).sum()):,} rows of its train split have no label in {label!r}")
-    splits, options = with_test_split(labelled, test_share)
+    splits, options = with_all_splits(labelled, test_share)
     if left := sorted(set(tables) - set(labelled)):
         options["unlabelled"] = f"left out: {', '.join(left)}"
     inputs = inputs_of(

@@ -17,7 +17,7 @@ from umd_bench.data.readers.picture_list import (
     inputs_of,
     list_classes,
     picture_list,
-    with_test_split,
+    with_all_splits,
 )
 
 _SPLITS = ("train", "training", "test", "val", "valid", "validation")
@@ -47,7 +47,7 @@ def read_folder(root: Path, test_share: float | None) -> ListedDataset:
             odd = sorted(set(names) ^ set(classes))
             raise UserError(f"{root}: {split} and {split_folders[0]} differ in classes ({', '.join(odd[:3])})")
     files = {split: list_classes(root / split, classes, within=f"{split}/") for split in split_folders}
-    splits, options = with_test_split({split: picture_list(files[split]) for split in files}, test_share)
+    splits, options = with_all_splits({split: picture_list(files[split]) for split in files}, test_share)
     return ListedDataset(splits, tuple(classes), inputs_of(chain.from_iterable(files.values())), options)
 
 
@@ -70,7 +70,7 @@ def read_stanford_dogs(root: Path, test_share: float | None) -> ListedDataset:
         if absent := [name for name in names if name not in files]:
             raise UserError(f"{images / absent[0]} is missing: {path.name} lists it ({len(absent):,} such)")
         splits[split] = picture_list(files[name] for name in names)
-    named, options = with_test_split(splits, test_share)
+    named, options = with_all_splits(splits, test_share)
     return ListedDataset(named, tuple(name.split("-", 1)[-1] for name in classes), inputs_of(files.values()), options)
 
 
@@ -97,5 +97,5 @@ def _without_splits(root: Path, classes: list[str], test_share: float | None) ->
     if not classes:
         raise UserError(f"{root} holds no folders: expected one for each class")
     files = list_classes(root, classes)
-    splits, options = with_test_split({"train": picture_list(files)}, test_share)
+    splits, options = with_all_splits({"train": picture_list(files)}, test_share)
     return ListedDataset(splits, tuple(classes), inputs_of(files), options)

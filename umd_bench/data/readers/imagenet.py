@@ -31,14 +31,14 @@ from umd_bench.data.readers.picture_list import (
 )
 from umd_bench.data.readers.pictures import FileRange
 
-HELD_OUT = 0.01
+VALIDATION_SHARE = 0.01
 _TRAIN_TAR, _VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 _DEVKIT, _SOLUTION = "ILSVRC2012_devkit_t12", "LOC_val_solution.csv"
 _TRUTH, _META = "data/ILSVRC2012_validation_ground_truth.txt", "data/meta.mat"
 
 
 def read_imagenet(root: Path, test_share: float | None) -> ListedDataset:
-    """The splits "train" (99% of the training pictures), "held_out" (the other 1%) and "test" (the validation pictures).
+    """The splits "train" (99% of the training pictures), "validation" (the other 1%) and "test" (the validation pictures).
 
     The official implementation takes the first 99% in the order of its shuffled files; here the 1% are the pictures whose names
     have the smallest :func:`derive_seed`. Class i is the i-th wnid in alphabetical order, as usual.
@@ -51,9 +51,12 @@ def read_imagenet(root: Path, test_share: float | None) -> ListedDataset:
     base = inner if inner.is_dir() else root
     train, wnids = _train(base)
     validation = _validation(base, root, wnids)
-    rest, held_out = split_off(picture_list(train), HELD_OUT, "held out", by_class=False)
-    splits = {"train": rest, "held_out": held_out, "test": picture_list(validation)}
-    options = {"held_out": f"{HELD_OUT:g} of train, drawn by name with seed 0", "test": "the validation split"}
+    rest, held_out = split_off(picture_list(train), VALIDATION_SHARE, "held out", by_class=False)
+    splits = {"train": rest, "validation": held_out, "test": picture_list(validation)}
+    options = {
+        "validation": f"{VALIDATION_SHARE:g} of train, drawn by name with seed 0",
+        "test": "the publisher's validation split",
+    }
     return ListedDataset(splits, tuple(wnids), inputs_of([*train, *validation]), options)
 
 

@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from umd_bench.config.errors import FieldError, UserError
 from umd_bench.config.seeds import derive_seed
+from umd_bench.config.trial.data import SPLITS
 from umd_bench.data.readers.pictures import Encoded, FileRange
 
 TEST_SHARE = 0.2  # of a data set without splits, if the user states no share
+VALIDATION_SHARE = 0.1  # of the training images, if the publisher has no validation split
 _EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 _TRAIN, _TEST, _VALIDATION = ("train", "training"), ("test",), ("validation", "val", "valid")
 
@@ -138,28 +140,50 @@ def split_off(pictures: PictureList, share: float, purpose: str, *, by_class: bo
     return pictures.take(np.flatnonzero(~chosen)), pictures.take(np.flatnonzero(chosen))
 
 
-def with_test_split(splits: dict[str, PictureList], test_share: float | None) -> tuple[dict[str, PictureList], dict[str, str]]:
-    """The splits under their usual names, with a "test" split, and a record of how the test split was chosen.
+def with_all_splits(splits: dict[str, PictureList], test_share: float | None) -> tuple[dict[str, PictureList], dict[str, str]]:
+    """The splits under their usual names, among them "train", "validation" and "test", and how the last two were chosen.
 
-    Without a test split, the validation split becomes the test split; without either, ``test_share`` of each class does. Raises
-    :class:`FieldError` if a share is given although the data set has splits, :class:`UserError` without a training split.
+    Without a test split, the publisher's validation split becomes the test split; without either, ``test_share`` of each class
+    does. A tenth of each class of the training split becomes the validation split, unless the publisher's one is left; a class
+    with a single training image keeps it.
+
+    Raises :class:`FieldError` if a share is given although the data set has splits, :class:`UserError` without a training
+    split, and if no class has enough images for every split.
     """
     named = {_canonical(name): pictures for name, pictures in splits.items()}
     if len(named) != len(splits):
         raise UserError(f"two of the splits {', '.join(sorted(splits))} mean the same split: remove one")
     if "train" not in named:
         raise UserError(f"there is no training split among {', '.join(sorted(splits)) or 'nothing'}: expected one called train")
+    options = {}
     if {"test", "validation"} & set(named):
         if test_share is not None:
             own = ", ".join(sorted(splits))
             raise FieldError("test_share", test_share, f"the data set has its own splits ({own}), so leave the field out")
-        if "test" in named:
-            return named, {}
-        named["test"] = named.pop("validation")
-        return named, {"test": "the validation split"}
-    share = TEST_SHARE if test_share is None else test_share
-    named["train"], named["test"] = split_off(named["train"], share, "test split", by_class=True)
-    return named, {"test": share_of_each_class(share)}
+        if "test" not in named:
+            named["test"] = named.pop("validation")
+            options["test"] = "the publisher's validation split"
+    else:
+        share = TEST_SHARE if test_share is None else test_share
+        named["train"], named["test"] = split_off(named["train"], share, "test split", by_class=True)
+        options["test"] = share_of_each_class(share)
+    if "validation" not in named:
+        named["train"], named["validation"] = _validation_split(named["train"])
+        options["validation"] = f"of train, {share_of_each_class(VALIDATION_SHARE)}"
+    usual = {name: named.pop(name) for name in SPLITS}
+    return usual | named, options
+
+
+def _validation_split(train: PictureList) -> tuple[PictureList, PictureList]:
+    """The rest of the training pictures, and the validation share of each class that has at least two."""
+    single = np.bincount(train.labels)[train.labels] < 2
+    if single.all():
+        raise UserError("every class has a single training image: expected two of some class, one for the validation split")
+    rest, held_out = split_off(train.take(np.flatnonzero(~single)), VALIDATION_SHARE, "validation split", by_class=True)
+    if single.any():
+        kept = set(held_out.names)
+        rest = train.take(np.array([i for i, name in enumerate(train.names) if name not in kept], np.int64))
+    return rest, held_out
 
 
 def share_of_each_class(share: float) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from umd_bench.config.errors import UserError
-from umd_bench.data.readers.picture_list import ListedDataset, PictureFile, PictureList, inputs_of, with_test_split
+from umd_bench.data.readers.picture_list import ListedDataset, PictureFile, PictureList, inputs_of, with_all_splits
 from umd_bench.data.readers.pictures import FileRange
 
 
@@ -36,7 +36,7 @@ class TorchvisionSet:
             class_names = tuple(opened.classes)
             lists[split] = self._arrays(opened, split) if self.as_arrays else _files(opened, root)
             inputs.append(_inputs(lists[split], split))
-        named, options = with_test_split(lists, test_share)
+        named, options = with_all_splits(lists, test_share)
         return ListedDataset(named, tuple(class_names), "\n".join(inputs), options)
 
     def _open(self, root: Path, arguments: dict[str, Any]) -> Any:

@@ -41,10 +41,10 @@ def run_probe(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> 
 
     Metrics, as far as the stage wants them: ``acc_<k>shot``, means over ``stage.draws`` draws of the shots, with the standard
     deviation (``_sd``) if there are several draws; ``acc_knn<k>``; ``acc_linear``; and each as ``pixel_acc_...`` of
-    :func:`pixel_probe`. All test images are scored. Features are the representation at t = ``stage.t``, without mask and label.
-    At t >= 1, each image has its own noise, the same in every trial of one seed. A class with fewer images than shots gives all
-    of its images; an event and a fact say so. ``pack`` holds ``spec.input_data``, which can differ from the data that the
-    parent was trained on.
+    :func:`pixel_probe`. All images of ``stage.split`` are scored, and no other split is opened but the training split. Features
+    are the representation at t = ``stage.t``, without mask and label. At t >= 1, each image has its own noise, the same in
+    every trial of one seed. A class with fewer images than shots gives all of its images; an event and a fact say so. ``pack``
+    holds ``spec.input_data``, which can differ from the data that the parent was trained on.
 
     Raises :class:`UserError` for another kind of stage, a t, block or pool that the parent does not have, missing weights, and
     features that are NaN or infinite.
@@ -56,15 +56,15 @@ def run_probe(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> 
     assert isinstance(stage, ProbeStage)
     shots = _shots(pack, stage, spec.seed)
     drawn = None if stage.reads_all else np.unique(np.concatenate([rows for draw in shots for rows in draw.values()]))
-    train, test = representation.of(pack, "train", drawn), representation.of(pack, "test")
-    metrics, facts = _few_shot("acc", pack, train, test, shots, stage, drawn)
-    more, more_facts = _whole_split("acc", pack, train, test, stage, spec.seed, device)
+    train, scored = representation.of(pack, "train", drawn), representation.of(pack, stage.split)
+    metrics, facts = _few_shot("acc", pack, train, scored, shots, stage, drawn)
+    more, more_facts = _whole_split("acc", pack, train, scored, stage, spec.seed, device)
     metrics |= more | pixel_probe(pack, stage, spec.seed, device=device, cache=parent.root / FOLDER)
     facts |= more_facts | {
         "probe_position": representation.position,
         "probe_t": stage.t,
-        "reference": "test",
-        "n": len(pack.split("test")),
+        "reference": stage.split,
+        "n": len(pack.split(stage.split)),
         "ema": False,
     }
     if facts.get("linear_lr_at_edge"):
@@ -83,20 +83,20 @@ def pixel_probe(
     cached in the folder ``cache`` (None: not at all).
     """
     name = "pixel_acc" if pack.manifest.vae is None else "latent_acc"
-    train, test = (Pixels(pack.split(split)) for split in ("train", "test"))
-    metrics, _ = _few_shot(name, pack, train, test, _shots(pack, stage, seed), stage, None)
+    train, scored = (Pixels(pack.split(split)) for split in ("train", stage.split))
+    metrics, _ = _few_shot(name, pack, train, scored, _shots(pack, stage, seed), stage, None)
     if not stage.reads_all:
         return metrics
 
     def compute() -> dict[str, NDArray[np.float64]]:
-        accuracies, _ = _whole_split(name, pack, train, test, stage, seed, torch.device(device))
+        accuracies, _ = _whole_split(name, pack, train, scored, stage, seed, torch.device(device))
         return {name: np.array(value) for name, value in accuracies.items()}
 
     if cache is None:
         arrays = compute()
     else:
         fields = stage.model_dump(mode="json", include={"knn", "linear"})
-        inputs = [_PIXELS_VERSION, pack.manifest.digest, fields, seed, *numeric_environment(torch.device(device))]
+        inputs = [_PIXELS_VERSION, pack.manifest.digest, stage.split, fields, seed, *numeric_environment(torch.device(device))]
         arrays = load_or_compute(cache / f"{cache_name(inputs)}.cache", compute)
     return metrics | {name: float(value) for name, value in arrays.items()}
 
@@ -108,13 +108,13 @@ def _shots(pack: Pack, stage: ProbeStage, seed: int) -> Shots:
 
 
 def _few_shot(
-    name: str, pack: Pack, train: FeatureRows, test: FeatureRows, shots: Shots, stage: ProbeStage, drawn: Index | None
+    name: str, pack: Pack, train: FeatureRows, scored: FeatureRows, shots: Shots, stage: ProbeStage, drawn: Index | None
 ) -> tuple[Metrics, Facts]:
     """Mean and deviation over the draws for each number of shots. ``train`` has the rows ``drawn`` of the split (None: all)."""
     if not stage.shots:
         return {}, {}
-    labels = {split: torch.from_numpy(pack.split(split).labels) for split in ("train", "test")}
-    x_test = torch.from_numpy(np.array(test[:]))
+    labels = {split: torch.from_numpy(pack.split(split).labels) for split in ("train", stage.split)}
+    x_scored = torch.from_numpy(np.array(scored[:]))
     metrics: Metrics = {}
     facts: Facts = {"shots": list(stage.shots), "draws": stage.draws, "bias": stage.bias}
     facts |= {"ridges": list(stage.ridge)} if isinstance(stage.ridge, tuple) else {"ridge": stage.ridge}
@@ -124,7 +124,7 @@ def _few_shot(
             rows = draw[k] if drawn is None else np.searchsorted(drawn, draw[k])
             x, y = torch.from_numpy(np.array(train[rows])), labels["train"][draw[k]]
             probe, penalty = _fitted(x, y, len(pack.manifest.class_names), stage)
-            scores.append(probe.accuracy(x_test, labels["test"]))
+            scores.append(probe.accuracy(x_scored, labels[stage.split]))
             penalties.append(penalty)
         metrics[f"{name}_{k}shot"] = float(np.mean(scores))
         if len(scores) > 1:
@@ -143,21 +143,21 @@ def _fitted(x: torch.Tensor, y: torch.Tensor, classes: int, stage: ProbeStage) -
 
 
 def _whole_split(
-    name: str, pack: Pack, train: FeatureRows, test: FeatureRows, stage: ProbeStage, seed: int, device: torch.device
+    name: str, pack: Pack, train: FeatureRows, scored: FeatureRows, stage: ProbeStage, seed: int, device: torch.device
 ) -> tuple[Metrics, Facts]:
     """The probes that read every training image."""
     metrics: Metrics = {}
     facts: Facts = {}
-    y_train, y_test = (pack.split(split).labels for split in ("train", "test"))
+    y_train, y_scored = (pack.split(split).labels for split in ("train", stage.split))
     classes = len(pack.manifest.class_names)
     if stage.knn:
-        labels = torch.from_numpy(y_train), torch.from_numpy(y_test)
-        accuracies = knn_accuracies(train, labels[0], test, labels[1], classes=classes, ks=stage.knn, device=device)
+        labels = torch.from_numpy(y_train), torch.from_numpy(y_scored)
+        accuracies = knn_accuracies(train, labels[0], scored, labels[1], classes=classes, ks=stage.knn, device=device)
         metrics |= {f"{name}_knn{k}": accuracy for k, accuracy in accuracies.items()}
         facts["knn"] = list(stage.knn)
     if stage.linear is not None:
         config = stage.linear
-        result = linear_probe(train, y_train, test, y_test, classes=classes, config=config, seed=seed, device=device)
+        result = linear_probe(train, y_train, scored, y_scored, classes=classes, config=config, seed=seed, device=device)
         metrics[f"{name}_linear"] = result.accuracy
         facts |= {
             "linear_lr": result.lr,

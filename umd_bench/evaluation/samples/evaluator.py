@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from umd_bench.config.errors import UserError
-from umd_bench.config.trial.generate_stage import SPLITS
+from umd_bench.config.trial.data import SPLITS
 from umd_bench.data.packs.pack import Pack
 from umd_bench.evaluation.extractors.contract import Extractor
 from umd_bench.evaluation.samples.accumulator import SampleAccumulator
@@ -88,9 +88,19 @@ class Evaluator:
 
 
 def evaluator_for(
-    extractor: Extractor, pack: Pack, scores: Collection[str], reference: str, n: int, *, sha256: str | None = None
+    extractor: Extractor,
+    pack: Pack,
+    scores: Collection[str],
+    reference: str,
+    n: int,
+    *,
+    held_out: str = "test",
+    sha256: str | None = None,
 ) -> Evaluator:
-    """The evaluator of sets of ``n`` samples of ``pack``; ``reference`` is "train", "test", or the path of a published file.
+    """The evaluator of sets of ``n`` samples of ``pack``; ``reference`` is a split's name, or the path of a published file.
+
+    ``held_out`` is the split of real images that nothing is trained on: those of the floor, if the reference is "train", and
+    those that ``memorised`` is scaled by. If the reference is another split, the floor's images are training images.
 
     ``sha256`` is the expected hash of that file, None to accept any. Raises :class:`UserError` for a file that is missing, has
     another hash or is of another extractor, and for a score that the reference cannot serve.
@@ -109,6 +119,8 @@ def evaluator_for(
         given,
         tuple(sorted(set(scores) - given)),
         real,
-        training=training_distance(pack, extractor) if scores_needing("training", given) else None,
-        floor=floor_distance(pack, split, n, extractor) if split is not None and "fd" in given else None,
+        training=training_distance(pack, extractor, held_out) if scores_needing("training", given) else None,
+        floor=floor_distance(pack, split, n, extractor, real=held_out if split == "train" else "train")
+        if split is not None and "fd" in given
+        else None,
     )

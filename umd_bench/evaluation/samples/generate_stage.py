@@ -75,7 +75,13 @@ def _run(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> Stage
     device = pick_device(spec.resources.device)
     evaluators = [
         evaluator_for(
-            load_extractor(name, device), images, stage.scores, stage.reference, stage.n, sha256=stage.reference_sha256
+            load_extractor(name, device),
+            images,
+            stage.scores,
+            stage.reference,
+            stage.n,
+            held_out=stage.held_out_split,
+            sha256=stage.reference_sha256,
         )
         for name in stage.all_extractors
     ]

@@ -55,20 +55,23 @@ class Memorisation:
     nearest_pairs: tuple[tuple[int, int, float], ...]
 
 
-def training_distance(pack: Pack, extractor: Extractor) -> TrainingDistance:
-    """The training images of ``pack``, and the radius from up to 10,000 of its test images. The radius is cached on disk."""
+def training_distance(pack: Pack, extractor: Extractor, held_out: str = "test") -> TrainingDistance:
+    """The training images of ``pack``, and the radius from up to 10,000 images of the split ``held_out``.
+
+    The radius is cached on disk.
+    """
     train = split_features(pack, "train", extractor)
-    test = reference_of(pack, "test", extractor).features
-    assert test is not None  # a split always has rows
+    unseen = reference_of(pack, held_out, extractor).features
+    assert unseen is not None  # a split always has rows
 
     def compute() -> Arrays:
-        distance, _ = euclidean_neighbours(test, train, 1, device=extractor.device)
+        distance, _ = euclidean_neighbours(unseen, train, 1, device=extractor.device)
         return {"radius": np.percentile(distance.numpy(), PERCENTILE)[None]}
 
-    inputs = [_VERSION, pack.manifest.digest, extractor.hash, extractor.resize, PERCENTILE]
+    inputs = [_VERSION, pack.manifest.digest, held_out, extractor.hash, extractor.resize, PERCENTILE]
     name = cache_name(["memory", *inputs, *numeric_environment(extractor.device)])
     radius = load_or_compute(pack.path.parent / "statistics" / f"{name}.cache", compute)["radius"]
-    return TrainingDistance(train, float(radius[0]), PERCENTILE, len(test))
+    return TrainingDistance(train, float(radius[0]), PERCENTILE, len(unseen))
 
 
 def memorisation(samples: FeatureRows, training: TrainingDistance, *, device: torch.device | str = "cpu") -> Memorisation:

@@ -69,7 +69,7 @@ class Floor:
 
 
 def reference_of(pack: Pack, split: str, extractor: Extractor, *, spatial: bool = False) -> Reference:
-    """The reference of a whole split, "train" or "test"; ``spatial`` adds the Gaussian of the spatial features.
+    """The reference of a whole split, "train", "validation" or "test"; ``spatial`` adds the Gaussian of the spatial features.
 
     One pass over the images computes all parts that are not cached yet. Raises :class:`UserError` as
     :meth:`Extractor.features`.
@@ -151,13 +151,13 @@ def split_features(pack: Pack, split: str, extractor: Extractor) -> Rows:
     return rows
 
 
-def floor_distance(pack: Pack, split: str, n: int, extractor: Extractor) -> Floor:
-    """The distance of real images of the *other* split to the reference ``split``: the score of perfect samples.
+def floor_distance(pack: Pack, split: str, n: int, extractor: Extractor, *, real: str) -> Floor:
+    """The distance of real images, of the split ``real``, to the reference ``split``: the score of perfect samples.
 
-    The sets are as large as the samples' n, because a Fréchet distance falls with n, but no larger than the other split. Up to
-    five disjoint sets are drawn, the same for every run.
+    The sets are as large as the samples' n, because a Fréchet distance falls with n, but no larger than the split ``real``. Up
+    to five disjoint sets are drawn, the same for every run.
     """
-    images = pack.split("test" if split == "train" else "train").images
+    images = pack.split(real).images
     n = min(n, len(images))
     draws = min(_FLOOR_DRAWS, len(images) // n)
 
@@ -172,7 +172,7 @@ def floor_distance(pack: Pack, split: str, n: int, extractor: Extractor) -> Floo
             distances.append(frechet_distance(running.gaussian(), reference))
         return {"distance": np.array(np.mean(distances))}
 
-    path = _path(pack, extractor, "floor", split, n)
+    path = _path(pack, extractor, "floor", split, real, n)
     return Floor(float(load_or_compute(path, compute)["distance"]), n, draws)
 
 

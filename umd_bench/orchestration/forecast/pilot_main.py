@@ -195,14 +195,14 @@ def _feature_seconds(spec: StageSpec, stage: ProbeStage, source: RunDir, pack: P
     """Seconds of the whole stage, from the representations of some images; the read-outs are left out."""
     facts = data_facts(spec.data, root=pack.path.parent)
     representation = Representation(spec, source, facts, pick_device(spec.resources.device))
-    n_test, n_train = len(pack.split("test")), len(pack.split("train"))
+    n_scored, n_train = len(pack.split(stage.split)), len(pack.split("train"))
     drawn = n_train if stage.reads_all else min(n_train, max(stage.shots, default=0) * facts.classes * stage.draws)
 
     def read(n: int) -> None:
-        representation.of(pack, "test", np.arange(n))
+        representation.of(pack, stage.split, np.arange(n))
         shutil.rmtree(source.root / "features")  # otherwise the next call would read them from there
 
-    return _seconds_per_image(read, min(n_test, MAX_IMAGES), share) * (n_test + drawn)
+    return _seconds_per_image(read, min(n_scored, MAX_IMAGES), share) * (n_scored + drawn)
 
 
 def _run_whole(run: RunDir, spec: StageSpec, source: RunDir, pack: Pack) -> PilotMeasurement:

@@ -141,7 +141,15 @@ class _ExtractorScorer:
         """A scorer for each profile's stage; a profile of n samples takes the first n of ``order``."""
         profiles = []
         for profile, stage in stages.items():
-            evaluator = evaluator_for(extractor, pack, stage.scores, stage.reference, stage.n, sha256=stage.reference_sha256)
+            evaluator = evaluator_for(
+                extractor,
+                pack,
+                stage.scores,
+                stage.reference,
+                stage.n,
+                held_out=stage.held_out_split,
+                sha256=stage.reference_sha256,
+            )
             accumulator = evaluator.accumulator(stage.n, None)
             stack.callback(accumulator.close)
             profiles.append(_ProfileScorer(profile, evaluator, accumulator, np.sort(order[: stage.n])))
