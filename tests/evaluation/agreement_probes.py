@@ -112,4 +112,4 @@ def relative(ours: object, theirs: object) -> float:
 
 if __name__ == "__main__":
     for row in rows():
-        print(f"| {row.what} | {row.library} | {row.difference:.1e} |")
+        print(f"| {row.quantity} | {row.library} | {row.difference:.1e} |")

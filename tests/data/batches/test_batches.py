@@ -71,7 +71,7 @@ def test_epochs_have_different_orders() -> None:
 
 
 @pytest.mark.parametrize("augment", [AugmentConfig(), BOTH])
-def test_a_new_object_at_nimg_gives_the_batch_of_one_that_trained_until_there(augment: AugmentConfig) -> None:
+def test_a_new_object_gives_the_same_batch_at_nimg_as_one_that_gave_all_earlier_batches(augment: AugmentConfig) -> None:
     split = made_split(10)
     walked = batches(split, augment=augment)
     for nimg in range(0, 60, 4):

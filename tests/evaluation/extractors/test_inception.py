@@ -1,4 +1,4 @@
-"""The features that define FID come only from the published weights, are never downloaded, and alone are called ``fid``."""
+"""FID's features need the published weights, which loading never downloads; no score of other features is called ``fid``."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_error_for_missing_weights_names_three_ways_and_downloads_nothing(
 
 
 @pytest.mark.slow
-def test_weights_are_found_at_each_of_three_paths_the_variables_first(
+def test_weights_are_found_at_each_of_three_paths_and_the_path_in_the_variable_comes_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_weights: bytes
 ) -> None:
     monkeypatch.setattr(inception, "SHA256", hashlib.sha256(random_weights).hexdigest())
@@ -102,7 +102,9 @@ def extractor_of(network: inception.Inception) -> Extractor:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("side", [8, 64])
-def test_rgb_images_of_any_side_give_2048_features_1008_logits_and_2023_spatial_ones(random_weights: bytes, side: int) -> None:
+def test_rgb_images_of_any_side_give_2048_features_1008_logits_and_2023_spatial_features(
+    random_weights: bytes, side: int
+) -> None:
     extractor = extractor_of(inception.Inception(inception.build_network(random_weights)))
     images = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     out, plain = extractor.features(images, spatial=True), extractor.features(images)

@@ -71,7 +71,9 @@ def test_features_are_the_models_own_pooled_features_of_the_resized_image(tmp_pa
     assert (extractor.resize, extractor.data, extractor.has_logits) == ("bicubic with antialiasing to 160 px", None, False)
 
 
-def test_weights_are_found_at_each_of_three_paths_the_variables_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_found_at_each_of_three_paths_and_the_path_in_the_variable_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     snapshot = tmp_path / "hub" / "models--timm--test_resnet.r160_in1k" / "snapshots" / "abc"
     (snapshot.parents[1] / "refs").mkdir(parents=True)
     (snapshot.parents[1] / "refs" / "main").write_text("abc")

@@ -19,7 +19,7 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "fid_is.npz"
 
 
 def features(n: int, d: int, *, seed: int = 0, offset: float = 0.0, rank: int | None = None) -> Tensor:
-    """Correlated float64 features [n, d]; of the stated rank."""
+    """Correlated float64 features [n, d] of rank ``rank``, or ``d`` if it is None."""
     g = torch.Generator().manual_seed(seed)
     mix = torch.randn(rank or d, d, generator=g, dtype=torch.float64)
     return torch.randn(n, rank or d, generator=g, dtype=torch.float64) @ mix + offset

@@ -65,7 +65,7 @@ def same(a: SetScores, b: SetScores) -> None:
     assert [(i, j) for i, j, _ in a.nearest_pairs] == [(i, j) for i, j, _ in b.nearest_pairs]
 
 
-def test_scores_are_those_of_the_features_in_one_piece() -> None:
+def test_accumulated_scores_equal_the_scores_of_all_features_at_once() -> None:
     features = extractor().features(images(), spatial=True)
     reference, values = the_evaluator().reference, the_evaluator().score(accumulated(torch.arange(N))).values
     assert features.logits is not None
@@ -91,7 +91,7 @@ def test_batches_and_their_order_change_no_score() -> None:
     same(the_evaluator().score(accumulated(*torch.randperm(N, generator=torch.Generator().manual_seed(1)).split(7))), whole)
 
 
-def test_parts_of_several_workers_are_the_whole() -> None:
+def test_merged_parts_of_several_workers_equal_the_whole_set() -> None:
     parts = [accumulated(torch.arange(worker, N, 3)) for worker in (2, 0, 1)]
     for part in parts[1:]:
         parts[0].merge(part)

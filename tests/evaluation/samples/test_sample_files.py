@@ -1,4 +1,4 @@
-"""Files of samples: written samples are read back, by numpy too, and other files are refused in one sentence."""
+"""Files of samples: written samples are read back, by numpy too, and other files give a one-line error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The doctor finds that this machine can run the benchmark, and a tracking store that cannot be used only warns."""
+"""The doctor reports that this machine can run the benchmark; an unusable tracking store is only a warning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from umd_bench.orchestration.doctor.finding import Finding
 from umd_bench.tracking.projector import TrackingError, check_store
 
 
-def test_a_tracking_store_that_cannot_be_used_only_warns(tmp_path: Path) -> None:
+def test_an_unusable_tracking_store_is_only_a_warning(tmp_path: Path) -> None:
     assert "made by the first sweep" in check_store(None, tmp_path)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "mlflow.db").write_text("this is no database")

@@ -1,4 +1,4 @@
-"""Folders: a file system without locks between machines fails where jobs need it, and a nearly full quota warns."""
+"""Folders: a file system without locks between machines fails if jobs need the locks, and a nearly full quota warns."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_file_system_whose_locks_hold_on_one_machine_only_fails_if_jobs_need_i
     [not_required] = examine_sharing(Path(folder), "the results folder", locks=True, required=False)
     assert not_required.level != "fail"
     [data] = examine_sharing(Path(folder), "the data folder", locks=False, required=True)
-    assert data.level != "fail", "data is only read"
+    assert data.level != "fail", "jobs only read the data folder"
 
 
 def test_the_mount_of_a_folder_is_the_closest_parent_not_a_common_prefix(mounts: None) -> None:

@@ -23,7 +23,7 @@ def ray_finding(monkeypatch: pytest.MonkeyPatch, script: str, seconds: float = 2
     [
         ("OSError: AF_UNIX path length cannot exceed 107 bytes", "TMPDIR"),
         ("Failed to create plasma store: No space left on device", "shm-size"),
-        ("Authentication token not finding", "auth_token"),
+        ("Authentication token not found", "auth_token"),
         ("Version mismatch: the cluster was started with", "force-reinstall"),
         ("Failed to connect to GCS at 127.0.0.1:2", "loopback"),
         ("something else", "inline"),

@@ -52,7 +52,7 @@ def test_every_worker_gets_a_group_of_the_stages_without_a_result(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("mode", "gain", "fused", "said"),
+    ("mode", "gain", "fused", "reason"),
     [
         ("auto", CLEAR, True, "1.20 times as fast as alone (1.10 to 1.30), fused"),
         ("auto", UNCLEAR, False, "not clearly faster here: 1.05 times as fast as alone (0.98 to 1.10), not fused"),
@@ -61,13 +61,13 @@ def test_every_worker_gets_a_group_of_the_stages_without_a_result(tmp_path: Path
         ("on", SLOWER, True, "fused, since --fuse is on"),
     ],
 )
-def test_stages_are_fused_if_the_gain_is_beyond_its_spread(
-    mode: str, gain: Gain | None, fused: bool, said: str, tmp_path: Path
+def test_stages_are_fused_if_the_whole_interval_of_the_gain_is_above_one(
+    mode: str, gain: Gain | None, fused: bool, reason: str, tmp_path: Path
 ) -> None:
     measured: list[FusionGroup] = []
     fusion = choose_groups(nodes_of(seeds_of_one_shape(tmp_path, 5)), 2, mode, lambda group: measured.append(group) or gain)
     assert list(fusion.sizes.values()) == ([3] if fused else [])
-    assert fusion.lines == [f"5 stages of digits pretrain, up to 3 as one: {said}"]
+    assert fusion.lines == [f"5 stages of digits pretrain, up to 3 as one: {reason}"]
     assert len(measured) == (mode == "auto")
 
 
@@ -140,11 +140,11 @@ def test_a_gain_is_measured_for_stages_whose_parent_has_not_run_yet(tmp_path: Pa
 
 
 def run(sweep: Sweep, root: Path, fuse: str) -> str:
-    said = io.StringIO()
+    output = io.StringIO()
     site = Site(root, data_root(), "inline", fuse=fuse)
-    progress = execute(Scheduler(site.results, Grid(prepare(sweep.trials, site))), site, Console(file=said, width=200))
+    progress = execute(Scheduler(site.results, Grid(prepare(sweep.trials, site))), site, Console(file=output, width=200))
     assert progress.complete
-    return said.getvalue()
+    return output.getvalue()
 
 
 def fused_stages(sweep: Sweep, root: Path) -> set[str]:
@@ -160,13 +160,13 @@ def fused_stages(sweep: Sweep, root: Path) -> set[str]:
 
 
 @pytest.mark.slow
-def test_a_sweep_is_trained_as_one_if_that_is_faster_and_apart_otherwise(
+def test_stages_of_a_sweep_are_fused_if_that_is_faster_and_trained_apart_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = sweep_of(tmp_path)
     monkeypatch.setattr(measure, "_side_by_side", lambda request, workers: [1.2] * 5)
-    said = run(sweep, tmp_path / "faster", "auto")
-    assert "3 stages of digits pretrain, up to 3 as one: 1.20 times as fast as alone (1.20 to 1.20), fused" in said
+    output = run(sweep, tmp_path / "faster", "auto")
+    assert "3 stages of digits pretrain, up to 3 as one: 1.20 times as fast as alone (1.20 to 1.20), fused" in output
     assert fused_stages(sweep, tmp_path / "faster") == {"pretrain", "finetune"}
     monkeypatch.setattr(measure, "_side_by_side", lambda request, workers: [0.85] * 5)
     assert "not clearly faster here: 0.85 times" in run(sweep, tmp_path / "slower", "auto")

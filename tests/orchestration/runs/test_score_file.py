@@ -1,4 +1,4 @@
-"""One file of samples under several profiles: each profile's scores equal those of the profile alone, and carry their facts."""
+"""A file of samples scored under several profiles at once: each profile gives the same scores as alone, with their facts."""
 
 from __future__ import annotations
 
