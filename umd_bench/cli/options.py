@@ -96,8 +96,8 @@ def cluster_settings(on: str, name: str | None, options: list[str]) -> ClusterCo
     from umd_bench.config.launch.cluster import load_cluster
 
     if (name is not None or options) and on not in JOB_EXECUTORS:
-        given = "--cluster" if name is not None else "--slurm"
-        raise UserError(f"{given} is for jobs: expected --on {' or --on '.join(JOB_EXECUTORS)}, found --on {on}")
+        option = "--cluster" if name is not None else "--slurm"
+        raise UserError(f"{option} is for jobs: expected --on {' or --on '.join(JOB_EXECUTORS)}, found --on {on}")
     return load_cluster(name, options)
 
 
