@@ -1,4 +1,4 @@
-"""`python -m analysis`: everything from run directories alone, what is missing named with its command, numbers as published."""
+"""`python -m analysis` reads run directories alone, names the command for a missing sweep, and shows numbers as published."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PUBLISHED = {
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A results folder with two of the paper's sweeps and one of somebody's own, and what was made of it."""
+    """A results folder with two of the paper's sweeps, one of a user's own, and the pages made from them."""
     root = tmp_path_factory.mktemp("results")
     build_sweep(root, "methods", sets=("seeds=[0, 1]",))
     build_sweep(root, axes=TWO_ARMS, sets=("seeds=[0]",))

@@ -137,13 +137,13 @@ def test_room_counts_what_fits_on_each_node(threads: int, gpus: float, room: int
 def test_the_error_names_a_node_that_does_not_see_the_results_folder(
     cluster: MiniRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All nodes are on this machine, so this side lists one file more than there is."""
-    nodes = RunningRay.check_nodes
+    """All nodes are on this machine, so the command pretends that the folder has one more file."""
+    check_nodes = RunningRay.check_nodes
 
     def unshared(running: RunningRay, root: Path, data_root: Path) -> None:
         real = os.listdir
         monkeypatch.setattr(os, "listdir", lambda path: [*real(path), "only-here"] if Path(path) == root else real(path))
-        nodes(running, root, data_root)
+        check_nodes(running, root, data_root)
 
     monkeypatch.setattr(RunningRay, "check_nodes", unshared)
     (tmp_path / "data").mkdir()
@@ -151,7 +151,7 @@ def test_the_error_names_a_node_that_does_not_see_the_results_folder(
         start_executor("ray", tmp_path, tmp_path / "data", workers=1, threads=1, ray=RayConfig(address=cluster.address, gpus=0))
 
 
-def test_auto_is_the_ray_that_ray_start_has_left_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_means_the_ray_that_ray_start_started_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     with pytest.raises(UserError, match="expected a Ray that `ray start` has started here"):

@@ -38,7 +38,7 @@ def number(value: float) -> str:
 
 
 def forward() -> Iterator[Row]:
-    """By time, since the sines of large angles lose digits in float32."""
+    """The largest difference at each t, since the sines of large angles lose digits in float32."""
     predicted, represented = [], []
     for tag in TAGS:
         for ratio in (0.0, 0.375, 0.75):

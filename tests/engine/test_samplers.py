@@ -138,12 +138,12 @@ def seen_by_a_sampler(model: Callable[..., object], x: Tensor, t: int, label: Te
     """Both guided predictions for x at time t, as a sampler receives them."""
     found: list[Tensor] = []
 
-    def look(denoise: Denoiser, noise: object, schedule: object, config: object) -> Tensor:
+    def record(denoise: Denoiser, noise: object, schedule: object, config: object) -> Tensor:
         found.extend(denoise(x, t))
         return x
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SAMPLERS, "euler", Sampler(look))
+        patch.setitem(SAMPLERS, "euler", Sampler(record))
         stage = config(sampler="euler", cfg_scale=cfg_scale)
         generate(model, COSINE, stage, label=label, indices=[0], seed=0)  # type: ignore[arg-type]
     return torch.cat(found, dim=1)

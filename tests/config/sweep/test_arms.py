@@ -1,4 +1,4 @@
-"""Arms by name: a name that means exactly one arm finds it, any other is one sentence; a baseline is part of no key."""
+"""Arms by name: a name of exactly one arm finds it, any other gives a one-line error; the baseline is in no key."""
 
 from __future__ import annotations
 

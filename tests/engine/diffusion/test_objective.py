@@ -95,7 +95,7 @@ def test_three_steps_end_at_the_official_weights(first_moment: str) -> None:
     for name, parameter in model.named_parameters():
         if name.endswith("qkv.bias"):  # Adam takes full steps along the keys' bias, whose gradient is only rounding
             parameter, expected[name] = parameter.chunk(3)[0], expected[name].chunk(3)[0]
-        # The weights moved by up to 0.015; the compiled official step rounds its bf16 moment elsewhere than adamw_unit's.
+        # The weights moved by up to 0.015. The compiled official step rounds its bf16 moment elsewhere than the eager one.
         assert (parameter - expected[name]).abs().max() < 5e-4, name
         assert (parameter - expected[name]).square().mean().sqrt() < 4e-5, name
 
@@ -111,7 +111,7 @@ def test_without_clean_images_and_masks_it_is_dits_objective() -> None:
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("loss_weight", LOSS_WEIGHTS)
 def test_the_target_and_its_weight_are_those_of_the_trial(loss_weight: str, prediction: str, schedule: str) -> None:
-    """The objective written out again: removed patches predict x_0 at weight 1, visible ones the target at their time's."""
+    """The objective written out again: removed patches predict x_0 with weight 1, visible ones the target with t's weight."""
     process = NoiseProcess(NoiseConfig(schedule=schedule, prediction=prediction))
     model, x_0, noise = tiny_model("adaln1_nc0"), *batch()
     stage = of(CorruptionConfig(r_t0=0, mask_ratio=0.5), loss_weight=loss_weight, min_snr_gamma=3.0)

@@ -95,7 +95,7 @@ def test_the_representation_is_the_mean_of_the_patches_after_the_last_block() ->
     torch.testing.assert_close(model(images(), t).representation, tokens.mean(dim=1), rtol=1e-5, atol=1e-5)
 
 
-def test_an_earlier_block_is_read_and_class_tokens_are_not_there() -> None:
+def test_an_earlier_block_can_be_read_and_class_tokens_are_refused() -> None:
     state, t = dit_state(), torch.full((4,), 51)
     model = model_of(state)
     shallow = model_of(state)
@@ -133,7 +133,7 @@ def test_the_shapes_determine_the_architecture() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"final_layer.linear.bias": None}, r"'final_layer.linear.bias' is missing"),
         (
@@ -144,7 +144,7 @@ def test_the_shapes_determine_the_architecture() -> None:
         ({"t_embedder.mlp.0.weight": torch.zeros(24, 128)}, r"'t_embedder.mlp.0.weight' has the shape"),
     ],
 )
-def test_the_error_names_a_wrong_parameter(change: dict[str, Tensor | None], says: str) -> None:
+def test_the_error_names_a_wrong_parameter(change: dict[str, Tensor | None], message: str) -> None:
     state = {name: value for name, value in (dit_state() | change).items() if value is not None}
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         read_dit(state, heads=HEADS)

@@ -104,7 +104,7 @@ def test_the_interval_and_its_p_are_those_of_the_paired_t_test(pairs: list[tuple
 
 @pytest.mark.slow
 @given(p=st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_holm_rejects_step_by_step_until_the_first_that_does_not_hold(p: list[float]) -> None:
+def test_holm_rejects_step_by_step_until_the_first_that_is_not_significant(p: list[float]) -> None:
     rejected = set[int]()
     for step, place in enumerate(sorted(range(len(p)), key=p.__getitem__)):
         if p[place] * (len(p) - step) > 0.05:
