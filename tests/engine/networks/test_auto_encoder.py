@@ -56,7 +56,7 @@ def test_the_parts_equal_the_official_ones(tag: str) -> None:
     assert close(tokens, tag, "encode_tokens")
 
 
-def test_attention_in_bf16_is_close_to_attention_in_fp32() -> None:
+def test_attention_by_products_in_bf16_is_close_to_the_fused_kernel_in_fp32() -> None:
     generator = torch.Generator().manual_seed(0)
     rows = [torch.randn(2, 3, 17, 16, generator=generator).bfloat16() for _ in range(3)]
 
