@@ -125,7 +125,7 @@ def test_every_item_shows_probe_and_samples(made: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["imagenet64", "imagenet256"])
-def test_published_numbers_are_those_of_the_publication_and_say_they_are_not_verified(name: str) -> None:
+def test_published_numbers_equal_the_publication_and_are_marked_as_not_verified(name: str) -> None:
     table = load(name)
     numbers = {(name, row.method): tuple(row.numbers.get(m) for m in ("acc_100shot", "fid", "is")) for row in table.rows}
     assert numbers == {key: value for key, value in PUBLISHED.items() if key[0] == name}

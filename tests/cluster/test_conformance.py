@@ -260,6 +260,6 @@ def test_each_case_that_does_not_run_exists_and_has_a_reason() -> None:
     assert all(set(reasons) <= set(CASES) and all(reasons.values()) for reasons in CANNOT.values())
 
 
-def test_an_unknown_executor_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_executor_lists_the_known(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected one of inline, ray, slurm, submitit-local"):
         start_executor("pbs", tmp_path, tmp_path, workers=1, threads=1)

@@ -128,7 +128,9 @@ def test_a_stage_with_a_share_of_a_gpu_runs(cluster: MiniRay, tmp_path: Path) ->
     ("threads", "gpus", "room"),
     [(1, 0, 20), (4, 0, 5), (1, 0.25, 8), (1, 0.3, 6), (1, 1, 2), (8, 0.5, 2), (1, 2, 1), (1, 4, 0)],
 )
-def test_room_counts_what_fits_on_each_node(threads: int, gpus: float, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_counts_the_stages_that_fit_on_each_node(
+    threads: int, gpus: float, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nodes = [{"Alive": True, "Resources": {"CPU": 16.0, "GPU": 2.0}}, {"Alive": True, "Resources": {"CPU": 4.0}}]
     monkeypatch.setattr(ray, "nodes", lambda: [*nodes, {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}])
     assert room_on_nodes(threads, gpus) == room

@@ -43,7 +43,7 @@ def test_a_name_in_a_string_imports(name: str, file: str) -> None:
     assert resolve(name) is not None, f"{file} names {name}"
 
 
-def test_the_entry_points_of_other_processes_are_among_them() -> None:
+def test_the_entry_points_of_other_processes_are_among_the_names() -> None:
     names = named()
     assert any(name.endswith(":run_stage") for name in names)
     assert len(names) >= 8

@@ -11,7 +11,7 @@ ROWS = rows()
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row.quantity}, {row.library}" for row in ROWS])
-def test_scores_are_those_of_the_library(row: Row) -> None:
+def test_scores_agree_with_the_library(row: Row) -> None:
     promised = {"torch-fidelity": 1e-5, "0": 1e-12}.get(row.library, 1e-6)
     assert row.difference < promised
 

@@ -85,7 +85,7 @@ def test_the_loss_is_the_engines_and_so_are_all_gradients(method: str, stage: st
         )
 
 
-def test_a_step_leaves_the_weights_and_the_average_where_the_engine_does() -> None:
+def test_a_step_gives_the_weights_and_the_average_of_the_engine() -> None:
     spec = spec_of("umd", "finetune")
     state, plain, _, x_0, label = both(spec)
     assert state.average is not None

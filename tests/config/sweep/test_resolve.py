@@ -102,7 +102,7 @@ def test_a_trial_is_validated_once_for_all_seeds(tmp_path: Path, monkeypatch: py
     assert validated.count(TrialConfig) == 4
 
 
-def test_reading_a_trial_visits_its_own_locations_and_not_those_of_the_whole_sweep(
+def test_reading_a_trial_visits_its_own_locations_and_no_others_of_the_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = []

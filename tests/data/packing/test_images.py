@@ -96,7 +96,7 @@ def test_a_broken_picture_that_is_skipped_is_listed(raw: Path, tmp_path: Path) -
     assert "truncated" in reasons["dog/dog_3.jpg"]
 
 
-def test_a_packing_that_was_refused_for_a_picture_continues_when_it_is_skipped(
+def test_a_packing_that_a_broken_picture_stopped_continues_if_such_pictures_are_skipped(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "SHARD_BYTES", 4 * 3 * 8 * 8)

@@ -1,4 +1,4 @@
-"""Packs of latents: what they store, how they are decoded, and what is refused."""
+"""Packs of latents: their contents, their decoding, and the requests that are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A published DiT computes what its authors' does, at its own integer time, and samples through the samplers here."""
+"""A published DiT gives the output of its authors' code at its own integer time, and the project's samplers sample from it."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_without_a_label_the_model_uses_the_last_row_of_the_table() -> None:
     torch.testing.assert_close(model_of(state)(images(), t).target, expected[:, :1], rtol=1e-5, atol=1e-5)
 
 
-def test_x_0_and_eps_make_up_x_t_by_its_own_schedule() -> None:
+def test_x_0_and_eps_combine_to_x_t_by_dits_schedule() -> None:
     t = torch.tensor([1, 51, 400, 700])
     out = model_of(dit_state())(images(), t)
     back = NoiseProcess(NOISE).q_sample(out.x_0, t, out.target)

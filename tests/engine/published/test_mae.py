@@ -1,4 +1,4 @@
-"""A published MAE encoder computes what the authors' computes, from images in [-1, 1] instead of normalised ones."""
+"""A published MAE encoder gives the output of its authors' code, from images in [-1, 1] instead of normalised ones."""
 
 from __future__ import annotations
 

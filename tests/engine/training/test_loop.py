@@ -1,4 +1,4 @@
-"""Training is exact under interruption, publishes the requested snapshots, and reports what is wrong."""
+"""Training is exact under interruption, publishes the requested snapshots, and reports errors."""
 
 from __future__ import annotations
 

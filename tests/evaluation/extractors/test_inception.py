@@ -162,7 +162,7 @@ NAMES = (NAME, "digits_cnn", "timm:vit_small_patch14_dinov2.lvd142m")
 
 
 @pytest.mark.parametrize("variables", [{}, {"XDG_CACHE_HOME": "/c"}, {"TORCH_HOME": "~/torch", "XDG_CACHE_HOME": "/c"}])
-def test_torch_fidelitys_file_is_looked_for_where_torch_keeps_its_hub(
+def test_torch_fidelitys_file_is_searched_in_torchs_hub_folder(
     variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("TORCH_HOME", "XDG_CACHE_HOME", inception.VARIABLE):

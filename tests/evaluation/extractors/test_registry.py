@@ -129,7 +129,7 @@ def test_features_use_full_precision_under_any_precision_setting() -> None:
     assert now() == outside
 
 
-def test_unknown_names_list_the_valid_ones() -> None:
+def test_the_error_for_an_unknown_name_lists_the_valid_names() -> None:
     listed = "expected one of digits_cnn, efficientnet_lite0, emoji_cnn, fashion_cnn, inception-v3-compat, or timm:NAME"
     with pytest.raises(FieldError, match=rf"stages.generate.extractor = 'inception' is not accepted: {listed}"):
         load_extractor("inception")

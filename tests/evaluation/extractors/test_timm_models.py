@@ -163,7 +163,7 @@ def test_dinov2_weights_of_518_pixels_are_resampled_to_224(tmp_path: Path) -> No
     assert out.pooled.shape == (2, 384)
 
 
-def test_unknown_models_are_refused_with_close_ones() -> None:
+def test_the_error_for_an_unknown_model_lists_similar_names() -> None:
     for name, close in (("timm:resnet5", "timm:resnet50"), ("timm:resnet50.bogus", "timm:resnet50")):
         with pytest.raises(FieldError, match=f"stages.generate.extractor = '{name}' is not accepted: .*{close}"):
             load_extractor(name)

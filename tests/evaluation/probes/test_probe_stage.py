@@ -1,4 +1,4 @@
-"""The probe stage: which features it probes, with which draws, and how it reports a class with too few images."""
+"""The probe stage: its features, its draws, and its report of classes with too few images."""
 
 from __future__ import annotations
 

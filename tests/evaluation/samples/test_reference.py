@@ -241,7 +241,7 @@ def test_floor_sets_share_no_image_and_come_from_the_other_split(pack: Pack, ext
     assert Counter(drawn) <= Counter(image.tobytes() for image in pack.split("train").images)
 
 
-def test_floor_of_more_samples_than_images_takes_all_and_says_so(pack: Pack, extractor: Extractor) -> None:
+def test_floor_of_more_samples_than_images_takes_all_images_and_reports_their_number(pack: Pack, extractor: Extractor) -> None:
     floor = floor_distance(pack, "train", 5000, extractor)
     assert (floor.n, floor.draws) == (500, 1)
 

@@ -25,7 +25,7 @@ QOS = "normal|5|||\nlong||40||\nother|1|1|1|1"
 
 
 class FakeSlurm:
-    """Slurm's commands as shell scripts that print what a test sets."""
+    """Slurm's commands as shell scripts whose output a test sets."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

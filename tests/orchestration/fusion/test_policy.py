@@ -95,7 +95,9 @@ def test_mode_on_is_refused_if_nothing_can_be_fused_and_auto_is_accepted() -> No
         check_fuse("always", "ray")
 
 
-def test_a_gain_is_measured_once_for_everything_it_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gain_is_measured_again_only_if_something_that_it_depends_on_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     specs = seeds_of_one_shape(tmp_path, 4)
     measured: list[int] = []
 

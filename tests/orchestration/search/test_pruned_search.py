@@ -399,7 +399,7 @@ def test_a_mistake_is_reported_before_anything_starts(tmp_path: Path, sets: list
     assert not (tmp_path / "stages").exists()
 
 
-def test_the_error_names_a_metric_that_a_rung_does_not_report_and_those_it_does(tmp_path: Path) -> None:
+def test_the_error_names_a_metric_that_a_rung_does_not_report_and_lists_its_metrics(tmp_path: Path) -> None:
     pruner = "search.pruner={kind: median, metric: probe.acc_7shot, direction: maximise}"
     with pytest.raises(UserError, match="'acc_7shot' is not there: expected one of acc_5shot, fd, loss_final of probe"):
         run(tmp_path, load(tmp_path, pruner))

@@ -1,4 +1,4 @@
-"""A stage on two devices: its processes, and what happens if one of them is lost."""
+"""A stage on two devices: its processes, and the loss of one of them."""
 
 from __future__ import annotations
 

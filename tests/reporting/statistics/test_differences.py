@@ -175,7 +175,7 @@ def test_without_a_mark_there_is_nothing_to_correct() -> None:
     assert note.endswith("; none is.")
 
 
-def test_the_notes_count_marks_expected_by_chance_and_name_those_left_by_the_correction() -> None:
+def test_the_notes_count_marks_expected_by_chance_and_name_the_marks_that_survive_the_correction() -> None:
     base = dict.fromkeys(range(4), 1.0)
     sure = {seed: 2.0 + 1e-4 * seed for seed in base}
     unsure = {0: 1.5, 1: 1.6, 2: 1.2, 3: 1.2}  # p = 0.03
