@@ -88,7 +88,7 @@ class SweepRecord(Frozen):
         return {name: share for name, share in pruned.items() if name not in others}
 
     def abandoned_keys(self) -> set[str]:
-        """Keys of stages that only pruned trials have; those without a result will not get one."""
+        """Keys of stages that only pruned trials have. Such a stage will not get a result if it has none yet."""
         pruned = self.pruned()
         keys = {trial.id in pruned: set[str]() for trial in self.trials}
         for trial in self.trials:

@@ -48,7 +48,7 @@ def watch(name: SweepName, results: ResultsOption = RESULTS) -> None:
 
 @app.command()
 def logs(
-    what: Annotated[
+    target: Annotated[
         str,
         typer.Argument(metavar="TRIAL|RUN", help="A trial's name, SWEEP/TRIAL, or a run's key; its beginning is enough."),
     ],
@@ -61,7 +61,7 @@ def logs(
     from umd_bench.orchestration.monitor.lookup import lookup_stages
 
     try:
-        show_logs(lookup_stages(results, what), typer.echo, lines=lines, follow=follow)
+        show_logs(lookup_stages(results, target), typer.echo, lines=lines, follow=follow)
     except KeyboardInterrupt:
         raise typer.Exit from None
 
@@ -91,7 +91,7 @@ def retry(
 
 @app.command()
 def cancel(
-    what: Annotated[
+    target: Annotated[
         str, typer.Argument(metavar="SWEEP|TRIAL|RUN", help="A sweep's name, or a trial or run as `logs` takes it.")
     ],
     results: ResultsOption = RESULTS,
@@ -101,7 +101,7 @@ def cancel(
     from umd_bench.orchestration.monitor.lookup import lookup_keys
     from umd_bench.store import cancel_file
 
-    sweep, keys = lookup_keys(results, what)
+    sweep, keys = lookup_keys(results, target)
     if sweep is not None:
         cancel_file(results, sweep).touch()
     ended, busy = cancel_jobs(results, keys)

@@ -114,10 +114,10 @@ def _with_further_extractor(rows: pd.DataFrame) -> pd.Series[bool]:
 def missing_notes(frame: pd.DataFrame) -> list[str]:
     """The stages without a result, one line for each state and list of trials that stages share."""
     missing = frame[~frame["state"].isin(["done", "pruned"])]
-    lacking: dict[tuple[str, str], list[str]] = {}
+    stages_by: dict[tuple[str, str], list[str]] = {}
     for (stage, state), rows in missing.groupby(["stage", "state"], sort=False):
-        lacking.setdefault((str(state), "; ".join(rows["trial"])), []).append(str(stage))
-    return [f"Missing: {', '.join(stages)} of {trials} ({state})." for (state, trials), stages in lacking.items()]
+        stages_by.setdefault((str(state), "; ".join(rows["trial"])), []).append(str(stage))
+    return [f"Missing: {', '.join(stages)} of {trials} ({state})." for (state, trials), stages in stages_by.items()]
 
 
 def format_facts(rows: pd.DataFrame, names: dict[str, str], axes: Sequence[str]) -> str:
