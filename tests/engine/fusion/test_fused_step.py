@@ -265,5 +265,5 @@ def test_the_error_names_an_operation_without_a_rule() -> None:
     weight = stack_for({"w": torch.zeros(2, 3, 3)}, Rows([1, 1], torch.device("cpu")))["w"]
     with pytest.raises(NotImplementedError, match=r"exp has no rule for the weights of several models"):
         weight.exp()
-    with pytest.raises(ValueError, match="3 rows met the weights of models that have"):
+    with pytest.raises(ValueError, match="3 rows were given to models that have"):
         F.linear(torch.zeros(3, 3), weight)

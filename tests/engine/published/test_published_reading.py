@@ -45,7 +45,7 @@ def test_every_format_gives_the_same_tensors_and_the_files_hash(tmp_path: Path, 
 def test_a_truncated_file_is_refused(tmp_path: Path, name: str) -> None:
     path = written(tmp_path / name)
     path.write_bytes(path.read_bytes()[:-60])
-    with pytest.raises(UserError, match="is no sound"):
+    with pytest.raises(UserError, match="is not an intact"):
         read_weight_file(path)
 
 

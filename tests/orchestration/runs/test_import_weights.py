@@ -171,7 +171,7 @@ def test_a_sweep_file_can_import_weights_in_place_of_training_and_all_seeds_shar
     [
         ({"sha256": "0" * 64}, "is another file"),
         ({"classes": 7}, r"stages.pretrain.classes = 7 is not accepted: expected 0, or the 10 classes"),
-        ({"classes": 0}, r"stages.pretrain.classes = 0 is not accepted: the weights .* know 10 classes"),
+        ({"classes": 0}, r"stages.pretrain.classes = 0 is not accepted: the weights .* have 10 classes"),
         ({"layout": "mae"}, r"model.family = 'umd' is not accepted: expected mae"),
         (
             {"layout": "open-clip"},

@@ -166,9 +166,9 @@ def base(points: Sequence[int]) -> tuple[int, ...]:
 
 
 def split_by_base(emoji: Sequence[Emoji]) -> list[bool]:
-    """Whether each emoji is a test image: those of a fifth of the bases of each group, by :func:`derive_seed` of the base.
+    """Whether each emoji is in the test split, which has a fifth of each group's bases: those with the smallest seeds.
 
-    A base belongs to the group of its first emoji, so that it is on one side of the split only.
+    A base belongs to the group of its first emoji, so that all emoji of a base are in the same split.
     """
     groups: dict[str, list[tuple[int, ...]]] = {}
     for key, group in {base(one.points): one.group for one in reversed(emoji)}.items():
@@ -201,7 +201,7 @@ def _open_font(path: Path) -> FreeTypeFont:
 
 
 def _drawable(font: FreeTypeFont, listed: Sequence[Emoji]) -> Iterator[tuple[Emoji, str]]:
-    """The emoji that the font draws as one glyph, with their text; one drawn in parts is wider."""
+    """The emoji that the font draws as one glyph, with their text. An emoji drawn in parts is wider."""
     width = font.getlength("\U0001f600")
     for emoji in listed:
         text = "".join(map(chr, emoji.points))

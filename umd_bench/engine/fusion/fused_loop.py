@@ -60,9 +60,9 @@ def train_fused(
 ) -> None:
     """Train stages that have seen equally many images together, each as :func:`~umd_bench.engine.training.loop.train` does.
 
-    ``stop`` is called with each stage's key before each step. ``ended`` is called with each stage's key and its result, or the
-    exception that ended it, as soon as it ends: a stage that stops (:class:`Stopped`) or is not finite
-    (:class:`NonFiniteError`) leaves the others.
+    ``stop`` is called with each stage's key before each step. As soon as a stage ends, ``ended`` is called with its key and its
+    result, or with its key and the exception that ended it. A stage that stops (:class:`Stopped`) or is not finite
+    (:class:`NonFiniteError`) leaves the group.
 
     Raises ``ValueError`` for stages of different shapes, and any error of the shared work; ``ended`` is then not called for the
     stages that were still running.
