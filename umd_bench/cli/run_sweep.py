@@ -35,7 +35,7 @@ def run_sweep(sweep: Sweep, site: Site, mlflow: str | None, *, detach: bool = Fa
         for line in search_lines(site.fuse, site.executor):
             print_line(line)
         if detach:
-            raise UserError("--detach is not accepted: the command itself makes a search's suggestions, so it has to stay")
+            raise UserError("--detach is not accepted: a search makes its suggestions in this command, which has to stay")
     with open_work(sweep, site) as work:
         scheduler = Scheduler(site.results, work.source)
         record = work.record()
