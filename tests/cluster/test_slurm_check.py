@@ -23,7 +23,7 @@ def settings(**fields: object) -> ClusterConfig:
 
 
 def lines(findings: list[Finding], level: str) -> str:
-    return "\n".join(f"{finding.what}: {finding.remedy}" for finding in findings if finding.level == level)
+    return "\n".join(f"{finding.text}: {finding.remedy}" for finding in findings if finding.level == level)
 
 
 def test_every_line_about_a_real_slurm(slurm: MiniSlurm) -> None:

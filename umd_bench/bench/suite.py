@@ -1,4 +1,4 @@
-"""Benchmarks of the whole: starting up, growth with size, and the list of all benchmarks with the commands that repeat them."""
+"""Benchmarks of starting up and of growth with size, and the list of all benchmarks with the commands that repeat them."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ Progress = Callable[[str], None]
 Job = Callable[[Progress], BenchResult]
 
 FIRST_STAGE_LIMIT, STAGE_LIMIT = 6000.0, 50.0  # milliseconds
-SIZES = (1, 10, 100, 1000, 10_000)  # trials, stages
+SIZES = (1, 10, 100, 1000, 10_000)  # numbers of trials or stages
 
 
 def every_benchmark(where: torch.device, machine: Machine, data_root: Path) -> list[tuple[str, Job]]:
-    """Each benchmark, after the command that runs it alone."""
+    """``(command, job)`` of each benchmark: the command that runs it alone, and the function that runs it here."""
 
     def train(tier: str, model: str | None, batch: int | None, repeats: int) -> tuple[str, Job]:
         options = {"tier": tier, "model": model, "batch": batch, "repeats": repeats}
@@ -115,7 +115,7 @@ def measure_startup(
 
 
 def measure_scale(largest: int, repeats: int, where: torch.device, machine: Machine, progress: Progress) -> ScaleResult:
-    """The growth of a training step, of the scheduler and of verbs that read a results folder, up to ``largest`` trials."""
+    """How the times of a training step, of the scheduler and of reading a results folder grow, up to ``largest`` trials."""
     growths = training_growths(repeats=max(3, repeats), device=where, progress=progress)
     growths.append(_scheduler_growth(largest, progress))
     with tempfile.TemporaryDirectory(prefix="umd-bench-scale-") as folder:
@@ -124,14 +124,14 @@ def measure_scale(largest: int, repeats: int, where: torch.device, machine: Mach
 
 
 def _scheduler_growth(largest: int, progress: Progress) -> Growth:
-    """Empty stages on one Ray worker that has already started, until the last has its result."""
+    """The time of empty stages on one Ray worker that has already started, until the last stage has its result."""
     sizes = tuple(size for size in SIZES if size <= largest)
     seconds = tuple(measure_overhead(stages=size, workers=1, progress=progress).seconds for size in sizes)
     return Growth("the scheduler, stages without work", "the stages", sizes, seconds)
 
 
 def _folder_growths(folder: Path, largest: int, repeats: int, progress: Progress) -> list[Growth]:
-    """The growth of reading a sweep file, planning, status and table with the number of trials."""
+    """How the times of reading a sweep file, planning, status and table grow with the number of trials."""
     sizes = tuple(size for size in SIZES if size <= largest)
     files, axis_files, roots = {}, {}, {}
     for size in sizes:
@@ -151,6 +151,6 @@ def _folder_growths(folder: Path, largest: int, repeats: int, progress: Progress
         "table: its files and its figure": lambda size: lambda: print_report(roots[size], NAME, nowhere),
     }
     return [
-        counted_growth(what, "the trials", sizes, prepare, repeats=repeats, progress=progress)
-        for what, prepare in works.items()
+        counted_growth(cost, "the trials", sizes, prepare, repeats=repeats, progress=progress)
+        for cost, prepare in works.items()
     ]

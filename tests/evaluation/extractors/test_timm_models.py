@@ -96,7 +96,7 @@ def test_the_error_for_missing_weights_says_how_to_get_them_and_random_ones_are_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     how_to_get = (
-        rf"has no weights on this machine: name the file in \${VARIABLE}, or put it there as {tmp_path}/weights/timm/"
+        rf"has no weights on this machine: name the file in \${VARIABLE}, or save it as {tmp_path}/weights/timm/"
         r"test_resnet\.r160_in1k\.safetensors \(or \.pth\), or have it in the local Hugging Face cache \(`hf "
     )
     with pytest.raises(UserError, match=how_to_get):

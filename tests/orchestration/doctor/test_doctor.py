@@ -26,17 +26,17 @@ def test_an_unusable_tracking_store_is_only_a_warning(tmp_path: Path) -> None:
         raise UserError("MLflow is away")
 
     [finding] = doctor._tracking(wrong)
-    assert (finding.level, finding.what) == ("warn", "MLflow is away")
+    assert (finding.level, finding.text) == ("warn", "MLflow is away")
 
 
 @pytest.mark.slow
 def test_this_machine_can_run_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "no-commands"))
     findings = list(examine(tmp_path / "results", tmp_path / "data", DoctorOptions()))
-    assert [finding.what for finding in findings if finding.level == "fail"] == []
-    [slurm] = [finding for finding in findings if "there is no sbatch on this machine" in finding.what]
+    assert [finding.text for finding in findings if finding.level == "fail"] == []
+    [slurm] = [finding for finding in findings if "there is no sbatch on this machine" in finding.text]
     assert slurm.level == "pass"
-    assert not any(finding.what.startswith("quota") for finding in findings)
+    assert not any(finding.text.startswith("quota") for finding in findings)
 
 
 def test_brackets_in_a_finding_are_not_read_as_markup() -> None:

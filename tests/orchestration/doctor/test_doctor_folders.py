@@ -39,7 +39,7 @@ def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("mounts")
 def test_a_file_system_whose_locks_hold_on_one_machine_only_fails_if_jobs_need_it(folder: str, level: str, text: str) -> None:
     [finding] = examine_sharing(Path(folder), "the results folder", locks=True, required=True)
-    assert (finding.level, text in finding.what) == (level, True)
+    assert (finding.level, text in finding.text) == (level, True)
     [not_required] = examine_sharing(Path(folder), "the results folder", locks=True, required=False)
     assert not_required.level != "fail"
     [data] = examine_sharing(Path(folder), "the data folder", locks=False, required=True)
@@ -61,5 +61,5 @@ def test_a_quota_that_is_nearly_full_warns(tmp_path: Path, monkeypatch: pytest.M
     )
     (tmp_path / "quota").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    [finding] = [each for each in folders.examine_folder(tmp_path, "the results folder") if each.what.startswith("quota")]
-    assert (finding.level, "95 of 100 KiB" in finding.what) == ("warn", True)
+    [finding] = [each for each in folders.examine_folder(tmp_path, "the results folder") if each.text.startswith("quota")]
+    assert (finding.level, "95 of 100 KiB" in finding.text) == ("warn", True)

@@ -63,14 +63,14 @@ def levels(findings: list[Finding]) -> set[str]:
 
 
 def finding_with(findings: list[Finding], text: str) -> Finding:
-    [one] = [finding for finding in findings if text in finding.what]
+    [one] = [finding for finding in findings if text in finding.text]
     return one
 
 
 def test_a_suitable_slurm_passes_every_check(slurm: FakeSlurm) -> None:
     findings = slurm_findings()
-    assert levels(findings) == {"pass"}, [finding.what for finding in findings if finding.level != "pass"]
-    assert "running 5, submitted 40" in finding_with(findings, "job limits of your account").what
+    assert levels(findings) == {"pass"}, [finding.text for finding in findings if finding.level != "pass"]
+    assert "running 5, submitted 40" in finding_with(findings, "job limits of your account").text
 
 
 def test_a_machine_without_slurm_fails_only_if_slurm_is_required(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_controller_that_does_not_answer_is_reported_after_a_timeout(
         monkeypatch.setattr(slurm_check, name, 0.2)
     [finding] = slurm_findings(required)
     assert finding.level == level
-    assert "cannot be reached (no answer" in finding.what
+    assert "cannot be reached (no answer" in finding.text
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def _features(n: int, d: int, seed: int) -> tuple[NDArray[np.float32], NDArray[n
 
 
 def _ridge(x: NDArray[np.float32], y: NDArray[np.int64], what: str) -> Pair:
-    """Ours: all penalties from one factorisation. Theirs: one fit a penalty."""
+    """Ours: all penalties from one factorisation. Theirs: one fit per penalty."""
     features, labels, double = torch.from_numpy(x), torch.from_numpy(y), x.astype(np.float64)
 
     def ours() -> torch.Tensor:
@@ -70,7 +70,7 @@ def _ridge(x: NDArray[np.float32], y: NDArray[np.int64], what: str) -> Pair:
 
 
 def _linear(x: NDArray[np.float32], y: NDArray[np.int64]) -> Pair:
-    """Ours: eight learning rates at once. Theirs: one training a learning rate."""
+    """Ours: eight learning rates at once. Theirs: one training per learning rate."""
     config = LinearConfig(batch=512, epochs=4, warmup_epochs=1, weight_decay=0.0)
     index = np.arange(len(x))
 

@@ -3,7 +3,7 @@
 This is the protocol of MAE's linear probing (He et al., arXiv 2111.06377, appendix A.1), but on features that are computed
 once, so without crops and flips. The features and their BatchNorm do not depend on the learning rate, so all heads share them
 and train together in one matrix product. The rate is chosen on images held out of the train split, never on the test split.
-The head that is scored is then trained again at that rate on all training images.
+A new head is then trained at that rate on all training images, and scored on the test split.
 
 Shapes: N images, B batch, D features, K classes, L heads (learning rates).
 """

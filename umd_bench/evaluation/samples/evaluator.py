@@ -1,4 +1,4 @@
-"""One extractor and everything its scores are measured against: from sets of samples to metrics with their facts.
+"""Scores sets of samples with one extractor against one reference, and turns the scores into metrics with facts.
 
 Shapes: N samples.
 """
@@ -34,7 +34,7 @@ ByMetric = dict[str, dict[str, Fact]]
 
 @dataclass(frozen=True)
 class Evaluator:
-    """An extractor, the ``scores`` it gives, the requested scores it cannot give (``left_out``), and what they need.
+    """An extractor, the ``scores`` it gives, the requested scores it cannot give (``left_out``), and their inputs.
 
     ``floor`` is None if the reference is a file or no Fréchet distance is scored.
     """
@@ -93,7 +93,7 @@ def evaluator_for(
     """The evaluator of sets of ``n`` samples of ``pack``; ``reference`` is "train", "test", or the path of a published file.
 
     ``sha256`` is the expected hash of that file, None to accept any. Raises :class:`UserError` for a file that is missing, has
-    another hash or is of another extractor, and for a score that the reference cannot serve.
+    another hash or is of another extractor, and for a score that needs more than the reference holds.
     """
     given = available_scores(extractor, scores)
     split = reference if reference in SPLITS else None

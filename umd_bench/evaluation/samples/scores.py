@@ -35,8 +35,8 @@ Need = Literal["rows", "logits", "spatial", "reference_rows", "training"]
 class SampleStats:
     """Statistics of a set of ``n`` samples. A field is None if no score needs it or it is unavailable.
 
-    ``gaussian`` of the features, ``spatial`` of the spatial features, ``classes`` for the inception score, ``rows`` the
-    features [N, D]. ``hits`` is the number of samples whose requested class is the one that the extractor predicts.
+    ``gaussian`` is of the features, ``spatial`` of the spatial features. ``classes`` is for the inception score. ``rows`` are
+    the features [N, D]. ``hits`` is the number of samples whose requested class is the one that the extractor predicts.
     """
 
     n: int
@@ -109,7 +109,7 @@ def _inception_score(inputs: ScoreInputs) -> SetScores:
 
 
 def _accuracy(inputs: ScoreInputs) -> SetScores:
-    """No value if the samples have no classes, or others than the extractor reads."""
+    """No value if the samples have no classes, or classes that the extractor does not read."""
     hits = inputs.stats.hits
     return SetScores() if hits is None else SetScores({"accuracy": hits / inputs.stats.n})
 

@@ -17,7 +17,7 @@ from umd_bench.store import RunDir, StageState
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """``what`` happens to a stage (``reused``, ``resumed``, ``running now`` or ``new``), and ``why`` it is not reused."""
+    """The plan for one stage: ``what`` is ``reused``, ``resumed``, ``running now`` or ``new``; ``why`` it is not reused."""
 
     node: Node
     what: str
@@ -111,7 +111,7 @@ def _difference(spec: StageSpec, finished: list[StageSpec]) -> str:
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one: ``{"a": {"b": 1}}`` is ``{"a.b": 1}``."""
+    """Flatten nested mappings: ``{"a": {"b": 1}}`` becomes ``{"a.b": 1}``."""
     if not isinstance(value, dict):
         return {prefix: value}
     return {k: v for name, child in value.items() for k, v in _flat(child, f"{prefix}.{name}" if prefix else name).items()}
