@@ -107,7 +107,7 @@ class Lab:
         return [line["end"] for line in self.records.job_runs(claim.batch, claim.task) if "end" in line]
 
     def wait_for_second_attempt(self, *keys: str) -> None:
-        """Poll until each of these stages was begun again; none may end meanwhile."""
+        """Poll until each of these stages has begun a second attempt; none may end before that."""
         wait_for(
             lambda: self.executor.poll(0.2) == [] and all(len(self.dir(key).attempts()) >= 2 for key in keys),
             "a second attempt",
@@ -181,7 +181,7 @@ class Lab:
         return pids[-1]
 
     def command(self, keys: Iterable[str]) -> subprocess.Popen[str]:
-        """Start another process that submits these stages and polls, as the command does; it has submitted them on return."""
+        """Start a process that submits these stages and polls, as the command does; returns when it has submitted them."""
         path = os.environ["PYTHONPATH"]
         address = self.ray.address if self.ray is not None else None
         name = self.name if address is None else f"{self.name}={address}"

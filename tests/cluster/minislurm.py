@@ -25,8 +25,8 @@ NEEDED = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "squeue", "scontrol
 SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin:/sbin"
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random")  # Slurm accepts only a character device as a GPU
 REAPER = Path(__file__).with_name("reaper.py")
-# cred_expire: without it every requeue waits for 121 s; batch_sched_delay 0 and the intervals make scheduling immediate;
-# config_overrides lets nodes have more processors than the machine; the high partition preempts jobs of main and requeues them,
+# Without cred_expire every requeue waits for 121 s. batch_sched_delay 0 and the intervals make scheduling immediate.
+# config_overrides lets nodes have more processors than the machine. The high partition preempts jobs of main and requeues them,
 # after USR2 (preempt_send_user_signal) and a grace of ten seconds.
 CONF = """\
 ClusterName=mini

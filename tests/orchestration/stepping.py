@@ -19,7 +19,7 @@ LINGER_SECONDS = 90.0
 
 
 class SteppingExecutor:
-    """Each poll advances one running stage by a step, drawn from ``seed``; a cancelled training resumes from its last step.
+    """Each poll advances one running stage, drawn by ``seed``, by a step; a cancelled training resumes from its last step.
 
     Other stages go before trainings. A probe's accuracy falls with the mask ratio and the learning rate, and rises with the
     share of the training.

@@ -40,7 +40,7 @@ def spec_of(method: str, stage: str = "pretrain", *sets: str) -> StageSpec:
 
 
 def both(spec: StageSpec) -> tuple[TrainingState, PlainStep, Noise, torch.Tensor, torch.Tensor]:
-    """The engine's state and the plain one from the same weights, which are made uneven so that every part of them matters."""
+    """The engine's state and the plain step with the same weights, plus noise so that every parameter changes the result."""
     stage, facts = spec.stage, manifest_of(spec)
     assert isinstance(stage, TrainStage)
     state = TrainingState(spec, stage, facts, RunDir(Path(), spec.key), CPU)

@@ -22,7 +22,7 @@ BOTH = AugmentConfig(crop_area_min=0.5, flip=True)
 
 
 def made_split(n: int, *, size: int = 8, channels: int = 1) -> Split:
-    """Random images whose label is their index, so that the labels of a batch tell its images."""
+    """Random images whose label is their index, so that the labels of a batch identify its images."""
     images = np.random.default_rng(0).integers(0, 256, (n, channels, size, size), dtype=np.uint8)
     return Split(ShardedArray([images]), np.arange(n, dtype=np.int64))
 

@@ -63,7 +63,7 @@ def test_loss_and_gradient_norms_are_the_official_ones(method: str) -> None:
     norm = torch.stack([g.norm() for g in gradients(model).values()]).norm()
     assert norm.item() == pytest.approx(float(golden["grad_norm"]), rel=2e-6)
     for name, gradient in to_official(gradients(model), HEADS).items():
-        # The gradient of the keys' bias is 0 up to rounding: softmax does not depend on it.
+        # The gradient of the keys' bias is 0 up to rounding, since softmax does not depend on the bias.
         expected = float(golden[f"gnorm/{name}"])
         assert np.linalg.norm(gradient) == pytest.approx(expected, rel=1e-5, abs=1e-8), name
 

@@ -311,7 +311,9 @@ def test_bf16_precision_trains_float32_weights_close_to_fp32(
 
 @pytest.mark.slow
 def test_a_compiled_stage_is_close_to_an_uncompiled_one_and_resumes_to_the_same_bits(pack: Pack, tmp_path: Path) -> None:
-    plain = training(corruption=CorruptionConfig(r_t0=1, mask_ratio_t0=0.5))  # only clean images: less to compile
+    plain = training(
+        corruption=CorruptionConfig(r_t0=1, mask_ratio_t0=0.5)
+    )  # only clean images, so that there is less to compile
     compiled = plain.model_copy(update={"resources": Resources(device="cpu", compile=True)})
     assert compiled.key == plain.key
     alone, whole, halved = (run_of(plain, tmp_path / name) for name in ("alone", "whole", "halved"))

@@ -184,7 +184,9 @@ def test_a_damaged_file_is_computed_again(pack: Pack, extractor: Extractor, seen
     assert path.read_bytes() == whole
 
 
-def test_a_data_root_that_cannot_be_written_only_costs_time(pack: Pack, extractor: Extractor, seen: list[Tensor]) -> None:
+def test_without_write_access_to_the_data_root_statistics_are_computed_in_every_call(
+    pack: Pack, extractor: Extractor, seen: list[Tensor]
+) -> None:
     (pack.path.parent / "statistics").write_text("a file where the folder would be")
     first, again = (reference_of(pack, "test", extractor) for _ in range(2))
     assert equal(first.gaussian, again.gaussian)

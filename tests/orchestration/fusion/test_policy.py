@@ -117,7 +117,7 @@ def test_a_gain_is_measured_again_only_if_something_that_it_depends_on_changes(
     measured_gain(tmp_path, fewer, 2, data_root())
     assert measured == [4, 4, 2]
     monkeypatch.setattr(measure, "_side_by_side", lambda request, workers: [1.1] * 4)
-    assert measured_gain(tmp_path, fewer, 3, data_root()) is None  # too few rounds: nothing is cached
+    assert measured_gain(tmp_path, fewer, 3, data_root()) is None  # too few rounds, so nothing is cached
     assert len(list((tmp_path / "fusing" / "measured").iterdir())) == 3
 
 

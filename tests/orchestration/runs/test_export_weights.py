@@ -27,7 +27,7 @@ from umd_bench.orchestration.stage_process.run_stage import run_stage
 from umd_bench.store import RunDir
 
 IMAGES = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
-# A reader of config.json without this project: it loads the weights in both of timm's ways.
+# Reads config.json without this project, and loads the weights in both of timm's ways.
 READER = """\
 import json, sys, timm, torch
 folder, images = sys.argv[1], torch.load(sys.argv[2], weights_only=True)

@@ -32,7 +32,7 @@ RATIO = "stages.pretrain.corruption.mask_ratio"
 
 
 def made_up(values: Mapping[str, Mapping[int, float]], column: Column = FD, *, shared: bool = False) -> Differences:
-    """Arms of an axis ``method`` with these values by seed, the first one the baseline; ``shared`` gives all the same runs."""
+    """Arms of an axis ``method`` with values by seed; the first is the baseline, and with ``shared`` all have the same runs."""
     seeds = sorted({seed for own in values.values() for seed in own})
     trials = [
         TrialRecord(
@@ -229,7 +229,7 @@ def test_a_sweep_whose_file_names_a_baseline_has_the_table_on_every_page_and_as_
 
 
 @pytest.mark.slow
-def test_a_baseline_leaves_the_first_table_unchanged_and_without_one_no_differences_remain(tmp_path: Path) -> None:
+def test_a_baseline_leaves_the_first_table_unchanged_and_its_removal_removes_the_differences(tmp_path: Path) -> None:
     build_sweep(tmp_path, axes=TWO_ARMS)
     before = write_report(summarize(tmp_path, "mask_ratio"), tmp_path)
     plain = {path: path.read_bytes() for path in before.table_md.parent.iterdir()}

@@ -161,7 +161,7 @@ def edited(**facts: object) -> Any:
     [
         ({"resize": "bilinear to 299"}, ["resize=none", "resize=bilinear to "]),
         ({"reference_hash": "b" * 64}, ["reference_hash=aaaaaaaaaaaa", "reference_hash=bbbbbbbbbbbb"]),
-        # another extractor implies another reference hash: the header names only the extractor
+        # another extractor implies another reference hash, so the header names only the extractor
         (
             {"extractor_hash": "f" * 64, "reference_hash": "b" * 64},
             ["extractor_hash=eeeeeeeeeeee", "extractor_hash=ffffffffffff"],
