@@ -34,17 +34,17 @@ FIRST_STAGE_LIMIT, STAGE_LIMIT = 6000.0, 50.0  # milliseconds
 SIZES = (1, 10, 100, 1000, 10_000)  # numbers of trials or stages
 
 
-def every_benchmark(where: torch.device, machine: Machine, data_root: Path) -> list[tuple[str, Job]]:
+def every_benchmark(device: torch.device, machine: Machine, data_root: Path) -> list[tuple[str, Job]]:
     """``(command, job)`` of each benchmark: the command that runs it alone, and the function that runs it here."""
 
     def train(tier: str, model: str | None, batch: int | None, repeats: int) -> tuple[str, Job]:
         options = {"tier": tier, "model": model, "batch": batch, "repeats": repeats}
         arguments = "".join(f" --{name} {value}" for name, value in options.items() if value is not None)
-        spec = train_spec(method="umd", tier=tier, model=model, size=None, stage="pretrain", batch=batch, device=where)
+        spec = train_spec(method="umd", tier=tier, model=model, size=None, stage="pretrain", batch=batch, device=device)
 
         def job(progress: Progress) -> BenchResult:
             return bench_train(
-                spec, machine=machine, baseline=True, profile=True, repeats=repeats, device=where, progress=progress
+                spec, machine=machine, baseline=True, profile=True, repeats=repeats, device=device, progress=progress
             )
 
         return f"umd-bench bench train{arguments} --baseline --profile", job
@@ -57,7 +57,7 @@ def every_benchmark(where: torch.device, machine: Machine, data_root: Path) -> l
             batch=None,
             repeats=3,
             threads=None,
-            device=where.type,
+            device=device.type,
             progress=progress,
         )
         return result.with_machine(machine)
@@ -73,11 +73,11 @@ def every_benchmark(where: torch.device, machine: Machine, data_root: Path) -> l
             baseline=True,
             machine=machine,
             repeats=5,
-            device=where,
+            device=device,
             progress=progress,
         )
 
-    on_cpu = where.type == "cpu"
+    on_cpu = device.type == "cpu"
     return [
         train("digits", None, None, 5),
         train("fashion", None, 64 if on_cpu else None, 3),
@@ -87,11 +87,11 @@ def every_benchmark(where: torch.device, machine: Machine, data_root: Path) -> l
         ("umd-bench bench sample --steps 5 --batch 100 --baseline", sample),
         (
             "umd-bench bench fid",
-            lambda progress: bench_fid(machine=machine, repeats=3, device=where, progress=progress),
+            lambda progress: bench_fid(machine=machine, repeats=3, device=device, progress=progress),
         ),
-        ("umd-bench bench probe", lambda progress: bench_probe(machine=machine, repeats=3, device=where, progress=progress)),
+        ("umd-bench bench probe", lambda progress: bench_probe(machine=machine, repeats=3, device=device, progress=progress)),
         ("umd-bench bench sweep", lambda progress: measure_startup(500, "ray", 5, data_root, machine, progress)),
-        ("umd-bench bench scale", lambda progress: measure_scale(1000, 3, where, machine, progress)),
+        ("umd-bench bench scale", lambda progress: measure_scale(1000, 3, device, machine, progress)),
     ]
 
 
@@ -114,9 +114,9 @@ def measure_startup(
     return bench_startup(machine=machine, repeats=repeats, sweep_times=sweep_times, progress=progress)
 
 
-def measure_scale(largest: int, repeats: int, where: torch.device, machine: Machine, progress: Progress) -> ScaleResult:
+def measure_scale(largest: int, repeats: int, device: torch.device, machine: Machine, progress: Progress) -> ScaleResult:
     """How the times of a training step, of the scheduler and of reading a results folder grow, up to ``largest`` trials."""
-    growths = training_growths(repeats=max(3, repeats), device=where, progress=progress)
+    growths = training_growths(repeats=max(3, repeats), device=device, progress=progress)
     growths.append(_scheduler_growth(largest, progress))
     with tempfile.TemporaryDirectory(prefix="umd-bench-scale-") as folder:
         growths += _folder_growths(Path(folder), largest, repeats, progress)

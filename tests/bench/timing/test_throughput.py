@@ -28,7 +28,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def lasting(clock: Clock, *seconds: float, log: Callable[[], None] = lambda: None) -> Work:
-    """A work of eight images per call. Its calls last ``seconds``, one after another; later calls last as long as the last."""
+    """A work of eight images per call. Call i lasts ``seconds[i]``; calls beyond the list last as long as its last entry."""
     left = list(seconds)
 
     def work() -> int:

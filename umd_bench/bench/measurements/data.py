@@ -127,17 +127,17 @@ def bench_data(
     ``batch`` defaults to 16 on a CPU and 256 on a GPU. The step uses bf16 on a GPU, as in the tier, and fp32 on a CPU. Raises
     :class:`UserError` for a data set that cannot be opened, or whose image side is not a multiple of the patch side 4.
     """
-    where = pick_device(device)
+    torch_device = pick_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
-    batch = batch or (256 if where.type == "cuda" else 16)
+    batch = batch or (256 if torch_device.type == "cuda" else 16)
     with tempfile.TemporaryDirectory(prefix="umd-bench-") as folder:
         if data is None:
             progress(f"writing {images:,} images")
         pack = synthetic_pack(Path(folder), images) if data is None else open_data(data, data_root)
         facts = pack.manifest
-        spec = _spec(data or DataConfig(name="imagenet", size=_SIZE), facts, batch, where)
-        rates = measure(_works(spec, pack, Path(folder), where), repeats=repeats, device=where, progress=progress)
+        spec = _spec(data or DataConfig(name="imagenet", size=_SIZE), facts, batch, torch_device)
+        rates = measure(_works(spec, pack, Path(folder), torch_device), repeats=repeats, device=torch_device, progress=progress)
     assert isinstance(spec.stage, TrainStage)
     return LoaderResult(
         data="made up" if data is None else facts.name,
@@ -145,7 +145,7 @@ def bench_data(
         shape=(facts.channels, facts.size, facts.size),
         batch=batch,
         precision=spec.stage.precision,
-        device=where.type,
+        device=torch_device.type,
         device_name=device_name,
         threads=torch.get_num_threads(),
         torch=torch.__version__,

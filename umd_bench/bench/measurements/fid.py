@@ -33,7 +33,7 @@ def bench_fid(
     """Time the distance for each width at full rank (N = 2 D) and low rank (N = D / 4) on the CPU, and the extractors.
 
     Both ways start from the samples' moments (full rank) or the samples (low rank), and from the reference in the form in which
-    it is stored: ours as a factor, the textbook's as a covariance. Raises what :func:`load_extractor` raises.
+    it is stored: ours as a factor, the textbook's as a covariance. Raises as :func:`load_extractor`.
     """
     loaded = {name: load_extractor(name, device) for name in extractors}
     pairs = [pair for D in widths for pair in (_full(D), _low(D))]

@@ -67,7 +67,7 @@ class TrainResult:
         return ratio(self.steps[variant], self.peaks[self.precisions[variant]]).scaled(self.flops_per_image)
 
     def gain(self, variant: str) -> Ratio | None:
-        """The speed over that of the plain step; None for the plain step itself, and if the plain step was not timed."""
+        """The speed over the plain step's speed; None for the plain step itself, and if the plain step was not timed."""
         return ratio(self.steps[variant], self.steps[_PLAIN]) if _PLAIN in self.steps and variant != _PLAIN else None
 
     def tables(self) -> list[Table]:

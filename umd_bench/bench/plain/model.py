@@ -1,7 +1,7 @@
 """The auto-encoder as a plain PyTorch module, written to be read: the baseline for the engine's model.
 
 It loads the state dict of ``engine/networks/auto_encoder.py`` but shares no code with that model, and does not change when that
-model becomes faster. Shapes: B batch, L patches, K kept, D width, C channels, p patch.
+model becomes faster. Shapes: B batch, L patches, D width, C channels, p patch.
 """
 
 from __future__ import annotations

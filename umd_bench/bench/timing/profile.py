@@ -43,7 +43,7 @@ class Share:
 def shares(work: Work, device: torch.device) -> list[Share]:
     """The kinds of operation in two calls, most expensive first.
 
-    A kind's time is that of its kernels on a GPU, and that of the calling thread on a CPU.
+    On a GPU the time of an operation is the time of its kernels; on a CPU it is the time of the calling thread.
     """
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]

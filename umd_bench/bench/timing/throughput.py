@@ -42,7 +42,7 @@ class Throughput:
 
 @dataclass(frozen=True)
 class Ratio:
-    """The speed of one work over that of another: the median and range of the ratios of single repeats.
+    """The speed of one work over the speed of another: the median and range of the ratios of single repeats.
 
     ``computed`` is the median ratio by CPU time; None if it was not measured for both.
     """

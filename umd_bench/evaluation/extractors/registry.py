@@ -96,9 +96,9 @@ def load_extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
 
 
 def require_weights(name: str, *, path: str) -> None:
-    """Raise the errors that :func:`load_extractor` would raise for ``name`` and its weights, with ``path`` as the field.
+    """Raise the errors of :func:`load_extractor` for an unknown name and for missing or wrong weights, with ``path`` as field.
 
-    It is called before a sweep trains anything. For a timm model it checks only that the file exists.
+    It is called before a sweep trains anything. For a timm model it checks only that the weight file exists.
     """
     extractor_row(name, path=path).find_weights()
 

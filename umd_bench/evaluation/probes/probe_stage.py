@@ -135,7 +135,10 @@ def _few_shot(
 
 
 def _fitted(x: torch.Tensor, y: torch.Tensor, classes: int, stage: ProbeStage) -> tuple[RidgeProbe, float]:
-    """The probe fitted to these shots, and its penalty; if the stage lists several, that of the least leave-one-out error."""
+    """The probe fitted to these shots, and its penalty.
+
+    If the stage lists several penalties, the one with the smallest leave-one-out error is chosen.
+    """
     if not isinstance(stage.ridge, tuple):
         return fit_ridge(x, y, classes=classes, ridge=stage.ridge, bias=stage.bias), stage.ridge
     path = fit_ridge_path(x, y, classes=classes, ridges=stage.ridge, bias=stage.bias)

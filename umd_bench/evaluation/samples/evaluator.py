@@ -93,22 +93,22 @@ def evaluator_for(
     """The evaluator of sets of ``n`` samples of ``pack``; ``reference`` is "train", "test", or the path of a published file.
 
     ``sha256`` is the expected hash of that file, None to accept any. Raises :class:`UserError` for a file that is missing, has
-    another hash or is of another extractor, and for a score that needs more than the reference holds.
+    another hash or is of another extractor, and for a reference that lacks an input of a score.
     """
-    given = available_scores(extractor, scores)
+    available = available_scores(extractor, scores)
     split = reference if reference in SPLITS else None
     if split is not None:
-        real = reference_of(pack, split, extractor, spatial=bool(scores_needing("spatial", given)))
+        real = reference_of(pack, split, extractor, spatial=bool(scores_needing("spatial", available)))
     else:
         real = reference_from_file(Path(reference), extractor)
         if sha256 not in (None, real.hash):
             raise UserError(f"{reference} is another file than expected (SHA-256 {real.hash[:12]}, expected {sha256:.12})")
-    check_reference(real, given)
+    check_reference(real, available)
     return Evaluator(
         extractor,
-        given,
-        tuple(sorted(set(scores) - given)),
+        available,
+        tuple(sorted(set(scores) - available)),
         real,
-        training=training_distance(pack, extractor) if scores_needing("training", given) else None,
-        floor=floor_distance(pack, split, n, extractor) if split is not None and "fd" in given else None,
+        training=training_distance(pack, extractor) if scores_needing("training", available) else None,
+        floor=floor_distance(pack, split, n, extractor) if split is not None and "fd" in available else None,
     )

@@ -58,7 +58,7 @@ def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) 
     all samples of the first sampling seed. Latents are decoded first and scored against images.
 
     Raises :class:`UserError` for another kind of stage, missing weights, an extractor of another data set, a reference that
-    lacks what a score needs, and NaN samples.
+    lacks an input of a score, and NaN samples.
     """
     with own_graphs() if spec.resources.compile else nullcontext():
         return _run(spec, parent, pack, attempt)

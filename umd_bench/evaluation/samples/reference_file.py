@@ -2,7 +2,7 @@
 
 Both hold ``mu`` [D] and ``sigma`` [D, D] of Inception-v3 features. ADM's files (Dhariwal and Nichol, arXiv 2105.05233) add
 ``mu_s`` [S] and ``sigma_s`` [S, S] of the spatial features (sFID), and uint8 images [N, H, W, 3] in ``arr_0`` for precision and
-recall. The statistics are not those of these images. Nothing is unpickled.
+recall. The statistics were computed from other images. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from umd_bench.config.errors import UserError
 from umd_bench.evaluation.metrics.frechet import Gaussian
 from umd_bench.evaluation.samples.sample_files import read_npy_header
 
-# No file states the number of images behind its statistics; those of ADM are of the whole training set of ImageNet.
+# No file states the number of images behind its statistics. ADM's statistics are of the whole training set of ImageNet.
 COUNTS = {"VIRTUAL_imagenet64_labeled.npz": 1_281_167, "VIRTUAL_imagenet256_labeled.npz": 1_281_167}
 _FORMATS = "expected ADM's (mu, sigma, mu_s, sigma_s, arr_0) or pytorch-fid's (mu, sigma)"
 _UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)

@@ -162,7 +162,7 @@ SCORES: dict[str, Score] = {
 def compute_scores(inputs: ScoreInputs, scores: Collection[str]) -> SetScores:
     """The ``scores``, in the order of the table; :meth:`Extractor.metric_name` turns a score's name into the column's.
 
-    ``precision_recall`` gives two values. Raises :class:`UserError` if the reference lacks what a score needs.
+    ``precision_recall`` gives two values. Raises :class:`UserError` if the reference lacks an input of a score.
     """
     check_reference(inputs.reference, scores)
     values: dict[str, float] = {}
@@ -183,7 +183,7 @@ def scores_needing(need: Need, scores: Collection[str]) -> frozenset[str]:
 
 
 def check_reference(reference: Reference, scores: Collection[str]) -> None:
-    """Raise :class:`UserError` if the reference lacks what a score needs."""
+    """Raise :class:`UserError` if the reference lacks an input of a score."""
     lacking: frozenset[str] = frozenset()
     if reference.features is None:
         lacking |= scores_needing("reference_rows", scores)

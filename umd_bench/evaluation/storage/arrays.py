@@ -24,7 +24,7 @@ _HASH_BYTES = 32
 
 
 def load_or_compute(path: Path, compute: Callable[[], Arrays]) -> Arrays:
-    """The arrays in the file ``path``; if it is missing or damaged, those of ``compute()``, which are then saved there."""
+    """The arrays in the file ``path``; if it is missing or damaged, the result of ``compute()``, which is then saved there."""
     loaded = load_arrays(path)
     if loaded is not None:
         return loaded

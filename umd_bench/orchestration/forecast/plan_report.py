@@ -17,7 +17,10 @@ from umd_bench.store import RunDir, StageState
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """The plan for one stage: ``what`` is ``reused``, ``resumed``, ``running now`` or ``new``; ``why`` it is not reused."""
+    """The plan for one stage: ``what`` is ``reused``, ``resumed``, ``running now`` or ``new``.
+
+    ``why`` says why the stage is not reused.
+    """
 
     node: Node
     what: str
