@@ -66,7 +66,8 @@ DetachOption = Annotated[
 FuseOption = Annotated[
     str,
     typer.Option(
-        "--fuse", help="Train stages of equal shape together as one: off, auto (where a measurement shows a gain) or on."
+        "--fuse",
+        help="Fuse training stages of one shape, so that they share steps: off, auto (where a measurement shows a gain) or on.",
     ),
 ]
 WorkersOption = Annotated[

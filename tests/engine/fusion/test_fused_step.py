@@ -1,4 +1,4 @@
-"""Stages trained as one give the results of stages alone, end alone, and resume from their own checkpoints."""
+"""Fused stages give the results of stages alone, end alone, and resume from their own checkpoints."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_stages_are_fused_if_the_whole_interval_of_the_gain_is_above_one(
     measured: list[FusionGroup] = []
     fusion = choose_groups(nodes_of(seeds_of_one_shape(tmp_path, 5)), 2, mode, lambda group: measured.append(group) or gain)
     assert list(fusion.sizes.values()) == ([3] if fused else [])
-    assert fusion.lines == [f"5 stages of digits pretrain, up to 3 as one: {reason}"]
+    assert fusion.lines == [f"5 stages of digits pretrain, up to 3 at a time: {reason}"]
     assert len(measured) == (mode == "auto")
 
 
@@ -124,7 +124,7 @@ def test_a_gain_is_measured_again_only_if_something_that_it_depends_on_changes(
 def test_plan_prints_cached_gains_and_measures_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = nodes_of(seeds_of_one_shape(tmp_path, 4))
     assert planned_lines("off", tmp_path, nodes, 1) == []
-    start = "4 stages of digits pretrain, up to 4 as one: "
+    start = "4 stages of digits pretrain, up to 4 at a time: "
     assert planned_lines("on", tmp_path, nodes, 1) == [start + "fused, since --fuse is on"]
     assert planned_lines("auto", tmp_path, nodes, 1) == [start + "fused if a measurement finds that faster"]
     monkeypatch.setattr(measure, "_side_by_side", lambda request, workers: [1.2] * 5)
@@ -168,7 +168,7 @@ def test_stages_of_a_sweep_are_fused_if_that_is_faster_and_trained_apart_otherwi
     sweep = sweep_of(tmp_path)
     monkeypatch.setattr(measure, "_side_by_side", lambda request, workers: [1.2] * 5)
     output = run(sweep, tmp_path / "faster", "auto")
-    assert "3 stages of digits pretrain, up to 3 as one: 1.20 times as fast as alone (1.20 to 1.20), fused" in output
+    assert "3 stages of digits pretrain, up to 3 at a time: 1.20 times as fast as alone (1.20 to 1.20), fused" in output
     assert fused_stages(sweep, tmp_path / "faster") == {"pretrain", "finetune"}
     monkeypatch.setattr(measure, "_side_by_side", lambda request, workers: [0.85] * 5)
     assert "not clearly faster here: 0.85 times" in run(sweep, tmp_path / "slower", "auto")

@@ -1,4 +1,4 @@
-"""Stages run as one unit: each one's run directory records its result and that it was fused."""
+"""Stages of one unit: each one's run directory records its result and that it was fused."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def train_fused(
     stages that were still running.
     """
     if not all(may_fuse(jobs[0][0], spec) for spec, _ in jobs):
-        raise ValueError(f"stages of different shapes cannot be trained as one: {[spec.key for spec, _ in jobs]}")
+        raise ValueError(f"stages of different shapes cannot be fused: {[spec.key for spec, _ in jobs]}")
     device = pick_device(jobs[0][0].resources.device)
     with deterministic_kernels(device):
         _run_steps(members_of(jobs, pack, device), pack.manifest, ended, stop)
@@ -125,7 +125,7 @@ def _run_steps(
                 left.append(member)
         if left and len(left) < len(fused.members):
             for member in left:
-                fused.settle(member)
+                fused.write_step_count(member)
             fused = FusedStages(left)
         elif not left:
             fused.members.clear()
@@ -138,7 +138,7 @@ def _run_steps(
         member.output.snapshot(state, images_per_second=(nimg - begun) / spent if spent else 0.0)
 
     def save(member: Member) -> None:
-        fused.settle(member)
+        fused.write_step_count(member)
         member.output.checkpoint(member.state)
         member.saved = member.state.nimg
 

@@ -126,8 +126,8 @@ class FusedStages:
             }
         return optimizer
 
-    def settle(self, member: Member) -> None:
-        """Give the step count to a stage's own optimiser; its moments are views of the shared memory."""
+    def write_step_count(self, member: Member) -> None:
+        """Write the step count into a stage's own optimiser, whose moments are views of the shared memory."""
         optimizer = self._optimizers[self.members.index(member)]
         step = next(iter(optimizer.state.values()))["step"]
         for own in member.state.optimizer.state.values():

@@ -1,4 +1,4 @@
-"""Which training stages have one shape, so that they can be trained as one. Imports no torch."""
+"""Which training stages have one shape, so that they can be fused. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OWN_OPTIM = ("lr_per_256", "warmup_nimg", "weight_decay", "beta1", "beta2", "ep
 
 
 def shape_key(spec: StageSpec) -> str | None:
-    """Everything that stages must share to be trained as one, as JSON: two stages fit together if their keys are equal.
+    """Everything that stages must share to be fused, as JSON: two stages fit together if their keys are equal.
 
     None for a stage that trains nothing, that runs on several devices, or that is compiled (the shared step is not compiled).
     """
@@ -35,7 +35,7 @@ def shape_key(spec: StageSpec) -> str | None:
 
 
 def may_fuse(one: StageSpec, other: StageSpec) -> bool:
-    """Whether two stages can be trained as one.
+    """Whether two stages can be fused.
 
     They may differ in seed, parent, noise process, share of clean images, loss weight, learning rate and its warm-up, weight
     decay, betas, epsilon, clipping, rate of the average and snapshots, and in nothing else.

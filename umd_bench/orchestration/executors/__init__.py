@@ -1,7 +1,7 @@
 """Where stages run.
 
-In: keys of stages whose run directory is prepared and whose parent is done. Out: which of them ended, and what took their
-process away, if anything did; results are in the run directories.
+In: keys of stages whose run directory is prepared and whose parent is done. Out: which of them ended, and what ended
+their process, if anything did; results are in the run directories.
 
 | module | what it holds |
 |---|---|

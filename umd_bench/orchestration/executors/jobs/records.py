@@ -185,7 +185,7 @@ class JobRecords:
             file.write(json.dumps({"time": round(time.time(), 3), **facts}) + "\n")
 
     def announce_rank_0(self, batch: str, run: str, address: str) -> None:
-        """Record where rank 0 listens in this run of the job, unless that is recorded; empty if it needs no other rank."""
+        """Record where rank 0 listens in this run of the job, unless that is recorded; empty if rank 0 needs no other."""
         _write_new(self.folder(batch) / "ranks" / f"{run}.json", {"address": address})
 
     def rank_0_address(self, batch: str, run: str) -> str | None:
