@@ -36,8 +36,8 @@ def wait_for(condition: Callable[[], bool], expected: str, seconds: float = DEAD
         time.sleep(POLL_SECONDS)
 
 
-def ask_often(executor: Executor) -> Executor:
-    """The same executor, which asks its scheduler every second instead of every 15."""
+def query_often(executor: Executor) -> Executor:
+    """The same executor, which queries its scheduler every second instead of every 15."""
     if isinstance(executor, SubmititExecutor):
         executor._queue.status_seconds = STATUS_SECONDS
     return executor
@@ -77,7 +77,7 @@ class Lab:
             entry_point=scripted_stage.NAME,
             ray=self.ray,
         )
-        return ask_often(executor)
+        return query_often(executor)
 
     def request(self, **fields: object) -> None:
         """From now on jobs request these settings of the cluster."""

@@ -75,7 +75,7 @@ NODE = (
 )
 
 
-def why_not() -> str | None:
+def why_unavailable() -> str | None:
     """Why a Slurm cannot run here, or None."""
     if sys.platform != "linux":
         return "a Slurm needs Linux"
@@ -279,7 +279,7 @@ def _resolves_to_loopback(host: str) -> bool:
 
 
 if __name__ == "__main__":
-    reason = why_not()
+    reason = why_unavailable()
     if reason is not None:
         sys.exit(reason)
     with MiniSlurm(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.mkdtemp(prefix="ms"))) as cluster:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cluster.lab import CLUSTER, ask_often
+from cluster.lab import CLUSTER, query_often
 from cluster.minislurm import MiniSlurm
 from orchestration.search.test_pruned_search import run, run_on
 from orchestration.stepping import STEPS, steps_of
@@ -53,7 +53,7 @@ def test_a_pruned_search_on_slurm_gives_the_record_of_a_single_process(slurm: Mi
     executor = start_executor(
         "slurm", there, there, workers=1, threads=1, cluster=CLUSTER, entry_point="orchestration.stepping:run_here"
     )
-    ask_often(executor)
+    query_often(executor)
     try:
         found, progress = run_on(executor, there, sweep, poll_seconds=0.2)
     finally:

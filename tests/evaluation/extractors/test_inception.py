@@ -32,7 +32,7 @@ def random_weights() -> bytes:
 
 
 @pytest.fixture(autouse=True)
-def _places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_weights_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide this machine's own weights."""
     monkeypatch.delenv("UMD_BENCH_INCEPTION", raising=False)
     monkeypatch.setenv("UMD_BENCH_WEIGHTS", str(tmp_path / "fetched"))

@@ -24,7 +24,7 @@ VARIABLE = "UMD_BENCH_TIMM_TEST_RESNET_R160_IN1K"
 
 
 @pytest.fixture(autouse=True)
-def _places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_weights_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide this machine's own weights."""
     monkeypatch.setenv("UMD_BENCH_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))

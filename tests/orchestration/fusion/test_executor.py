@@ -169,19 +169,19 @@ def test_a_lost_process_ends_every_stage_of_its_unit_that_had_not_ended(
 
     real = run_fused._result
 
-    def dies(spec: StageSpec, *arguments: object) -> object:
+    def result_or_kill(spec: StageSpec, *arguments: object) -> object:
         if spec.key == specs[1].key:
             raise KeyboardInterrupt
         return real(spec, *arguments)  # type: ignore[arg-type]
 
-    def as_lost(*arguments: object, **settings: object) -> object:
+    def run_in_a_lost_process(*arguments: object, **settings: object) -> object:
         try:
             return run_fused.run_unit(*arguments, **settings)  # type: ignore[arg-type]
         except KeyboardInterrupt:
             raise RuntimeError("the process is gone") from None
 
-    monkeypatch.setattr(run_fused, "_result", dies)
-    monkeypatch.setattr(inline._inner, "_run", as_lost)  # type: ignore[attr-defined]
+    monkeypatch.setattr(run_fused, "_result", result_or_kill)
+    monkeypatch.setattr(inline._inner, "_run", run_in_a_lost_process)  # type: ignore[attr-defined]
     keys = submit(inline, tmp_path, specs[:3])
     ended = collect(inline, keys)
     assert [ended[key].reason for key in keys] == [None, EndReason.DIED, EndReason.DIED]

@@ -293,12 +293,12 @@ def test_a_rank_that_is_killed_while_all_join_is_lost_in_bounded_time(
     monkeypatch.setattr(parallel, "JOINING_SECONDS", 1.0)
     run = prepared(tmp_path, trial)
 
-    def come_and_go(address: str) -> None:
+    def report_ready_and_leave(address: str) -> None:
         TCPStore("127.0.0.1", int(address.rpartition(":")[2]), is_master=False).set("ready/1", "")
 
     begun = time.monotonic()
     with pytest.raises(RankLost, match="gone or silent"):
-        run_stage(tmp_path, run.key, data_root(), rank_launch=RankLaunch("127.0.0.1", come_and_go, 2))
+        run_stage(tmp_path, run.key, data_root(), rank_launch=RankLaunch("127.0.0.1", report_ready_and_leave, 2))
     assert time.monotonic() - begun < DEADLINE_SECONDS
     assert stage_state(run) is StageState.INTERRUPTED
 
