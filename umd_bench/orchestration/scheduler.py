@@ -101,7 +101,7 @@ class Scheduler:
                 self._executor.stop()
 
     def _react_between_steps(self) -> None:
-        """Between the steps of a stage that runs in this thread, do everything that :meth:`run` does except submit stages."""
+        """Between the steps of a stage that runs in this thread, do the scheduler's other work, but submit nothing."""
         assert self._executor is not None
         self._update()
         self._drop(self._executor)

@@ -26,7 +26,8 @@ def code_folder(results: Path) -> Path:
 def freeze_code(folder: Path) -> Path:
     """Copy the package into ``folder/<hash of its content>`` unless that copy exists; returns it, for ``PYTHONPATH``."""
     names = sorted(p.relative_to(PACKAGE.parent) for p in PACKAGE.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
-    contents = {name: (PACKAGE.parent / name).read_bytes() for name in names}  # read once: the copy has the bytes hashed
+    # Read once, so that the copied bytes are the hashed ones.
+    contents = {name: (PACKAGE.parent / name).read_bytes() for name in names}
     contents[Path(COMMIT_FILE)] = (commit() or "").encode()
     digest = hashlib.sha256()
     for name, content in contents.items():

@@ -1,4 +1,4 @@
-"""An executor around another one (inline or Ray). It groups stages of one shape into units, and submits each unit to the other.
+"""An executor around another one (inline or Ray), to which it submits units: groups of stages of one shape.
 
 Submitted stages wait here until the inner executor has room, so that more of them can join a unit. The oldest goes first,
 together with others of its shape. The inner executor receives a unit's name in place of a stage's key. The promises of

@@ -27,7 +27,7 @@ class Fusion:
 
     @property
     def entry_point(self) -> str:
-        """The entry point with which the executor that :meth:`wrap` takes must be started."""
+        """The entry point to start the executor with, before :meth:`wrap` wraps it."""
         return RUN_UNIT if self.sizes else RUN_STAGE
 
     def wrap(self, root: Path, executor: Executor) -> Executor:

@@ -1,4 +1,4 @@
-"""Run several training stages fused. Each writes into its run directory as if it ran alone.
+"""Train several stages fused. Each writes into its run directory as if it ran alone.
 
 Executors call :func:`run_unit` in place of ``run_stage`` if stages may be fused.
 """
@@ -44,8 +44,8 @@ def run_stages(
 ) -> dict[str, Outcome]:
     """Fuse training stages of one shape, each in an attempt of its own; returns each stage's outcome.
 
-    Stages that have a result or an owner are left alone. Fused are only stages that have seen equally many images: the largest
-    such group. The others are trained after it, one by one. If the shared work fails (out of memory, say), each stage continues
+    Stages that have a result or an owner are left alone. The largest group of stages that have seen equally many images is
+    fused; the others are trained after it, one by one. If the shared work fails (out of memory, say), each stage continues
     alone, and its events say so.
     """
     outcomes: dict[str, Outcome] = {}

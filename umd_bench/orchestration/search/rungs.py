@@ -115,7 +115,7 @@ def measuring_spec(config: SearchConfig, trial: Trial, index: int) -> StageSpec:
 
 
 def trained_spec(config: SearchConfig, trial: Trial) -> StageSpec:
-    """The training stage at whose shares the trial's rungs are."""
+    """The training stage that has the trial's rungs."""
     trained = _trained(trial, config.pruned_by[0])
     assert trained is not None
     return trial.specs[trained]

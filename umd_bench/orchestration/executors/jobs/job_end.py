@@ -12,7 +12,8 @@ from umd_bench.orchestration.executors.jobs.queues.contract import JobStatus
 from umd_bench.orchestration.executors.jobs.records import Batch, Claim, JobRecords
 from umd_bench.store import RunDir, parent_done
 
-SILENT_SECONDS = 300.0  # the scheduler calls a job running, but no process owns any of its stages: it is dead after this time
+# A job counts as dead if the scheduler calls it running, but no process has owned any of its stages for this long.
+SILENT_SECONDS = 300.0
 
 
 @dataclass

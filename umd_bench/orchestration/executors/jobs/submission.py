@@ -88,7 +88,7 @@ class Submitter:
         self._unconfirmed.setdefault(batch.name, (batch, batch.created + SUBMITTING_SECONDS))
 
     def unconfirmed(self) -> bool:
-        """Whether it is unknown for some batch if the scheduler has it."""
+        """Whether there is a batch that the scheduler may or may not have."""
         return bool(self._unconfirmed)
 
     def check_unconfirmed(self) -> Iterator[Batch]:

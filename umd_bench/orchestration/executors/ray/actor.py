@@ -41,7 +41,7 @@ class StageActor:
         """Run a stage on ``size`` devices. Its return value stays in the actor, so it need not be picklable."""
         stop = self._stops.setdefault(call, threading.Event()).is_set
         try:
-            # For one device too: if a command requests another number since, the stage keeps that of its submission.
+            # Also for one device: the stage keeps this number even if another command has since requested more.
             rank_launch = RankLaunch(ray.util.get_node_ip_address(), self._address_of(call).put, size)
             self._run(self._root, key, self._data_root, stop=stop, rank_launch=rank_launch)
         finally:

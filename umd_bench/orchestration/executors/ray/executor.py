@@ -186,7 +186,7 @@ class RayExecutor:
         return list(ray.wait(watched, num_returns=len(watched), timeout=0)[0]) if first else []
 
     def _add_started(self, reference: Any) -> None:
-        """Add an actor that has started to the idle ones; one that could not start is replaced."""
+        """Add an actor that has started to the idle ones. One that could not start is replaced, up to ``MAX_BROKEN_STARTS``."""
         actor = self._starting.pop(reference)
         try:
             self._nodes[actor] = ray.get(reference)
@@ -242,7 +242,7 @@ class RayExecutor:
         return ended
 
     def _give_up_without_room(self) -> None:
-        """Raise :class:`UserError` if the cluster has lost nodes until no stage fits, and none has come back in time."""
+        """Raise :class:`UserError` if no stage fits on the nodes that are left, and no lost node comes back in time."""
         busy = self._running or self._following or self._lost or self._stopping or not self._queue
         if busy or self._ray.room(self._threads, self._gpus) >= self._devices_of(self._queue[0]) or not self._ray.answers():
             self._no_room_since = None

@@ -39,7 +39,7 @@ OVER: dict[str, EndReason | None] = {
     "NODE_FAIL": EndReason.NODE_FAIL,
     "BOOT_FAIL": EndReason.NODE_FAIL,
 }
-# Errors of sbatch that contain this may pass: the controller did not answer, and may accept the same job later.
+# Errors of sbatch after which the same job may be accepted later, such as a controller that did not answer.
 _TRANSIENT = re.compile(
     r"unable to contact|connection refused|timed out|communication|try again|temporarily|limit", re.IGNORECASE
 )
