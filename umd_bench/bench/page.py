@@ -15,7 +15,7 @@ BEGIN, END = "<!-- umd-bench bench all: begin -->", "<!-- umd-bench bench all: e
 def results_markdown(results: Sequence[tuple[str, BenchResult]], seconds: float, *, total: int) -> str:
     """The machine's facts, then the tables of each ``(command, result)``, in Markdown.
 
-    ``seconds`` is the time of all results together; ``total`` is the number of benchmarks in the suite.
+    ``seconds`` is the time that all of them took; ``total`` is the number of benchmarks in the suite.
     """
     ended = "" if len(results) == total else f" The run was ended after {len(results)} of {total} benchmarks."
     parts = [f"Made by `umd-bench bench all` in {seconds / 60:.0f} minutes.{ended}", results[0][1].machine.line + "."]

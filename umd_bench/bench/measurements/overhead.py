@@ -105,7 +105,10 @@ def measure_overhead(
 def no_op(
     root: Path, key: str, data_root: Path, *, stop: Callable[[], bool] = lambda: False, rank_launch: RankLaunch | None = None
 ) -> Outcome:
-    """A stage without work: all that :func:`umd_bench.orchestration.stage_process.run_stage.run_stage` does besides it."""
+    """A stage without work.
+
+    It does everything that :func:`umd_bench.orchestration.stage_process.run_stage.run_stage` does, except the work.
+    """
     run = RunDir(root, key)
     if run.result() is not None:
         return Outcome.DONE

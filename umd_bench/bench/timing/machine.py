@@ -64,7 +64,10 @@ def bench_device(name: str) -> torch.device:
 
 
 def machine_facts(device: torch.device, threads: int | None, device_name: str) -> Machine:
-    """The machine as it is now; ``device_name`` is the model name of the device. Sets torch's ``threads`` if they are given."""
+    """The machine as it is now; ``device_name`` is the model name of the device.
+
+    ``threads``, if given, becomes torch's number of threads.
+    """
     if threads is not None:
         torch.set_num_threads(threads)
     return Machine(

@@ -1,4 +1,4 @@
-"""The list of extractors that people read: inputs and outputs of each, and whether the right weights are on this machine."""
+"""The list of extractors, for people: inputs and outputs of each, and whether the right weights are on this machine."""
 
 from __future__ import annotations
 

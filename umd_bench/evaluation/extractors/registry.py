@@ -28,8 +28,8 @@ FIELD = "stages.generate.extractor"
 class ExtractorRow:
     """A row of the table.
 
-    ``find_weights`` raises :class:`UserError` if the weights are not on this machine, or if their SHA-256 is not the published
-    one. ``hash_weights`` gives their SHA-256 in hex and raises the same errors. ``load`` puts the network on a device.
+    ``find_weights`` raises :class:`UserError` if the weights are not on this machine, or if a SHA-256 is published and theirs
+    differs. ``hash_weights`` gives their SHA-256 in hex and raises the same errors. ``load`` puts the network on a device.
     """
 
     facts: ExtractorFacts

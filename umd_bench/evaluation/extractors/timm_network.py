@@ -63,8 +63,8 @@ def load_timm(model: TimmModel, device: torch.device) -> Extractor:
 def build_network(model: TimmModel, path: Path) -> Any:
     """timm's network without its classifier, in eval mode, with every parameter from ``path``.
 
-    Raises :class:`UserError` if the file does not hold exactly these parameters. timm's own loading is not used: without the
-    classifier, it leaves missing parameters random and raises no error.
+    Raises :class:`UserError` if the file lacks a parameter, or holds one that neither the network nor its classifier has. This
+    does not use timm's own loading, which leaves missing parameters random if the classifier is left out.
     """
     import timm
 

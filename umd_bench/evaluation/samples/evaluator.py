@@ -34,7 +34,7 @@ ByMetric = dict[str, dict[str, Fact]]
 
 @dataclass(frozen=True)
 class Evaluator:
-    """An extractor, the ``scores`` it gives, the requested scores it cannot give (``left_out``), and their inputs.
+    """An extractor, the ``scores`` it gives with their inputs, and the requested scores it cannot give (``left_out``).
 
     ``floor`` is None if the reference is a file or no Fréchet distance is scored.
     """

@@ -15,7 +15,7 @@ _GAP_PIXELS = 2
 
 
 def grid_rows(n: int, label: Tensor | None, classes: int) -> list[list[int]]:
-    """The samples to show, by number in 0..n-1: a row for each of the first ten classes; without classes the first hundred.
+    """The samples to show, as numbers 0..n-1: a row for each of the first ten classes; without classes the first hundred.
 
     ``label`` [n] int64 are the samples' classes, None for a model without classes.
     """

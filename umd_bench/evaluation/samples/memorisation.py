@@ -34,7 +34,7 @@ _VERSION = 1
 class TrainingDistance:
     """Features of the training images, and a ``radius``: 5% of ``held_out`` real images have a training image within it.
 
-    ``percentile`` is that 5%.
+    ``percentile`` is this share, in percent.
     """
 
     train: FeatureRows

@@ -46,7 +46,7 @@ class Reference:
     """Statistics of the real images that a set of samples is compared with.
 
     ``gaussian`` is of the features [D]; ``spatial`` is of the spatial features [S], None if no score needs it. ``features``
-    float32 [M, D] are the features of a fixed random subset of 10,000 images, or of all images if there are fewer. They are
+    float32 [M, D] are the features of 10,000 images, a fixed random choice, or of all images if there are fewer. They are
     None for a published file without images. ``label`` is the reference's name for people; ``n`` is the number of images behind
     the Gaussian, 0 if unknown. ``hash`` is the SHA-256 of the reference's inputs, the same on every machine.
     """

@@ -68,7 +68,7 @@ def mount_of(folder: Path) -> Mount | None:
     path, mount = folder.resolve(), None
     for line in lines:
         device, point, kind, options = (part.replace("\\040", " ") for part in line.split()[:4])
-        if path.is_relative_to(point) and (mount is None or len(point) >= len(str(mount.point))):  # it hides earlier ones
+        if path.is_relative_to(point) and (mount is None or len(point) >= len(str(mount.point))):  # a later mount hides others
             mount = Mount(device, Path(point), kind, frozenset(options.split(",")))
     return mount
 

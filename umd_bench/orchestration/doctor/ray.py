@@ -41,7 +41,7 @@ finally:
 REMEDIES = (
     (r"AF_UNIX path|path.*too long|socket path", "Ray's socket paths are too long: set TMPDIR to a short folder such as /tmp"),
     (r"shm|shared memory|plasma|No space left", "free space in /dev/shm, or start the container with --shm-size=1g"),
-    (r"token|auth", "a Ray token file or RAY_AUTH_* variable is set: remove ~/.ray/auth_token or unset the variable"),
+    (r"token|auth", "Ray requires a token: remove ~/.ray/auth_token, and unset the RAY_AUTH_* variables"),
     (r"[Vv]ersion", "reinstall ray: pip install --force-reinstall ray"),
     (r"Permission denied|Read-only", "set TMPDIR to a writable folder"),
     (r"[Cc]onnect|timed out|Address|address", "processes cannot connect over 127.0.0.1: allow loopback connections"),

@@ -136,7 +136,8 @@ def _cost_per_work(
 ) -> dict[Shape, Cost]:
     """The cost of a unit of work by shape, and by kind for shapes that were not measured.
 
-    It is the mean of the measurements, with their widest bounds. The bytes are their largest, per network size.
+    The seconds are the mean of the measurements, with the widest bounds. The bytes on disk are the largest measured number, per
+    unit of network size.
     """
     costs_of: dict[Shape, list[Cost]] = {}
     for key, measurement in measurements.items():

@@ -84,7 +84,7 @@ def _headline(error: Exception) -> str:
 
 
 class _Requested:
-    """A requested stage, and its key, which names its measurement."""
+    """A requested stage, and its key, which identifies the measurement."""
 
     def __init__(self, fields: dict[str, Any]) -> None:
         self.key, self.spec = str(fields["key"]), StageSpec.model_validate(fields["spec"])

@@ -28,9 +28,10 @@ class PlannedStage:
 
 
 def planned_stages(root: Path, nodes: dict[str, Node]) -> list[PlannedStage]:
-    """One entry per stage, in the graph's order. A new stage names the fields that differ from the most similar finished stage.
+    """One entry per stage, in the graph's order.
 
-    If its parent has no result either, it names the parent instead.
+    The entry of a new stage names the fields that differ from the most similar finished stage. If the parent of a stage has no
+    result either, the entry names the parent instead.
     """
     outcomes = {StageState.DONE: "reused", StageState.INTERRUPTED: "resumed", StageState.RUNNING: "running now"}
     finished = _finished(root) if any(node.state is not StageState.DONE for node in nodes.values()) else []

@@ -18,7 +18,7 @@ from umd_bench.store import RunDir, StageState, stage_state
 # Files that hold a process's output. The executor decides where: in the attempt, the run directory or the job's batch folder.
 OUTPUT_PATTERNS = ("*.log", "*.out", "*.err")
 FOLLOW_SECONDS = 0.5
-QUEUE_SECONDS = 5.0  # timeout of the question to Slurm why a job waits
+QUEUE_SECONDS = 5.0  # timeout for asking Slurm why a job waits
 
 
 class _Tail:

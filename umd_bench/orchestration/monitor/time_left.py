@@ -67,8 +67,8 @@ class TimeLeft:
     def of_sweep(self, nodes: Iterable[Node], progress: dict[str, StageProgress], slots: int) -> float | None:
         """Seconds until all ``nodes`` are done when ``slots`` stages run at a time.
 
-        Every stage is expected to take the mean time of the finished stages of its name. A running stage needs only the rest of
-        it, by its fraction in ``progress`` (by key). None if an unfinished stage has a name that no finished stage has.
+        Every stage is expected to take the mean time of the finished stages of its name. For a running stage, the fraction that
+        ``progress`` (by key) reports is subtracted. None if an unfinished stage has a name that no finished stage has.
         """
         finished: dict[str, list[float]] = {}
         unfinished = []
