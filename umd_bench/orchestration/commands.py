@@ -30,7 +30,7 @@ def output_of(*command: str, seconds: float) -> str | None:
 def running_process(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
     """Start a process in a session of its own, and kill it with all its children when the block ends.
 
-    ``options`` are those of :class:`subprocess.Popen`; streams are opened as text.
+    ``options`` are passed to :class:`subprocess.Popen`; streams are opened as text.
     """
     with subprocess.Popen(command, text=True, start_new_session=True, **options) as process:
         try:

@@ -61,7 +61,7 @@ def hand_over(nodes: dict[str, Node], executor: SubmititExecutor) -> HandedOver:
 def cancel_jobs(root: Path, keys: Iterable[str]) -> tuple[int, int]:
     """Cancel the queued and running jobs of these stages; returns how many ended, and how many are still saving their state.
 
-    A job that also runs other stages continues with those.
+    A job that also runs other stages continues with them.
     """
     jobs, by_queue = JobRecords(root), dict[str, list[str]]()
     for claim in jobs.open_claims(keys):

@@ -21,8 +21,8 @@ class SweepProgress:
     the numbers do not.
 
     ``nodes`` is the graph by stage key, ``trials`` the stage keys of each trial id, dropped stages included. ``reused`` counts
-    the stages that had a result when they were added, ``finished`` those that finished since. Stages in ``blocked`` wait for
-    one in ``failures``. ``stopped_because`` is None until the scheduler is stopped.
+    the stages that had a result when they were added, ``finished`` the stages that finished since. Stages in ``blocked`` wait
+    for one in ``failures``. ``stopped_because`` is None until the scheduler is stopped.
     """
 
     nodes: Mapping[str, Node]

@@ -9,13 +9,13 @@ from the run directory.
    stage ends, unless ``close`` or ``detach`` is called first.
 2. *Failures stay apart.* ``poll`` does not raise when a stage fails. A process that dies ends only the stages that it runs.
 3. *A returned stage has ended.* No process works on it any more. ``Ended.reason`` is None if the stage finished or failed; its
-   run directory says which. Otherwise it says what ended the stage's process, as far as that is known.
+   run directory says which. Otherwise it says why the stage's process ended, as far as that is known.
 4. *Unknown is not dead.* If the cluster's scheduler fails, does not answer or does not list a job, no stage ends. A stage ends
    only if that scheduler says that its job is over, and no process holds the stage's lease.
 5. *No job is lost, and no stage runs twice.* This concerns jobs that outlive the command. Each job is recorded before it is
    submitted and confirmed after, so a command that is killed at any moment leaves no unknown job. :meth:`Executor.adopt` finds
    the jobs of earlier commands, and ``poll`` returns their stages too. It leaves out jobs that are over: their run directories
-   say what happened. If two jobs still run the same stage, the lease lets only one of them work, and the first result
+   have the outcome. If two jobs still run the same stage, the lease lets only one of them work, and the first result
    counts.
 6. *One stage can be cancelled.* ``cancel`` ends it; it saves its state if its process can still receive the request. ``poll``
    returns it with the reason ``cancelled``.
@@ -79,7 +79,7 @@ class Ended:
 
 
 class Executor(Protocol):
-    """Runs stages; the module's docstring lists what it promises."""
+    """Runs stages; the module's docstring lists its promises."""
 
     name: str
     slots: int

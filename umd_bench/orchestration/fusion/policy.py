@@ -72,7 +72,7 @@ def fusion_groups(nodes: Iterable[Node], workers: int) -> list[FusionGroup]:
 
 
 def choose_groups(nodes: Iterable[Node], workers: int, mode: str, measure: Measure) -> Choice:
-    """All groups if ``mode`` is ``on``; if it is ``auto``, those that ``measure`` finds clearly faster."""
+    """All groups if ``mode`` is ``on``; if it is ``auto``, the groups that ``measure`` finds clearly faster."""
     choice = Choice({}, [])
     nodes = list(nodes)
     groups = fusion_groups(nodes, workers)

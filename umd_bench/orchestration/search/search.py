@@ -94,7 +94,7 @@ class Search:
         return outcome_line(self._search_record())
 
     def update(self, progress: SweepProgress) -> Changes:
-        """Report rungs, tell results, ask for suggestions; adds the new trials' stages and drops those of pruned trials.
+        """Report rungs, tell results, ask for suggestions; adds the stages of new trials and drops the stages of pruned ones.
 
         Decides nothing once the scheduler is stopping, since a stage that fails then may fail because of the stop.
         """

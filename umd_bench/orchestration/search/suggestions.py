@@ -52,7 +52,7 @@ _RUNGS, _WHY, _HAD_RESULT = "rungs", "why", "finished"
 class Suggestion:
     """A suggestion of Optuna's: ``values`` by path, as a trial gets them.
 
-    ``scores`` are those of a done one, in the objectives' order; ``why`` is the reason of a failed one; ``rungs`` are the rungs
+    A done suggestion has ``scores``, in the objectives' order; a failed one has a reason, ``why``. ``rungs`` are the rungs
     it has reached. ``had_result``: its trials had their results when it was made, so it is not pruned.
     """
 

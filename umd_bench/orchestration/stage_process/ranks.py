@@ -85,7 +85,7 @@ def _group_of_rank_0(
     store.set(_STAGE, _stage_message(spec, attempt.run, data_root))
     address = f"{host}:{store.port}"
     started: dict[int, subprocess.Popen[bytes]] = {}
-    patience = 0.0  # seconds for the other ranks to exit; 0 until all have joined, since before that they would not
+    leave_seconds = 0.0  # 0 until all ranks have joined: before that, they do not exit
     try:
         if rank_launch is None:
             for rank in range(1, size):
@@ -95,13 +95,13 @@ def _group_of_rank_0(
         _wait_for_all(store, size, started, stop)
         store.set(_ALL, "")
         with _joined(store, 0, size, device, loopback=host == LOOPBACK) as group:
-            patience = LEAVE_SECONDS
+            leave_seconds = LEAVE_SECONDS
             yield group
     except RankLost as error:
         _raise_reported_failure(store, size)
         raise RankLost(f"{error}{_first_signal(started)}") from error
     finally:
-        until = time.monotonic() + patience
+        until = time.monotonic() + leave_seconds
         for process in started.values():
             with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, until - time.monotonic()))

@@ -1,4 +1,4 @@
-"""Keep a stage's output in the attempt's folder: prints, warnings, and what C libraries write.
+"""Keep a stage's output in the attempt's folder: prints, warnings, and the output of C libraries.
 
 While the stage runs, standard output and error are redirected to the file itself, so it also holds the last lines before a
 crash. If a person watches this process's terminal, a thread copies new lines from the file to the terminal.

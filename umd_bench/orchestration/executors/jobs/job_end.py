@@ -1,4 +1,4 @@
-"""Whether a job is over, and what ended it: from the scheduler's answers and the job's own records."""
+"""Whether a job is over, and why it ended: from the scheduler's answers and the job's own records."""
 
 from __future__ import annotations
 

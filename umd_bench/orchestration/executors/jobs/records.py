@@ -7,7 +7,7 @@
         ended/<key>.json           the stage's job is over, and why if that is known; written once, never replaced
         lives/<task>.jsonl         a line when a run of the task's job begins, and a line when it ends
         ranks/<job>-<restart>.json the address of rank 0, for a stage on several devices
-        *.out, *.err               what its jobs printed
+        *.out, *.err               the output of its jobs
     results/stages/<key>/jobs/<n>.json    a claim: the n-th submission of this stage belongs to that batch
 
 A claim is a batch's right to run a stage; the newest claim wins. It is made by a hard link that fails if the file exists, so of
@@ -164,7 +164,7 @@ class JobRecords:
         folder = self.folder(batch) / "stop"
         return (folder / "all").exists() or (folder / key).exists()
 
-    # ---- what a job records about itself
+    # ---- records that a job writes about itself
 
     def job_runs(self, batch: str, task: int) -> list[dict[str, Any]]:
         """The records of one task's job: a line with ``begun`` for each run (a requeued job runs again).

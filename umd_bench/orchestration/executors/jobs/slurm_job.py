@@ -34,7 +34,7 @@ def rank(batch: Batch) -> int:
 
 
 def rank_on_node() -> int:
-    """The number of this process among those that the job has on this node."""
+    """The number of this process among the job's processes on this node."""
     return int(os.environ["SLURM_LOCALID"])
 
 

@@ -141,7 +141,7 @@ def _host_and_port(address: str) -> tuple[str, int]:
 
 
 def _within(seconds: float, work: Callable[[], None], too_late: str) -> None:
-    """Call ``work`` in a thread and raise what it raises; raise :class:`UserError` if it takes longer than ``seconds``."""
+    """Call ``work`` in a thread and raise its error, if any; raise :class:`UserError` if it takes longer than ``seconds``."""
     raised: list[BaseException] = []
 
     def run() -> None:

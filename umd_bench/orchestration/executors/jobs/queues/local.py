@@ -60,7 +60,7 @@ class LocalQueue:
         return {name: JobStatus(over=_process(name) is None, running=True, state="process") for name in ids}
 
     def cancel(self, ids: Sequence[str], *, pending_only: bool = False) -> None:
-        """Send SIGTERM to the controller, which passes it on; kill what is left after ``KILL_SECONDS``."""
+        """Send SIGTERM to the controller, which passes it on; kill the processes that are left after ``KILL_SECONDS``."""
         for name in () if pending_only else ids:
             process = _process(name)
             if process is not None:

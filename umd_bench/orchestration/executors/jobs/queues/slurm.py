@@ -26,7 +26,7 @@ from umd_bench.orchestration.executors.jobs.records import Batch
 ANSWER_SECONDS = 60.0  # for one of Slurm's commands
 MAX_LOOKUPS = 20  # jobs that one call of `status` looks up by id, since each takes a command of its own
 MAX_IDS = 500  # on one command line
-# Slurm's job states in which a job is over, and what they say about its end. In any other state it is queued or running, or
+# Slurm's job states in which a job is over, and the reason that each gives. In any other state it is queued or running, or
 # Slurm will run it again.
 OVER: dict[str, EndReason | None] = {
     "COMPLETED": None,
