@@ -29,7 +29,7 @@ Denoiser = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 class Draw(Protocol):
     """Turns noise into images [B, C, H, W].
 
-    ``noise`` yields standard normal [B, C, H, W] tensors: first the start, then one for each step that adds noise.
+    ``noise`` yields standard normal [B, C, H, W] tensors: first the initial x_T, then one for each step that adds noise.
     """
 
     def __call__(self, denoise: Denoiser, noise: Iterator[Tensor], process: NoiseProcess, config: GenerateStage) -> Tensor: ...

@@ -1,4 +1,4 @@
-"""From a pydantic error to one sentence that names the file, the line, the field, the value and what is accepted."""
+"""From a pydantic error to one sentence that names the file, the line, the field, the value and the accepted values."""
 
 from __future__ import annotations
 

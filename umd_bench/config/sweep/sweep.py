@@ -1,4 +1,4 @@
-"""A sweep: a question (axes, seeds) at a scale (tier), and what its report shows."""
+"""A sweep: a question (axes, seeds) at a scale (tier), and the contents of its report."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class SweepConfig(Frozen):
     stages: tuple[Name, ...] | None = Field(
         default=None, description="names of the stages to run, with their parents; null: all stages"
     )
-    report: ReportConfig = Field(default=ReportConfig(), description="what the table and the figure show")
+    report: ReportConfig = Field(default=ReportConfig(), description="contents of the table and the figure")
 
     @model_validator(mode="after")
     def _axes(self) -> SweepConfig:

@@ -121,7 +121,7 @@ class ProbeStage(Frozen):
 
     def identity(self, model: ModelConfig, noise: NoiseConfig, *, seed: int, parent_ema: bool) -> dict[str, Any]:
         """The probe's part of its key: the read-outs that are measured, and the noise if images are noised."""
-        fields = self.model_dump(mode="json", exclude={"parent", "snapshot", "data"})  # the key has the data set anyway
+        fields = self.model_dump(mode="json", exclude={"parent", "snapshot", "data"})  # the key has the data set elsewhere
         for added in ("knn", "linear", "block", "pool"):  # fields of later versions are part of a key only if they are set
             if not fields[added]:
                 fields.pop(added)

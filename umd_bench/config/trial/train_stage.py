@@ -14,7 +14,7 @@ from umd_bench.config.trial.noise import NoiseConfig
 
 
 class CorruptionConfig(Frozen):
-    """How a batch of B images is corrupted: ``int(B * r_t0)`` clean ones with a high mask ratio, the rest noised."""
+    """How a batch of B images is corrupted: ``int(B * r_t0)`` stay clean under a high mask ratio, the others are noised."""
 
     r_t0: Share = Field(description="share of clean (t = 0) images in a batch, in [0, 1]")
     mask_ratio: Ratio = Field(default=0.0, description="share of masked tokens in noised images, in [0, 1)")
@@ -194,7 +194,7 @@ class ImportStage(Frozen):
     """Published weights, as a stage that others can start from or evaluate.
 
     The weights are identified by ``sha256``; ``file`` only says where they are, so a result is reused after the file has moved
-    or is gone. The other fields state what cannot be read from a checkpoint.
+    or is gone. The other fields state facts that cannot be read from a checkpoint.
     """
 
     component: ClassVar[str] = "import"

@@ -43,7 +43,7 @@ class TrialConfig(Frozen):
     method: Name = Field(description="name of the method's preset: umd, mae, dit, dit_scratch or maskdit; not part of any key")
     model: ModelConfig = Field(description="shape of the model, or in a file its name, such as B/4")
     data: DataConfig = Field(description="data set, its image size, and whether it is used in pixels or in latents")
-    noise: NoiseConfig = Field(default=NoiseConfig(), description="noise schedule, and what the model predicts")
+    noise: NoiseConfig = Field(default=NoiseConfig(), description="noise schedule and prediction target")
     stages: dict[Name, Stage] = Field(
         min_length=1, description="stages by name; a stage starts from the weights of its parent; null leaves one out"
     )

@@ -61,8 +61,8 @@ def write_pack(
     """Write ``splits`` as the pack ``target``, unless it exists or another process writes it first.
 
     ``draft`` is the manifest without ``counts``, ``shards``, ``sha256`` and ``digest``, which are filled in here, as are
-    ``shape`` and ``dtype`` if a row is not a uint8 image. ``inputs`` identifies what the rows are read from (a hash, or names
-    and sizes of raw files): an interrupted packing is continued only if they are equal. ``extra_files`` are other files of the
+    ``shape`` and ``dtype`` if a row is not a uint8 image. ``inputs`` identifies the sources of the rows (a hash, or names
+    and sizes of raw files): an interrupted packing is continued only if it is unchanged. ``extra_files`` are other files of the
     pack: name -> content, or a file to copy. ``progress`` is called after each read. If two processes pack the same data set,
     the second one waits for the first and uses its pack.
 

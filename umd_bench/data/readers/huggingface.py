@@ -148,7 +148,7 @@ def _open(root: Path) -> dict[str, _Table]:
             split: _ArrowTable(datasets.concatenate_datasets([datasets.Dataset.from_file(str(path)) for path in paths]))
             for split, paths in _by_split(files).items()
         }
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:  # what datasets and pyarrow raise
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:  # from datasets and pyarrow
         raise UserError(f"{root} cannot be read as a Hugging Face data set ({' '.join(str(error).split())})") from None
 
 

@@ -97,7 +97,7 @@ def _rgb(content: bytes | NDArray[np.uint8]) -> Image.Image:
     image = ImageOps.exif_transpose(opened)
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I;16") or (image.mode == "I" and opened.format == "PNG"):  # in a PNG, I is 16 bits as well
+    if image.mode.startswith("I;16") or (image.mode == "I" and opened.format == "PNG"):  # in a PNG, mode I has 16 bits too
         deep = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((deep * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):

@@ -1,4 +1,4 @@
-"""The table of checkpoint layouts, and reading a file in one of them.
+"""The table of checkpoint layouts, and the function that reads a file in one of them.
 
 A new layout is a function from a file's tensors to :class:`Weights` and a row of :data:`LAYOUTS`. A new architecture is also a
 module of this package, a family in ``ModelConfig`` and a case in ``engine/families.py``.
