@@ -104,7 +104,7 @@ def execute(
         workers,
         on=site.executor,
         joined=site.ray.address is not None,
-        tell=partial(console.print, highlight=False, soft_wrap=True),
+        print_line=partial(console.print, highlight=False, soft_wrap=True),
     )
     inner = _start(missing, site, workers, entry_point=fusion.entry_point)
     executor = fusion.wrap(site.results, inner)

@@ -17,8 +17,9 @@ from umd_bench.store import Failure, StageState
 
 @dataclass(frozen=True)
 class SweepProgress:
-    """The progress of a sweep: a read-only view of the scheduler's state. The mappings and sets change with that state;
-    the numbers do not.
+    """The progress of a sweep: a read-only view of the scheduler's state.
+
+    The mappings and sets change with that state; the numbers do not.
 
     ``nodes`` is the graph by stage key, ``trials`` the stage keys of each trial id, dropped stages included. ``reused`` counts
     the stages that had a result when they were added, ``finished`` the stages that finished since. Stages in ``blocked`` wait

@@ -58,8 +58,7 @@ def measured_gain(root: Path, group: FusionGroup, workers: int, data_root: Path)
 
 
 def _side_by_side(request: str, workers: int) -> list[float]:
-    """Run ``workers`` processes at a time; returns the ratios of all, or an empty list if one failed or
-    took too long."""
+    """Run ``workers`` processes at a time; returns the ratios of all, or an empty list if one failed or was too slow."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     ratios: list[float] = []
     try:

@@ -80,11 +80,11 @@ def choose_fusion(
     *,
     on: str,
     joined: bool,
-    tell: Callable[[str], None],
+    print_line: Callable[[str], None],
 ) -> Fusion:
     """Decide which of the stages ``nodes`` are fused when ``workers`` processes train at a time; measures if mode is ``auto``.
 
-    ``tell`` is called with each line that explains the decision.
+    ``print_line`` is called with each line that explains the decision.
     """
     from umd_bench.orchestration.fusion.measure import measured_gain
 
@@ -92,11 +92,11 @@ def choose_fusion(
         return Fusion({})
     obstacle = _obstacle(on, joined=joined, devices=max(node.spec.devices for node in nodes))
     if obstacle is not None:
-        tell(f"no stages are fused: {obstacle}")
+        print_line(f"no stages are fused: {obstacle}")
         return Fusion({})
     choice = choose_groups(nodes, workers, mode, lambda group: measured_gain(root, group, workers, data_root))
     for line in choice.lines:
-        tell(line)
+        print_line(line)
     return Fusion(choice.sizes)
 
 

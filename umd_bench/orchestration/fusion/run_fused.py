@@ -116,8 +116,7 @@ def _result(spec: StageSpec, attempt: Attempt, pack: Pack, environment: dict[str
 
 @contextmanager
 def _output_of_all(folders: Sequence[Path]) -> Iterator[None]:
-    """Write the process's output to one file, linked into every attempt's folder, since no line says which
-    stage printed it."""
+    """Write the process's output to one file, linked into every attempt's folder: its lines do not name their stage."""
     first, *others = (folder / OUTPUT_FILE for folder in folders)
     try:
         with captured_output(first.parent):

@@ -155,8 +155,7 @@ class Search:
             changed = True
 
     def _add_trials(self, arm: ArmSearch, suggestion: Suggestion) -> None:
-        """Make a suggestion's trials. The stages of an open suggestion, or of one with a retried stage, go
-        into the graph."""
+        """Make a suggestion's trials. Add their stages to the graph if the suggestion is open or has a retried stage."""
         number = suggestion.number
         try:
             trials = self._sweep.suggested(arm.axes, suggestion.values)
