@@ -13,7 +13,7 @@ help:  ## show this list
 
 install: $(STAMP)  ## create .venv and install the project with its development tools
 
-# Debian's python3 comes without ensurepip; its package python3-venv is installed where that is allowed, and named where not.
+# Debian's python3 comes without ensurepip. Its package python3-venv is installed if the user is root; else a message names it.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"umd-bench needs Python 3.11 or later, $(PYTHON) is {v.major}.{v.minor}: make PYTHON=/path/to/python3.11")'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \

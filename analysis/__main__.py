@@ -32,7 +32,7 @@ def make_all(results: Path, out: Path | None = None) -> int:
             made += 1
             print(f"{outcome.name}: {outcome.folder}")
         else:
-            print(f"{outcome.name}: not made: {outcome.lacking}")
+            print(f"{outcome.name}: not made: {outcome.reason}")
     if made:
         print(f"index: {out / 'README.md'}")
         return 0

@@ -19,13 +19,13 @@ from umd_bench.store.files import write_atomic
 
 @dataclass(frozen=True)
 class Outcome:
-    """One sweep of the index: ``folder`` holds its files, or ``lacking`` says in one sentence why there are none."""
+    """One sweep of the index: ``folder`` holds its files, or ``reason`` says in one sentence why there are none."""
 
     name: str
     title: str
     source: str
     folder: Path | None = None
-    lacking: str = ""
+    reason: str = ""
 
 
 def regenerate(results: Path, out: Path) -> Iterator[Outcome]:
@@ -39,8 +39,8 @@ def regenerate(results: Path, out: Path) -> Iterator[Outcome]:
         if item.sweep in recorded:
             outcomes.append(_make(results, out, item.sweep, item))
         else:
-            lacking = f"{results} holds no results of it; `{item.command}` makes them"
-            outcomes.append(Outcome(item.sweep, item.title, item.source, lacking=lacking))
+            reason = f"{results} holds no results of it; `{item.command}` makes them"
+            outcomes.append(Outcome(item.sweep, item.title, item.source, reason=reason))
         yield outcomes[-1]
     for name in recorded:
         if name not in {item.sweep for item in ITEMS}:
@@ -56,8 +56,8 @@ def _make(results: Path, out: Path, name: str, item: Item | None) -> Outcome:
     try:
         summary = summarize(results, name, x=item.x if item else None, metrics=item.metrics if item else ())
         if not summary.long["value"].notna().any():
-            lacking = "none of its stages has a result yet; running the sweep again goes on with it"
-            return Outcome(name, title, source, lacking=lacking)
+            reason = "none of its stages has a result yet; running the sweep again goes on with it"
+            return Outcome(name, title, source, reason=reason)
         write_report(summary, results, out=out / name, title=title)
         drawn = heatmap(summary, item.map_y) if item and item.map_y else None
         if drawn is not None:
@@ -67,7 +67,7 @@ def _make(results: Path, out: Path, name: str, item: Item | None) -> Outcome:
             page = published.comparison_page(summary, [published.load(table) for table in item.published])
             write_atomic(out / name / "published.md", page.encode())
     except UserError as error:
-        return Outcome(name, title, source, lacking=str(error))
+        return Outcome(name, title, source, reason=str(error))
     return Outcome(name, title, source, folder=out / name)
 
 
@@ -76,7 +76,7 @@ def _index(outcomes: list[Outcome]) -> str:
     for outcome in outcomes:
         lines += [f"## {outcome.title}", "", f"Source: {outcome.source}.", ""]
         if outcome.folder is None:
-            lines += [f"Not made: {outcome.lacking}.", ""]
+            lines += [f"Not made: {outcome.reason}.", ""]
             continue
         files = sorted(path.name for path in outcome.folder.iterdir())
         pictures = [file for file in ("figure.png", "map.png") if file in files]

@@ -1,4 +1,4 @@
-"""What every test runs under: one thread, and packs and compiled work in a folder of the session's own, for all its workers."""
+"""Every test runs on one thread; packs and compiled code are in a folder of the test session, which its workers share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def no_weights_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """None of the places where this machine may keep an extractor's weights is looked at."""
+    """Hide this machine's own weights of extractors."""
     for name in ("UMD_BENCH_WEIGHTS", "TORCH_HOME"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
     monkeypatch.delenv("UMD_BENCH_INCEPTION", raising=False)

@@ -11,7 +11,7 @@ import pytest
 from umd_bench import machine
 
 
-def test_cores_are_those_of_the_affinity_or_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_usable_cores_follow_the_affinity_or_are_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5}, raising=False)
     assert machine.usable_cores() == 3
     monkeypatch.delattr(os, "sched_getaffinity")

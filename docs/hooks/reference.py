@@ -1,4 +1,4 @@
-"""Pages that are written from the program itself at every build of the site, so that they cannot go stale.
+"""Pages that every build of the site generates from the program itself, so that they are always up to date.
 
 Out: ``reference/cli.md`` from the typer application; ``reference/sweep-file.md``, ``trial.md`` and ``cluster.md`` from the
 pydantic models' JSON Schemas; ``reference/presets.md`` and ``reference/questions.md`` from the YAML files. Pages and figures
@@ -158,10 +158,10 @@ class _Parameter:
 # --- fields of YAML files
 
 
-def _schema(what: str) -> dict[str, Any]:
+def _schema(kind: str) -> dict[str, Any]:
     from umd_bench.config.sweep.resolve import json_schema
 
-    return dict(json.loads(json_schema(what)))
+    return dict(json.loads(json_schema(kind)))
 
 
 def schema_page(title: str, intro: str, schema: dict[str, Any]) -> str:
@@ -195,7 +195,7 @@ def cluster_page() -> str:
 
 
 def _type(facts: dict[str, Any]) -> str:
-    """A JSON Schema as a reader says it: ``number, > 0``, ``list of integer``, ``fp32 or bf16``."""
+    """The type in a JSON Schema, in words: ``number (> 0)``, ``list of integer``, ``fp32 or bf16``."""
     if "$ref" in facts:
         name = facts["$ref"].rsplit("/", 1)[-1]
         return f"[{name}](#{name.lower()})"

@@ -1,4 +1,4 @@
-"""A heat map shows each arm's mean where its two axis values say."""
+"""A heat map shows each arm's mean in the cell of its two axis values."""
 
 from __future__ import annotations
 

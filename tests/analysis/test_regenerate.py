@@ -1,4 +1,4 @@
-"""`python -m analysis`: everything from run directories alone, what is missing named with its command, numbers as published."""
+"""`python -m analysis` reads run directories alone, names the command for a missing sweep, and shows numbers as published."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PUBLISHED = {
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A results folder with two of the paper's sweeps and one of somebody's own, and what was made of it."""
+    """A results folder with two of the paper's sweeps, one of a user's own, and the pages made from them."""
     root = tmp_path_factory.mktemp("results")
     build_sweep(root, "methods", sets=("seeds=[0, 1]",))
     build_sweep(root, axes=TWO_ARMS, sets=("seeds=[0]",))
@@ -125,7 +125,7 @@ def test_every_item_shows_probe_and_samples(made: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["imagenet64", "imagenet256"])
-def test_published_numbers_are_those_of_the_publication_and_say_they_are_not_verified(name: str) -> None:
+def test_published_numbers_equal_the_publication_and_are_marked_as_not_verified(name: str) -> None:
     table = load(name)
     numbers = {(name, row.method): tuple(row.numbers.get(m) for m in ("acc_100shot", "fid", "is")) for row in table.rows}
     assert numbers == {key: value for key, value in PUBLISHED.items() if key[0] == name}

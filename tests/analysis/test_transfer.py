@@ -39,7 +39,7 @@ stages: [probe, transfer_halves, transfer_tints]
 
 
 def picture(kind: str, label: int, rng: np.random.Generator) -> Image.Image:
-    """Across or along, left or right, one of three colours: 8x8, noisy."""
+    """A noisy 8x8 picture of class ``label``: a bright row or column, a bright left or right half, or one of three tints."""
     x = rng.normal(90, 25, (8, 8, 3))
     line = rng.integers(0, 8)
     match kind:

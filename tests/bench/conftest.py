@@ -7,5 +7,5 @@ import pytest
 
 @pytest.fixture
 def short_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repeats of a millisecond, since no test looks at how fast something is."""
+    """Repeats of a millisecond, since no test checks a speed."""
     monkeypatch.setattr("umd_bench.bench.timing.throughput.REPEAT_SECONDS", 0.001)

@@ -97,7 +97,7 @@ def test_nodes_must_divide_the_number_of_devices_of_every_stage(tmp_path: Path, 
 
 
 def _sbatch(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """A program of that name that gives every call the same answer."""
+    """Put a program ``sbatch`` that runs ``script`` first on the PATH."""
     program = folder / "bin" / "sbatch"
     program.parent.mkdir()
     program.write_text(script)

@@ -1,4 +1,4 @@
-"""Verbs on extractors: list, the only download of the program, and mistakes that are one sentence and exit code 2."""
+"""Verbs on extractors: the list, the program's only download, and mistakes, which give a one-line error and exit code 2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`data pack --vae`: pictures and a VAE become two packs that verify together; a mistake is one sentence."""
+"""`data pack --vae`: pictures and a VAE become two packs that verify together; a mistake gives a one-line error."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_pictures_become_images_and_latents_that_are_verified_together(
         (("--vae", "vae", "--device", "tpu"), "expected one of auto, cpu, cuda"),
     ],
 )
-def test_a_mistake_is_a_sentence_before_any_picture_is_read(
+def test_a_mistake_gives_a_one_line_error_before_any_picture_is_read(
     arguments: tuple[str, ...], message: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, here, "pack", "fresh", "--size", "16", "--root", "pictures", *arguments) == 2

@@ -1,4 +1,4 @@
-"""Ray's options: which values they take, and that they are refused for other executors."""
+"""Ray's options: the values that they accept, and the errors for other executors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_an_unreachable_address_is_refused_in_one_sentence(address: str) -> None
         reachable(address)
 
 
-def test_a_share_is_of_one_gpu_or_a_whole_number() -> None:
+def test_gpus_per_stage_is_a_share_of_one_gpu_or_a_whole_number() -> None:
     assert [ray_settings("ray", None, gpus).gpus for gpus in (0, 0.25, 1, 4)] == [0, 0.25, 1, 4]
     for gpus in (-1, 1.5):
         with pytest.raises(UserError, match=r"--gpus-per-stage.*a share of one GPU between 0 and 1, or a whole number"):

@@ -14,7 +14,7 @@ from umd_bench.config.sweep.resolve import load_sweep
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
 
-def test_names_are_those_of_the_repositorys_files() -> None:
+def test_the_names_of_shipped_sweeps_are_the_names_of_the_repositorys_files() -> None:
     assert names() == sorted(path.stem for path in SWEEPS.glob("*.yaml"))
     assert {"mask_ratio", "search_corruption", "transfer"} <= set(names())
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from cluster.lab import Lab
-from cluster.minislurm import MiniSlurm, why_not
+from cluster.minislurm import MiniSlurm, why_unavailable
 
 TESTS = Path(__file__).parents[1]
 HIDDEN = ("SLURM_", "SBATCH_", "SRUN_", "SUBMITIT_")
@@ -20,7 +20,7 @@ ARRAY = 33  # a small limit, so that a few dozen stages need more than one array
 
 @pytest.fixture(scope="session")
 def slurm_session() -> Iterator[MiniSlurm]:
-    reason = why_not()
+    reason = why_unavailable()
     if reason is not None:
         if os.environ.get("REQUIRE_SLURM"):
             pytest.fail(f"REQUIRE_SLURM is set, but there is no Slurm: {reason}")

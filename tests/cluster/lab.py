@@ -1,4 +1,4 @@
-"""What the executors' tests share: start an executor, submit scripted stages, collect the stages that ended."""
+"""Shared by the executors' tests: start an executor, submit scripted stages, collect the stages that ended."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ WORKERS = 2
 CLUSTER = ClusterConfig.model_validate({"time": "5m", "signal_seconds": 5})
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = DEADLINE_SECONDS) -> None:
-    """Poll until the condition holds; ``what`` names it in the failure's message."""
+def wait_for(condition: Callable[[], bool], expected: str, seconds: float = DEADLINE_SECONDS) -> None:
+    """Poll until the condition holds; ``expected`` names it in the failure's message."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
+        assert time.monotonic() < deadline, f"{expected}: not within {seconds:.0f} s"
         time.sleep(POLL_SECONDS)
 
 
-def ask_often(executor: Executor) -> Executor:
-    """The same executor, which asks its scheduler every second instead of every 15."""
+def query_often(executor: Executor) -> Executor:
+    """The same executor, which queries its scheduler every second instead of every 15."""
     if isinstance(executor, SubmititExecutor):
         executor._queue.status_seconds = STATUS_SECONDS
     return executor
@@ -77,7 +77,7 @@ class Lab:
             entry_point=scripted_stage.NAME,
             ray=self.ray,
         )
-        return ask_often(executor)
+        return query_often(executor)
 
     def request(self, **fields: object) -> None:
         """From now on jobs request these settings of the cluster."""
@@ -102,12 +102,12 @@ class Lab:
         return job
 
     def recorded_ends(self, key: str) -> list[str | None]:
-        """How each run of the stage's job has recorded its own end."""
+        """The end that each run of the stage's job has recorded."""
         claim = self.claim(key)
         return [line["end"] for line in self.records.job_runs(claim.batch, claim.task) if "end" in line]
 
     def wait_for_second_attempt(self, *keys: str) -> None:
-        """Poll until each of these stages was begun again; none may end meanwhile."""
+        """Poll until each of these stages has begun a second attempt; none may end before that."""
         wait_for(
             lambda: self.executor.poll(0.2) == [] and all(len(self.dir(key).attempts()) >= 2 for key in keys),
             "a second attempt",
@@ -118,14 +118,14 @@ class Lab:
         self._executor = None
 
     def close(self) -> None:
-        """End the executor; twice, since that must be harmless."""
+        """Close the executor twice, since a second call must be harmless."""
         if self._executor is not None:
             self._executor.close()
             self._executor.close()
             self._executor = None
 
     def stages(self, *scripts: str) -> list[str]:
-        """Write new stages that follow these scripts; their keys."""
+        """Write new stages that follow these scripts; returns their keys."""
         keys = []
         for script in scripts:
             self._count += 1
@@ -134,14 +134,14 @@ class Lab:
         return keys
 
     def submit(self, *scripts: str) -> list[str]:
-        """Write and submit new stages; their keys."""
+        """Write and submit new stages; returns their keys."""
         keys = self.stages(*scripts)
         for key in keys:
             self.executor.submit(key)
         return keys
 
     def run(self, *scripts: str) -> list[Ended]:
-        """Run new stages to their end; what ended them, in the same order."""
+        """Run new stages to their end; returns how each one ended, in the same order."""
         keys = self.submit(*scripts)
         ended = self.collect(keys)
         return [ended[key] for key in keys]
@@ -169,7 +169,7 @@ class Lab:
             (self.dir(key).path / "go").touch()
 
     def pid(self, key: str) -> int:
-        """Wait until the stage runs; the id of its process."""
+        """Wait until the stage runs; returns the id of its process."""
         pids: list[int] = []
 
         def running() -> bool:
@@ -181,7 +181,7 @@ class Lab:
         return pids[-1]
 
     def command(self, keys: Iterable[str]) -> subprocess.Popen[str]:
-        """Start another process that submits these stages and polls, as the command does; it has submitted them on return."""
+        """Start a process that submits these stages and polls, as the command does; returns when it has submitted them."""
         path = os.environ["PYTHONPATH"]
         address = self.ray.address if self.ray is not None else None
         name = self.name if address is None else f"{self.name}={address}"

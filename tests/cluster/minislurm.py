@@ -23,10 +23,10 @@ from types import TracebackType
 
 NEEDED = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "squeue", "scontrol", "scancel", "sinfo")
 SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin:/sbin"
-DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random")  # Slurm accepts as a gpu only a character device
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random")  # Slurm accepts only a character device as a GPU
 REAPER = Path(__file__).with_name("reaper.py")
-# cred_expire: without it every requeue waits for 121 s; batch_sched_delay 0 and the intervals make scheduling immediate;
-# config_overrides lets nodes have more processors than the machine; the high partition preempts jobs of main and requeues them,
+# Without cred_expire every requeue waits for 121 s. batch_sched_delay 0 and the intervals make scheduling immediate.
+# config_overrides lets nodes have more processors than the machine. The high partition preempts jobs of main and requeues them,
 # after USR2 (preempt_send_user_signal) and a grace of ten seconds.
 CONF = """\
 ClusterName=mini
@@ -75,7 +75,7 @@ NODE = (
 )
 
 
-def why_not() -> str | None:
+def why_unavailable() -> str | None:
     """Why a Slurm cannot run here, or None."""
     if sys.platform != "linux":
         return "a Slurm needs Linux"
@@ -216,11 +216,11 @@ class MiniSlurm:
         states = dict(zip(fields[::2], fields[1::2], strict=True))
         return all(states.get(name) == "idle" for name in self.names)
 
-    def _until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
+    def _until(self, condition: Callable[[], bool], seconds: float, expected: str) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{what}: not within {seconds} s; see {self.root}/log")
+                raise TimeoutError(f"{expected}: not within {seconds} s; see {self.root}/log")
             time.sleep(0.05)
 
     def _write(self) -> None:
@@ -279,7 +279,7 @@ def _resolves_to_loopback(host: str) -> bool:
 
 
 if __name__ == "__main__":
-    reason = why_not()
+    reason = why_unavailable()
     if reason is not None:
         sys.exit(reason)
     with MiniSlurm(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.mkdtemp(prefix="ms"))) as cluster:

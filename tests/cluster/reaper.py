@@ -42,7 +42,7 @@ def descendants(pid: int) -> list[int]:
 
 
 class Reaper:
-    """Keeps one daemon and all of its descendants."""
+    """Starts one daemon and adopts its descendants."""
 
     def __init__(self, pidfile: Path, command: list[str]) -> None:
         self._pidfile, self._command = pidfile, command
@@ -94,7 +94,7 @@ def _reap() -> None:
 
 
 def _kill_all() -> None:
-    """Kill every descendant. After a while, leave to init a process that the kernel cannot end (it waits for a device)."""
+    """Kill every descendant. A process that waits for a device cannot be killed, and is left to init after a while."""
     until = time.monotonic() + KILL_SECONDS
     while (found := descendants(os.getpid())) and time.monotonic() < until:
         for pid in found:

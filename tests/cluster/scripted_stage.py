@@ -22,7 +22,7 @@ STEP_SECONDS = 0.05
 
 
 def write_script(root: Path, key: str, script: str) -> None:
-    """Write what the stage will do: an action and its argument."""
+    """Write the stage's script: an action and its argument."""
     folder = RunDir(root, key).path
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "script").write_text(script)

@@ -55,7 +55,7 @@ def test_sixty_stages_survive_requeues_preemption_cancelling_and_a_lost_node(slu
     lab.close()
     assert not faults, "some faults were not injected"
     assert {failure.state for failure in progress.failures.values()} <= {"cancelled"}
-    again = Scheduler(tmp_path, Grid(build_graph(tmp_path, trials))).run(lab.executor)  # what a person cancelled
+    again = Scheduler(tmp_path, Grid(build_graph(tmp_path, trials))).run(lab.executor)  # runs the cancelled stages
     lab.close()
     assert again.complete
     accepted = [list((tmp_path / "stages" / key).glob("result.json")) for key in nodes]

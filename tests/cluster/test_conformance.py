@@ -59,7 +59,7 @@ def stage_out_of_memory(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def output_of_stages(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is in the attempt's folder, up to the last line of a process that exits; inline, that would be the test's own."""
+    """The output is in the attempt's folder, up to the last line of a process that exits. Inline, the test would exit."""
     printed, exited = lab.run("print some text", "succeed" if lab.name == "inline" else "print-and-exit last line")
     output = (lab.dir(printed.key).attempt_path(1) / "output.log").read_text()
     assert [text in output for text in ("some text", "stderr of some text", "file descriptor 2 of some text")] == [True] * 3
@@ -67,7 +67,7 @@ def output_of_stages(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         assert "last line" in (lab.dir(exited.key).attempt_path(1) / "output.log").read_text()
 
 
-def stage_that_returns_what_cannot_be_pickled(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def stage_that_returns_an_unpicklable_value(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     [ended] = lab.run("return-a-function")
     assert ended.reason is None
     assert lab.dir(ended.key).result() is not None
@@ -178,7 +178,7 @@ def two_hundred_stages(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stop(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last case, since the executor starts nothing after it."""
+    """The last case, since an executor starts nothing after a stop."""
     [running] = lab.submit("sleep")
     if lab.name != "inline":
         lab.pid(running)
@@ -193,7 +193,7 @@ CASES: dict[str, Case] = {
     case.__name__: case
     for case in (
         stages_that_succeed, stages_that_fail_and_raise, process_that_exits, stage_out_of_memory, output_of_stages,
-        stage_that_returns_what_cannot_be_pickled, cancel_before_the_stage_begins, cancel_while_the_stage_runs,
+        stage_that_returns_an_unpicklable_value, cancel_before_the_stage_begins, cancel_while_the_stage_runs,
         process_that_is_killed, scheduler_that_fails, scheduler_that_lists_nothing, command_that_is_killed,
         two_hundred_stages, stop,
     )
@@ -260,6 +260,6 @@ def test_each_case_that_does_not_run_exists_and_has_a_reason() -> None:
     assert all(set(reasons) <= set(CASES) and all(reasons.values()) for reasons in CANNOT.values())
 
 
-def test_an_unknown_executor_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_executor_lists_the_known(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected one of inline, ray, slurm, submitit-local"):
         start_executor("pbs", tmp_path, tmp_path, workers=1, threads=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cluster.lab import CLUSTER, ask_often, wait_for
+from cluster.lab import CLUSTER, query_often, wait_for
 from cluster.minislurm import MiniSlurm
 from orchestration.small import write_small
 
@@ -47,7 +47,7 @@ def whole(trial: Trial, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 def start(name: str, root: Path, **fields: object) -> Executor:
     cluster = ClusterConfig.model_validate({**CLUSTER.model_dump(exclude={"time"}), "time": "5m", **fields})
     executor = start_executor(name, root, data_root(), workers=1, threads=1, devices=2, cluster=cluster)
-    return ask_often(executor)
+    return query_often(executor)
 
 
 def nodes_of(root: Path, trial: Trial) -> dict[str, Node]:

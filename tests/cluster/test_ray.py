@@ -128,7 +128,9 @@ def test_a_stage_with_a_share_of_a_gpu_runs(cluster: MiniRay, tmp_path: Path) ->
     ("threads", "gpus", "room"),
     [(1, 0, 20), (4, 0, 5), (1, 0.25, 8), (1, 0.3, 6), (1, 1, 2), (8, 0.5, 2), (1, 2, 1), (1, 4, 0)],
 )
-def test_room_counts_what_fits_on_each_node(threads: int, gpus: float, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_counts_the_stages_that_fit_on_each_node(
+    threads: int, gpus: float, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nodes = [{"Alive": True, "Resources": {"CPU": 16.0, "GPU": 2.0}}, {"Alive": True, "Resources": {"CPU": 4.0}}]
     monkeypatch.setattr(ray, "nodes", lambda: [*nodes, {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}])
     assert room_on_nodes(threads, gpus) == room
@@ -137,13 +139,13 @@ def test_room_counts_what_fits_on_each_node(threads: int, gpus: float, room: int
 def test_the_error_names_a_node_that_does_not_see_the_results_folder(
     cluster: MiniRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All nodes are on this machine, so this side lists one file more than there is."""
-    nodes = RunningRay.check_nodes
+    """All nodes are on this machine, so the command pretends that the folder has one more file."""
+    check_nodes = RunningRay.check_nodes
 
     def unshared(running: RunningRay, root: Path, data_root: Path) -> None:
         real = os.listdir
         monkeypatch.setattr(os, "listdir", lambda path: [*real(path), "only-here"] if Path(path) == root else real(path))
-        nodes(running, root, data_root)
+        check_nodes(running, root, data_root)
 
     monkeypatch.setattr(RunningRay, "check_nodes", unshared)
     (tmp_path / "data").mkdir()
@@ -151,7 +153,7 @@ def test_the_error_names_a_node_that_does_not_see_the_results_folder(
         start_executor("ray", tmp_path, tmp_path / "data", workers=1, threads=1, ray=RayConfig(address=cluster.address, gpus=0))
 
 
-def test_auto_is_the_ray_that_ray_start_has_left_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_means_the_ray_that_ray_start_started_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     with pytest.raises(UserError, match="expected a Ray that `ray start` has started here"):

@@ -1,11 +1,11 @@
-"""A search that prunes on a real Slurm decides as one in a single process, and a pruned training's job ends on its way."""
+"""A search on a real Slurm prunes the same trials as in a single process, and the job of a pruned training ends early."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from cluster.lab import CLUSTER, ask_often
+from cluster.lab import CLUSTER, query_often
 from cluster.minislurm import MiniSlurm
 from orchestration.search.test_pruned_search import run, run_on
 from orchestration.stepping import STEPS, steps_of
@@ -39,7 +39,7 @@ search:
 """
 
 
-def test_a_pruned_search_on_slurm_is_the_one_of_a_single_process(slurm: MiniSlurm, tmp_path: Path) -> None:
+def test_a_pruned_search_on_slurm_gives_the_record_of_a_single_process(slurm: MiniSlurm, tmp_path: Path) -> None:
     (tmp_path / "search.yaml").write_text(SEARCH)
     sweep = load_sweep(tmp_path / "search.yaml")
     alone, there = tmp_path / "alone", tmp_path / "slurm"
@@ -47,13 +47,13 @@ def test_a_pruned_search_on_slurm_is_the_one_of_a_single_process(slurm: MiniSlur
     trials = {trial.id: trial for trial in read_sweep(alone, "small").trials}
     pruned = [RunDir(there, trials[name].stages["pretrain"]) for s in expected.suggestions if s.pruned_at for name in s.trials]
     assert 1 <= len(pruned) < len(trials)
-    for training in pruned:  # so that none is through before anybody has looked at its rung
+    for training in pruned:  # so that none ends before the search has read its rung
         training.path.mkdir(parents=True)
         (training.path / "lingers").touch()
     executor = start_executor(
         "slurm", there, there, workers=1, threads=1, cluster=CLUSTER, entry_point="orchestration.stepping:run_here"
     )
-    ask_often(executor)
+    query_often(executor)
     try:
         found, progress = run_on(executor, there, sweep, poll_seconds=0.2)
     finally:

@@ -113,7 +113,7 @@ def test_a_controller_that_is_down_only_delays_a_submission(
 
 def test_arrays_are_split_at_the_largest_size_that_slurm_accepts(lab: Lab) -> None:
     lab.run(*["succeed"] * 36)
-    # The recorded ids are what sbatch answered; squeue may leave out tasks that are over.
+    # The recorded ids come from sbatch, since squeue may leave out finished tasks.
     ids = [lab.records.job_ids(path.parent.name) or [] for path in lab.records.path.glob("*/batch.json")]
     assert sorted(map(len, ids)) == [3, 33]
     assert all(len({name.partition("_")[0] for name in array}) == 1 for array in ids)
@@ -145,7 +145,7 @@ def nodes_of_one_trial(lab: Lab, scripts: dict[str, str]) -> dict[str, Node]:
 
 
 def detach(lab: Lab, nodes: dict[str, Node]) -> None:
-    """Submit all stages and let go, as ``sweep --detach`` does."""
+    """Submit all stages and close the executor, as ``sweep --detach`` does."""
     assert isinstance(lab.executor, SubmititExecutor)
     handed_over = hand_over({node.key: node for node in nodes.values()}, lab.executor)
     assert handed_over.submitted == len(nodes)

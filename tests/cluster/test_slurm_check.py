@@ -23,7 +23,7 @@ def settings(**fields: object) -> ClusterConfig:
 
 
 def lines(findings: list[Finding], level: str) -> str:
-    return "\n".join(f"{finding.what}: {finding.remedy}" for finding in findings if finding.level == level)
+    return "\n".join(f"{finding.text}: {finding.remedy}" for finding in findings if finding.level == level)
 
 
 def test_every_line_about_a_real_slurm(slurm: MiniSlurm) -> None:
@@ -42,7 +42,7 @@ def test_a_node_reports_its_versions_locks_and_gpus(slurm: MiniSlurm, tmp_path: 
     assert lines(findings, "fail") == ""
     for part in (f"a job ran on {slurm.names[1]}", "has the same versions", "and the other way round"):
         assert part in lines(findings, "pass")
-    assert "it requested 1; Slurm gave it CUDA_VISIBLE_DEVICES=" in lines(findings, "warn")  # which torch does not see
+    assert "it requested 1; Slurm gave it CUDA_VISIBLE_DEVICES=" in lines(findings, "warn")  # torch sees no such GPU
     assert [path.name for path in tmp_path.iterdir()] == ["jobs"]
 
 

@@ -1,3 +1,5 @@
+"""A seed depends on its arguments alone, and never changes."""
+
 from __future__ import annotations
 
 from hypothesis import given

@@ -131,7 +131,7 @@ def test_own_sizes_are_those_of_the_built_in_data_sets() -> None:
             r"data\.vae = 'vq' is not accepted: expected one of sd-vae-ft-ema, .*, or a name that ends in -f<factor>c",
         ),
         ({"name": "imagenet", "size": 100, "vae": "sd_kl_f8"}, r"data\.size = 100 .* multiple of 8"),
-        ({"name": "digits", "vae": "sd_kl_f8"}, r"data\.vae = 'sd_kl_f8' .* RGB images, and those of digits have 1 channel"),
+        ({"name": "digits", "vae": "sd_kl_f8"}, r"data\.vae = 'sd_kl_f8' .* RGB images, and images of digits have 1 channel"),
     ],
 )
 def test_an_impossible_size_or_vae_gives_a_one_line_error(fields: dict[str, object], message: str) -> None:

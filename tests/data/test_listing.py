@@ -70,7 +70,7 @@ def test_verify_names_the_first_bad_file(packs: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     code, shown = run("data", "verify", "--data-root", packs)
     assert code == 2
-    assert f"{path} is not what was packed" in shown
+    assert f"{path} has changed since it was packed" in shown
     assert f"remove the folder {path.parent} to have it packed again" in shown
 
 

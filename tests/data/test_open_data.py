@@ -193,7 +193,7 @@ def change(packed: Pack, **fields: object) -> None:
         ({"surprise": 1}, "is not a pack's manifest"),
     ],
 )
-def test_a_manifest_that_is_not_this_packs_is_an_error_and_nothing_is_replaced(
+def test_a_manifest_that_does_not_match_the_pack_is_an_error_and_nothing_is_replaced(
     fields: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     change(open_pack("tiny", tmp_path), **fields)

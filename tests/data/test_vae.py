@@ -1,4 +1,4 @@
-"""A VAE is found offline, identified by its hash, and encodes as diffusers does; every mismatch is one sentence."""
+"""A VAE is found offline, identified by its hash, and encodes as diffusers does; every mismatch gives a one-line error."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ _NAME = re.compile(r"umd_bench((\.[a-z_]\w*){2,}|(\.[a-z_]\w*)+:\w+)")
 
 
 def named() -> dict[str, str]:
-    """Name -> the first file with that string constant, docstrings included where they are nothing but a name."""
+    """Name -> the first file with that string constant, including docstrings that consist of a name alone."""
     found: dict[str, str] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -27,7 +27,7 @@ def named() -> dict[str, str]:
 
 
 def resolve(name: str) -> object:
-    """What ``module``, ``module:attribute`` or ``module.attribute`` names; ImportError or AttributeError if there is none."""
+    """The object of ``module``, ``module:attribute`` or ``module.attribute``; raises ImportError or AttributeError."""
     module, _, attribute = name.partition(":")
     if attribute:
         return getattr(importlib.import_module(module), attribute)
@@ -43,7 +43,7 @@ def test_a_name_in_a_string_imports(name: str, file: str) -> None:
     assert resolve(name) is not None, f"{file} names {name}"
 
 
-def test_the_entry_points_of_other_processes_are_among_them() -> None:
+def test_the_entry_points_of_other_processes_are_among_the_names() -> None:
     names = named()
     assert any(name.endswith(":run_stage") for name in names)
     assert len(names) >= 8

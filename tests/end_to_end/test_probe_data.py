@@ -1,4 +1,4 @@
-"""A probe of another data set than the model's: it has its own key, result and column."""
+"""A probe of a data set that the model was not trained on has its own key, result and column."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_model_is_probed_on_another_data_set_in_a_column_of_its_own(tmp_path: 
     assert result["data"] == {"name": "parity", "digest": open_pack("parity", data_root()).manifest.digest}
     assert result["facts"]["images_5shot"] == 10  # 5 of each of two classes
     assert result["metrics"]["acc_5shot"] > 0.5
-    prepare(sweep.trials, site)  # accepts the results: the digest compared is that of the probed data set
+    prepare(sweep.trials, site)  # accepts the results, since it compares the digest of the probed data set
 
     write_sweep(root, sweep_record(sweep))
     frame = long_frame(root, "small")

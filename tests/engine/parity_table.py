@@ -38,7 +38,7 @@ def number(value: float) -> str:
 
 
 def forward() -> Iterator[Row]:
-    """By time, since the sines of large angles lose digits in float32."""
+    """The largest difference at each t, since the sines of large angles lose digits in float32."""
     predicted, represented = [], []
     for tag in TAGS:
         for ratio in (0.0, 0.375, 0.75):
@@ -47,9 +47,9 @@ def forward() -> Iterator[Row]:
             name = f"m{int(ratio * 1000):03d}"
             predicted.append(worst_by_row(prediction(out), arrays(f"fwd_{tag}")[f"pred_{name}"]))
             represented.append(worst_by_row(out.representation, arrays(f"fwd_{tag}")[f"rep_{name}"]))
-    for what, found in (("predictions", predicted), ("representation", represented)):
+    for output, found in (("predictions", predicted), ("representation", represented)):
         by_time = [f"{number(max(column))} (t = {t})" for t, column in zip(T.tolist(), zip(*found, strict=True), strict=True)]
-        yield f"Forward pass, {what}: adaLN on and off, labels, masks 0, .375, .75", ", ".join(by_time)
+        yield f"Forward pass, {output}: adaLN on and off, labels, masks 0, .375, .75", ", ".join(by_time)
     given, model, expected = arrays("model_inputs"), tiny_model("adaln1_nc10"), arrays("fwd_adaln1_nc10")["pred_cfg1.5"]
     guided = [
         worst(seen_by_a_sampler(model, IMAGE[i : i + 1], t, LABEL[i : i + 1], cfg_scale=1.5), images(expected[i : i + 1]))
@@ -143,7 +143,7 @@ def sampling() -> Iterator[Row]:
         ),
         ("DDIM, the tiny model with labels, 25 steps", "ddim_model_adaln1_nc10_eps_cond", "cosine", denoise, True),
     ]
-    for what, name, schedule, toy, clip in toys:
+    for case, name, schedule, toy, clip in toys:
         golden = arrays(name)
         shown: list[Tensor] = []
 
@@ -155,7 +155,7 @@ def sampling() -> Iterator[Row]:
         stage = config(steps=len(golden["step_noise"]), clip=clip)
         final = SAMPLERS["ddim-official"].draw(recorded, noise, NoiseProcess(NoiseConfig(schedule=schedule)), stage)
         steps = [worst(x, images(expected)) for x, expected in zip(shown[1:], golden["x_after_step"], strict=True)]
-        yield f"{what}: every step", number(max(*steps, worst(final, images(golden["final"]))))
+        yield f"{case}: every step", number(max(*steps, worst(final, images(golden["final"]))))
 
 
 def evaluation() -> Iterator[Row]:
@@ -166,8 +166,8 @@ def evaluation() -> Iterator[Row]:
         official = np.abs(probe.weights.numpy() - z[f"{case}/w"]).max()
         test = torch.from_numpy(z[f"{case}/x_test"]), torch.from_numpy(z[f"{case}/y_test"]).long()
         accuracy = f"accuracy {probe.accuracy(*test):.3f} for {float(z[f'{case}/acc']):.3f}"
-        what = f"Few-shot probe, {case}: weights against the float64 closed form; against the official float32; accuracy"
-        yield what, f"{number(float(closed))}; {number(float(official))}; {accuracy}"
+        comparison = f"Few-shot probe, {case}: weights against the float64 closed form; against the official float32; accuracy"
+        yield comparison, f"{number(float(closed))}; {number(float(official))}; {accuracy}"
     z = arrays("fid_is")
     for case in ("a", "b", "lowrank"):
         a, b = (gaussian(z[f"{case}/mu{i}"], z[f"{case}/sigma{i}"]) for i in (1, 2))
@@ -181,5 +181,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     print("| what | largest difference |\n| :--- | :--- |")
     for part in (forward, objective, optimiser, sampling, evaluation):
-        for what, found in part():
-            print(f"| {what} | {found} |")
+        for comparison, found in part():
+            print(f"| {comparison} | {found} |")

@@ -51,7 +51,7 @@ def made_up_pack(folder: Path) -> Pack:
 
 
 def training(**fields: object) -> StageSpec:
-    """A stage with labels, average and bf16 moment; ``fields`` replace those of the stage or of the spec."""
+    """A stage with labels, a weight average and a bf16 moment; ``fields`` replace fields of the stage or of the spec."""
     spec_fields = {name: fields.pop(name) for name in ("seed", "parent_key", "parent_nimg") if name in fields}
     stage = {
         "kind": "pretrain",

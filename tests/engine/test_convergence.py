@@ -57,7 +57,7 @@ def moments(sampler: str, process: NoiseProcess, steps: int, **fields: object) -
 
 
 def exact(process: NoiseProcess) -> tuple[float, float]:
-    """The limit of infinitely many steps: the flow keeps (x_t - alpha mu) / sd(x_t) down to t = 1, where x_0 is estimated."""
+    """The limit of infinitely many steps: (x_t - alpha mu) / sd(x_t) stays constant down to t = 1, where x_0 is estimated."""
     alpha, sigma = process.at(1)
     return MU, alpha * S**2 / math.sqrt(alpha**2 * S**2 + sigma**2)
 

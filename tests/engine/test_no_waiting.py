@@ -1,7 +1,7 @@
 """In a training step and in a sampler's loop the host never waits for the device. The GPU here is fake: shapes without values.
 
-The host waits if it reads a value, or copies between host and device other than from pinned memory. Not every build of torch
-has a backward pass on a fake GPU, so gradients are made up too. On a real GPU torch itself reports what waits.
+The host waits if it reads a value, or copies between host and device, except from pinned memory. Not every build of torch
+has a backward pass on a fake GPU, so gradients are made up too. On a real GPU torch itself reports operations that wait.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from umd_bench.store.run import RunDir
 
 GPU = torch.device("cuda", 0)
 READS = {"_local_scalar_dense", "item", "is_nonzero", "nonzero", "equal", "masked_select", "_unique2"}
-_COPIES = {"_to_copy", "copy_", "to"}  # the last one as it is, in inference mode
+_COPIES = {"_to_copy", "copy_", "to"}  # torch splits `to` into the others, except in inference mode
 
 
 def _names_device(given: object) -> bool:
     return isinstance(given, str | torch.device)
 
 
-class Waits(Exception):  # noqa: N818 - not a fault of the tests
+class Waits(Exception):  # noqa: N818 - named after the event
     """The host would wait for the device."""
 
 
@@ -162,7 +162,8 @@ def test_no_sampler_waits_between_its_steps(sampler: str, monkeypatch: pytest.Mo
         cfg_interval=(5, 40),
     )
     process, shape = NoiseProcess(spec.noise), {"size": SOURCE.size, "channels": 1, "classes": 3, "seed": 0}
-    real = build_model(spec.model, **shape)  # from here on the process has the coefficients of these times on the host
+    real = build_model(spec.model, **shape)
+    # This run leaves the coefficients of its times in the process, on the host.
     generate(real, process, config, label=torch.zeros(4, dtype=torch.int64), indices=range(4), seed=0)
     with made_up_gpu(monkeypatch):
         model = without_values(spec.model, **shape, device=GPU)
@@ -200,7 +201,8 @@ def test_on_a_gpu_torch_sees_no_synchronisation_in_a_step(resident: bool, pack: 
         stack.enter_context(deterministic_kernels(GPU))
         state, batches, process = stepping(spec, pack, GPU, resident=resident)
         generator = torch.Generator(GPU)
-        training_step(state, spec, process, generator, *batches.at(0))  # libraries start, moments are made
+        # The first step loads libraries and allocates the moments.
+        training_step(state, spec, process, generator, *batches.at(0))
         stack.callback(torch.cuda.set_sync_debug_mode, "default")
         torch.cuda.set_sync_debug_mode("error")
         for _ in range(4):

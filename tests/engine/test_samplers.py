@@ -28,7 +28,7 @@ def config(**fields: object) -> GenerateStage:
 
 
 @pytest.mark.parametrize("steps", [62, 125, 250])
-def test_the_official_times_are_the_official_ones(steps: int) -> None:
+def test_the_times_of_ddim_official_equal_the_official_times(steps: int) -> None:
     golden = arrays("ddim_coefs")
     times = np.array(official_times(COSINE, steps)) - 1
     np.testing.assert_array_equal(times[:-1], golden[f"t_curr_{steps}"])
@@ -138,12 +138,12 @@ def seen_by_a_sampler(model: Callable[..., object], x: Tensor, t: int, label: Te
     """Both guided predictions for x at time t, as a sampler receives them."""
     found: list[Tensor] = []
 
-    def look(denoise: Denoiser, noise: object, schedule: object, config: object) -> Tensor:
+    def record(denoise: Denoiser, noise: object, schedule: object, config: object) -> Tensor:
         found.extend(denoise(x, t))
         return x
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SAMPLERS, "euler", Sampler(look))
+        patch.setitem(SAMPLERS, "euler", Sampler(record))
         stage = config(sampler="euler", cfg_scale=cfg_scale)
         generate(model, COSINE, stage, label=label, indices=[0], seed=0)  # type: ignore[arg-type]
     return torch.cat(found, dim=1)
@@ -211,7 +211,7 @@ def test_the_configuration_allows_eta_for_exactly_the_samplers_that_take_it(name
     assert config(sampler=name).is_ddim == (getattr(draw, "func", draw) is ddim)
 
 
-def test_noise_rows_are_those_of_their_index() -> None:
+def test_the_noise_of_a_sample_depends_on_its_index_and_not_on_the_batch() -> None:
     shape, cpu = (1, 2, 2), torch.device("cpu")
     one, other = sample_noise(3, [0, 1], shape, cpu), sample_noise(3, [1], shape, cpu)
     for _ in range(3):

@@ -1,6 +1,6 @@
-"""The jobs that two processes do together for ``test_parallel.py``: the same list in each, a new group for every job.
+"""The jobs that two processes run together for ``test_parallel.py``: both run the same list, with a new group for every job.
 
-As a module, ``two_ranks ADDRESS FOLDER``, it is rank 1, which writes the result of its jobs into ``FOLDER/outcomes.json``.
+``python -m engine.two_ranks ADDRESS FOLDER`` is rank 1, and writes the results of its jobs into ``FOLDER/outcomes.json``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _umd(r_t0: float, ratio: float = 0.375, **fields: object) -> StageSpec:
     return training(corruption=CorruptionConfig(r_t0=r_t0, mask_ratio=ratio), **fields)
 
 
-# Special cases of the objective and of the division of rows: by name, a stage whose first gradient is compared.
+# Stages whose first gradient is compared, by name: special cases of the objective and of the division of rows.
 STEPS_OF: dict[str, StageSpec] = {
     "umd": _umd(0.5),
     "umd-odd": _umd(0.43, batch=7, nimg=7 * 10),  # 3 clean, 4 noised
@@ -76,12 +76,12 @@ def gradients(spec: StageSpec, parallel: DataParallel = SINGLE_DEVICE) -> dict[s
 
 
 def _whole_run(spec: StageSpec, name: str, *, stop: dict[int, Callable[[], bool]] | None = None) -> Callable[..., object]:
-    """Train ``spec`` in the folder ``name``; ``stop`` by rank."""
+    """A job that trains ``spec`` in the folder ``name``; ``stop`` maps a rank to its stop function."""
 
     def job(group: RankGroup, folder: Path) -> object:
         pack = made_up_pack(_made(folder / "pack"))
         own_stop = (stop or {}).get(group.rank, lambda: False)
-        if group.rank:  # in a results folder that must stay empty
+        if group.rank:  # its results folder must stay empty
             follow(spec, pack, run_of(spec, folder / name), group, stop=own_stop)
             return None
         with run_of(spec, folder / name).begin() as attempt:
@@ -96,7 +96,7 @@ def _made(folder: Path) -> Path:
 
 
 def strayed(group: RankGroup, folder: Path) -> None:
-    """One weight of rank 1 differs in its last bits."""
+    """Compare the weights of the ranks twice: when they are equal, and when one weight of rank 1 differs in its last bits."""
     model = torch.nn.Linear(3, 2)
     torch.nn.init.ones_(model.weight)
     torch.nn.init.zeros_(model.bias)
@@ -144,7 +144,7 @@ JOBS: dict[str, Callable[[RankGroup, Path], object]] = {
 
 
 def run_all(store: dist.TCPStore, rank: int, folder: Path) -> dict[str, Any]:
-    """What each job returned, or raised."""
+    """The value that each job returned, or the error that it raised, by name."""
     found: dict[str, Any] = {}
     for name, job in JOBS.items():
         group = RankGroup(dist.PrefixStore(name, store), rank, 2, CPU)

@@ -180,4 +180,4 @@ def _saved(value: object) -> io.BytesIO:
 
 if __name__ == "__main__":
     for row in rows():
-        print(f"| {row.what} | {row.library} | {row.difference:.1e} |")
+        print(f"| {row.quantity} | {row.library} | {row.difference:.1e} |")

@@ -81,7 +81,7 @@ def linear_rows() -> Iterator[Row]:
     for decay, library in ((0.5, "autograd, LARS written out"), (0.0, "autograd, timm Lars")):
         config = LinearConfig(lr_per_256=RATES, batch=64, epochs=8, warmup_epochs=2, weight_decay=decay)
         heads = trained(config)
-        theirs = [by_the_book(rate, config, library="timm" in library) for rate in RATES]
+        theirs = [trained_by_autograd(rate, config, library="timm" in library) for rate in RATES]
         worst = max(relative(heads.weights[:, place].T, weight) for place, weight in enumerate(theirs))
         yield Row(f"linear probe's weights, 4 rates at once, decay {decay:g}", library, worst)
     config = LinearConfig(lr_per_256=RATES, batch=64, epochs=8, warmup_epochs=2)
@@ -97,7 +97,7 @@ def trained(config: LinearConfig) -> Heads:
     return train_heads(x.astype(np.float32), np.arange(240), y, classes=5, config=config, seed=SEED)
 
 
-def by_the_book(rate: float, config: LinearConfig, *, library: bool) -> torch.Tensor:
+def trained_by_autograd(rate: float, config: LinearConfig, *, library: bool) -> torch.Tensor:
     """Weights [K, D] of one head from torch's layers and autograd; LARS is written out, or timm's, whose decay differs."""
     x, y = features(240, 10, seed=0)
     return plain_linear(x.astype(np.float32), y, rate, classes=5, config=config, seed=SEED, library=library)
@@ -112,4 +112,4 @@ def relative(ours: object, theirs: object) -> float:
 
 if __name__ == "__main__":
     for row in rows():
-        print(f"| {row.what} | {row.library} | {row.difference:.1e} |")
+        print(f"| {row.quantity} | {row.library} | {row.difference:.1e} |")

@@ -29,8 +29,8 @@ def collected() -> list[Row]:
 def table(rows: Iterable[Row]) -> str:
     """The rows as a Markdown table."""
     lines = ["| what | against | largest relative difference |", "| :--- | :--- | ---: |"]
-    for what, library, difference in rows:
-        lines.append(f"| {what} | {library} | {'0' if difference == 0 else f'{difference:.1e}'} |")
+    for comparison, library, difference in rows:
+        lines.append(f"| {comparison} | {library} | {'0' if difference == 0 else f'{difference:.1e}'} |")
     return "\n".join(lines)
 
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """One comparison: what is compared, with whose implementation, and the largest relative difference."""
+    """One comparison: the compared quantity, the other implementation, and the largest relative difference."""
 
-    what: str
+    quantity: str
     library: str
     difference: float

@@ -10,14 +10,14 @@ from evaluation.comparison import Row
 ROWS = rows()
 
 
-@pytest.mark.parametrize("row", ROWS, ids=[f"{row.what}, {row.library}" for row in ROWS])
-def test_scores_are_those_of_the_library(row: Row) -> None:
+@pytest.mark.parametrize("row", ROWS, ids=[f"{row.quantity}, {row.library}" for row in ROWS])
+def test_scores_agree_with_the_library(row: Row) -> None:
     promised = {"torch-fidelity": 1e-5, "0": 1e-12}.get(row.library, 1e-6)
     assert row.difference < promised
 
 
 def test_every_score_and_both_kinds_of_covariance_are_compared() -> None:
-    text = " ".join(f"{row.what} {row.library}" for row in ROWS)
+    text = " ".join(f"{row.quantity} {row.library}" for row in ROWS)
     for part in ("sqrtm", "nuclear norm", "KID", "Inception score", "Precision", "Recall"):
         assert part in text
 
@@ -26,7 +26,7 @@ def test_the_page_has_a_row_for_every_comparison() -> None:
     page = PAGE.read_text(encoding="utf-8")
     printed = page[page.index(BEGIN) : page.index(END)]
     for row in ROWS:
-        assert f"| {row.what} | {row.library} |" in printed
+        assert f"| {row.quantity} | {row.library} |" in printed
 
 
 def test_the_table_shows_differences_to_two_digits() -> None:

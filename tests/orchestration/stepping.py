@@ -19,7 +19,7 @@ LINGER_SECONDS = 90.0
 
 
 class SteppingExecutor:
-    """Each poll advances one running stage by a step, drawn from ``seed``; a cancelled training resumes from its last step.
+    """Each poll advances one running stage, drawn by ``seed``, by a step; a cancelled training resumes from its last step.
 
     Other stages go before trainings. A probe's accuracy falls with the mask ratio and the learning rate, and rises with the
     share of the training.
@@ -28,7 +28,7 @@ class SteppingExecutor:
     name = "stepping"
 
     def __init__(self, root: Path, *, slots: int = 2, seed: int = 0, worst: float = float("inf")) -> None:
-        """Trainings whose :func:`badness` exceeds ``worst`` fail at half their length; then other stages no longer go first."""
+        """Trainings whose :func:`badness` exceeds ``worst`` fail half-way. With a finite ``worst``, no stage goes first."""
         self.slots, self.submitted, self.cancelled = slots, list[str](), list[str]()
         self.most_at_once = 0
         self._root, self._random, self._worst = root, random.Random(seed), worst
@@ -99,7 +99,7 @@ def step(run: RunDir, number: int) -> None:
 
 
 def badness(run: RunDir) -> float:
-    """A number that grows with the searched values, of the pre-training above the stage."""
+    """A number that grows with the searched values of the stage's pre-training."""
     spec = run.config()
     while spec.parent_key is not None:
         spec = RunDir(run.root, spec.parent_key).config()

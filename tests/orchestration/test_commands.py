@@ -1,4 +1,4 @@
-"""Commands end after a timeout, and a process that was started for a block is killed with its children."""
+"""Commands end after a timeout, and a process started for a ``with`` block is killed with its children."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Retrying failed stages by state or cause, and no others; a running sweep runs them again."""
+"""A retry sets aside only failures of the chosen state or cause, and a running sweep runs their stages again."""
 
 from __future__ import annotations
 

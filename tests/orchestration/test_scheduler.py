@@ -197,17 +197,17 @@ def test_trials_that_are_added_when_all_others_are_done_run_too(tmp_path: Path, 
     assert len(executor.submitted) == progress.finished
 
 
-def test_a_stage_owned_by_another_command_is_waited_for(tmp_path: Path, sweep: Sweep) -> None:
+def test_the_scheduler_waits_for_a_stage_that_another_command_owns(tmp_path: Path, sweep: Sweep) -> None:
     key = sweep.trials[0].specs["pretrain"].key
     other = RunDir(tmp_path, key)
     other.prepare(sweep.trials[0].specs["pretrain"])
     attempt = other.begin()
-    looks = 0
+    calls = 0
 
     def finish_elsewhere(progress: SweepProgress) -> None:
-        nonlocal looks
-        looks += 1
-        if looks == 30:
+        nonlocal calls
+        calls += 1
+        if calls == 30:
             attempt.finish({"metrics": {}})
             attempt.__exit__(None, None, None)
 

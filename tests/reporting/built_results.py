@@ -26,7 +26,7 @@ from umd_bench.store.files import write_json
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 LEVEL = {"umd": 0.80, "mae": 0.86, "dit": 0.62, "maskdit": 0.66, "dit_scratch": 0.60}
 FRECHET = {"umd": 9.0, "mae": 15.0, "dit": 7.5, "maskdit": 8.0, "dit_scratch": 8.5}
-# Lengths of the tests' own, so that a tier may change its.
+# Lengths that the tests set themselves, so that a tier may change its lengths.
 PINNED = (
     "trial.stages.pretrain.nimg=40960",
     "trial.stages.finetune.nimg=20480",

@@ -1,4 +1,4 @@
-"""The projection is idempotent, completes what is missing, can be repeated from nothing, and cannot harm a sweep."""
+"""The projection is idempotent, completes missing values, can rebuild a lost store, and cannot harm a sweep."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ def test_a_later_attempt_overwrites_points_of_a_curve(tmp_path: Path) -> None:
         ("sqlite:////proc/nothing/mlflow.db", "No such file or directory"),
     ],
 )
-def test_a_store_that_cannot_be_used_is_one_clear_sentence(tmp_path: Path, address: str, reason: str) -> None:
+def test_an_unusable_store_gives_one_clear_sentence(tmp_path: Path, address: str, reason: str) -> None:
     record = _build(tmp_path, "nowhere")
     with pytest.raises(TrackingError, match=reason) as caught:
         MlflowProjector(address, tmp_path).project(record)
@@ -269,14 +269,16 @@ def test_a_password_in_an_error_of_the_store_is_not_shown(uri: str, tmp_path: Pa
         MlflowProjector(uri, tmp_path).project(_build(tmp_path, "password"))
 
 
-def test_another_projection_is_waited_for_and_then_reported(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_projection_waits_for_another_one_and_then_reports_it(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     record = _build(tmp_path, "busy")
     monkeypatch.setattr(projector, "LOCK_SECONDS", 0.05)
     with filelock.FileLock(tmp_path / "mlflow.lock"), pytest.raises(TrackingError, match=r"mlflow\.lock"):
         MlflowProjector(uri, tmp_path).project(record)
 
 
-def test_a_broken_run_directory_does_not_raise_anything_else(uri: str, tmp_path: Path) -> None:
+def test_a_broken_run_directory_raises_a_tracking_error(uri: str, tmp_path: Path) -> None:
     record = _build(tmp_path, "broken")
     path = RunDir(tmp_path, record.trials[0].stages["probe"]).path / "result.json"
     path.write_text("{")

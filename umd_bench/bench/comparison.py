@@ -1,4 +1,4 @@
-"""Times our way to compute something against an independent way to compute the same, in turn, and compares the values."""
+"""Times a function of this package ("ours") in turn with an independent one ("theirs"), and compares their values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from umd_bench.bench.timing.throughput import Ratio, Throughput, measure, ratio
 class Pair:
     """Two functions that compute the same numbers, and how many units (images, distances, runs) one call computes.
 
-    ``library`` says what the independent way uses.
+    ``library`` names the library that ``theirs`` uses.
     """
 
     what: str
@@ -29,7 +29,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class ComparedPair:
-    """A timed pair: units per second of both, and the largest difference of their values relative to the largest of theirs."""
+    """A timed pair: units per second of both, and the largest difference of their values relative to theirs' largest."""
 
     what: str
     library: str
@@ -39,7 +39,7 @@ class ComparedPair:
 
     @property
     def times(self) -> Ratio:
-        """How many times as fast as theirs ours is."""
+        """The speed of ours over the speed of theirs."""
         return ratio(self.ours, self.theirs)
 
 
@@ -108,7 +108,7 @@ def relative_difference(ours: Any, theirs: Any) -> float:
 
 
 def _keeping_value(call: Callable[[], Any], units: int, values: dict[str, Any], name: str) -> Callable[[], int]:
-    """A work that stores its last value in ``values``: some calls are too slow to make one more for the value alone."""
+    """``call`` as a work that stores its last value in ``values``. A further call for the value alone can be too slow."""
 
     def work() -> int:
         values[name] = call()

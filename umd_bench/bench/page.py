@@ -15,7 +15,7 @@ BEGIN, END = "<!-- umd-bench bench all: begin -->", "<!-- umd-bench bench all: e
 def results_markdown(results: Sequence[tuple[str, BenchResult]], seconds: float, *, total: int) -> str:
     """The machine's facts, then the tables of each ``(command, result)``, in Markdown.
 
-    ``seconds`` is how long they took, ``total`` how many benchmarks there are.
+    ``seconds`` is the time that all of them took; ``total`` is the number of benchmarks in the suite.
     """
     ended = "" if len(results) == total else f" The run was ended after {len(results)} of {total} benchmarks."
     parts = [f"Made by `umd-bench bench all` in {seconds / 60:.0f} minutes.{ended}", results[0][1].machine.line + "."]
@@ -29,7 +29,7 @@ def results_markdown(results: Sequence[tuple[str, BenchResult]], seconds: float,
 
 
 def write_page(path: Path, text: str) -> None:
-    """Replace what is between the markers of the page by ``text``.
+    """Replace the part of the page between its markers by ``text``.
 
     Raises :class:`UserError` if the file or one of its markers is missing; then nothing is written.
     """

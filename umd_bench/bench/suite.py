@@ -1,4 +1,4 @@
-"""Benchmarks of the whole: starting up, growth with size, and the list of all benchmarks with the commands that repeat them."""
+"""Benchmarks of starting up and of growth with size, and the list of all benchmarks with the commands that repeat them."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ Progress = Callable[[str], None]
 Job = Callable[[Progress], BenchResult]
 
 FIRST_STAGE_LIMIT, STAGE_LIMIT = 6000.0, 50.0  # milliseconds
-SIZES = (1, 10, 100, 1000, 10_000)  # trials, stages
+SIZES = (1, 10, 100, 1000, 10_000)  # numbers of trials or stages
 
 
-def every_benchmark(where: torch.device, machine: Machine, data_root: Path) -> list[tuple[str, Job]]:
-    """Each benchmark, after the command that runs it alone."""
+def every_benchmark(device: torch.device, machine: Machine, data_root: Path) -> list[tuple[str, Job]]:
+    """``(command, job)`` of each benchmark: the command that runs it alone, and the function that runs it here."""
 
     def train(tier: str, model: str | None, batch: int | None, repeats: int) -> tuple[str, Job]:
         options = {"tier": tier, "model": model, "batch": batch, "repeats": repeats}
         arguments = "".join(f" --{name} {value}" for name, value in options.items() if value is not None)
-        spec = train_spec(method="umd", tier=tier, model=model, size=None, stage="pretrain", batch=batch, device=where)
+        spec = train_spec(method="umd", tier=tier, model=model, size=None, stage="pretrain", batch=batch, device=device)
 
         def job(progress: Progress) -> BenchResult:
             return bench_train(
-                spec, machine=machine, baseline=True, profile=True, repeats=repeats, device=where, progress=progress
+                spec, machine=machine, baseline=True, profile=True, repeats=repeats, device=device, progress=progress
             )
 
         return f"umd-bench bench train{arguments} --baseline --profile", job
@@ -57,7 +57,7 @@ def every_benchmark(where: torch.device, machine: Machine, data_root: Path) -> l
             batch=None,
             repeats=3,
             threads=None,
-            device=where.type,
+            device=device.type,
             progress=progress,
         )
         return result.with_machine(machine)
@@ -73,11 +73,11 @@ def every_benchmark(where: torch.device, machine: Machine, data_root: Path) -> l
             baseline=True,
             machine=machine,
             repeats=5,
-            device=where,
+            device=device,
             progress=progress,
         )
 
-    on_cpu = where.type == "cpu"
+    on_cpu = device.type == "cpu"
     return [
         train("digits", None, None, 5),
         train("fashion", None, 64 if on_cpu else None, 3),
@@ -87,11 +87,11 @@ def every_benchmark(where: torch.device, machine: Machine, data_root: Path) -> l
         ("umd-bench bench sample --steps 5 --batch 100 --baseline", sample),
         (
             "umd-bench bench fid",
-            lambda progress: bench_fid(machine=machine, repeats=3, device=where, progress=progress),
+            lambda progress: bench_fid(machine=machine, repeats=3, device=device, progress=progress),
         ),
-        ("umd-bench bench probe", lambda progress: bench_probe(machine=machine, repeats=3, device=where, progress=progress)),
+        ("umd-bench bench probe", lambda progress: bench_probe(machine=machine, repeats=3, device=device, progress=progress)),
         ("umd-bench bench sweep", lambda progress: measure_startup(500, "ray", 5, data_root, machine, progress)),
-        ("umd-bench bench scale", lambda progress: measure_scale(1000, 3, where, machine, progress)),
+        ("umd-bench bench scale", lambda progress: measure_scale(1000, 3, device, machine, progress)),
     ]
 
 
@@ -114,9 +114,9 @@ def measure_startup(
     return bench_startup(machine=machine, repeats=repeats, sweep_times=sweep_times, progress=progress)
 
 
-def measure_scale(largest: int, repeats: int, where: torch.device, machine: Machine, progress: Progress) -> ScaleResult:
-    """The growth of a training step, of the scheduler and of verbs that read a results folder, up to ``largest`` trials."""
-    growths = training_growths(repeats=max(3, repeats), device=where, progress=progress)
+def measure_scale(largest: int, repeats: int, device: torch.device, machine: Machine, progress: Progress) -> ScaleResult:
+    """How the times of a training step, of the scheduler and of reading a results folder grow, up to ``largest`` trials."""
+    growths = training_growths(repeats=max(3, repeats), device=device, progress=progress)
     growths.append(_scheduler_growth(largest, progress))
     with tempfile.TemporaryDirectory(prefix="umd-bench-scale-") as folder:
         growths += _folder_growths(Path(folder), largest, repeats, progress)
@@ -124,14 +124,14 @@ def measure_scale(largest: int, repeats: int, where: torch.device, machine: Mach
 
 
 def _scheduler_growth(largest: int, progress: Progress) -> Growth:
-    """Empty stages on one Ray worker that has already started, until the last has its result."""
+    """The time of empty stages on one Ray worker that has already started, until the last stage has its result."""
     sizes = tuple(size for size in SIZES if size <= largest)
     seconds = tuple(measure_overhead(stages=size, workers=1, progress=progress).seconds for size in sizes)
     return Growth("the scheduler, stages without work", "the stages", sizes, seconds)
 
 
 def _folder_growths(folder: Path, largest: int, repeats: int, progress: Progress) -> list[Growth]:
-    """The growth of reading a sweep file, planning, status and table with the number of trials."""
+    """How the times of reading a sweep file, planning, status and table grow with the number of trials."""
     sizes = tuple(size for size in SIZES if size <= largest)
     files, axis_files, roots = {}, {}, {}
     for size in sizes:
@@ -151,6 +151,6 @@ def _folder_growths(folder: Path, largest: int, repeats: int, progress: Progress
         "table: its files and its figure": lambda size: lambda: print_report(roots[size], NAME, nowhere),
     }
     return [
-        counted_growth(what, "the trials", sizes, prepare, repeats=repeats, progress=progress)
-        for what, prepare in works.items()
+        counted_growth(cost, "the trials", sizes, prepare, repeats=repeats, progress=progress)
+        for cost, prepare in works.items()
     ]

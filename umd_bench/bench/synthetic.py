@@ -1,4 +1,4 @@
-"""Sweeps and results folders of any size, with made-up results, to time planning, status and tables on."""
+"""Sweeps and results folders of any size, with made-up results, for timing planning, status and tables."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The command line: it reads options, calls the packages below and prints; it decides nothing about results.
 
-``verbs/`` has one function per verb, ``bench/`` those of ``umd-bench bench``; both share ``options`` and ``run_sweep``.
+``verbs/`` has one function per verb, ``bench/`` the verbs of ``umd-bench bench``; both share ``options`` and ``run_sweep``.
 Exit codes: 0 done, 1 a stage failed, 2 a mistake in the command or a file, 130 interrupted. Heavy libraries are imported
 inside the verbs, so that ``--help`` answers at once.
 """

@@ -66,7 +66,8 @@ DetachOption = Annotated[
 FuseOption = Annotated[
     str,
     typer.Option(
-        "--fuse", help="Train stages of equal shape together as one: off, auto (where a measurement shows a gain) or on."
+        "--fuse",
+        help="Fuse training stages of one shape, so that they share steps: off, auto (where a measurement shows a gain) or on.",
     ),
 ]
 WorkersOption = Annotated[
@@ -96,8 +97,8 @@ def cluster_settings(on: str, name: str | None, options: list[str]) -> ClusterCo
     from umd_bench.config.launch.cluster import load_cluster
 
     if (name is not None or options) and on not in JOB_EXECUTORS:
-        given = "--cluster" if name is not None else "--slurm"
-        raise UserError(f"{given} is for jobs: expected --on {' or --on '.join(JOB_EXECUTORS)}, found --on {on}")
+        option = "--cluster" if name is not None else "--slurm"
+        raise UserError(f"{option} is for jobs: expected --on {' or --on '.join(JOB_EXECUTORS)}, found --on {on}")
     return load_cluster(name, options)
 
 

@@ -35,12 +35,12 @@ def run_sweep(sweep: Sweep, site: Site, mlflow: str | None, *, detach: bool = Fa
         for line in search_lines(site.fuse, site.executor):
             print_line(line)
         if detach:
-            raise UserError("--detach is not accepted: a search is suggested by the command's own process, which has to stay")
+            raise UserError("--detach is not accepted: a search makes its suggestions in this command, which has to stay")
     with open_work(sweep, site) as work:
         scheduler = Scheduler(site.results, work.source)
         record = work.record()
         cancel = cancel_file(site.results, record.name)
-        cancel.unlink(missing_ok=True)  # an earlier command's; a request that arrives from here on is obeyed
+        cancel.unlink(missing_ok=True)  # left by an earlier command; a request that arrives from here on is obeyed
         console.print(f"{record.name} ({record.tier}): {work.summary}")
         if detach:
             work.begin()
@@ -91,7 +91,7 @@ def _submit_and_leave(nodes: dict[str, Node], site: Site, status: str) -> None:
 
 
 def explain_and_exit(progress: SweepProgress) -> None:
-    """Print which stages are missing and why, then raise :class:`typer.Exit` with the exit code that says so."""
+    """Print which stages are missing and why, then raise :class:`typer.Exit` with the matching exit code."""
     lines, code = explain(progress, shlex.join(["umd-bench", *sys.argv[1:]]))
     for line in lines:
         print_line(line)

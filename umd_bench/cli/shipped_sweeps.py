@@ -63,7 +63,7 @@ def describe(name: str) -> ShippedSweep:
 
 
 def _comment_field(text: str, name: str) -> str:
-    """``Costs: ...`` of the comment that opens the file, up to its next such field, on one line."""
+    """The text of a field such as ``Costs:`` in the file's opening comment, up to the next field, on one line."""
     comment = " ".join(line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#"))
     found = re.search(rf"\b{name}: +(.*?)(?= +(?:From|Costs|Run): |$)", comment)
     return found[1] if found else ""

@@ -17,7 +17,7 @@ def derive_seed(seed: int, purpose: str, *index: int | str) -> int:
     (images seen so far, the epoch, the sample's number, a parameter's name).
 
     A CPU ``torch.Generator`` uses only the low 32 bits, so among 77,000 of its streams two are equal with probability 1/2. Two
-    steps or samples may then share their noise, which is rare and no bias. Use numpy where streams have to differ.
+    steps or samples may therefore share their noise. This is rare and causes no bias. Use numpy where streams have to differ.
     """
     text = "/".join([str(seed), purpose, *map(str, index)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

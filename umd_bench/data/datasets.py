@@ -1,9 +1,9 @@
 """The table of data sets: the facts of each, and for built-in ones the function that reads it.
 
 A built-in data set (a row with ``read``) is small and is found or made on this machine; it is packed on first use
-(open_data.py). For any other row the user has the pictures: ``umd-bench data pack NAME --root DIR`` packs them
-(packing/images.py has the readers), and stages on it can be planned without them. A name that is in no row is a user's own data
-set, known only by its pack.
+(open_data.py). For any other row the user provides the pictures, which ``umd-bench data pack NAME --root DIR`` packs
+(packing/images.py has the readers). Stages on such a data set can be planned without the pictures. A name that is in no row is
+a user's own data set, known only by its pack.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class DatasetInfo:
 
     ``version`` is raised when the same input would be read as other images, labels or splits. ``size`` is the side of the
     square images in pixels, None if the configuration chooses it. ``read(folder)`` returns the images; it takes the folder of
-    the raw files, or None to look in the usual places, and raises :class:`UserError` if they are missing. It is None if the
-    user packs the data set. ``notes(folder, n_kept)`` describes the raw files and what was left out of them, for the manifest
-    only; ``n_kept`` counts the images of all splits. ``class_names`` is empty if only a pack's manifest has them;
+    the raw files, or None to look in the usual places, and raises :class:`UserError` if they are missing. ``read`` is None if
+    the user packs the data set. ``notes(folder, n_kept)`` describes the raw files and the images left out, for the manifest
+    only; ``n_kept`` counts the images of all splits. ``class_names`` is empty if only a pack's manifest has the names;
     ``n_classes`` is then their number. ``counts`` are the numbers of images in the publisher's splits.
     """
 
@@ -176,10 +176,10 @@ DATASETS: dict[str, DatasetInfo] = {
 
 
 def dataset_info(name: str, *, root: Path | None = None, size: int | None = None, path: str = "data") -> DatasetInfo:
-    """The facts of the data set ``name``: a row of the table, or a user's own one that is packed at ``size`` below ``root``.
+    """The facts of the data set ``name``: a row of the table, or a user's own data set, packed at ``size`` below ``root``.
 
-    ``root`` None is the default data root. Raises :class:`FieldError` for ``path.name`` if there is no such data set, listing
-    the valid names, and for ``path.size`` if a user's own data set is packed at other sizes only.
+    ``root`` None is the default data root. Raises :class:`FieldError` for ``path.name``, with the valid names, if there is no
+    such data set, and for ``path.size`` if a user's own data set is packed at other sizes only.
     """
     if name in DATASETS:
         return DATASETS[name]
@@ -212,7 +212,7 @@ def data_facts(data: DataConfig, *, path: str = "data", root: Path | None = None
         raise FieldError(
             f"{path}.vae",
             data.vae,
-            f"it takes RGB images, and those of {data.name} have {info.channels} channel; expected null",
+            f"it takes RGB images, and images of {data.name} have {info.channels} channel; expected null",
         )
     if size % vae.factor:
         raise FieldError(f"{path}.size", size, f"expected a multiple of {vae.factor}, by which {data.vae} divides it")

@@ -1,4 +1,4 @@
-"""Lists of data sets and packs: which data sets exist, which of them are packed, and the packs that a name means."""
+"""Lists of data sets and packs: which data sets exist, which of them are packed, and which packs a name selects."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Listing:
 
 
 def list_data(root: Path) -> Iterator[Listing]:
-    """Every data set of the table, then users' own ones that are packed below ``root``, sorted by name.
+    """Every data set of the table, then users' own data sets that are packed below ``root``, sorted by name.
 
     Raises :class:`UserError` for a pack whose manifest cannot be read.
     """
@@ -52,19 +52,20 @@ def packs_below(root: Path) -> list[Pack]:
 
 
 def find_packs(which: str | None, root: Path, size: int | None) -> list[Pack]:
-    """The packs that ``which`` means: the pack in that folder, or all of that name below ``root``; None means all.
+    """The pack in the folder ``which``, or all packs below ``root`` of the data set ``which``; None selects all packs.
 
-    ``size`` in pixels selects among them (of latents, the size of their images). Raises :class:`UserError` if none is left.
+    If ``size`` is given, only packs of images (or of latents from images) with that side in pixels. Raises :class:`UserError`
+    if there is none.
     """
     if which is not None and (Path(which) / MANIFEST_FILE).is_file():
         return [Pack(Path(which), read_manifest(Path(which)))]
     packs = packs_below(root)
     selected = [x for x in packs if which in (None, x.manifest.name) and size in (None, x.manifest.image_size)]
     if not selected:
-        what = f"no pack of {which!r}" if which is not None else "no pack"
+        missing = f"no pack of {which!r}" if which is not None else "no pack"
         sized = f" at {size} px" if size is not None else ""
         here = one_of(sorted({x.manifest.name for x in packs})) if packs else "`umd-bench data pack` makes one"
-        raise UserError(f"{root} holds {what}{sized}: {here}")
+        raise UserError(f"{root} holds {missing}{sized}: {here}")
     return selected
 
 

@@ -27,7 +27,7 @@ from umd_bench.data.packs.writer import PackProgress, write_pack
 def open_data(data: DataConfig, root: Path) -> Pack:
     """The pack of a configured data set below the data root ``root``; images of a built-in set are packed on first use.
 
-    Raises as :func:`open_pack` does, and :class:`UserError` if the configuration asks for latents and they are not packed.
+    Raises as :func:`open_pack` does, and :class:`UserError` if the configured latents are not packed.
     """
     if data.vae is None:
         return open_pack(data.name, root, size=data.size)
@@ -55,10 +55,10 @@ def open_pack(
 ) -> Pack:
     """The pack of images of the data set ``name`` below the data root ``root``.
 
-    If there is none and the data set is a built-in one, it is read (from ``folder``, or from where its reader looks) and
-    packed. ``size`` in pixels is needed if the data set has no size of its own. Raises :class:`FieldError` for an unknown name
-    and a size that is missing or not accepted; :class:`UserError` for a data set that only ``umd-bench data pack`` can pack,
-    raw files that are missing or broken, a root that cannot be written, and a damaged pack.
+    A built-in data set without a pack is read (from ``folder``, or from its reader's usual places) and packed. ``size`` in
+    pixels is needed if the data set has no size of its own. Raises :class:`FieldError` for an unknown name and a size that is
+    missing or not accepted; :class:`UserError` for a data set that only ``umd-bench data pack`` can pack, raw files that are
+    missing or broken, a root that cannot be written, and a damaged pack.
     """
     info = dataset_info(name, root=root, size=size)
     if info.size is not None and size not in (None, info.size):
@@ -136,7 +136,7 @@ def _content_hash(splits: Splits) -> str:
 
 
 def _checked(manifest: Manifest, folder: Path, info: DatasetInfo, size: int) -> Manifest:
-    """``manifest``, if it describes this data set at this size and has not been changed since it was written."""
+    """``manifest`` itself; raises :class:`UserError` if it describes other data or has changed since it was written."""
     path = folder / MANIFEST_FILE
     if (manifest.name, manifest.version) != (info.name, info.version):
         actual, expected = f"{manifest.name} version {manifest.version}", f"{info.name} version {info.version}"

@@ -82,7 +82,7 @@ class VaeFiles:
 def find_vae(where: str) -> VaeFiles:
     """The VAE in the folder ``where``, or of that name in Hugging Face's cache. Hashes the files; does not load the network.
 
-    Raises :class:`UserError` if it is neither, if a file is missing, and if the configuration is not that of a VAE of RGB
+    Raises :class:`UserError` if neither exists, if a file is missing, and if the configuration is not that of a VAE of RGB
     images with a single scale.
     """
     require_diffusers()
@@ -127,7 +127,7 @@ def load_vae(files: VaeFiles, device: torch.device, precision: str = "fp32") -> 
         raise FieldError("--vae-precision", precision, one_of(PRECISIONS))
     logging.disable_progress_bar()
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # mismatches become one sentence below
+    logging.set_verbosity_error()  # mismatches are reported in one sentence below
     try:
         vae, report = AutoencoderKL.from_pretrained(
             str(files.folder),

@@ -1,8 +1,8 @@
 """Samplers: from noise to images, one function each.
 
-A sampler receives the model as a *denoiser*, from (x_t, t) to the model's two predictions, and all random numbers, so that
-sample i has the same noise at any batch size. All samplers go from t = T to 1 in ``config.steps`` steps and return the
-estimate of x_0 of one more call. Shapes: B batch, C channels, H, W; images in [-1, 1].
+A sampler receives the model as a *denoiser*, a function from (x_t, t) to the model's two predictions. It also receives all
+random numbers, so that sample i has the same noise at any batch size. All samplers go from t = T to 1 in ``config.steps`` steps
+and return the estimate of x_0 of one more model call. Shapes: B batch, C channels, H, W; images in [-1, 1].
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Denoiser = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 class Draw(Protocol):
     """Turns noise into images [B, C, H, W].
 
-    ``noise`` yields standard normal [B, C, H, W] tensors: first the start, then one for each step that adds noise.
+    ``noise`` yields standard normal [B, C, H, W] tensors: first the initial x_T, then one for each step that adds noise.
     """
 
     def __call__(self, denoise: Denoiser, noise: Iterator[Tensor], process: NoiseProcess, config: GenerateStage) -> Tensor: ...
@@ -47,10 +47,10 @@ class Sampler(NamedTuple):
 
 
 def official_times(process: NoiseProcess, steps: int) -> list[float]:
-    """The official ``arange(T - 1, 0, -T // steps) + [0]`` (schedule indices, one below t), the last repeated: [steps + 1].
+    """The official ``arange(T - 1, 0, -T // steps) + [0]``, as times, with the last one repeated: [steps + 1].
 
-    The floor makes strides larger if ``steps`` does not divide T, so the last times repeat: 62 steps of 1000 have 59 different
-    times, and index 0 three times.
+    The official numbers are schedule indices, one below t. The floor makes strides larger if ``steps`` does not divide T, and
+    the list shorter: 62 steps of 1000 have 59 indices before index 0, which is then repeated.
     """
     T = process.timesteps
     indices = [*range(T - 1, 0, -T // steps), 0]
@@ -90,8 +90,8 @@ def ddim(
 def euler(denoise: Denoiser, noise: Iterator[Tensor], process: NoiseProcess, config: GenerateStage) -> Tensor:
     """Euler's method on the probability flow ``dx/dtheta = v(x, theta)``, first order.
 
-    On a straight path theta is the flow's time (Liu et al., arXiv 2209.03003), otherwise the angle with tangent sigma/alpha: in
-    it the velocity is bounded, while EDM's noise level has no limit as alpha goes to 0.
+    On a straight path theta is the flow's time (Liu et al., arXiv 2209.03003). Otherwise it is the angle whose tangent is EDM's
+    noise level sigma/alpha: the angle and the velocity are bounded, while the noise level has no limit as alpha goes to 0.
     """
     x = next(noise)
     sequence = process.times(config.steps)
@@ -136,7 +136,7 @@ def dpmpp_2m(denoise: Denoiser, noise: Iterator[Tensor], process: NoiseProcess, 
     return _estimate(denoise, x, sequence[-1], process, clip=config.clip)[0]
 
 
-# config/trial/generate_stage.py lists the names, and gives eta to those that begin with ddim.
+# config/trial/generate_stage.py lists the names, and accepts eta for names that begin with ddim.
 SAMPLERS: dict[str, Sampler] = {
     "ddim": Sampler(ddim),
     "ddim-official": Sampler(partial(ddim, times=official_times)),
@@ -159,9 +159,9 @@ def generate(
 ) -> Tensor:
     """Samples number ``indices`` of the set of ``seed``: float32 [B, C, H, W], in [-1, 1] if ``config.clip``.
 
-    ``label`` [B] int64 or None; guidance ``config.cfg_scale`` needs a model with classes and labels. Sample i's noise comes
-    from ``derive_seed(seed, "sample", i)``, drawn on the CPU: it is the same in any batch and on any device, and the samples
-    agree to rounding. Raises as :func:`check_sampler`.
+    ``label`` [B] int64 or None; guidance ``config.cfg_scale`` needs a model with classes and labels. Sample i's noise is drawn
+    on the CPU from ``derive_seed(seed, "sample", i)``, so it is the same in any batch and on any device, and the samples agree
+    up to rounding. Raises as :func:`check_sampler`.
     """
     check_sampler(config, process, guidable=label is not None and model.label_embed is not None)
     device = model.pos_embed.device

@@ -24,7 +24,7 @@ ARCHITECTURE = "vit_base_patch16_224"  # any plain ViT of timm: the arguments se
 
 @dataclass(frozen=True)
 class TimmViT:
-    """``timm.create_model(ARCHITECTURE, **args)`` with ``state``, float32; ``representation`` is its expression in Python."""
+    """``timm.create_model(ARCHITECTURE, **args)`` with ``state``, float32. ``representation`` is a Python expression for it."""
 
     args: dict[str, Any]
     state: dict[str, Tensor]

@@ -12,7 +12,7 @@ Fact = str | int | float | bool | list[int] | list[float] | list[str] | None
 class StageResult:
     """``metrics`` are the numbers, ``facts`` say how they were made, ``cost`` depends on the machine (seconds, images/s).
 
-    ``facts["by_metric"]``, if present, holds facts of single metrics, which override the others.
+    ``facts["by_metric"]``, if present, holds facts of single metrics; for these metrics they override the other facts.
     """
 
     metrics: dict[str, float]

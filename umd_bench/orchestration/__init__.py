@@ -1,4 +1,5 @@
-"""From a resolved sweep to results: the scheduler, the executors that run stages, and what people see of them.
+"""From a resolved sweep to results: the scheduler, the executors that run stages, and the displays of their
+progress.
 
 In: trials of :mod:`umd_bench.config`. Out: run directories of :mod:`umd_bench.store`. :mod:`.launch` is the way in: it checks
 the trials (:mod:`.preflight`), builds their graph (:mod:`.graph`), starts an executor and runs the :mod:`.scheduler`, which

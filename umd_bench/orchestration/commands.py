@@ -30,7 +30,7 @@ def output_of(*command: str, seconds: float) -> str | None:
 def running_process(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
     """Start a process in a session of its own, and kill it with all its children when the block ends.
 
-    ``options`` are those of :class:`subprocess.Popen`; streams are opened as text.
+    ``options`` are passed to :class:`subprocess.Popen`; streams are opened as text.
     """
     with subprocess.Popen(command, text=True, start_new_session=True, **options) as process:
         try:
@@ -40,11 +40,11 @@ def running_process(command: Sequence[str], **options: Any) -> Iterator[subproce
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:
-    """Kill a process that leads a session, and its children; nothing if it has ended."""
+    """Kill a process that leads a session, and its children. Does nothing if it has ended."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def last_line(text: str) -> str:
-    """The last line of ``text`` that is not blank, which is where programs say why they failed; or an empty string."""
+    """The last line of ``text`` that is not blank, where programs say why they failed. Empty if there is no such line."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")

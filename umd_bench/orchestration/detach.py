@@ -17,7 +17,7 @@ from umd_bench.orchestration.executors.jobs.records import JobRecords
 from umd_bench.orchestration.graph import Node
 from umd_bench.store import RunDir, StageState
 
-SUBMIT_SECONDS = 120.0  # to submit all stages, in case Slurm does not answer at once
+SUBMIT_SECONDS = 120.0  # to submit all stages; after that, a Slurm that does not answer is an error
 CANCEL_SECONDS = 60.0  # to wait for running jobs to save their state
 
 
@@ -34,8 +34,8 @@ def hand_over(nodes: dict[str, Node], executor: SubmititExecutor) -> HandedOver:
     """Submit every stage without a result, each as a job that depends on its parent's job, and return without waiting.
 
     A child starts after its parent's job has succeeded; if the parent leaves no result, Slurm cancels the child. Raises
-    :class:`UserError` if Slurm does not answer. Stages submitted until then stay submitted; the same command submits the
-    others.
+    :class:`UserError` if Slurm does not answer. The stages that were submitted stay submitted, and the same
+    command submits the others.
     """
     missing = [node for node in nodes.values() if node.state is not StageState.DONE]
     alive = executor.adopt([node.key for node in missing])
@@ -61,7 +61,7 @@ def hand_over(nodes: dict[str, Node], executor: SubmititExecutor) -> HandedOver:
 def cancel_jobs(root: Path, keys: Iterable[str]) -> tuple[int, int]:
     """Cancel the queued and running jobs of these stages; returns how many ended, and how many are still saving their state.
 
-    A job that also runs other stages continues with those.
+    A job that also runs other stages continues with them.
     """
     jobs, by_queue = JobRecords(root), dict[str, list[str]]()
     for claim in jobs.open_claims(keys):
@@ -87,7 +87,7 @@ def cancel_jobs(root: Path, keys: Iterable[str]) -> tuple[int, int]:
 
 
 def _levels(nodes: list[Node]) -> list[list[Node]]:
-    """Nodes by their number of ancestors without a result: those of one level do not depend on each other."""
+    """Nodes by their number of ancestors without a result. Nodes of one level do not depend on each other."""
     depth: dict[str, int] = {}
     levels: list[list[Node]] = []
     for node in nodes:

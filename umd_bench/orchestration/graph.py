@@ -17,8 +17,8 @@ from umd_bench.store import RunDir, StageState, SweepRecord, TrialRecord, stage_
 class Node:
     """One stage: ``trials`` are the ids of the trials that share it, ``name`` is its name in the first of them.
 
-    ``needed`` are the snapshots (in images seen) that must exist before the stage counts as done, besides its result. A
-    ``rung`` of a search decides whether its parent continues: it begins as soon as its weights exist, and before other stages.
+    ``needed`` are the snapshots (in images seen) that must exist, with its result, before the stage counts as done. A
+    ``rung`` of a search decides whether its parent continues, so it begins as soon as its weights exist, before other stages.
     """
 
     spec: StageSpec
@@ -65,7 +65,7 @@ def build_graph(root: Path, trials: Iterable[Trial]) -> dict[str, Node]:
 
 
 def add_nodes(root: Path, nodes: dict[str, Node], added: Mapping[str, Node]) -> None:
-    """Merge the graph ``added`` into ``nodes``, in place; the trials of both share a stage that both have.
+    """Merge the graph ``added`` into ``nodes``, in place. A stage that is in both becomes one node, shared by all its trials.
 
     A finished stage counts as unfinished again if a new trial needs a snapshot that it did not save.
     """

@@ -42,8 +42,8 @@ MAX_ACTORS = 256  # on a Ray cluster of any size
 class Site:
     """Where results and data are, and where stages run.
 
-    ``workers`` None: as many stages at a time as the cores of this machine (or of the cluster) allow. ``fuse`` (off, auto, on):
-    whether stages of one shape are trained as one.
+    ``workers`` stages run at a time; None means as many as the cores of this machine (or of the cluster) allow. ``fuse`` (off,
+    auto, on) says whether stages of one shape are fused.
     """
 
     results: Path
@@ -85,9 +85,9 @@ def execute(
 ) -> SweepProgress:
     """Run the scheduler's stages on the site's executor and show them; starts no executor if every stage has its result.
 
-    ``on_start`` is called once the executor has started and before any stage does, ``observe`` after every poll. If the file
-    ``cancel_file`` appears, the sweep stops. The first Ctrl-C (or SIGTERM) lets running stages save their state; the second
-    ends at once. Raises :class:`UserError` if the executor cannot start.
+    ``on_start`` is called once, between the start of the executor and that of the first stage. ``observe`` is called after
+    every poll. If the file ``cancel_file`` appears, the sweep stops. The first Ctrl-C (or SIGTERM) lets running stages save
+    their state; the second ends at once. Raises :class:`UserError` if the executor cannot start.
     """
     missing = scheduler.missing
     if not missing:
@@ -104,7 +104,7 @@ def execute(
         workers,
         on=site.executor,
         joined=site.ray.address is not None,
-        tell=partial(console.print, highlight=False, soft_wrap=True),
+        print_line=partial(console.print, highlight=False, soft_wrap=True),
     )
     inner = _start(missing, site, workers, entry_point=fusion.entry_point)
     executor = fusion.wrap(site.results, inner)
@@ -141,7 +141,7 @@ def hand_over_to_slurm(nodes: dict[str, Node], site: Site) -> HandedOver:
 
 
 def max_parallel_stages(stages: Sequence[Node], site: Site) -> int:
-    """The most of these stages that the site runs at a time, from its options and this machine's cores."""
+    """How many of these stages the site runs at a time, at most: by its options and this machine's cores."""
     if site.executor == "inline":
         return 1
     threads = max(node.spec.resources.threads for node in stages)
@@ -152,7 +152,7 @@ def max_parallel_stages(stages: Sequence[Node], site: Site) -> int:
 
 @lru_cache
 def _check_site(site: Site, threads: int, devices: frozenset[int]) -> None:
-    """Cached: the suggestions of a search have mostly the same settings."""
+    """Check an executor's settings. Cached, since most suggestions of a search have the same settings."""
     check_settings(site.executor, site.cluster, site.ray, threads=threads, devices=devices)
 
 
@@ -174,7 +174,7 @@ def _start(missing: Sequence[Node], site: Site, workers: int, entry_point: str =
 
 
 def _refuse_other_data(root: Path, node: Node, digests: dict[DataConfig, str]) -> None:
-    """Raise :class:`UserError` if a result was made from other bytes of the data set than those in this data folder."""
+    """Raise :class:`UserError` if a result was made from other bytes of the data set than this data folder has."""
     result = RunDir(root, node.key).result()
     data = node.spec.input_data
     if result is not None and result["data"]["digest"] != digests[data]:
@@ -190,7 +190,7 @@ def _stopping_by_signal(stop: Callable[[], None], console: Console) -> Iterator[
     def on_signal(number: int, frame: FrameType | None) -> None:
         for name, handler in previous.items():
             signal.signal(name, handler)
-        console.print("stopping: running stages save their state (once more to end at once)")
+        console.print("stopping: running stages save their state (a second signal ends them at once)")
         stop()
 
     previous = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}

@@ -127,7 +127,7 @@ def _check_import(name: str, stage: ImportStage, spec: StageSpec, data: DataFact
 
 
 def check_weights(trials: Iterable[Trial], results: Path, data_root: Path | None = None) -> None:
-    """Read the weights that stages without a result need: those that they import, and those of their extractors.
+    """Read the weights that stages without a result import, and the weights of their extractors.
 
     Raises :class:`UserError` if one is missing or has the wrong content.
     """
@@ -156,8 +156,8 @@ def check_weights(trials: Iterable[Trial], results: Path, data_root: Path | None
 def prepare_data(trials: Iterable[Trial], data_root: Path) -> dict[DataConfig, str]:
     """Pack the data sets that are not packed yet; returns the digest of each.
 
-    Raises :class:`UserError` if one is missing, if a stage draws latents of a data set that has no images to compare them
-    with, or if different VAEs encoded two data sets under one VAE name.
+    Raises :class:`UserError` if one is missing, if a stage generates latents for a data set that has no images to compare
+    them with, or if different VAEs encoded two data sets under one VAE name.
     """
     specs = [spec for trial in trials for spec in trial.specs.values()]
     packs = {data: open_data(data, data_root) for data in dict.fromkeys(spec.input_data for spec in specs)}

@@ -35,7 +35,7 @@ def retry(root: Path, sweep: str, *, state: str | None = None, fingerprint: str 
     cause.
 
     ``fingerprint`` names a cause; its first characters are enough. Raises :class:`UserError` for an unknown sweep, or if stages
-    have failed but none in this way.
+    have failed but none of them matches.
     """
     record = read_sweep(root, sweep)
     statuses = wanted_statuses(record, StatusReader(root).read(stage_keys(record)))  # pruned stages stay as they are

@@ -19,7 +19,7 @@ from umd_bench.store import Failure, RunDir, StageState, stage_state
 
 # The sweep stops when this many stages have failed, all with the same fingerprint, and none has succeeded.
 SAME_FAILURES_TO_STOP = 3
-INTERRUPTED, CANCELLED = "interrupted", "cancelled"  # reasons to stop that are no failure
+INTERRUPTED, CANCELLED = "interrupted", "cancelled"  # reasons to stop that are not failures
 
 Observer = Callable[[SweepProgress], None]
 
@@ -39,8 +39,8 @@ class Scheduler:
 
         self._executor: Executor | None = None
         self._submitted: set[str] = set()
-        self._lost: Counter[tuple[str, EndReason]] = Counter()  # attempts that something else ended
-        self._cancel_requested: set[str] = set()  # by this scheduler: no failures
+        self._lost: Counter[tuple[str, EndReason]] = Counter()  # attempts that ended for a reason outside the stage
+        self._cancel_requested: set[str] = set()  # stages that this scheduler cancels; their end is no failure
         self._observe: Observer = lambda progress: None
         self._update()
 
@@ -68,7 +68,7 @@ class Scheduler:
         return self._source.grows
 
     def run(self, executor: Executor, *, observe: Observer = lambda progress: None) -> SweepProgress:
-        """Work until nothing more can be done. Failed stages are in the result; they raise nothing.
+        """Run stages until none is left that can run. A failed stage raises nothing: the returned progress lists it.
 
         ``observe`` is called with the progress after every poll, and between the steps of a stage that runs in this thread.
         Jobs that an earlier command left alive are adopted first, so that no stage is submitted twice.
@@ -85,7 +85,7 @@ class Scheduler:
             self._submit_ready(executor)
             if self._submitted:
                 for ended in executor.poll(self._poll_seconds):
-                    self._settle(ended)
+                    self._handle_end(ended)
                 self._update()
             elif self._waiting_elsewhere():
                 time.sleep(self._poll_seconds)
@@ -101,14 +101,14 @@ class Scheduler:
                 self._executor.stop()
 
     def _react_between_steps(self) -> None:
-        """Between the steps of a stage that runs in this thread: react to what is new, but submit nothing."""
+        """Between the steps of a stage that runs in this thread, do the scheduler's other work, but submit nothing."""
         assert self._executor is not None
         self._update()
         self._drop(self._executor)
         self._make_way(self._executor)
 
     def _update(self) -> bool:
-        """Take up retried stages and the source's changes, then call the observer; whether there is more to run."""
+        """Take up retried stages and the source's changes, then call the observer. Returns whether there is more to run."""
         more = self._take_up_retried()
         while self._apply_changes():
             more = True
@@ -116,7 +116,7 @@ class Scheduler:
         return more
 
     def _apply_changes(self) -> bool:
-        """Apply one update of the source; whether it added stages."""
+        """Apply one update of the source; returns whether it added stages."""
         changes = self._source.update(self.progress)
         self._dropped, self._held = frozenset(changes.dropped), frozenset(changes.held)
         if not changes.added:
@@ -132,7 +132,7 @@ class Scheduler:
         return True
 
     def _take_up_retried(self) -> bool:
-        """Make failed stages ready again that a person has retried, and their descendants; whether there were any."""
+        """Make failed stages that a person has retried ready again, with their descendants. Returns whether there were any."""
         retried = [key for key in self._failures if RunDir(self._root, key).was_retried()]
         for key in retried:
             del self._failures[key]
@@ -153,7 +153,7 @@ class Scheduler:
         for node in (*self._rungs(), *self._nodes.values()):
             if len(self._submitted) >= executor.slots:
                 return
-            if node.state is StageState.DONE or not self._waits(node):  # the cheapest checks first: every poll visits all nodes
+            if node.state is StageState.DONE or not self._waits(node):  # cheap checks first, since every poll visits all nodes
                 continue
             if node.state is StageState.RUNNING:  # in another command; this sweep will use its result
                 node.state = stage_state(RunDir(self._root, node.key), node.needed)
@@ -176,9 +176,9 @@ class Scheduler:
         return [node for node in self._nodes.values() if node.rung and node.state is not StageState.DONE and self._waits(node)]
 
     def _has_input(self, node: Node) -> bool:
-        """Whether the stage can read its parent. A rung needs only its weights, which a training writes on its way.
+        """Whether the stage can read its parent. A rung needs only its weights, which the training writes before it ends.
 
-        A parent outside the graph is done: the graph begins below it.
+        A parent outside the graph is done, since the graph leaves out only such parents.
         """
         parent = self._nodes.get(node.spec.parent_key or "")
         if parent is None or parent.state is StageState.DONE:
@@ -187,7 +187,7 @@ class Scheduler:
         return node.rung and nimg is not None and RunDir(self._root, parent.key).snapshot(nimg).exists()
 
     def _make_way(self, executor: Executor) -> None:
-        """If no slot is free, ask every training that has a rung to measure to save its state and end."""
+        """If no slot is free, interrupt every training that has a rung to measure: it saves its state and ends."""
         if self._stopping or len(self._submitted) < executor.slots:
             return
         for node in self._rungs():
@@ -218,17 +218,17 @@ class Scheduler:
             return False
         return any(n.state is StageState.RUNNING and n.key not in self._submitted for n in self._nodes.values())
 
-    def _settle(self, ended: Ended) -> None:
-        """Read from the run directory how a stage ended."""
+    def _handle_end(self, ended: Ended) -> None:
+        """Update the state of a stage that has ended: its run directory says how."""
         node = self._nodes[ended.key]
         self._submitted.discard(ended.key)
         run = RunDir(self._root, ended.key)
         node.state = stage_state(run, node.needed)
-        asked = ended.key in self._cancel_requested
+        cancelled = ended.key in self._cancel_requested
         self._cancel_requested.discard(ended.key)
         if node.state is StageState.DONE:
             self._finished += 1
-        elif ended.key in self._dropped or (asked and ended.reason is EndReason.CANCELLED):
+        elif ended.key in self._dropped or (cancelled and ended.reason is EndReason.CANCELLED):
             node.state = StageState.INTERRUPTED
         elif ended.reason is not None:
             self._count_attempt(node, ended.reason, ended.message)
@@ -238,7 +238,7 @@ class Scheduler:
             self._fail(node, failure)
 
     def _count_attempt(self, node: Node, reason: EndReason, message: str) -> None:
-        """Count an attempt that ended in this way; the stage fails at ``MAX_ATTEMPTS`` of them and otherwise is ready again."""
+        """Count an attempt that ended for this reason. At ``MAX_ATTEMPTS`` the stage fails; before, it is ready again."""
         self._lost[node.key, reason] += 1
         if node.state is StageState.FAILED:  # the failure of an earlier attempt
             node.state = StageState.INTERRUPTED
@@ -252,17 +252,17 @@ class Scheduler:
         node.state = StageState.FAILED
         self._failures[node.key] = failure
         self._block_below(node.key)
-        prints = [f.fingerprint for f in self._failures.values()]
-        alike = len(prints) >= SAME_FAILURES_TO_STOP and len(set(prints)) == 1
+        fingerprints = [f.fingerprint for f in self._failures.values()]
+        alike = len(fingerprints) >= SAME_FAILURES_TO_STOP and len(set(fingerprints)) == 1
         if alike and self._finished == 0:
-            self.stop(f"the first {len(prints)} stages failed alike: {failure.headline}")
+            self.stop(f"the first {len(fingerprints)} stages failed alike: {failure.headline}")
 
     def _block_descendants(self) -> None:
         for key in self._failures:
             self._block_below(key)
 
     def _block_below(self, failed: str) -> None:
-        """Block every descendant of a failed stage, except a rung whose weights exist: it is measured all the same.
+        """Block every descendant of a failed stage, except a rung whose weights exist, which is still measured.
 
         Otherwise the timing would decide whether a search prunes a trial that fails soon after its rung.
         """

@@ -17,11 +17,13 @@ from umd_bench.store import Failure, StageState
 
 @dataclass(frozen=True)
 class SweepProgress:
-    """The progress of a sweep: a read-only view of the scheduler's state. The mappings and sets follow it; the numbers do not.
+    """The progress of a sweep: a read-only view of the scheduler's state.
+
+    The mappings and sets change with that state; the numbers do not.
 
     ``nodes`` is the graph by stage key, ``trials`` the stage keys of each trial id, dropped stages included. ``reused`` counts
-    the stages that had a result when they were added, ``finished`` those that finished since. Stages in ``blocked`` wait for
-    one in ``failures``. ``stopped_because`` is None until the scheduler is stopped.
+    the stages that had a result when they were added, ``finished`` the stages that finished since. Stages in ``blocked`` wait
+    for one in ``failures``. ``stopped_because`` is None until the scheduler is stopped.
     """
 
     nodes: Mapping[str, Node]
@@ -46,9 +48,9 @@ class SweepProgress:
 class Changes:
     """The changes that a source requests.
 
-    ``added`` is a graph to merge into the sweep's. ``dropped`` are the keys of all stages that no trial needs any more: the
-    scheduler ends those that run, their state saved, and takes them out of the graph. ``held`` are the keys of all stages that
-    it must not submit for now. Both sets are complete: they replace those of the update before.
+    ``added`` is a graph to merge into the sweep's. ``dropped`` are the keys of all stages that no trial needs any more. The
+    scheduler takes them out of the graph, once those that run have saved their state and ended. ``held`` are the keys of all
+    stages that it must not submit for now. Both sets are complete: they replace the sets of the previous update.
     """
 
     added: Mapping[str, Node] = field(default_factory=dict)

@@ -27,7 +27,7 @@ WIDE = 120  # characters per line in a file or a pipe, or more if the table need
 
 @dataclass(frozen=True)
 class ReportPaths:
-    """The files of a report; those of a figure, a search or differences are None if the sweep has none."""
+    """The files of a report; the paths of a figure, a search or differences are None if the sweep has none."""
 
     long_csv: Path
     table_csv: Path
@@ -81,11 +81,11 @@ def print_report(root: Path, sweep: str, console: Console, *, against: Mapping[s
 
 
 def report_json(root: Path, sweep: str, *, against: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Write the report as :func:`print_report` does, which see for errors, and return it as plain values for programs.
+    """Write the report as :func:`print_report` does, with the same errors, and return it as plain values for programs.
 
-    ``rows`` are those of table.csv, an arm or a reference each, in full precision, with null for a missing number; ``search``
-    has the rows of search.csv if the sweep is a search, ``differences`` those of differences.csv if there is a baseline.
-    ``notes`` say what the numbers are, and ``files`` are the report's.
+    ``rows`` has the rows of table.csv, one per arm and reference, in full precision, with null for a missing number. ``search``
+    has the rows of search.csv if the sweep is a search, and ``differences`` the rows of differences.csv if there is a baseline.
+    ``notes`` say what the numbers are, and ``files`` lists the report's files.
     """
     summary = summarize(root, sweep, against=against)
     search, differences = summarize_search(summary), compare_with_baseline(summary)
@@ -182,7 +182,7 @@ def _print_notes(notes: Sequence[str], console: Console) -> None:
 
 
 def _column_groups(summary: Summary, width: int, min_width: Callable[[Sequence[Column]], int]) -> list[list[Column]]:
-    """The columns in groups that each fit ``width``: all together, or probes apart from the rest, each in as few as fit."""
+    """The columns as one group if all fit ``width``; else probes and other columns apart, each in as few groups as fit."""
 
     def fits(columns: Sequence[Column]) -> bool:
         return min_width(columns) <= width

@@ -107,14 +107,14 @@ def link_new(source: Path, target: Path) -> bool:
     return True
 
 
-def require_writable(folder: Path, what: str) -> None:
-    """Create ``folder`` and test that a file can be created in it. Raises :class:`UserError` that names ``what`` otherwise."""
+def require_writable(folder: Path, purpose: str) -> None:
+    """Create ``folder`` and test that files can be created in it. Raises :class:`UserError`, naming the ``purpose``, if not."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f"{what} {folder} cannot be written ({error.strerror}); give a folder that can be written") from None
+        raise UserError(f"{purpose} {folder} cannot be written ({error.strerror}); give a folder that can be written") from None
 
 
 def _umask() -> int:

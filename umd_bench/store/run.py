@@ -188,7 +188,7 @@ class RunDir:
         return filelock.FileLock(self.path / "lease.lock", thread_local=False)
 
     def is_owned(self) -> bool:
-        """Whether a running process owns the stage. Without a lock object, since it is called for thousands of stages."""
+        """Whether a running process owns the stage. It makes no lock object, since it is called for thousands of stages."""
         try:
             handle = os.open(self.path / "lease.lock", os.O_RDWR)
         except FileNotFoundError:
@@ -248,7 +248,7 @@ class Attempt:
         return link_new(source, target)
 
     def finish(self, result: dict[str, Any]) -> bool:
-        """Record the result and publish it as the stage's; False if another attempt's result was accepted before."""
+        """Record the result and publish it as the stage's result; False if another attempt's result was accepted before."""
         write_json(self.path / "result.json", result)
         accepted = self.publish(self.path / "result.json", self.run.path / "result.json")
         self.event("state", state="done" if accepted else "superseded")

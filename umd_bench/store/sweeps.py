@@ -34,8 +34,8 @@ class SuggestionRecord(Frozen):
 
     ``trials`` are the ids of its trials, one per seed; empty if its values make no valid trial. ``scores`` are the objectives,
     averaged over the seeds, if it is ``done``. ``repeats`` is the number of an earlier suggestion with the same values, ``why``
-    the reason of a failure. ``rungs`` maps the shares of the training at which it was compared to the pruner's metric there; a
-    ``pruned`` suggestion ended at the last of them, ``pruned_at``.
+    the reason of a failure. ``rungs`` has the pruner's metric at each share of the training at which the suggestion was
+    compared with others; a ``pruned`` suggestion ended at the last of these shares, ``pruned_at``.
     """
 
     number: int
@@ -69,7 +69,7 @@ class SearchRecord(Frozen):
 
 
 class SweepRecord(Frozen):
-    """The resolved sweep; in a search, ``trials`` are those so far, each once."""
+    """The resolved sweep; in a search, ``trials`` has the trials suggested so far, each once."""
 
     name: Name
     question: str
@@ -88,7 +88,7 @@ class SweepRecord(Frozen):
         return {name: share for name, share in pruned.items() if name not in others}
 
     def abandoned_keys(self) -> set[str]:
-        """Keys of stages that only pruned trials have; those without a result will not get one."""
+        """Keys of stages that only pruned trials have. Such a stage will not get a result if it has none yet."""
         pruned = self.pruned()
         keys = {trial.id in pruned: set[str]() for trial in self.trials}
         for trial in self.trials:

@@ -2,7 +2,7 @@
 
 A sweep becomes an experiment, a trial a run, and the sweep's table and figure go into a run named ``summary``, the parent of
 the others. A tag of each run says which stages it has, so a second projection changes nothing, and an interrupted one is
-completed by the next. Only this module imports MLflow, and late, since that takes seconds. Its errors become
+completed by the next. Only this module imports MLflow, and late, since that takes seconds. MLflow's errors become
 :class:`TrackingError`.
 """
 
@@ -162,17 +162,17 @@ class MlflowProjector:
         experiment = self._experiment(client, sweep)
         runs = {run.data.tags[TRIAL]: run for run in _runs(client, experiment) if TRIAL in run.data.tags}
         outcome, parent = self._project_summary(client, experiment, sweep, runs.get(SUMMARY))
-        did, pruned = [outcome], sweep.pruned()
+        outcomes, pruned = [outcome], sweep.pruned()
         for trial in sweep.trials:
             run = runs.get(trial_contents.trial_tag(trial))
             states = trial_contents.stage_states(self._root, trial, pruned=trial.id in pruned)
-            did.append(self._project_trial(client, experiment, sweep, trial, run, parent, states))
+            outcomes.append(self._project_trial(client, experiment, sweep, trial, run, parent, states))
         wanted = {trial_contents.trial_tag(trial) for trial in sweep.trials} | {SUMMARY}
         for tag, run in runs.items():
             current = "yes" if tag in wanted else "no"
             if run.data.tags.get(CURRENT) != current:
                 client.set_tag(run.info.run_id, CURRENT, current)
-        return ProjectionCounts(did.count("created"), did.count("completed"), did.count("unchanged"))
+        return ProjectionCounts(outcomes.count("created"), outcomes.count("completed"), outcomes.count("unchanged"))
 
     def _experiment(self, client: MlflowClient, sweep: SweepRecord) -> str:
         experiment = client.get_experiment_by_name(sweep.name)
@@ -186,7 +186,7 @@ class MlflowProjector:
         return str(experiment.experiment_id)
 
     def _project_summary(self, client: MlflowClient, experiment: str, sweep: SweepRecord, run: Run | None) -> tuple[str, str]:
-        """Update the run with the sweep's table and figure; return what was done to it, and its id."""
+        """Update the run with the sweep's table and figure; return ``created``, ``completed`` or ``unchanged``, and its id."""
         folder = sweep_dir(self._root, sweep.name)
         files = [folder / name for name in SUMMARY_FILES if (folder / name).is_file()]
         digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
@@ -215,7 +215,7 @@ class MlflowProjector:
         parent: str,
         states: dict[str, str],
     ) -> str:
-        """Update the run of one trial, whose stages have ``states``; return what was done to it."""
+        """Update the run of one trial, whose stages have ``states``; return ``created``, ``completed`` or ``unchanged``."""
         projected = json.loads(run.data.tags.get(STAGES, "{}")) if run is not None else {}
         if run is not None and projected == states:
             return "unchanged"

@@ -37,7 +37,7 @@ def trial_tag(trial: TrialRecord) -> str:
 
 
 def stage_states(root: Path, trial: TrialRecord, *, pruned: bool = False) -> dict[str, str]:
-    """Each stage's state: ``done``, ``failed`` or ``pending``; ``pruned`` for a stage without a result of a ``pruned`` trial.
+    """Each stage's state: ``done``, ``failed`` or ``pending``; in a ``pruned`` trial, a stage without a result is ``pruned``.
 
     Takes no lease, since it must not hinder a stage that starts.
     """
@@ -105,13 +105,13 @@ def stage_points(root: Path, name: str, key: str) -> list[Point]:
                     series.setdefault(metric, {})[event["nimg"]] = Point(f"{name}/{metric}", float(value), event["nimg"], at)
     end = spec.stage.nimg if isinstance(spec.stage, WeightsStage) else spec.parent_nimg or 0
     points = [point for curve in series.values() for point in _thinned([curve[nimg] for nimg in sorted(curve)])]
-    # A final metric with the name of a curve is left out: it would coincide with the curve's last point.
+    # A final metric with the name of a curve is left out, since it would coincide with the curve's last point.
     final = {k: v for k, v in result["metrics"].items() if k not in series}
     return points + [Point(f"{name}/{metric}", float(value), end, finished) for metric, value in sorted(final.items())]
 
 
 def started_ms(root: Path, trial: TrialRecord) -> int | None:
-    """When the first stage of the trial began, in milliseconds since 1970; None if none has."""
+    """When the first stage of the trial began, in milliseconds since 1970; None if no stage has begun."""
     times = [next((e["time"] for e in RunDir(root, key).events() if "time" in e), None) for key in trial.stages.values()]
     known = [time for time in times if time is not None]
     return int(min(known) * 1000) if known else None

@@ -1,4 +1,4 @@
-"""Compiling pays after the images that save as much time as it took, or never."""
+"""Compiling pays once the images have saved the time that it took, or never."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark of the loader times the real loader and the real step, and says what it was measured on."""
+"""The benchmark of the loader times the real loader and the real step, and names the data and the device."""
 
 from __future__ import annotations
 

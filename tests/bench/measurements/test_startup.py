@@ -1,4 +1,4 @@
-"""Start-up is compared with a bare Python, limits are checked, and a sweep that does not start says why."""
+"""Start-up is compared with a bare Python, limits are checked, and the error of a sweep that does not start has its reason."""
 
 from __future__ import annotations
 

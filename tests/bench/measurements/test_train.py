@@ -1,4 +1,4 @@
-"""The benchmark of training times every variant, gives ratios of one run, and refuses what it cannot measure."""
+"""The benchmark of training times every variant, gives ratios of one run, and refuses specs that it cannot measure."""
 
 from __future__ import annotations
 

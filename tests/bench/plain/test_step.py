@@ -1,4 +1,4 @@
-"""The baseline is the same training step: its loss and its weights after a step are the engine's to rounding."""
+"""The baseline is the same training step: its loss and its weights after a step equal the engine's up to rounding."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def spec_of(method: str, stage: str = "pretrain", *sets: str) -> StageSpec:
 
 
 def both(spec: StageSpec) -> tuple[TrainingState, PlainStep, Noise, torch.Tensor, torch.Tensor]:
-    """The engine's state and the plain one from the same weights, which are made uneven so that every part of them matters."""
+    """The engine's state and the plain step with the same weights, plus noise so that every parameter changes the result."""
     stage, facts = spec.stage, manifest_of(spec)
     assert isinstance(stage, TrainStage)
     state = TrainingState(spec, stage, facts, RunDir(Path(), spec.key), CPU)
@@ -85,16 +85,16 @@ def test_the_loss_is_the_engines_and_so_are_all_gradients(method: str, stage: st
         )
 
 
-def test_a_step_leaves_the_weights_and_the_average_where_the_engine_does() -> None:
+def test_a_step_gives_the_weights_and_the_average_of_the_engine() -> None:
     spec = spec_of("umd", "finetune")
     state, plain, _, x_0, label = both(spec)
     assert state.average is not None
     generator, process = torch.Generator(), NoiseProcess(spec.noise, CPU)
     training_step(state, spec, process, generator, x_0, label)
-    # The engine drew its noise from its generator, which it seeds itself: the same draws again.
+    # The engine seeds its generator itself. The same seed gives the plain step the same noise.
     generator.manual_seed(derive_seed(spec.seed, "finetune/noise", 0))
     plain(x_0, draw_noise(x_0, state.model.n_patches, process, generator), label)
-    # The first step of AdamW moves a weight by the rate times its gradient's sign: where that is near 0, rounding decides it.
+    # The first step of AdamW moves a weight by the rate times its gradient's sign. Rounding decides a tiny gradient's sign.
     rate = state.stage.lr_peak
     found = dict(plain.model.named_parameters())
     differences = torch.cat([(found[name] - p).abs().flatten() for name, p in state.model.named_parameters()]) / rate
@@ -116,5 +116,5 @@ def test_flops_per_image_are_those_that_torch_counts_in_the_plain_step(method: s
         with FlopCounterMode(display=False) as counter:
             torch.autograd.backward(plain_loss(model, x_0, noise, stage, NoiseProcess(spec.noise, torch.device("meta")), None))
     engine = flops_per_image(spec.model, stage, size=facts.size, channels=facts.channels, classes=0)
-    # The plain step works out one condition an image, the engine one for the whole clean group: below a tenth at this width.
+    # The plain step computes a condition for each image, the engine one for all clean images. At this width that is below 10%.
     assert engine <= counter.get_total_flops() / 8 <= 1.1 * engine

@@ -1,4 +1,4 @@
-"""Operations are classified by their names and those of their callers."""
+"""Operations are classified by their names and the names of their callers."""
 
 from __future__ import annotations
 

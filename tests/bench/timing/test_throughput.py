@@ -1,4 +1,4 @@
-"""Throughput: the median of repeats that are long enough to time, of works that are timed in turn, and ratios of them."""
+"""Throughput: works are timed in turn, each repeat is long enough to time, and a ratio compares works within a repeat."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def throughput_of(*each: float) -> Throughput:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """A clock that only works advance."""
+    """A clock that advances only during a work."""
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     return now
 
 
 def lasting(clock: Clock, *seconds: float, log: Callable[[], None] = lambda: None) -> Work:
-    """A work of eight images a call, whose calls last ``seconds``, the last value repeated."""
+    """A work of eight images per call. Call i lasts ``seconds[i]``; calls beyond the list last as long as its last entry."""
     left = list(seconds)
 
     def work() -> int:

@@ -1,4 +1,4 @@
-"""Presets: a protocol means its fields, which override the documents below and are overridden by fields next to it."""
+"""Presets: a protocol's fields override the documents below it, and fields of the same document override the protocol."""
 
 from __future__ import annotations
 

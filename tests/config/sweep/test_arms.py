@@ -1,4 +1,4 @@
-"""Arms by name: a name that means exactly one arm finds it, any other is one sentence; a baseline is part of no key."""
+"""Arms by name: a name of exactly one arm finds it, any other gives a one-line error; the baseline is in no key."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_axes_have_short_names_or_paths_and_an_axis_with_one_value_may_be_left_o
 
 
 @pytest.mark.parametrize("values", [["1e-3", "1e-4"], [None, [0.0, 50.0]], [(0.0, 50.0), (0.0, 100.0)], [0.1234567, 0.7654321]])
-def test_an_arm_is_found_by_values_as_ids_and_tables_print_them(values: list[Any]) -> None:
+def test_an_arm_is_found_by_its_values_in_the_spelling_of_ids_and_of_tables(values: list[Any]) -> None:
     for index, value in enumerate(values):
         for printed in (f"{value:g}" if isinstance(value, float) else str(value), arm_name({"a.x": value}).partition("=")[2]):
             assert arm_indices({"a.x": values}, parsed_arm(f"x={printed}")) == {"a.x": index}

@@ -1,4 +1,4 @@
-"""Sweep files become trials; every mistake becomes one sentence with file, line, field, value and what is accepted."""
+"""Sweep files become trials; a mistake gives one sentence with file, line, field, value and the accepted values."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_trial_is_validated_once_for_all_seeds(tmp_path: Path, monkeypatch: py
     assert validated.count(TrialConfig) == 4
 
 
-def test_reading_a_trial_visits_its_own_locations_and_not_those_of_the_whole_sweep(
+def test_reading_a_trial_visits_its_own_locations_and_no_others_of_the_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = []
@@ -441,7 +441,7 @@ def test_a_model_name_is_expanded_below_the_other_fields(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["XL/4", "B", "B/0", "B/4/2", "b/4", ""])
-def test_a_bad_model_name_is_one_sentence_with_its_location(tmp_path: Path, name: str) -> None:
+def test_a_bad_model_name_gives_one_sentence_with_its_location(tmp_path: Path, name: str) -> None:
     expected = f"model = {name!r} is not accepted: expected one of B, L, S, a slash and the patch side, as in B/4"
     assert f"sweep.yaml:5: trial.{expected}" in message(
         tmp_path, SWEEP.replace("  method: umd\n", f"  model: '{name}'\n  method: umd\n").replace("trial:\n", "# \ntrial:\n")

@@ -1,4 +1,4 @@
-"""The batched crop equals cropping each image alone, and its boxes follow the distribution they state."""
+"""The batched crop equals cropping each image alone, and its boxes have the stated distribution."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_boxes_lie_in_the_image_with_the_stated_area_and_aspect(area_min: float,
 def test_areas_are_uniform_aspects_symmetric_and_positions_reach_both_ends() -> None:
     top, left, height, width = draw_crops(rng(), 20_000, 400, 0.1).T
     area = height * width / 400**2
-    # An area close to 1 fits only with aspects close to 1; half way up every aspect of 3/4..4/3 fits.
+    # A box of an area close to 1 fits only if its aspect is close to 1; up to an area of 0.7 every aspect in 3/4..4/3 fits.
     assert np.histogram(area[area < 0.7], bins=6, range=(0.1, 0.7))[0] == pytest.approx((area < 0.7).sum() / 6, rel=0.08)
     log_aspect = np.log(width / height)
     assert log_aspect.mean() == pytest.approx(0, abs=0.005)

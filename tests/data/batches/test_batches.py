@@ -22,7 +22,7 @@ BOTH = AugmentConfig(crop_area_min=0.5, flip=True)
 
 
 def made_split(n: int, *, size: int = 8, channels: int = 1) -> Split:
-    """Random images whose label is their index, so that the labels of a batch tell its images."""
+    """Random images whose label is their index, so that the labels of a batch identify its images."""
     images = np.random.default_rng(0).integers(0, 256, (n, channels, size, size), dtype=np.uint8)
     return Split(ShardedArray([images]), np.arange(n, dtype=np.int64))
 
@@ -71,7 +71,7 @@ def test_epochs_have_different_orders() -> None:
 
 
 @pytest.mark.parametrize("augment", [AugmentConfig(), BOTH])
-def test_a_new_object_at_nimg_gives_the_batch_of_one_that_trained_until_there(augment: AugmentConfig) -> None:
+def test_a_new_object_gives_the_same_batch_at_nimg_as_one_that_gave_all_earlier_batches(augment: AugmentConfig) -> None:
     split = made_split(10)
     walked = batches(split, augment=augment)
     for nimg in range(0, 60, 4):

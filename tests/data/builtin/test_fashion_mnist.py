@@ -1,4 +1,4 @@
-"""IDX files, raw or gzipped, give the same images; an incomplete, wrong or missing file is one sentence that names it."""
+"""IDX files, raw or gzipped, give the same images; a one-line error names an incomplete, wrong or missing file."""
 
 from __future__ import annotations
 

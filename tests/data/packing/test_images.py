@@ -96,7 +96,7 @@ def test_a_broken_picture_that_is_skipped_is_listed(raw: Path, tmp_path: Path) -
     assert "truncated" in reasons["dog/dog_3.jpg"]
 
 
-def test_a_packing_that_was_refused_for_a_picture_continues_when_it_is_skipped(
+def test_a_packing_that_a_broken_picture_stopped_continues_if_such_pictures_are_skipped(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "SHARD_BYTES", 4 * 3 * 8 * 8)
@@ -200,7 +200,7 @@ def test_an_invalid_option_gives_a_one_line_error_and_leaves_no_files(
 
 
 def test_the_errors_for_a_missing_folder_and_an_unknown_name_say_how_to_fix_them(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere is not a folder: expected the one that holds the files of pets"):
+    with pytest.raises(UserError, match=r"nowhere is not a folder: expected the folder that holds the files of pets"):
         pack_data("pets", tmp_path / "nowhere", tmp_path, options())
     with pytest.raises(UserError, match=r"imagenet is packed from its original files: give their folder with --root DIR"):
         pack_data("imagenet", None, tmp_path, options())

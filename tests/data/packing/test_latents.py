@@ -1,4 +1,4 @@
-"""Packs of latents: what they store, how they are decoded, and what is refused."""
+"""Packs of latents: their contents, their decoding, and the requests that are refused."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_another_vae_in_the_pack_is_an_error(packed: Pack, tmp_path: Path) -> No
     try:
         with pytest.raises(UserError, match="is not the one that its latents were made with"):
             decoder_for(packed, CPU)
-        with pytest.raises(UserError, match=f"{WEIGHTS_FILE} is not what was packed"):
+        with pytest.raises(UserError, match=f"{WEIGHTS_FILE} has changed since it was packed"):
             verify(packed)
     finally:
         weights.write_bytes(original)

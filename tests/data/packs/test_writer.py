@@ -116,22 +116,24 @@ def unfinished(root: Path) -> Path:
     return work
 
 
-def flip(work: Path) -> None:
+def change_a_shard(work: Path) -> None:
     path = work / "files" / "train-images-00001.npy"
     path.write_bytes(path.read_bytes()[:-1] + b"!")
 
 
-def tear(work: Path) -> None:
+def cut_the_journal(work: Path) -> None:
     path = work / "journal.jsonl"
     path.write_text(path.read_text()[:-20])
 
 
-def forge(work: Path) -> None:
+def change_the_journal(work: Path) -> None:
     path = work / "journal.jsonl"
     path.write_text("\n".join(["{}", *path.read_text().splitlines()[1:]]))
 
 
-@pytest.mark.parametrize(("damage", "first"), [(flip, (4, 6)), (tear, (4, 6)), (forge, (0, 2))])
+@pytest.mark.parametrize(
+    ("damage", "first"), [(change_a_shard, (4, 6)), (cut_the_journal, (4, 6)), (change_the_journal, (0, 2))]
+)
 def test_a_shard_that_differs_from_the_journal_is_read_again(
     damage: Callable[[Path], None], first: tuple[int, int], tmp_path: Path
 ) -> None:

@@ -129,7 +129,7 @@ def test_stanford_dogs_have_the_publishers_splits(tmp_path: Path) -> None:
     assert sorted([*found.splits["train"].names, *found.splits["validation"].names]) == sorted(lists["train"])
     assert found.splits["test"].labels.tolist() == [1]
     (tmp_path / "Images" / "n2-Saluki" / "n2-Saluki_0.jpg").unlink()
-    with pytest.raises(UserError, match=r"n2-Saluki_0\.jpg is missing: test_list\.mat lists it \(1 such\)"):
+    with pytest.raises(UserError, match=r"n2-Saluki_0\.jpg is missing: test_list\.mat lists it \(1 missing in all\)"):
         read_stanford_dogs(tmp_path, None)
     (tmp_path / "train_list.mat").unlink()
     with pytest.raises(UserError, match=r"train_list\.mat is missing: stanford_dogs needs"):

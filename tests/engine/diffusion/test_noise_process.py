@@ -65,7 +65,7 @@ def test_min_snr_weights_every_target_as_it_weights_the_image(path: str, predict
         times = torch.full((3,), t, dtype=torch.float64)
         alpha, sigma = process.at(t)
         x_t = process.q_sample(x_0, times, eps)
-        guess = x_0 + 0.1  # with the noise that fits it and x_t
+        guess = x_0 + 0.1  # the noise below follows from this guess and x_t
         error = process.target(guess, times, (x_t - alpha * guess) / sigma) - process.target(x_0, times, eps)
         weighed = process.min_snr(times, 5.0).view(-1, 1, 1, 1) * error.square()
         expected = min((alpha / sigma) ** 2, 5.0) * 0.01

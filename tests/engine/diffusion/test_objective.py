@@ -63,7 +63,7 @@ def test_loss_and_gradient_norms_are_the_official_ones(method: str) -> None:
     norm = torch.stack([g.norm() for g in gradients(model).values()]).norm()
     assert norm.item() == pytest.approx(float(golden["grad_norm"]), rel=2e-6)
     for name, gradient in to_official(gradients(model), HEADS).items():
-        # The gradient of the keys' bias is 0 up to rounding: softmax does not depend on it.
+        # The gradient of the keys' bias is 0 up to rounding, since softmax does not depend on the bias.
         expected = float(golden[f"gnorm/{name}"])
         assert np.linalg.norm(gradient) == pytest.approx(expected, rel=1e-5, abs=1e-8), name
 
@@ -95,12 +95,12 @@ def test_three_steps_end_at_the_official_weights(first_moment: str) -> None:
     for name, parameter in model.named_parameters():
         if name.endswith("qkv.bias"):  # Adam takes full steps along the keys' bias, whose gradient is only rounding
             parameter, expected[name] = parameter.chunk(3)[0], expected[name].chunk(3)[0]
-        # The weights moved by up to 0.015; the compiled official step rounds its bf16 moment elsewhere than adamw_unit's.
+        # The weights moved by up to 0.015. The compiled official step rounds its bf16 moment elsewhere than the eager one.
         assert (parameter - expected[name]).abs().max() < 5e-4, name
         assert (parameter - expected[name]).square().mean().sqrt() < 4e-5, name
 
 
-def test_without_clean_images_and_masks_it_is_dits_objective() -> None:
+def test_the_objective_without_clean_images_and_masks_is_dits() -> None:
     model, x_0, noise = tiny_model("adaln1_nc0"), *batch()
     out = model(PROCESS.q_sample(x_0, noise.t, noise.eps), noise.t)
     dit = ((out.target - noise.eps).square().mean() + (out.x_0 - x_0).square().mean()) / 2
@@ -110,8 +110,8 @@ def test_without_clean_images_and_masks_it_is_dits_objective() -> None:
 @pytest.mark.parametrize("schedule", ["cosine", "flow-uniform"])
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("loss_weight", LOSS_WEIGHTS)
-def test_the_target_and_its_weight_are_those_of_the_trial(loss_weight: str, prediction: str, schedule: str) -> None:
-    """The objective written out again: removed patches predict x_0 at weight 1, visible ones the target at their time's."""
+def test_the_trial_chooses_the_target_and_its_weight(loss_weight: str, prediction: str, schedule: str) -> None:
+    """The objective written out again: removed patches predict x_0 with weight 1, visible ones the target with t's weight."""
     process = NoiseProcess(NoiseConfig(schedule=schedule, prediction=prediction))
     model, x_0, noise = tiny_model("adaln1_nc0"), *batch()
     stage = of(CorruptionConfig(r_t0=0, mask_ratio=0.5), loss_weight=loss_weight, min_snr_gamma=3.0)
@@ -124,7 +124,7 @@ def test_the_target_and_its_weight_are_those_of_the_trial(loss_weight: str, pred
     assert_equal_in_loss_and_gradient(model, expected, umd_loss(model, x_0, noise, stage, process).loss)
 
 
-def test_with_all_images_clean_it_is_maes_objective() -> None:
+def test_the_objective_with_clean_images_only_is_maes() -> None:
     model, x_0, noise = tiny_model("adaln0_nc0"), *batch()
     zero = torch.zeros_like(noise.t)
     out = model(x_0, zero, mask_noise=noise.mask_noise, mask_ratio=0.75)

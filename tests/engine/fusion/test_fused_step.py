@@ -1,4 +1,4 @@
-"""Stages trained as one give the results of stages alone, end alone, and resume from their own checkpoints."""
+"""Fused stages give the results of stages alone, end alone, and resume from their own checkpoints."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def alone(spec: StageSpec, root: Path, pack: Pack) -> TrainResult:
 
 
 def stopped_alone(spec: StageSpec, root: Path, pack: Pack) -> None:
-    """A ``stop`` after seven steps."""
+    """Train the stage alone, and stop after seven steps."""
     calls = iter(range(100))
     with run_of(spec, root).begin() as attempt, pytest.raises(Stopped):
         train(spec, pack, attempt, stop=lambda: next(calls) >= 7)
@@ -106,9 +106,9 @@ def whole(endings: dict[str, Ending]) -> Iterator[TrainResult]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first_moment", ["fp32", "bf16"])
-@pytest.mark.parametrize("what", OWN)
-def test_fused_stages_give_the_results_of_stages_alone(what: str, first_moment: str, pack: Pack, tmp_path: Path) -> None:
-    specs = [stage(**fields, snapshots=(3 * BATCH,)) for fields in OWN[what]]
+@pytest.mark.parametrize("setting", OWN)
+def test_fused_stages_give_the_results_of_stages_alone(setting: str, first_moment: str, pack: Pack, tmp_path: Path) -> None:
+    specs = [stage(**fields, snapshots=(3 * BATCH,)) for fields in OWN[setting]]
     if first_moment == "fp32":
         plain = [spec.stage.optim.model_copy(update={"first_moment": "fp32"}) for spec in specs]  # type: ignore[union-attr]
         specs = [
@@ -170,7 +170,7 @@ class Killed(BaseException):
 
 
 def after(steps: int, error: type[BaseException] | None = None) -> Callable[[str], bool]:
-    """A ``stop`` for all stages, called for each of them before each step."""
+    """A ``stop`` that is called for each stage before each step; after ``steps`` steps it is true, or raises ``error``."""
     calls: dict[str, int] = {}
 
     def stop(key: str) -> bool:
@@ -204,14 +204,14 @@ def test_an_interrupted_fused_run_resumes_to_the_same_bits(
 
 
 @pytest.mark.slow
-def test_a_stage_resumes_alone_from_a_fused_checkpoint_and_the_reverse_and_records_it(pack: Pack, tmp_path: Path) -> None:
+def test_a_stage_can_leave_or_join_a_fused_group_when_it_resumes_and_records_it(pack: Pack, tmp_path: Path) -> None:
     specs = [stage(seed=seed) for seed in (0, 1)]
     fuse(specs, tmp_path / "mixed", pack, after(7))
     result = alone(specs[0], tmp_path / "mixed", pack)
     assert result.resumed_from == 7 * BATCH
     assert not result.exact
-    said = [e["message"] for e in RunDir(tmp_path / "mixed", specs[0].key).events() if e["event"] == "warning"]
-    assert "fused 1 of 2 -> None" in said[0]
+    messages = [e["message"] for e in RunDir(tmp_path / "mixed", specs[0].key).events() if e["event"] == "warning"]
+    assert "fused 1 of 2 -> None" in messages[0]
     stopped_alone(specs[0], tmp_path / "back", pack)
     stopped_alone(specs[1], tmp_path / "back", pack)
     for spec, back in zip(specs, whole(fuse(specs, tmp_path / "back", pack)), strict=True):
@@ -233,7 +233,7 @@ def test_one_stage_stops_and_the_others_continue(pack: Pack, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_only_the_largest_group_at_one_point_is_fused(pack: Pack, tmp_path: Path) -> None:
+def test_only_the_largest_group_of_stages_with_equal_progress_is_fused(pack: Pack, tmp_path: Path) -> None:
     specs = [stage(seed=seed) for seed in (0, 1, 2, 3)]
     alone(specs[3], tmp_path, pack)
     stopped_alone(specs[0], tmp_path, pack)
@@ -265,5 +265,5 @@ def test_the_error_names_an_operation_without_a_rule() -> None:
     weight = stack_for({"w": torch.zeros(2, 3, 3)}, Rows([1, 1], torch.device("cpu")))["w"]
     with pytest.raises(NotImplementedError, match=r"exp has no rule for the weights of several models"):
         weight.exp()
-    with pytest.raises(ValueError, match="3 rows met the weights of models that have"):
+    with pytest.raises(ValueError, match="3 rows were given to models that have"):
         F.linear(torch.zeros(3, 3), weight)

@@ -56,7 +56,7 @@ def test_the_parts_equal_the_official_ones(tag: str) -> None:
     assert close(tokens, tag, "encode_tokens")
 
 
-def test_attention_is_one_function_in_either_form() -> None:
+def test_attention_by_products_in_bf16_is_close_to_the_fused_kernel_in_fp32() -> None:
     generator = torch.Generator().manual_seed(0)
     rows = [torch.randn(2, 3, 17, 16, generator=generator).bfloat16() for _ in range(3)]
 
@@ -71,7 +71,7 @@ def test_attention_is_one_function_in_either_form() -> None:
 
 
 @pytest.mark.parametrize("tag", TAGS)
-def test_the_block_equals_the_official_one_inside_and_out(tag: str) -> None:
+def test_the_output_and_the_parts_of_the_block_equal_the_official_ones(tag: str) -> None:
     model, expected = tiny_model(tag), arrays(f"fwd_{tag}")
     block, x = model.blocks[0], torch.from_numpy(expected["block0_in"])
     c = model.condition(T, LABEL if tag.endswith("nc10") else None)

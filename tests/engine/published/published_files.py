@@ -9,7 +9,7 @@ State = dict[str, Tensor]
 
 
 def _drawn(shapes: dict[str, tuple[int, ...]], std: float) -> State:
-    """Everything is far from its initial value, norms and biases too, so that a parameter that is not used shows."""
+    """Random values for every parameter, norms and biases too: a parameter that the model ignores would be noticed."""
     generator = torch.Generator().manual_seed(0)
     return {name: std * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 

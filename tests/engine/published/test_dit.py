@@ -1,4 +1,4 @@
-"""A published DiT computes what its authors' does, at its own integer time, and samples through the samplers here."""
+"""A published DiT gives the output of its authors' code at its own integer time, and the project's samplers sample from it."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_without_a_label_the_model_uses_the_last_row_of_the_table() -> None:
     torch.testing.assert_close(model_of(state)(images(), t).target, expected[:, :1], rtol=1e-5, atol=1e-5)
 
 
-def test_x_0_and_eps_make_up_x_t_by_its_own_schedule() -> None:
+def test_x_0_and_eps_combine_to_x_t_by_dits_schedule() -> None:
     t = torch.tensor([1, 51, 400, 700])
     out = model_of(dit_state())(images(), t)
     back = NoiseProcess(NOISE).q_sample(out.x_0, t, out.target)
@@ -95,7 +95,7 @@ def test_the_representation_is_the_mean_of_the_patches_after_the_last_block() ->
     torch.testing.assert_close(model(images(), t).representation, tokens.mean(dim=1), rtol=1e-5, atol=1e-5)
 
 
-def test_an_earlier_block_is_read_and_class_tokens_are_not_there() -> None:
+def test_an_earlier_block_can_be_read_and_class_tokens_are_refused() -> None:
     state, t = dit_state(), torch.full((4,), 51)
     model = model_of(state)
     shallow = model_of(state)
@@ -133,7 +133,7 @@ def test_the_shapes_determine_the_architecture() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"final_layer.linear.bias": None}, r"'final_layer.linear.bias' is missing"),
         (
@@ -144,7 +144,7 @@ def test_the_shapes_determine_the_architecture() -> None:
         ({"t_embedder.mlp.0.weight": torch.zeros(24, 128)}, r"'t_embedder.mlp.0.weight' has the shape"),
     ],
 )
-def test_the_error_names_a_wrong_parameter(change: dict[str, Tensor | None], says: str) -> None:
+def test_the_error_names_a_wrong_parameter(change: dict[str, Tensor | None], message: str) -> None:
     state = {name: value for name, value in (dit_state() | change).items() if value is not None}
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         read_dit(state, heads=HEADS)

@@ -1,4 +1,4 @@
-"""A published MAE encoder computes what the authors' computes, from images in [-1, 1] instead of normalised ones."""
+"""A published MAE encoder gives the output of its authors' code, from images in [-1, 1] instead of normalised ones."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_the_shapes_determine_the_architecture() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"blocks.1.attn.qkv.bias": None}, r"'blocks.1.attn.qkv.bias' is missing"),
         (
@@ -117,9 +117,9 @@ def test_the_shapes_determine_the_architecture() -> None:
         ({"patch_embed.proj.weight": torch.zeros(24, 1, 4, 4)}, "takes 1 channels: expected 3"),
     ],
 )
-def test_the_error_names_a_wrong_parameter(change: dict[str, Tensor | None], says: str) -> None:
+def test_the_error_names_a_wrong_parameter(change: dict[str, Tensor | None], message: str) -> None:
     state = {name: value for name, value in (mae_state() | change).items() if value is not None}
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         read_mae(state, heads=HEADS)
 
 

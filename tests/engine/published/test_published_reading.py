@@ -1,4 +1,4 @@
-"""Files of others are read as plain tensors or refused with one sentence; no code in them runs."""
+"""Other projects' files are read as plain tensors or refused with a one-line error; no code in them runs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_every_format_gives_the_same_tensors_and_the_files_hash(tmp_path: Path, 
 def test_a_truncated_file_is_refused(tmp_path: Path, name: str) -> None:
     path = written(tmp_path / name)
     path.write_bytes(path.read_bytes()[:-60])
-    with pytest.raises(UserError, match="is no sound"):
+    with pytest.raises(UserError, match="is not an intact"):
         read_weight_file(path)
 
 
@@ -87,7 +87,7 @@ def test_an_unknown_ending_and_a_missing_file_are_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("value", "says"),
+    ("value", "message"),
     [
         (torch.tensor([1.0, float("nan")]), "'x' holds NaN or infinite values"),
         (torch.tensor([1, 2]), "'x' has the type torch.int64"),
@@ -95,9 +95,9 @@ def test_an_unknown_ending_and_a_missing_file_are_refused(tmp_path: Path) -> Non
         ({"deeper": torch.ones(2)}, "'x' is a dict: expected a tensor"),
     ],
 )
-def test_the_error_names_an_entry_that_is_not_a_weight(tmp_path: Path, value: object, says: str) -> None:
+def test_the_error_names_an_entry_that_is_not_a_weight(tmp_path: Path, value: object, message: str) -> None:
     torch.save({**STATE, "x": value}, tmp_path / "w.pth")
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         read_weight_file(tmp_path / "w.pth")
 
 

@@ -81,7 +81,7 @@ def test_a_model_of_size_s_is_converted_with_its_names_and_shapes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"pos_embedding": None}, "'pos_embedding' is missing"),
         ({"image_mask_embedding": None}, "'image_mask_embedding' is missing"),
@@ -96,8 +96,8 @@ def test_a_model_of_size_s_is_converted_with_its_names_and_shapes() -> None:
         ({"label_trunk/Dense_0/bias": None}, "'label_trunk/Dense_0/bias' is missing"),
     ],
 )
-def test_the_error_names_the_wrong_parameter(change: dict[str, Tensor | None], says: str) -> None:
-    with pytest.raises(UserError, match=says):
+def test_the_error_names_the_wrong_parameter(change: dict[str, Tensor | None], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         read_small_vision({name: value for name, value in (tensors() | change).items() if value is not None})
 
 

@@ -1,4 +1,4 @@
-"""Training is exact under interruption, publishes the requested snapshots, and reports what is wrong."""
+"""Training is exact under interruption, publishes the requested snapshots, and reports errors."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def test_a_child_starts_from_its_parents_weights_with_new_labels_and_moments(pac
     assert all(torch.equal(first[name], fresh[name]) for name in first if name not in trained)
 
 
-def test_a_child_without_labels_takes_all_but_its_parents_label_embedding(
+def test_a_child_without_labels_takes_all_weights_of_its_parent_but_the_label_embedding(
     whole: tuple[RunDir, TrainResult], pack: Pack, tmp_path: Path
 ) -> None:
     (tmp_path / "stages").mkdir()
@@ -311,7 +311,9 @@ def test_bf16_precision_trains_float32_weights_close_to_fp32(
 
 @pytest.mark.slow
 def test_a_compiled_stage_is_close_to_an_uncompiled_one_and_resumes_to_the_same_bits(pack: Pack, tmp_path: Path) -> None:
-    plain = training(corruption=CorruptionConfig(r_t0=1, mask_ratio_t0=0.5))  # only clean images: less to compile
+    plain = training(
+        corruption=CorruptionConfig(r_t0=1, mask_ratio_t0=0.5)
+    )  # only clean images, so that there is less to compile
     compiled = plain.model_copy(update={"resources": Resources(device="cpu", compile=True)})
     assert compiled.key == plain.key
     alone, whole, halved = (run_of(plain, tmp_path / name) for name in ("alone", "whole", "halved"))
@@ -346,7 +348,7 @@ def test_the_average_in_a_snapshot_is_that_of_the_weights_up_to_it(pack: Pack, t
 
 
 @pytest.mark.parametrize(("r_t0", "absent"), [(0.0, "loss_t0"), (1.0, "loss_t")])
-def test_without_clean_or_noised_images_there_is_no_such_loss(r_t0: float, absent: str, pack: Pack, tmp_path: Path) -> None:
+def test_without_clean_or_noised_images_their_loss_is_left_out(r_t0: float, absent: str, pack: Pack, tmp_path: Path) -> None:
     spec = training(corruption=CorruptionConfig(r_t0=r_t0))
     run = run_of(spec, tmp_path)
     result = attempt(run, spec, pack)

@@ -21,7 +21,7 @@ from umd_bench.engine.training.optim import (
 )
 
 GOLDEN = arrays("adamw_unit")
-# Official parameter -> one of ours that is decayed, or not, like it.
+# Official parameter -> one of our parameters that is decayed exactly if the official one is.
 NAMES = {
     "a/kernel": "a.weight",
     "a/bias": "a.bias",
@@ -64,7 +64,7 @@ def largest_error(model: Leaves, expected: Arrays) -> float:
 
 
 @pytest.mark.parametrize("size", [5, 20, 1 << 18], ids=lambda n: f"{n} numbers at a time")
-def test_six_steps_with_the_bf16_moment_are_the_official_ones_and_the_moment_to_the_bit(
+def test_six_steps_with_the_bf16_moment_are_the_official_ones_and_the_moment_is_equal_to_the_bit(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(optim, "_PART", size)

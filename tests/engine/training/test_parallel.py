@@ -1,4 +1,4 @@
-"""Two processes that train one stage compute what one process computes, resume to the same bits, and end together."""
+"""Two processes that train one stage give the result of one process, resume to the same bits, and end together."""
 
 from __future__ import annotations
 
@@ -194,4 +194,4 @@ def test_only_rank_0_writes(both_ranks: SimpleNamespace) -> None:
         "outcomes.json",
         "config.yaml",
         "nimg-000000000080",
-    }  # what the test prepared, and rank 1's report
+    }  # the files that the test prepared, and rank 1's report

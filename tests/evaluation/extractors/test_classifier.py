@@ -73,7 +73,7 @@ def test_a_written_extractor_reads_back_and_its_description_is_right(tmp_path: P
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_augmentation_shifts_repeats_the_border_and_flips_only_with_flip(flip: bool) -> None:
+def test_augmentation_shifts_and_repeats_the_border_and_flips_only_if_flip_is_true(flip: bool) -> None:
     recipe = dataclasses.replace(RECIPES["digits_cnn"], shift=1, flip=flip)
     images = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8).repeat(400, 1, 1, 1)
     padded = np.pad(images[0, 0].numpy(), 1, mode="edge")

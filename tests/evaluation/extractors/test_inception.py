@@ -1,4 +1,4 @@
-"""The features that define FID come only from the published weights, are never downloaded, and alone are called ``fid``."""
+"""FID's features need the published weights, which loading never downloads; no score of other features is called ``fid``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def random_weights() -> bytes:
 
 
 @pytest.fixture(autouse=True)
-def _places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_weights_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide this machine's own weights."""
     monkeypatch.delenv("UMD_BENCH_INCEPTION", raising=False)
     monkeypatch.setenv("UMD_BENCH_WEIGHTS", str(tmp_path / "fetched"))
@@ -59,7 +59,7 @@ def test_the_error_for_missing_weights_names_three_ways_and_downloads_nothing(
 
 
 @pytest.mark.slow
-def test_weights_are_found_at_each_of_three_paths_the_variables_first(
+def test_weights_are_found_at_each_of_three_paths_and_the_path_in_the_variable_comes_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_weights: bytes
 ) -> None:
     monkeypatch.setattr(inception, "SHA256", hashlib.sha256(random_weights).hexdigest())
@@ -102,7 +102,9 @@ def extractor_of(network: inception.Inception) -> Extractor:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("side", [8, 64])
-def test_rgb_images_of_any_side_give_2048_features_1008_logits_and_2023_spatial_ones(random_weights: bytes, side: int) -> None:
+def test_rgb_images_of_any_side_give_2048_features_1008_logits_and_2023_spatial_features(
+    random_weights: bytes, side: int
+) -> None:
     extractor = extractor_of(inception.Inception(inception.build_network(random_weights)))
     images = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     out, plain = extractor.features(images, spatial=True), extractor.features(images)
@@ -160,7 +162,7 @@ NAMES = (NAME, "digits_cnn", "timm:vit_small_patch14_dinov2.lvd142m")
 
 
 @pytest.mark.parametrize("variables", [{}, {"XDG_CACHE_HOME": "/c"}, {"TORCH_HOME": "~/torch", "XDG_CACHE_HOME": "/c"}])
-def test_torch_fidelitys_file_is_looked_for_where_torch_keeps_its_hub(
+def test_torch_fidelitys_file_is_searched_in_torchs_hub_folder(
     variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("TORCH_HOME", "XDG_CACHE_HOME", inception.VARIABLE):

@@ -129,7 +129,7 @@ def test_features_use_full_precision_under_any_precision_setting() -> None:
     assert now() == outside
 
 
-def test_unknown_names_list_the_valid_ones() -> None:
+def test_the_error_for_an_unknown_name_lists_the_valid_names() -> None:
     listed = "expected one of digits_cnn, efficientnet_lite0, emoji_cnn, fashion_cnn, inception-v3-compat, or timm:NAME"
     with pytest.raises(FieldError, match=rf"stages.generate.extractor = 'inception' is not accepted: {listed}"):
         load_extractor("inception")
@@ -149,7 +149,7 @@ def test_an_extractor_of_another_data_set_is_refused_with_one_that_fits() -> Non
     check_extractor("digits_cnn", DATASETS["digits"], path="p")
     with pytest.raises(FieldError, match="reads images of fashion_mnist, not of digits; expected one of digits_cnn"):
         check_extractor("fashion_cnn", DATASETS["digits"], path="p")
-    with pytest.raises(FieldError, match=r"it reads RGB images, and those of digits are not; expected one of digits_cnn$"):
+    with pytest.raises(FieldError, match=r"it reads RGB images, but digits has none; expected one of digits_cnn$"):
         check_extractor("inception-v3-compat", DATASETS["digits"], path="p")
     check_extractor("inception-v3-compat", data_facts(DataConfig(name="emoji64")), path="p")
     check_extractor("inception-v3-compat", data_facts(DataConfig(name="imagenet", size=256, vae="sd_kl_f8")), path="p")
@@ -159,9 +159,9 @@ def test_an_extractor_of_another_data_set_is_refused_with_one_that_fits() -> Non
         check_extractor("digits_cnn", imagenet, path="p")
     for name in ("efficientnet_lite0", "timm:vit_large_patch14_dinov2.lvd142m", "timm:resnet50"):
         check_extractor(name, imagenet, path="p")
-        with pytest.raises(FieldError, match=r"it reads RGB images, and those of digits are not; expected one of digits_cnn$"):
+        with pytest.raises(FieldError, match=r"it reads RGB images, but digits has none; expected one of digits_cnn$"):
             check_extractor(name, DATASETS["digits"], path="p")
-    with pytest.raises(FieldError, match=r"p = 'timm:resnet5' is not accepted: .*a model that timm has, as timm:resnet50"):
+    with pytest.raises(FieldError, match=r"p = 'timm:resnet5' is not accepted: .*a model that timm has, such as timm:resnet50"):
         check_extractor("timm:resnet5", imagenet, path="p")
 
 

@@ -24,7 +24,7 @@ VARIABLE = "UMD_BENCH_TIMM_TEST_RESNET_R160_IN1K"
 
 
 @pytest.fixture(autouse=True)
-def _places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_weights_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide this machine's own weights."""
     monkeypatch.setenv("UMD_BENCH_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -71,7 +71,9 @@ def test_features_are_the_models_own_pooled_features_of_the_resized_image(tmp_pa
     assert (extractor.resize, extractor.data, extractor.has_logits) == ("bicubic with antialiasing to 160 px", None, False)
 
 
-def test_weights_are_found_at_each_of_three_paths_the_variables_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_found_at_each_of_three_paths_and_the_path_in_the_variable_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     snapshot = tmp_path / "hub" / "models--timm--test_resnet.r160_in1k" / "snapshots" / "abc"
     (snapshot.parents[1] / "refs").mkdir(parents=True)
     (snapshot.parents[1] / "refs" / "main").write_text("abc")
@@ -94,7 +96,7 @@ def test_the_error_for_missing_weights_says_how_to_get_them_and_random_ones_are_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     how_to_get = (
-        rf"has no weights on this machine: name the file in \${VARIABLE}, or put it there as {tmp_path}/weights/timm/"
+        rf"has no weights on this machine: name the file in \${VARIABLE}, or save it as {tmp_path}/weights/timm/"
         r"test_resnet\.r160_in1k\.safetensors \(or \.pth\), or have it in the local Hugging Face cache \(`hf "
     )
     with pytest.raises(UserError, match=how_to_get):
@@ -161,7 +163,7 @@ def test_dinov2_weights_of_518_pixels_are_resampled_to_224(tmp_path: Path) -> No
     assert out.pooled.shape == (2, 384)
 
 
-def test_unknown_models_are_refused_with_close_ones() -> None:
+def test_the_error_for_an_unknown_model_lists_similar_names() -> None:
     for name, close in (("timm:resnet5", "timm:resnet50"), ("timm:resnet50.bogus", "timm:resnet50")):
         with pytest.raises(FieldError, match=f"stages.generate.extractor = '{name}' is not accepted: .*{close}"):
             load_extractor(name)

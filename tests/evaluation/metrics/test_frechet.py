@@ -19,14 +19,14 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "fid_is.npz"
 
 
 def features(n: int, d: int, *, seed: int = 0, offset: float = 0.0, rank: int | None = None) -> Tensor:
-    """Correlated float64 features [n, d]; of the stated rank."""
+    """Correlated float64 features [n, d] of rank ``rank``, or ``d`` if it is None."""
     g = torch.Generator().manual_seed(seed)
     mix = torch.randn(rank or d, d, generator=g, dtype=torch.float64)
     return torch.randn(n, rank or d, generator=g, dtype=torch.float64) @ mix + offset
 
 
 def gaussian(mean: np.ndarray, covariance: np.ndarray) -> Gaussian:
-    """Built from Moments, as for streamed features, so that the golden covariances test that code."""
+    """Built from Moments, as for streamed features, so that the golden covariances test Moments too."""
     n = 1001
     mu = torch.from_numpy(mean)
     return Moments(n, n * mu, (n - 1) * torch.from_numpy(covariance) + n * torch.outer(mu, mu)).gaussian()
@@ -89,7 +89,7 @@ def test_rank_of_the_factor_is_the_rank_of_the_samples_even_far_from_the_origin(
 
 
 def test_a_nuclear_norm_that_eigenvalues_cannot_resolve_is_computed_by_svd() -> None:
-    """One large direction and 79 small ones: rounding of their squares would leave their roots with an error of 1e-10."""
+    """One large direction and 79 small ones: the square roots of their rounded squares would have an error of 1e-10."""
     g = torch.Generator().manual_seed(0)
     turn, other = torch.linalg.qr(torch.randn(2, 80, 80, generator=g, dtype=torch.float64)).Q
     sizes = torch.tensor([1.0, *[5e-4] * 79], dtype=torch.float64)

@@ -22,7 +22,7 @@ def test_the_score_is_the_official_one(case: str, splits: int) -> None:
     assert inception_score(logits, splits)[0] == pytest.approx(float(z[f"is/{case}/score"]), rel=1e-6)
 
 
-def test_the_score_is_1_for_equal_predictions_and_k_for_certain_balanced_ones() -> None:
+def test_the_score_is_1_for_equal_predictions_and_k_for_certain_balanced_predictions() -> None:
     assert inception_score(torch.ones(50, 5), 5) == pytest.approx((1.0, 0.0))
     assert inception_score(1e3 * torch.eye(5).repeat(10, 1), 5) == pytest.approx((5.0, 0.0))
 

@@ -42,7 +42,7 @@ def test_neighbours_are_the_nearest_by_cosine_for_any_block_size(monkeypatch: py
     np.testing.assert_allclose(similarity, np.take_along_axis(full, order, axis=1), rtol=0, atol=1e-6)
 
 
-def test_scale_of_a_feature_vector_does_not_matter_and_a_zero_is_no_error() -> None:
+def test_scale_of_a_feature_vector_does_not_matter_and_a_zero_vector_is_no_error() -> None:
     (x, y), (queries, truth) = clustered(0), clustered(1, n=100)
     once = knn_accuracies(x, y, queries, truth, classes=5, ks=(5,))
     assert knn_accuracies(x * 7, y, queries * 0.01, truth, classes=5, ks=(5,)) == once

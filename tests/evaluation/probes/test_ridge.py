@@ -21,7 +21,7 @@ def test_probe_is_the_official_one(case: str) -> None:
     z = {name.split("/")[1]: array for name, array in np.load(GOLDEN).items() if name.startswith(case)}
     probe = fit_ridge(torch.from_numpy(z["x"]), torch.from_numpy(z["y"]).long(), classes=10)
     np.testing.assert_allclose(probe.weights, z["w_float64_closed_form"], rtol=0, atol=1e-14)
-    np.testing.assert_allclose(probe.weights, z["w"], rtol=0, atol=2e-5)  # float32 there
+    np.testing.assert_allclose(probe.weights, z["w"], rtol=0, atol=2e-5)  # the official weights are float32
     np.testing.assert_allclose(probe.mean[None], z["mean"], rtol=0, atol=1e-6)
     np.testing.assert_allclose(probe.logits(torch.from_numpy(z["x_test"])), z["logits_test"], rtol=0, atol=1e-4)
     right = probe.accuracy(torch.from_numpy(z["x_test"]), torch.from_numpy(z["y_test"]).long())

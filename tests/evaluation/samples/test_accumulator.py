@@ -42,7 +42,7 @@ def extractor() -> Extractor:
 
 
 @cache
-def the_evaluator() -> Evaluator:
+def small_evaluator() -> Evaluator:
     return evaluator_for(extractor(), digits(), SCORES, "test", N)
 
 
@@ -54,7 +54,7 @@ def images() -> Tensor:
 
 
 def accumulated(*parts: Tensor) -> SampleAccumulator:
-    accumulator = the_evaluator().accumulator(N, LABEL)
+    accumulator = small_evaluator().accumulator(N, LABEL)
     for index in parts:
         accumulator.update(images()[index], index)
     return accumulator
@@ -65,9 +65,9 @@ def same(a: SetScores, b: SetScores) -> None:
     assert [(i, j) for i, j, _ in a.nearest_pairs] == [(i, j) for i, j, _ in b.nearest_pairs]
 
 
-def test_scores_are_those_of_the_features_in_one_piece() -> None:
+def test_accumulated_scores_equal_the_scores_of_all_features_at_once() -> None:
     features = extractor().features(images(), spatial=True)
-    reference, values = the_evaluator().reference, the_evaluator().score(accumulated(torch.arange(N))).values
+    reference, values = small_evaluator().reference, small_evaluator().score(accumulated(torch.arange(N))).values
     assert features.logits is not None
     assert features.spatial is not None
     assert reference.spatial is not None
@@ -87,20 +87,20 @@ def test_scores_are_those_of_the_features_in_one_piece() -> None:
 
 
 def test_batches_and_their_order_change_no_score() -> None:
-    whole = the_evaluator().score(accumulated(torch.arange(N)))
-    same(the_evaluator().score(accumulated(*torch.randperm(N, generator=torch.Generator().manual_seed(1)).split(7))), whole)
+    whole = small_evaluator().score(accumulated(torch.arange(N)))
+    same(small_evaluator().score(accumulated(*torch.randperm(N, generator=torch.Generator().manual_seed(1)).split(7))), whole)
 
 
-def test_parts_of_several_workers_are_the_whole() -> None:
+def test_merged_parts_of_several_workers_equal_the_whole_set() -> None:
     parts = [accumulated(torch.arange(worker, N, 3)) for worker in (2, 0, 1)]
     for part in parts[1:]:
         parts[0].merge(part)
-    same(the_evaluator().score(parts[0]), the_evaluator().score(accumulated(torch.arange(N))))
+    same(small_evaluator().score(parts[0]), small_evaluator().score(accumulated(torch.arange(N))))
 
 
 def test_a_set_with_a_missing_sample_is_refused() -> None:
     with pytest.raises(UserError, match="only 59 of 60 samples came: sample 31 is missing"):
-        the_evaluator().score(accumulated(torch.arange(31), torch.arange(32, N)))
+        small_evaluator().score(accumulated(torch.arange(31), torch.arange(32, N)))
 
 
 def test_a_sample_that_comes_twice_or_is_outside_of_the_set_is_refused() -> None:
@@ -123,14 +123,14 @@ def test_a_sample_that_comes_twice_or_is_outside_of_the_set_is_refused() -> None
 )
 def test_images_of_another_size_or_dtype_are_refused(bad: Tensor, problem: str) -> None:
     with pytest.raises(UserError, match=problem):
-        the_evaluator().accumulator(N, LABEL).update(bad, torch.arange(2))
+        small_evaluator().accumulator(N, LABEL).update(bad, torch.arange(2))
 
 
 def test_features_that_are_nan_are_refused() -> None:
     features = extractor().features(images()[:3], spatial=True)
     spoilt = dataclasses.replace(features, pooled=features.pooled.clone().fill_(float("nan")))
     with pytest.raises(UserError, match="3 of 3 samples have features that are NaN"):
-        the_evaluator().accumulator(N, LABEL).update_features(spoilt, torch.arange(3))
+        small_evaluator().accumulator(N, LABEL).update_features(spoilt, torch.arange(3))
 
 
 def test_scores_that_need_class_scores_are_left_out_if_the_extractor_has_none() -> None:
@@ -141,7 +141,7 @@ def test_scores_that_need_class_scores_are_left_out_if_the_extractor_has_none() 
 
 
 def test_a_reference_without_rows_cannot_serve_scores_that_need_them() -> None:
-    bare = dataclasses.replace(the_evaluator().reference, features=None, spatial=None, label="a.npz")
+    bare = dataclasses.replace(small_evaluator().reference, features=None, spatial=None, label="a.npz")
     check_reference(bare, ["fd", "fd_inf", "is"])
     with pytest.raises(UserError, match=r"a\.npz has no images or features for kid, precision_recall, sfid"):
         check_reference(bare, SCORES)
@@ -157,7 +157,7 @@ def test_a_frechet_distance_is_called_fid_only_with_the_features_of_fid() -> Non
 def test_a_published_file_is_a_reference_without_a_floor_and_must_have_the_expected_hash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    published = dataclasses.replace(the_evaluator().reference, label="a.npz", hash="a" * 64)
+    published = dataclasses.replace(small_evaluator().reference, label="a.npz", hash="a" * 64)
     monkeypatch.setattr(evaluator, "reference_from_file", lambda path, extractor: published)
     from_file = evaluator_for(extractor(), digits(), ["fd", "kid"], "a.npz", N, sha256="a" * 64)
     assert from_file.floor is None

@@ -14,7 +14,7 @@ from umd_bench.evaluation.metrics.precision_recall import euclidean_neighbours
 from umd_bench.evaluation.samples.memorisation import TrainingDistance, memorisation, training_distance
 
 
-def world(scale: float) -> tuple[TrainingDistance, np.ndarray]:
+def training_and_new_images(scale: float) -> tuple[TrainingDistance, np.ndarray]:
     """Training images with a radius from 500 held-out images, and 400 new images of the same kind."""
     train, held_out, new = (scale * np.random.default_rng(i).normal(size=(n, 5)) for i, n in enumerate((800, 500, 400)))
     distance, _ = euclidean_neighbours(held_out, train, 1)
@@ -23,7 +23,7 @@ def world(scale: float) -> tuple[TrainingDistance, np.ndarray]:
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_new_images_give_the_expected_share_and_copies_sound_the_alarm(scale: float) -> None:
-    training, new = world(scale)
+    training, new = training_and_new_images(scale)
     honest = memorisation(new, training)
     assert honest.share < honest.alarm_above
     assert honest.share == pytest.approx(0.05, abs=0.03)
@@ -36,7 +36,7 @@ def test_new_images_give_the_expected_share_and_copies_sound_the_alarm(scale: fl
 
 
 def test_few_samples_do_not_sound_the_alarm_by_chance() -> None:
-    training, new = world(1.0)
+    training, new = training_and_new_images(1.0)
     assert memorisation(new[:10], training).alarm_above > 0.25
     assert memorisation(np.tile(new, (30, 1)), dataclasses.replace(training, held_out=10**6)).alarm_above == pytest.approx(0.1)
 

@@ -133,7 +133,7 @@ def test_a_reference_from_cached_rows_is_the_same(pack: Pack, extractor: Extract
     assert np.array_equal(streamed.features, read.features)
 
 
-def test_another_split_extractor_data_resize_or_number_of_threads_is_never_confused(
+def test_each_split_extractor_data_set_resize_and_number_of_threads_has_its_own_statistics(
     pack: Pack, extractor: Extractor, seen: list[Tensor]
 ) -> None:
     other = dataclasses.replace(pack, manifest=pack.manifest.model_copy(update={"digest": "other"}))
@@ -153,7 +153,7 @@ def test_another_split_extractor_data_resize_or_number_of_threads_is_never_confu
     assert len(hashes) == len(cases)
     torch.set_num_threads(2)
     try:
-        assert reference_of(pack, "test", extractor).hash in hashes  # the same inputs, though perhaps other last bits
+        assert reference_of(pack, "test", extractor).hash in hashes  # the last bits may differ, but not the hash of the inputs
     finally:
         torch.set_num_threads(1)
     assert extracted(seen) == 500
@@ -184,7 +184,9 @@ def test_a_damaged_file_is_computed_again(pack: Pack, extractor: Extractor, seen
     assert path.read_bytes() == whole
 
 
-def test_a_data_root_that_cannot_be_written_only_costs_time(pack: Pack, extractor: Extractor, seen: list[Tensor]) -> None:
+def test_without_write_access_to_the_data_root_statistics_are_computed_in_every_call(
+    pack: Pack, extractor: Extractor, seen: list[Tensor]
+) -> None:
     (pack.path.parent / "statistics").write_text("a file where the folder would be")
     first, again = (reference_of(pack, "test", extractor) for _ in range(2))
     assert equal(first.gaussian, again.gaussian)
@@ -241,7 +243,7 @@ def test_floor_sets_share_no_image_and_come_from_the_other_split(pack: Pack, ext
     assert Counter(drawn) <= Counter(image.tobytes() for image in pack.split("train").images)
 
 
-def test_floor_of_more_samples_than_images_takes_all_and_says_so(pack: Pack, extractor: Extractor) -> None:
+def test_floor_of_more_samples_than_images_takes_all_images_and_reports_their_number(pack: Pack, extractor: Extractor) -> None:
     floor = floor_distance(pack, "train", 5000, extractor)
     assert (floor.n, floor.draws) == (500, 1)
 

@@ -1,4 +1,4 @@
-"""Files of samples: written samples are read back, by numpy too, and other files are refused in one sentence."""
+"""Files of samples: written samples are read back, by numpy too, and other files give a one-line error."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_files_without_samples_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "named.npz", "no .npz with an arr_0")
     refused(tmp_path / "text.npz", "no .npz with an arr_0")
     refused(tmp_path / "text.npy", "no array that numpy saved")
-    refused(tmp_path / "colour.npy", r"samples 0\.\.2 are colour images: expected grey ones")
+    refused(tmp_path / "colour.npy", r"samples 0\.\.2 are colour images: expected grey images")
     refused(tmp_path / "a.jpg", "expected a folder of PNGs")
     with pytest.raises(UserError, match=r"ends within samples 6\.\.6 of the 7"):
         read(open_samples(tmp_path / "short.npy"))

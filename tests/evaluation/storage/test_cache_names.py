@@ -1,4 +1,4 @@
-"""Names of cache files stay the same between versions, so that features and statistics made before are used again."""
+"""Names of cache files stay the same between versions, so that features and statistics of earlier versions are reused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The doctor finds that this machine can run the benchmark, and a tracking store that cannot be used only warns."""
+"""The doctor reports that this machine can run the benchmark; an unusable tracking store is only a warning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from umd_bench.orchestration.doctor.finding import Finding
 from umd_bench.tracking.projector import TrackingError, check_store
 
 
-def test_a_tracking_store_that_cannot_be_used_only_warns(tmp_path: Path) -> None:
+def test_an_unusable_tracking_store_is_only_a_warning(tmp_path: Path) -> None:
     assert "made by the first sweep" in check_store(None, tmp_path)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "mlflow.db").write_text("this is no database")
@@ -26,17 +26,17 @@ def test_a_tracking_store_that_cannot_be_used_only_warns(tmp_path: Path) -> None
         raise UserError("MLflow is away")
 
     [finding] = doctor._tracking(wrong)
-    assert (finding.level, finding.what) == ("warn", "MLflow is away")
+    assert (finding.level, finding.text) == ("warn", "MLflow is away")
 
 
 @pytest.mark.slow
 def test_this_machine_can_run_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "no-commands"))
     findings = list(examine(tmp_path / "results", tmp_path / "data", DoctorOptions()))
-    assert [finding.what for finding in findings if finding.level == "fail"] == []
-    [slurm] = [finding for finding in findings if "there is no sbatch on this machine" in finding.what]
+    assert [finding.text for finding in findings if finding.level == "fail"] == []
+    [slurm] = [finding for finding in findings if "there is no sbatch on this machine" in finding.text]
     assert slurm.level == "pass"
-    assert not any(finding.what.startswith("quota") for finding in findings)
+    assert not any(finding.text.startswith("quota") for finding in findings)
 
 
 def test_brackets_in_a_finding_are_not_read_as_markup() -> None:

@@ -1,4 +1,4 @@
-"""Folders: a file system without locks between machines fails where jobs need it, and a nearly full quota warns."""
+"""Folders: a file system without locks between machines fails if jobs need the locks, and a nearly full quota warns."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("mounts")
 def test_a_file_system_whose_locks_hold_on_one_machine_only_fails_if_jobs_need_it(folder: str, level: str, text: str) -> None:
     [finding] = examine_sharing(Path(folder), "the results folder", locks=True, required=True)
-    assert (finding.level, text in finding.what) == (level, True)
+    assert (finding.level, text in finding.text) == (level, True)
     [not_required] = examine_sharing(Path(folder), "the results folder", locks=True, required=False)
     assert not_required.level != "fail"
     [data] = examine_sharing(Path(folder), "the data folder", locks=False, required=True)
-    assert data.level != "fail", "data is only read"
+    assert data.level != "fail", "jobs only read the data folder"
 
 
 def test_the_mount_of_a_folder_is_the_closest_parent_not_a_common_prefix(mounts: None) -> None:
@@ -61,5 +61,5 @@ def test_a_quota_that_is_nearly_full_warns(tmp_path: Path, monkeypatch: pytest.M
     )
     (tmp_path / "quota").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    [finding] = [each for each in folders.examine_folder(tmp_path, "the results folder") if each.what.startswith("quota")]
-    assert (finding.level, "95 of 100 KiB" in finding.what) == ("warn", True)
+    [finding] = [each for each in folders.examine_folder(tmp_path, "the results folder") if each.text.startswith("quota")]
+    assert (finding.level, "95 of 100 KiB" in finding.text) == ("warn", True)

@@ -23,7 +23,7 @@ def ray_finding(monkeypatch: pytest.MonkeyPatch, script: str, seconds: float = 2
     [
         ("OSError: AF_UNIX path length cannot exceed 107 bytes", "TMPDIR"),
         ("Failed to create plasma store: No space left on device", "shm-size"),
-        ("Authentication token not finding", "auth_token"),
+        ("Authentication token not found", "auth_token"),
         ("Version mismatch: the cluster was started with", "force-reinstall"),
         ("Failed to connect to GCS at 127.0.0.1:2", "loopback"),
         ("something else", "inline"),
@@ -31,13 +31,13 @@ def ray_finding(monkeypatch: pytest.MonkeyPatch, script: str, seconds: float = 2
 )
 def test_a_failure_is_reported_with_its_reason_and_remedy(error: str, remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     finding = ray_finding(monkeypatch, f"import sys; sys.exit({error!r})")
-    assert (finding.level, error in finding.what) == ("fail", True)
+    assert (finding.level, error in finding.text) == ("fail", True)
     assert remedy in finding.remedy
 
 
 def test_a_ray_that_hangs_fails_after_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     finding = ray_finding(monkeypatch, "import time; time.sleep(100)", seconds=0.5)
-    assert (finding.level, finding.what) == ("fail", "a local Ray did not start within 0 s")
+    assert (finding.level, finding.text) == ("fail", "a local Ray did not start within 0 s")
 
 
 def test_a_temporary_folder_that_is_too_deep_for_sockets_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,4 +61,4 @@ def test_a_real_ray_starts_here_despite_a_leftover_token(tmp_path: Path, monkeyp
     monkeypatch.setenv("HOME", str(tmp_path))
     finding = list(check_ray())[-1]
     assert not finding.failed
-    assert re.search(r"a local Ray [\d.]+ starts, answers and ends", finding.what)
+    assert re.search(r"a local Ray [\d.]+ starts, answers and ends", finding.text)

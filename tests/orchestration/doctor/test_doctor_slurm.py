@@ -1,4 +1,4 @@
-"""Slurm's problems come with a remedy, fail only if Slurm is required, and a query without an answer warns."""
+"""The check of Slurm: every problem has a remedy and fails only if Slurm is required; unanswered accounting only warns."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ QOS = "normal|5|||\nlong||40||\nother|1|1|1|1"
 
 
 class FakeSlurm:
-    """Slurm's commands as shell scripts that print what a test sets."""
+    """Slurm's commands as shell scripts whose output a test sets."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.settings, self.partition, self.test_only = dict(SETTINGS), PARTITION, "exit 0"
         for name in ("sbatch", "squeue", "scancel", "sacct"):
-            self.says(name, "exit 0")
-        self.says("sacctmgr", f"case $3 in assoc) echo '{ASSOCIATION}';; qos) echo '{QOS}';; esac")
-        self.write()
+            self.set_command(name, "exit 0")
+        self.set_command("sacctmgr", f"case $3 in assoc) echo '{ASSOCIATION}';; qos) echo '{QOS}';; esac")
+        self.set_config()
 
-    def says(self, name: str, script: str) -> None:
+    def set_command(self, name: str, script: str) -> None:
         (self._folder / name).write_text(f"#!/bin/sh\n{script}\n")
         (self._folder / name).chmod(0o755)
 
-    def write(self, **settings: str) -> None:
+    def set_config(self, **settings: str) -> None:
         lines = "\n".join(f"{name} = {value}" for name, value in {**self.settings, **settings}.items())
-        self.says("scontrol", f"case $2 in config) echo '{lines}';; partition) echo '{self.partition}';; esac")
+        self.set_command("scontrol", f"case $2 in config) echo '{lines}';; partition) echo '{self.partition}';; esac")
 
 
 @pytest.fixture
@@ -63,14 +63,14 @@ def levels(findings: list[Finding]) -> set[str]:
 
 
 def finding_with(findings: list[Finding], text: str) -> Finding:
-    [one] = [finding for finding in findings if text in finding.what]
+    [one] = [finding for finding in findings if text in finding.text]
     return one
 
 
-def test_a_slurm_that_suits_passes_in_every_line(slurm: FakeSlurm) -> None:
+def test_a_suitable_slurm_passes_every_check(slurm: FakeSlurm) -> None:
     findings = slurm_findings()
-    assert levels(findings) == {"pass"}, [finding.what for finding in findings if finding.level != "pass"]
-    assert "running 5, submitted 40" in finding_with(findings, "job limits of your account").what
+    assert levels(findings) == {"pass"}, [finding.text for finding in findings if finding.level != "pass"]
+    assert "running 5, submitted 40" in finding_with(findings, "job limits of your account").text
 
 
 def test_a_machine_without_slurm_fails_only_if_slurm_is_required(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -80,15 +80,15 @@ def test_a_machine_without_slurm_fails_only_if_slurm_is_required(monkeypatch: py
 
 
 @pytest.mark.parametrize(("required", "level"), [(True, "fail"), (False, "warn")])
-def test_a_controller_that_does_not_answer_is_a_finding_after_a_timeout(
+def test_a_controller_that_does_not_answer_is_reported_after_a_timeout(
     slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, required: bool, level: str
 ) -> None:
-    slurm.says("scontrol", "exec sleep 60")
+    slurm.set_command("scontrol", "exec sleep 60")
     for name in ("ANSWER_SECONDS", "NOT_REQUIRED_SECONDS"):
         monkeypatch.setattr(slurm_check, name, 0.2)
     [finding] = slurm_findings(required)
     assert finding.level == level
-    assert "cannot be reached (no answer" in finding.what
+    assert "cannot be reached (no answer" in finding.text
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_setting_that_needs_attention_warns_with_its_remedy(
 ) -> None:
     for old, new in partition.items():
         slurm.partition = slurm.partition.replace(old, new)
-    slurm.write(**settings)
+    slurm.set_config(**settings)
     finding = finding_with(slurm_findings(**cluster), text)
     assert finding.level == "warn"
     assert remedy in finding.remedy
@@ -127,7 +127,7 @@ def test_a_partition_in_which_jobs_would_wait_forever_fails(
 ) -> None:
     for old, new in partition.items():
         slurm.partition = slurm.partition.replace(old, new)
-    slurm.write()
+    slurm.set_config()
     finding = finding_with(slurm_findings(**cluster), text)
     assert finding.level == "fail"
     assert remedy in finding.remedy
@@ -135,13 +135,13 @@ def test_a_partition_in_which_jobs_would_wait_forever_fails(
 
 
 def test_settings_that_slurm_refuses_fail_with_slurms_message(slurm: FakeSlurm) -> None:
-    slurm.says("sbatch", "echo 'sbatch: error: Batch job submission failed: Invalid qos specification' >&2; exit 1")
+    slurm.set_command("sbatch", "echo 'sbatch: error: Batch job submission failed: Invalid qos specification' >&2; exit 1")
     assert finding_with(slurm_findings(qos="best"), "Invalid qos specification").level == "fail"
 
 
 def test_accounting_that_does_not_answer_only_warns(slurm: FakeSlurm) -> None:
-    slurm.says("sacct", "exit 1")
-    slurm.says("sacctmgr", "exit 1")
+    slurm.set_command("sacct", "exit 1")
+    slurm.set_command("sacctmgr", "exit 1")
     findings = slurm_findings()
     assert "fail" not in levels(findings)
     assert finding_with(findings, "sacct does not answer").level == "warn"

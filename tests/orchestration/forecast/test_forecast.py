@@ -1,4 +1,4 @@
-"""Forecasts: costs scale with the work, the past gives their interval, and they are compared with the actual cost once."""
+"""Forecasts: costs scale with the work, past stages give the interval, and the actual cost is compared with it once."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_network_of_a_very_different_size_is_no_basis(tmp_path: Path) -> None:
     large = nodes_of(tmp_path, "trial.model.width=256", "trial.model.depth=4")
     made = make_forecast(tmp_path, large, 1)
     assert (made.keys, made.without_basis) == ((), {"pretrain": 2})
-    assert [node.key for node in without_past(tmp_path, large)] == list(large), "these are what --measure measures"
+    assert [node.key for node in without_past(tmp_path, large)] == list(large), "--measure measures these stages"
 
 
 def test_a_single_finished_stage_gives_an_interval_of_a_factor_of_two(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_the_cost_of_a_resumed_stage_is_that_of_all_its_attempts(tmp_path: Path)
     assert later.seconds == pytest.approx(2 * made.seconds), "the next forecast counts all attempts too"
 
 
-def test_with_copies_finished_stages_count_too_since_they_represent_others(tmp_path: Path) -> None:
+def test_a_forecast_for_copies_of_stages_counts_finished_stages_too(tmp_path: Path) -> None:
     nodes = nodes_of(tmp_path)
     finish(tmp_path, nodes, [RATE, RATE])
     assert make_forecast(tmp_path, nodes_of(tmp_path), 1).keys == ()

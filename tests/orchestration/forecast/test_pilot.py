@@ -24,7 +24,7 @@ def small(root: Path, *sets: str) -> dict[str, Node]:
 
 
 @pytest.mark.slow
-def test_stages_without_a_past_are_measured_once_a_shape_and_leave_nothing(
+def test_one_stage_of_each_shape_without_past_results_is_measured_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))

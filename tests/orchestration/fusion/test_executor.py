@@ -1,4 +1,4 @@
-"""The executors' promises hold for every stage of a unit."""
+"""The fusing executor keeps the executors' promises for every stage of a unit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from umd_bench.orchestration.fusion.units import RUN_UNIT
 from umd_bench.store import RunDir, StageState, stage_state
 
 DEADLINE_SECONDS = 120.0
-LONG = "trial.stages.pretrain.nimg=640000"  # never waited for
+LONG = "trial.stages.pretrain.nimg=640000"  # no test waits for its end
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_a_stage_cancelled_while_it_waits_never_begins(inline: Executor, tmp_pat
 
 
 def between_the_next_steps(executor: Executor, act: Callable[[], None]) -> None:
-    """Called between two steps."""
+    """Call ``act`` once, between the next two steps."""
     assert isinstance(executor, InCallersThread)
     waiting = [act]
     executor.between_steps = lambda: waiting.pop()() if waiting else None
@@ -135,14 +135,14 @@ def test_a_stage_cancelled_while_it_runs_ends_alone(tmp_path: Path, long: list[S
 
     def cancel() -> None:
         executor.cancel(keys[0])
-        between_the_next_steps(executor, look)
+        between_the_next_steps(executor, check)
 
-    def look() -> None:
+    def check() -> None:
         if last_state(tmp_path, keys[0]) == "stopped" and not RunDir(tmp_path, keys[0]).is_owned():
             assert RunDir(tmp_path, keys[1]).is_owned()
             executor.stop()
         else:
-            between_the_next_steps(executor, look)
+            between_the_next_steps(executor, check)
 
     between_the_next_steps(executor, cancel)
     ended = collect(executor, keys)
@@ -169,19 +169,19 @@ def test_a_lost_process_ends_every_stage_of_its_unit_that_had_not_ended(
 
     real = run_fused._result
 
-    def dies(spec: StageSpec, *arguments: object) -> object:
+    def result_or_kill(spec: StageSpec, *arguments: object) -> object:
         if spec.key == specs[1].key:
             raise KeyboardInterrupt
         return real(spec, *arguments)  # type: ignore[arg-type]
 
-    def as_lost(*arguments: object, **settings: object) -> object:
+    def run_in_a_lost_process(*arguments: object, **settings: object) -> object:
         try:
             return run_fused.run_unit(*arguments, **settings)  # type: ignore[arg-type]
         except KeyboardInterrupt:
             raise RuntimeError("the process is gone") from None
 
-    monkeypatch.setattr(run_fused, "_result", dies)
-    monkeypatch.setattr(inline._inner, "_run", as_lost)  # type: ignore[attr-defined]
+    monkeypatch.setattr(run_fused, "_result", result_or_kill)
+    monkeypatch.setattr(inline._inner, "_run", run_in_a_lost_process)  # type: ignore[attr-defined]
     keys = submit(inline, tmp_path, specs[:3])
     ended = collect(inline, keys)
     assert [ended[key].reason for key in keys] == [None, EndReason.DIED, EndReason.DIED]

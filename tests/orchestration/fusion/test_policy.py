@@ -52,7 +52,7 @@ def test_every_worker_gets_a_group_of_the_stages_without_a_result(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("mode", "gain", "fused", "said"),
+    ("mode", "gain", "fused", "reason"),
     [
         ("auto", CLEAR, True, "1.20 times as fast as alone (1.10 to 1.30), fused"),
         ("auto", UNCLEAR, False, "not clearly faster here: 1.05 times as fast as alone (0.98 to 1.10), not fused"),
@@ -61,13 +61,13 @@ def test_every_worker_gets_a_group_of_the_stages_without_a_result(tmp_path: Path
         ("on", SLOWER, True, "fused, since --fuse is on"),
     ],
 )
-def test_stages_are_fused_if_the_gain_is_beyond_its_spread(
-    mode: str, gain: Gain | None, fused: bool, said: str, tmp_path: Path
+def test_stages_are_fused_if_the_whole_interval_of_the_gain_is_above_one(
+    mode: str, gain: Gain | None, fused: bool, reason: str, tmp_path: Path
 ) -> None:
     measured: list[FusionGroup] = []
     fusion = choose_groups(nodes_of(seeds_of_one_shape(tmp_path, 5)), 2, mode, lambda group: measured.append(group) or gain)
     assert list(fusion.sizes.values()) == ([3] if fused else [])
-    assert fusion.lines == [f"5 stages of digits pretrain, up to 3 as one: {said}"]
+    assert fusion.lines == [f"5 stages of digits pretrain, up to 3 at a time: {reason}"]
     assert len(measured) == (mode == "auto")
 
 
@@ -95,7 +95,9 @@ def test_mode_on_is_refused_if_nothing_can_be_fused_and_auto_is_accepted() -> No
         check_fuse("always", "ray")
 
 
-def test_a_gain_is_measured_once_for_everything_it_depends_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gain_is_measured_again_only_if_something_that_it_depends_on_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     specs = seeds_of_one_shape(tmp_path, 4)
     measured: list[int] = []
 
@@ -115,14 +117,14 @@ def test_a_gain_is_measured_once_for_everything_it_depends_on(tmp_path: Path, mo
     measured_gain(tmp_path, fewer, 2, data_root())
     assert measured == [4, 4, 2]
     monkeypatch.setattr(measure, "_side_by_side", lambda request, workers: [1.1] * 4)
-    assert measured_gain(tmp_path, fewer, 3, data_root()) is None  # too few rounds: nothing is cached
+    assert measured_gain(tmp_path, fewer, 3, data_root()) is None  # too few rounds, so nothing is cached
     assert len(list((tmp_path / "fusing" / "measured").iterdir())) == 3
 
 
 def test_plan_prints_cached_gains_and_measures_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = nodes_of(seeds_of_one_shape(tmp_path, 4))
     assert planned_lines("off", tmp_path, nodes, 1) == []
-    start = "4 stages of digits pretrain, up to 4 as one: "
+    start = "4 stages of digits pretrain, up to 4 at a time: "
     assert planned_lines("on", tmp_path, nodes, 1) == [start + "fused, since --fuse is on"]
     assert planned_lines("auto", tmp_path, nodes, 1) == [start + "fused if a measurement finds that faster"]
     monkeypatch.setattr(measure, "_side_by_side", lambda request, workers: [1.2] * 5)
@@ -140,11 +142,11 @@ def test_a_gain_is_measured_for_stages_whose_parent_has_not_run_yet(tmp_path: Pa
 
 
 def run(sweep: Sweep, root: Path, fuse: str) -> str:
-    said = io.StringIO()
+    output = io.StringIO()
     site = Site(root, data_root(), "inline", fuse=fuse)
-    progress = execute(Scheduler(site.results, Grid(prepare(sweep.trials, site))), site, Console(file=said, width=200))
+    progress = execute(Scheduler(site.results, Grid(prepare(sweep.trials, site))), site, Console(file=output, width=200))
     assert progress.complete
-    return said.getvalue()
+    return output.getvalue()
 
 
 def fused_stages(sweep: Sweep, root: Path) -> set[str]:
@@ -160,13 +162,13 @@ def fused_stages(sweep: Sweep, root: Path) -> set[str]:
 
 
 @pytest.mark.slow
-def test_a_sweep_is_trained_as_one_if_that_is_faster_and_apart_otherwise(
+def test_stages_of_a_sweep_are_fused_if_that_is_faster_and_trained_apart_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = sweep_of(tmp_path)
     monkeypatch.setattr(measure, "_side_by_side", lambda request, workers: [1.2] * 5)
-    said = run(sweep, tmp_path / "faster", "auto")
-    assert "3 stages of digits pretrain, up to 3 as one: 1.20 times as fast as alone (1.20 to 1.20), fused" in said
+    output = run(sweep, tmp_path / "faster", "auto")
+    assert "3 stages of digits pretrain, up to 3 at a time: 1.20 times as fast as alone (1.20 to 1.20), fused" in output
     assert fused_stages(sweep, tmp_path / "faster") == {"pretrain", "finetune"}
     monkeypatch.setattr(measure, "_side_by_side", lambda request, workers: [0.85] * 5)
     assert "not clearly faster here: 0.85 times" in run(sweep, tmp_path / "slower", "auto")

@@ -1,4 +1,4 @@
-"""Stages run as one unit: each one's run directory records its result and that it was fused."""
+"""Stages of one unit: each one's run directory records its result and that it was fused."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ def result(root: Path, key: str) -> dict[str, Any]:
 
 
 def after(steps: int, *keys: str) -> Callable[[str], bool]:
+    """A ``stop`` that is true for each of ``keys`` after ``steps`` steps."""
     calls: dict[str, int] = {}
 
     def stop(key: str) -> bool:
@@ -87,12 +88,12 @@ def test_a_failing_and_a_stopped_stage_leave_the_others_running(tmp_path: Path, 
 
 
 @pytest.mark.slow
-def test_a_stage_that_was_stopped_alone_continues_alone_in_a_unit_and_stays_exact(
+def test_a_stage_that_ran_alone_until_a_stop_continues_alone_in_a_unit_and_stays_exact(
     tmp_path: Path, specs: list[StageSpec]
 ) -> None:
     keys = prepare(tmp_path, specs)
-    ask = after(3, keys[0])
-    assert run_stage(tmp_path, keys[0], data_root(), stop=lambda: ask(keys[0])) is Outcome.STOPPED
+    stop = after(3, keys[0])
+    assert run_stage(tmp_path, keys[0], data_root(), stop=lambda: stop(keys[0])) is Outcome.STOPPED
     assert set(run_stages(tmp_path, keys, data_root()).values()) == {Outcome.DONE}
     assert [mode(tmp_path, key) for key in keys] == [None, "1 of 2", "2 of 2"]
     assert all(result(tmp_path, key)["exact"] for key in keys)
@@ -123,8 +124,8 @@ def test_if_the_shared_work_fails_each_stage_continues_alone_and_records_it(
     keys = prepare(tmp_path, specs)
     assert set(run_stages(tmp_path, keys, data_root()).values()) == {Outcome.DONE}
     for key in keys:
-        said = "3 stages could not be trained as one (OutOfMemoryError: no room for three): this one continues alone"
-        assert warnings(tmp_path, key) == [said]
+        message = "3 stages could not be trained as one (OutOfMemoryError: no room for three): this one continues alone"
+        assert warnings(tmp_path, key) == [message]
         assert mode(tmp_path, key) is None
         assert RunDir(tmp_path, key).attempts() == [1]
         assert RunDir(tmp_path, key).snapshot(END).exists()

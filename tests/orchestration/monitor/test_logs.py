@@ -33,17 +33,17 @@ def begun(root: Path, sweep: Sweep, trial: int = 0, stage: str = "pretrain") -> 
     return run
 
 
-def lines(root: Path, what: str, count: int = 100) -> list[str]:
+def lines(root: Path, name: str, count: int = 100) -> list[str]:
     out: list[str] = []
-    show_logs(lookup_stages(root, what), out.append, lines=count, follow=False)
+    show_logs(lookup_stages(root, name), out.append, lines=count, follow=False)
     return out
 
 
 def test_a_run_is_looked_up_by_the_beginning_of_its_key_and_a_trial_by_its_name(tmp_path: Path, sweep: Sweep) -> None:
     run = begun(tmp_path, sweep)
     assert [stage.run.key for stage in lookup_stages(tmp_path, run.key[:6])] == [run.key]
-    for what in ("mask_ratio=0.25,seed=0", "small/mask_ratio=0.25,seed=0"):
-        assert [stage.name for stage in lookup_stages(tmp_path, what)] == list(sweep.trials[0].specs)
+    for name in ("mask_ratio=0.25,seed=0", "small/mask_ratio=0.25,seed=0"):
+        assert [stage.name for stage in lookup_stages(tmp_path, name)] == list(sweep.trials[0].specs)
     with pytest.raises(UserError, match=r"2 trials begin with it, small/mask_ratio=0\.25,seed=0"):
         lookup_stages(tmp_path, "mask_ratio=0.25")
     with pytest.raises(UserError, match="no run and no trial"):
@@ -127,7 +127,7 @@ def test_the_output_of_a_stages_job_is_shown_and_that_of_no_other_job(tmp_path: 
         ("exec sleep 60", "7_1 was submitted, and its state is unknown"),
     ],
 )
-def test_a_stage_that_waits_for_its_job_says_so_and_why(
+def test_the_logs_say_why_a_stage_waits_for_its_job(
     tmp_path: Path, sweep: Sweep, squeue: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = begun(tmp_path, sweep)

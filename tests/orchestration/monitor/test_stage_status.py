@@ -1,4 +1,4 @@
-"""Status for programs: its schema holds, every state is reported, and a shared stage is listed once."""
+"""The status as JSON: its schema does not change, every state is reported, and a shared stage is listed once."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_one_sweep_is_listed_alone_and_an_unknown_one_is_an_error(tmp_path: Path
         status_json(tmp_path, "other")
 
 
-def test_a_stage_with_an_open_attempt_is_running_and_interrupted_after_it(tmp_path: Path, sweep: Sweep) -> None:
+def test_a_stage_is_running_while_its_attempt_is_open_and_then_interrupted(tmp_path: Path, sweep: Sweep) -> None:
     spec = sweep.trials[2].specs["pretrain"]
     run = RunDir(tmp_path, spec.key)
     run.prepare(spec)

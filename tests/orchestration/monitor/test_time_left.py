@@ -1,4 +1,4 @@
-"""The time left: of a stage by its own speed, of a sweep by the mean of its finished stages."""
+"""The time left of a stage follows from its speed, and that of a sweep from the mean of its finished stages."""
 
 from __future__ import annotations
 

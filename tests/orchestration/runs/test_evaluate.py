@@ -1,4 +1,4 @@
-"""An evaluation of a run has the stages that its sweep has, with changes by options and profiles."""
+"""An evaluation of a run has the stages of the run's sweep; options and profiles change their fields."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An export loads elsewhere and says where it came from; nothing is half-written, and nothing is overwritten."""
+"""An export loads in another process and names its source; a failed one leaves nothing, and no file is overwritten."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from umd_bench.orchestration.stage_process.run_stage import run_stage
 from umd_bench.store import RunDir
 
 IMAGES = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
-# A reader of config.json without this project: it loads the weights in both of timm's ways.
+# Reads config.json without this project, and loads the weights in both of timm's ways.
 READER = """\
 import json, sys, timm, torch
 folder, images = sys.argv[1], torch.load(sys.argv[2], weights_only=True)
@@ -56,7 +56,7 @@ def write_result(run: RunDir) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ema", [False, True])
-def test_timm_loads_it_in_another_process(tmp_path: Path, ema: bool) -> None:
+def test_timm_loads_an_export_in_another_process(tmp_path: Path, ema: bool) -> None:
     run = finished(tmp_path)
     out, images, given = tmp_path / "out", tmp_path / "images.pt", tmp_path / "given.pt"
     export_run(tmp_path, run.key, "timm", out, ema=ema)

@@ -18,7 +18,7 @@ TRIAL = "mask_ratio=0.25,seed=0"
 
 
 @pytest.mark.parametrize(
-    ("what", "stage"),
+    ("name", "stage"),
     [
         (TRIAL, "finetune"),
         (f"small/{TRIAL}", "finetune"),
@@ -28,14 +28,14 @@ TRIAL = "mask_ratio=0.25,seed=0"
     ],
 )
 def test_a_trial_means_its_last_weights_or_the_stage_after_the_colon(
-    tmp_path: Path, trial: Trial, what: str, stage: str
+    tmp_path: Path, trial: Trial, name: str, stage: str
 ) -> None:
-    assert find_run(tmp_path, what).key == trial.specs[stage].key
+    assert find_run(tmp_path, name).key == trial.specs[stage].key
     assert find_run(tmp_path, trial.specs[stage].key[:10]).key == trial.specs[stage].key
 
 
 @pytest.mark.parametrize(
-    ("what", "part"),
+    ("name", "part"),
     [
         ("nosuch", "no run and no trial"),
         ("nosuch:pretrain", "'nosuch:pretrain' is not accepted: no run and no trial"),
@@ -45,9 +45,11 @@ def test_a_trial_means_its_last_weights_or_the_stage_after_the_colon(
         ("probe", "it is a probe stage, expected a pretrain, finetune or import stage"),
     ],
 )
-def test_a_name_of_no_run_with_weights_gives_a_one_line_error(tmp_path: Path, trial: Trial, what: str, part: str) -> None:
+def test_a_name_that_means_no_run_with_weights_gives_a_one_line_error(
+    tmp_path: Path, trial: Trial, name: str, part: str
+) -> None:
     with pytest.raises(UserError, match=r"^RUN = ") as error:
-        find_run(tmp_path, trial.specs[what].key if what in trial.specs else what)
+        find_run(tmp_path, trial.specs[name].key if name in trial.specs else name)
     assert part in str(error.value)
 
 

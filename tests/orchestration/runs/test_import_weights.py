@@ -1,4 +1,4 @@
-"""Published weights become a run that other verbs take like a trained one; mistakes are one sentence."""
+"""Published weights become a run that other verbs accept like a trained one; a mistake gives a one-line error."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_a_moved_file_is_the_same_run_and_other_bytes_are_another(tmp_path: Path
     moved = path.rename(tmp_path / "moved.npz")
     again, _ = import_trial(moved, "small-vision", nimg=500, sees_clean=True)
     assert again.specs["import"].key == first.specs["import"].key
-    prepare([first], Site(tmp_path, data_root(), "inline"))  # its file is gone, its result is not
+    prepare([first], Site(tmp_path, data_root(), "inline"))  # the file has moved, but its result remains
     with np.load(moved) as file:
         np.savez(moved, **{name: file[name] + 1 for name in file.files})
     other, _ = import_trial(moved, "small-vision", nimg=500, sees_clean=True)
@@ -167,11 +167,11 @@ def test_a_sweep_file_can_import_weights_in_place_of_training_and_all_seeds_shar
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"sha256": "0" * 64}, "is another file"),
         ({"classes": 7}, r"stages.pretrain.classes = 7 is not accepted: expected 0, or the 10 classes"),
-        ({"classes": 0}, r"stages.pretrain.classes = 0 is not accepted: the weights .* know 10 classes"),
+        ({"classes": 0}, r"stages.pretrain.classes = 0 is not accepted: the weights .* have 10 classes"),
         ({"layout": "mae"}, r"model.family = 'umd' is not accepted: expected mae"),
         (
             {"layout": "open-clip"},
@@ -182,17 +182,17 @@ def test_a_sweep_file_can_import_weights_in_place_of_training_and_all_seeds_shar
     ],
 )
 def test_a_stage_that_does_not_fit_its_file_is_refused_before_anything_starts(
-    tmp_path: Path, change: dict[str, object], says: str
+    tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
     imported, _ = import_trial(official_file(tmp_path), "small-vision", nimg=500, sees_clean=True)
     stage = imported.config.stages["import"].model_dump(mode="json") | change
     model = "model={patch: 2, width: 16, depth: 1, decoder_depth: 1, heads: 2}"
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         prepare([replaced(str(stage).replace("None", "null"), model)], Site(tmp_path / "results", data_root(), "inline"))
     assert not (tmp_path / "results").exists()
 
 
-def test_another_model_than_the_files_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_differs_from_the_files_is_refused(tmp_path: Path) -> None:
     imported, _ = import_trial(official_file(tmp_path), "small-vision", nimg=500, sees_clean=True)
     stage = str(imported.config.stages["import"].model_dump(mode="json")).replace("None", "null")
     trial = replaced(stage, "model={patch: 2, width: 16, depth: 2, decoder_depth: 1, heads: 2}")
@@ -201,7 +201,7 @@ def test_another_model_than_the_files_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "says"),
+    ("option", "message"),
     [
         (
             "stages.finetune={kind: finetune, parent: import, nimg: 64, batch: 8, corruption: {r_t0: 0}}",
@@ -212,12 +212,12 @@ def test_another_model_than_the_files_is_refused(tmp_path: Path) -> None:
         ("model.decoder_depth=1", "expected 0, which the family dit has"),
     ],
 )
-def test_a_published_architecture_cannot_be_trained_or_changed(tmp_path: Path, option: str, says: str) -> None:
+def test_a_published_architecture_cannot_be_trained_or_changed(tmp_path: Path, option: str, message: str) -> None:
     def check() -> None:
         trial, _ = import_trial(dit_file(tmp_path), "dit", nimg=500, heads=3, sets=[option])
         check_trials([trial])
 
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         check()
 
 
@@ -239,7 +239,7 @@ def test_facts_that_the_file_does_not_hold_are_requested(tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         (["--from", "small-vision", "--clean"], "run "),
         (["--from", "open-clip"], "expected one of dit, mae, small-vision"),
@@ -249,9 +249,7 @@ def test_facts_that_the_file_does_not_hold_are_requested(tmp_path: Path) -> None
         (["--from", "small-vision", "--clean", "--data", "mnist"], "mnist"),
     ],
 )
-def test_the_command_is_one_line_and_exit_code_2_where_something_is_wrong(
-    tmp_path: Path, options: list[str], says: str
-) -> None:
+def test_a_mistake_in_the_command_gives_one_line_and_exit_code_2(tmp_path: Path, options: list[str], message: str) -> None:
     command = [
         sys.executable,
         "-c",
@@ -262,7 +260,7 @@ def test_the_command_is_one_line_and_exit_code_2_where_something_is_wrong(
         "9",
     ]
     done = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-    if says == "run ":
+    if message == "run ":
         assert done.returncode == 0, done.stderr
         key = next((tmp_path / "results" / "stages").iterdir()).name
         for verb in ("evaluate", "sample", "export"):
@@ -270,5 +268,5 @@ def test_the_command_is_one_line_and_exit_code_2_where_something_is_wrong(
         return
     assert done.returncode == 2, done.stdout + done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
-    assert says in done.stderr
+    assert message in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["official.npz"]

@@ -1,4 +1,4 @@
-"""One file of samples under several profiles: each profile's scores equal those of the profile alone, and carry their facts."""
+"""A file of samples scored under several profiles at once: each profile gives the same scores as alone, with their facts."""
 
 from __future__ import annotations
 
@@ -109,8 +109,11 @@ def test_a_file_that_cannot_be_scored_gives_a_one_line_error_before_any_extracti
     wide = samples.with_name("wide.npy")
     np.save(wide, np.zeros((20, 8, 9, 3), np.uint8))
     for problem, call in {
-        r"holds 300 samples, and umd-paper scores 10,000: give as many, another --profile, or --n 300": (samples, "umd-paper"),
-        r"images of 8x9, those of digits are 8x8": (wide, "umd-paper", 20),
+        r"holds 300 samples, and umd-paper scores 10,000: give a file with as many, another --profile, or --n 300": (
+            samples,
+            "umd-paper",
+        ),
+        r"images of 8x9, but images of digits are 8x8": (wide, "umd-paper", 20),
         r"--profile 'fid' is not accepted: expected one of adm-50k, umd-paper": (samples, "fid"),
         r"--n = 1 is not accepted|greater than or equal to 2|at least 2": (samples, "umd-paper", 1),
     }.items():

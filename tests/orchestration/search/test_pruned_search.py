@@ -117,7 +117,7 @@ def test_pruning_does_not_depend_on_the_timing(tmp_path: Path, whole: tuple[Path
 
 
 @pytest.mark.slow
-def test_the_timing_does_not_decide_whether_a_training_that_fails_after_a_rung_was_pruned_there(tmp_path: Path) -> None:
+def test_pruning_at_a_rung_before_a_training_fails_does_not_depend_on_the_timing(tmp_path: Path) -> None:
     records = []
     for slots, seed in ((1, 1), (40, 3)):
         folder = tmp_path / f"{slots}-{seed}"
@@ -177,7 +177,7 @@ def test_a_kill_at_any_decision_changes_nothing(
 
 
 @pytest.mark.slow
-def test_trainings_make_way_for_their_rungs_where_every_slot_is_taken(tmp_path: Path) -> None:
+def test_trainings_pause_for_their_rungs_if_every_slot_is_taken(tmp_path: Path) -> None:
     """Otherwise a rung would wait until the training that it may prune is over."""
     record, executor, _ = run(tmp_path, load(tmp_path, MEDIAN, "seeds=[0]", "search.parallel=2"), slots=2)
     trained = {trial.stages["pretrain"] for trial in read_sweep(tmp_path, "small").trials}
@@ -198,7 +198,7 @@ def called_back_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("called_back_at_every_step")
-def test_with_the_inline_executor_trainings_make_way_too_and_end_where_they_are_pruned(
+def test_with_the_inline_executor_trainings_pause_too_and_end_where_they_are_pruned(
     tmp_path: Path, whole: tuple[Path, SearchRecord]
 ) -> None:
     executor = inline.InlineExecutor(tmp_path, tmp_path, entry_point="orchestration.stepping:run_here")
@@ -222,7 +222,7 @@ def test_an_error_of_the_search_while_a_stage_runs_ends_the_command_and_does_not
     assert all(RunDir(tmp_path, at.name).failure() is None for at in (tmp_path / "stages").iterdir())
 
 
-def test_a_pruner_changes_no_key_and_is_not_in_the_identity_of_a_search_without_one(tmp_path: Path) -> None:
+def test_a_pruner_changes_no_key_and_a_search_without_one_keeps_its_identity(tmp_path: Path) -> None:
     plain, pruning = load(tmp_path), load(tmp_path, MEDIAN)
     assert plain.config.search is not None
     assert pruning.config.search is not None
@@ -399,7 +399,7 @@ def test_a_mistake_is_reported_before_anything_starts(tmp_path: Path, sets: list
     assert not (tmp_path / "stages").exists()
 
 
-def test_the_error_names_a_metric_that_a_rung_does_not_report_and_those_it_does(tmp_path: Path) -> None:
+def test_the_error_names_a_metric_that_a_rung_does_not_report_and_lists_its_metrics(tmp_path: Path) -> None:
     pruner = "search.pruner={kind: median, metric: probe.acc_7shot, direction: maximise}"
     with pytest.raises(UserError, match="'acc_7shot' is not there: expected one of acc_5shot, fd, loss_final of probe"):
         run(tmp_path, load(tmp_path, pruner))

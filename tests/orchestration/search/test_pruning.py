@@ -21,10 +21,10 @@ def decide(config: PrunerConfig, values: list[float], direction: str = "maximise
     return [bool(each.rungs[0].pruned) for each in settled]
 
 
-def test_the_median_pruner_spares_the_first_and_prunes_those_below_the_median_in_either_direction() -> None:
+def test_the_median_pruner_prunes_nothing_before_startup_and_then_values_worse_than_the_median() -> None:
     config = pruner("median", startup=3)
     values = [0.5, 0.1, 0.3, 0.29, 0.31, 0.2, 0.9]
-    # medians of the finished: 0.3 of (0.5, 0.1, 0.3); then 0.305 of these and 0.31
+    # medians of the finished values: 0.3 of (0.5, 0.1, 0.3); then 0.305 of these and 0.31
     assert decide(config, values) == [False, False, False, True, False, True, False]
     assert decide(config, [-value for value in values], "minimise") == decide(config, values)
 
@@ -43,10 +43,10 @@ def test_halving_lets_about_one_in_reduction_go_on() -> None:
     survivors = [value for value, pruned in zip(values, decide(config, values), strict=True) if not pruned]
     assert 20 <= len(survivors) <= 40
     assert max(values) in survivors
-    assert sorted(values)[1] not in survivors  # the very first survives: there is nothing to compare it with
+    assert sorted(values)[1] not in survivors  # the lowest comes first and survives: there is nothing to compare it with
 
 
-def test_halving_compares_at_the_second_rung_with_those_that_reached_it() -> None:
+def test_halving_compares_at_the_second_rung_only_suggestions_that_reached_it() -> None:
     config = pruner("successive_halving", reduction=2, rungs=(0.1, 0.4))
     settled: list[SettledTrial] = []
     for number, (first, second) in enumerate([(0.9, 0.2), (0.8, 0.9), (0.95, 0.5), (0.96, 0.95)]):

@@ -1,4 +1,4 @@
-"""A stage on two devices: its processes, and what happens if one of them is lost."""
+"""A stage on two devices: its processes, and the loss of one of them."""
 
 from __future__ import annotations
 
@@ -194,11 +194,11 @@ def test_ranks_do_not_outlive_a_killed_rank_0(tmp_path: Path) -> None:
         process.wait()
 
 
-def wait_for(condition: Callable[[], bool], what: str, process: psutil.Popen) -> None:
+def wait_for(condition: Callable[[], bool], expected: str, process: psutil.Popen) -> None:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not condition():
         assert process.poll() is None, "the process ended before it was killed"
-        assert time.monotonic() < deadline, f"{what}: not within {DEADLINE_SECONDS:.0f} s"
+        assert time.monotonic() < deadline, f"{expected}: not within {DEADLINE_SECONDS:.0f} s"
         time.sleep(0.02)
 
 
@@ -293,12 +293,12 @@ def test_a_rank_that_is_killed_while_all_join_is_lost_in_bounded_time(
     monkeypatch.setattr(parallel, "JOINING_SECONDS", 1.0)
     run = prepared(tmp_path, trial)
 
-    def come_and_go(address: str) -> None:
+    def report_ready_and_leave(address: str) -> None:
         TCPStore("127.0.0.1", int(address.rpartition(":")[2]), is_master=False).set("ready/1", "")
 
     begun = time.monotonic()
     with pytest.raises(RankLost, match="gone or silent"):
-        run_stage(tmp_path, run.key, data_root(), rank_launch=RankLaunch("127.0.0.1", come_and_go, 2))
+        run_stage(tmp_path, run.key, data_root(), rank_launch=RankLaunch("127.0.0.1", report_ready_and_leave, 2))
     assert time.monotonic() - begun < DEADLINE_SECONDS
     assert stage_state(run) is StageState.INTERRUPTED
 
@@ -317,7 +317,7 @@ def test_ranks_join_the_group_only_when_all_are_ready(trial: Trial, tmp_path: Pa
     assert joined == []
 
 
-def test_in_the_group_a_rank_is_waited_for_as_long_as_a_checkpoint_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_group_waits_for_a_rank_as_long_as_a_checkpoint_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     group = parallel.RankGroup(HashStore(), 0, 1, torch.device("cpu"))
     try:
@@ -356,7 +356,7 @@ def test_a_stage_that_no_process_owns_takes_the_most_recently_requested_resource
 
 
 @pytest.mark.slow
-def test_ranks_that_an_executor_started_ignore_a_number_of_devices_requested_since(
+def test_ranks_that_an_executor_started_ignore_a_number_of_devices_requested_later(
     whole: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ranks, "JOIN_SECONDS", DEADLINE_SECONDS)

@@ -1,4 +1,4 @@
-"""Single stages: what they leave in the run directory, and that an interruption changes no bit of it."""
+"""Single stages: the contents of their run directories, which an interruption does not change by a bit."""
 
 from __future__ import annotations
 

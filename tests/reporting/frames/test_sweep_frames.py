@@ -23,7 +23,7 @@ def test_every_metric_of_every_stage_of_every_trial_has_one_row(built: tuple[Pat
     root, record = built
     frame = long_frame(root, "mask_ratio")
     assert not frame.duplicated(["trial", "stage", "metric"]).any()
-    # loss twice, six numbers a probe (two shot counts: accuracy, spread, pixels), seven of the samples
+    # two losses, six numbers for each probe (accuracy, spread and pixels at two shot counts), seven for the samples
     assert len(frame) == len(record.trials) * (2 + 2 * 6 + 7)
     assert frame["trial"].unique().tolist() == [trial.id for trial in record.trials]
 

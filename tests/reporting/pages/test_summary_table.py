@@ -1,4 +1,4 @@
-"""Tables of a summary: every format is valid, escapes what it must, and loses no cell."""
+"""Tables of a summary: every format is valid, escapes special characters, and loses no cell."""
 
 from __future__ import annotations
 

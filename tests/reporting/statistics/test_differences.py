@@ -32,7 +32,7 @@ RATIO = "stages.pretrain.corruption.mask_ratio"
 
 
 def made_up(values: Mapping[str, Mapping[int, float]], column: Column = FD, *, shared: bool = False) -> Differences:
-    """Arms of an axis ``method`` with these values by seed, the first one the baseline; ``shared`` gives all the same runs."""
+    """Arms of an axis ``method`` with values by seed; the first is the baseline, and with ``shared`` all have the same runs."""
     seeds = sorted({seed for own in values.values() for seed in own})
     trials = [
         TrialRecord(
@@ -104,7 +104,7 @@ def test_the_interval_and_its_p_are_those_of_the_paired_t_test(pairs: list[tuple
 
 @pytest.mark.slow
 @given(p=st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_holm_rejects_step_by_step_until_the_first_that_does_not_hold(p: list[float]) -> None:
+def test_holm_rejects_step_by_step_until_the_first_that_is_not_significant(p: list[float]) -> None:
     rejected = set[int]()
     for step, place in enumerate(sorted(range(len(p)), key=p.__getitem__)):
         if p[place] * (len(p) - step) > 0.05:
@@ -175,7 +175,7 @@ def test_without_a_mark_there_is_nothing_to_correct() -> None:
     assert note.endswith("; none is.")
 
 
-def test_the_notes_count_marks_expected_by_chance_and_name_those_left_by_the_correction() -> None:
+def test_the_notes_count_marks_expected_by_chance_and_name_the_marks_that_survive_the_correction() -> None:
     base = dict.fromkeys(range(4), 1.0)
     sure = {seed: 2.0 + 1e-4 * seed for seed in base}
     unsure = {0: 1.5, 1: 1.6, 2: 1.2, 3: 1.2}  # p = 0.03
@@ -229,7 +229,7 @@ def test_a_sweep_whose_file_names_a_baseline_has_the_table_on_every_page_and_as_
 
 
 @pytest.mark.slow
-def test_a_baseline_leaves_the_first_table_unchanged_and_without_one_no_differences_remain(tmp_path: Path) -> None:
+def test_a_baseline_leaves_the_first_table_unchanged_and_its_removal_removes_the_differences(tmp_path: Path) -> None:
     build_sweep(tmp_path, axes=TWO_ARMS)
     before = write_report(summarize(tmp_path, "mask_ratio"), tmp_path)
     plain = {path: path.read_bytes() for path in before.table_md.parent.iterdir()}

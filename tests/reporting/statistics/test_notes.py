@@ -1,4 +1,4 @@
-"""Notes under a table: what the numbers were made from, alarms, and explanations of the columns that are shown."""
+"""Notes under a table: the facts behind the numbers, alarms, and explanations of the columns that are shown."""
 
 from __future__ import annotations
 

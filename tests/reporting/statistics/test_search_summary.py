@@ -179,7 +179,7 @@ def test_the_figure_shows_the_front_or_the_best_so_far_and_each_hyperparameter(
 
 
 @pytest.mark.slow
-def test_a_sweep_without_a_search_has_no_such_report(tmp_path: Path) -> None:
+def test_a_sweep_without_a_search_has_no_search_report(tmp_path: Path) -> None:
     build_sweep(tmp_path)
     summary = summarize(tmp_path, "mask_ratio")
     assert summarize_search(summary) is None

@@ -121,7 +121,7 @@ def test_references_are_rows_not_columns(root: Path) -> None:
     pixels, floor = summary.references
     assert (pixels.name, floor.name) == ("raw pixels", "real train vs test")
     assert set(floor.estimates) == {FD}
-    # one value per seed however many arms repeat it; the floor knows no seed at all
+    # one value per seed, however many arms repeat it; the floor has no seed
     assert (pixels.estimates[PROBE].n, floor.estimates[FD].n, floor.estimates[FD].mean) == (3, 1, 0.41)
 
 
@@ -145,7 +145,7 @@ def test_the_summary_frame_keeps_full_precision(root: Path) -> None:
 
 
 def edited(**facts: object) -> Any:
-    """An edit that gives every result a resize and a reference hash, and then those of seed 2 these facts."""
+    """An edit that gives every result a resize and a reference hash, and the results of seed 2 also ``facts``."""
 
     def edit(trial: Trial, stage: str, result: dict[str, Any]) -> None:
         if stage == "generate":
@@ -161,7 +161,7 @@ def edited(**facts: object) -> Any:
     [
         ({"resize": "bilinear to 299"}, ["resize=none", "resize=bilinear to "]),
         ({"reference_hash": "b" * 64}, ["reference_hash=aaaaaaaaaaaa", "reference_hash=bbbbbbbbbbbb"]),
-        # another extractor implies another reference hash: the header names only the extractor
+        # another extractor implies another reference hash, so the header names only the extractor
         (
             {"extractor_hash": "f" * 64, "reference_hash": "b" * 64},
             ["extractor_hash=eeeeeeeeeeee", "extractor_hash=ffffffffffff"],

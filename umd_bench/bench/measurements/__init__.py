@@ -1,4 +1,4 @@
-"""One benchmark a file, each called by its verb `umd-bench bench NAME`.
+"""One benchmark per file, each called by `umd-bench bench NAME`.
 
-In: what to measure and how often. Out: a :class:`~umd_bench.bench.tables.BenchResult`.
+In: the configuration to measure, and the number of repeats. Out: a :class:`~umd_bench.bench.tables.BenchResult`.
 """

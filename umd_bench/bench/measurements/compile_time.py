@@ -18,10 +18,11 @@ from umd_bench.engine.training.compiling import cache_in, own_graphs
 
 @dataclass(frozen=True)
 class Compiling:
-    """Seconds by which the first call of a compiled work is longer than the second.
+    """The time that compiling a work takes, in seconds: its first call minus its second.
 
-    ``cold`` is the time with an empty cache, ``kept`` that with the cache on disk that the cold run has filled. After
-    ``images`` and ``images_kept`` images the faster step has saved as much time; None if it is not faster.
+    ``cold`` is the time with an empty cache; ``kept`` is the time with the cache on disk that the cold run has filled. After
+    ``images`` images the compiled work has saved as much time as ``cold``, and after ``images_kept`` as much as ``kept``. Both
+    are None if it is not faster.
     """
 
     of: str  # the name of the same work, not compiled
@@ -49,7 +50,7 @@ def empty_compile_cache() -> Iterator[None]:
 def compile_all(
     builds: Mapping[str, tuple[str, Callable[[], Work]]], device: torch.device, progress: Callable[[str], None]
 ) -> tuple[dict[str, Work], dict[str, Compiling]]:
-    """Compile each work twice, cold and from the cache: the compiled works, and how long that took.
+    """Compile each work twice, with an empty cache and from the filled one; returns the compiled works and the times.
 
     ``builds`` maps the name of a compiled work to the name of the same work not compiled, and a function that builds the
     compiled one. Call this within :func:`empty_compile_cache`. The first work includes the start of the compiler.
@@ -93,7 +94,7 @@ def _count(images: int | None) -> str:
 
 
 def _compile_seconds(work: Work, device: torch.device) -> float:
-    """Seconds of the first call minus those of the second."""
+    """The seconds of the first call minus the seconds of the second."""
     seconds = []
     for _ in range(2):
         started = time.perf_counter()

@@ -1,7 +1,7 @@
 """Does training wait for its data? Times the loader alone and the training step that consumes its batches, on one device.
 
-Both are those of real training: `Batches` with the crops and flips of the tier imagenet64, and the step of UMD S/4. The loader
-should deliver at least ten times as many images per second as the step consumes.
+Both are the same as in real training: `Batches` with the crops and flips of the tier imagenet64, and the step of UMD S/4. The
+loader should deliver at least ten times as many images per second as the step consumes.
 """
 
 from __future__ import annotations
@@ -40,12 +40,15 @@ WANTED_RATIO = 10  # of the loader's speed to the step's
 _SIZE, _CHANNELS, _CLASSES = 64, 3, 1000  # ImageNet-64
 _SHARD = 8192  # images of a shard
 _STEP = "training step"
-_LOADERS = {True: "loader, images on the device", False: "loader, images in the memory map"}  # by whether they are resident
+_LOADERS = {
+    True: "loader, images on the device",
+    False: "loader, images in the memory map",
+}  # by whether the device holds the images
 
 
 @dataclass(frozen=True)
 class LoaderResult:
-    """The throughput of the step and of the ``loaders`` (by where the images are stored), and what was measured."""
+    """The throughput of the step and of the ``loaders`` (by where the images are stored), and the facts of the measurement."""
 
     data: str
     images: int
@@ -77,7 +80,7 @@ class LoaderResult:
         return f"The loader alone is {ratio} (wanted: {WANTED_RATIO} times)."
 
     def with_machine(self, machine: Machine) -> LoaderBenchResult:
-        """The same as a :class:`~umd_bench.bench.tables.BenchResult`."""
+        """This result as a :class:`~umd_bench.bench.tables.BenchResult`."""
         return LoaderBenchResult(machine, self)
 
     def as_json(self) -> dict[str, Any]:
@@ -124,17 +127,17 @@ def bench_data(
     ``batch`` defaults to 16 on a CPU and 256 on a GPU. The step uses bf16 on a GPU, as in the tier, and fp32 on a CPU. Raises
     :class:`UserError` for a data set that cannot be opened, or whose image side is not a multiple of the patch side 4.
     """
-    where = pick_device(device)
+    torch_device = pick_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
-    batch = batch or (256 if where.type == "cuda" else 16)
+    batch = batch or (256 if torch_device.type == "cuda" else 16)
     with tempfile.TemporaryDirectory(prefix="umd-bench-") as folder:
         if data is None:
             progress(f"writing {images:,} images")
         pack = synthetic_pack(Path(folder), images) if data is None else open_data(data, data_root)
         facts = pack.manifest
-        spec = _spec(data or DataConfig(name="imagenet", size=_SIZE), facts, batch, where)
-        rates = measure(_works(spec, pack, Path(folder), where), repeats=repeats, device=where, progress=progress)
+        spec = _spec(data or DataConfig(name="imagenet", size=_SIZE), facts, batch, torch_device)
+        rates = measure(_works(spec, pack, Path(folder), torch_device), repeats=repeats, device=torch_device, progress=progress)
     assert isinstance(spec.stage, TrainStage)
     return LoaderResult(
         data="made up" if data is None else facts.name,
@@ -142,7 +145,7 @@ def bench_data(
         shape=(facts.channels, facts.size, facts.size),
         batch=batch,
         precision=spec.stage.precision,
-        device=where.type,
+        device=torch_device.type,
         device_name=device_name,
         threads=torch.get_num_threads(),
         torch=torch.__version__,
@@ -193,7 +196,7 @@ def _spec(data: DataConfig, facts: Manifest, batch: int, device: torch.device) -
 
 
 def _works(spec: StageSpec, pack: Pack, folder: Path, device: torch.device) -> dict[str, Work]:
-    """The loader, with each place where its images can be stored, and the step on one fixed batch; each call is one batch."""
+    """A loader for each place where the images can be stored, and the step on one fixed batch; each call is one batch."""
     stage, split = spec.stage, pack.split("train")
     assert isinstance(stage, TrainStage)
 

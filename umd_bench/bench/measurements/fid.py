@@ -1,4 +1,4 @@
-"""How fast the Fréchet distance is, compared with the textbook formula with scipy's matrix square root; and extractors."""
+"""How fast extractors are, and the Fréchet distance, compared with the textbook formula with scipy's matrix square root."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from umd_bench.evaluation.metrics.frechet import Gaussian, Moments, frechet_dist
 
 WIDTHS = (256, 2048)  # features of a small classifier and of Inception
 _BATCH = 64  # images in one call of an extractor
-_SIDE = 64  # of images for an extractor that takes any size
+_SIDE = 64  # of the images for an extractor that takes any side, in pixels
 
 
 def bench_fid(
@@ -33,7 +33,7 @@ def bench_fid(
     """Time the distance for each width at full rank (N = 2 D) and low rank (N = D / 4) on the CPU, and the extractors.
 
     Both ways start from the samples' moments (full rank) or the samples (low rank), and from the reference in the form in which
-    it is stored: ours as a factor, the textbook's as a covariance. Raises what :func:`load_extractor` raises.
+    it is stored: ours as a factor, the textbook's as a covariance. Raises as :func:`load_extractor`.
     """
     loaded = {name: load_extractor(name, device) for name in extractors}
     pairs = [pair for D in widths for pair in (_full(D), _low(D))]

@@ -1,8 +1,8 @@
 """The cost of scheduling: run a graph of stages that do no work, as a sweep.
 
 Everything but the work is real: run directory, lease, attempt, record of the environment, result, executor, scheduler loop and
-display. The same stages are also run directly, one after another in this process. That time is the share of the run directories
-and the disk; the rest is the scheduler's and the executor's.
+display. The same stages are also run directly, one after another in this process. Their direct time is the cost of run
+directories and disk; the rest is the cost of the scheduler and the executor.
 """
 
 from __future__ import annotations
@@ -105,7 +105,10 @@ def measure_overhead(
 def no_op(
     root: Path, key: str, data_root: Path, *, stop: Callable[[], bool] = lambda: False, rank_launch: RankLaunch | None = None
 ) -> Outcome:
-    """A stage without its work: what :func:`umd_bench.orchestration.stage_process.run_stage.run_stage` does around it."""
+    """A stage without work.
+
+    It does everything that :func:`umd_bench.orchestration.stage_process.run_stage.run_stage` does, except the work.
+    """
     run = RunDir(root, key)
     if run.result() is not None:
         return Outcome.DONE
@@ -131,7 +134,7 @@ def _nodes(specs: list[StageSpec]) -> dict[str, Node]:
 
 
 def _direct(root: Path, specs: list[StageSpec]) -> float:
-    """The median of the seconds of one stage without a scheduler."""
+    """The median seconds of one stage without a scheduler."""
     seconds = []
     for spec in specs:
         begun = time.perf_counter()

@@ -52,8 +52,8 @@ def _features(n: int, d: int, seed: int) -> tuple[NDArray[np.float32], NDArray[n
     return (1 + centres[y] + rng.normal(size=(n, d))).astype(np.float32), y
 
 
-def _ridge(x: NDArray[np.float32], y: NDArray[np.int64], what: str) -> Pair:
-    """Ours: all penalties from one factorisation. Theirs: one fit a penalty."""
+def _ridge(x: NDArray[np.float32], y: NDArray[np.int64], label: str) -> Pair:
+    """Ours: all penalties from one factorisation. Theirs: one fit per penalty."""
     features, labels, double = torch.from_numpy(x), torch.from_numpy(y), x.astype(np.float64)
 
     def ours() -> torch.Tensor:
@@ -66,11 +66,11 @@ def _ridge(x: NDArray[np.float32], y: NDArray[np.int64], what: str) -> Pair:
         fits = [Ridge(alpha=ridge, fit_intercept=False, solver="cholesky").fit(X, Y).coef_.T for ridge in RIDGES]
         return torch.from_numpy(np.stack(fits))
 
-    return Pair(what, "scikit-learn Ridge, one by one", ours, theirs)
+    return Pair(label, "scikit-learn Ridge, one by one", ours, theirs)
 
 
 def _linear(x: NDArray[np.float32], y: NDArray[np.int64]) -> Pair:
-    """Ours: eight learning rates at once. Theirs: one training a learning rate."""
+    """Ours: eight learning rates at once. Theirs: one training per learning rate."""
     config = LinearConfig(batch=512, epochs=4, warmup_epochs=1, weight_decay=0.0)
     index = np.arange(len(x))
 

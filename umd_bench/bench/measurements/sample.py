@@ -41,7 +41,8 @@ PLAIN = "plain loop, ddim eta 0"
 class TimedSampler:
     """A sampler with a number of steps, timed.
 
-    ``calls`` counts calls of the model a batch, ``passes`` passes of a sample through the model, including those for guidance.
+    ``calls`` is the number of model calls per batch. ``passes`` is how often each sample passes through the model, including
+    the passes for guidance.
     """
 
     sampler: str
@@ -49,7 +50,7 @@ class TimedSampler:
     calls: int
     passes: int
     rate: Throughput
-    per_pass: Ratio | None  # passes a second over the plain loop's
+    per_pass: Ratio | None  # passes per second over those of the plain loop
     compiled: bool = False
 
 
@@ -91,7 +92,7 @@ class SampleResult:
         return [*tables, compile_table(self.compiling)] if self.compiling else tables
 
     def remarks(self) -> list[str]:
-        """That speed is not quality, and whether compiling pays."""
+        """A note that speed is not quality, and whether compiling pays."""
         speed = "This is speed only; `umd-bench sweep sweeps/sampler.yaml` compares the quality of the samples."
         return [speed, *compile_remarks(self.compiling)]
 
@@ -116,7 +117,7 @@ def bench_sample(
     device: torch.device,
     progress: Callable[[str], None] = lambda _: None,
 ) -> SampleResult:
-    """Time the tier's stage ``generate`` with initial weights, which cost what trained ones do.
+    """Time the tier's stage ``generate`` with initial weights; trained weights would take the same time.
 
     Without ``samplers`` every sampler is timed. ``compiled`` also times the first one with a compiled model. That
     represents all samplers, since they call the model in the same way.

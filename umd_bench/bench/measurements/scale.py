@@ -25,7 +25,7 @@ MAX_EXPONENT = 1.15  # 1 and a margin for noise; above it a cost counts as worse
 
 @dataclass(frozen=True)
 class Growth:
-    """The median seconds of one cost at several sizes; for training steps also their FLOPs, which they should grow with."""
+    """The median seconds of one cost at several sizes; for training steps also the FLOPs, which the time should grow with."""
 
     what: str
     axis: str
@@ -116,7 +116,7 @@ def training_growths(
 
 
 def _growth(
-    what: str,
+    cost: str,
     axis: str,
     sizes: tuple[int, ...],
     change: Callable[[int], tuple[int, list[str]]],
@@ -136,11 +136,11 @@ def _growth(
         flops.append(batch * flops_per_image(spec.model, stage, size=facts.size, channels=facts.channels, classes=0))
     rates = measure(works, repeats=repeats, device=device, progress=lambda text: progress(f"{axis}: {text}"))
     seconds = tuple(change(size)[0] / rates[f"{size:,}"].median for size in sizes)
-    return Growth(what, axis, sizes, seconds, () if axis == "the batch" else tuple(flops))
+    return Growth(cost, axis, sizes, seconds, () if axis == "the batch" else tuple(flops))
 
 
 def counted_growth(
-    what: str,
+    cost: str,
     axis: str,
     sizes: tuple[int, ...],
     prepare: Callable[[int], Callable[[], object]],
@@ -148,11 +148,11 @@ def counted_growth(
     repeats: int,
     progress: Callable[[str], None],
 ) -> Growth:
-    """The growth of a cost on the CPU. ``prepare(size)`` makes ``size`` things and returns the function to time."""
+    """The growth of ``cost`` on the CPU. ``prepare(size)`` makes ``size`` trials or files and returns the function to time."""
     works = {}
     for size in sizes:
-        progress(f"{what}: preparing {size:,}")
+        progress(f"{cost}: preparing {size:,}")
         work = prepare(size)
         works[f"{size:,}"] = lambda work=work: (work(), 1)[1]
     rates = measure(works, repeats=repeats, device=torch.device("cpu"), warm_up=False, progress=progress)
-    return Growth(what, axis, sizes, tuple(1 / rates[f"{size:,}"].median for size in sizes))
+    return Growth(cost, axis, sizes, tuple(1 / rates[f"{size:,}"].median for size in sizes))

@@ -36,7 +36,7 @@ _POLL_SECONDS = 0.01  # between two checks whether a stage has begun
 
 @dataclass(frozen=True)
 class SweepTime:
-    """A time of running sweeps, in milliseconds, and the limit that it should stay below."""
+    """The time of one part of running a sweep, in milliseconds, and the limit that it should stay below (None: no limit)."""
 
     what: str
     milliseconds: float
@@ -52,16 +52,16 @@ class StartupResult:
     sweep_times: tuple[SweepTime, ...]
 
     def over_bare(self, name: str) -> Ratio:
-        """How many times as long as a Python that does nothing a command takes."""
+        """The time of a command over the time of a Python that does nothing."""
         return ratio(self.rates[BARE], self.rates[name])
 
     @property
     def limited(self) -> list[SweepTime]:
-        """The times that have a limit, with the CPU time of the help first."""
-        found = [entry for entry in self.sweep_times if entry.limit is not None]
+        """The times that have a limit; the CPU time of ``umd-bench --help`` comes first."""
+        entries = [entry for entry in self.sweep_times if entry.limit is not None]
         if HELP in self.rates:
-            found.insert(0, SweepTime(f"{HELP} (CPU time)", _cpu_milliseconds(self.rates[HELP]), HELP_LIMIT))
-        return found
+            entries.insert(0, SweepTime(f"{HELP} (CPU time)", _cpu_milliseconds(self.rates[HELP]), HELP_LIMIT))
+        return entries
 
     def tables(self) -> list[Table]:
         """One row per command, and a second table of the times of sweeps."""
@@ -109,14 +109,14 @@ def bench_startup(
     commands: dict[str, list[str]] = COMMANDS,
     progress: Callable[[str], None] = lambda _: None,
 ) -> StartupResult:
-    """Time each command once a repeat. Raises :class:`subprocess.CalledProcessError` if a command fails."""
+    """Time each command once per repeat. Raises :class:`subprocess.CalledProcessError` if a command fails."""
     works = {name: _process([sys.executable, *arguments]) for name, arguments in commands.items()}
     rates = measure(works, repeats=repeats, device=torch.device("cpu"), warm_up=False, threads=1, progress=progress)
     return StartupResult(machine, rates, sweep_times)
 
 
 def until_first_stage(folder: Path, data_root: Path, *, executor: str = "ray", seconds: float = _TIMEOUT_SECONDS) -> float:
-    """Start `umd-bench sweep` in ``folder``: the seconds until its first stage runs. Returns when the sweep has ended.
+    """Run `umd-bench sweep` in ``folder`` to its end; returns the seconds until its first stage ran.
 
     Raises :class:`RuntimeError`, with the output, if the sweep fails, runs no stage or takes longer than ``seconds``.
     """

@@ -47,7 +47,8 @@ _STEPS = 1_000_000  # length of the measured stage, whose end is never reached
 class TrainResult:
     """``steps``: images per second by variant, including the baselines. ``peaks``: FLOP/s by precision.
 
-    ``memory`` is in bytes; None if it is unknown, as for a compiled step, in whose process the compiler takes more.
+    ``memory`` is the peak in bytes. It is None if it cannot be measured, and for a compiled step, because the compiler in the
+    same process takes more memory than the step.
     """
 
     machine: Machine
@@ -66,7 +67,7 @@ class TrainResult:
         return ratio(self.steps[variant], self.peaks[self.precisions[variant]]).scaled(self.flops_per_image)
 
     def gain(self, variant: str) -> Ratio | None:
-        """How many times as fast as the plain step; None for the plain step itself and if that was not timed."""
+        """The speed over the plain step's speed; None for the plain step itself, and if the plain step was not timed."""
         return ratio(self.steps[variant], self.steps[_PLAIN]) if _PLAIN in self.steps and variant != _PLAIN else None
 
     def tables(self) -> list[Table]:
@@ -91,7 +92,7 @@ class TrainResult:
     def remarks(self) -> list[str]:
         """The fastest step, its share of the peak, and whether compiling pays."""
         own = {name: rate for name, rate in self.steps.items() if name not in (_PLAIN, _PLAIN_TF32)}
-        # By CPU time if it is known, so that other programs do not decide.
+        # By CPU time if it is known, so that the choice does not depend on other programs.
         best = max(own, key=lambda name: statistics.median(own[name].computed or own[name].each))
         sentence = f"{best} is the fastest and reaches {self.utilisation(best).median:.0%} of the peak of its precision"
         gain = self.gain(best)
@@ -119,7 +120,7 @@ def train_spec(
     device: torch.device,
     sets: list[str] | None = None,
 ) -> StageSpec:
-    """The training stage to measure: a tier's or, without a tier, that of a model by name with the recipe of imagenet64.
+    """The training stage to measure: the tier's stage or, without a tier, the named model with the recipe of imagenet64.
 
     A fine-tuning stage starts from initial weights, since the cost of a step does not depend on them. ``batch`` defaults to the
     tier's or, without a tier, to 16 on a CPU and 256 on a GPU. Raises :class:`UserError` for an unknown method, tier, model or

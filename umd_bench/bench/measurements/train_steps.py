@@ -30,7 +30,7 @@ def engine_step(
     stage = spec.stage.model_copy(update={"precision": precision})
     resources = spec.resources.model_copy(update={"compile": compiled})
     spec = spec.model_copy(update={"stage": stage, "resources": resources})
-    state = TrainingState(spec, stage, facts, RunDir(Path(), spec.key), device)  # reads no files: it has no parent
+    state = TrainingState(spec, stage, facts, RunDir(Path(), spec.key), device)  # reads no files, since the stage has no parent
     process, generator = NoiseProcess(spec.noise, device), torch.Generator(device)
     x_0, label = fixed_batch(stage.batch, facts, device)
 

@@ -1,4 +1,4 @@
-"""Baselines: the same computations as one would first write them in PyTorch, for comparison and to test against.
+"""Baselines: the same computations in simple PyTorch, which benchmarks and tests compare the package with.
 
 In: the engine's configurations and weights. Out: a loss, a step, samples, a probe's weights.
 """

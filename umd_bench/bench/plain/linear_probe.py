@@ -28,7 +28,8 @@ def plain_linear(
 ) -> Tensor:
     """Weights [K, D] of the head with learning rate ``rate`` (for 256 images a batch) after training on features ``x`` [N, D].
 
-    ``library`` uses timm's LARS, which equals the probe's for a weight decay of 0 only; otherwise LARS is written out here.
+    With ``library``, timm's LARS makes the steps; it equals the probe's LARS only if the weight decay is 0. Otherwise the LARS
+    that is written out below makes them.
     """
     N, D = x.shape
     features, labels = torch.from_numpy(x), torch.from_numpy(y)

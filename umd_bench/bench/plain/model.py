@@ -1,7 +1,7 @@
 """The auto-encoder as a plain PyTorch module, written to be read: the baseline for the engine's model.
 
-It loads the state dict of ``engine/networks/auto_encoder.py`` but shares no code with it, and is not changed when that becomes
-faster. Shapes: B batch, L patches, K kept, D width, C channels, p patch.
+It loads the state dict of ``engine/networks/auto_encoder.py`` but shares no code with that model, and does not change when that
+model becomes faster. Shapes: B batch, L patches, D width, C channels, p patch.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class PlainModel(nn.Module):
     def forward(
         self, x_t: Tensor, t: Tensor, mask_noise: Tensor, mask_ratio: float, label: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """``x_t`` [B, C, H, W], ``t`` [B], ``mask_noise`` [B, L] -> x_0 and target [B, C, H, W], mask [B, L] (1 is removed)."""
+        """``x_t`` [B, C, H, W], ``t`` [B], ``mask_noise`` [B, L] -> x_0 and target [B, C, H, W], mask [B, L] (1: removed)."""
         B, L = mask_noise.shape
         c = self.condition(t, label)
         x = self.patch_embed.proj(x_t).flatten(2).transpose(1, 2) + self.pos_embed
@@ -70,7 +70,7 @@ class PlainModel(nn.Module):
         return x_0, target, (rank >= n_kept).float()
 
     def condition(self, t: Tensor, label: Tensor | None) -> Tensor:
-        """Time and label as one vector an image. [B], [B] -> [B, D]; without ``label`` every image has the null label."""
+        """Time and label [B], [B] -> one vector per image [B, D]; without ``label`` every image has the null label."""
         half = self.cls_token.shape[2] // 2
         frequency = torch.exp(-math.log(10000) / (half - 1) * torch.arange(half, device=t.device, dtype=torch.float32))
         angle = t.float()[:, None] * frequency
@@ -143,7 +143,7 @@ class _Mlp(nn.Module):
 
 
 class _Block(nn.Module):
-    """A pre-LN block, modulated by the condition; without adaLN the condition is an extra token, which is dropped again."""
+    """A pre-LN block, modulated by the condition; without adaLN the condition is an extra token of this block only."""
 
     def __init__(self, width: int, heads: int, adaln: bool) -> None:
         super().__init__()

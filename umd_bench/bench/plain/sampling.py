@@ -18,7 +18,7 @@ from umd_bench.engine.diffusion.noise_process import NoiseProcess
 def plain_ddim(
     model: PlainModel, process: NoiseProcess, config: GenerateStage, start: Tensor, label: Tensor | None
 ) -> tuple[Tensor, int]:
-    """DDIM with eta = 0 (arXiv 2010.02502): x_0 from ``start``, both [B, C, H, W], and the number of model calls a sample.
+    """DDIM with eta = 0 (arXiv 2010.02502): x_0 from ``start``, both [B, C, H, W], and the number of model calls per sample.
 
     The model must predict eps.
     """

@@ -14,13 +14,16 @@ from umd_bench.engine.device import pick_device
 from umd_bench.machine import cpu_flags, usable_cores
 
 DEVICES = ("auto", "cpu", "cuda")
-FLAGS = ("amx_tile", "amx_bf16", "avx512_bf16", "avx512f", "avx2", "sve", "bf16")  # decide how fast matrix products are
-BUSY_LOAD = 0.25  # running processes a core, averaged over the last minute, above which a measurement is disturbed
+FLAGS = ("amx_tile", "amx_bf16", "avx512_bf16", "avx512f", "avx2", "sve", "bf16")  # they decide how fast matrix products are
+BUSY_LOAD = 0.25  # running processes per core, averaged over the last minute; more than that disturb a measurement
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine and the software. ``load`` is the mean number of running processes in the minute before; None if unknown."""
+    """The machine and the software.
+
+    ``load`` is the mean number of running processes in the minute before the measurement; None if unknown.
+    """
 
     device: str
     device_name: str
@@ -61,7 +64,10 @@ def bench_device(name: str) -> torch.device:
 
 
 def machine_facts(device: torch.device, threads: int | None, device_name: str) -> Machine:
-    """The machine as it is now. ``threads``, if given, is set as torch's; ``device_name`` is the model name of the device."""
+    """The machine as it is now; ``device_name`` is the model name of the device.
+
+    ``threads``, if given, becomes torch's number of threads.
+    """
     if threads is not None:
         torch.set_num_threads(threads)
     return Machine(

@@ -1,4 +1,4 @@
-"""Measures how much memory a piece of work takes at its peak, beyond what was in use before."""
+"""Measures the peak memory of a piece of work, beyond the memory that was in use before."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ _PATTERNS = tuple((name, re.compile(pattern)) for name, pattern in _KINDS)
 
 @dataclass(frozen=True)
 class Share:
-    """A kind of operation: its share of the time, milliseconds a call, and its most expensive operation."""
+    """A kind of operation: its share of the time, milliseconds per call, and its most expensive operation."""
 
     name: str
     share: float  # in [0, 1]
@@ -41,7 +41,10 @@ class Share:
 
 
 def shares(work: Work, device: torch.device) -> list[Share]:
-    """The kinds of operation in two calls, most expensive first: on a GPU the kernels' time, else the calling thread's."""
+    """The kinds of operation in two calls, most expensive first.
+
+    On a GPU the time of an operation is the time of its kernels; on a CPU it is the time of the calling thread.
+    """
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities) as profiled:
@@ -63,7 +66,8 @@ def shares(work: Work, device: torch.device) -> list[Share]:
 def kind_of(names: Iterator[str]) -> str:
     """The kind of an operation, from its own name and those of its callers, innermost first."""
     listed = list(names)
-    # Kinds come first, so that a product inside attention counts as attention, and anything inside the optimiser as optimiser.
+    # The outer loop is over kinds, so that a product inside attention counts as attention, and any operation inside the
+    # optimiser as optimiser.
     for kind, pattern in _PATTERNS:
         if any(pattern.search(name) for name in listed):
             return kind

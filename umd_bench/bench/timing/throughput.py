@@ -1,8 +1,8 @@
 """Times several works in turn: after a warm-up, in repeats that are long enough to time, with the median and the range.
 
 All works are timed once in each repeat, so a machine that is slow for a while is slow for all of them, and their ratio holds.
-On one CPU thread the CPU time is measured too (with that of child processes): other programs lengthen wall time by taking turns
-on the core, and CPU time only through shared caches and memory.
+On one CPU thread the CPU time is measured too (with that of child processes), because other programs disturb it less: they
+lengthen wall time by taking turns on the core, but CPU time only through shared caches and memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 
 REPEAT_SECONDS = 0.25  # a repeat lasts at least about this long
-_TRUSTED_SECONDS = 1.0  # a first call this long is not repeated to see whether it included loading
+_TRUSTED_SECONDS = 1.0  # a shorter first call is repeated, since most of it may have been one-time loading
 
 Work = Callable[[], int]  # does one piece of work and returns its number of images (or other units)
 
@@ -42,7 +42,7 @@ class Throughput:
 
 @dataclass(frozen=True)
 class Ratio:
-    """The speed of one work over that of another: the median and range of the ratios of single repeats.
+    """The speed of one work over the speed of another: the median and range of the ratios of single repeats.
 
     ``computed`` is the median ratio by CPU time; None if it was not measured for both.
     """
@@ -77,14 +77,14 @@ def measure(
     """The throughput of each work on ``device``, timed in turn.
 
     A warm-up of each work determines how many of its calls last :data:`REPEAT_SECONDS`. Without ``warm_up``, for slow work, one
-    or two calls determine it. ``threads`` is how many threads the work uses (default: torch's); on one, CPU time is measured.
+    or two calls determine it. ``threads`` is the work's number of threads (default: torch's); if it is 1, CPU time is measured.
     """
     calls = {}
     for name, work in works.items():
         if not warm_up:
             progress(f"first call: {name}")
             seconds = _timed(work, 1, device).wall
-            if seconds < _TRUSTED_SECONDS:  # most of it may have been one-time loading
+            if seconds < _TRUSTED_SECONDS:
                 seconds = min(seconds, _timed(work, 1, device).wall)
             calls[name] = max(1, math.ceil(REPEAT_SECONDS / max(1e-6, seconds)))
             continue

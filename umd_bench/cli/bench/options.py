@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 RepeatsOption = Annotated[
     int,
-    typer.Option("--repeats", min=1, help="Times that each thing is measured; rounds alternate between them."),
+    typer.Option("--repeats", min=1, help="How often each thing is measured; the things take turns."),
 ]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads (default: torch's own choice).")]
 DeviceOption = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu or cuda.")]
@@ -37,7 +37,7 @@ def here(device: str, threads: int | None) -> tuple[torch.device, Machine]:
 
 
 def measure_and_print(measure: Callable[[Progress], BenchResult], *, as_json: bool) -> None:
-    """Measure, with a status line about what is being measured, and print the result."""
+    """Measure while a status line names the current step, and print the result."""
     from rich.console import Console
     from rich.table import Table
 

@@ -30,7 +30,7 @@ def bench_data_verb(
     as_json: JsonOption = False,
     data_root: DataOption = None,
 ) -> None:
-    """Measure whether training has to wait for its data: the loader's speed against that of an S/4 training step."""
+    """Measure whether training has to wait for its data: compare the loader's speed with that of an S/4 training step."""
     from rich.console import Console
     from rich.table import Table
 
@@ -142,7 +142,7 @@ def bench_sample_verb(
         str,
         typer.Option("--precision", help="fp32 or bf16; the loop of --baseline is always fp32."),
     ] = "fp32",
-    compile_: Annotated[bool, typer.Option("--compile", help="Time the first sampler compiled too.")] = False,
+    compile_: Annotated[bool, typer.Option("--compile", help="Time the first sampler in compiled form too.")] = False,
     baseline: Annotated[bool, typer.Option("--baseline", help="Time a plain DDIM loop too, for comparison.")] = False,
     repeats: RepeatsOption = 5,
     threads: ThreadsOption = None,
@@ -190,7 +190,7 @@ def bench_fid_verb(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the Fréchet distance against one by scipy's matrix square root, and extractors in images per second."""
+    """Measure how fast the Fréchet distance is, compared with scipy's matrix square root, and how fast extractors are."""
     from umd_bench.bench.measurements.fid import WIDTHS, bench_fid
 
     where, machine = here(device, threads)

@@ -40,9 +40,9 @@ def options(
 
 @app.command()
 def schema(
-    what: Annotated[str, typer.Argument(help="Which kind of file: sweep or trial.")] = "sweep",
+    kind: Annotated[str, typer.Argument(help="The kind of file: sweep or trial.")] = "sweep",
 ) -> None:
     """Print the JSON Schema of a sweep or trial file."""
     from umd_bench.config.sweep.resolve import json_schema
 
-    sys.stdout.write(json_schema(what))
+    sys.stdout.write(json_schema(kind))

@@ -19,7 +19,7 @@ app = typer.Typer(help="Data sets: list, pack, verify.", no_args_is_help=True)
 
 @app.command("list")
 def data_list(data_root: DataOption = None) -> None:
-    """List the data sets, and the packs there are of each."""
+    """List the data sets, and the packs of each."""
     from rich.table import Table
 
     from umd_bench.data.listing import list_data

@@ -1,4 +1,4 @@
-"""Verbs on what runs, has ended or has failed: watch it, read its log, stop it, run it again."""
+"""Verbs on sweeps and stages that run, have ended or have failed: follow them, read their logs, stop them, run them again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def status(
     name: Annotated[str | None, typer.Argument(metavar="SWEEP", help="A sweep's name (default: every sweep).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object; docs/json.md describes its fields.")] = False,
     keys: Annotated[
-        bool, typer.Option("--keys", help="Of one SWEEP: show the key of each stage, which is the RUN of other verbs.")
+        bool, typer.Option("--keys", help="With a SWEEP: show the key of each stage; other verbs accept a key as RUN.")
     ] = False,
     results: ResultsOption = RESULTS,
 ) -> None:
@@ -27,7 +27,7 @@ def status(
     from umd_bench.config.errors import UserError
 
     if keys and (name is None or as_json):
-        raise UserError("--keys adds to the table of one sweep: expected a SWEEP, and no --json, which has the keys in it")
+        raise UserError("--keys adds to the table of one sweep: expected a SWEEP, and no --json, which prints keys anyway")
     if as_json:
         from umd_bench.orchestration.monitor.stage_status import status_json
 
@@ -48,11 +48,11 @@ def watch(name: SweepName, results: ResultsOption = RESULTS) -> None:
 
 @app.command()
 def logs(
-    what: Annotated[
+    target: Annotated[
         str,
         typer.Argument(metavar="TRIAL|RUN", help="A trial's name, SWEEP/TRIAL, or a run's key; its beginning is enough."),
     ],
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Lines of each stage, the last ones.")] = 20,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of each stage's last lines to show.")] = 20,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing until the stages are done or failed.")] = False,
     results: ResultsOption = RESULTS,
 ) -> None:
@@ -61,7 +61,7 @@ def logs(
     from umd_bench.orchestration.monitor.lookup import lookup_stages
 
     try:
-        show_logs(lookup_stages(results, what), typer.echo, lines=lines, follow=follow)
+        show_logs(lookup_stages(results, target), typer.echo, lines=lines, follow=follow)
     except KeyboardInterrupt:
         raise typer.Exit from None
 
@@ -73,7 +73,7 @@ def retry(
         str | None, typer.Option("--state", help="Only failures of this state: nan, oom, error, died, ...")
     ] = None,
     fingerprint: Annotated[
-        str | None, typer.Option("--fingerprint", help="Only failures with this cause, as `status --json` names it.")
+        str | None, typer.Option("--fingerprint", help="Only failures with this fingerprint, as `status --json` shows it.")
     ] = None,
     results: ResultsOption = RESULTS,
 ) -> None:
@@ -91,7 +91,7 @@ def retry(
 
 @app.command()
 def cancel(
-    what: Annotated[
+    target: Annotated[
         str, typer.Argument(metavar="SWEEP|TRIAL|RUN", help="A sweep's name, or a trial or run as `logs` takes it.")
     ],
     results: ResultsOption = RESULTS,
@@ -101,7 +101,7 @@ def cancel(
     from umd_bench.orchestration.monitor.lookup import lookup_keys
     from umd_bench.store import cancel_file
 
-    sweep, keys = lookup_keys(results, what)
+    sweep, keys = lookup_keys(results, target)
     if sweep is not None:
         cancel_file(results, sweep).touch()
     ended, busy = cancel_jobs(results, keys)

@@ -128,7 +128,7 @@ def evaluate(
 ) -> None:
     """Probe a trained run and score its samples, as its sweep does.
 
-    Change a setting by --set, as in probe.shots=[1,10], probe.protocol=full or generate.n=1000.
+    Change a setting with --set, as in probe.shots=[1,10], probe.protocol=full or generate.n=1000.
     """
     from umd_bench.cli.run_sweep import run_trial
     from umd_bench.orchestration.runs.evaluate import evaluation_trial, left_out_notes, sweep_stages
@@ -202,7 +202,7 @@ def import_(
     clean: Annotated[
         bool | None,
         typer.Option(
-            "--clean/--no-clean", help="Whether training included clean images; needed only if the layout leaves it open."
+            "--clean/--no-clean", help="Whether training included clean images; needed only if the layout does not imply it."
         ),
     ] = None,
     data: Annotated[str | None, typer.Option("--data", help="Data set to evaluate on (default: the one that fits).")] = None,

@@ -118,7 +118,7 @@ def plan(
     slurm: SlurmOption = None,
     measure: Annotated[
         bool,
-        typer.Option("--measure", help="Measure stages that no finished stage resembles, by a few steps or images of each."),
+        typer.Option("--measure", help="Measure a few steps or images of each stage that no finished stage resembles."),
     ] = False,
     seconds: Annotated[
         float, typer.Option("--measure-seconds", min=1, help="About how long --measure may take in all.")
@@ -195,7 +195,7 @@ def table(
 ) -> None:
     """Write a sweep's tables and figure again from the run directories, and print them.
 
-    If an arm to compare with is given, a second table shows the differences of the others to it, taken seed by seed.
+    If there is an arm to compare with, a second table shows how much each other arm differs from it, seed by seed.
     """
     from umd_bench.reporting.report import print_report, report_json
 

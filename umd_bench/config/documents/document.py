@@ -1,8 +1,8 @@
 """YAML documents that remember where every value came from, so that an error can name the file and the line.
 
 A :class:`Document` is a tree of plain values with the :class:`Location` of each path in it. Documents can be merged, cut into
-parts and patched by ``--set``. In a merge the fields of the later mapping win over those of the earlier one. A list replaces a
-list, and a mapping replaces a mapping whose ``kind`` is another one.
+parts and patched by ``--set``. In a merge the fields of the later mapping win over those of the earlier one. A list replaces
+the earlier list, and a mapping replaces the earlier mapping if the two have different values of ``kind``.
 """
 
 from __future__ import annotations
@@ -39,8 +39,11 @@ class Document:
     locations: dict[Path_, Location] = field(default_factory=dict)
 
     def location(self, path: Path_) -> Location | None:
-        """Where the value at ``path`` was given; failing that, where a value below it was (``--set`` gives single leaves),
-        or where the nearest enclosing mapping was. None if nothing is known."""
+        """The location of the value at ``path``; None if nothing is known.
+
+        A value without a location of its own has the location of a value below it (``--set`` gives single leaves), or else of
+        the nearest enclosing mapping.
+        """
         for end in range(len(path), 0, -1):
             at = path[:end]
             given = self.locations.get(at) or next((known for p, known in self.locations.items() if p[:end] == at), None)
@@ -65,7 +68,7 @@ class Document:
         return Document(value, {p[len(path) :]: at for p, at in self.locations.items() if p[: len(path)] == path})
 
     def below(self, *path: str) -> Document:
-        """A document whose only content is this one, at ``path``."""
+        """A document that has the values of this one at ``path``, and nothing else."""
         value = self.value
         for name in reversed(path):
             value = {name: value}
@@ -106,7 +109,7 @@ def _merge(base: dict[str, Any], over: dict[str, Any], path: Path_, locations: d
 
 
 def _differ_in_kind(base: dict[str, Any], over: dict[str, Any]) -> bool:
-    """Whether both state a ``kind`` and not the same one: fields of one kind of stage mean nothing in another."""
+    """Whether the two state different values of ``kind``. Fields of one kind of stage mean nothing in another."""
     return "kind" in base and "kind" in over and base["kind"] != over["kind"]
 
 
@@ -122,9 +125,8 @@ def read_document(
 ) -> Document:
     """Read a YAML mapping. If it says ``extends: OTHER.yaml`` (relative to itself), merge it on top of that file.
 
-    ``name`` is what errors call the file (default: its path). ``expected`` is what the error for a missing file says could have
-    been given instead. Raises :class:`UserError` for a missing file, broken YAML, a repeated field, and a file that extends
-    itself.
+    Errors call the file ``name`` (default: its path). The error for a file that cannot be read says that ``expected`` was
+    expected. Raises :class:`UserError` for a missing file, broken YAML, a repeated field, and a file that extends itself.
     """
     resolved = path.resolve()
     if resolved in _seen:
@@ -154,7 +156,7 @@ def _suggestion(path: Path) -> str:
 
 
 def parse_document(text: str, source: str) -> Document:
-    """Parse one YAML mapping; ``source`` is what errors call it. Raises :class:`UserError` for anything else."""
+    """Parse a text that is one YAML mapping; errors call it ``source``. Raises :class:`UserError` for any other text."""
     locations: dict[Path_, Location] = {(): Location(source)}  # also for an empty file
     try:
         loader = yaml.SafeLoader(text)

@@ -2,7 +2,7 @@
 
 A probe stage that says ``protocol: full`` means the fields of ``presets/probes/full.yaml``. Other fields that the same document
 gives for the stage override the protocol, and the protocol overrides the documents below it. A protocol is expanded before
-documents are merged, so a key depends on its fields and not on its name.
+documents are merged, so a stage's key depends on the protocol's fields and not on its name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From a pydantic error to one sentence that names the file, the line, the field, the value and what is accepted."""
+"""From a pydantic error to one sentence that names the file, the line, the field, the value and the accepted values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from umd_bench.config.documents.fields import METRIC, NAME
 from umd_bench.config.errors import FieldError, FieldRuleError, UserError
 
 M = TypeVar("M", bound=BaseModel)
-# pydantic's error types -> what is accepted, in the words of people who write YAML; other types use pydantic's own message.
+# pydantic's error types -> the accepted values, in the words of people who write YAML; other types use pydantic's own message.
 EXPECTED = {
     **dict.fromkeys(("list_type", "tuple_type"), "expected a list, such as [1, 2]"),
     **dict.fromkeys(("dict_type", "model_type", "model_attributes_type", "dataclass_type"), "expected a mapping of fields"),

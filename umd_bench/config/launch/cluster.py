@@ -1,6 +1,6 @@
-"""The requests of each job to a cluster: ``clusters/NAME.yaml`` and, on top of it, ``--slurm key=value``.
+"""The resources that each job requests from a cluster: ``clusters/NAME.yaml`` with ``--slurm key=value`` on top.
 
-None of it changes a stage's result or is part of a key.
+No setting changes a stage's result or is part of a key.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from umd_bench.config.documents.validation import validate
 from umd_bench.config.errors import FieldRuleError, UserError
 
 CLUSTERS = Path("clusters")
-# Options of sbatch that this program sets for every job; users may not set them, since only one of two would apply.
+# Options of sbatch that this program sets for every job. Users may not set them: sbatch applies only one of two values.
 OURS = frozenset(
     {
         *("array", "chdir", "comment", "dependency", "error", "export", "job-name", "kill-on-invalid-dep", "no-requeue"),
@@ -73,7 +73,7 @@ Text = Annotated[str, AfterValidator(_one_line)]
 
 
 class ClusterConfig(Frozen):
-    """The requests of one job, and the number of jobs. A field that is null takes the cluster's default.
+    """The resources of one job, and the number of jobs. For a field that is null, the cluster's default applies.
 
     A stage that needs longer than ``time`` is warned ``signal_seconds`` before the end, saves its state, and continues in a
     requeued job. A stage on several devices has a job of its own, with ``cpus`` and a GPU for each device.
@@ -121,7 +121,8 @@ _LISTS = ("extra", "setup")
 def load_cluster(name: str | None, options: Sequence[str]) -> ClusterConfig:
     """The settings of ``clusters/NAME.yaml`` (or of a YAML file), with ``key=value`` options on top.
 
-    An option for a list appends to it. Raises :class:`UserError` with the file and line, or the option, and what is accepted.
+    An option for a list appends to it. Raises :class:`UserError` that names the file and line, or the option, and the accepted
+    values.
     """
     document = Document({}) if name is None else read_document(_file(name))
     for option in options:

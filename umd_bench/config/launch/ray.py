@@ -1,4 +1,4 @@
-"""Which Ray runs the stages, and how much of a GPU a stage requests. None of it changes a result or is part of a key."""
+"""Which Ray runs the stages, and how much of a GPU a stage requests. No setting changes a result or is part of a key."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from umd_bench.config.documents.fields import Frozen
 def _address(value: str) -> str:
     if value != "auto" and not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}", value):
         raise ValueError(
-            f"{value!r} is not accepted: expected HOST:PORT of a running Ray, as `ray start` prints it, or auto for the one of "
+            f"{value!r} is not accepted: expected HOST:PORT of a running Ray, as `ray start` prints it, or auto for the Ray of "
             "this machine"
         )
     return value
@@ -29,10 +29,10 @@ class RayConfig(Frozen):
     """The Ray to connect to, and the GPUs of a stage."""
 
     address: Annotated[str, AfterValidator(_address)] | None = Field(
-        default=None, description="HOST:PORT of a running Ray, or auto for that of this machine; null starts a new one"
+        default=None, description="HOST:PORT of a running Ray, or auto for the Ray of this machine; null starts a new one"
     )
     gpus: Annotated[float, AfterValidator(_gpus)] | None = Field(
         default=None,
-        description="GPUs per stage: a share of one in (0, 1], a whole number, or 0; null divides those of a local Ray among "
-        "its workers, and has to be given for a cluster with GPUs",
+        description="GPUs per stage: a share of one in (0, 1], a whole number, or 0; null divides the GPUs of a local Ray "
+        "among its workers; a cluster with GPUs needs a number",
     )

@@ -30,8 +30,8 @@ def arm_name(values: Mapping[str, Any]) -> str:
 def parsed_arm(text: str) -> dict[str, Any]:
     """Parse ``axis=value,axis=value`` into axis -> value, with values read as YAML.
 
-    An axis of several paths may be written in full (``a.x, b.x=value``), and a value may be a list. Raises ``ValueError`` with
-    a sentence.
+    An axis of several paths may be written in full (``a.x, b.x=value``), and a value may be a list. Raises ``ValueError``,
+    whose text is one sentence.
     """
     if not re.fullmatch(f"(?:{_PART})+", text):
         raise ValueError("expected axis=value, or several with commas between them")
@@ -50,7 +50,7 @@ def arm_indices(axes: Mapping[str, Sequence[Any]], given: Mapping[str, Any]) -> 
     """For each of ``axes`` (path -> values), the index of the ``given`` value among the axis's values.
 
     ``given`` may call an axis by its path or its short name, and may leave out an axis that has a single value. Raises
-    ``ValueError`` with a sentence unless it names exactly one arm.
+    ``ValueError``, whose text is one sentence, unless ``given`` names exactly one arm.
     """
     short = axis_names(list(axes))
     by_name = {name: path for path in axes for name in (short[path], path, ",".join(map(str.strip, path.split(","))))}
@@ -74,7 +74,7 @@ def arm_indices(axes: Mapping[str, Sequence[Any]], given: Mapping[str, Any]) -> 
 
 
 def _equal(known: Any, given: Any) -> bool:
-    """Whether two values are the same to a trial; YAML reads ``1e-3`` as a string, a trial as a number."""
+    """Whether two values mean the same in a trial. YAML reads ``1e-3`` as a string, and a trial takes it as a number."""
     if isinstance(known, bool) or isinstance(given, bool):
         return known is given
     if isinstance(known, str) != isinstance(given, str):

@@ -1,4 +1,4 @@
-"""The pruner of a search: at which points of the training (rungs) trials are compared, by which metric, and who stops."""
+"""The pruner of a search: at which points of the training (rungs) and by which metric trials are compared, and which stop."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class PrunerConfig(Frozen):
     kind: Literal["median", "successive_halving", "hyperband"] = Field(description="Optuna's pruner")
     metric: Metric | None = Field(
         default=None,
-        description="stage.metric that trials are compared by: of a probe or generate stage, which then also runs at each "
-        "rung of its parent's training, or of a training stage's events; null: the objective, if there is only one",
+        description="stage.metric that trials are compared by. A probe or generate stage then also runs at each rung of its "
+        "parent's training; a training stage's own records are read. null: the objective, if there is only one",
     )
     direction: Direction | None = Field(
-        default=None, description="which way is better, maximise or minimise; null: as the objective of that name says"
+        default=None, description="maximise or minimise the metric; null: as the objective of that name"
     )
     rungs: Annotated[tuple[float, ...], AfterValidator(_rungs)] = Field(
         default=(0.25, 0.5), description="when trials are compared: rising shares of the training's length, in (0, 1)"
@@ -45,7 +45,7 @@ class PrunerConfig(Frozen):
 
 
 def rung_stage(stage: str, share: float) -> str:
-    """The name of the stage that does at a rung what ``stage`` does at the end: ``probe_at_25`` for a quarter."""
+    """The name of the stage that runs at a rung in place of ``stage``: ``probe_at_25`` after a quarter of the training."""
     return f"{stage}_at_{percent(share).replace('.', '_')}"
 
 

@@ -70,15 +70,19 @@ class Sweep:
         return self.trials[arm * len(self.config.seeds)].axes
 
     def suggested(self, arm: dict[str, Any], values: dict[str, Any]) -> list[Trial]:
-        """The trials of a suggestion for an arm, one per seed. Raises :class:`UserError` if the values make no valid trial."""
+        """The trials with suggested ``values`` for an ``arm``, one per seed.
+
+        Raises :class:`UserError` if the values make no valid trial.
+        """
         space = {path: (value, ("search", "space", path)) for path, value in values.items()}
         varied = {path: (value, ("axes", path)) for path, value in arm.items()} | space
         return _varied(self.config, self.document, varied, _layers_of(self.config, self.document))
 
     def corners(self) -> list[Trial]:
-        """Trials that show whether a search's space is valid: all first values, and each last value with the other first ones.
+        """Trials that show whether a search's space is valid; empty without a search.
 
-        Raises :class:`UserError` for the first combination that makes no valid trial. Empty without a search.
+        For each arm, one trial has all first values, and one for each dimension has its last value and the other first values.
+        Raises :class:`UserError` for the first combination that makes no valid trial.
         """
         search = self.config.search
         if search is None:
@@ -88,12 +92,12 @@ class Sweep:
         return [self.suggested(arm, values)[0] for arm in self.arms for values in (first, *lasts)]
 
 
-def json_schema(what: str) -> str:
-    """The JSON Schema of a ``sweep`` or ``trial`` file, as text. Raises :class:`UserError` for another name."""
+def json_schema(kind: str) -> str:
+    """The JSON Schema of a file of that ``kind``, sweep or trial, as text. Raises :class:`UserError` for another kind."""
     models: dict[str, type[SweepConfig | TrialConfig]] = {"sweep": SweepConfig, "trial": TrialConfig}
-    if what not in models:
-        raise UserError(f"{what!r} is not accepted: {one_of(models)}")
-    return json.dumps(models[what].model_json_schema(), indent=2) + "\n"
+    if kind not in models:
+        raise UserError(f"{kind!r} is not accepted: {one_of(models)}")
+    return json.dumps(models[kind].model_json_schema(), indent=2) + "\n"
 
 
 @gc_paused()
@@ -119,16 +123,16 @@ def load_sweep(path: Path, *, tier: str | None = None, sets: Sequence[str] = ())
     return Sweep(config, () if config.search is not None else tuple(_expand(config, document)), document)
 
 
-def load_trial(what: str, *, tier: str | None = None, sets: Sequence[str] = ()) -> Trial:
+def load_trial(method_or_file: str, *, tier: str | None = None, sets: Sequence[str] = ()) -> Trial:
     """A trial from the name of a method (at the tier digits), or from a file with fields of a trial and optionally a ``tier``.
 
     ``tier`` overrides the file's, ``sets`` are ``key.path=value`` options. Raises :class:`UserError` for the first mistake.
     """
-    if what in method_names():
-        document = Document({"method": what, "tier": "digits"})
+    if method_or_file in method_names():
+        document = Document({"method": method_or_file, "tier": "digits"})
     else:
         expected = f"a trial's YAML file, or a method: {', '.join(method_names())}"
-        document = expand_model_name(read_document(Path(what), expected=expected))
+        document = expand_model_name(read_document(Path(method_or_file), expected=expected))
     for option in sets:
         at, value, location = parse_set(option)
         document = document.patched(at, expand_model_value(at, value, location), location)
@@ -209,7 +213,7 @@ def _varied(
 
 
 def _of_seeds(first: Trial, seeds: Sequence[int]) -> list[Trial]:
-    """The trial with each seed; ``first`` has the first one. It is validated once, because no rule reads the seed."""
+    """The trial with each of ``seeds``. ``first`` has the first seed and is the only one validated: no rule reads the seed."""
     trials = [first]
     for seed, specs in zip(seeds[1:], reseeded(first.specs, seeds[1:]), strict=True):
         document = replace(first.document, value={**first.document.value, "seed": seed})

@@ -96,7 +96,7 @@ class SearchConfig(Frozen):
         default=4,
         ge=1,
         le=256,
-        description="suggestions that run at a time, 1..256; the k-th suggestion uses the results of those before k - parallel",
+        description="suggestions that run at a time, 1..256; suggestion k uses the results of those before k - parallel",
     )
     startup: int = Field(default=10, ge=1, description="tpe and gp only: number of random suggestions at the start")
     population: int = Field(default=16, ge=2, description="nsga2 only: suggestions per generation; less than trials")
@@ -149,7 +149,7 @@ class SearchConfig(Frozen):
     def identity(self) -> dict[str, Any]:
         """The fields on which the suggestions depend, as plain values: all but the number of suggestions.
 
-        A pruner is left out if there is none, so that searches from before the field existed continue.
+        A search without a pruner has no field ``pruner`` here, so a search that began before the field existed can continue.
         """
         return self.model_dump(mode="json", exclude={"trials"} | ({"pruner"} if self.pruner is None else set()))
 

@@ -1,4 +1,4 @@
-"""A sweep: a question (axes, seeds) at a scale (tier), and what its report shows."""
+"""A sweep: a question (axes, seeds) at a scale (tier), and the contents of its report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from umd_bench.config.errors import FieldRuleError
 from umd_bench.config.sweep.arms import arm_indices
 from umd_bench.config.sweep.search import SearchConfig
 
-# Fields of a trial that an axis may vary. Of the others, the sweep sets the seed, and resources do not change a result.
+# Fields of a trial that an axis may vary. An axis may not vary the seed, which the sweep sets, or resources, which change no
+# result.
 AXIS_ROOTS = ("method", "model", "noise", "stages")
 _PATH = re.compile(r"^[a-z_][a-z0-9_]*(\.[a-z_0-9]+)*$")
 
@@ -61,14 +62,14 @@ class SweepConfig(Frozen):
     question: str = Field(default="", description="one sentence: the question that the sweep answers")
     tier: str = Field(default="digits", description="scale: the name of a tier, or the path of a tier's YAML file")
     trial: dict[str, Any] = Field(
-        default_factory=dict, description="fields that all trials have, on top of those of the method and the tier"
+        default_factory=dict, description="fields of all trials; they override the fields of the method and the tier"
     )
     axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
         default_factory=dict,
         description="dotted path of a field of the trial (or several, joined by commas) -> the values that it takes",
     )
     search: SearchConfig | None = Field(
-        default=None, description="search for good values; with axes, one search for each combination of theirs; null: none"
+        default=None, description="search for good values, separately for each combination of the axes' values; null: none"
     )
     seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(
         default=[0, 1, 2], min_length=1, description="training seeds; every combination is run with each of them"
@@ -76,7 +77,7 @@ class SweepConfig(Frozen):
     stages: tuple[Name, ...] | None = Field(
         default=None, description="names of the stages to run, with their parents; null: all stages"
     )
-    report: ReportConfig = Field(default=ReportConfig(), description="what the table and the figure show")
+    report: ReportConfig = Field(default=ReportConfig(), description="contents of the table and the figure")
 
     @model_validator(mode="after")
     def _axes(self) -> SweepConfig:

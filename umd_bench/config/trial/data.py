@@ -17,11 +17,11 @@ SPLITS = ("train", *reversed(get_args(ScoredSplit)))  # of every pack
 
 
 class DataConfig(Frozen):
-    """A data set at a size; its channels and classes are facts of the data set (``data/datasets.py``)."""
+    """A data set at a size; ``data/datasets.py`` states its channels and classes."""
 
-    name: Name = Field(description="name of the data set: `umd-bench data list` shows them; your own ones have names too")
+    name: Name = Field(description="name of the data set; `umd-bench data list` shows all names, also of your own data sets")
     size: int | None = Field(
-        default=None, ge=1, description="image side in pixels; null: the data set's own size, which only built-in ones have"
+        default=None, ge=1, description="image side in pixels; null: the fixed size that a built-in data set has"
     )
     vae: Name | None = Field(
         default=None,
@@ -45,12 +45,12 @@ class DataConfig(Frozen):
         return self.size or OWN_SIZES.get(self.name)
 
     def like(self, other: DataConfig) -> DataConfig:
-        """This data set with the size of ``other``, and its VAE unless this one has its own; unchanged if this has a size."""
+        """This data set at the size of ``other``, with the VAE of ``other`` if it has none; unchanged if it has a size."""
         if self.side is not None:
             return self
         return self.model_copy(update={"size": other.side, "vae": self.vae or other.vae})
 
     def identity(self) -> dict[str, Any]:
-        """The fields that a key hashes: those that are set, but not the size of a data set that has only one."""
+        """The fields that a key hashes: all that are set, without the size if the data set has only one."""
         own = {"size"} if self.size == OWN_SIZES.get(self.name) else set()
         return self.model_dump(mode="json", exclude=own, exclude_none=True)

@@ -15,7 +15,7 @@ from umd_bench.config.trial.noise import NoiseConfig
 ScoreName = Literal["fd", "fd_inf", "kid", "is", "accuracy", "precision_recall", "sfid", "memorised"]
 SCORES: tuple[ScoreName, ...] = get_args(ScoreName)
 SAMPLERS = ("ddim", "ddim-official", "ddim-x0", "dpmpp-2m", "euler", "heun")  # implemented in engine/samplers.py
-# The scores of a stage that states none. They are no part of its key, so that results from before the field existed count.
+# The scores of a stage that states none. A key leaves out default scores, so results from before the field existed are reused.
 DEFAULT_SCORES: tuple[ScoreName, ...] = ("fd", "is", "accuracy")
 
 
@@ -30,7 +30,7 @@ class GenerateStage(Frozen):
     parent: Name = Field(description="the stage whose weights draw the samples")
     snapshot: Snapshot | None = Field(
         default=None,
-        description="when in the parent's training: images seen, or a share of its length in (0, 1]; null: at its end",
+        description="point in the parent's training: images seen, or a share of its length in (0, 1]; null: its end",
     )
     n: int = Field(ge=2, description="number of samples per sampling seed")
     sampling_seeds: int = Field(default=1, ge=1, description="number of independent sample sets; a score is the mean over them")
@@ -146,7 +146,7 @@ class GenerateStage(Frozen):
         fields = self.model_dump(mode="json", exclude={"parent", "snapshot", "batch", "held_out"})
         fields.pop("reference_sha256" if self.is_split else "reference")
         fields["scores"] = sorted(self.scores)
-        # Fields that were added in later versions are no part of a key at their defaults, so that older results still count.
+        # A key leaves out fields of later versions that have their defaults, so older results are reused.
         later = {"scores": sorted(DEFAULT_SCORES), "more_extractors": [], "save": False, "precision": "fp32"}
         fields = {name: value for name, value in fields.items() if name not in later or value != later[name]}
         if not self.is_split or self.reference == "train":
@@ -168,9 +168,9 @@ class Times(Protocol):
 
 
 def check_sampler(config: GenerateStage, times: Times, *, guidable: bool, path: str = "stages.generate") -> None:
-    """Raise :class:`FieldError` below ``path`` if samples cannot be drawn this way.
+    """Raise :class:`FieldError` below ``path`` for settings with which samples cannot be drawn.
 
-    That is an unknown sampler, more steps than there are whole times, guidance of a model without classes (not ``guidable``),
+    These are an unknown sampler, more steps than there are whole times, guidance of a model without classes (not ``guidable``),
     and a guidance interval that ends after the last time.
     """
     T = times.timesteps

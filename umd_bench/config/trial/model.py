@@ -1,4 +1,4 @@
-"""The shape of the auto-encoder, and what published architectures fix of it."""
+"""The shape of the auto-encoder, and the values that published architectures fix."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ModelConfig(Frozen):
     """
 
     family: Literal["umd", "mae", "dit"] = Field(
-        default="umd", description="architecture: umd (all that is trained here), or the published mae or dit (evaluated only)"
+        default="umd", description="architecture: umd (all models trained here), or the published mae or dit (evaluated only)"
     )
     patch: int = Field(ge=1, description="side of a patch, in pixels or latent positions")
     width: int = Field(ge=8, description="token width of encoder and decoder; an even multiple of heads")
@@ -72,10 +72,10 @@ class ModelConfig(Frozen):
         """Whether the family predicts noise, images or velocities, which samplers need."""
         return self.family != "mae"
 
-    def require_own(self, what: str) -> None:
-        """Raise :class:`FieldError` unless the family is ``umd``; ``what`` completes "only the family umd can be ..."."""
+    def require_own(self, use: str) -> None:
+        """Raise :class:`FieldError` unless the family is ``umd``; ``use`` completes "only the family umd can be ..."."""
         if self.family != "umd":
-            raise FieldError("model.family", self.family, f"only the family umd can be {what}; {self.family} is evaluated only")
+            raise FieldError("model.family", self.family, f"only the family umd can be {use}; {self.family} is evaluated only")
 
     def check_representation(self, block: int | None, pool: str | None, path: str) -> None:
         """Raise :class:`FieldError` below ``path`` if the model has no encoder block ``block`` or cannot pool ``pool``."""

@@ -1,7 +1,7 @@
 """Model names: ``model: B/4`` in a document means size B with patches of 4 pixels (UMD paper, section 4).
 
-A name sets five fields. The sixth, ``adaln``, still comes from the method's preset. Names are expanded before documents
-are merged, so that ``model: B/4`` in a tier and ``model: {adaln: false}`` in a sweep can be combined.
+A name sets ``width``, ``depth``, ``decoder_depth``, ``heads`` and ``patch``; ``adaln`` still comes from the method's preset.
+Names are expanded before documents are merged, so ``model: B/4`` in a tier and ``model: {adaln: false}`` in a sweep combine.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def model_fields(name: str) -> dict[str, int]:
 
 
 def expand_model_name(document: Document, *prefix: str) -> Document:
-    """The document with the model name below ``prefix`` replaced by its fields; the document itself if it has no name there.
+    """The document with the model name below ``prefix`` replaced by its fields; unchanged if there is no name.
 
-    Raises :class:`UserError` with the name's location if the name is not a model's.
+    Raises :class:`UserError` with the name's location if no model has that name.
     """
     value: Any = document.value
     for part in prefix:

@@ -1,4 +1,4 @@
-"""The noise process that all stages of a trial share: the schedule, its parameters, and what the model predicts."""
+"""The noise process that all stages of a trial share: the schedule, its parameters, and the prediction target."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class NoiseConfig(Frozen):
     )
     timesteps: int = Field(default=1000, ge=2, description="T: a noised image has a time t in 1..T; 0 is a clean image")
     prediction: Literal["eps", "x_0", "v"] = Field(
-        default="eps", description="what the model predicts of visible patches: the noise, the clean image, or the velocity"
+        default="eps", description="prediction target for visible patches: the noise, the clean image, or the velocity"
     )
 
     @property

@@ -69,7 +69,7 @@ class ProbeStage(Frozen):
     parent: Name = Field(description="the stage whose weights are probed")
     snapshot: Snapshot | None = Field(
         default=None,
-        description="when in the parent's training: images seen, or a share of its length in (0, 1]; null: at its end",
+        description="point in the parent's training: images seen, or a share of its length in (0, 1]; null: its end",
     )
     shots: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         default=(10, 100), description="few-shot ridge: numbers of training images per class; [] skips it"
@@ -124,8 +124,8 @@ class ProbeStage(Frozen):
 
     def identity(self, model: ModelConfig, noise: NoiseConfig, *, seed: int, parent_ema: bool) -> dict[str, Any]:
         """The probe's part of its key: the read-outs that are measured, and the noise if images are noised."""
-        fields = self.model_dump(mode="json", exclude={"parent", "snapshot", "data"})  # the key has the data set anyway
-        for added in ("knn", "linear", "block", "pool"):  # added in later versions: no part of a key unless they are set
+        fields = self.model_dump(mode="json", exclude={"parent", "snapshot", "data"})  # the key has the data set elsewhere
+        for added in ("knn", "linear", "block", "pool"):  # fields of later versions are part of a key only if they are set
             if not fields[added]:
                 fields.pop(added)
         if self.split == "test":

@@ -1,9 +1,10 @@
 """One stage as a worker receives it, and its key.
 
-A :class:`StageSpec` is everything that a stage needs, and nothing of the trial that it does not need; ``config.yaml`` of a run
-directory contains it. Its key is the hash of what can change its result. Settings that cannot (checkpoint spacing, a label) are
-left out, and so are fields that another setting makes idle: the noise schedule if every image is clean, the mask ratio of clean
-images if none is. Device kind, library versions and threads change the last bits only; they are recorded with the result.
+A :class:`StageSpec` has the parts of a trial that the stage needs, and no others; ``config.yaml`` of a run directory contains
+it. Its key is the hash of everything that can change the stage's result. The key leaves out settings that cannot change it
+(checkpoint spacing, a label), and fields that have no effect because of another setting: the noise schedule if every image is
+clean, the mask ratio of clean images if none is. Device kind, library versions and threads change the last bits only; they are
+recorded with the result.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from umd_bench.config.trial.probe_stage import ProbeStage
 from umd_bench.config.trial.train_stage import TrainStage, WeightsStage
 from umd_bench.config.trial.trial import Resources, Stage, TrialConfig
 
-# A version is raised by hand when code changes what a component computes; it is part of every key that depends on it.
+# The version of a component is raised by hand when code changes its results. A stage's key contains the versions that it uses.
 COMPONENT_VERSIONS = {"data": 2, "engine": 2, "import": 1, "probe": 1, "generate": 2}
 
-NOISED_PROBE_T = 51  # schedule index 50: the official code probes models without clean images in training at this time
+NOISED_PROBE_T = 51  # schedule index 50, at which the official code probes models that were trained without clean images
 
 
 class StageSpec(Frozen):
@@ -53,7 +54,7 @@ class StageSpec(Frozen):
         return self.stage.snapshots if isinstance(self.stage, TrainStage) else ()
 
     def with_snapshots(self, snapshots: Iterable[int]) -> StageSpec:
-        """The same stage, with the same key, that also keeps these snapshots; itself if it does already or trains nothing."""
+        """This stage, with the same key, that also keeps these snapshots; unchanged if it trains nothing."""
         if not isinstance(self.stage, TrainStage):
             return self
         wanted = {*snapshots} - {self.stage.nimg} | {*self.snapshots}
@@ -87,9 +88,9 @@ class StageSpec(Frozen):
         return _hashed(self.identity())
 
     def identity(self) -> dict[str, Any]:
-        """Everything that can change the result, as plain values: the key is its hash, and ``plan`` compares it.
+        """Everything that can change the result, as plain values. The key is their hash, and ``plan`` compares them.
 
-        Each stage says which of its own fields, and how much of the model and the noise process, belong to it.
+        Each stage adds the fields of its own, of the model and of the noise process that can change its result.
         """
         return {
             "data": self.input_data.identity(),
@@ -130,9 +131,9 @@ def stage_specs(trial: TrialConfig) -> dict[str, StageSpec]:
 
 
 def reseeded(specs: dict[str, StageSpec], seeds: Sequence[int]) -> Iterator[dict[str, StageSpec]]:
-    """For each seed, what :func:`stage_specs` returns for the same trial with that seed, at the cost of one hash per stage.
+    """For each seed, the result of :func:`stage_specs` for the same trial with that seed, at the cost of one hash per stage.
 
-    ``specs`` are all stages of a trial, or some with all of their ancestors, parents first. Only the seed of a stage, its
+    ``specs`` are all stages of a trial, or some stages with all of their ancestors, parents first. Only a stage's seed, its
     parent's key and its own key depend on the trial's seed.
     """
     identities = {name: spec.identity() for name, spec in specs.items()} if seeds else {}
@@ -144,7 +145,7 @@ def reseeded(specs: dict[str, StageSpec], seeds: Sequence[int]) -> Iterator[dict
             again[name] = spec.model_copy(update=changed)
             hashed = {"seed": seed, "parent": changed["parent_key"]}
             identity = {field: hashed.get(field, value) for field, value in identities[name].items()}
-            # Overwrite the cached property: model_copy has copied the key of the other seed.
+            # Overwrite the cached property, since model_copy has copied the key of the other seed.
             keys[spec.key] = vars(again[name])["key"] = _hashed(identity)
         yield again
 
@@ -155,7 +156,7 @@ def _hashed(identity: dict[str, Any]) -> str:
 
 
 def _with_hash(stage: GenerateStage, path: str) -> GenerateStage:
-    """The stage with the absolute path and the hash of its reference file; a stated hash makes the file unnecessary here."""
+    """The stage with the absolute path and the hash of its reference file, which is read only if no hash is stated."""
     file = Path(stage.reference).expanduser().resolve()
     try:
         sha256 = stage.reference_sha256 or _sha256(file, file.stat().st_mtime_ns)

@@ -14,7 +14,7 @@ from umd_bench.config.trial.noise import NoiseConfig
 
 
 class CorruptionConfig(Frozen):
-    """How a batch of B images is corrupted: ``int(B * r_t0)`` clean ones with a high mask ratio, the rest noised."""
+    """How a batch of B images is corrupted: ``int(B * r_t0)`` stay clean under a high mask ratio, the others are noised."""
 
     r_t0: Share = Field(description="share of clean (t = 0) images in a batch, in [0, 1]")
     mask_ratio: Ratio = Field(default=0.0, description="share of masked tokens in noised images, in [0, 1)")
@@ -44,8 +44,8 @@ class AugmentConfig(Frozen):
             raise FieldError(
                 f"{path}.crop_area_min",
                 self.crop_area_min,
-                "expected 1 on latents: the latents of a crop are not a crop of the latents, and only those of whole images "
-                "and of their mirror images are stored",
+                "expected 1 on latents: only the latents of whole images and of their mirror images are stored, and a crop of "
+                "these is not the latents of a crop",
             )
 
 
@@ -75,11 +75,11 @@ class TrainStage(Frozen):
 
     component: ClassVar[str] = "engine"
 
-    kind: Literal["pretrain", "finetune"] = Field(description="pretrain: from new weights; finetune: from those of a parent")
+    kind: Literal["pretrain", "finetune"] = Field(description="pretrain: from new weights; finetune: from a parent's weights")
     parent: Name | None = Field(default=None, description="finetune only: the stage whose weights the training starts from")
     snapshot: Snapshot | None = Field(
         default=None,
-        description="when in the parent's training: images seen, or a share of its length in (0, 1]; null: at its end",
+        description="point in the parent's training: images seen, or a share of its length in (0, 1]; null: its end",
     )
     nimg: int = Field(ge=1, description="length in images seen; a multiple of batch")
     batch: int = Field(ge=1, description="images per optimiser step, over all devices")
@@ -88,7 +88,7 @@ class TrainStage(Frozen):
         default="uniform",
         description="weight of the noise levels in the loss: all equal, or Min-SNR (Hang et al., arXiv 2303.09556)",
     )
-    min_snr_gamma: float = Field(default=5.0, gt=0, description="min_snr only: the signal-to-noise ratio at which it is capped")
+    min_snr_gamma: float = Field(default=5.0, gt=0, description="min_snr only: the cap on the signal-to-noise ratio")
     labels: bool = Field(default=False, description="train with class labels, which are dropped with probability 0.1")
     augment: AugmentConfig = Field(default=AugmentConfig(), description="random crops and flips; none by default")
     optim: OptimConfig = Field(
@@ -99,7 +99,7 @@ class TrainStage(Frozen):
     )
     snapshots: tuple[int, ...] = Field(
         default=(),
-        description="images seen at which weights are kept, each a multiple of batch; those that other stages need are added",
+        description="images seen at which weights are kept, each a multiple of batch; snapshots for other stages are added",
     )
     checkpoint_every_nimg: int | None = Field(
         default=None, ge=1, description="images between two checkpoints to resume from; null: ten checkpoints per stage"
@@ -171,8 +171,11 @@ class TrainStage(Frozen):
         return f"a multiple of its batch = {self.batch} in 1..{self.nimg}, or a share of its length in (0, 1]"
 
     def identity(self, model: ModelConfig, noise: NoiseConfig, *, seed: int, parent_ema: bool) -> dict[str, Any]:
-        """The stage's part of its key, without the fields that are idle: noise and its mask if every image is clean, the mask
-        of clean images if none is, and gamma unless the loss is weighted by it."""
+        """The stage's part of its key, without the fields that have no effect.
+
+        These are the noise process and the mask ratio of noised images if every image is clean, the mask ratio of clean images
+        if none is, and gamma unless the loss weight uses it.
+        """
         fields = self.model_dump(mode="json", exclude={"parent", "snapshot", "snapshots", "checkpoint_every_nimg"})
         identity: dict[str, Any] = {"stage": fields, "seed": seed, "model": model.model_dump(mode="json", exclude={"family"})}
         if self.n_clean == self.batch:
@@ -191,7 +194,7 @@ class ImportStage(Frozen):
     """Published weights, as a stage that others can start from or evaluate.
 
     The weights are identified by ``sha256``; ``file`` only says where they are, so a result is reused after the file has moved
-    or is gone. The other fields state what cannot be read from a checkpoint.
+    or is gone. The other fields state facts that cannot be read from a checkpoint.
     """
 
     component: ClassVar[str] = "import"
@@ -204,11 +207,11 @@ class ImportStage(Frozen):
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the file, in hex")
     nimg: int = Field(ge=1, description="images that the weights have seen, as their publisher states")
     classes: int = Field(
-        default=0, ge=0, description="number of classes the weights are conditioned on: that of the data set, or 0 for none"
+        default=0, ge=0, description="number of classes that the weights are conditioned on: the data set's, or 0 for none"
     )
     sees_clean: bool = Field(
         default=True,
-        description="whether the weights were trained on clean images; if not, probes look at noised ones (t = 51)",
+        description="whether the weights were trained on clean images; if not, probes use noised images (t = 51)",
     )
     pool: Literal["class", "patches"] = Field(
         default="class", description="family mae only: which tokens are averaged to the representation"
@@ -230,7 +233,7 @@ class ImportStage(Frozen):
         return False
 
     def nimg_at(self, snapshot: float | None) -> int:
-        """Images seen at a snapshot; None and a share of 1.0 mean the weights that there are."""
+        """Images seen at a snapshot; None and a share of 1.0 mean the import's only weights."""
         return self.nimg if snapshot is None or (isinstance(snapshot, float) and snapshot == 1) else int(snapshot)
 
     def has_weights_at(self, nimg: int) -> bool:
@@ -243,7 +246,7 @@ class ImportStage(Frozen):
         return f"{self.nimg}, the only weights that an import has"
 
     def identity(self, model: ModelConfig, noise: NoiseConfig, *, seed: int, parent_ema: bool) -> dict[str, Any]:
-        """The stage's part of its key. Nothing is drawn, so all seeds of a sweep share one import."""
+        """The stage's part of its key. It has no seed, so all seeds of a sweep share one import."""
         fields = self.model_dump(mode="json", exclude={"parent", "snapshot", "file"})
         return {"stage": fields, "model": model.model_dump(mode="json")}
 

@@ -42,8 +42,8 @@ class TrialConfig(Frozen):
 
     method: Name = Field(description="name of the method's preset: umd, mae, dit, dit_scratch or maskdit; not part of any key")
     model: ModelConfig = Field(description="shape of the model, or in a file its name, such as B/4")
-    data: DataConfig = Field(description="data set, at which size, in pixels or in latents")
-    noise: NoiseConfig = Field(default=NoiseConfig(), description="noise schedule, and what the model predicts")
+    data: DataConfig = Field(description="data set, its image size, and whether it is used in pixels or in latents")
+    noise: NoiseConfig = Field(default=NoiseConfig(), description="noise schedule and prediction target")
     stages: dict[Name, Stage] = Field(
         min_length=1, description="stages by name; a stage starts from the weights of its parent; null leaves one out"
     )
@@ -74,7 +74,7 @@ class TrialConfig(Frozen):
                 why = "is left out" if parent is None else "gives no weights"
                 raise FieldRuleError(
                     f"stages.{name}.parent",
-                    f"{stage.parent!r} {why}: expected one of {', '.join(trained)}, or stages.{name}=null to leave this out",
+                    f"{stage.parent!r} {why}: expected one of {', '.join(trained)}, or stages.{name}=null to leave {name} out",
                 )
             if not parent.has_weights_at(parent.nimg_at(stage.snapshot)):
                 raise FieldRuleError(

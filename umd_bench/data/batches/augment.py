@@ -63,7 +63,7 @@ def resized_crop(x: Tensor, crops: NDArray[np.int64]) -> Tensor:
 
 
 def _lookup(start: Tensor, extent: Tensor, size: int) -> Tensor:
-    """Where the output pixels of one axis are read, in grid_sample's units (-1 and 1 are the image's edges): [B, size]."""
+    """Positions at which one axis is read, in grid_sample's units (-1 and 1 are the image's edges): [B, size]."""
     k = torch.arange(size, device=start.device, dtype=torch.float32)
     pixel = start[:, None] + (k + 0.5) * (extent / size)[:, None] - 0.5
     pixel = torch.minimum(torch.maximum(pixel, start[:, None]), (start + extent - 1)[:, None])

@@ -45,9 +45,9 @@ class Batches:
     """The batches of one split for one purpose ("pretrain", "finetune", ...).
 
     ``resident`` says whether the rows are copied to the device; None copies them if they fit. ``share_rows_with`` are batches
-    of the same split on the same device: their copy of the rows is used, not a second one. A batch of latents is a fresh sample
-    of each posterior, which also depends on (seed, purpose, nimg) alone; a flip uses the mirror image's posterior. Raises
-    :class:`UserError` for a split without images, :class:`FieldError` for crops of latents.
+    of the same split on the same device, whose copy of the rows is used in place of a second one. In each batch, latents are
+    sampled anew from their posteriors; the sample, too, depends on (seed, purpose, nimg) alone. For a flip, the mirror image's
+    posterior is used. Raises :class:`UserError` for a split without images, :class:`FieldError` for crops of latents.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Batches:
         view = torch.zeros(B, dtype=torch.bool, device=self._device)
         if self._augment.flip:
             rng = np.random.default_rng(derive_seed(self._seed, self._purpose + "/augment", nimg))
-            draw_crops(rng, B, h, 1)  # not used; drawn first so that the flips are those of images
+            draw_crops(rng, B, h, 1)  # not used; drawn first so that latents get the same flips as images
             view = to_device(draw_flips(rng, B), self._device)
         generator = torch.Generator(self._device).manual_seed(derive_seed(self._seed, self._purpose + "/posterior", nimg))
         eps = torch.randn((B, *moments.shape[3:]), generator=generator, device=self._device)

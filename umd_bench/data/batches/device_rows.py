@@ -1,8 +1,8 @@
 """Where the rows of a split lie during training: on the device if they fit, else in the memory map, read ahead for a GPU.
 
 Rows fit on a GPU if they take at most 40% of its free memory (which already excludes the model, but not its activations). They
-fit on a CPU if they take at most 1 GiB and a quarter of the free memory: several stages may train at the same time, and they
-share the system's cache of the memory map, but not copies. Both ways give the same rows.
+fit on a CPU if they take at most 1 GiB and at most a quarter of the free memory, since several stages may train at the same
+time, and they share the system's cache of the memory map, but not copies. Both ways give the same rows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def fits_on(nbytes: int, device: torch.device) -> bool:
 def to_device(values: NDArray[Any] | Tensor, device: torch.device) -> Tensor:
     """Copy ``values`` from the host to ``device`` without waiting for the copy: a GPU copies from pinned memory."""
     values = torch.as_tensor(values)
-    # Torch keeps pinned memory from reuse until the copies out of it are done.
+    # Torch does not reuse pinned memory until the copies from it are done.
     return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
 
@@ -57,7 +57,7 @@ class ResidentRows:
 class MappedRows:
     """Rows [N, ...] gathered from the memory map. With ``ahead`` (default: for a GPU) a thread reads expected rows in advance.
 
-    Rows for a GPU are read into pinned memory, so that nothing waits for the copy.
+    Rows for a GPU are read into pinned memory, so that the host does not wait for the copy.
     """
 
     def __init__(self, rows: ShardedArray, device: torch.device, *, ahead: bool | None = None) -> None:
@@ -80,5 +80,5 @@ class MappedRows:
 
     def _read(self, index: Tensor) -> Tensor:
         rows = torch.from_numpy(self._rows[index.numpy()])
-        # Torch keeps pinned memory from reuse until the copies out of it are done.
+        # Torch does not reuse pinned memory until the copies from it are done.
         return rows.pin_memory() if self._device.type == "cuda" else rows

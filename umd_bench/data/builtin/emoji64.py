@@ -205,7 +205,7 @@ def _open_font(path: Path) -> FreeTypeFont:
 
 
 def _drawable(font: FreeTypeFont, listed: Sequence[Emoji]) -> Iterator[tuple[Emoji, str]]:
-    """The emoji that the font draws as one glyph, with their text; one drawn in parts is wider."""
+    """The emoji that the font draws as one glyph, with their text. An emoji drawn in parts is wider."""
     width = font.getlength("\U0001f600")
     for emoji in listed:
         text = "".join(map(chr, emoji.points))

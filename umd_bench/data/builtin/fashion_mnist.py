@@ -115,7 +115,7 @@ def _download(file: str) -> tuple[bytes, str]:
         except (OSError, EOFError, zlib.error) as error:
             reason = f"{mirror + file}: {error}"
     raise UserError(
-        f"fashion_mnist: {file} is not here and could not be downloaded ({reason}); install Debian's package "
+        f"fashion_mnist: {file} was not found and could not be downloaded ({reason}); install Debian's package "
         f"dataset-fashion-mnist, or name the folder that holds the four IDX files in ${VARIABLE}, or allow the download"
     )
 

@@ -1,4 +1,4 @@
-"""Packing: from the user's image files to packs of pixels, and from those to packs of latents.
+"""Packing: from the user's image files to packs of pixels, and from packs of pixels to packs of latents.
 
-In: a folder of the user. Out: a pack, written in parallel; an interrupted packing is continued.
+In: a folder with the user's files. Out: a pack. Pictures are decoded in parallel, and an interrupted packing is continued.
 """

@@ -32,7 +32,7 @@ class Decoder:
         self._ahead = _CHUNKS_AHEAD * workers
 
     def decoded(self, pictures: PictureList, start: int) -> Iterator[NDArray[np.uint8] | str]:
-        """Each picture from ``start`` on, or the reason why it cannot be read, in order. Later ones are decoded in advance.
+        """Each picture from ``start`` on, or the reason why it cannot be read, in order. Later pictures are decoded in advance.
 
         Raises :class:`UserError` if a decoding process dies.
         """

@@ -1,7 +1,7 @@
 """Packing of pictures: a reader lists them, processes decode them, the writer shards them.
 
 A data set in ``READERS`` is read in its publisher's layout. Any other name is a user's own data set: a folder of class folders,
-or a Hugging Face data set. Its pack is then the only description of it.
+or a Hugging Face data set. The pack is then the only description of the data set.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _checked_folder(name: str, folder: Path | None, root: Path) -> Path:
     if name not in DATASETS and not _OWN_NAME.fullmatch(name):
         raise FieldError("name", name, "expected lower-case letters, digits and _, beginning with a letter or digit")
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: expected the one that holds the files of {name}")
+        raise UserError(f"{folder} is not a folder: expected the folder that holds the files of {name}")
     return folder
 
 

@@ -1,7 +1,7 @@
 """Packing of latents: for each packed image and its mirror image, the mean and standard deviation of the VAE's posterior.
 
 The two files of the VAE are copied into the pack, so that samples can be decoded wherever the pack is, even if the VAE's folder
-has gone. Its hundreds of megabytes are small compared with the latents of a real data set.
+is gone. The VAE's hundreds of megabytes are small compared with the latents of a real data set.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MOMENTS = np.dtype(np.float16)
 
 @dataclass(frozen=True)
 class LatentRequest:
-    """A checked request for latents: the facts that need no reading of images."""
+    """A checked request for latents: the facts that are known before any image is read."""
 
     data: DataConfig
     root: Path
@@ -70,7 +70,7 @@ class LatentRequest:
         files = find_vae(where)
         data = validate(DataConfig, Document({"name": name, "size": size, "vae": files.latents_name(vae_name)}))
         if name in DATASETS:
-            data_facts(data)  # nothing more is known of a user's own data set, which may not be packed yet
+            data_facts(data)  # not for a user's own data set, whose other facts are unknown before it is packed
         elif data.side is None or data.side % files.factor:
             raise FieldError("data.size", size, f"expected a multiple of {files.factor}, by which the VAE divides a side")
         request = cls(data, root, where, files, precision, torch.device("cuda" if cuda and device != "cpu" else "cpu"))

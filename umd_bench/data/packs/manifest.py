@@ -30,7 +30,7 @@ _SIZED = re.compile(rf"(?P<name>[a-z0-9][a-z0-9_]*)-(?P<size>[1-9]\d*)-v\d+\.{FO
 class VaeFacts(BaseModel):
     """The VAE that a pack's latents were made with. Its files are copied into the pack, and ``hash`` identifies them (vae.py).
 
-    A model's input is ``(z - shift) * scale`` for a latent z. ``pixels`` is the digest of the pack of the images.
+    A model's input is ``(z - shift) * scale`` for a latent z. ``pixels`` is the digest of the pack that holds the images.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,7 +46,7 @@ class VaeFacts(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The contents of a pack. ``digest`` is the SHA-256 of all fields except ``notes``, which say what it was made from.
+    """The contents of a pack. ``digest`` is the SHA-256 of all other fields except ``notes``, which name the pack's sources.
 
     A field that is None does not enter the digest, so a later version's field leaves the digests of older packs unchanged.
     """
@@ -67,7 +67,7 @@ class Manifest(BaseModel):
     options: dict[str, str] | None = None  # how the images were made, if there was a choice: resize, crop, splits
     shape: tuple[int, ...] | None = None  # shape of a row; None: an image [channels, size, size]
     dtype: str | None = None  # type of a row; None: uint8
-    vae: VaeFacts | None = None  # of latents; size and channels are then those of the latents, and rows are moments
+    vae: VaeFacts | None = None  # only for latents; size and channels are then the latents', and rows are moments
 
     @property
     def image_size(self) -> int:
@@ -85,7 +85,7 @@ class Manifest(BaseModel):
         return np.dtype(self.dtype or "uint8")
 
     def facts_digest(self) -> str:
-        """The SHA-256, in hex, of all fields that are set, except ``digest`` and ``notes``; files enter by their hashes."""
+        """The SHA-256, in hex, of all fields that are set except ``digest`` and ``notes``; it covers files by their hashes."""
         facts = self.model_dump(mode="json", exclude={"digest", "notes"}, exclude_none=True)
         return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

@@ -1,8 +1,8 @@
 """Packs: a data set as memory-mapped arrays with a manifest, in a folder that appears complete or not at all.
 
-manifest.py says how a pack lies on disk, writer.py how it is written: a killed packer leaves nothing that is read, and if two
-processes pack the same data set, the second uses the pack of the first. A pack is never replaced, because a running stage may
-have it mapped. A pack that is damaged, or that another version wrote, is an error that names the folder to remove.
+manifest.py describes the files of a pack, and writer.py writes them. A killed packing leaves no folder that is read as a pack.
+If two processes pack the same data set, the second uses the pack of the first. A pack is never replaced, because a running
+stage may have it mapped. The error for a pack that is damaged or of another version names the folder to remove.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def verify(pack: Pack, *, progress: Callable[[int], None] = lambda _: None) -> N
             raise UserError(f"{path} cannot be read ({error.strerror}); {remedy(pack.path)}") from None
         if actual != expected:
             raise UserError(
-                f"{path} is not what was packed (SHA-256 {actual[:12]}, expected {expected[:12]}); {remedy(pack.path)}"
+                f"{path} has changed since it was packed (SHA-256 {actual[:12]}, expected {expected[:12]}); {remedy(pack.path)}"
             )
         progress(path.stat().st_size)
     for split in manifest.counts:

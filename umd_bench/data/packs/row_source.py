@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-# read(start, stop) -> (rows [k, *shape], kept bool [stop - start] with k times True): rows start..stop-1 without those left
-# out.
+# read(start, stop) -> (rows [k, *shape], kept bool [stop - start]). The k rows are those of start..stop-1 that are not left
+# out, and ``kept`` is True for them.
 Read = Callable[[int, int], tuple[NDArray[Any], NDArray[np.bool_]]]
 
 

@@ -32,7 +32,7 @@ class ShardedArray:
         return self.shape[0]
 
     def __getitem__(self, rows: slice | NDArray[np.integer[Any]]) -> NDArray[Any]:
-        """Rows ``start:stop[:step]``, or at indices [n] in 0..N-1, as an array [n, ...]. Raises ``IndexError`` outside."""
+        """Rows ``start:stop[:step]``, or at indices [n], as an array [n, ...]. ``IndexError`` for an index not in 0..N-1."""
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
             return self[np.arange(start, stop, step)] if step != 1 else self._span(start, max(start, stop))

@@ -5,9 +5,9 @@
         journal.jsonl             the inputs, then one line for each finished shard: its hash and the rows that were left out
         files/                    becomes root/<folder>/ in one rename
 
-A packing of the same inputs keeps a finished shard if its hash is the one in the journal. Other inputs (name, version, size,
-options, raw files) have another folder, so their shards are never mixed up. The rows of a shard depend only on the size of a
-row, so the files are equal to the byte whether a packing was interrupted or not.
+A packing of the same inputs keeps a finished shard if its hash equals the journal's. Other inputs (name, version, size,
+options, raw files) have another folder, so their shards are never mixed up. The number of rows in a shard depends only on the
+size of a row, so the files are equal byte for byte whether a packing was interrupted or not.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _GIB = 2**30
 
 @dataclass(frozen=True)
 class PackProgress:
-    """Rows of all splits that are ``done``, of ``total``; ``resumed`` of them by an earlier packing, ``skipped`` left out."""
+    """``done`` of all splits' ``total`` rows. An earlier packing had done ``resumed`` of them; ``skipped`` were left out."""
 
     done: int
     total: int
@@ -61,8 +61,8 @@ def write_pack(
     """Write ``splits`` as the pack ``target``, unless it exists or another process writes it first.
 
     ``draft`` is the manifest without ``counts``, ``shards``, ``sha256`` and ``digest``, which are filled in here, as are
-    ``shape`` and ``dtype`` if a row is not a uint8 image. ``inputs`` identifies what the rows are read from (a hash, or names
-    and sizes of raw files): an interrupted packing is continued only if it is the same. ``extra_files`` are other files of the
+    ``shape`` and ``dtype`` if a row is not a uint8 image. ``inputs`` identifies the sources of the rows (a hash, or names
+    and sizes of raw files): an interrupted packing is continued only if it is unchanged. ``extra_files`` are other files of the
     pack: name -> content, or a file to copy. ``progress`` is called after each read. If two processes pack the same data set,
     the second one waits for the first and uses its pack.
 
@@ -193,7 +193,7 @@ def _seal(
         sha256[labels_file(name)] = save_array(files / labels_file(name), rows.labels[kept])
         counts[name], shards[name] = int(kept.sum()), tuple(sizes)
     notes = dict(facts.notes)
-    if left_out:  # not hashed, like the notes: the words for a file's damage depend on the version of the decoder
+    if left_out:  # not hashed, like the notes, since the words for a damaged file depend on the decoder's version
         (files / SKIPPED_FILE).write_text("".join(f"{line}\n" for line in left_out), encoding="utf-8")
         notes["skipped"] = f"{len(left_out):,} of {sum(map(len, splits.values())):,} images could not be read: {SKIPPED_FILE}"
     manifest = facts.model_copy(update={"counts": counts, "shards": shards, "sha256": sha256, "notes": notes}).sealed()
@@ -213,7 +213,7 @@ def save_array(path: Path, array: NDArray[Any]) -> str:
 
 
 def _row_facts(draft: Manifest, splits: Mapping[str, RowSource]) -> dict[str, Any]:
-    """The manifest's shape and dtype; None if they are those of a uint8 image."""
+    """The manifest's shape and dtype; each is None if it is that of a uint8 image."""
     kinds = {(rows.shape, np.dtype(rows.dtype)) for rows in splits.values()}
     if len(kinds) != 1:
         raise ValueError(f"the splits' rows differ: {sorted(map(str, kinds))}")

@@ -148,7 +148,7 @@ def _open(root: Path) -> dict[str, _Table]:
             split: _ArrowTable(datasets.concatenate_datasets([datasets.Dataset.from_file(str(path)) for path in paths]))
             for split, paths in _by_split(files).items()
         }
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:  # what datasets and pyarrow raise
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:  # from datasets and pyarrow
         raise UserError(f"{root} cannot be read as a Hugging Face data set ({' '.join(str(error).split())})") from None
 
 
@@ -164,7 +164,7 @@ def _table_files(root: Path) -> list[Path]:
 
 
 def _by_split(files: Sequence[Path]) -> dict[str, list[Path]]:
-    """Files by the split in their names: train-00000-of-00004.parquet, food-test.arrow. If no name has one, all are train."""
+    """Files by the split in their names: train-00000-of-00004.parquet, food-test.arrow. Without any, all files are train."""
     words = {path: [word for word in re.split(r"[-_.]", path.stem.lower()) if word] for path in files}
     stated = any(set(_SPLITS) & set(parts) for parts in words.values())
     split_of = {path: next((word for word in parts if word in _SPLITS), parts[0]) for path, parts in words.items()}
@@ -182,14 +182,14 @@ def _columns(features: Any, image: str | None, label: str | None) -> tuple[str, 
             raise FieldError(field, name, one_of(features))
     images = [image] if image else [name for name, kind in features.items() if isinstance(kind, datasets.Image)]
     labels = [label] if label else [name for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
-    for what, columns, kind, option in (
+    for wanted, columns, kind, option in (
         ("the picture", images, "Image", "--image-column"),
         ("the label", labels, "ClassLabel", "--label-column"),
     ):
         if len(columns) != 1:
             several = f"{', '.join(columns)} are" if columns else "none is"
             raise UserError(
-                f"the column of {what} cannot be found ({several} of type {kind}): give it with {option}, {one_of(features)}"
+                f"the column of {wanted} cannot be found ({several} of type {kind}): give it with {option}, {one_of(features)}"
             )
     return images[0], labels[0]
 

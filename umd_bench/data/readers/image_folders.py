@@ -68,7 +68,7 @@ def read_stanford_dogs(root: Path, test_share: float | None) -> ListedDataset:
     for split, path in lists.items():
         names = [str(cell[0]) for cell in loadmat(path)["file_list"][:, 0]]
         if absent := [name for name in names if name not in files]:
-            raise UserError(f"{images / absent[0]} is missing: {path.name} lists it ({len(absent):,} such)")
+            raise UserError(f"{images / absent[0]} is missing: {path.name} lists it ({len(absent):,} missing in all)")
         splits[split] = picture_list(files[name] for name in names)
     named, options = with_all_splits(splits, test_share)
     return ListedDataset(named, tuple(name.split("-", 1)[-1] for name in classes), inputs_of(files.values()), options)

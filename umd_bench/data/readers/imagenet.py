@@ -6,7 +6,7 @@
     (ILSVRC2012_devkit_t12.tar.gz, or its folder ILSVRC2012_devkit_t12)
 
 Kaggle's layout (ILSVRC/Data/CLS-LOC/train and val) is also found below its root. A picture has the same name in every layout,
-so folders and tar files give packs that are equal to the byte. Source: Russakovsky et al., arXiv 1409.0575.
+so folders and tar files give packs that are equal byte for byte. Source: Russakovsky et al., arXiv 1409.0575.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def read_imagenet(root: Path, test_share: float | None) -> ListedDataset:
 def tar_members(path: Path, start: int = 0, length: int | None = None) -> Iterator[tuple[str, FileRange]]:
     """The names of a tar file's members and where their bytes are; ``start`` and ``length`` select a tar file inside another.
 
-    Nothing is unpacked. Raises :class:`UserError` if it is not a tar file or is incomplete.
+    Nothing is unpacked. Raises :class:`UserError` if ``path`` is not a tar file or is incomplete.
     """
     size = path.stat().st_size
     end = size if length is None else start + length
@@ -148,7 +148,7 @@ def _validation(base: Path, root: Path, wnids: list[str]) -> list[PictureFile]:
     for picture in pictures:
         wnid = labels.get(Path(picture.name).stem)
         if wnid not in index:
-            raise UserError(f"{picture.name} has no label among the training classes: the labels are those of other pictures")
+            raise UserError(f"{picture.name} has no label among the training classes: the labels belong to other pictures")
         listed.append(PictureFile(picture.name, index[wnid], picture.where, picture.bytes))
     return listed
 

@@ -47,8 +47,8 @@ class PictureList:
 class ListedDataset:
     """The result of a reader: the picture lists by split, and the class names.
 
-    ``inputs`` identifies the raw files: an interrupted packing is continued only if it is unchanged. ``options`` says how the
-    splits were chosen; it is part of the pack's digest.
+    ``inputs`` identifies the raw files: an interrupted packing is continued only if ``inputs`` is unchanged. ``options`` says
+    how the splits were chosen; it is part of the pack's digest.
     """
 
     splits: dict[str, PictureList]
@@ -59,8 +59,8 @@ class ListedDataset:
 
 @dataclass(frozen=True)
 class PictureFile:
-    """A picture in a file or a part of a file: its name (relative to the root, with /), its label, where its bytes are, and
-    how many they are."""
+    """A picture in a file or a part of a file: its name (relative to the root, with /), its label, the place of its bytes, and
+    their number."""
 
     name: str
     label: int
@@ -117,10 +117,10 @@ def list_pictures(folder: Path, label: int, within: str) -> list[PictureFile]:
 
 
 def split_off(pictures: PictureList, share: float, purpose: str, *, by_class: bool) -> tuple[PictureList, PictureList]:
-    """Split ``pictures`` into the rest and a ``share``: the pictures whose names have the smallest seeds for ``purpose``.
+    """Split N ``pictures`` into the rest and a ``share``: the pictures whose names have the smallest seeds for ``purpose``.
 
-    With ``by_class`` the share is taken from each class: at least one picture, at most all but one. Without, it is taken from
-    all together, and the rest has int(N (1 - share)) pictures. Raises :class:`FieldError` for a share outside (0, 1),
+    With ``by_class`` the share is taken from each class: at least one picture, at most all but one. Otherwise it is taken from
+    all pictures together, and the rest has int(N (1 - share)) pictures. Raises :class:`FieldError` for a share outside (0, 1),
     :class:`UserError` for a class with a single picture.
     """
     if not 0 < share < 1:

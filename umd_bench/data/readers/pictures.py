@@ -1,8 +1,8 @@
 """Decoding of one picture: from the bytes of an image file to a square RGB array.
 
-Runs in decoding processes, which import only Pillow and numpy. The orientation in the EXIF data is applied, and the centre
-square is cut out. Other colour modes become RGB: grey is repeated, CMYK and palettes are converted, 16-bit grey is scaled to 8
-bits, and transparent pixels are laid over white. Colour profiles are ignored. An animation gives its first picture.
+Decoding processes import this module, and with it only Pillow and numpy. The orientation in the EXIF data is applied, and the
+centre square is cut out. Other colour modes become RGB: grey is repeated, CMYK and palettes are converted, 16-bit grey is
+scaled to 8 bits, and transparent pixels are laid over white. Colour profiles are ignored. An animation gives its first picture.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def decode_batch(pictures: list[Encoded], size: int, resize: str) -> list[NDArra
 
 
 def init_decoding_process() -> None:
-    """Leave interrupts to the parent process, and end when it is killed: a process that waits for work would not notice."""
+    """Leave interrupts to the parent process, and end if it is killed, which a process that waits for work would not notice."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -97,7 +97,7 @@ def _rgb(content: bytes | NDArray[np.uint8]) -> Image.Image:
     image = ImageOps.exif_transpose(opened)
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I;16") or (image.mode == "I" and opened.format == "PNG"):  # in a PNG, I is 16 bits as well
+    if image.mode.startswith("I;16") or (image.mode == "I" and opened.format == "PNG"):  # in a PNG, mode I has 16 bits too
         deep = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((deep * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
@@ -109,7 +109,7 @@ def _rgb(content: bytes | NDArray[np.uint8]) -> Image.Image:
 
 
 def _antialiased(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """The centre square, resized by Pillow's bicubic filter, which is antialiased: it widens with the reduction."""
+    """The centre square, resized by Pillow's bicubic filter. It is antialiased, since the filter widens with the reduction."""
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
     box = (left, top, left + side, top + side)
@@ -119,8 +119,8 @@ def _antialiased(image: Image.Image, size: int) -> NDArray[np.uint8]:
 def _adm(image: Image.Image, size: int) -> NDArray[np.uint8]:
     """As ADM, DiT and later work prepare ImageNet (Dhariwal and Nichol, arXiv 2105.05233, and its code).
 
-    Halved by averaging 2x2 while the short side is at least twice ``size``; then bicubic until the short side is ``size``; then
-    the centre square, its corner rounded down to a pixel.
+    The image is halved by averaging 2x2 pixels while its short side is at least twice ``size``, then resized to a short side of
+    ``size`` by a bicubic filter. The corner of the centre square is rounded down to a pixel.
     """
     while min(image.size) >= 2 * size:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
@@ -141,7 +141,7 @@ def _aliased(image: Image.Image, size: int) -> NDArray[np.uint8]:
     pixels = np.asarray(image)
 
     def between(start: float, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """The pixels before and after each position, and the weight of the one after."""
+        """The pixels before and after each position, and the weight of the pixel after it."""
         position = np.clip(at + start, 0, length - 1)
         before = np.floor(position).astype(np.int64)
         return before, np.minimum(before + 1, length - 1), (position - before).astype(np.float32)

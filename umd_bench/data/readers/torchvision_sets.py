@@ -18,8 +18,8 @@ from umd_bench.data.readers.pictures import FileRange
 class TorchvisionSet:
     """A data set of torchvision.
 
-    ``kind`` is its class, ``splits`` the class's arguments for each split, ``expects`` the folder that it reads, and
-    ``as_arrays`` says whether it holds all images in memory.
+    ``kind`` is its class, ``splits`` the class's arguments for each split, ``expects`` the folder that the class reads, and
+    ``as_arrays`` says whether the class holds all images in memory.
     """
 
     kind: str
@@ -28,7 +28,7 @@ class TorchvisionSet:
     as_arrays: bool = False
 
     def read(self, root: Path, test_share: float | None) -> ListedDataset:
-        """List the pictures. Raises :class:`UserError`, naming the expected folder, if torchvision does not find its files."""
+        """List the pictures. Raises :class:`UserError` with the expected folder if torchvision does not find its files."""
         lists, inputs = {}, []
         class_names: Sequence[str] = ()
         for split, arguments in self.splits.items():
@@ -70,7 +70,7 @@ def _files(dataset: Any, root: Path) -> PictureList:
 
 
 def _inputs(pictures: PictureList, split: str) -> str:
-    """A text that identifies the raw files of a split. For arrays their number is enough: torchvision has checked the files."""
+    """A text that identifies a split's raw files. For arrays their number is enough, since torchvision checks the files."""
     files = []
     if len(pictures) and isinstance(pictures.load(0), FileRange):
         for i, name in enumerate(pictures.names):

@@ -25,7 +25,7 @@ def velocity(alpha: Coefficient, sigma: Coefficient, straight: bool) -> tuple[Co
     return (-1.0, 1.0) if straight else (-sigma, alpha)
 
 
-# name of config/trial/noise.py -> (alpha, sigma, straight) -> (c, d) of the target ``c x_0 + d eps``
+# name in config/trial/noise.py -> function (alpha, sigma, straight) -> (c, d) of the target ``c x_0 + d eps``
 PREDICTIONS: dict[str, Callable[[Coefficient, Coefficient, bool], tuple[Coefficient, Coefficient]]] = {
     "eps": lambda alpha, sigma, straight: (0.0, 1.0),
     "x_0": lambda alpha, sigma, straight: (1.0, 0.0),
@@ -50,7 +50,7 @@ class NoiseProcess:
         return _from_clean(self._curves, t.double())
 
     def at(self, t: float) -> tuple[float, float]:
-        """alpha and sigma at one time, computed on the host, so that nothing waits for the device."""
+        """alpha and sigma at one time, computed on the host, which therefore does not wait for the device."""
         if t not in self._known:  # samplers call this several times for each time and batch
             alpha, sigma = _from_clean(self._on_host, torch.tensor(t, dtype=torch.float64))
             self._known[t] = alpha.item(), sigma.item()
@@ -96,7 +96,7 @@ class NoiseProcess:
         return (d * x_t - sigma * target) / det, (alpha * target - c * x_t) / det
 
     def min_snr(self, t: Tensor, gamma: float) -> Tensor:
-        """The weight of the target's error that weights x_0's error by ``min(SNR, gamma)``. ``t`` [..] >= 1 -> float64 [..].
+        """The target error's weight that gives x_0's error the weight ``min(SNR, gamma)``. ``t`` [..] >= 1 -> float64 [..].
 
         Hang et al. (arXiv 2303.09556, section 3.4): ``min(SNR, gamma) / SNR`` for eps, ``min(SNR, gamma)`` for x_0,
         ``min(SNR, gamma) / (SNR + 1)`` for v on the circle; an error of x_0 is ``det / sigma`` times as large in the target.

@@ -1,6 +1,6 @@
-"""The objective: ``L_UMD = r_t0 L_{t=0} + (1 - r_t0) L_{t>=1}`` (UMD paper, section 3.2), with MAE and DiT as its corners.
+"""The objective: ``L_UMD = r_t0 L_{t=0} + (1 - r_t0) L_{t>=1}`` (UMD paper, section 3.2); MAE and DiT are special cases.
 
-M is the mask, 0 is keep and 1 is remove, repeated over the pixels of a patch; ``mean`` runs over batch, pixels and channels.
+M is the mask (0 is keep, 1 is remove), repeated over the pixels of a patch; ``mean`` runs over batch, pixels and channels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LOSS_WEIGHTS: dict[str, Callable[[NoiseProcess, TrainStage, Tensor], Tensor]] = 
 
 
 class Losses(NamedTuple):
-    """Scalars of one batch: the objective, the loss of the clean images and that of the noised ones (0 without such images)."""
+    """Scalars of one batch: the objective, the loss of clean images and the loss of noised ones (0 without such images)."""
 
     loss: Tensor
     loss_t0: Tensor
@@ -84,7 +84,7 @@ def umd_loss(
     n_clean: int | None = None,
     forward: Forward = forward_passes,
 ) -> Losses:
-    """The objective on a batch whose last ``n_clean`` images stay clean; None is ``stage.n_clean``, that of a whole batch.
+    """The objective on a batch whose last ``n_clean`` images stay clean; None means ``stage.n_clean``, as in a whole batch.
 
     ``x_0`` [B, C, H, W] in [-1, 1]; ``label`` [B] int64 or None. Noised and clean images have different numbers of visible
     patches, so they are two passes. Clean images get no labels; noised ones get the null label if ``noise.drop_label``.

@@ -25,7 +25,7 @@ Curve = Callable[[Tensor], Tensor]  # float64 to float64, any shape
 
 @dataclass(frozen=True)
 class Curves:
-    """A schedule's functions of time. ``discrete`` times are whole numbers, others any real number in [1, T].
+    """A schedule's functions of time. Times are whole numbers if it is ``discrete``, else any real numbers in [1, T].
 
     ``path`` maps t in [1, T] to alpha and sigma. ``quantile`` maps q in [0, 1) to t: the inverse distribution function of the
     times in training. It rises with q, so a draw of q means the same quantile of the noise under every schedule. ``straight``:
@@ -113,7 +113,7 @@ def laplace(timesteps: int, device: torch.device | None, *, mu: float, b: float)
     """Log signal-to-noise ratios from a Laplace distribution of mean mu and scale b (Hang et al., arXiv 2407.03297, table 1).
 
     ``lambda(q) = mu - b sgn(1/2 - q) log(1 - 2|q - 1/2|)`` sets the times of training. The path is that of the continuous
-    cosine schedule, ``theta = pi/2 u``, so that sampling covers all of it and not only the middle that is trained most.
+    cosine schedule, ``theta = pi/2 u``, so that sampling covers the whole path, not only its middle, which is trained most.
     """
     step = math.pi / 2 / (timesteps + 1)  # in theta, per unit of t
 

@@ -1,5 +1,5 @@
-"""Several training stages of one shape trained as one: their weights are stacked, the model's forward pass is the public one.
+"""Fused training of several stages of one shape: their weights are stacked, and the model's own forward pass is used.
 
-In: training stages of one shape. Out: in each one's run directory what it would have written alone, within tolerances.
-``fused_loop.py`` is the way in.
+In: training stages of one shape. Out: in each stage's run directory, the results that the stage would have alone, within
+tolerances. ``fused_loop.py`` is the way in.
 """

@@ -60,15 +60,15 @@ def train_fused(
 ) -> None:
     """Train stages that have seen equally many images together, each as :func:`~umd_bench.engine.training.loop.train` does.
 
-    ``stop`` is called with each stage's key before each step. ``ended`` is called with each stage's key and its result, or the
-    exception that ended it, as soon as it ends: a stage that stops (:class:`Stopped`) or is not finite
-    (:class:`NonFiniteError`) leaves the others.
+    ``stop`` is called with each stage's key before each step. As soon as a stage ends, ``ended`` is called with its key and its
+    result, or with its key and the exception that ended it. A stage that stops (:class:`Stopped`) or is not finite
+    (:class:`NonFiniteError`) leaves the group.
 
     Raises ``ValueError`` for stages of different shapes, and any error of the shared work; ``ended`` is then not called for the
     stages that were still running.
     """
     if not all(may_fuse(jobs[0][0], spec) for spec, _ in jobs):
-        raise ValueError(f"stages of different shapes cannot be trained as one: {[spec.key for spec, _ in jobs]}")
+        raise ValueError(f"stages of different shapes cannot be fused: {[spec.key for spec, _ in jobs]}")
     device = pick_device(jobs[0][0].resources.device)
     with deterministic_kernels(device):
         _run_steps(members_of(jobs, pack, device), pack.manifest, ended, stop)
@@ -125,7 +125,7 @@ def _run_steps(
                 left.append(member)
         if left and len(left) < len(fused.members):
             for member in left:
-                fused.settle(member)
+                fused.write_step_count(member)
             fused = FusedStages(left)
         elif not left:
             fused.members.clear()
@@ -138,7 +138,7 @@ def _run_steps(
         member.output.snapshot(state, images_per_second=(nimg - begun) / spent if spent else 0.0)
 
     def save(member: Member) -> None:
-        fused.settle(member)
+        fused.write_step_count(member)
         member.output.checkpoint(member.state)
         member.saved = member.state.nimg
 

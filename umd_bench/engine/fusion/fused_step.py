@@ -1,8 +1,9 @@
 """The shared step of several training stages of one shape: one forward and one backward pass for all of them.
 
 Each stage has its own seed, draws, batches, noise process, share of clean images, loss weight, learning rate, decay, clipping
-and average. Only memory is shared: all weights lie in one block [S, P], so do gradients, moments and averages, and each stage's
-:class:`TrainingState` holds views of its row. Results equal those of the stage alone up to the order of additions.
+and average. Only memory is shared: all weights lie in one block [S, P], all gradients, moments and averages in blocks of that
+shape, and each stage's :class:`TrainingState` holds views of its rows. Results equal those of the stage alone up to the order
+of additions.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Member:
     saved: int
 
     def draw(self) -> tuple[Tensor, Tensor, Noise]:
-        """x_0 [B, C, H, W], label [B] and draws of the next step: those of the stage alone."""
+        """x_0 [B, C, H, W], label [B] and draws of the next step, the same as if the stage ran alone."""
         nimg = self.state.nimg
         x_0, label = self.batches.at(nimg)
         self.generator.manual_seed(derive_seed(self.spec.seed, f"{self.stage.kind}/noise", nimg))
@@ -63,7 +64,7 @@ class FusedStages:
         self.members = list(members)
         first, S = members[0].state, len(members)
         names = dict(first.model.named_parameters())
-        order = sorted(names, key=lambda name: not is_decayed(name))  # decayed parameters first: two parts per stage
+        order = sorted(names, key=lambda name: not is_decayed(name))  # decayed parameters first, so a row has two parts
         self._locations: dict[str, tuple[int, torch.Size]] = {}
         end = decayed = 0
         for name in order:
@@ -90,7 +91,7 @@ class FusedStages:
 
     @torch.no_grad()
     def _take_over(self, s: int, decayed: int) -> torch.optim.Optimizer:
-        """Move a stage's state into its row and leave it views there; returns an optimiser over the row's two parts."""
+        """Move stage ``s``'s tensors into its row and give its state views of the row; returns an optimiser over both parts."""
         member = self.members[s]
         state, row = member.state, self._weights[s]
         state.conditions["fused"] = f"{s + 1} of {len(self.members)}"
@@ -125,8 +126,8 @@ class FusedStages:
             }
         return optimizer
 
-    def settle(self, member: Member) -> None:
-        """Give the step count to a stage's own optimiser; its moments are views of the shared memory."""
+    def write_step_count(self, member: Member) -> None:
+        """Write the step count into a stage's own optimiser, whose moments are views of the shared memory."""
         optimizer = self._optimizers[self.members.index(member)]
         step = next(iter(optimizer.state.values()))["step"]
         for own in member.state.optimizer.state.values():
@@ -169,7 +170,7 @@ def fused_losses(
 ) -> list[Losses]:
     """:func:`~umd_bench.engine.diffusion.objective.umd_loss` of each stage on its own batch, with two passes for all of them.
 
-    ``weights`` [S, ...] by name; ``drawn`` is x_0 [B, C, H, W], label [B] and the draws of each stage, as :meth:`Member.draw`.
+    ``weights`` [S, ...] by name; ``drawn`` has x_0 [B, C, H, W], label [B] and draws of each stage, from :meth:`Member.draw`.
     """
     config, device = members[0].stage.corruption, drawn[0][0].device
     noisy, clean = [], []

@@ -1,4 +1,4 @@
-"""Which training stages have one shape, so that they can be trained as one. Imports no torch."""
+"""Which training stages have one shape, so that they can be fused. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import TrainStage
 
 # Fields that may differ: numbers that each stage applies to its own part of the shared work. The share of clean images (r_t0)
-# is one of them, since matrix products take unequal numbers of rows. A mask ratio is not: it sets the tokens of every row.
+# may differ, since matrix products take unequal numbers of rows. A mask ratio may not: it sets the number of tokens in a row.
 _OWN_STAGE = ("parent", "snapshot", "loss_weight", "min_snr_gamma", "snapshots")
 _OWN_OPTIM = ("lr_per_256", "warmup_nimg", "weight_decay", "beta1", "beta2", "eps", "clip_norm", "ema_rate_per_256")
 
 
 def shape_key(spec: StageSpec) -> str | None:
-    """Everything that stages must share to be trained as one, as JSON: two stages fit together if their keys are equal.
+    """Everything that stages must share to be fused, as JSON: two stages fit together if their keys are equal.
 
-    None for a stage that is not training, that runs on several devices, or that is compiled (the shared step is not compiled).
+    None for a stage that trains nothing, that runs on several devices, or that is compiled (the shared step is not compiled).
     """
     if not isinstance(spec.stage, TrainStage) or spec.devices > 1 or spec.resources.compile:
         return None
@@ -35,7 +35,7 @@ def shape_key(spec: StageSpec) -> str | None:
 
 
 def may_fuse(one: StageSpec, other: StageSpec) -> bool:
-    """Whether two stages can be trained as one.
+    """Whether two stages can be fused.
 
     They may differ in seed, parent, noise process, share of clean images, loss weight, learning rate and its warm-up, weight
     decay, betas, epsilon, clipping, rate of the average and snapshots, and in nothing else.

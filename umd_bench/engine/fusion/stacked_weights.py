@@ -1,13 +1,13 @@
 """Weights of S models of one shape that act as one model's weights in the model's own forward pass.
 
 Each row of a batch belongs to one model. Rows are ordered by model, with ``counts`` rows each; counts may differ and be 0. A
-:class:`Stacked` weight shows the model's code the shape of one model's weight. In an operation with rows, each row meets its
-own model's weight. So the public forward pass, called through ``torch.func.functional_call``, computes all models at once:
-operations without weights (attention, GELU, softmax) see one long batch, and a matrix product is one batched product, or one
-product per model into a shared result if the counts differ.
+:class:`Stacked` weight shows the model's code the shape of one model's weight. An operation on rows applies to each row the
+weight of its own model. So the model's own forward pass, called through ``torch.func.functional_call``, computes all models at
+once: operations without weights (attention, GELU, softmax) see one long batch, and a matrix product is one batched product, or
+one product per model into a shared result if the counts differ.
 
 Compared with ``torch.func.vmap`` over the same forward pass, this does not batch operations without weights, and it allows
-unequal numbers of rows (docs/fusion.md has the measurements). An operation without a row in :data:`RULES` raises.
+unequal numbers of rows (docs/fusion.md has the measurements). An operation that :data:`RULES` lacks raises an error.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _linear(x: Tensor, weight: Stacked, bias: Stacked | None = None) -> Tensor:
     rows, w = _rows_of(weight), _plain(weight)
     S, O, I = w.shape  # noqa: E741 - output and input features
     if len(x) != rows.total:
-        raise ValueError(f"{len(x)} rows met the weights of models that have {rows.counts}")
+        raise ValueError(f"{len(x)} rows were given to models that have {rows.counts}")
     b = w.new_zeros(S, O) if bias is None else _plain(bias)
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
@@ -145,7 +145,7 @@ def _matmul(x: Tensor, weight: Stacked) -> Tensor:
 
 
 def _layer_norm(x: Tensor, shape: Any, weight: Stacked, bias: Stacked, eps: float = 1e-5) -> Tensor:
-    """Normalise without weights, then scale and shift each row by its model's. [R, N, D] -> [R, N, D]."""
+    """Normalise without weights, then scale and shift each row by its model's weights. [R, N, D] -> [R, N, D]."""
     rows, normed = _rows_of(weight), F.layer_norm(x, shape, eps=eps)
     w, b = _plain(weight), _plain(bias)
     if rows.even:
@@ -163,11 +163,11 @@ def _embedding(index: Tensor, weight: Stacked, *rest: Any, **settings: Any) -> T
 
 
 def _expand(weight: Stacked, *sizes: int) -> Tensor:
-    """``weight[1, ...].expand(R, ...)``: the result is rows."""
+    """``weight[1, ...].expand(R, ...)``: the result has R rows and is not stacked."""
     rows, value = _rows_of(weight), _plain(weight)
     if value.shape[1] != 1 or sizes[0] != rows.total:
         raise ValueError(
-            f"a weight {tuple(value.shape[1:])} cannot be given to {sizes[0]} rows of models that have {rows.counts}"
+            f"a weight {tuple(value.shape[1:])} cannot be expanded to {sizes[0]} rows of models that have {rows.counts}"
         )
     return rows.spread(value[:, 0]).expand(*sizes)
 
@@ -186,7 +186,7 @@ def _add(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _within(change: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Apply ``change``, an operation on one model's weight, to all: it receives [S, ...] and the arguments."""
+    """Apply ``change``, an operation on one model's weight, to all models: ``change`` receives [S, ...] and the arguments."""
     return lambda weight, *arguments: _wrapped(change(_plain(weight), *arguments), _rows_of(weight))
 
 
@@ -222,5 +222,5 @@ RULES: dict[Any, Callable[..., Any]] = {
 
 
 def call_stacked(model: nn.Module, weights: Mapping[str, Tensor], rows: Rows, *inputs: Tensor, **settings: Any) -> Any:
-    """``model(*inputs, **settings)`` with each row meeting its own model's weights; ``weights`` [S, ...] by name."""
+    """``model(*inputs, **settings)``, computed for each row with its own model's weights; ``weights`` [S, ...] by name."""
     return torch.func.functional_call(model, stack_for(weights, rows), inputs, settings)

@@ -108,8 +108,8 @@ class AutoEncoder(nn.Module):
     def represent(self, x_t: Tensor, t: Tensor, *, block: int | None = None, pool: str | None = None) -> Tensor:
         """The representation of whole images without a label. [B, C, H, W], [B] -> [B, D].
 
-        ``block`` in 1..depth, default the last; the encoder's norm is applied after any of them. ``pool`` is the mean of the
-        class tokens by default, or ``first_class`` (the first class token) or ``patches`` (the mean of the patch tokens).
+        ``block`` in 1..depth, default the last; the encoder's norm is applied to its output. ``pool`` None or ``class`` is the
+        mean of the class tokens, ``first_class`` the first class token, ``patches`` the mean of the patch tokens.
         """
         n_class = self.cls_token.shape[1]
         x = self._encoded(self.embed(x_t), self.condition(t, None), block)

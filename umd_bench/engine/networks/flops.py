@@ -8,7 +8,7 @@ from __future__ import annotations
 from umd_bench.config.trial.model import ModelConfig
 from umd_bench.config.trial.train_stage import TrainStage
 
-# The backward pass costs as much as the forward product again for each of its two factors that needs a gradient.
+# Cost of a matrix product, in forward products: one for the forward pass, and one more for each factor that needs a gradient.
 _TRAINED, _OF_FIXED_INPUT = 3, 2
 
 
@@ -44,7 +44,7 @@ def _multiply_adds(
     embedded = 2 * width**2  # each of the two layers in a time or label embedding
     label = 2 * embedded if labels else 0
     trained = encoder + decoder + head + conditions * (modulation + embedded + label)
-    of_fixed_input = rows * patches * pixels * width + conditions * embedded  # pixels and a time's sinusoids: no gradient
+    of_fixed_input = rows * patches * pixels * width + conditions * embedded  # pixels and sinusoids get no gradient
     return _TRAINED * trained + _OF_FIXED_INPUT * of_fixed_input
 
 

@@ -1,6 +1,6 @@
-"""Initial weights. Each parameter has its own generator, so parameters of one name and shape are equal across models.
+"""Initial weights, by the rules of the official implementation (small-vision, commit 3d4555b).
 
-The rules are those of the official implementation (small-vision, commit 3d4555b).
+Each parameter has its own generator. So with one seed, parameters of the same name and shape have equal values in all models.
 """
 
 from __future__ import annotations

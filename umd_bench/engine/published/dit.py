@@ -96,13 +96,13 @@ class DiT(nn.Module):
     def represent(self, x_t: Tensor, t: Tensor, *, block: int | None = None, pool: str | None = None) -> Tensor:
         """The representation of whole noised images without a label. [B, C, H, W], [B] -> [B, D].
 
-        ``t`` in 1..1000. ``block`` in 1..depth, default the last; no norm is applied after any of them. Raises
-        :class:`UserError` for t = 0, and for a ``pool`` of class tokens.
+        ``t`` in 1..1000. ``block`` in 1..depth, default the last; no norm is applied to its output. Raises :class:`UserError`
+        for t = 0, and for a ``pool`` of class tokens.
         """
         if pool not in (None, "patches"):
             raise UserError(f"a DiT has no class tokens: its pool is patches, not {pool}")
         if not t.all():
-            raise UserError("a DiT has no input for clean images: expected t in 1..1000 where it is probed")
+            raise UserError("a DiT has no input for clean images: expected a probe with t in 1..1000")
         tokens, _ = self._encode(x_t, t, None, block)
         return tokens.mean(dim=1)
 

@@ -51,7 +51,9 @@ def read_weight_file(path: Path, *, sha256: str | None = None) -> WeightFile:
         values = _READERS[path.suffix](data)
     except Exception as error:  # a parser of untrusted bytes may raise anything
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"{path} is no sound {path.suffix} file of plain tensors, and nothing else is read: {reason}") from None
+        raise UserError(
+            f"{path} is not an intact {path.suffix} file of plain tensors, and nothing else is read: {reason}"
+        ) from None
     return WeightFile(path, actual, {name: _tensor(path, name, value) for name, value in values.items()})
 
 
@@ -67,7 +69,7 @@ def _tensor(path: Path, name: str, value: object) -> Tensor:
     if tensor.dtype not in _EXACT:
         raise UserError(f"{path}: parameter {name!r} has the type {tensor.dtype}: expected {', '.join(map(str, _EXACT))}")
     if not tensor.isfinite().all():
-        raise UserError(f"{path}: parameter {name!r} holds NaN or infinite values: the weights are no use")
+        raise UserError(f"{path}: parameter {name!r} holds NaN or infinite values: the weights cannot be used")
     return tensor.to(torch.float32, copy=True).contiguous()  # a copy: tensors of one file may share memory
 
 

@@ -1,4 +1,4 @@
-"""The table of checkpoint layouts, and reading a file in one of them.
+"""The table of checkpoint layouts, and the function that reads a file in one of them.
 
 A new layout is a function from a file's tensors to :class:`Weights` and a row of :data:`LAYOUTS`. A new architecture is also a
 module of this package, a family in ``ModelConfig`` and a case in ``engine/families.py``.
@@ -30,10 +30,10 @@ class Read(Protocol):
 
 @dataclass(frozen=True)
 class Layout:
-    """A way of naming parameters, and how such weights were trained.
+    """A way of naming parameters, and how weights in that layout were trained.
 
-    ``noise`` is the noise process they are assumed to be trained with. ``sees_clean`` says whether they were trained on clean
-    images; None if the architecture does not tell.
+    ``noise`` is the noise process that the weights are assumed to be trained with. ``sees_clean`` says whether they were
+    trained on clean images; None if the architecture does not determine it.
     """
 
     read: Read
@@ -73,7 +73,7 @@ def read_import(model: ModelConfig, stage: ImportStage, source: DataFacts, *, pa
     if (weights.size, weights.channels) != (source.size, source.channels):
         raise FieldError("data.name", source.name, f"the weights of {stage.file} take {describe_images(weights)}")
     if weights.classes != stage.classes:
-        raise FieldError(f"{path}.classes", stage.classes, f"the weights of {stage.file} know {weights.classes} classes")
+        raise FieldError(f"{path}.classes", stage.classes, f"the weights of {stage.file} have {weights.classes} classes")
     return weights
 
 

@@ -49,8 +49,8 @@ class MaeEncoder(nn.Module):
     def represent(self, x_t: Tensor, t: Tensor, *, block: int | None = None, pool: str | None = None) -> Tensor:
         """The representation of whole images in [-1, 1]; ``t`` is ignored. [B, C, H, W], [B] -> [B, D].
 
-        ``block`` in 1..depth, default the last; the encoder's norm is applied after any of them. ``pool`` overrides the
-        model's own.
+        ``block`` in 1..depth, default the last; the encoder's norm is applied to its output. ``pool`` overrides the model's
+        own.
         """
         tokens = self.patch_embed(x_t) + self.pos_embed[:, 1:]
         first = self.cls_token + self.pos_embed[:, :1]

@@ -1,4 +1,4 @@
-"""Shared by all layouts: :class:`Weights`, their result, and checks that each parameter is known, present and well-shaped."""
+"""The code that all layouts share: their result, :class:`Weights`, and checks of the parameters' names and shapes."""
 
 from __future__ import annotations
 
@@ -30,9 +30,12 @@ class Weights:
 
 
 def shape_of(tensors: Mapping[str, Tensor], name: str, axes: str, layout: str) -> Shape:
-    """The shape of a parameter. Raises :class:`UserError` if it is missing or has not one axis for each word of ``axes``."""
+    """The shape of a parameter, which must have one axis for each word of ``axes``.
+
+    Raises :class:`UserError` if the parameter is missing or has another number of axes.
+    """
     if name not in tensors:
-        raise UserError(f"parameter {name!r} is missing: the file has not the layout {layout}")
+        raise UserError(f"parameter {name!r} is missing: the file does not have the layout {layout}")
     shape = tuple(tensors[name].shape)
     if len(shape) != len(axes.split()):
         raise UserError(
@@ -58,7 +61,7 @@ def layers(names: Collection[str], prefix: str, layout: str) -> int:
     """The number of blocks ``<prefix>0.``, ``<prefix>1.``, ... Raises :class:`UserError` if there is none."""
     numbers = {name.removeprefix(prefix).partition(".")[0] for name in names if name.startswith(prefix)}
     if not numbers:
-        raise UserError(f"parameter '{prefix}0.*' is missing: the file has not the layout {layout}")
+        raise UserError(f"parameter '{prefix}0.*' is missing: the file does not have the layout {layout}")
     return len(numbers)
 
 

@@ -1,7 +1,7 @@
 """Read files of the official JAX implementation (small-vision, commit 3d4555b); ``small_vision_conversion.py`` converts them.
 
-The shapes determine the whole model, the number of heads too, since attention kernels have it as an axis. All names may have a
-common prefix such as ``params/``.
+The shapes determine the whole model, including the number of heads, which is an axis of the attention kernels. All names may
+have a common prefix such as ``params/``.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _below_prefix(tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], 
     """The parameters without their common prefix, and that prefix: it ends in '/' or is empty."""
     landmarks = [name for name in tensors if name == _LANDMARK or name.endswith("/" + _LANDMARK)]
     if not landmarks:
-        raise UserError(f"parameter {_LANDMARK!r} is missing: the file has not the layout {NAME}")
+        raise UserError(f"parameter {_LANDMARK!r} is missing: the file does not have the layout {NAME}")
     prefix = landmarks[0].removesuffix(_LANDMARK)
     for name in tensors:
         if not name.startswith(prefix):

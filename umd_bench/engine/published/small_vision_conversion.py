@@ -79,7 +79,7 @@ def from_official(params: Mapping[str, Array]) -> dict[str, Tensor]:
 
 
 def to_official(state: Mapping[str, Tensor], heads: int) -> dict[str, Array]:
-    """The inverse of :func:`from_official`: float32 arrays under the official names; ``heads`` of the model's attention."""
+    """The inverse of :func:`from_official` for a model with ``heads`` attention heads: float32 arrays by official name."""
     arrays = {name: value.detach().cpu().numpy() for name, value in state.items()}
     params = {official: arrays[ours] for official, ours in _TABLES.items() if ours in arrays}
     for module, ours in _MODULES.items():
@@ -126,7 +126,7 @@ def _to_torch(module: str, leaf: str, value: Array) -> Array:
 
 
 def _to_flax(module: str, leaf: str, value: Array, heads: int) -> Array:
-    """The inverse of :func:`_to_torch`; ``value`` of q, k and v is the fused one."""
+    """The inverse of :func:`_to_torch`; for q, k and v, ``value`` is the joint tensor of the three."""
     kind = module.removeprefix(_ATTENTION)
     if kind in _QKV:
         value = np.split(value, 3)[_QKV.index(kind)]

@@ -1,4 +1,4 @@
-"""The training loop, its state, and what it writes.
+"""The training loop, its state, and its output.
 
 In: a training stage and a pack. Out: snapshots, checkpoints and metrics in a run directory. ``loop.py`` is the way in.
 """

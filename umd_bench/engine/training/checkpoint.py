@@ -73,7 +73,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def newest_checkpoint(folders: Iterable[Path], *, at_most: int, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The sound checkpoint with the largest nimg <= ``at_most`` in any of ``folders``; of equals, the first folder's.
+    """The sound checkpoint with the largest nimg <= ``at_most`` in any of ``folders``; among equals, the first folder's.
 
     A checkpoint that is damaged or unreadable is skipped, and ``warn`` is called with the reason.
     """

@@ -1,4 +1,4 @@
-"""The only place that calls torch.compile, and where its cache is.
+"""The only module that calls torch.compile. It also chooses the folder of the cache.
 
 Shapes never change (``dynamic=False``). On a GPU the compiled code is also recorded and replayed as CUDA graphs
 (``mode="reduce-overhead"``). A replay overwrites the previous replay's outputs, so the caller must copy outputs that it keeps.
@@ -22,7 +22,7 @@ from umd_bench.machine import cpu_lines
 from umd_bench.store.files import require_writable
 
 F = TypeVar("F", bound=Callable[..., Any])
-_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"  # torch's own: where inductor looks, and Triton's kernels below it
+_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"  # torch's own: the folder of inductor's cache, with Triton's kernels below it
 
 
 def compile_cache() -> Path:
@@ -57,7 +57,7 @@ def compile_model(model: nn.Module, device: torch.device) -> None:
 
 @contextmanager
 def own_graphs() -> Iterator[None]:
-    """Drop what was compiled in this block at its end, except from the cache on disk.
+    """At the end of this block, free the code that was compiled in it; the cache on disk keeps it.
 
     Otherwise a process that runs stages one after another would reach torch's limit on versions of one function, and would
     keep the memory of CUDA graphs that are never replayed again.

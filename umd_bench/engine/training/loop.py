@@ -91,7 +91,7 @@ def train(
 
 
 def follow(spec: StageSpec, pack: Pack, run: RunDir, group: RankGroup, *, stop: Callable[[], bool] = lambda: False) -> None:
-    """Run every rank but rank 0, which is in :func:`train`: the same steps, from the state that rank 0 sends.
+    """Train on a rank other than rank 0, which runs :func:`train`: the same steps, from the state that rank 0 sends.
 
     Writes nothing. If ``stop`` returns true on any rank, all ranks stop. Raises as :func:`train`.
     """

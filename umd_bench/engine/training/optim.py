@@ -52,8 +52,8 @@ class AdamWBf16(torch.optim.Optimizer):
 
     ``m = bf16(bf16(b1) m) + (1 - b1) g``; ``v = b2 v + (1 - b2) g^2``;
     ``p -= lr (m / (1 - b1^k) / (sqrt(v / (1 - b2^k)) + eps) + decay p)``; then m is rounded to bf16.
-    The moment decays by the *rounded* b1 (0.8984375 for 0.9) and is rounded before the gradient is added: optax multiplies
-    in the moment's own precision.
+    The moment decays by the *rounded* b1 (0.8984375 for 0.9) and is rounded before the gradient is added, because optax
+    multiplies in the moment's own precision.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], *, betas: tuple[float, float], eps: float) -> None:
@@ -116,7 +116,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 @torch.no_grad()
 def clip_grad_norm(model: nn.Module, max_norm: float) -> Tensor:
-    """Scale the gradients down to a global norm of ``max_norm`` if it is larger (no epsilon); returns the norm before.
+    """Scale the gradients down to a global norm of ``max_norm`` if theirs is larger (no epsilon); returns their norm before.
 
     The norm is a scalar on the device, so the host does not wait for it.
     """
@@ -137,5 +137,5 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensor
     named = dict(model.named_parameters())
     for key, value in tensors.items():
         kind, name = key.split("/", 1)
-        on_host = kind == "step" and isinstance(optimizer, AdamWBf16)  # it reads the step count on the host
+        on_host = kind == "step" and isinstance(optimizer, AdamWBf16)  # which reads the step count on the host
         optimizer.state[named[name]][kind] = value.to("cpu" if on_host else named[name].device)

@@ -1,8 +1,8 @@
 """The devices that train one stage: a single one, or a group of ranks that share every batch and sum their gradients.
 
-Every rank of a group draws the randomness of the whole batch and computes its own rows. So the sum of the ranks' gradients
-equals the gradient of a single device up to the order of additions, and so do the losses, which are summed with it. After that
-(clipping, AdamW, average, running sums) all ranks do the same with the same numbers, and only rank 0 writes.
+Every rank of a group draws the randomness of the whole batch and computes its own rows. So the sums of the ranks' gradients and
+losses equal those of a single device up to the order of additions. After the sum, all ranks compute the same from the same
+numbers (clipping, AdamW, average, running sums), and only rank 0 writes.
 
 Gradients are summed here and not by ``DistributedDataParallel``, which rebuilds its buckets after the first step of a process.
 With three or more ranks another layout adds in another order, so a resumed run would differ from an uninterrupted one. The
@@ -30,7 +30,7 @@ from umd_bench.engine.diffusion.objective import Losses
 from umd_bench.engine.training.checkpoint import pack_checkpoint, unpack_checkpoint
 from umd_bench.engine.training.state import TrainingState
 
-JOINING_SECONDS = 60.0  # for ranks that are all ready to connect to each other; one may be killed in that time
+JOINING_SECONDS = 60.0  # for ranks that are all ready to connect to each other; limited because one may be killed meanwhile
 STEP_SECONDS = 600.0  # a rank waits this long for the others: longer than rank 0 takes to write a checkpoint
 BUCKET_ELEMENTS = 8 * 2**20  # of gradient summed at once: 32 MiB
 PIECE_BYTES = 256 * 2**20  # of state broadcast at once
@@ -177,19 +177,19 @@ class RankGroup:
         self._broadcast(json.dumps(missing).encode())
 
     def receive_missing(self) -> list[int]:
-        """What rank 0 sends by :meth:`send_missing`."""
+        """The snapshots that rank 0 sends by :meth:`send_missing`."""
         missing: list[int] = json.loads(self._broadcast(None))
         return missing
 
     def send_state(self, state: TrainingState, *, warn: Callable[[str], None]) -> None:
         """On rank 0; the others call :meth:`receive_state`."""
         self._broadcast(pack_checkpoint(state.checkpoint()))
-        if self.any(False):  # a rank whose fingerprint differs: no other set of devices gives the same bits
+        if self.any(False):  # another rank's fingerprint differs, so no other set of devices gives the same bits
             state.exact = False
             warn("the devices of this stage are not of one kind: the result is not exact")
 
     def receive_state(self, state: TrainingState) -> None:
-        """Load what rank 0 sends by :meth:`send_state`."""
+        """Load the state that rank 0 sends by :meth:`send_state`."""
         checkpoint = unpack_checkpoint(self._broadcast(None))
         self.any(checkpoint.fingerprint != state.fingerprint())
         state.restore(checkpoint)
@@ -234,7 +234,7 @@ class RankGroup:
         return Losses(*scalars)
 
     def require_same_weights(self, model: nn.Module) -> None:
-        """Raise ``RuntimeError`` unless the sums of the weights' bits agree: a rank that strayed would spoil the result."""
+        """Raise ``RuntimeError`` unless the sums of the weights' bits agree: other weights on a rank make the result wrong."""
         bits = torch.stack([p.detach().view(torch.int32).sum(dtype=torch.int64) for p in model.parameters()]).cpu()
         extremes = torch.stack([bits, -bits])
         with _lost_ranks():

@@ -1,7 +1,7 @@
 """Snapshots: weights at a requested nimg, which later stages start from or evaluate.
 
-A snapshot is one safetensors file: ``model/<parameter>``, ``ema/<parameter>`` if there is an average, and as metadata the
-training's outcome so far.
+A snapshot is one safetensors file: ``model/<parameter>``, ``ema/<parameter>`` if there is an average, and the training's
+outcome so far as metadata.
 """
 
 from __future__ import annotations
@@ -72,10 +72,12 @@ def restore_model(
 def restore_sampled(
     run: RunDir, nimg: int, *, source: DataFacts, ema: bool = False, device: torch.device | str = "cpu"
 ) -> Sampled:
-    """As :func:`restore_model`, for sampling. Raises :class:`UserError` also if the model family has no samples."""
+    """As :func:`restore_model`, for sampling. Raises :class:`UserError` also if the model family cannot be sampled."""
     model = restore_model(run, nimg, source=source, ema=ema, device=device)
     if not isinstance(model, Sampled):
-        raise UserError(f"run {run.key} has the family {run.config().model.family}, which predicts nothing: it has no samples")
+        raise UserError(
+            f"run {run.key} has the family {run.config().model.family}, which predicts nothing and cannot be sampled"
+        )
     return model
 
 

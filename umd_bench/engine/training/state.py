@@ -21,7 +21,7 @@ from umd_bench.engine.training.optim import build_optimizer, optimizer_tensors, 
 from umd_bench.engine.training.snapshot import load_snapshot
 from umd_bench.store.run import RunDir
 
-_LABELS = "label_embed."  # parameters that a parent trained without labels does not have
+_LABELS = "label_embed."  # parameters that only a model trained with labels has
 
 
 class NonFiniteError(Exception):
@@ -66,7 +66,7 @@ class TrainingState:
         return means
 
     def final_metrics(self) -> dict[str, float]:
-        """Means over the steps so far of the stage's last tenth; empty before it begins."""
+        """Means over the finished steps of the stage's last tenth; empty before the last tenth begins."""
         return {f"{name}_final": value for name, value in self._means(1).items() if name != "grad_norm"}
 
     def average_weights(self) -> dict[str, Tensor] | None:

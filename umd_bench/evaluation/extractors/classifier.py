@@ -1,7 +1,9 @@
 """Small convolutional classifiers for data sets whose images Inception was not made for, and their training.
 
-Each was trained once, on the train split alone, and its weights are committed with their hash, command and accuracy: distances
-under a classifier that is trained again would not be comparable. Shapes: B images, C channels, H, W, D features, K classes.
+Each was trained once, on the train split alone, and its weights are committed with their hash, command and accuracy. If it were
+trained again, new distances could not be compared with earlier ones.
+
+Shapes: B images, C channels, H, W, D features, K classes.
 """
 
 from __future__ import annotations
@@ -28,9 +30,9 @@ from umd_bench.store.files import write_atomic, write_json
 
 
 class Classifier(nn.Module):
-    """For each width a 3x3 convolution and a halving, then the features (after ReLU) and a linear read-out.
+    """For each width a 3x3 convolution and a 2x2 max-pooling, then the features (after ReLU) and a linear layer.
 
-    A BatchNorm before the features' ReLU keeps every feature alive, so that none drops out of a distance.
+    The BatchNorm before the features' ReLU keeps every feature from being 0 for all images, so that all count in a distance.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -121,7 +123,7 @@ def train_extractor(name: str, out: Path, data_root: Path) -> None:
 
 
 def read_weights(name: str, folder: Path | None = None) -> tuple[dict[str, Tensor], str]:
-    """The tensors in ``<name>.safetensors`` of ``folder`` (None: of the package) and its SHA-256.
+    """The tensors in ``<name>.safetensors`` in ``folder`` (None: the package's) and the file's SHA-256.
 
     Raises as :func:`classifier_recipes.find_weights`.
     """
@@ -169,7 +171,10 @@ def _cosine(progress: float) -> float:
 
 
 def _augmented(images: Tensor, recipe: Recipe, rng: np.random.Generator) -> Tensor:
-    """Shift each image by up to ``recipe.shift`` pixels both ways, repeat its border, perhaps flip it. uint8 [B, C, H, W]."""
+    """Shift each image by up to ``recipe.shift`` pixels per axis, repeating its border; flip half of them if ``recipe.flip``.
+
+    Images are uint8 [B, C, H, W].
+    """
     B, C, H, W = images.shape
     offsets = torch.from_numpy(rng.integers(-recipe.shift, recipe.shift + 1, (2, B, 1)))
     rows = (torch.arange(H) + offsets[0]).clamp(0, H - 1)

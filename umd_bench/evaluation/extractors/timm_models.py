@@ -1,7 +1,7 @@
 """``timm:NAME``: timm's facts about a model, and the path of its weights on this machine.
 
-DINOv2 for FD-DINOv2 (Stein et al., arXiv 2306.04675) is one of them. Weights come from local files only; nothing is downloaded.
-The network is in timm_network.py.
+One such model is DINOv2, for FD-DINOv2 (Stein et al., arXiv 2306.04675). Weights come from local files only; nothing is
+downloaded. The network is in timm_network.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from umd_bench.evaluation.extractors.weight_files import MissingWeightsError, fi
 TIMM = "timm:"
 DINOV2 = "timm:vit_large_patch14_dinov2.lvd142m"
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
-# FD-DINOv2 is defined at 224 pixels, but the published weights were last trained at 518: the positions are resampled.
+# FD-DINOv2 is defined at 224 pixels. The published weights were last trained at 518, so their positional embeddings are
+# resampled.
 _DINOV2_SIDE = 224
 
 
@@ -71,7 +72,8 @@ def timm_model(name: str, *, path: str) -> TimmModel:
     if config is None or config.input_size[0] != 3:
         names = [TIMM + known for known in timm.list_models() + timm.list_pretrained()]
         close = difflib.get_close_matches(name, names, 3)
-        raise FieldError(path, name, "expected timm: and a model that timm has" + (f", as {', '.join(close)}" if close else ""))
+        similar = f", such as {', '.join(close)}" if close else ""
+        raise FieldError(path, name, f"expected timm: and a model that timm has{similar}")
     classifier = config.classifier or ()
     return TimmModel(
         bare,
@@ -145,7 +147,7 @@ def _in_hub_cache(model: TimmModel) -> Path | None:
 
 def _how_to_get(model: TimmModel) -> str:
     hub = f", or have it in the local Hugging Face cache (`hf download {model.hub} model.safetensors`)" if model.hub else ""
-    return f"name the file in ${model.variable}, or put it there as {model.own_path}.safetensors (or .pth){hub}"
+    return f"name the file in ${model.variable}, or save it as {model.own_path}.safetensors (or .pth){hub}"
 
 
 def _is_dinov2(name: str) -> bool:

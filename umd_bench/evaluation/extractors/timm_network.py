@@ -1,7 +1,7 @@
-"""The pooled features of a timm model, with weights from a local file that fit every parameter.
+"""The pooled features of a timm model, with weights from a local file that must hold every parameter.
 
-Images are resized as EDM2's evaluation does it (Karras et al., arXiv 2312.02696): as floats, bicubic with antialiasing, the
-whole image to the model's square, neither rounded nor clipped, then normalised with the mean and deviation that timm states.
+Images are resized as in EDM2's evaluation (Karras et al., arXiv 2312.02696): the whole image to the model's square, as floats,
+bicubic with antialiasing, without rounding or clipping. They are then normalised with the mean and deviation that timm states.
 
 Shapes: B images, H, W, D features.
 """
@@ -61,10 +61,10 @@ def load_timm(model: TimmModel, device: torch.device) -> Extractor:
 
 
 def build_network(model: TimmModel, path: Path) -> Any:
-    """timm's network without its classifier, in eval mode, with every parameter from ``path``; :class:`UserError` otherwise.
+    """timm's network without its classifier, in eval mode, with every parameter from ``path``.
 
-    timm's own loading fills missing parameters with random numbers as soon as the classifier is left out, so this one is
-    strict.
+    Raises :class:`UserError` if the file lacks a parameter, or holds one that neither the network nor its classifier has. This
+    does not use timm's own loading, which leaves missing parameters random if the classifier is left out.
     """
     import timm
 
@@ -74,7 +74,7 @@ def build_network(model: TimmModel, path: Path) -> Any:
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     expected = network.state_dict()
     try:
-        if convert is not None:  # other published layouts, and positions of another number of patches
+        if convert is not None:  # for other published layouts, and positional embeddings of another number of patches
             state = convert(state, network)
         used = {name: x for name, x in state.items() if name in expected or name.rpartition(".")[0] not in model.classifier}
         network.load_state_dict(used)

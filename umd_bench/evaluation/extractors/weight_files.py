@@ -1,6 +1,6 @@
-"""Weight files that do not come with the package: their folder, their SHA-256, and the one download.
+"""Weight files that do not come with the package: their folder, their SHA-256, and their download.
 
-Only :func:`fetch` uses the network, and only the verb of that name calls it.
+Only :func:`fetch` uses the network, and only ``umd-bench extractor fetch`` calls it.
 """
 
 from __future__ import annotations

@@ -25,4 +25,4 @@ def checked_features(x: Tensor) -> Tensor:
 def require_same_width(a: int, b: int) -> None:
     """Raise :class:`UserError` if two sets have different numbers of features."""
     if a != b:
-        raise UserError(f"features of {a} and of {b} dimensions cannot be compared: expected the same extractor's")
+        raise UserError(f"features of {a} and of {b} dimensions cannot be compared: expected features of the same extractor")

@@ -1,9 +1,9 @@
 """FID infinity: a Fréchet distance extrapolated to infinitely many samples.
 
-A distance between n samples and a reference is too large by about c / n, with a c of the model's own, so that at one n two
-models can be ranked in the wrong order (Chong and Forsyth, arXiv 1911.07023). A line through the distances at several n over
-1/n estimates c by its slope, and the unbiased distance by its value at 1/n = 0. That estimate is noisier than the distance,
-so it is reported together with it, never instead. The bias from the reference's own number of images remains.
+A distance between n samples and a reference is too large by about c / n. As c differs between models, the distances at one n
+can rank two models in the wrong order (Chong and Forsyth, arXiv 1911.07023). A line is fitted to the distances at several n
+as a function of 1/n: its slope estimates c, and its value at 1/n = 0 estimates the unbiased distance. This estimate is noisier
+than the distance at one n, so the two are reported together. The bias from the reference's own number of images remains.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from umd_bench.config.errors import UserError
 from umd_bench.evaluation.metrics.checks import checked_features, require_same_width
 
 _EPS = torch.finfo(torch.float64).eps
-_PIVOT_MARGIN = 1000  # times rounding: above that, Cholesky's factor is as good as one from eigenvalues
+_PIVOT_MARGIN = 1000  # times the rounding error; above that, Cholesky's factor is as accurate as one from eigenvalues
 _NORM_TOLERANCE = 1e-9  # largest accepted estimate of a nuclear norm's relative error; true errors are about 10^4 smaller
 
 
@@ -43,9 +43,9 @@ class Moments:
     def gaussian(self) -> Gaussian:
         """The Gaussian with these moments. Raises :class:`UserError` for fewer than two samples.
 
-        If every pivot is well above rounding, the factor is Cholesky's. Otherwise it comes from eigenvalues. Those of the
-        covariance's null space, which is large for N <= D, are 0 up to rounding; they are dropped, since their square roots
-        would be errors eight digits larger.
+        If every pivot is well above the rounding error, the factor is Cholesky's. Otherwise it comes from eigenvalues. The
+        eigenvalues of the covariance's null space, which is large for N <= D, are 0 up to rounding. They are dropped, because
+        the square root of a rounding error is an error eight digits larger.
         """
         _require_two(self.count)
         mean = self.total / self.count
@@ -109,8 +109,8 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """``|mu_a - mu_b|^2 + tr(S_a) + tr(S_b) - 2 tr sqrt(S_a S_b)`` (Dowson and Landau 1982; Heusel et al., arXiv 1706.08500).
 
     With ``S = L L'`` the last trace is the nuclear norm of ``L_a' L_b``. That holds for covariances of any rank, so also for
-    fewer samples than features, and takes no square root of a matrix: the distance of a set to itself is 0 up to rounding. In
-    squared units of the features. Raises :class:`UserError` if the numbers of features differ.
+    fewer samples than features. It takes no square root of a matrix, so the distance of a set to itself is 0 up to rounding.
+    The unit is that of the features, squared. Raises :class:`UserError` if the numbers of features differ.
     """
     require_same_width(len(a.mean), len(b.mean))
     cross = _nuclear_norm(a.factor.T @ b.factor)
@@ -122,8 +122,8 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 def _nuclear_norm(M: Tensor) -> Tensor:
     """The sum of the singular values of ``M``, from the eigenvalues of ``M M'`` if these are accurate enough, else by SVD.
 
-    Eigenvalues are four times faster at 2048 x 2048. The error of an eigenvalue e is about eps times the largest one, so that
-    of its root is ``eps e_max / (2 sqrt(e))``, which is large for small eigenvalues and for those that should be 0.
+    Eigenvalues are four times faster at 2048 x 2048. The error of an eigenvalue e is about ``eps e_max``. The error of its
+    square root is then ``eps e_max / (2 sqrt(e))``, which is large if e is small or should be 0.
     """
     M = M if M.shape[0] <= M.shape[1] else M.T
     squares: Tensor = torch.linalg.eigvalsh(M @ M.T)

@@ -28,10 +28,10 @@ class ClassSums:
 
     @classmethod
     def of(cls, logits: Tensor, index: Tensor, *, n: int, splits: int) -> ClassSums:
-        """Sums over the ``logits`` [B, K] of the samples ``index`` [B] (int64, 0..n-1) of a set of ``n`` in ``splits``.
+        """Sums over the samples ``index`` [B] (int64, 0..n-1), whose logits are ``logits`` [B, K].
 
-        Split j begins with sample ``j n // splits``. Raises :class:`UserError` for another shape, a NaN or infinity, and
-        ``n < splits``.
+        The whole set has ``n`` samples in ``splits`` splits. Split j begins with sample ``j n // splits``. Raises
+        :class:`UserError` for another shape, a NaN or infinity, and ``n < splits``.
         """
         log_p = checked_features(logits).log_softmax(1)
         if not 1 <= splits <= n:

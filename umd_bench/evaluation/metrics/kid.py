@@ -35,10 +35,10 @@ def kernel_distance(
 ) -> KernelDistance:
     """The unbiased squared MMD of ``x`` [N, D] and ``y`` [M, D] under ``k(a, b) = (a'b / D + 1)^3``, in float64.
 
-    Binkowski et al., arXiv 1801.01401, as the mean over seeded pairs of subsets drawn without replacement. For two sets from
-    one distribution it is about 0 at any n, and negative as often as positive. A subset is no larger than the smaller set; if
-    both sets are no larger than ``size`` and equally large, there is one pair. Raises :class:`UserError` for fewer than two
-    samples and for sets of different width.
+    The result is the mean over seeded pairs of subsets drawn without replacement (Binkowski et al., arXiv 1801.01401). For two
+    sets from one distribution it is about 0 at any number of samples, and negative as often as positive. A subset has ``size``
+    samples, or as many as the smaller set if that has fewer. If N = M <= ``size``, there is one pair. Raises
+    :class:`UserError` for fewer than two samples and for sets of different width.
     """
     N, M = x.shape[0], y.shape[0]
     require_same_width(x.shape[1], y.shape[1])

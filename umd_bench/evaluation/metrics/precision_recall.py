@@ -1,4 +1,4 @@
-"""Precision and recall of samples, from nearest neighbours that are found in blocks, so that memory does not grow with N.
+"""Precision and recall of samples, from nearest neighbours, found in blocks, so that memory does not grow with N.
 
 Shapes: Q queries, N candidates, D features. Distances are Euclidean, in float64.
 """
@@ -29,8 +29,8 @@ def euclidean_neighbours(
 ) -> tuple[Tensor, Tensor]:
     """Distances float64 [Q, k] to the k nearest of ``candidates`` [N, D], ascending, and their indices int64 [Q, k].
 
-    Both on the CPU. With ``exclude_self``, queries and candidates are one set, and no sample is its own neighbour. Raises
-    :class:`UserError` for fewer than k candidates and for sets of different width.
+    Both tensors are on the CPU. With ``exclude_self``, queries and candidates are one set, and no sample is its own neighbour.
+    Raises :class:`UserError` for fewer than k candidates and for sets of different width.
     """
     require_same_width(queries.shape[1], candidates.shape[1])
     available = candidates.shape[0] - exclude_self
@@ -56,7 +56,7 @@ def euclidean_neighbours(
 def precision_recall(
     samples: FeatureRows, real: FeatureRows, k: int = K, *, device: torch.device | str = "cpu"
 ) -> tuple[float, float]:
-    """Precision: the share of samples inside the ball of any real image. Recall: of real images inside that of any sample.
+    """Precision: the share of samples inside the ball of a real image. Recall: the share of real images inside a sample's ball.
 
     The radius of a ball is the distance to the k-th nearest neighbour in the same set (Kynkaanniemi et al., arXiv 1904.06991,
     equations 1 and 2). Both are in [0, 1] and depend on the numbers of samples. Raises as :func:`euclidean_neighbours`.

@@ -3,7 +3,7 @@
 This is the protocol of MAE's linear probing (He et al., arXiv 2111.06377, appendix A.1), but on features that are computed
 once, so without crops and flips. The features and their BatchNorm do not depend on the learning rate, so all heads share them
 and train together in one matrix product. The rate is chosen on images held out of the train split, never on the test split.
-The head that is scored is then trained again at that rate on all training images.
+A new head is then trained at that rate on all training images, and scored on the test split.
 
 Shapes: N images, B batch, D features, K classes, L heads (learning rates).
 """
@@ -68,9 +68,9 @@ def linear_probe(
     everything = np.arange(len(train_labels))
     lr, held_out = config.lr_per_256[0], tuple[float, ...]()
     if len(config.lr_per_256) > 1:
-        fit, held = split_held_out(train_labels, config.held_out, seed)
-        heads = train_heads(train, fit, train_labels, classes=classes, config=config, seed=seed, device=device)
-        held_out = heads.accuracies(train, held, train_labels)
+        fit_rows, held_out_rows = split_held_out(train_labels, config.held_out, seed)
+        heads = train_heads(train, fit_rows, train_labels, classes=classes, config=config, seed=seed, device=device)
+        held_out = heads.accuracies(train, held_out_rows, train_labels)
         lr = max(zip(held_out, config.lr_per_256, strict=True), key=lambda pair: (pair[0], -pair[1]))[1]
     alone = config.model_copy(update={"lr_per_256": (lr,)})
     final = train_heads(train, everything, train_labels, classes=classes, config=alone, seed=seed, device=device)
@@ -159,16 +159,16 @@ def train_heads(
 def split_held_out(labels: NDArray[np.int64], share: float, seed: int) -> tuple[Index, Index]:
     """Rows to train on, and held-out rows: ``share`` of each class, and at least one of each class that has two images."""
     rng = np.random.default_rng(derive_seed(seed, "probe/linear/held_out"))
-    held = []
+    parts = []
     for label in range(int(labels.max()) + 1):
         rows = rng.permutation(np.flatnonzero(labels == label))
-        held.append(rows[: max(1, round(share * len(rows)))] if len(rows) > 1 else rows[:0])
-    out = np.sort(np.concatenate(held))
-    if not len(out):
+        parts.append(rows[: max(1, round(share * len(rows)))] if len(rows) > 1 else rows[:0])
+    held_out = np.sort(np.concatenate(parts))
+    if not len(held_out):
         raise UserError(
             "no class has two training images, so none can be held out to choose a learning rate: give one in lr_per_256"
         )
-    return np.setdiff1d(np.arange(len(labels)), out), out
+    return np.setdiff1d(np.arange(len(labels)), held_out), held_out
 
 
 def _untrained(D: int, L: int, K: int, seed: int, device: torch.device | str) -> Heads:

@@ -39,12 +39,12 @@ _PIXELS_VERSION = 1  # goes up when the same images would give other numbers
 def run_probe(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> StageResult:
     """Probe the raw weights of ``parent`` at ``spec.parent_nimg``.
 
-    Metrics, as far as the stage wants them: ``acc_<k>shot``, means over ``stage.draws`` draws of the shots, with the standard
-    deviation (``_sd``) if there are several draws; ``acc_knn<k>``; ``acc_linear``; and each as ``pixel_acc_...`` of
-    :func:`pixel_probe`. All images of ``stage.split`` are scored, and no other split is opened but the training split. Features
-    are the representation at t = ``stage.t``, without mask and label. At t >= 1, each image has its own noise, the same in
-    every trial of one seed. A class with fewer images than shots gives all of its images; an event and a fact say so. ``pack``
-    holds ``spec.input_data``, which can differ from the data that the parent was trained on.
+    The stage selects the metrics: ``acc_<k>shot``, means over ``stage.draws`` draws of the shots, with the standard deviation
+    (``_sd``) if there are several draws; ``acc_knn<k>``; ``acc_linear``. :func:`pixel_probe` adds each of them for the pixels,
+    as ``pixel_acc_...``. All images of ``stage.split`` are scored, and only that split and the training split are opened.
+    Features are the representation at t = ``stage.t``, without mask and label. At t >= 1, each image has its own noise, the
+    same in every trial of one seed. If a class has fewer images than shots, all of its images are used, and an event and a fact
+    say so. ``pack`` holds ``spec.input_data``, which can differ from the data that the parent was trained on.
 
     Raises :class:`UserError` for another kind of stage, a t, block or pool that the parent does not have, missing weights, and
     features that are NaN or infinite.
@@ -78,9 +78,9 @@ def pixel_probe(
 ) -> Metrics:
     """The same probes of the images themselves, in [-1, 1], with the same draws: the baseline of a representation.
 
-    ``pixel_acc_<k>shot`` and its ``_sd``, ``pixel_acc_knn<k>``, ``pixel_acc_linear``, in [0, 1]; for latents, which are probed
-    without decoding, ``latent_acc_...``. The probes that read every image give the same for every arm of a sweep, so they are
-    cached in the folder ``cache`` (None: not at all).
+    The metrics are ``pixel_acc_<k>shot`` and its ``_sd``, ``pixel_acc_knn<k>`` and ``pixel_acc_linear``, in [0, 1]. Latents are
+    probed without decoding, and their metrics are named ``latent_acc_...``. The probes that read every image have the same
+    results in every arm of a sweep, so these are cached in the folder ``cache`` (None: not cached).
     """
     name = "pixel_acc" if pack.manifest.vae is None else "latent_acc"
     train, scored = (Pixels(pack.split(split)) for split in ("train", stage.split))
@@ -135,7 +135,10 @@ def _few_shot(
 
 
 def _fitted(x: torch.Tensor, y: torch.Tensor, classes: int, stage: ProbeStage) -> tuple[RidgeProbe, float]:
-    """The probe of these shots and its penalty: the stage's, or the one of its list with the smallest leave-one-out error."""
+    """The probe fitted to these shots, and its penalty.
+
+    If the stage lists several penalties, the one with the smallest leave-one-out error is chosen.
+    """
     if not isinstance(stage.ridge, tuple):
         return fit_ridge(x, y, classes=classes, ridge=stage.ridge, bias=stage.bias), stage.ridge
     path = fit_ridge_path(x, y, classes=classes, ridges=stage.ridge, bias=stage.bias)
@@ -171,7 +174,7 @@ def _whole_split(
 
 
 def _counts(pack: Pack, shots: Shots, attempt: Attempt) -> dict[str, Fact]:
-    """The number of images for each number of shots, which is the same in every draw; warns if a class is short."""
+    """The number of images for each number of shots, which is the same in every draw; warns if a class has too few."""
     counts: dict[str, Fact] = {}
     labels, names = pack.split("train").labels, pack.manifest.class_names
     for k, indices in (shots[0] if shots else {}).items():

@@ -3,10 +3,10 @@
     <results>/features/<hash>.npy     float32 [N, D] and its SHA-256 (storage/rows.py)
 
 The hash covers everything that the numbers depend on: the parent's key and the content of its snapshot, the data's digest, the
-split and the chosen rows of it, the block, the pool, t and (for t >= 1) the noise process and the seed, and what changes the
-last bits (device kind, threads, torch version). So several probes of one parent share a file, and no file goes stale; a damaged
-one is computed again. The folder can be deleted at any time. When it grows past $UMD_BENCH_FEATURES_GB (default 20), the least
-recently used files are deleted. Features that are NaN or infinite are an error, and nothing is saved.
+split and its chosen rows, the block, the pool, t, for t >= 1 the noise process and the seed, and the environment that changes
+the last bits (device kind, threads, torch version). So several probes of one parent share a file, and no file goes stale. A
+damaged file is computed again. The folder can be deleted at any time. When it grows past $UMD_BENCH_FEATURES_GB (default 20),
+the least recently used files are deleted. Features that are NaN or infinite are an error, and nothing is saved.
 
 Shapes: N images, D features, C channels, H, W.
 """

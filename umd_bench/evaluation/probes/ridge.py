@@ -36,7 +36,7 @@ class RidgeProbe:
         return _design(features.to(torch.float64), self.mean, self.std, self.bias) @ self.weights
 
     def accuracy(self, features: Tensor, labels: Tensor) -> float:
-        """The share of rows, in [0, 1], whose largest logit is that of the label; ``labels`` [N] int64."""
+        """The share of rows, in [0, 1], whose largest logit is the label's; ``labels`` [N] int64."""
         parts = zip(torch.split(features, _ROWS), torch.split(labels, _ROWS), strict=True)
         return sum(int((self.logits(x).argmax(1) == y).sum()) for x, y in parts) / len(labels)
 
@@ -45,8 +45,8 @@ def fit_ridge(features: Tensor, labels: Tensor, *, classes: int, ridge: float = 
     """``w = (X'X + ridge I)^-1 X'Y`` in float64, X the standardised features and the constant ``bias``, Y in {-1, 1}.
 
     ``features`` [N, D]; ``labels`` [N] int64 in 0..K-1. Features are standardised by their own mean and (population) std +
-    1e-5; the bias is regularised too. For N < D + 1 the dual ``X' (X X' + ridge I)^-1 Y`` is solved, which is smaller and gives
-    the same. Raises :class:`UserError` if a feature is NaN or infinite, or shapes and labels do not match.
+    1e-5; the bias is regularised too. For N < D + 1 the dual ``X' (X X' + ridge I)^-1 Y`` is solved, which is smaller and has
+    the same solution. Raises :class:`UserError` if a feature is NaN or infinite, or shapes and labels do not match.
     """
     with _threads(_flops(features)):
         mean, std, X, Y = _problem(features, labels, classes, bias)
@@ -60,7 +60,7 @@ class RidgePath:
     """The probes of several regularisations ``ridges`` [R] on one set of shots, from one factorisation.
 
     ``loo`` [R] is the leave-one-out error of each: the mean squared error over images and classes if every image is predicted
-    by the probe fitted to all others (standardised by all shots).
+    by the probe fitted to all other images. The mean and std of all shots standardise the features in each of these fits.
     """
 
     ridges: tuple[float, ...]
@@ -114,10 +114,11 @@ def fit_ridge_path(
 
 
 def draw_shots(labels: NDArray[np.int64], shots: Sequence[int], *, classes: int, seed: int) -> dict[int, NDArray[np.int64]]:
-    """For each number of shots, the indices of the drawn images, class by class: the first of a permutation of each class.
+    """For each number of shots, the indices of the drawn images, class by class.
 
-    ``labels`` [N]. The generator is ``numpy.random.default_rng(seed)``; a draw of fewer shots is a subset of a draw of more. A
-    class with fewer images than shots gives all of its images, so the result can be shorter than ``shots * classes``.
+    ``labels`` [N]. ``numpy.random.default_rng(seed)`` permutes the images of each class, and the first ones are drawn. So a
+    draw of fewer shots is a subset of a draw of more. If a class has fewer images than shots, all of them are drawn, and the
+    result is shorter than ``shots * classes``.
     """
     rng = np.random.default_rng(seed)
     order = [rng.permutation(np.flatnonzero(labels == label)) for label in range(classes)]
@@ -125,7 +126,7 @@ def draw_shots(labels: NDArray[np.int64], shots: Sequence[int], *, classes: int,
 
 
 def _flops(features: Tensor) -> float:
-    """Roughly the cost of a fit: the smaller Gram matrix and its eigenvectors. 0 for a wrong shape, which is refused later."""
+    """Roughly the cost of a fit: the smaller Gram matrix and its eigenvectors. 0 for a wrong shape, which is an error later."""
     if features.ndim != 2:
         return 0.0
     N, D = features.shape

@@ -1,4 +1,4 @@
 """Samples: drawing them, and scoring them against real images.
 
-In: weights, or a file of samples. Out: scores against a reference, each with everything it depends on.
+In: weights, or a file of samples. Out: scores against a reference, each with facts about its inputs.
 """

@@ -24,7 +24,7 @@ Sums = TypeVar("Sums", Moments, ClassSums)
 
 
 class SampleAccumulator:
-    """Accumulates the statistics that ``scores`` need of samples 0..n-1, each sample once.
+    """Accumulates the statistics of samples 0..n-1 that ``scores`` need; each sample is added once.
 
     ``label`` [n] int64 is the class requested for each sample, None if there is none. Raises :class:`UserError` for fewer than
     two samples, and if there is no room for rows on disk.
@@ -60,7 +60,7 @@ class SampleAccumulator:
         """
         rows = index.numpy()
         if len(rows) != len(features.pooled):
-            raise UserError(f"{len(features.pooled)} samples came with {len(rows)} numbers: expected one each")
+            raise UserError(f"{len(features.pooled)} samples came with {len(rows)} numbers: expected one number per sample")
         if len(rows) == 0:
             return
         self._check_new(rows)
@@ -80,9 +80,9 @@ class SampleAccumulator:
         self._seen[rows] = True
 
     def merge(self, other: SampleAccumulator) -> None:
-        """Add the samples that another worker accumulated of the same set.
+        """Add the samples of the same set that another worker accumulated.
 
-        Raises :class:`UserError` if both have the same sample, or if the sets differ.
+        Raises :class:`UserError` if a sample is in both, or if the sets differ.
         """
         same = (self.extractor.name, self.extractor.hash, self.n, self._scores)
         if same != (other.extractor.name, other.extractor.hash, other.n, other._scores):

@@ -50,7 +50,7 @@ class SampleDrawer:
         padded = [*indices, *[indices[-1]] * (self.fixed_batch - len(indices))]
         classes = None if label is None else label[padded].to(self.model.pos_embed.device)
         x_0 = generate(self.model, self.process, self.config, label=classes, indices=padded, seed=seed)[: len(indices)]
-        if not x_0.isfinite().all():  # as uint8 it would look like any other image
+        if not x_0.isfinite().all():  # as uint8, NaN would look like a valid image
             raise UserError(f"samples {indices[0]}..{indices[-1]} are NaN or infinite, so the weights cannot be used")
         images = self.decode(x_0)
         self.seconds += time.perf_counter() - started

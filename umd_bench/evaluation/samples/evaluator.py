@@ -1,4 +1,4 @@
-"""One extractor and everything its scores are measured against: from sets of samples to metrics with their facts.
+"""Scores sets of samples with one extractor against one reference, and turns the scores into metrics with facts.
 
 Shapes: N samples.
 """
@@ -34,7 +34,7 @@ ByMetric = dict[str, dict[str, Fact]]
 
 @dataclass(frozen=True)
 class Evaluator:
-    """An extractor, the ``scores`` it gives, the requested scores it cannot give (``left_out``), and what they need.
+    """An extractor, the ``scores`` it gives with their inputs, and the requested scores it cannot give (``left_out``).
 
     ``floor`` is None if the reference is a file or no Fréchet distance is scored.
     """
@@ -103,24 +103,24 @@ def evaluator_for(
     those that ``memorised`` is scaled by. If the reference is another split, the floor's images are training images.
 
     ``sha256`` is the expected hash of that file, None to accept any. Raises :class:`UserError` for a file that is missing, has
-    another hash or is of another extractor, and for a score that the reference cannot serve.
+    another hash or is of another extractor, and for a reference that lacks an input of a score.
     """
-    given = available_scores(extractor, scores)
+    available = available_scores(extractor, scores)
     split = reference if reference in SPLITS else None
     if split is not None:
-        real = reference_of(pack, split, extractor, spatial=bool(scores_needing("spatial", given)))
+        real = reference_of(pack, split, extractor, spatial=bool(scores_needing("spatial", available)))
     else:
         real = reference_from_file(Path(reference), extractor)
         if sha256 not in (None, real.hash):
             raise UserError(f"{reference} is another file than expected (SHA-256 {real.hash[:12]}, expected {sha256:.12})")
-    check_reference(real, given)
+    check_reference(real, available)
     return Evaluator(
         extractor,
-        given,
-        tuple(sorted(set(scores) - given)),
+        available,
+        tuple(sorted(set(scores) - available)),
         real,
-        training=training_distance(pack, extractor, held_out) if scores_needing("training", given) else None,
+        training=training_distance(pack, extractor, held_out) if scores_needing("training", available) else None,
         floor=floor_distance(pack, split, n, extractor, real=held_out if split == "train" else "train")
-        if split is not None and "fd" in given
+        if split is not None and "fd" in available
         else None,
     )

@@ -46,19 +46,19 @@ _PROGRESS_SECONDS = 2.0
 def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> StageResult:
     """Draw ``stage.n`` samples for each sampling seed, and score them against the reference.
 
-    Metrics are means over the sampling seeds, with the standard deviation (``_sd``) if there are several; scores.py is the
-    table of scores, evaluator.py makes metrics of them. Names end in the extractor's: ``fd_<extractor>`` is the Fréchet
-    distance (defined for n <= D too, but then with a large bias), ``is_<extractor>`` the inception score.
-    ``accuracy_<extractor>``, the share of samples whose requested class the extractor predicts, exists only if the extractor
-    reads the parent's classes. ``floor_fd_<extractor>`` is the distance of real images to the same reference. With the
-    features that FID is defined by, the names are ``fid``, ``is`` and ``floor_fid``.
+    Metrics are means over the sampling seeds, with the standard deviation (``_sd``) if there are several. scores.py has the
+    table of scores, and evaluator.py turns scores into metrics. A metric's name ends in the extractor's name:
+    ``fd_<extractor>`` is the Fréchet distance (defined for n <= D too, but then with a large bias), and ``is_<extractor>`` is
+    the inception score. ``accuracy_<extractor>`` is the share of samples whose requested class the extractor predicts; it
+    exists only if the extractor reads the parent's classes. ``floor_fd_<extractor>`` is the distance of real images to the same
+    reference. For Inception, which defines FID, the names are ``fid``, ``is`` and ``floor_fid``.
 
     ``samples.png`` shows the first samples of the first sampling seed, one row per class. ``neighbours.png``, if ``memorised``
     is scored, shows the samples nearest to a training image, each next to that image. ``samples.npz``, if ``stage.save``, holds
     all samples of the first sampling seed. Latents are decoded first and scored against images.
 
     Raises :class:`UserError` for another kind of stage, missing weights, an extractor of another data set, a reference that
-    lacks what a score needs, and NaN samples.
+    lacks an input of a score, and NaN samples.
     """
     with own_graphs() if spec.resources.compile else nullcontext():
         return _run(spec, parent, pack, attempt)
@@ -100,7 +100,7 @@ def _run(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> Stage
         label = sample_labels(stage, pack.split("train").labels, classes, seed) if classes else None
         first = sampling_seed == 0
         accumulators = [
-            # An extractor that reads other classes cannot tell whether a sample is of its own.
+            # An extractor that reads other classes cannot tell whether a sample has its requested class.
             evaluator.accumulator(stage.n, label if evaluator.extractor.data == pack.manifest.name else None)
             for evaluator in evaluators
         ]
@@ -153,7 +153,7 @@ def sample_labels(
 def _metrics(evaluators: Sequence[Evaluator], scored: Sequence[Sequence[SetScores]]) -> tuple[dict[str, float], ByMetric]:
     """The metrics of all extractors, and the facts of single metrics.
 
-    The stage's own facts are the first extractor's, so each metric of a further extractor carries that extractor's facts.
+    The stage's facts hold for the first extractor, so each metric of a further extractor carries the facts of that extractor.
     """
     metrics: dict[str, float] = {}
     by_metric: ByMetric = {}

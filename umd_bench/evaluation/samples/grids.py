@@ -15,7 +15,7 @@ _GAP_PIXELS = 2
 
 
 def grid_rows(n: int, label: Tensor | None, classes: int) -> list[list[int]]:
-    """Numbers of the samples to show, of 0..n-1: a row for each of the first ten classes; without classes the first hundred.
+    """The samples to show, as numbers 0..n-1: a row for each of the first ten classes; without classes the first hundred.
 
     ``label`` [n] int64 are the samples' classes, None for a model without classes.
     """
@@ -33,7 +33,7 @@ class SampleGrid:
         self._images: dict[int, Tensor] = {}
 
     def add(self, indices: Sequence[int], images: Tensor) -> None:
-        """Keep those of the uint8 ``images`` [B, C, H, W] of the samples ``indices`` [B] that the grid shows."""
+        """Add the uint8 ``images`` [B, C, H, W] of the samples ``indices`` [B]; the images that the grid shows are kept."""
         self._images |= {i: image.clone() for i, image in zip(indices, images, strict=True) if i in self._shown}
 
     def png(self) -> bytes:

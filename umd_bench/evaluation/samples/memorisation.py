@@ -1,10 +1,10 @@
 """The memorisation alarm: are samples nearer to training images than new real images are?
 
-A model that copies its training images scores well on every distance to the data. ``memorised`` is the share of samples that
-are nearer to a training image than 5% of the held-out real images are, as in the data-copying test of Meehan et al. (arXiv
-2004.05675), so the scale of the features does not matter. It is 5% for a model that copies nothing, and more for one that
-copies. It is also more for samples that are only less varied than images (strong guidance), so it is an alarm: a person has to
-look at the pictures of the nearest pairs.
+A model that copies its training images scores well on every distance to the data. The radius is a distance to the nearest
+training image: 5% of the held-out real images are within it. ``memorised`` is the share of samples within it, as in the
+data-copying test of Meehan et al. (arXiv 2004.05675), so the scale of the features does not matter. The share is about 5% for a
+model that copies nothing, and larger for one that copies. It is also larger if samples are only less varied than real images
+(strong guidance). So it is only an alarm, and a person has to look at the pictures of the nearest pairs.
 
 Shapes: N samples, D features.
 """
@@ -32,9 +32,9 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class TrainingDistance:
-    """Features of the training images, and the ``radius`` that 5% of ``held_out`` real images have a training image within.
+    """Features of the training images, and a ``radius``: 5% of ``held_out`` real images have a training image within it.
 
-    ``percentile`` is that share, in percent.
+    ``percentile`` is this share, in percent.
     """
 
     train: FeatureRows
@@ -45,7 +45,7 @@ class TrainingDistance:
 
 @dataclass(frozen=True)
 class Memorisation:
-    """``share`` of samples within the radius of a training image; above ``alarm_above`` it is not chance.
+    """The ``share`` of samples within the radius of a training image; chance does not explain a share above ``alarm_above``.
 
     ``nearest_pairs`` are (sample, training image, distance), nearest first.
     """
@@ -77,8 +77,8 @@ def training_distance(pack: Pack, extractor: Extractor, held_out: str = "test") 
 def memorisation(samples: FeatureRows, training: TrainingDistance, *, device: torch.device | str = "cpu") -> Memorisation:
     """The share of ``samples`` [N, D] that lie within the radius of a training image, and the nearest pairs.
 
-    The alarm is at twice the expected share, or higher if chance can reach that: at three standard deviations of the
-    difference between two shares.
+    ``alarm_above`` is the larger of twice the expected share, and the expected share plus three standard deviations of the
+    difference between two shares, which chance can reach.
     """
     distance, index = euclidean_neighbours(samples, training.train, 1, device=device)
     n, p = samples.shape[0], training.percentile / 100

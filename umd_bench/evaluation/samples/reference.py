@@ -1,11 +1,11 @@
-"""References: statistics of real images that samples are compared with, and the floor that real images reach.
+"""References: statistics of real images that samples are compared with, and the floor, which is the score of real images.
 
     <data root>/statistics/<hash>.cache     one Gaussian or one floor (storage/arrays.py)
     <data root>/statistics/<hash>.npy       rows of features (storage/rows.py): a reference's subset, or a whole split's
 
 The hash covers everything that the numbers depend on: the data's digest, the split, the extractor's weights and resizing, and
-what changes the last bits (device kind, threads, torch version). A reference streams its split and keeps two Gaussians and at
-most 10,000 rows, however long the split is; only :func:`split_features` keeps every row.
+the environment that changes the last bits (device kind, threads, torch version). A reference streams its split and keeps two
+Gaussians and at most 10,000 rows, however long the split is. Only :func:`split_features` keeps every row.
 
 Shapes: N images, M rows of a subset, D features, S spatial features.
 """
@@ -45,10 +45,10 @@ _FLOOR_DRAWS = 5
 class Reference:
     """Statistics of the real images that a set of samples is compared with.
 
-    ``gaussian`` is of the features [D]; ``spatial`` of the spatial features [S], None unless a score needs it. ``features``
-    float32 [M, D] are those of a fixed random subset of the images (all of them up to 10,000), None for a published file
-    without images. ``label`` is its name for people; ``n`` images are behind the Gaussian, 0 if unknown; ``hash`` is the
-    SHA-256 of what it was made from, the same on every machine.
+    ``gaussian`` is of the features [D]; ``spatial`` is of the spatial features [S], None if no score needs it. ``features``
+    float32 [M, D] are the features of 10,000 images, a fixed random choice, or of all images if there are fewer. They are
+    None for a published file without images. ``label`` is the reference's name for people; ``n`` is the number of images behind
+    the Gaussian, 0 if unknown. ``hash`` is the SHA-256 of the reference's inputs, the same on every machine.
     """
 
     gaussian: Gaussian
@@ -76,22 +76,22 @@ def reference_of(pack: Pack, split: str, extractor: Extractor, *, spatial: bool 
     """
     images = pack.split(split).images
     chosen = _subset(len(images))
-    gaussian_path, spatial_path = (_path(pack, extractor, what, split) for what in ("gaussian", "spatial"))
+    gaussian_path, spatial_path = (_path(pack, extractor, part, split) for part in ("gaussian", "spatial"))
     rows_path = _path(pack, extractor, "subset", split, len(chosen)).with_suffix(".npy")
     gaussian = _load_gaussian(gaussian_path)
     spatial_gaussian = _load_gaussian(spatial_path) if spatial else None
     rows = load_rows(rows_path, (len(chosen), extractor.dim))
     if gaussian is None or rows is None or (spatial and spatial_gaussian is None):
-        pooled, places, parts = RunningMoments(), RunningMoments(), []
+        pooled, by_position, parts = RunningMoments(), RunningMoments(), []
         for start, features in _features(pack, split, extractor, spatial=spatial and spatial_gaussian is None):
             pooled.add(features.pooled)
             if features.spatial is not None:
-                places.add(features.spatial)
+                by_position.add(features.spatial)
             parts.append(_chosen_rows(chosen, start, features))
         gaussian = _cached_gaussian(gaussian_path, pooled)
         rows = save_rows(rows_path, (len(chosen), extractor.dim), parts) if rows is None else rows
-        if places.moments is not None:
-            spatial_gaussian = _cached_gaussian(spatial_path, places)
+        if by_position.moments is not None:
+            spatial_gaussian = _cached_gaussian(spatial_path, by_position)
     inputs = json.dumps([_VERSION, pack.manifest.digest, split, extractor.hash, extractor.resize])
     return Reference(
         gaussian,
@@ -106,8 +106,8 @@ def reference_of(pack: Pack, split: str, extractor: Extractor, *, spatial: bool 
 def reference_from_file(path: Path, extractor: Extractor) -> Reference:
     """The reference in a published file (reference_file.py describes the formats); factors and features are cached.
 
-    Raises :class:`UserError` for any extractor but the Inception-v3 that such files are of, and for a file that is damaged or
-    of another format.
+    Raises :class:`UserError` if the extractor is not Inception-v3, since such files hold its statistics, and if the file is
+    damaged or has another format.
     """
     if extractor.name != INCEPTION:
         raise UserError(f"{path} cannot be a reference for {extractor.name}: published statistics are of {INCEPTION}")
@@ -115,11 +115,11 @@ def reference_from_file(path: Path, extractor: Extractor) -> Reference:
     digest = file_sha256(path)
     root = data_root() / "statistics"
 
-    def cached(what: str, dim: int) -> Gaussian:
+    def cached(part: str, dim: int) -> Gaussian:
         def compute() -> Arrays:
-            return _to_arrays(published_gaussian(file, dim, spatial=what == "spatial"))
+            return _to_arrays(published_gaussian(file, dim, spatial=part == "spatial"))
 
-        name = _file_name("published", digest, path.name, what, dim, *numeric_environment(extractor.device))
+        name = _file_name("published", digest, path.name, part, dim, *numeric_environment(extractor.device))
         return _to_gaussian(load_or_compute(root / name, compute))
 
     gaussian = cached("gaussian", extractor.dim)
@@ -216,7 +216,7 @@ def _subset(n: int) -> NDArray[np.int64]:
 
 
 def _chosen_rows(chosen: NDArray[np.int64], start: int, features: Features) -> Rows:
-    """The features of those images of a batch that are chosen; the batch begins with image ``start``."""
+    """The features of a batch's chosen images; the batch begins with image ``start``."""
     rows: Rows = features.pooled.numpy()
     return rows[chosen[(chosen >= start) & (chosen < start + len(rows))] - start]
 
@@ -242,9 +242,9 @@ def _rows_path(pack: Pack, split: str, extractor: Extractor) -> Path:
     return _path(pack, extractor, "features", split).with_suffix(".npy")
 
 
-def _path(pack: Pack, extractor: Extractor, *what: str | int) -> Path:
+def _path(pack: Pack, extractor: Extractor, *part: str | int) -> Path:
     inputs = (pack.manifest.digest, extractor.name, extractor.hash, extractor.resize)
-    return pack.path.parent / "statistics" / _file_name(*inputs, *numeric_environment(extractor.device), *what)
+    return pack.path.parent / "statistics" / _file_name(*inputs, *numeric_environment(extractor.device), *part)
 
 
 def _file_name(*inputs: str | int) -> str:

@@ -1,8 +1,8 @@
-"""Published reference statistics: ADM's ``VIRTUAL_imagenet64_labeled.npz`` and pytorch-fid's, read as plain arrays.
+"""Published reference statistics: files of ADM (``VIRTUAL_imagenet64_labeled.npz``) and of pytorch-fid, read as plain arrays.
 
-Both hold ``mu`` [D] and ``sigma`` [D, D] of Inception-v3 features. ADM's (Dhariwal and Nichol, arXiv 2105.05233) add ``mu_s``
-[S] and ``sigma_s`` [S, S] of the spatial features (sFID), and uint8 images [N, H, W, 3] in ``arr_0`` for precision and recall.
-These images are not the ones behind the statistics. Nothing is unpickled.
+Both hold ``mu`` [D] and ``sigma`` [D, D] of Inception-v3 features. ADM's files (Dhariwal and Nichol, arXiv 2105.05233) add
+``mu_s`` [S] and ``sigma_s`` [S, S] of the spatial features (sFID), and uint8 images [N, H, W, 3] in ``arr_0`` for precision and
+recall. The statistics were computed from other images. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from umd_bench.config.errors import UserError
 from umd_bench.evaluation.metrics.frechet import Gaussian
 from umd_bench.evaluation.samples.sample_files import read_npy_header
 
-# Number of images behind the statistics, which no file states: ADM's are of the whole training set of ImageNet.
+# No file states the number of images behind its statistics. ADM's statistics are of the whole training set of ImageNet.
 COUNTS = {"VIRTUAL_imagenet64_labeled.npz": 1_281_167, "VIRTUAL_imagenet256_labeled.npz": 1_281_167}
 _FORMATS = "expected ADM's (mu, sigma, mu_s, sigma_s, arr_0) or pytorch-fid's (mu, sigma)"
 _UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 _SYMMETRY = 1e-6  # accepted asymmetry, as a share of the largest entry: float32 rounding
-_NEGATIVE = 1e-5  # accepted negative eigenvalue, as a share of the largest one: likewise
+_NEGATIVE = 1e-5  # accepted negative eigenvalue, as a share of the largest one: float32 rounding too
 
 
 @dataclass(frozen=True)

@@ -189,14 +189,14 @@ def _read_picture(file: Path) -> NDArray[np.uint8]:
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
 
-def _with_channels(images: NDArray[np.uint8], channels: int, where: str) -> Tensor:
-    """uint8 [B, H, W, C] -> uint8 [B, ``channels``, H, W]; ``where`` begins the error for images that do not fit."""
+def _with_channels(images: NDArray[np.uint8], channels: int, subject: str) -> Tensor:
+    """uint8 [B, H, W, C] -> uint8 [B, ``channels``, H, W]; ``subject`` begins the error for images that do not fit."""
     if channels == 1 and images.shape[3] == 3:
         if (images != images[..., :1]).any():
-            raise UserError(f"{where} are colour images: expected grey ones, as the data set's are")
+            raise UserError(f"{subject} are colour images: expected grey images, as in the data set")
         images = images[..., :1]
     elif images.shape[3] != channels:
-        raise UserError(f"{where} have {images.shape[3]} channel: expected {channels}, as the data set's images have")
+        raise UserError(f"{subject} have {images.shape[3]} channel: expected {channels}, as in the data set")
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 

@@ -35,8 +35,8 @@ Need = Literal["rows", "logits", "spatial", "reference_rows", "training"]
 class SampleStats:
     """Statistics of a set of ``n`` samples. A field is None if no score needs it or it is unavailable.
 
-    ``gaussian`` of the features, ``spatial`` of the spatial features, ``classes`` for the inception score, ``rows`` the
-    features [N, D]. ``hits`` is the number of samples whose requested class is the one that the extractor predicts.
+    ``gaussian`` is of the features, ``spatial`` of the spatial features. ``classes`` is for the inception score. ``rows`` are
+    the features [N, D]. ``hits`` is the number of samples whose requested class is the one that the extractor predicts.
     """
 
     n: int
@@ -109,7 +109,7 @@ def _inception_score(inputs: ScoreInputs) -> SetScores:
 
 
 def _accuracy(inputs: ScoreInputs) -> SetScores:
-    """No value if the samples have no classes, or others than the extractor reads."""
+    """No value if the samples have no classes, or classes that the extractor does not read."""
     hits = inputs.stats.hits
     return SetScores() if hits is None else SetScores({"accuracy": hits / inputs.stats.n})
 
@@ -162,7 +162,7 @@ SCORES: dict[str, Score] = {
 def compute_scores(inputs: ScoreInputs, scores: Collection[str]) -> SetScores:
     """The ``scores``, in the order of the table; :meth:`Extractor.metric_name` turns a score's name into the column's.
 
-    ``precision_recall`` gives two values. Raises :class:`UserError` if the reference lacks what a score needs.
+    ``precision_recall`` gives two values. Raises :class:`UserError` if the reference lacks an input of a score.
     """
     check_reference(inputs.reference, scores)
     values: dict[str, float] = {}
@@ -183,7 +183,7 @@ def scores_needing(need: Need, scores: Collection[str]) -> frozenset[str]:
 
 
 def check_reference(reference: Reference, scores: Collection[str]) -> None:
-    """Raise :class:`UserError` if the reference lacks what a score needs."""
+    """Raise :class:`UserError` if the reference lacks an input of a score."""
     lacking: frozenset[str] = frozenset()
     if reference.features is None:
         lacking |= scores_needing("reference_rows", scores)

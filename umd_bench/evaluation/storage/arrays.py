@@ -1,4 +1,4 @@
-"""Small numpy arrays that are computed once and cached in a file: 32 bytes of SHA-256, then the safetensors it is of.
+"""Small numpy arrays that are computed once and cached in a file: 32 bytes of SHA-256, then the safetensors data.
 
 The caller hashes every input into the file name (cache_names.py), so entries never go stale. A damaged file is computed again.
 If a file cannot be written, only time is lost.
@@ -24,14 +24,14 @@ _HASH_BYTES = 32
 
 
 def load_or_compute(path: Path, compute: Callable[[], Arrays]) -> Arrays:
-    """The arrays in the file ``path``; if it is missing or damaged, those of ``compute()``, which are then saved there."""
+    """The arrays in the file ``path``; if it is missing or damaged, the result of ``compute()``, which is then saved there."""
     loaded = load_arrays(path)
     if loaded is not None:
         return loaded
-    # safetensors writes memory as it lies: a matrix in column order, as LAPACK returns it, would come back transposed.
+    # safetensors ignores strides, so a matrix in column order, as LAPACK returns it, would be read back transposed.
     arrays = {name: np.asarray(array, order="C") for name, array in compute().items()}
     payload = safetensors.numpy.save(arrays)
-    with suppress(OSError):  # a data root that is shared and read-only
+    with suppress(OSError):  # a shared data root can be read-only
         write_atomic(path, hashlib.sha256(payload).digest() + payload)
     return arrays
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from umd_bench.config.errors import UserError
 
 Rows = NDArray[np.float32]
-Index = NDArray[np.int64]  # numbers of rows
+Index = NDArray[np.int64]  # row numbers
 
 _HASH_BYTES = 32
 _CHUNK = 1 << 22
@@ -45,8 +45,8 @@ class FeatureRows(Protocol):
 def load_rows(path: Path, shape: tuple[int, int]) -> Rows | None:
     """The float32 rows [N, D] in the file ``path``, memory-mapped and read-only.
 
-    None if the file is missing, has another shape, or does not match its SHA-256 (checked once per process and state of the
-    file).
+    None if the file is missing, has another shape, or does not match its SHA-256. A process checks the hash once, and again if
+    the file changes.
     """
     try:
         state = path.stat()
@@ -85,7 +85,10 @@ def save_rows(path: Path, shape: tuple[int, int], parts: Iterable[Rows]) -> Rows
 
 
 def _open_temporary(path: Path) -> tuple[IO[bytes], str | None]:
-    """An open temporary file in the folder of ``path`` and its name; nameless and elsewhere if the folder is not writable."""
+    """An open temporary file in the folder of ``path``, and its name.
+
+    If that folder is not writable, the file is in the system's temporary folder and has no name (None).
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

@@ -1,4 +1,4 @@
-"""Whether this machine or cluster suits, before the first job.
+"""Checks, before the first job, whether this machine or cluster can run the benchmark.
 
-In: settings. Out: findings that pass, warn or fail, each with what to do.
+In: settings. Out: findings that pass, warn or fail, with a remedy for each problem.
 """

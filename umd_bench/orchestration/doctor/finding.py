@@ -12,10 +12,13 @@ Level = Literal["pass", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Finding:
-    """``what`` was found, and the ``remedy`` if that is a problem. ``warn`` may disturb a sweep, ``fail`` would stop it."""
+    """The ``text`` says what a check found, and ``remedy`` what to do about a problem.
+
+    A problem of level ``warn`` may disturb a sweep; one of level ``fail`` would stop it.
+    """
 
     level: Level
-    what: str
+    text: str
     remedy: str = ""
 
     @property
@@ -26,4 +29,4 @@ class Finding:
     def line(self) -> str:
         """The finding as rich markup."""
         colour = {"pass": "green", "warn": "yellow", "fail": "red"}[self.level]
-        return f"[{colour}]{self.level}[/]  {escape(self.what)}{f': {escape(self.remedy)}' if self.remedy else ''}"
+        return f"[{colour}]{self.level}[/]  {escape(self.text)}{f': {escape(self.remedy)}' if self.remedy else ''}"

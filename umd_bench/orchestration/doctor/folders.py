@@ -1,7 +1,7 @@
 """Checks the results and data folders: are they writable, is there space and quota, and do locks work?
 
 Locks, hard links and renames keep two processes from working on one stage. Whether they work between machines depends on the
-type of the file system and its mount options, which are read from /proc/mounts. Only a job on a node can prove it
+type of the file system and its mount options, which are read from /proc/mounts. Only a job on a node can prove that they work
 (:mod:`~umd_bench.orchestration.doctor.node_probe`).
 """
 
@@ -68,26 +68,26 @@ def mount_of(folder: Path) -> Mount | None:
     path, mount = folder.resolve(), None
     for line in lines:
         device, point, kind, options = (part.replace("\\040", " ") for part in line.split()[:4])
-        if path.is_relative_to(point) and (mount is None or len(point) >= len(str(mount.point))):  # a later mount hides it
+        if path.is_relative_to(point) and (mount is None or len(point) >= len(str(mount.point))):  # a later mount hides others
             mount = Mount(device, Path(point), kind, frozenset(options.split(",")))
     return mount
 
 
-def examine_folder(folder: Path, what: str) -> Iterator[Finding]:
-    """Is the folder writable, and do free space, free files and the user's quota suffice? ``what`` names it in the findings."""
+def examine_folder(folder: Path, label: str) -> Iterator[Finding]:
+    """Is the folder writable, and do free space, free files and the user's quota suffice? ``label`` names it in findings."""
     try:
-        require_writable(folder, what)
+        require_writable(folder, label)
     except UserError as error:
         yield Finding("fail", str(error))
         return
     free, files = shutil.disk_usage(folder).free, os.statvfs(folder)
     few = files.f_files > 0 and files.f_favail < LOW_FILES  # f_files is 0 on file systems without a limit
-    text = f"{what} {folder} is writable, {free / 1e9:.0f} GB free" + (
+    text = f"{label} {folder} is writable, {free / 1e9:.0f} GB free" + (
         f", room for {files.f_favail:,} more files" if few else ""
     )
     level: Level = "pass" if free > LOW_DISK_BYTES and not few else "warn"
     yield Finding(level, text, "" if level == "pass" else "free some space, or use another folder")
-    yield from _quota(folder, what)
+    yield from _quota(folder, label)
 
 
 def examine_locks(results: Path) -> Iterator[Finding]:
@@ -110,19 +110,21 @@ def examine_locks(results: Path) -> Iterator[Finding]:
     if first and not second and locks:
         yield Finding("pass", "locks, links and renames work in the results folder")
     else:
-        yield Finding("fail", f"locks or links do not exclude each other in {results}", "use a folder on another file system")
+        text = f"two processes can hold one lock or link to one name in {results}"
+        yield Finding("fail", text, "use a folder on another file system")
 
 
-def examine_sharing(folder: Path, what: str, *, locks: bool, required: bool) -> Iterator[Finding]:
+def examine_sharing(folder: Path, label: str, *, locks: bool, required: bool) -> Iterator[Finding]:
     """Do several machines share the folder and, if ``locks`` are needed, do locks hold between them?
 
-    ``required``: jobs on a cluster depend on it, so locks that do not hold fail instead of warning.
+    ``required`` says that jobs on a cluster depend on it: locks that do not hold are then a failure, not a warning. ``label``
+    names the folder in the findings.
     """
     mount = mount_of(folder)
     if mount is None:
-        yield Finding("warn", f"the type of file system of {what} is unknown", "it must be one that the nodes share")
+        yield Finding("warn", f"the type of file system of {label} is unknown", "it must be one that the nodes share")
         return
-    where = f"{what} is on {mount.type} ({mount.device} at {mount.point})"
+    where = f"{label} is on {mount.type} ({mount.device} at {mount.point})"
     if locks and mount.local_locks is not None:
         remedy = "have it mounted with locks (NFS: without nolock and local_lock; Lustre: flock), or use another folder"
         text = f"{where}, {mount.local_locks}: a lock holds on one machine only, so two jobs could work on one stage"
@@ -135,7 +137,7 @@ def examine_sharing(folder: Path, what: str, *, locks: bool, required: bool) -> 
         yield Finding("warn" if required else "pass", f"{where}, {shared}", remedy)
 
 
-def _quota(folder: Path, what: str) -> Iterator[Finding]:
+def _quota(folder: Path, label: str) -> Iterator[Finding]:
     """The user's quota on the folder's file system; no finding if none is set or there is no quota command."""
     mount = mount_of(folder)
     if mount is None:
@@ -155,7 +157,7 @@ def _quota(folder: Path, what: str) -> Iterator[Finding]:
             counts = [int(text.rstrip("*")) for text in (used, soft, hard) if text.rstrip("*").isdigit()]
             limits = [limit for limit in counts[1:] if limit]
             if len(counts) == 3 and limits:
-                text = f"quota of {what}: {counts[0]:,} of {min(limits):,} {name} used"
+                text = f"quota of {label}: {counts[0]:,} of {min(limits):,} {name} used"
                 full = counts[0] >= NEAR_QUOTA * min(limits)
                 remedy = "remove files, or use another folder" if full else ""
                 yield Finding("warn" if full else "pass", text, remedy)

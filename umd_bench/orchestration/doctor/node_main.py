@@ -1,7 +1,7 @@
 """Runs on a node: reports its libraries, cores, GPUs and free space, and whether locks and links hold between machines.
 
-Started as a module, ``node_main FOLDER``, by the job of :mod:`~umd_bench.orchestration.doctor.node_probe`. The folder is the
-one that the command sees too; the files in it are named below.
+Started as a module, ``node_main FOLDER``, by the job of :mod:`~umd_bench.orchestration.doctor.node_probe`. The command
+``umd-bench doctor`` uses the same folder; the constants below name the files that both write there.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import umd_bench
 from umd_bench.machine import usable_cores
 from umd_bench.store.files import link_new, read_json, write_json
 
-LOCK_SECONDS = 15.0  # how long the node holds its lock at most, so that the command can test it
+LOCK_SECONDS = 15.0  # the node holds its lock for at most this long, so that the command can test it
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pydantic", "submitit", "filelock")
 REQUEST, REPORT = "request.json", "report.json"
 COMMANDS_LOCK, NODES_LOCK = "command.lock", "node.lock"
-TAKEN_NAME = "taken"  # a file of the command, whose name the node must not be able to link over
+TAKEN_NAME = "taken"  # the command makes this file; a hard link of the node to the same name must fail
 LOCK_TESTED = "lock-tested"  # the command has tested the node's lock, so the node may end
 
 
@@ -80,14 +80,14 @@ def _gpus() -> dict[str, Any]:
     assigned = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     try:
         import torch
-    except Exception as error:  # a broken installation may raise anything, and the report says what
+    except Exception as error:  # a broken installation may raise anything; the report quotes it
         return {"error": f"{type(error).__name__}: {error}", "visible": assigned, "names": []}
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     return {"error": "", "visible": assigned, "names": names}
 
 
 def _link_is_refused(folder: Path) -> bool:
-    """Whether a hard link to a name that the command has taken fails, as it must."""
+    """Whether a hard link to a name that the command has already used fails, as it must."""
     (folder / "of-node").touch()
     return not link_new(folder / "of-node", folder / TAKEN_NAME)
 

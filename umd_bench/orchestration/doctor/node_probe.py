@@ -41,7 +41,7 @@ _MODULE = "umd_bench.orchestration.doctor.node_main"
 
 
 def probe_node(results: Path, data_root: Path, config: ClusterConfig, seconds: float) -> Iterator[Finding]:
-    """Submit the job and report on its node; after ``seconds`` without a report, cancel it and say why it waits."""
+    """Submit the job and report on its node; after ``seconds`` without a report, cancel the job and say why it waits."""
     if shutil.which("sbatch") is None:
         yield Finding("fail", "there is no sbatch on this machine, so no node can be probed", "leave out --probe-node")
         return

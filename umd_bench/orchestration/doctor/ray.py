@@ -1,4 +1,4 @@
-"""Can a local Ray start here? A small one is started in a process of its own with a timeout, and a failure is explained."""
+"""Can a local Ray start here? A small one is started in its own process with a timeout; a failure comes with a remedy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from umd_bench.orchestration.doctor.finding import Finding
 TRY_SECONDS = 60.0
 SLOW_SECONDS = 20.0
 SOCKET_PATH_BYTES = 107  # the longest path of a Unix socket
-# What Ray appends to the path of the temporary folder.
+# Ray appends this to the path of the temporary folder.
 SOCKET = "/ub-ray-12345678/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
 SHM_BYTES = 200 * 2**20  # twice the object store of a sweep
 MAX_ERROR = 300  # characters of an error that a finding quotes
@@ -41,16 +41,16 @@ finally:
 REMEDIES = (
     (r"AF_UNIX path|path.*too long|socket path", "Ray's socket paths are too long: set TMPDIR to a short folder such as /tmp"),
     (r"shm|shared memory|plasma|No space left", "free space in /dev/shm, or start the container with --shm-size=1g"),
-    (r"token|auth", "a Ray token file or RAY_AUTH_* variable is in the way: remove ~/.ray/auth_token or unset them"),
+    (r"token|auth", "Ray requires a token: remove ~/.ray/auth_token, and unset the RAY_AUTH_* variables"),
     (r"[Vv]ersion", "reinstall ray: pip install --force-reinstall ray"),
     (r"Permission denied|Read-only", "set TMPDIR to a writable folder"),
-    (r"[Cc]onnect|timed out|Address|address", "processes cannot talk on 127.0.0.1: allow loopback connections"),
+    (r"[Cc]onnect|timed out|Address|address", "processes cannot connect over 127.0.0.1: allow loopback connections"),
     (r"No module named", "the installation of ray is incomplete: reinstall it with pip"),
 )
 
 
 def check_ray(*, seconds: float = TRY_SECONDS) -> Iterator[Finding]:
-    """Check what Ray needs of the machine, then whether a local Ray starts and answers within ``seconds``."""
+    """Check the machine for Ray's requirements, then whether a local Ray starts and answers within ``seconds``."""
     yield from _temporary_folder()
     yield from _shared_memory()
     yield from _variables()
@@ -82,7 +82,7 @@ def _variables() -> Iterator[Finding]:
 
 
 def _try(seconds: float) -> Finding:
-    """Start Ray in a process of its own, and say whether it answered in time."""
+    """Start Ray in a separate process, and say whether it answered in time."""
     begun = time.monotonic()
     command = [sys.executable, "-c", _TRY]
     folder = tempfile.gettempdir()
@@ -90,7 +90,7 @@ def _try(seconds: float) -> Finding:
         try:
             out, err = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
-            kill_group(process)  # Ray's own processes notice that and end
+            kill_group(process)  # Ray's own processes notice its end, and end too
             error = last_line(process.communicate()[1])[:MAX_ERROR]
             text = f"a local Ray did not start within {seconds:.0f} s{f' ({error})' if error else ''}"
             return Finding("fail", text, _remedy(error))

@@ -25,7 +25,7 @@ LIMITS = ("MaxJobs", "MaxSubmitJobs", "GrpJobs", "GrpSubmitJobs")
 
 
 def examine_slurm(config: ClusterConfig, *, required: bool, threads: int = 1) -> Iterator[Finding]:
-    """Yield every finding about Slurm, for jobs with these settings."""
+    """Yield every finding about Slurm, for jobs with the settings ``config`` and ``threads``."""
     bad: Level = "fail" if required else "warn"
     missing = [name for name in COMMANDS if shutil.which(name) is None]
     if "sbatch" in missing and not required:
@@ -57,7 +57,7 @@ def _settings(text: str) -> dict[str, str]:
 
 
 def _ended_jobs(settings: dict[str, str]) -> Iterator[Finding]:
-    """How long Slurm can say how a job has ended."""
+    """For how long after a job's end Slurm can say how it ended."""
     seconds = f"{_number(settings.get('MinJobAge', '')) or 0:,} s (MinJobAge)"
     if settings.get("AccountingStorageType", "").endswith("/none"):
         yield Finding(
@@ -129,8 +129,8 @@ def _partition(settings: dict[str, str], config: ClusterConfig, bad: Level) -> I
     chosen = [p for p in partitions if (p.get("PartitionName") in named if named else p.get("Default") == "YES")]
     if not chosen:
         known = ", ".join(p.get("PartitionName", "?") for p in partitions) or "(none known)"
-        what = f"there is no partition {config.partition}" if config.partition else "there is no default partition"
-        yield Finding(bad, what, f"give --slurm partition=NAME, one of: {known}")
+        text = f"there is no partition {config.partition}" if config.partition else "there is no default partition"
+        yield Finding(bad, text, f"give --slurm partition=NAME, one of: {known}")
         return
     for partition in chosen:
         name = partition.get("PartitionName", "?")
@@ -173,7 +173,7 @@ def _preemption(settings: dict[str, str], partition: dict[str, str]) -> Finding:
         return Finding(
             "warn",
             f"preempted jobs in {name} are ended and not requeued (PreemptMode=CANCEL)",
-            "a running `umd-bench sweep` submits them again; after --detach the next one does",
+            "a running `umd-bench sweep` submits them again; after --detach, run `umd-bench sweep` again",
         )
     return Finding("pass", f"preempted jobs in {name} are suspended ({mode}) and continue later")
 

@@ -1,11 +1,11 @@
 """Where stages run.
 
-In: keys of stages whose run directory is prepared and whose parent is done. Out: which of them ended, and what took their
-process away, if anything did; results are in the run directories.
+In: keys of stages whose run directory is prepared and whose parent is done. Out: which of them ended and, if
+something ended a stage's process, the reason; results are in the run directories.
 
-| module | what it holds |
+| module | content |
 |---|---|
-| ``contract`` | what every executor promises |
+| ``contract`` | the promises of every executor |
 | ``registry`` | the executors by name; a new one is a module here and a row there |
 | ``inline`` | stages one after another in the command's process |
 | ``ray/`` | stages on Ray actors, of a private Ray or of a running cluster |

@@ -9,20 +9,20 @@ from the run directory.
    stage ends, unless ``close`` or ``detach`` is called first.
 2. *Failures stay apart.* ``poll`` does not raise when a stage fails. A process that dies ends only the stages that it runs.
 3. *A returned stage has ended.* No process works on it any more. ``Ended.reason`` is None if the stage finished or failed; its
-   run directory says which. Otherwise it says what ended the stage's process, as far as that is known.
-4. *Unknown is not dead.* If a scheduler fails, does not answer or does not list a job, no stage ends. A stage ends only if the
-   scheduler says that its job is over, and no process holds the stage's lease.
+   run directory says which. Otherwise it says why the stage's process ended, as far as that is known.
+4. *Unknown is not dead.* If the cluster's scheduler fails, does not answer or does not list a job, no stage ends. A stage ends
+   only if that scheduler says that its job is over, and no process holds the stage's lease.
 5. *No job is lost, and no stage runs twice.* This concerns jobs that outlive the command. Each job is recorded before it is
    submitted and confirmed after, so a command that is killed at any moment leaves no unknown job. :meth:`Executor.adopt` finds
    the jobs of earlier commands, and ``poll`` returns their stages too. It leaves out jobs that are over: their run directories
-   say what happened. If two jobs still run the same stage, the lease lets only one of them work, and the first result
+   have the outcome. If two jobs still run the same stage, the lease lets only one of them work, and the first result
    counts.
 6. *One stage can be cancelled.* ``cancel`` ends it; it saves its state if its process can still receive the request. ``poll``
    returns it with the reason ``cancelled``.
 7. *Stopping saves work.* ``stop`` requests that every running stage saves its state at the next step and ends. No other stage
    starts. ``stop`` does not wait.
-8. *Nothing is left behind.* ``close`` ends and frees everything that the executor started. ``detach`` frees what this process
-   holds, and lets jobs that outlive it continue. Both may be called twice, and in either order.
+8. *Nothing is left behind.* ``close`` ends and frees everything that the executor started. ``detach`` frees the
+   resources of this process, and lets jobs that outlive it continue. Both may be called twice, and in either order.
 9. *Slots are stated.* ``slots`` is the number of stages, queued or running, that the executor takes at a time. The scheduler
    submits no more.
 10. *One process per device.* An executor that starts all processes of a stage passes a
@@ -52,9 +52,9 @@ class EndReason(StrEnum):
     DIED = "died"  # unknown
 
 
-# How many attempts of a stage may end for each reason within one command; after the last, the stage has failed. Reasons are
-# counted apart. A stage that fails (a NaN, an error, a wrong setting) is not run again, since it would fail again. A stage
-# whose parent has failed is not submitted.
+# How many attempts of a stage may end for each reason within one command; after the last, the stage has failed.
+# Each reason is counted separately. A stage that fails (a NaN, an error, a wrong setting) is not run again, since it would
+# fail again. A stage whose parent has failed is not submitted.
 MAX_ATTEMPTS: dict[EndReason, int] = {
     EndReason.OOM: 1,
     EndReason.TIMEOUT: 20,
@@ -68,7 +68,7 @@ MAX_ATTEMPTS: dict[EndReason, int] = {
 
 @dataclass(frozen=True)
 class Ended:
-    """A stage has ended: its process was ended for this reason, or, if that is None, the stage finished or failed.
+    """The end of a stage. ``reason`` says why its process ended; it is None if the stage finished or failed.
 
     ``message`` is for a person.
     """
@@ -79,7 +79,7 @@ class Ended:
 
 
 class Executor(Protocol):
-    """Runs stages; the module's docstring lists what it promises."""
+    """Runs stages; the module's docstring lists its promises."""
 
     name: str
     slots: int
@@ -100,7 +100,7 @@ class Executor(Protocol):
         """Request that every running stage saves its state and ends; start no other."""
 
     def detach(self) -> None:
-        """Free what this process holds; jobs that can outlive it continue."""
+        """Free the resources of this process; jobs that can outlive it continue."""
 
     def close(self) -> None:
         """End and free everything."""
@@ -110,8 +110,8 @@ class Executor(Protocol):
 class InCallersThread(Protocol):
     """An executor that runs stages in the thread that polls it.
 
-    While a stage runs, it calls ``between_steps`` now and then, where the scheduler does its other work and may call
-    :meth:`Executor.cancel`. If the call raises, the stage saves its state and ends, and ``poll`` raises the error.
+    While a stage runs, the executor calls ``between_steps`` now and then. In this call the scheduler does its other work, and
+    may call :meth:`Executor.cancel`. If the call raises, the stage saves its state and ends, and ``poll`` raises the error.
     """
 
     between_steps: Callable[[], None]

@@ -1,8 +1,8 @@
 """The code that queued jobs run: a copy of the package, made when they are submitted.
 
 An editable install, or an upgrade, may change the package while a job waits in the queue. Jobs therefore run the copy in
-``results/jobs/code/<hash>``, which comes first on their ``PYTHONPATH``. Other libraries are those of the environment that
-submitted them.
+``results/jobs/code/<hash>``, which comes first on their ``PYTHONPATH``. Other libraries come from the environment of
+the command that submitted the jobs.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ def code_folder(results: Path) -> Path:
 
 
 def freeze_code(folder: Path) -> Path:
-    """Copy the package into ``folder/<hash of its content>`` unless that copy exists; the directory for ``PYTHONPATH``."""
+    """Copy the package into ``folder/<hash of its content>`` unless that copy exists; returns it, for ``PYTHONPATH``."""
     names = sorted(p.relative_to(PACKAGE.parent) for p in PACKAGE.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
-    contents = {name: (PACKAGE.parent / name).read_bytes() for name in names}  # read once, so that the copy is what was hashed
+    # Read once, so that the copied bytes are the hashed ones.
+    contents = {name: (PACKAGE.parent / name).read_bytes() for name in names}
     contents[Path(COMMIT_FILE)] = (commit() or "").encode()
     digest = hashlib.sha256()
     for name, content in contents.items():
@@ -43,7 +44,7 @@ def freeze_code(folder: Path) -> Path:
         making.chmod(0o755)
         making.rename(target)
     except OSError:
-        if not target.is_dir():  # if it is, another command made the same copy first
+        if not target.is_dir():  # if it exists, another command made the same copy first
             raise
     finally:
         shutil.rmtree(making, ignore_errors=True)

@@ -29,7 +29,7 @@ class StartOptions:
         devices: The most devices that one stage takes.
         cluster: The requests of a job; for Slurm and submitit's local jobs.
         entry_point: The function that runs a stage, as ``package.module:name``.
-        ray: Which Ray, and how many GPUs a stage takes of it.
+        ray: Which Ray to use, and how many of its GPUs a stage takes.
     """
 
     root: Path
@@ -53,7 +53,7 @@ class CheckOptions:
 
 
 def _accept(options: CheckOptions) -> None:
-    """Nothing can be refused before the executor starts."""
+    """Accept all settings: this executor can refuse none before it starts."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _start_ray(options: StartOptions) -> Executor:
 
 
 def _check_ray(options: CheckOptions) -> None:
-    """Whether a Ray answers at the address. This process knows its GPUs and free CPUs only after it has joined."""
+    """Check that a Ray answers at the address. Its GPUs and free CPUs are known only after this process has joined it."""
     if options.ray.address is not None:
         from umd_bench.orchestration.executors.ray.running_ray import reachable
 

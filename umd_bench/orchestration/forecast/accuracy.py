@@ -42,8 +42,8 @@ def forecast_error(root: Path, sweep: str) -> str | None:
 def search_forecast_error(root: Path, sweep: str) -> str | None:
     """:func:`forecast_error` of a finished search, whose stages are known only afterwards.
 
-    It counts all attempts of its stages since the forecast, also those of pruned trials. The forecast assumed that every trial
-    runs to its end.
+    It counts every attempt that a stage of the search made after the forecast, also in pruned trials. The forecast assumed that
+    every trial runs to its end.
     """
     saved = _not_compared(root, sweep)
     if saved is None:

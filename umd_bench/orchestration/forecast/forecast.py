@@ -1,8 +1,8 @@
 """The cost of a sweep, predicted from similar finished stages or, if there are none, from measurements.
 
 A stage's cost is its work (:mod:`.work_units`) times the seconds per unit of work of finished stages (:mod:`.past_stages`). If
-no similar stage has finished, the forecast uses a short measurement of a stage of its shape (:mod:`.pilot`). Without that it
-reports the stage as one without a basis.
+no similar stage has finished, the forecast uses a short measurement of a stage of its shape (:mod:`.pilot`). Without a
+measurement it reports the stage as one without a basis.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from umd_bench.orchestration.forecast.work_units import Shape, kind_of, network_
 from umd_bench.orchestration.graph import Node
 from umd_bench.store import StageState
 
-PILOT_FACTOR = 1.5  # a measurement is taken to be right within this factor: it sees no checkpoints and no other load
+PILOT_FACTOR = 1.5  # a measurement is assumed to be right within this factor; it includes no checkpoints and no other load
 PARTIAL_PILOT_FACTOR = 3.0  # upper factor if only the images were measured, and no probe or score was computed
 
 _UNITS = ((3600, "hours"), (60, "minutes"))
@@ -46,11 +46,11 @@ class Forecast:
     measured: int = 0
 
     def facts(self) -> dict[str, Any]:
-        """For programs: every field but ``keys``."""
+        """Every field but ``keys``, for programs."""
         return {name: value for name, value in asdict(self).items() if name != "keys"}
 
     def lines(self, workers: int, worker: str = "worker", *, measured: bool = False) -> list[str]:
-        """For people; ``worker`` names one of ``workers``, ``measured`` says that ``--measure`` was given already."""
+        """The forecast for people; ``worker`` is the name of a worker, ``measured`` says whether ``--measure`` was given."""
         lines = []
         if self.keys:
             sources = [f"from {_count(self.past, 'finished stage')}"] if self.past else []
@@ -117,12 +117,12 @@ def make_forecast(
 def without_past(
     root: Path, nodes: dict[str, Node], *, copies: float | None = None, data_root: Path | None = None
 ) -> list[Node]:
-    """The nodes to measure: one of each shape among those that :func:`make_forecast` counts and no finished stage resembles."""
+    """The nodes to measure: one of each shape that :func:`make_forecast` counts and that has no similar finished stage."""
     todo = _todo(nodes, copies)
     past = PastStages(root, {node.spec.kind for node in todo}, data_root)
     by_shape: dict[Shape, Node] = {}
     for node in todo:
-        if past.cost(node.spec, 1.0) is None and not isinstance(node.spec.stage, ImportStage):  # which only reads a file
+        if past.cost(node.spec, 1.0) is None and not isinstance(node.spec.stage, ImportStage):  # an import only reads a file
             by_shape.setdefault(shape_of(node.spec, data_root), node)
     return list(by_shape.values())
 
@@ -134,9 +134,10 @@ def _todo(nodes: dict[str, Node], copies: float | None) -> list[Node]:
 def _cost_per_work(
     nodes: dict[str, Node], measurements: dict[str, PilotMeasurement], data_root: Path | None
 ) -> dict[Shape, Cost]:
-    """The cost of a unit of work by shape, and by kind for shapes that were not measured: the mean with the widest bounds.
+    """The cost of a unit of work by shape, and by kind for shapes that were not measured.
 
-    Its bytes are per network size.
+    The seconds are the mean of the measurements, with the widest bounds. The bytes on disk are the largest measured number, per
+    unit of network size.
     """
     costs_of: dict[Shape, list[Cost]] = {}
     for key, measurement in measurements.items():
@@ -178,9 +179,9 @@ def _waves(nodes: dict[str, Node], todo: list[Node], workers: int, copies: float
     return sum(math.ceil(count / workers) for count in jobs.values())
 
 
-def _count(n: int, what: str) -> str:
+def _count(n: int, noun: str) -> str:
     """``2 jobs of 3 stages`` from 2 and ``job of 3 stages``; ``2 finished stages`` from 2 and ``finished stage``."""
-    head, of, tail = what.partition(" of ")
+    head, of, tail = noun.partition(" of ")
     return f"{n:,} {head}{'' if n == 1 else 's'}{of}{tail}"
 
 

@@ -16,8 +16,8 @@ from umd_bench.orchestration.forecast.work_units import Kind, kind_of, network_s
 from umd_bench.store import RunDir
 from umd_bench.store.files import read_json
 
-SINGLE_STAGE_FACTOR = 2.0  # a forecast from a single finished stage is taken to be right within this factor
-SIMILAR_SIZE_FACTOR = 100.0  # networks whose work per image differs by more are no basis: a small one is slow for its work
+SINGLE_STAGE_FACTOR = 2.0  # a forecast from a single finished stage is assumed to be right within this factor
+SIMILAR_SIZE_FACTOR = 100.0  # largest ratio of work per image of similar networks; a much smaller one is slow for its work
 MAX_READ = 300  # finished stages, the newest first
 
 
@@ -48,18 +48,18 @@ class PastStages:
             try:
                 seconds, work = device_seconds(RunDir(root, spec.key), result), work_of(spec, data_root)
                 per_image = work_per_image(spec, data_root)
-            except UserError:  # its data set is unknown here by now
+            except UserError:  # its data set is no longer known here
                 continue
             if seconds and work:
                 finished = _Finished(spec.key, per_image, seconds / work, size / network_size(spec))
                 self._finished.setdefault(kind_of(spec), []).append(finished)
 
     def keys_of_similar(self, spec: StageSpec) -> list[str]:
-        """The finished stages of the same kind with a network of a similar size."""
+        """The keys of the finished stages of the same kind with a network of a similar size."""
         return [stage.key for stage in self._similar_to(spec)]
 
     def cost(self, spec: StageSpec, work: float) -> Cost | None:
-        """What ``work`` units of the stage cost, from similar finished stages; None if there are none.
+        """The cost of ``work`` units of the stage, from similar finished stages; None if there are none.
 
         The bounds are the 10th and 90th percentile of their speeds.
         """
@@ -86,7 +86,7 @@ class PastStages:
 def device_seconds(run: RunDir, result: dict[str, Any]) -> float:
     """Seconds of all attempts of a finished stage, each multiplied by its number of devices.
 
-    The result counts the last attempt only; earlier ones lasted from their first to their last event.
+    The result has the seconds of the last attempt only. An earlier attempt counts from its first to its last event.
     """
     last = float(result.get("cost", {}).get("seconds") or 0)
     total = last * int(result.get("environment", {}).get("world_size", 1))

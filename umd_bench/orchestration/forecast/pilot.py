@@ -1,4 +1,4 @@
-"""Measures each shape of stage for a few seconds, to forecast stages without similar finished ones.
+"""Measures each shape of stage for a few seconds, to forecast stages if no similar stage has finished.
 
 The command writes one stage of each shape into a request. Another process, or one Slurm job, then runs the real training loop
 for some steps, and the real sampler, extractors and network on some images (:mod:`.pilot_main`). All of it happens in a
@@ -24,7 +24,7 @@ from umd_bench.store.files import write_json
 
 REQUEST, MEASUREMENTS, FINISHED = "request.json", "measurements.jsonl", "finished"  # files in the temporary folder
 MODULE = "umd_bench.orchestration.forecast.pilot_main"
-START_SECONDS = 60.0  # granted beyond the time of the measurement: imports, data, first calls
+START_SECONDS = 60.0  # added to the time of the measurement for imports, data and first calls
 QUEUE_SECONDS = 300.0  # how long a job may wait for a node
 
 
@@ -32,8 +32,8 @@ QUEUE_SECONDS = 300.0  # how long a job may wait for a node
 class PilotMeasurement:
     """An estimate of the cost of the whole stage ``key`` on one device, or the ``error`` that prevented it.
 
-    ``seconds`` has one value per measurement, ``bytes_on_disk`` is the size of the stage's files. ``whole``: the measurement
-    covered every part of the stage's work.
+    ``seconds`` has one value per measurement, ``bytes_on_disk`` is the size of the stage's files. ``whole`` says that the
+    measurement covered every part of the stage's work.
     """
 
     key: str
@@ -53,8 +53,8 @@ def measure_stages(
 ) -> dict[str, PilotMeasurement]:
     """Measure these stages (each with its parent) for about ``seconds``; returns the measurements by key.
 
-    The measurements run in a process on this machine, or with ``cluster`` in one Slurm job. Stages for which the time was too
-    short are missing. Raises :class:`UserError` if the process fails or the job cannot be submitted or does not run.
+    The measurements run in a process on this machine, or with ``cluster`` in one Slurm job. A stage is missing if the time was
+    too short for it. Raises :class:`UserError` if the process fails or the job cannot be submitted or does not run.
     """
     if cluster is not None:
         results.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ def _run_here(folder: Path, threads: int, seconds: float) -> None:
     ):
         try:
             code = process.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:  # what it has measured so far counts
+        except subprocess.TimeoutExpired:  # its measurements so far are used
             return
     if code:
         why = last_line(log.read_text(errors="replace"))
@@ -111,7 +111,7 @@ def _run_as_job(folder: Path, results: Path, cluster: ClusterConfig, threads: in
 
 
 def _read(folder: Path) -> dict[str, PilotMeasurement]:
-    """The measurements by key; a later one of a stage replaces an earlier one."""
+    """The measurements by key; a stage's later measurement replaces its earlier one."""
     try:
         lines = (folder / MEASUREMENTS).read_text().splitlines()
     except FileNotFoundError:

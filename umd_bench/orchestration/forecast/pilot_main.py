@@ -1,8 +1,8 @@
-"""Runs some steps or images of each requested stage, and estimates from them what the whole stage would take.
+"""Runs some steps or images of each requested stage, and estimates from them the time of the whole stage.
 
 Started as a module, ``pilot_main FOLDER``, by :mod:`~umd_bench.orchestration.forecast.pilot`. The weights are random, since the
-cost of an image does not depend on them. Half of the time is divided equally among the stages; in the other half, probes and
-samplings that turned out to be short are run whole.
+cost of an image does not depend on them. Half of the time is divided equally among the stages. In the other half, the probe and
+generate stages whose estimates are short are run whole.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def main(folder: str) -> int:
         torch.set_num_threads(stage.spec.resources.threads)
         try:
             measurement, run_whole = _measure(path / "results", stage, parent, data_root, share)
-        except Exception as error:  # the other stages are measured all the same
+        except Exception as error:  # the other stages are still measured
             measurement, run_whole = PilotMeasurement(stage.key, error=_headline(error)), None
         _append(path, measurement)
         if run_whole is not None:
@@ -84,7 +84,7 @@ def _headline(error: Exception) -> str:
 
 
 class _Requested:
-    """A requested stage, and its key, by which the command knows the measurement."""
+    """A requested stage, and its key, which identifies the measurement."""
 
     def __init__(self, fields: dict[str, Any]) -> None:
         self.key, self.spec = str(fields["key"]), StageSpec.model_validate(fields["spec"])
@@ -116,7 +116,7 @@ def _measure(
 
 
 def _training(run: RunDir, spec: StageSpec, stage: TrainStage, pack: Pack, share: float) -> PilotMeasurement:
-    """Run the training loop for ``share`` seconds of steps; the size of its checkpoint gives that of the snapshots."""
+    """Run the training loop for ``share`` seconds of steps. Each snapshot is assumed to be as large as its checkpoint."""
     resources = spec.resources.model_copy(update={"devices": 1})
     single = spec.model_copy(update={"parent_key": None, "parent_nimg": None, "resources": resources})
     run.prepare(single)
@@ -157,7 +157,7 @@ def _random_snapshot(run: RunDir, spec: StageSpec, nimg: int, data_root: Path) -
 
 
 def _seconds_per_image(work: Callable[[int], None], most: int, share: float) -> float:
-    """Seconds an image. ``work(n)`` is called with 1, 2, 4, ... images while the next call fits into ``share`` seconds."""
+    """Seconds per image. ``work(n)`` is called with 1, 2, 4, ... images while the next call fits into ``share`` seconds."""
     begun, n = time.perf_counter(), 1
     work(1)  # warm-up
     while True:
@@ -192,7 +192,7 @@ def _sampling_seconds(spec: StageSpec, stage: GenerateStage, source: RunDir, pac
 
 
 def _feature_seconds(spec: StageSpec, stage: ProbeStage, source: RunDir, pack: Pack, share: float) -> float:
-    """Seconds of the whole stage, from the representations of some images; the read-outs are left out."""
+    """Seconds of the whole stage, from the representations of some images; fitting the probes is left out."""
     facts = data_facts(spec.data, root=pack.path.parent)
     representation = Representation(spec, source, facts, pick_device(spec.resources.device))
     n_scored, n_train = len(pack.split(stage.split)), len(pack.split("train"))

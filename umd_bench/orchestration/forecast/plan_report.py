@@ -17,7 +17,10 @@ from umd_bench.store import RunDir, StageState
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """``what`` happens to a stage (``reused``, ``resumed``, ``running now`` or ``new``), and ``why`` it is not reused."""
+    """The plan for one stage: ``what`` is ``reused``, ``resumed``, ``running now`` or ``new``.
+
+    ``why`` says why the stage is not reused.
+    """
 
     node: Node
     what: str
@@ -25,9 +28,10 @@ class PlannedStage:
 
 
 def planned_stages(root: Path, nodes: dict[str, Node]) -> list[PlannedStage]:
-    """One entry per stage, in the graph's order. A new stage names the fields that differ from the most similar finished stage.
+    """One entry per stage, in the graph's order.
 
-    If its parent has no result either, it names the parent instead.
+    The entry of a new stage names the fields that differ from the most similar finished stage. If the parent of a stage has no
+    result either, the entry names the parent instead.
     """
     outcomes = {StageState.DONE: "reused", StageState.INTERRUPTED: "resumed", StageState.RUNNING: "running now"}
     finished = _finished(root) if any(node.state is not StageState.DONE for node in nodes.values()) else []
@@ -111,7 +115,7 @@ def _difference(spec: StageSpec, finished: list[StageSpec]) -> str:
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one: ``{"a": {"b": 1}}`` is ``{"a.b": 1}``."""
+    """Flatten nested mappings: ``{"a": {"b": 1}}`` becomes ``{"a.b": 1}``."""
     if not isinstance(value, dict):
         return {prefix: value}
     return {k: v for name, child in value.items() for k, v in _flat(child, f"{prefix}.{name}" if prefix else name).items()}

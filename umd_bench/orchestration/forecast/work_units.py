@@ -1,7 +1,7 @@
-"""How much work a stage is, in units that make stages of one kind comparable.
+"""The amount of work of a stage, in units that make stages of one kind comparable.
 
-The unit is FLOPs per image x images for training, and size of the network x model calls x images for sampling. A probe is
-counted by the size of its network.
+The work is FLOPs per image x images for training, and size of the network x model calls x images for sampling. For a probe it
+is the size of the network.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def work_of(spec: StageSpec, data_root: Path | None) -> float:
 
 
 def work_per_image(spec: StageSpec, data_root: Path | None) -> float:
-    """FLOPs an image for training, otherwise the size of the network. Raises :class:`UserError` for an unknown data set."""
+    """FLOPs per image for training, otherwise the size of the network. Raises :class:`UserError` for an unknown data set."""
     return work_of(spec, data_root) / spec.stage.nimg if isinstance(spec.stage, TrainStage) else network_size(spec)
 
 

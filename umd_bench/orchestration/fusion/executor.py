@@ -1,7 +1,7 @@
-"""An executor around another one (inline or Ray) that gives it stages of one shape as one unit.
+"""An executor around another one (inline or Ray), to which it submits units: groups of stages of one shape.
 
 Submitted stages wait here until the inner executor has room, so that more of them can join a unit. The oldest goes first,
-together with others of its shape. The inner executor runs a unit's name as it runs a stage's key. The promises of
+together with others of its shape. The inner executor receives a unit's name in place of a stage's key. The promises of
 :mod:`~umd_bench.orchestration.executors.contract` hold for every stage; a process that dies ends all stages of its unit.
 """
 
@@ -22,7 +22,7 @@ CANCELLED_BEFORE, CANCELLED_WHILE = "cancelled before it began", "cancelled whil
 
 @dataclass
 class _Submitted:
-    """A stage or unit in the inner executor; ``attempts`` is the number of attempts that each stage had before."""
+    """A stage or unit in the inner executor; ``attempts`` is the number of attempts that each stage had before, by key."""
 
     unit: Unit | None
     attempts: dict[str, int]
@@ -51,7 +51,7 @@ class FusingExecutor:
         return self._inner.adopt(keys)
 
     def poll(self, timeout: float) -> list[Ended]:
-        """Submit what the inner executor has room for, and collect the stages that ended."""
+        """Submit as many units as the inner executor has room for, and collect the stages that ended."""
         self._submit_pending()
         ended, self._never_began = self._never_began, []
         owned, self._owned = self._owned, []
@@ -83,7 +83,7 @@ class FusingExecutor:
             self._inner.submit(name)
 
     def _ended_stages(self, item: Ended) -> list[Ended]:
-        """The ends of a unit's stages, without those that had ended before the unit did."""
+        """How a unit's stages ended, without the stages that :meth:`_left_early` has already returned."""
         submitted = self._submitted.pop(item.key)
         if submitted.unit is None:
             return [item]
@@ -163,7 +163,7 @@ class _InCallersThread(FusingExecutor):
 
     @property
     def between_steps(self) -> Callable[[], None]:
-        """The inner executor's."""
+        """The callback of the inner executor."""
         return self._in_thread.between_steps
 
     @between_steps.setter

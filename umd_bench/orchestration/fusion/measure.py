@@ -1,7 +1,7 @@
 """Measure how much faster fused stages train than the same stages alone, on this machine with all its workers busy.
 
-Each worker is a process. In turn it makes a step of the fused stages and a step of each stage alone, while the other workers do
-the same, so both ways share the machine's cores and caches as they would in the sweep. The gain is cached in the results
+Each worker is a process. It alternates between a step of the fused stages and a step of each stage alone. All workers do so at
+the same time, so both ways share the machine's cores and caches as they would in the sweep. The gain is cached in the results
 folder under a hash of everything it depends on.
 """
 
@@ -35,13 +35,13 @@ _MODULE = "umd_bench.orchestration.fusion.measure"
 
 
 def cached_gain(root: Path, group: FusionGroup, workers: int) -> Gain | None:
-    """The gain measured earlier on such a machine, or None."""
+    """The gain measured earlier on a machine like this one, or None."""
     cached = read_json(_file(root, group, workers))
     return None if cached is None else Gain(**cached["gain"])
 
 
 def measured_gain(root: Path, group: FusionGroup, workers: int, data_root: Path) -> Gain | None:
-    """The cached gain, or one measured now; None, which is not cached, if there were too few rounds in time."""
+    """The cached gain, or one measured now. If too few rounds finish in time, returns None and caches nothing."""
     cached = cached_gain(root, group, workers)
     if cached is not None:
         return cached
@@ -58,7 +58,7 @@ def measured_gain(root: Path, group: FusionGroup, workers: int, data_root: Path)
 
 
 def _side_by_side(request: str, workers: int) -> list[float]:
-    """Run ``workers`` processes at a time; returns the ratios of all, or none if a process failed or took too long."""
+    """Run ``workers`` processes at a time; returns the ratios of all, or an empty list if one failed or was too slow."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     ratios: list[float] = []
     try:
@@ -87,7 +87,7 @@ def _started(request: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def _about(group: FusionGroup, workers: int) -> dict[str, Any]:
-    """Everything the gain depends on; the numbers of clean images decide whether matrix products have equal rows."""
+    """Everything the gain depends on. The numbers of clean images decide whether matrix products have equally many rows."""
     from umd_bench.engine.device import device_name
 
     first = group.specs[0]
@@ -110,7 +110,10 @@ def _file(root: Path, group: FusionGroup, workers: int) -> Path:
 
 
 def ratios_of(specs: list[StageSpec], data_root: Path, *, seconds: float = SECONDS) -> list[float]:
-    """Time of one step of each stage alone over the time of one fused step, in turn for ``seconds`` and at least once."""
+    """Ratios of the time of one step of each stage alone to the time of one fused step, measured in turn.
+
+    Measures for ``seconds``; returns at least one ratio.
+    """
     import torch
 
     from umd_bench.data.open_data import open_data

@@ -1,4 +1,4 @@
-"""The option ``--fuse off|auto|on``: check it, forecast its effect, and wrap an executor as it says."""
+"""The option ``--fuse off|auto|on``: check it, forecast its effect, and wrap an executor accordingly."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ FUSING_EXECUTORS = ("inline", "ray")
 
 @dataclass(frozen=True)
 class Fusion:
-    """Which stages are fused: at most ``sizes[shape]`` stages of each shape; empty for none."""
+    """Which stages are fused: at most ``sizes[shape]`` stages of each shape at a time. ``sizes`` is empty if none are fused."""
 
     sizes: dict[str, int]
 
     @property
     def entry_point(self) -> str:
-        """The entry point that the executor to be wrapped must be started with."""
+        """The entry point to start the executor with, before :meth:`wrap` wraps it."""
         return RUN_UNIT if self.sizes else RUN_STAGE
 
     def wrap(self, root: Path, executor: Executor) -> Executor:
@@ -53,7 +53,7 @@ def search_lines(mode: str, on: str) -> list[str]:
 
 
 def planned_lines(mode: str, root: Path, nodes: Sequence[Node], workers: int) -> list[str]:
-    """The lines that say what the option would do; groups that need a measurement are named as such."""
+    """The lines that forecast the effect of the option. They name the groups that still have to be measured."""
     from umd_bench.orchestration.fusion.measure import cached_gain
 
     if mode == "off":
@@ -61,7 +61,7 @@ def planned_lines(mode: str, root: Path, nodes: Sequence[Node], workers: int) ->
     groups = fusion_groups(nodes, workers)
     unknown = [group for group in groups if mode == "auto" and cached_gain(root, group, workers) is None]
     lines = [
-        f"{len(group.specs)} stages of {group.name}, up to {group.size} as one: fused if a measurement finds that faster"
+        f"{len(group.specs)} stages of {group.name}, up to {group.size} at a time: fused if a measurement finds that faster"
         for group in unknown
     ]
     if len(unknown) == len(groups) > 0:
@@ -80,11 +80,11 @@ def choose_fusion(
     *,
     on: str,
     joined: bool,
-    tell: Callable[[str], None],
+    print_line: Callable[[str], None],
 ) -> Fusion:
     """Decide which of the stages ``nodes`` are fused when ``workers`` processes train at a time; measures if mode is ``auto``.
 
-    ``tell`` is called with each line that explains the decision.
+    ``print_line`` is called with each line that explains the decision.
     """
     from umd_bench.orchestration.fusion.measure import measured_gain
 
@@ -92,11 +92,11 @@ def choose_fusion(
         return Fusion({})
     obstacle = _obstacle(on, joined=joined, devices=max(node.spec.devices for node in nodes))
     if obstacle is not None:
-        tell(f"no stages are fused: {obstacle}")
+        print_line(f"no stages are fused: {obstacle}")
         return Fusion({})
     choice = choose_groups(nodes, workers, mode, lambda group: measured_gain(root, group, workers, data_root))
     for line in choice.lines:
-        tell(line)
+        print_line(line)
     return Fusion(choice.sizes)
 
 
@@ -105,7 +105,7 @@ def _obstacle(on: str, *, searching: bool = False, joined: bool = False, devices
     if on not in FUSING_EXECUTORS:
         return f"a job trains one stage: expected --on {' or --on '.join(FUSING_EXECUTORS)}, found --on {on}"
     if joined:
-        return "how many stages a Ray of another command runs at a time is not known before they are grouped"
+        return "it is unknown how many stages a Ray of another command runs at a time"
     if searching:
         return "a search suggests its trials one after another, and may end each of them early"
     if devices > 1:

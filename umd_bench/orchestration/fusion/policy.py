@@ -1,7 +1,7 @@
-"""Which stages of a sweep are fused (trained as one), and why.
+"""Which stages of a sweep are fused, and why.
 
-Stages of one shape are grouped so that every worker gets a group. In mode ``auto`` a group is used only if that was measured to
-be faster on this machine than the same stages side by side.
+Stages of one shape are grouped so that every worker gets a group. In mode ``auto`` a group is fused only if a measurement on
+this machine finds that clearly faster than the same stages alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from umd_bench.engine.fusion.shape import shape_key
 from umd_bench.orchestration.graph import Node
 from umd_bench.store import StageState
 
-MAX_STAGES = 16  # in a group: no gain was measured beyond
+MAX_STAGES = 16  # in a group; larger groups brought no further gain when measured
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class FusionGroup:
 
 @dataclass(frozen=True)
 class Gain:
-    """The speed of fused stages over that of the same stages alone: the median of several rounds and its quartiles."""
+    """How many times as fast fused stages train as the same stages alone: the median and the quartiles of several rounds."""
 
     median: float
     low: float
@@ -37,7 +37,7 @@ class Gain:
 
     @property
     def is_clear(self) -> bool:
-        """Whether three quarters of the rounds gained."""
+        """Whether fusing was faster in three quarters of the rounds."""
         return self.low > 1
 
     def __str__(self) -> str:
@@ -57,7 +57,7 @@ class Choice:
 
 
 def fusion_groups(nodes: Iterable[Node], workers: int) -> list[FusionGroup]:
-    """Stages without a result, by shape, without the shapes that have at most ``workers`` stages."""
+    """One group per shape, of the stages without a result. Shapes with at most ``workers`` such stages are left out."""
     by_shape: dict[str, list[StageSpec]] = {}
     for node in nodes:
         shape = shape_key(node.spec) if node.state is not StageState.DONE else None
@@ -72,7 +72,7 @@ def fusion_groups(nodes: Iterable[Node], workers: int) -> list[FusionGroup]:
 
 
 def choose_groups(nodes: Iterable[Node], workers: int, mode: str, measure: Measure) -> Choice:
-    """All groups if ``mode`` is ``on``; if it is ``auto``, those that ``measure`` finds clearly faster."""
+    """All groups if ``mode`` is ``on``; if it is ``auto``, the groups that ``measure`` finds clearly faster."""
     choice = Choice({}, [])
     nodes = list(nodes)
     groups = fusion_groups(nodes, workers)
@@ -88,7 +88,7 @@ def choose_groups(nodes: Iterable[Node], workers: int, mode: str, measure: Measu
             verdict = f"not clearly faster here: {gain}, not fused"
         if mode == "on" or (gain is not None and gain.is_clear):
             choice.sizes[group.shape] = group.size
-        choice.lines.append(f"{len(group.specs)} stages of {group.name}, up to {group.size} as one: {verdict}")
+        choice.lines.append(f"{len(group.specs)} stages of {group.name}, up to {group.size} at a time: {verdict}")
     if not groups:
         why = f"no two stages of one shape for each of {workers} workers"
         if any(node.spec.resources.compile for node in nodes):

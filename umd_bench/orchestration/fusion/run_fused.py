@@ -1,4 +1,4 @@
-"""Run several training stages as one. Each writes into its run directory as if it ran alone.
+"""Train several stages fused. Each writes into its run directory as if it ran alone.
 
 Executors call :func:`run_unit` in place of ``run_stage`` if stages may be fused.
 """
@@ -32,7 +32,7 @@ from umd_bench.store.run import Attempt, RunDir, StageBusy
 def run_unit(
     root: Path, key: str, data_root: Path, *, stop: Callable[[], bool] = lambda: False, rank_launch: RankLaunch | None = None
 ) -> dict[str, Outcome]:
-    """Run a unit's stages as one on one device, or a single stage if ``key`` is not a unit's; returns each stage's outcome."""
+    """Run a unit's stages fused on one device, or a single stage if ``key`` names no unit; returns each stage's outcome."""
     if not is_unit(key):
         return {key: run_stage(root, key, data_root, stop=stop, rank_launch=rank_launch)}
     unit = Unit(root, key)
@@ -42,11 +42,11 @@ def run_unit(
 def run_stages(
     root: Path, keys: Sequence[str], data_root: Path, *, stop: Callable[[str], bool] = lambda key: False
 ) -> dict[str, Outcome]:
-    """Run training stages of one shape as one, each in an attempt of its own; returns each stage's outcome.
+    """Fuse training stages of one shape, each in an attempt of its own; returns each stage's outcome.
 
-    Stages that have a result or an owner are left alone. Stages that have seen another number of images than the largest group
-    are trained after it, one by one. If the shared work fails (out of memory, say), each stage continues alone, and its events
-    say so.
+    Stages that have a result or an owner are left alone. The largest group of stages that have seen equally many images is
+    fused; the others are trained after it, one by one. If the shared work fails (out of memory, say), each stage continues
+    alone, and its events say so.
     """
     outcomes: dict[str, Outcome] = {}
     with ExitStack() as stack:
@@ -76,7 +76,7 @@ def run_stages(
 
 
 def _train(jobs: list[Job], data_root: Path, stop: Callable[[str], bool], outcomes: dict[str, Outcome]) -> None:
-    """Train the jobs as one, and put their outcomes into ``outcomes``. If the shared work fails, unfinished jobs get none."""
+    """Train the jobs fused, and put their outcomes into ``outcomes``. If the shared work fails, unfinished jobs get none."""
     torch.set_num_threads(jobs[0][0].resources.threads)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -107,7 +107,7 @@ def _train(jobs: list[Job], data_root: Path, stop: Callable[[str], bool], outcom
 
 
 def _result(spec: StageSpec, attempt: Attempt, pack: Pack, environment: dict[str, Any], ending: Ending) -> dict[str, Any]:
-    """The content of the stage's ``result.json``; its seconds are its share of the group's. Raises what ended the stage."""
+    """The content of the stage's ``result.json``, with its share of the group's seconds. Raises an error in ``ending``."""
     if isinstance(ending, Exception):
         raise ending
     result = training_result(ending)
@@ -116,7 +116,7 @@ def _result(spec: StageSpec, attempt: Attempt, pack: Pack, environment: dict[str
 
 @contextmanager
 def _output_of_all(folders: Sequence[Path]) -> Iterator[None]:
-    """Write the process's output to one file, linked into every attempt's folder: no line says which stage printed it."""
+    """Write the process's output to one file, linked into every attempt's folder: its lines do not name their stage."""
     first, *others = (folder / OUTPUT_FILE for folder in folders)
     try:
         with captured_output(first.parent):

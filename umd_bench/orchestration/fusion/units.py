@@ -1,4 +1,4 @@
-"""A unit: several stages that an executor receives under one name and trains as one.
+"""A unit: several stages that an executor receives under one name and fuses.
 
 The executor treats the name as a stage's key. The folder ``fusing/units/<name>`` in the results folder lists the unit's stages,
 and a file there asks one of them to stop. The process that trains them reads that file.
@@ -52,7 +52,7 @@ class Unit:
             (self._folder / f"{_STOP_PREFIX}{key}").touch()
 
     def stop_requested(self, key: str) -> bool:
-        """Whether a stop of the stage was requested; the folder is read every STOP_CHECK_SECONDS at most."""
+        """Whether a stop of the stage was requested; the folder is read at most every ``STOP_CHECK_SECONDS``."""
         now = time.monotonic()
         if now >= self._check_at:
             self._check_at = now + STOP_CHECK_SECONDS
@@ -60,5 +60,5 @@ class Unit:
         return key in self._stopping
 
     def remove(self) -> None:
-        """Delete the unit's folder; its stages stay."""
+        """Delete the unit's folder; the run directories of its stages stay."""
         shutil.rmtree(self._folder, ignore_errors=True)

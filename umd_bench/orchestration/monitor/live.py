@@ -1,4 +1,4 @@
-"""Progress in the terminal of the command that runs a sweep: a live table of trials, or plain lines if it is no terminal."""
+"""Progress in the terminal of the command that runs a sweep: a live table of trials; without a terminal, plain lines."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LiveDisplay:
     """Shows a sweep's :class:`SweepProgress` on every call of :meth:`show`; a context manager around the run."""
 
     def __init__(self, console: Console, root: Path, slots: int) -> None:
-        """``slots`` is how many stages run at a time."""
+        """``slots`` is the largest number of stages that run at a time."""
         self._console, self._root, self._slots = console, root, slots
         self._time_left = TimeLeft(root)
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
@@ -120,7 +120,7 @@ class LiveDisplay:
             return True, [trial, current.name, ProgressBar(total=1.0, completed=stage.fraction, width=20), rate, loss, count]
         if failed is not None:
             return True, [trial, Text(f"{failed.name} failed", style="red"), "", "", "", count]
-        if len(nodes) < len(keys):  # a search has removed the other stages
+        if len(nodes) < len(keys):  # the search has dropped the missing stages
             return False, [trial, Text("pruned", style="dim"), "", "", "", f"{done}/{len(keys)}"]
         state = Text("done", style="green") if done == len(nodes) else Text("waiting", style="dim")
         return False, [trial, state, "", "", "", count]

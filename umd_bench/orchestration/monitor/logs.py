@@ -18,7 +18,7 @@ from umd_bench.store import RunDir, StageState, stage_state
 # Files that hold a process's output. The executor decides where: in the attempt, the run directory or the job's batch folder.
 OUTPUT_PATTERNS = ("*.log", "*.out", "*.err")
 FOLLOW_SECONDS = 0.5
-QUEUE_SECONDS = 5.0  # for Slurm to answer why a job waits
+QUEUE_SECONDS = 5.0  # timeout for asking Slurm why a job waits
 
 
 class _Tail:
@@ -128,7 +128,7 @@ def _why_empty(run: RunDir) -> str:
 
 
 def _event_line(label: str, line: str) -> str | None:
-    """An event as a line with its time; None for one that is not whole JSON."""
+    """An event as a line with its time; None if ``line`` is not complete JSON."""
     try:
         event = json.loads(line)
     except ValueError:

@@ -17,14 +17,14 @@ from umd_bench.orchestration.executors.jobs.records import JobRecords
 from umd_bench.store import Failure, RunDir, StageState, SweepRecord, list_sweeps, read_sweep, stage_state
 
 SCHEMA = 1
-PRUNED = "pruned"  # a state of trials only: some of its stages are done, the search dropped the others
+PRUNED = "pruned"  # a state of trials only: the search dropped the trial's unfinished stages
 
 
 @dataclass(frozen=True)
 class StageStatus:
     """A stage's state, its number of attempts and, if it has failed, the failure of its last attempt.
 
-    ``submitted``: the stage is new or interrupted, and a job was submitted for it that is not known to have ended.
+    ``submitted`` says that the stage is new or interrupted, and that a job was submitted for it whose end is not known.
     """
 
     state: StageState
@@ -140,7 +140,7 @@ def _sweep_json(record: SweepRecord, statuses: dict[str, StageStatus]) -> dict[s
 
 
 def trial_state(states: Iterable[StageState]) -> StageState:
-    """A trial's state from those of its stages: failed before running, interrupted and new; done only if all are done."""
+    """A trial's state from the states of its stages: failed before running, interrupted and new; done only if all are done."""
     present = set(states)
     order = (StageState.FAILED, StageState.RUNNING, StageState.INTERRUPTED, StageState.NEW)
     return next((state for state in order if state in present), StageState.DONE)

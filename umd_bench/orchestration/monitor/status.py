@@ -44,9 +44,9 @@ def _trials_table(root: Path, name: str) -> Table:
     wanted, pruned = wanted_statuses(record, statuses), record.pruned()
     for trial in record.trials:
         cells = {stage: _status_cell(statuses[key]) for stage, key in trial.stages.items() if key in wanted}
-        first_given_up = next((stage for stage in trial.stages if stage not in cells), None)
-        if first_given_up is not None:
-            cells[first_given_up] = f"[dim]pruned at {percent(pruned[trial.id])}%[/]"
+        first_dropped = next((stage for stage in trial.stages if stage not in cells), None)
+        if first_dropped is not None:
+            cells[first_dropped] = f"[dim]pruned at {percent(pruned[trial.id])}%[/]"
         table.add_row(trial.id, *(cells.get(stage, "") for stage in stages))
     return table
 
@@ -67,7 +67,7 @@ def metrics_table(root: Path, nodes: dict[str, Node]) -> Table:
     for node in nodes.values():
         result = RunDir(root, node.key).result()
         metrics = sorted(result["metrics"].items()) if result is not None else []
-        if not metrics:  # no result yet, or a training that was too short to report any
+        if not metrics:  # it has no result yet, or its training was too short to report metrics
             table.add_row(node.name, node.key, _coloured(node.state), "")
         for i, (metric, value) in enumerate(metrics):
             table.add_row(*((node.name, node.key) if i == 0 else ("", "")), metric, f"{value:.4g}")

@@ -21,7 +21,7 @@ TAIL_BYTES = 8192  # the end of an events file that is read: enough to hold the 
 
 @dataclass(frozen=True)
 class StageProgress:
-    """What a running stage last reported: its fraction done in [0, 1], its speed and its loss (None until reported)."""
+    """The last report of a running stage: its fraction done in [0, 1], its speed and its loss (None until reported)."""
 
     fraction: float = 0.0
     images_per_second: float | None = None
@@ -67,8 +67,8 @@ class TimeLeft:
     def of_sweep(self, nodes: Iterable[Node], progress: dict[str, StageProgress], slots: int) -> float | None:
         """Seconds until all ``nodes`` are done when ``slots`` stages run at a time.
 
-        Every stage is expected to take the mean time of the finished stages of its name; of a running stage, the fraction in
-        ``progress`` (by key) is subtracted. None until a stage of every unfinished name has finished.
+        Every stage is expected to take the mean time of the finished stages of its name. For a running stage, the fraction that
+        ``progress`` (by key) reports is subtracted. None if an unfinished stage has a name that no finished stage has.
         """
         finished: dict[str, list[float]] = {}
         unfinished = []
@@ -108,6 +108,6 @@ def _last_events(path: Path) -> list[dict[str, Any]]:
     for line in lines:
         try:
             events.append(json.loads(line))
-        except ValueError:  # the first line is cut off by the seek, the last one may still be being written
+        except ValueError:  # the seek cuts off the first line, and the last one may be incomplete
             continue
     return events

@@ -125,7 +125,7 @@ def watch(
 
 
 def summary(view: SweepView) -> str:
-    """One line: the number of stages in each state, and the speed of those that run."""
+    """One line: the number of stages in each state, and the speed of the running stages together."""
     parts = [f"{view.sweep}: {view.counts[StageState.DONE]}/{view.counts.total()} stages done"]
     parts += [
         f"{view.counts[state]} {state.value}" for state in StageState if state is not StageState.DONE and view.counts[state]

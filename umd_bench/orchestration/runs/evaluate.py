@@ -21,7 +21,8 @@ from umd_bench.evaluation.extractors.registry import extractor_for
 from umd_bench.orchestration.runs.find_run import find_run
 from umd_bench.store import RunDir, list_sweeps, read_sweep
 
-# A sweep's stage can hold the right-hand field for its value of the left-hand one; another value makes it invalid.
+# In a sweep's stage, the value of the right-hand field fits its value of the left-hand one. If ``sets`` change the left-hand
+# field, the sweep's value of the right-hand field is dropped.
 _DEPENDENT = {"sampler": "eta", "reference": "reference_sha256"}
 
 
@@ -86,10 +87,10 @@ def evaluation_trial(
 
 
 def sweep_stages(root: Path, key: str) -> dict[str, SweepStage]:
-    """How the sweeps in ``root`` probe and score the run, by kind of stage, so that an evaluation can reuse their results.
+    """The sweep stages in ``root`` that probe and score the run, by kind, so that an evaluation can reuse their results.
 
-    A kind is missing if no sweep has such a stage or if trials differ in it. Stages that read other data or an earlier snapshot
-    do not count. Raises :class:`UserError` if ``key`` names no run with weights.
+    A kind is missing if no sweep has such a stage, or if the fields of such stages differ. Stages that read other data or an
+    earlier snapshot do not count. Raises :class:`UserError` if ``key`` names no run with weights.
     """
     run = find_run(root, key)
     by_kind: dict[str, dict[str, SweepStage]] = {"probe": {}, "generate": {}}

@@ -29,10 +29,10 @@ from umd_bench.store.files import require_writable, write_atomic, write_json
 
 
 def export_run(root: Path, key: str, to: str, out: Path, *, ema: bool, data_root: Path | None = None) -> list[str]:
-    """Write the last weights (with ``ema`` their average) of the run ``key``, as :func:`find_run` takes it.
+    """Write the last weights, or with ``ema`` their average, of the run that ``key`` names (:func:`find_run`).
 
-    Returns lines for the user that say how to load them. ``to`` is a name of :data:`FORMATS`. ``out`` appears complete or not
-    at all. A run on a user's own data set needs its pack below ``data_root`` (None: the default folder of packs). Raises
+    Returns lines that tell the user how to load them. ``to`` is a name of :data:`FORMATS`. ``out`` appears complete or not at
+    all. A run on a user's own data set needs its pack below ``data_root`` (None: the default folder of packs). Raises
     :class:`UserError`, for example if ``out`` already exists.
     """
     if to not in FORMATS:
@@ -48,7 +48,7 @@ def export_run(root: Path, key: str, to: str, out: Path, *, ema: bool, data_root
 def _export_small_vision(run: RunDir, stage: WeightsStage, out: Path, ema: bool, data_root: Path | None) -> list[str]:
     model = run.config().model
     if model.family != "umd":
-        raise UserError(f"run {run.key} has the family {model.family}: expected umd, whose parameters small-vision names")
+        raise UserError(f"run {run.key} has the family {model.family}: expected umd, the only family that small-vision has")
     if out.suffix != ".npz":
         raise UserError(f"--out = {str(out)!r} is not accepted: expected a file that ends in .npz")
     if out.exists():

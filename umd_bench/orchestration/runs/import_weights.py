@@ -46,7 +46,7 @@ def import_trial(
         sees_clean = chosen.sees_clean
     if sees_clean is None:
         raise UserError(
-            f"the layout {layout_name} does not tell whether its weights saw clean images: give --clean or --no-clean"
+            f"the layout {layout_name} does not say whether its weights saw clean images: give --clean or --no-clean"
         )
     stage: dict[str, Any] = {
         "kind": "import",
@@ -89,7 +89,7 @@ def next_steps(trial: Trial, key: str) -> list[str]:
 def _fitting_data(weights: Weights, wanted: str | None) -> DataConfig:
     """The data set whose images the weights take: ``wanted`` if it fits, else the only one that fits.
 
-    A data set with images of exactly that size is preferred to those that can be packed at any size.
+    A data set with images of exactly that size is preferred to data sets that can be packed at any size.
     """
     fitting = {name: config for name in DATASETS if (config := _fit(weights, name)) is not None}
     takes = f"the weights take {describe_images(weights)}; data sets that fit: {', '.join(fitting) or 'none'}"

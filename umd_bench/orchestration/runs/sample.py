@@ -25,10 +25,10 @@ from umd_bench.store.files import require_writable, write_atomic
 def draw_samples(
     root: Path, key: str, out: Path | None, settings: GenerateStage, seed: int, *, data_root: Path, npz: Path | None = None
 ) -> None:
-    """Draw ``settings.n`` samples of the run's last snapshot; sample i is of class i mod K if the run knows K classes.
+    """Draw ``settings.n`` samples of the run's last snapshot; sample i has class i mod K if the run has K classes.
 
     ``out`` is a PNG grid of the first samples, ``npz`` a file of all samples in ADM's format (sample_files.py); either may be
-    None. Latents are not clipped, and are decoded by the VAE of their pack below ``data_root``; images need no data. Raises
+    None. Latents are not clipped; the VAE of their pack below ``data_root`` decodes them. Images need no pack. Raises
     :class:`UserError` for samples that are NaN or infinite, and, before anything is drawn, if a file cannot be written.
     """
     run = find_run(root, key)

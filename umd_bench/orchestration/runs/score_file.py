@@ -68,9 +68,9 @@ def score_samples(
 ) -> list[ProfileScores]:
     """Score the samples in ``path`` as samples of ``data`` with each of ``extractors`` (none: the data set's own).
 
-    Scores ``n`` samples, or as many as each profile says. From a larger file it takes a seeded random choice, since files can
-    be sorted by class; a smaller choice is part of every larger one. ``progress(done, total)`` counts samples. Raises
-    :class:`UserError`, before any feature is extracted, for a file that is no file of samples, holds too few of them, or has
+    Scores ``n`` samples, or as many as each profile says. If the file has more, they are chosen at random with a fixed seed,
+    since files can be sorted by class; a smaller choice is part of every larger one. ``progress(done, total)`` counts samples.
+    Raises :class:`UserError`, before any feature is extracted, for a file that holds no samples or too few of them, and for
     images of another size than the data set's.
     """
     stages = {name: _stage(name, n) for name in profiles}
@@ -82,12 +82,12 @@ def score_samples(
         if file.n < stage.n:
             raise UserError(
                 f"{path} holds {file.n:,} samples, and {profile} scores {stage.n:,}: "
-                f"give as many, another --profile, or --n {file.n}"
+                f"give a file with as many, another --profile, or --n {file.n}"
             )
     pack = open_data(data, data_root)
     if (file.height, file.width) != (pack.manifest.size,) * 2:
         raise UserError(
-            f"{path} holds images of {file.height}x{file.width}, those of {pack.manifest.name} are "
+            f"{path} holds images of {file.height}x{file.width}, but images of {pack.manifest.name} are "
             f"{pack.manifest.size}x{pack.manifest.size}: expected the same size"
         )
     device = pick_device("auto")
@@ -156,7 +156,7 @@ class _ExtractorScorer:
         return cls(extractor, profiles)
 
     def update(self, start: int, images: torch.Tensor) -> None:
-        """Extract features of those ``images`` [B, C, H, W] that any profile scores; the first image is sample ``start``."""
+        """Extract the features of the ``images`` [B, C, H, W] that any profile scores; the first image is sample ``start``."""
         stop = start + len(images)
         parts = [one.chosen[(one.chosen >= start) & (one.chosen < stop)] - start for one in self.profiles]
         union = np.unique(np.concatenate(parts))

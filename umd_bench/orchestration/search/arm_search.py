@@ -1,4 +1,5 @@
-"""The search over one arm (one combination of the sweep's axes): its suggestions, their trials, and when each is settled."""
+"""The search over one arm (one combination of the sweep's axes): its suggestions, their trials, and when each is settled
+(has its final state)."""
 
 from __future__ import annotations
 
@@ -69,7 +70,7 @@ class ArmSearch:
         )
 
     def held_keys(self, progress: SweepProgress) -> set[str]:
-        """Trainings that have reached a rung before all other seeds of their suggestion have."""
+        """The trainings that have reached a rung which another seed of their suggestion has not reached yet."""
         held: set[str] = set()
         for suggestion in self.suggestions:
             trials, index = self.trials.get(suggestion.number, []), len(suggestion.rungs)
@@ -123,7 +124,7 @@ class ArmSearch:
         if number in self.refused:
             return "failed", (), self.refused[number]
         equal = self.earlier_equal(suggestion)
-        if equal is not None and self.follows_another(suggestion):  # the study has its outcome: its number is lower
+        if equal is not None and self.follows_another(suggestion):  # it has a lower number, so its outcome is known
             return equal.state, equal.scores, equal.why
         self._report_rungs_of(number)
         if self.suggestions[number].pruned_at is not None:
@@ -145,7 +146,7 @@ class ArmSearch:
     def _may_still_be_pruned(self, number: int, progress: SweepProgress) -> bool:
         """Whether every seed of a suggestion with a failure has reached, or can reach, the next rung.
 
-        Then the suggestion stays open until it does. Otherwise the timing would decide whether it counts as failed or as
+        If so, the suggestion stays open until that rung. Otherwise the timing would decide whether it counts as failed or as
         pruned.
         """
         config, index = self.config, len(self.suggestions[number].rungs)

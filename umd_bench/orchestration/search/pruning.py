@@ -54,8 +54,8 @@ def decide_rung(
 ) -> Rung:
     """Suggestion ``number`` at its next rung, where its metric is ``value``.
 
-    ``settled`` are the suggestions 0, 1, ... to compare it with, ``rungs`` those it reached before. Hyperband derives the
-    bracket from ``study_name`` and ``number``.
+    ``settled`` are the suggestions 0, 1, ... to compare it with, ``rungs`` the rungs that it reached before. Hyperband derives
+    the bracket from ``study_name`` and ``number``.
     """
     study = optuna.create_study(
         storage=optuna.storages.InMemoryStorage(),

@@ -40,5 +40,5 @@ def outcome_line(record: SearchRecord) -> str:
         parts.append(f"{states.count('pruned')} pruned")
     repeated = sum(suggestion.repeats is not None for suggestion in record.suggestions)
     if repeated:
-        parts.append(f"{repeated} equal to an earlier one, which they share")
+        parts.append(f"{repeated} equal to an earlier one, whose runs they share")
     return f"search: {', '.join(parts)}"

@@ -1,8 +1,8 @@
 """The rungs of a trial: the shares of its training at which a pruner's metric is measured.
 
-A metric of a probe or a generate stage is measured by a copy of that stage that reads its parent's weights at the rung: an
-ordinary stage, with a key, which begins as soon as the weights exist. A metric of a training stage is read from its events: the
-first record at or after the rung.
+A metric of a probe or a generate stage is measured by a copy of that stage, which reads its parent's weights at the rung. The
+copy is an ordinary stage with a key of its own, and begins as soon as the weights exist. A metric of a training stage is read
+from its events: from the first record at or after the rung.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NO_METRICS = ("event", "time", "attempt", "nimg", "lr", "images_per_second")
 
 
 def checked_corners(sweep: Sweep) -> list[Trial]:
-    """Trials at the corners of a search's space, with their rungs, after checking that the search names stages they have.
+    """Check that a search names only stages that its trials have; returns the trials at the corners of its space, with rungs.
 
     Raises :class:`UserError` for the first mistake.
     """
@@ -54,14 +54,15 @@ def check_rungs(config: SearchConfig, trial: Trial) -> None:
     trained = _trained(trial, stage)
     if trained is None:
         raise FieldError(
-            "search.pruner.metric", metric_path, "expected a metric of a training stage, or of what probes or samples one"
+            "search.pruner.metric", metric_path, "expected a metric of a training stage, or of a stage with one as parent"
         )
     if stage == trained and config.changing_the_loss():
         paths = ", ".join(config.changing_the_loss())
         raise FieldError(
             "search.pruner.metric",
             metric_path,
-            f"a training's numbers cannot be compared between trials that differ in {paths}: expected a probe's or a sample's",
+            f"a training's numbers cannot be compared between trials that differ in {paths}: "
+            "expected a metric of a probe or generate stage",
         )
     spec = trial.specs[trained]
     assert isinstance(spec.stage, TrainStage)
@@ -74,7 +75,7 @@ def check_rungs(config: SearchConfig, trial: Trial) -> None:
         )
     clash = next((name for name in config.rung_stages if stage != trained and name in trial.specs), None)
     if clash is not None:
-        raise FieldError("stages", clash, f"a rung's stage takes this name: expected another than {clash}")
+        raise FieldError("stages", clash, "a rung's stage has this name: expected another")
 
 
 def with_rungs(config: SearchConfig, trial: Trial) -> Trial:
@@ -114,7 +115,7 @@ def measuring_spec(config: SearchConfig, trial: Trial, index: int) -> StageSpec:
 
 
 def trained_spec(config: SearchConfig, trial: Trial) -> StageSpec:
-    """The training whose shares the trial's rungs are."""
+    """The training stage that has the trial's rungs."""
     trained = _trained(trial, config.pruned_by[0])
     assert trained is not None
     return trial.specs[trained]
@@ -136,7 +137,7 @@ def _rung_specs(config: SearchConfig, trial: Trial) -> dict[str, StageSpec]:
 
 
 def _logged_value(root: Path, spec: StageSpec, share: float, metric: str) -> float | None:
-    """From a training's events: the first record at or after the rung; of several attempts' records there, the newest."""
+    """The metric in a training's events, from the first record at or after the rung; of several attempts, the newest counts."""
     assert isinstance(spec.stage, TrainStage)
     reached = spec.stage.nimg_at(share)
     since = [event for event in RunDir(root, spec.key).events() if event["event"] == "metrics" and event["nimg"] >= reached]

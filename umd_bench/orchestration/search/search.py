@@ -43,7 +43,7 @@ class Search:
     def __init__(self, sweep: Sweep, root: Path, admit: Admit, *, data_root: Path | None = None) -> None:
         """Open the search, new or begun before.
 
-        Raises :class:`UserError` if no trial can have the search's space or objectives, or if another command runs the search.
+        Raises :class:`UserError` if the search's space or objectives fit no trial, or if another command runs the search.
         """
         assert sweep.config.search is not None
         self._sweep, self._root, self._admit, self._data_root = sweep, root, admit, data_root
@@ -94,9 +94,9 @@ class Search:
         return outcome_line(self._search_record())
 
     def update(self, progress: SweepProgress) -> Changes:
-        """Report rungs, tell results, ask for suggestions; adds the new trials' stages and drops those of pruned trials.
+        """Report rungs, tell results, ask for suggestions; adds the stages of new trials and drops the stages of pruned ones.
 
-        Decides nothing once the scheduler is stopping: a stage that fails then may have failed because of that.
+        Decides nothing once the scheduler is stopping, since a stage that fails then may fail because of the stop.
         """
         if progress.stopped_because is None:
             changed = [self._advance(arm, progress) for arm in self._arms]
@@ -133,9 +133,9 @@ class Search:
         return ArmSearch(self._root, self._config, axes, study, study.suggestions())
 
     def _study_name(self, arm: dict[str, Any]) -> str:
-        """A name that hashes everything the suggestions depend on, but not how many there are.
+        """A name with a hash of everything that the suggestions depend on; their number is not part of it.
 
-        After a change of the space, the objectives or the trial another study begins. The older one stays in the file.
+        After a change of the space, the objectives or the trial, another study begins. The older one stays in the file.
         """
         first = {path: dimension.first for path, dimension in self._config.space.items()}
         stages = [{name: spec.key for name, spec in trial.specs.items()} for trial in self._sweep.suggested(arm, first)]
@@ -155,7 +155,7 @@ class Search:
             changed = True
 
     def _add_trials(self, arm: ArmSearch, suggestion: Suggestion) -> None:
-        """Make a suggestion's trials. The stages of an open one, or of one with a retried stage, go into the graph."""
+        """Make a suggestion's trials. Add their stages to the graph if the suggestion is open or has a retried stage."""
         number = suggestion.number
         try:
             trials = self._sweep.suggested(arm.axes, suggestion.values)

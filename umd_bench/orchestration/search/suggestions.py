@@ -8,9 +8,9 @@ The values of suggestion k are a function of (the search's seed, k, the results 
 - A suggestion is made in a copy of the study in memory and then written in one transaction. A kill leaves all of it or nothing,
   and the next command makes the same one.
 
-Open suggestions keep parallel ones apart: ``tpe`` treats them as bad (the constant liar), ``gp`` conditions on them (expected
-improvement of the batch); ``random`` and ``nsga2`` ignore them. Pruned suggestions rank behind all complete ones for ``tpe``,
-``gp`` conditions on them as on open ones, and ``nsga2`` takes no parents from them.
+Two samplers keep parallel suggestions apart: ``tpe`` treats open suggestions as bad (the constant liar), and ``gp`` conditions
+on them (expected improvement of the batch). ``random`` and ``nsga2`` ignore open suggestions. For ``tpe``, pruned suggestions
+rank behind all complete ones; ``gp`` conditions on them as on open ones; ``nsga2`` takes no parents from them.
 
 A pruner's decision (:mod:`umd_bench.orchestration.search.pruning`) is written, in one transaction, before anything acts on it.
 """
@@ -52,7 +52,7 @@ _RUNGS, _WHY, _HAD_RESULT = "rungs", "why", "finished"
 class Suggestion:
     """A suggestion of Optuna's: ``values`` by path, as a trial gets them.
 
-    ``scores`` are those of a done one, in the objectives' order; ``why`` is the reason of a failed one; ``rungs`` are the rungs
+    A done suggestion has ``scores``, in the objectives' order; a failed one has a reason, ``why``. ``rungs`` are the rungs
     it has reached. ``had_result``: its trials had their results when it was made, so it is not pruned.
     """
 
@@ -76,7 +76,7 @@ class Study:
     def __init__(self, file: Path, name: str, config: SearchConfig) -> None:
         """Open the study ``name`` in the SQLite file; creates either if it does not exist.
 
-        Raises :class:`UserError` if the file is no such database.
+        Raises :class:`UserError` if the file is not such a database.
         """
         self._config = config
         self._distributions = {path: _distribution(dimension) for path, dimension in config.space.items()}
@@ -133,13 +133,13 @@ class Study:
         return dataclasses.replace(suggestion, rungs=rungs)
 
     def tell(self, number: int, state: State, scores: tuple[float, ...] = (), why: str = "") -> None:
-        """Settle an open suggestion for good."""
+        """Settle an open suggestion: give it its final state."""
         if why:
             self._set_attribute(number, _WHY, why)
         self._study.tell(number, values=list(scores) if state == "done" else None, state=_OPTUNA_STATES[state])
 
     def _set_attribute(self, number: int, name: str, value: Any) -> None:
-        # Through the storage: Optuna gives a trial object, which could set it, only to the process that asked for the trial.
+        # Through the storage, since only the process that asked for the trial has the object that could set it.
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
         self._storage.set_trial_user_attr(trial_id, name, value)
 
@@ -157,7 +157,10 @@ class Study:
         )
 
     def _as_sampled(self, trial: FrozenTrial) -> FrozenTrial:
-        """The trial as the sampler sees it: a pruned one has intermediate values, if these rank like the objective's."""
+        """The trial as the sampler sees it: for ``gp`` a pruned trial is open, for others it has the values at its rungs.
+
+        Those values need a single objective; they are negated if it has the opposite direction of the pruner's metric.
+        """
         if trial.state is not TrialState.PRUNED:
             return trial
         if self._config.sampler == "gp":  # it ignores pruned trials, and would suggest the same values again
@@ -202,7 +205,7 @@ def _in_memory(
 
 
 def _rung_record(rung: Rung) -> dict[str, Any]:
-    """A rung as the database has it."""
+    """A rung as the database stores it."""
     return {"share": rung.share, "value": rung.value, "pruned": rung.pruned, "noted": rung.system_attrs}
 
 
@@ -211,7 +214,7 @@ def _rung(record: dict[str, Any]) -> Rung:
 
 
 def _open(file: Path) -> optuna.storages.RDBStorage:
-    """The database; a new one is made under another name and then renamed, so that a kill leaves no half-made one."""
+    """Open the database. A new one is created under another name and then renamed, so that a kill leaves no unfinished one."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.ERROR)
     if not file.exists():

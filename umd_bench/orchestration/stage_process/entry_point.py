@@ -23,10 +23,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class RankLaunch:
-    """How a stage's rank 0 meets the ranks that its executor started: they reach it at ``host``, on a port of its choice.
+    """How a stage's rank 0 meets the ranks that its executor started.
 
-    Rank 0 calls ``announce`` with ``host:port``. ``size`` counts all ranks, rank 0 included. The stage runs on ``size`` devices
-    even if another command has since requested a different number.
+    They reach rank 0 at ``host``, on a port that it chooses. Rank 0 calls ``announce`` with ``host:port``. ``size`` counts all
+    ranks, rank 0 included. The stage runs on ``size`` devices even if another command has since requested a different number.
     """
 
     host: str

@@ -1,4 +1,4 @@
-"""With what code, libraries and hardware a stage runs."""
+"""The code, libraries and hardware with which a stage runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from umd_bench.orchestration.stage_process.provenance import commit
 
 
 def environment(spec: StageSpec) -> dict[str, Any]:
-    """Everything here that may change the last bits of a stage's numbers, and the host."""
+    """Everything about this process that may change the last bits of a stage's numbers, and the host."""
     device = pick_device(spec.resources.device)
     return {
         "umd_bench": umd_bench.__version__,

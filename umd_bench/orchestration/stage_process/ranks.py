@@ -4,7 +4,7 @@ Rank 0 opens a TCP store, the meeting point, on a free port. The other ranks lea
 the store and exit when it is over; each lives for one stage. The executor started them (:class:`RankLaunch`), or else rank 0
 starts them as processes of this machine.
 
-A lost rank ends the attempt in all of them. ``python -m ...stage_process.ranks ADDRESS RANK`` is such a process.
+A lost rank ends the attempt in all of them. ``python -m ...stage_process.ranks ADDRESS RANK`` runs one of the others.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def train_on_ranks(
 ) -> TrainResult:
     """:func:`~umd_bench.engine.training.loop.train` on ``spec.devices`` devices, with this process as rank 0.
 
-    Raises as ``train``; :class:`RankLost` if a rank does not connect in time or is gone, with what is known of it;
+    Raises as ``train``; :class:`RankLost` if a rank does not connect in time or is gone, with its signal if known;
     :class:`RankFailed` if a rank reported an error; :class:`Stopped` if ``stop`` returns true before all ranks are ready;
     :class:`FieldError` for more devices than this machine has.
     """
@@ -85,7 +85,7 @@ def _group_of_rank_0(
     store.set(_STAGE, _stage_message(spec, attempt.run, data_root))
     address = f"{host}:{store.port}"
     started: dict[int, subprocess.Popen[bytes]] = {}
-    patience = 0.0  # ranks that still wait for the others never exit by themselves
+    leave_seconds = 0.0  # 0 until all ranks have joined: before that, they do not exit
     try:
         if rank_launch is None:
             for rank in range(1, size):
@@ -95,13 +95,13 @@ def _group_of_rank_0(
         _wait_for_all(store, size, started, stop)
         store.set(_ALL, "")
         with _joined(store, 0, size, device, loopback=host == LOOPBACK) as group:
-            patience = LEAVE_SECONDS
+            leave_seconds = LEAVE_SECONDS
             yield group
     except RankLost as error:
         _raise_reported_failure(store, size)
         raise RankLost(f"{error}{_first_signal(started)}") from error
     finally:
-        until = time.monotonic() + patience
+        until = time.monotonic() + leave_seconds
         for process in started.values():
             with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, until - time.monotonic()))
@@ -110,7 +110,7 @@ def _group_of_rank_0(
 
 
 def follow_stage(address: str, rank: int, *, local: int, stop: Callable[[], bool] = lambda: False) -> None:
-    """Be ``rank`` of the stage whose rank 0 is at ``address``, until it ends; ``local`` numbers the ranks of one machine.
+    """Run as ``rank`` of the stage whose rank 0 is at ``address``, until it ends; ``local`` numbers the ranks of one machine.
 
     Returns if rank 0 ended the stage (a result, a stop, a NaN). Otherwise raises this rank's own error, which it has reported
     to rank 0, or :class:`RankLost` if another rank is gone.
@@ -147,7 +147,7 @@ def follow_stage(address: str, rank: int, *, local: int, stop: Callable[[], bool
 
 
 def _stage_message(spec: StageSpec, run: RunDir, data_root: Path) -> str:
-    """The stage as rank 0 runs it, as JSON: the run directory may since hold another request."""
+    """The stage as rank 0 runs it, as JSON. The run directory may by now hold another request."""
     message = {"root": str(run.root.resolve()), "key": run.key, "data_root": str(data_root.resolve())}
     return json.dumps({**message, "spec": spec.model_dump(mode="json")})
 
@@ -169,7 +169,7 @@ def device_of(name: str, local: int) -> torch.device:
 
 
 def _start(address: str, rank: int, log: Path, threads: int) -> subprocess.Popen[bytes]:
-    """Start a rank on this machine, in a session of its own: a terminal's signals reach rank 0 only, which stops the others."""
+    """Start a rank on this machine, in a session of its own. A terminal's signals reach only rank 0, which stops the others."""
     isolated = ["-P"] if sys.flags.safe_path else []
     command = [sys.executable, *isolated, "-m", "umd_bench.orchestration.stage_process.ranks", address, str(rank)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}

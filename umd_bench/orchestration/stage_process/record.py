@@ -27,7 +27,7 @@ from umd_bench.store.run import Attempt, Failure
 
 @dataclass
 class Record:
-    """``result`` is set by the code that works; ``outcome`` holds after the block of :func:`recorded`."""
+    """The block of :func:`recorded` sets ``result``; ``outcome`` is valid after the block."""
 
     result: dict[str, Any] = field(default_factory=dict)
     outcome: Outcome = Outcome.FAILED

@@ -1,7 +1,7 @@
 """Run one stage: the only way from orchestration to the engine and the evaluation.
 
-:func:`run_stage` owns the run directory while it works and records there what happened. It does not
-raise when the stage fails, so that any process can call it. It raises only if it loses another process that the stage needs.
+:func:`run_stage` owns the run directory while it works, and records there how the stage ends. It does not raise when the stage
+fails, so that any process can call it. It raises only if it loses another process that the stage needs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def run_stage(
     ``stop`` is called between steps. A stage that stops has saved its state and continues from there when it is run again. A
     stage on several devices meets its other ranks through ``rank_launch``, or starts them on this machine.
 
-    Raises :class:`~umd_bench.engine.training.parallel.RankLost` if one of them is lost.
+    Raises :class:`~umd_bench.engine.training.parallel.RankLost` if one of the other ranks is lost.
     """
     run = RunDir(root, key)
     if run.result() is not None and not run.missing_snapshots(run.config().snapshots):

@@ -1,4 +1,4 @@
-"""Keep a stage's output in the attempt's folder: prints, warnings, and what C libraries write.
+"""Keep a stage's output in the attempt's folder: prints, warnings, and the output of C libraries.
 
 While the stage runs, standard output and error are redirected to the file itself, so it also holds the last lines before a
 crash. If a person watches this process's terminal, a thread copies new lines from the file to the terminal.
@@ -42,7 +42,7 @@ def captured_output(folder: Path) -> Iterator[None]:
     # To the error stream: a program may read the command's own output.
     copier = _Copier(path, before.descriptors[1]) if _copied.get() else None
     opened = [open(number, "w", buffering=1, closefd=False, errors="replace") for number in (1, 2)]  # noqa: SIM115
-    ours = _Streams((log, log), (opened[0], opened[1]))  # sys.stdout may be a pytest's or a live table's
+    ours = _Streams((log, log), (opened[0], opened[1]))  # pytest or a live table may have replaced sys.stdout
     ours.use()
     _redirected.append((before, ours))
     try:

@@ -20,12 +20,12 @@ from umd_bench.config.trial.probe_stage import ProbeStage
 from umd_bench.reporting.frames.stage_records import StageReader, StageRecord
 from umd_bench.store import SweepRecord, read_sweep
 
-# A metric with such a prefix belongs to a reference row: the same measurement of something untrained.
+# A metric with such a prefix belongs to a reference row, which has the same measurement without a trained model.
 REFERENCES = {"pixel_": "raw pixels", "floor_": "real train vs test"}
 
 _IDENTITY = {"sweep": "string", "trial": "string", "method": "string"}
 _STAGE = {"seed": "Int64", "stage": "string", "kind": "string", "state": "string", "metric": "string", "value": "Float64"}
-# What two numbers must agree in to be compared. Taken from the stage's configuration; facts that the stage recorded win.
+# Two numbers are comparable only if they agree in these facts. A fact that the stage recorded wins over its configuration.
 FACTS = {
     "n": "Int64",
     "sampling_seeds": "Int64",
@@ -56,7 +56,7 @@ FACTS = {
     "linear_lr": "Float64",
     "linear_batch": "Int64",
 }
-# What a number was made from and with.
+# The inputs of a number, and the software and device that computed it.
 ORIGIN = {
     "key": "string",
     "data": "string",
@@ -151,7 +151,7 @@ def _metric_rows(sweep: SweepRecord, axes: dict[str, str], stage: StageRecord) -
 
 
 def _by_column(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts by the names of their columns."""
+    """Facts under the names of their columns, or as ``fact.<name>`` if no column has the name and the type of the value."""
     return {name if name in FACTS and _fits(value, FACTS[name]) else f"fact.{name}": value for name, value in facts.items()}
 
 

@@ -48,10 +48,10 @@ def family(metric: str) -> Family | None:
 
 
 def shown_by_default(metrics: Collection[str]) -> list[str]:
-    """Those of one stage's ``metrics`` that a table shows if the sweep's report names none.
+    """The ones of a stage's ``metrics`` that a table shows if the sweep's report names none.
 
-    An inception score is left out if the same classifier's accuracy on the samples is known, which says more: away from the
-    classifier's own images the score need not fall when samples get worse.
+    An inception score is left out if the same classifier's accuracy on the samples is known. The accuracy says more, since away
+    from the classifier's own images the score need not fall when samples get worse.
     """
     shown = []
     for metric in metrics:
@@ -81,7 +81,7 @@ def is_percent(metric: str) -> bool:
 
 
 def scale(metric: str) -> int:
-    """The factor that a metric is shown with, apart from percent: 1000 for kernel distances, which are small, else 1."""
+    """The factor that a table multiplies by, apart from percent: 1000 for kernel distances, which are small, else 1."""
     return 1000 if re.fullmatch(r"kid_?.*", metric) else 1
 
 

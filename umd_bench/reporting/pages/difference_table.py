@@ -1,4 +1,4 @@
-"""The report's second table, differences to the baseline, in each format of the first, with the same cells everywhere.
+"""The report's second table, differences to the baseline, in every format of the first table and with the same cells in all.
 
 A cell is ``mean ± half-width`` of the paired differences, with a mark if that interval excludes 0. Marked cells are bold where
 the format allows it.
@@ -41,7 +41,7 @@ def markdown(differences: Differences) -> str:
 
 
 def latex(differences: Differences) -> str:
-    """A second table for the document."""
+    """The table as LaTeX, to follow the first table."""
     frame = cells(differences)
     axes = len(differences.summary.axes)
     for name in list(frame)[axes:]:
@@ -50,7 +50,7 @@ def latex(differences: Differences) -> str:
 
 
 def html(differences: Differences) -> str:
-    """A second table for the page, with the marked cells in bold."""
+    """The table as HTML, to follow the first table, with the marked cells in bold."""
     frame = cells(differences)
     axes = len(differences.summary.axes)
     table = great_table(frame, axes, title(differences), "", differences.notes, _id(differences))

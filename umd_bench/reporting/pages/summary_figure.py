@@ -32,7 +32,7 @@ ROW_CHARACTERS = 36  # labels on the x axis are slanted if they are longer in al
 
 @dataclass(frozen=True)
 class Line:
-    """One curve of a panel: a column of arms that differ along x alone. ``hue`` (colour) and ``tone`` (line) count from 0."""
+    """One curve: a column, for arms that differ along x alone. ``hue`` (colour) and ``tone`` (line) count from 0."""
 
     column: Column
     arms: tuple[Row, ...]
@@ -119,7 +119,7 @@ def _panel(axes: Axes, summary: Summary, lines: Sequence[Line]) -> None:
 
 
 def _slanted(summary: Summary) -> int:
-    """0 if the labels of x fit next to each other; else the length of the longest: slanted labels reach far down."""
+    """0 if the labels of x fit next to each other, else the length of the longest; slanted labels take so much height."""
     values = dict.fromkeys(row.axes[summary.x] for row in summary.arms)
     shown = [format_value(value) for value in values]
     return 0 if _are_numbers(values) or sum(map(len, shown)) <= ROW_CHARACTERS else max(map(len, shown))

@@ -1,6 +1,7 @@
 """A summary as Markdown, LaTeX, HTML and on the terminal, with the same cells everywhere.
 
-A cell is ``mean ± half-width``. One seed has no interval and shows ``(n=1)``; so does any number of seeds below the sweep's.
+A cell is ``mean ± half-width``, without the half-width for one seed. An arm with one seed, or with fewer seeds than the sweep
+has, shows their number, as in ``(n=1)``.
 """
 
 from __future__ import annotations

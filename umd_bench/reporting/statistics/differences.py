@@ -1,8 +1,8 @@
 """By how much each arm differs from the baseline arm: means of differences taken seed by seed, with their intervals.
 
 Arms of one seed share images, masks, noise and, if their shapes agree, initial weights. Shared noise cancels in a difference
-within the seed, so its interval is narrower than the intervals of the two means suggest; and it is valid even if nothing is
-shared.
+within the seed, so its interval is narrower than the intervals of the two means suggest. The interval is valid even if nothing
+is shared.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_LISTED = 6  # comparisons that a note names one by one
 class Difference:
     """An arm minus the baseline in one column, in the metric's own unit.
 
-    ``paired`` estimates it over the seeds that both have. ``p`` is the two-sided p-value of a difference of 0, and ``p_holm``
+    ``paired`` estimates it over the seeds that both have. ``p`` is two-sided, for a true difference of 0, and ``p_holm``
     corrects it for the number of comparisons in the table. ``verdict`` is empty if the interval includes 0, else ``better`` or
     ``worse`` by the metric's direction, or ``other`` if it has none. With one seed, or if both arms use the ``same`` runs,
     there is no test, and both p are None.

@@ -112,16 +112,16 @@ def _with_further_extractor(rows: pd.DataFrame) -> pd.Series[bool]:
 
 
 def missing_notes(frame: pd.DataFrame) -> list[str]:
-    """The stages without a result, one line per state and list of trials: a failure and its consequences share one."""
+    """The stages without a result, one line for each state and list of trials that stages share."""
     missing = frame[~frame["state"].isin(["done", "pruned"])]
-    lacking: dict[tuple[str, str], list[str]] = {}
+    stages_by: dict[tuple[str, str], list[str]] = {}
     for (stage, state), rows in missing.groupby(["stage", "state"], sort=False):
-        lacking.setdefault((str(state), "; ".join(rows["trial"])), []).append(str(stage))
-    return [f"Missing: {', '.join(stages)} of {trials} ({state})." for (state, trials), stages in lacking.items()]
+        stages_by.setdefault((str(state), "; ".join(rows["trial"])), []).append(str(stage))
+    return [f"Missing: {', '.join(stages)} of {trials} ({state})." for (state, trials), stages in stages_by.items()]
 
 
 def format_facts(rows: pd.DataFrame, names: dict[str, str], axes: Sequence[str]) -> str:
-    """``n 500; t 0 (umd, mae) or 51 (dit)``: each column in ``names`` that has a value, with its arms if these differ.
+    """``n 500; t 0 (umd, mae) or 51 (dit)``: each column in ``names`` that has a value, with the arms if the values differ.
 
     Arms are named by the one axis that decides the value, if there is one, else by all axes. If the value differs within every
     arm, as a commit may between seeds, no arm is named.
@@ -149,7 +149,7 @@ def format_facts(rows: pd.DataFrame, names: dict[str, str], axes: Sequence[str])
 
 
 def _decides(axis: Sequence[str], values: Sequence[str]) -> bool:
-    """Whether each value of the axis leaves one value of the column."""
+    """Whether each value of the axis goes with exactly one value of the column."""
     return len(set(zip(axis, values, strict=True))) == len(set(axis))
 
 

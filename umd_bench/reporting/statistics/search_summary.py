@@ -106,7 +106,10 @@ def summarize_search(summary: Summary) -> SearchSummary | None:
 
 
 def pareto_front(points: Sequence[Sequence[float]]) -> set[int]:
-    """Indices of the points that no other point dominates: as good in every coordinate and better in one; larger is better."""
+    """Indices of the points that no other point dominates.
+
+    A point dominates another if it is at least as good in every coordinate and better in one; larger is better.
+    """
     return {
         i
         for i, point in enumerate(points)

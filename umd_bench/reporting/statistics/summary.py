@@ -1,7 +1,7 @@
 """From the long frame to one row per arm and one column per (stage, metric), with intervals over seeds.
 
 An interval is Student's t at 95% over training seeds; one seed has none. Numbers that are not comparable (another n, extractor
-or reference set) never share a column: the column is split into variants, and each header says what sets it apart.
+or reference set) never share a column: the column is split into variants, and each header names the difference.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from umd_bench.store import SweepRecord
 CONFIDENCE = 0.95
 # If two numbers of one metric differ in any of these, their difference says nothing about the arms.
 COMPARABLE = ("n", "extractor", "extractor_hash", "reference", "reference_n", "data", "data_digest")
-# These too, but they split a column only if the ones above do not already: results of earlier versions lack them.
+# These too, but they split a column only if the ones above do not already, since results of earlier versions lack them.
 COMPARABLE_IF_RECORDED = ("resize", "reference_hash")
 
 
@@ -67,7 +67,7 @@ class Column:
 
     @property
     def scale(self) -> int:
-        """The factor that the values are shown with, apart from percent."""
+        """The factor that a table multiplies the values by, apart from percent."""
         return scale(self.metric)
 
 
@@ -245,7 +245,7 @@ def _arms(frame: pd.DataFrame, axes: tuple[str, ...], columns: Sequence[Column])
 
 
 def _baseline(record: SweepRecord, arms: Sequence[Row], given: Mapping[str, Any] | None) -> Row | None:
-    """The arm with the ``given`` axis values."""
+    """The arm with the ``given`` axis values; None if they are None."""
     if given is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""A small job: it is submitted with the cluster's settings, waited for within a time, and cancelled at the end."""
+"""A small job is submitted with the cluster's settings, waited for until a timeout, and cancelled at the end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from umd_bench.orchestration.executors.jobs.module_job import ModuleJob, NoAnswe
 
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of scripts in place of Slurm's commands: sbatch answers 7, and the job has failed."""
+    """A folder of scripts in place of Slurm's commands: sbatch prints the job id 7, and squeue shows a failed job."""
     folder = tmp_path / "bin"
     folder.mkdir()
     write(folder, "sbatch", "echo 7")
@@ -50,7 +50,7 @@ def test_a_job_is_waited_for_and_cancelled_at_the_end(slurm: Path, tmp_path: Pat
     assert (tmp_path / "cancelled").read_text() == "7\n"
 
 
-def test_a_job_that_is_refused_or_not_answered_is_an_error(
+def test_a_refused_job_and_an_sbatch_without_an_answer_are_errors(
     slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(slurm, "sbatch", "echo 'sbatch: error: Invalid qos' >&2; exit 1")

@@ -41,7 +41,7 @@ def test_a_batch_keeps_its_fields_on_disk(tmp_path: Path) -> None:
     assert Batch.model_validate({**ON_DISK}) == batch
 
 
-def test_of_two_equal_claims_the_first_holds_and_the_newest_number_counts(tmp_path: Path) -> None:
+def test_the_first_of_two_equal_claims_holds_and_the_claim_with_the_highest_number_counts(tmp_path: Path) -> None:
     records = JobRecords(tmp_path)
     assert records.newest_claim("aa") is None
     assert records.claim(Claim("aa", 9, "first", 0))

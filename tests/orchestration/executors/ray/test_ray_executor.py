@@ -1,4 +1,4 @@
-"""The pool of Ray actors without a Ray: what it requests of its actors, and what it leaves if it cannot start."""
+"""The pool of Ray actors, tested without Ray: its requests to the actors, and its clean-up if it cannot start."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GPUS = 8
 
 
 class FakeRay(PrivateRay):
-    """A machine of many cores and GPUs, without a Ray."""
+    """Reports many cores and GPUs, and starts no Ray."""
 
     closed = 0
 
@@ -92,7 +92,7 @@ def test_a_late_request_to_stop_does_not_stop_the_next_call(tmp_path: Path) -> N
     stopped: list[bool] = []
 
     def note(*_: object, stop: Callable[[], bool], rank_launch: RankLaunch) -> None:
-        assert rank_launch.size == 1  # given for one device too: the run directory may have changed
+        assert rank_launch.size == 1  # passed for one device too, since the run directory's config may have changed
         stopped.append(stop())
 
     actor = StageActor(str(tmp_path), str(tmp_path), RUN_STAGE)
@@ -106,7 +106,7 @@ def test_a_late_request_to_stop_does_not_stop_the_next_call(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("gpus", "local"), [(0, [1, 2]), (1, [0, 0]), (2, [0, 0])])
-def test_a_rank_takes_the_first_gpu_of_its_own_actor_or_its_share_of_those_that_all_see(
+def test_a_rank_takes_the_first_gpu_of_its_actor_or_the_gpu_of_its_number_if_all_actors_see_all_gpus(
     gpus: float, local: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RayExecutor, "_devices_of", lambda self, key: 3)

@@ -26,7 +26,7 @@ POLL_RECORDS_SECONDS = 0.2  # between two reads of the batches' folders in one c
 
 
 class SubmititExecutor:
-    """Runs stages, each on at most ``devices`` devices, as jobs of ``queue`` that request what ``cluster`` says."""
+    """Runs stages, each on at most ``devices`` devices, as jobs of ``queue`` that request the resources in ``cluster``."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class SubmititExecutor:
         self._live: dict[str, Claim] = {}
         self._batches: dict[str, Batch] = {}
         self._status_at = float("-inf")  # when the scheduler last gave the jobs' status
-        self._given_up: set[str] = set()  # ids of jobs that this executor cancelled because they were silent
+        self._cancelled_as_silent: set[str] = set()  # ids of jobs that this executor cancelled because they were silent
         self._ended: list[Ended] = []
         self._stopping = False
 
@@ -70,14 +70,14 @@ class SubmititExecutor:
         while True:
             self.flush()
             self._read_records()
-            self._ask_scheduler()
+            self._query_scheduler()
             ended, self._ended = self._ended, []
             if ended or time.monotonic() >= deadline or not (self._live or self._waiting):
                 return ended
             time.sleep(max(0.0, min(POLL_RECORDS_SECONDS, deadline - time.monotonic())))
 
     def cancel(self, key: str) -> None:
-        """Take a waiting stage back. A running one is requested to stop; its job is cancelled unless it runs other stages."""
+        """Withdraw a waiting stage. A running one is requested to stop; its job is cancelled unless it runs other stages."""
         if key in self._waiting:
             del self._waiting[key]
             self._ended.append(Ended(key, EndReason.CANCELLED, "cancelled before it was submitted"))
@@ -187,31 +187,31 @@ class SubmititExecutor:
         return True
 
     def _read_records(self) -> None:
-        """Settle the stages whose job is recorded as over."""
+        """End the stages whose job is recorded as over."""
         for name in self._live_batches():
             for key in self._records.ended_keys(name):
                 claim = self._live.get(key)
                 if claim is not None and claim.batch == name:
-                    self._settle(key)
+                    self._add_end(key)
 
-    def _ask_scheduler(self) -> None:
-        """Settle unconfirmed submissions, and the stages whose job is over without a record."""
+    def _query_scheduler(self) -> None:
+        """Confirm or repeat unconfirmed submissions, and end the stages whose job is over without a record."""
         now = time.monotonic()
         if not self._live or now - self._status_at < self._queue.status_seconds:
             return
         self._status_at = now
-        for batch in self._submitter.settle():
+        for batch in self._submitter.check_unconfirmed():
             if not self._stopping:
                 self._submit_batch(batch)
         ids = {name: self._records.job_ids(name) for name in self._live_batches()}
-        jobs = {key: found[claim.task] for key, claim in self._live.items() if (found := ids[claim.batch]) is not None}
+        jobs = {key: of_batch[claim.task] for key, claim in self._live.items() if (of_batch := ids[claim.batch]) is not None}
         statuses = self._queue.status(sorted(set(jobs.values())))
         for key, job in jobs.items():
             if (status := statuses.get(job)) is not None:
                 self._apply(key, job, status)
 
     def _apply(self, key: str, job: str, status: JobStatus) -> None:
-        """Settle the stage if its job is over; cancel the job if it is silent."""
+        """End the stage if its job is over; cancel the job if it is silent (:meth:`JobWatch.is_silent`)."""
         claim = self._live[key]
         if self._watch.is_over(key, status):
             if status.reason is EndReason.NODE_FAIL and status.node:
@@ -222,17 +222,17 @@ class SubmititExecutor:
                 self._batches[claim.batch],
                 claim,
                 status,
-                given_up=job in self._given_up,
+                was_silent=job in self._cancelled_as_silent,
                 limit_seconds=self._cluster.time * 60 if gives_no_reasons else None,
             )
             self._records.record_end(claim.batch, key, reason, message)
-            self._settle(key)
+            self._add_end(key)
         elif self._watch.is_silent(claim, self._stages_of(claim), status):
-            self._given_up.add(job)
+            self._cancelled_as_silent.add(job)
             self._queue.cancel([job])
 
-    def _settle(self, key: str) -> None:
-        """Return the stage from the next poll, with what its job's record says."""
+    def _add_end(self, key: str) -> None:
+        """Return the stage from the next poll, with the reason and message in its job's record."""
         claim = self._live.pop(key)
         self._watch.forget(key)
         reason, message = self._records.end_of(claim.batch, key) or (None, "")

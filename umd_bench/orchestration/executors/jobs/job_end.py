@@ -1,4 +1,4 @@
-"""Whether a job is over, and what ended it, by the scheduler's answers and by what the job has recorded."""
+"""Whether a job is over, and why it ended: from the scheduler's answers and the job's own records."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from umd_bench.orchestration.executors.jobs.queues.contract import JobStatus
 from umd_bench.orchestration.executors.jobs.records import Batch, Claim, JobRecords
 from umd_bench.store import RunDir, parent_done
 
-SILENT_SECONDS = 300.0  # for which no process may own any stage of a job that the scheduler calls running
+# A job counts as dead if the scheduler calls it running, but no process has owned any of its stages for this long.
+SILENT_SECONDS = 300.0
 
 
 @dataclass
 class JobWatch:
-    """How long each stage's job has been called over, or been without an owner; times of ``time.monotonic``, by key."""
+    """Since when each stage's job has been called over, or its stages have had no owner; ``time.monotonic``, by key."""
 
     records: JobRecords
     _over_since: dict[str, float] = field(default_factory=dict)
@@ -32,9 +33,9 @@ class JobWatch:
         return now > self._over_since.setdefault(key, now) and not self._is_owned(key)
 
     def is_silent(self, claim: Claim, keys: Sequence[str], status: JobStatus) -> bool:
-        """Whether a job that began and is called running has left all of its stages (``keys``) without an owner for too long.
+        """Whether no process has owned any stage of a running job (``keys``) for more than ``SILENT_SECONDS``.
 
-        Its process has died, and the scheduler has not noticed.
+        The job's process began and has died, and the scheduler has not noticed.
         """
         if status.over:
             return False
@@ -46,7 +47,7 @@ class JobWatch:
         return now - self._silent_since.setdefault(claim.key, now) > SILENT_SECONDS
 
     def forget(self, key: str) -> None:
-        """The stage's job is settled."""
+        """Drop the times of a stage that has ended."""
         self._over_since.pop(key, None)
         self._silent_since.pop(key, None)
 
@@ -55,23 +56,23 @@ class JobWatch:
 
 
 def why_ended(
-    records: JobRecords, batch: Batch, claim: Claim, status: JobStatus, *, given_up: bool, limit_seconds: float | None
+    records: JobRecords, batch: Batch, claim: Claim, status: JobStatus, *, was_silent: bool, limit_seconds: float | None
 ) -> tuple[EndReason, str]:
     """The reason why a job that is over ended, and a message for people.
 
-    The scheduler's reason comes first, then the one that the job recorded. Without either the job died; or it ran out of time,
-    if it ran for ``limit_seconds`` under a scheduler that gives no reasons.
+    The scheduler's reason comes first, then the one that the job recorded. Without either, the reason is ``died``, or
+    ``timeout`` if the job ran for ``limit_seconds``.
 
     Args:
-        given_up: The executor itself cancelled the job, since it was silent.
-        limit_seconds: The time limit, where the scheduler does not report it as the reason.
+        was_silent: The executor itself cancelled the job, since it was silent.
+        limit_seconds: The time limit, if the scheduler does not report timeouts; otherwise None.
     """
     runs = records.job_runs(claim.batch, claim.task)
     job = records.job_id(claim)
     where = ("its job" if job is None else f"job {job}") + (f" on {status.node}" if status.node else "")
     if status.reason is EndReason.CANCELLED and not runs and _is_orphan(records, batch, claim):
         return EndReason.ORPHANED, f"Slurm cancelled {where}, since its parent's job left no result"
-    if status.reason is EndReason.CANCELLED and given_up:
+    if status.reason is EndReason.CANCELLED and was_silent:
         return EndReason.DIED, f"{where} was cancelled: it was in state RUNNING, but no process worked on its stage"
     reason = status.reason or _recorded_reason(runs, limit_seconds)
     return reason, f"{where} ended ({status.state})"
@@ -89,7 +90,7 @@ def _recorded_reason(runs: list[dict[str, Any]], limit_seconds: float | None) ->
 def _is_orphan(records: JobRecords, batch: Batch, claim: Claim) -> bool:
     """Whether Slurm cancelled the job because the job that it waited for failed.
 
-    A snapshot that the stage reads may exist all the same, if its training was lost after it wrote the snapshot.
+    A snapshot that the stage reads may exist even so, if its training was lost after it wrote the snapshot.
     """
     run = RunDir(records.root, claim.key)
     if batch.after is None:

@@ -3,9 +3,8 @@
 ``python -m ...job_main BATCH_FOLDER`` is the job. If the batch runs several stages at a time, the job starts
 ``job_main BATCH_FOLDER TASK KEY`` for each (:mod:`~umd_bench.orchestration.executors.jobs.packed_job`).
 
-A signal only sets a flag. The stage reads the flag between steps, saves its state and returns. A Slurm job
-then has Slurm requeue it, so that it continues although no command runs. Another job ends, and the executor submits its stage
-again. The exit
+A signal only sets a flag. The stage reads the flag between steps, saves its state and returns. A Slurm job then has Slurm
+requeue it, so that it continues even if no command runs. A local job ends, and the executor submits its stages again. The exit
 status is 0 only if all stages of the task have their result: jobs that wait for this one begin only then.
 """
 
@@ -39,7 +38,7 @@ class StopFlag:
     def __init__(self, records: JobRecords, batch: Batch) -> None:
         self.first: int | None = None  # the first signal
         self.terminated = False  # whether SIGTERM has come
-        self.parent: int | None = None  # for one of several packed stages: the job's process, whose end means stop
+        self.parent: int | None = None  # of a packed stage: the job's process; the stage stops if it ends
         self._records, self._batch, self._read_at = records, batch, 0.0
         self._requested: set[str] = set()
         for number in WARNINGS:
@@ -66,7 +65,7 @@ class StopFlag:
 
 
 def main(folder: str, packed: Sequence[str] = ()) -> int:
-    """Run this process's task of the batch, or one of its packed stages: (number of the task, key). Returns the exit status."""
+    """Run this process's task of the batch, or the one stage ``packed`` (number of the task, key). Returns the exit status."""
     path = Path(folder)
     records = JobRecords(path.parent.parent)
     batch = records.read_batch(path.name)
@@ -80,7 +79,7 @@ def main(folder: str, packed: Sequence[str] = ()) -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, WARNINGS)
         number, key = packed
         complete = _run_stage(records, batch, int(number), key, stop)
-        for warning in WARNINGS:  # a second one must not kill the process while Python, which resets its handlers, ends
+        for warning in WARNINGS:  # Python resets its handlers at exit, and a second signal must not kill it then
             signal.signal(warning, signal.SIG_IGN)
         return 0 if complete else 1
     on_slurm = batch.executor == "slurm"
@@ -97,7 +96,7 @@ def main(folder: str, packed: Sequence[str] = ()) -> int:
     else:
         results = [_run_stage(records, batch, task, key, stop) for key in keys]  # the others run even if one fails
     if on_slurm and batch.devices > 1:
-        records.announce_rank_0(batch.name, slurm_job.job_run(), "")  # if the stage never began, no rank need wait for it
+        records.announce_rank_0(batch.name, slurm_job.job_run(), "")  # releases ranks that wait for a stage that never began
     complete = all(results)
     if complete or stop.first is None:
         return 0 if complete else 1
@@ -115,7 +114,7 @@ def _local_task_and_ids() -> tuple[int, list[str]]:
 
 
 def _follow_rank_0(records: JobRecords, batch: Batch, stop: StopFlag) -> int:
-    """Wait until rank 0 has the stage, then be another of its ranks. Returns the exit status."""
+    """Wait for the address of rank 0, then run as another rank of its stage. Returns the exit status."""
     from umd_bench.engine.training.parallel import RankLost
     from umd_bench.orchestration.stage_process.ranks import follow_stage
 
@@ -130,13 +129,13 @@ def _follow_rank_0(records: JobRecords, batch: Batch, stop: StopFlag) -> int:
     except RankLost:
         traceback.print_exc()
         return 1
-    except Exception:  # rank 0 knows. A bad exit here would have Slurm kill rank 0 before it records why the stage failed.
+    except Exception:  # Rank 0 has its report. After a bad exit here, Slurm would kill rank 0 before it records the failure.
         traceback.print_exc()
     return 0
 
 
 def _run_stage(records: JobRecords, batch: Batch, task: int, key: str, stop: StopFlag) -> bool:
-    """Run one stage of the task; whether it has its result now."""
+    """Run one stage of the task; returns whether it has its result now."""
     run = RunDir(Path(batch.root), key)
     claim = records.newest_claim(key)
     if claim is None or (claim.batch, claim.task) != (batch.name, task):
@@ -161,7 +160,7 @@ def _run_stage(records: JobRecords, batch: Batch, task: int, key: str, stop: Sto
             traceback.print_exc()
             records.record_end(batch.name, key, EndReason.DIED, f"{type(error).__name__}: {error}")
             return False
-        if outcome is Outcome.BUSY:  # after its node was given up, an earlier run of this job may continue for a while
+        if outcome is Outcome.BUSY:  # an earlier run may continue for a while on a node that Slurm counts as lost
             time.sleep(POLL_LEASE_SECONDS)
     if outcome not in (Outcome.STOPPED, Outcome.BUSY):
         records.record_end(batch.name, key, None)

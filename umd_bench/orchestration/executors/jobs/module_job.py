@@ -52,7 +52,7 @@ class ModuleJob:
         self.id = ""
 
     def __enter__(self) -> ModuleJob:
-        """Raises :class:`NoAnswerError`, and :class:`UserError` if Slurm refuses the job."""
+        """Submit the job. Raises :class:`NoAnswerError`, and :class:`UserError` if Slurm refuses the job."""
         script = self._folder / "script.sh"
         code = os.pathsep.join(filter(None, [str(freeze_code(self._code)), os.environ.get("PYTHONPATH", "")]))
         script.write_text(
@@ -83,7 +83,7 @@ class ModuleJob:
         run_command("scancel", self.id, seconds=ANSWER_SECONDS)
 
     def wait(self, reported: Callable[[], bool], seconds: float) -> Literal["reported", "ended", "timeout"]:
-        """Wait until ``reported()`` is true, the job has ended without that, or ``seconds`` have passed."""
+        """Wait until ``reported()`` is true, the job has ended without it, or ``seconds`` have passed."""
         until, polls_after_end = time.monotonic() + seconds, 0
         while not reported():
             if polls_after_end >= POLLS_AFTER_END:

@@ -30,7 +30,10 @@ class Signals(Protocol):
 
 
 def run_packed(records: JobRecords, batch: Batch, task: int, keys: Sequence[str], received: Signals) -> list[bool]:
-    """Run the stages, at most ``batch.side_by_side`` at a time; whether each has its result. None starts after a signal."""
+    """Run the stages, at most ``batch.side_by_side`` at a time; returns whether each has its result.
+
+    No stage starts after a signal.
+    """
     waiting, running = list(keys), dict[str, subprocess.Popen[bytes]]()
     done = dict.fromkeys(keys, False)
     passed_on: set[int] = set()
@@ -58,7 +61,7 @@ def run_packed(records: JobRecords, batch: Batch, task: int, keys: Sequence[str]
 def _start(folder: Path, task: int, key: str) -> subprocess.Popen[bytes]:
     """Start the process of one stage, with the warning signals blocked until it has its handlers.
 
-    ``-P`` as for the job's own process: Python finds the frozen copy of the code first.
+    With ``-P``, as in the job's own command, Python finds the frozen copy of the code first.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, WARNINGS)
     try:

@@ -7,7 +7,7 @@
         ended/<key>.json           the stage's job is over, and why if that is known; written once, never replaced
         lives/<task>.jsonl         a line when a run of the task's job begins, and a line when it ends
         ranks/<job>-<restart>.json the address of rank 0, for a stage on several devices
-        *.out, *.err               what its jobs printed
+        *.out, *.err               the output of its jobs
     results/stages/<key>/jobs/<n>.json    a claim: the n-th submission of this stage belongs to that batch
 
 A claim is a batch's right to run a stage; the newest claim wins. It is made by a hard link that fails if the file exists, so of
@@ -164,7 +164,7 @@ class JobRecords:
         folder = self.folder(batch) / "stop"
         return (folder / "all").exists() or (folder / key).exists()
 
-    # ---- what a job records about itself
+    # ---- records that a job writes about itself
 
     def job_runs(self, batch: str, task: int) -> list[dict[str, Any]]:
         """The records of one task's job: a line with ``begun`` for each run (a requeued job runs again).
@@ -185,7 +185,7 @@ class JobRecords:
             file.write(json.dumps({"time": round(time.time(), 3), **facts}) + "\n")
 
     def announce_rank_0(self, batch: str, run: str, address: str) -> None:
-        """Record where rank 0 listens in this run of the job, unless that is recorded; empty if it needs no other rank."""
+        """Record where rank 0 listens in this run of the job, unless that is recorded; empty if rank 0 needs no other."""
         _write_new(self.folder(batch) / "ranks" / f"{run}.json", {"address": address})
 
     def rank_0_address(self, batch: str, run: str) -> str | None:

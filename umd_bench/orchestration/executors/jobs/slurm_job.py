@@ -34,12 +34,12 @@ def rank(batch: Batch) -> int:
 
 
 def rank_on_node() -> int:
-    """Which process of this node it is."""
+    """The number of this process among the job's processes on this node."""
     return int(os.environ["SLURM_LOCALID"])
 
 
 def job_run() -> str:
-    """This run of this job. An earlier run may continue for a while; its ranks must not meet those of this one."""
+    """This run of this job. An earlier run may continue for a while; its ranks must not connect to this run's."""
     return f"{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT', '0')}"
 
 
@@ -51,7 +51,7 @@ def rank_launch(records: JobRecords, batch: Batch) -> RankLaunch:
 
 
 def reason_of_signal(batch: Batch, number: int, seconds: float) -> EndReason | None:
-    """Why Slurm sent this signal after ``seconds``. None for SIGTERM, with which it ends jobs for any reason."""
+    """Why Slurm sent this signal after ``seconds``. None for SIGTERM, which Slurm sends for any reason."""
     if number != signal.SIGUSR2:
         return None
     return EndReason.TIMEOUT if seconds >= batch.minutes * 60 - batch.signal_seconds - EARLY_SECONDS else EndReason.PREEMPTED
@@ -76,4 +76,4 @@ def requeue(records: JobRecords, batch: Batch, task: int, reason: EndReason, ter
         return
     until = time.monotonic() + REQUEUE_SECONDS
     while not terminated() and time.monotonic() < until:
-        time.sleep(POLL_END_SECONDS)  # if this process ended first, Slurm could take its exit for the job's
+        time.sleep(POLL_END_SECONDS)  # if this process ended first, Slurm could take its exit status for the job's

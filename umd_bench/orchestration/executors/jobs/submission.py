@@ -1,7 +1,7 @@
 """From keys of stages to jobs in the scheduler, each recorded before it is submitted and confirmed after.
 
-If the scheduler does not answer, whether it accepted a batch is unknown. It is then searched for the batch, and given it again
-only if it does not have it.
+If the scheduler does not answer, it is unknown whether it accepted the batch. The scheduler's jobs are then searched for the
+batch, which is submitted again only if it is not among them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from umd_bench.orchestration.executors.jobs.packed_job import JOB_MODULE
 from umd_bench.orchestration.executors.jobs.queues.contract import Queue, Unreachable
 from umd_bench.orchestration.executors.jobs.records import Batch, JobRecords, new_name
 
-SUBMITTING_SECONDS = 30.0  # after which a command that has recorded a batch without confirming it is taken to be gone
+SUBMITTING_SECONDS = 30.0  # a command that has not confirmed its batch after this time counts as dead
 RETRY_SECONDS = 10.0  # before a batch goes again to a scheduler that did not answer
 
 
@@ -67,8 +67,8 @@ class Submitter:
     def submit(self, batch: Batch) -> None:
         """Give the batch to the scheduler; raises :class:`UserError` if it refuses.
 
-        A batch that a command of another version recorded runs this command's code: the job's module and the entry point have
-        the names of this version.
+        A batch that a command of another version recorded is changed to run this command's code, since the job's module and the
+        entry point have the names of this version.
         """
         self._unconfirmed.pop(batch.name, None)
         ours = batch.model_copy(update={"code": str(self._frozen_code()), "entry_point": self._entry_point})
@@ -88,11 +88,11 @@ class Submitter:
         self._unconfirmed.setdefault(batch.name, (batch, batch.created + SUBMITTING_SECONDS))
 
     def unconfirmed(self) -> bool:
-        """Whether some batch may or may not be in the scheduler."""
+        """Whether there is a batch that the scheduler may or may not have."""
         return bool(self._unconfirmed)
 
-    def settle(self) -> Iterator[Batch]:
-        """Confirm the batches that the scheduler turns out to have; yields those that are due to be submitted again."""
+    def check_unconfirmed(self) -> Iterator[Batch]:
+        """Confirm the unconfirmed batches that the scheduler has; yields those that are due to be submitted again."""
         for name, (batch, due) in list(self._unconfirmed.items()):
             if self._records.job_ids(name) is not None:
                 del self._unconfirmed[name]

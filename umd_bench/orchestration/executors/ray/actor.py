@@ -1,7 +1,7 @@
 """The process that runs stages on Ray: an actor that imports torch once and then runs one stage after another.
 
-Calls are numbered. A request to stop, and the address of rank 0, belong to a call: a request may arrive before the call's stage
-begins, or after it has ended and the actor has begun another.
+Calls are numbered. A request to stop, and the address of rank 0, belong to one call, since a request may arrive before the
+call's stage begins, or after it has ended and the actor has begun another.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class StageActor:
         """Run a stage on ``size`` devices. Its return value stays in the actor, so it need not be picklable."""
         stop = self._stops.setdefault(call, threading.Event()).is_set
         try:
-            # Given for one device too: the stage keeps the number it was submitted with if a command requests another since.
+            # Also for one device: the stage keeps this number even if another command has since requested more.
             rank_launch = RankLaunch(ray.util.get_node_ip_address(), self._address_of(call).put, size)
             self._run(self._root, key, self._data_root, stop=stop, rank_launch=rank_launch)
         finally:

@@ -1,4 +1,4 @@
-"""What :class:`~umd_bench.orchestration.executors.ray.executor.RayExecutor` needs of a Ray that this process has joined."""
+"""The interface of a joined Ray to :class:`~umd_bench.orchestration.executors.ray.executor.RayExecutor`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RayConnection(Protocol):
         """How many processes of ``threads`` CPUs and ``gpus`` GPUs fit at a time, if nothing else runs."""
 
     def answers(self) -> bool:
-        """Whether the head answers. Call this before any other question to Ray, which would wait for a lost head."""
+        """Whether the head answers. Call this before any other call of Ray, which would wait for a lost head."""
 
     def alive(self, node: str) -> bool:
         """Whether the node with this id is alive; True also if the head does not answer."""

@@ -72,7 +72,7 @@ class RayExecutor:
         self._idle: list[Any] = []
         self._running: dict[Any, _Call] = {}
         self._following: dict[Any, Any] = {}  # actors that are another rank of a stage
-        self._dead: list[Any] = []  # replaced once the head answers: a question to a lost head would not return
+        self._dead: list[Any] = []  # replaced once the head answers, since a call to a lost head would not return
         self._nodes: dict[Any, str] = {}  # node ids by actor
         self._calls = 0
         self._cancelled: set[str] = set()
@@ -162,7 +162,7 @@ class RayExecutor:
             self._ray.check()
             self._replace_dead()
             ended, self._never_began = self._never_began, []
-            ended += self._settle_lost()
+            ended += self._collect_lost()
             left = 0.0 if ended else max(0.0, deadline - time.monotonic())
             for reference in self._wait(left):
                 if reference in self._starting:
@@ -186,7 +186,7 @@ class RayExecutor:
         return list(ray.wait(watched, num_returns=len(watched), timeout=0)[0]) if first else []
 
     def _add_started(self, reference: Any) -> None:
-        """An actor has started, or could not."""
+        """Add an actor that has started to the idle ones. One that could not start is replaced, up to ``MAX_BROKEN_STARTS``."""
         actor = self._starting.pop(reference)
         try:
             self._nodes[actor] = ray.get(reference)
@@ -218,7 +218,7 @@ class RayExecutor:
         return [ended]
 
     def _release(self, reference: Any) -> None:
-        """Another rank has returned; rank 0 reports how the stage ended."""
+        """Take back an actor whose rank has returned; rank 0 reports how the stage ended."""
         actor = self._following.pop(reference)
         try:
             ray.get(reference)
@@ -236,13 +236,13 @@ class RayExecutor:
                 ray.kill(self._dead.pop())
             self._start_actor()
 
-    def _settle_lost(self) -> list[Ended]:
-        ended = self._lost.settle()
+    def _collect_lost(self) -> list[Ended]:
+        ended = self._lost.take_ended()
         self._cancelled -= {item.key for item in ended}
         return ended
 
     def _give_up_without_room(self) -> None:
-        """Raise :class:`UserError` if the cluster has lost so many nodes that no stage fits, and none comes back."""
+        """Raise :class:`UserError` if no stage fits on the nodes that are left, and no lost node comes back in time."""
         busy = self._running or self._following or self._lost or self._stopping or not self._queue
         if busy or self._ray.room(self._threads, self._gpus) >= self._devices_of(self._queue[0]) or not self._ray.answers():
             self._no_room_since = None

@@ -37,8 +37,8 @@ class LostStages:
         """The actor that ran this stage, on this node, has failed with this error."""
         self._lost.append(_Lost(key, node, error, time.monotonic()))
 
-    def settle(self) -> list[Ended]:
-        """The stages whose process is gone and whose lease no process holds."""
+    def take_ended(self) -> list[Ended]:
+        """Remove and return the stages whose process is gone and whose lease no process holds."""
         ended = []
         for lost in list(self._lost):
             certain = not isinstance(lost.error, ray.exceptions.ActorUnavailableError)
@@ -48,8 +48,8 @@ class LostStages:
                 continue
             self._lost.remove(lost)
             reason = EndReason.NODE_FAIL if node_gone else _reason(lost.error)
-            what = "its Ray node was lost" if node_gone else "worker process ended"
-            ended.append(Ended(lost.key, reason, f"{type(lost.error).__name__}: {what} while it ran the stage"))
+            cause = "its Ray node was lost" if node_gone else "worker process ended"
+            ended.append(Ended(lost.key, reason, f"{type(lost.error).__name__}: {cause} while it ran the stage"))
         return ended
 
 

@@ -25,18 +25,18 @@ def check_nodes(code: Path, root: Path, data_root: Path) -> None:
     """Raise :class:`UserError` for the first node that does not see a folder, or that runs another package than ``code``."""
     folders = {"results": root, "data": data_root}
     token = uuid.uuid4().hex
-    probes = {what: folder / f".seen-by-all-nodes-{token[:8]}" for what, folder in folders.items()}
+    probes = {name: folder / f".seen-by-all-nodes-{token[:8]}" for name, folder in folders.items()}
     try:
         for path in probes.values():
-            with contextlib.suppress(OSError):  # a data folder need not be writable; then its content must be seen
+            with contextlib.suppress(OSError):  # a data folder need not be writable; then nodes must see its files
                 path.write_text(token)
-        seen_here = {what: sorted(os.listdir(folder)) for what, folder in folders.items()}  # noqa: PTH208 - names alone
+        seen_here = {name: sorted(os.listdir(folder)) for name, folder in folders.items()}  # noqa: PTH208 - names alone
         nodes = {node["NodeID"]: node["NodeManagerAddress"] for node in living_nodes() if node["Resources"].get("CPU")}
         reports = {}
         for node, address in nodes.items():
             there = NodeAffinitySchedulingStrategy(node, soft=False)
             remote = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(_report)
-            reports[remote.remote({what: str(folder) for what, folder in folders.items()}, seen_here)] = address
+            reports[remote.remote({name: str(folder) for name, folder in folders.items()}, seen_here)] = address
         ready, late = ray.wait(list(reports), num_returns=len(reports), timeout=REPORT_SECONDS)
         if late:
             raise UserError(f"Ray node {reports[late[0]]} started no process within {REPORT_SECONDS:.0f} s")
@@ -51,13 +51,13 @@ def check_nodes(code: Path, root: Path, data_root: Path) -> None:
 def _report(folders: dict[str, str], expected: dict[str, list[str]]) -> tuple[list[str], str, str]:
     """Runs on a node: which folders lack an expected file, and the package's file and version."""
     missed = []
-    for what, folder in folders.items():
+    for name, folder in folders.items():
         try:
-            names = os.listdir(folder)  # noqa: PTH208
+            files = os.listdir(folder)  # noqa: PTH208
         except OSError:
-            names = None
-        if names is None or not set(expected[what]) <= set(names):
-            missed.append(what)
+            files = None
+        if files is None or not set(expected[name]) <= set(files):
+            missed.append(name)
     return missed, umd_bench.__file__, umd_bench.__version__
 
 
@@ -71,9 +71,9 @@ def _check_report(node: str, reference: Any, code: Path, folders: dict[str, Path
             f"Ray node {node} cannot run this package: {one_line(error)}; its copy {code} must be on a file system that the "
             "nodes share"
         ) from error
-    for what in missed:
+    for name in missed:
         raise UserError(
-            f"Ray node {node} does not see what this machine has in the {what} folder {folders[what]}: expected a folder on a "
+            f"Ray node {node} does not see this machine's files in the {name} folder {folders[name]}: expected a folder on a "
             "file system that all nodes share"
         )
     if not Path(package).is_relative_to(code):

@@ -1,4 +1,4 @@
-"""What Ray knows of its nodes. Every question needs a head that answers."""
+"""Queries about the nodes of a Ray. Each needs a head that answers."""
 
 from __future__ import annotations
 
@@ -39,5 +39,5 @@ def room_on_nodes(threads: int, gpus: float) -> int:
 
 
 def one_line(error: BaseException) -> str:
-    """Ray's errors have many lines."""
+    """The text of an error in one line: Ray's errors have many."""
     return " ".join(str(error).split()).rstrip(".")

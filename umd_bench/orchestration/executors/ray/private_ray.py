@@ -1,4 +1,4 @@
-"""A Ray of the command's own: on loopback, in a temporary folder. It ends with the command, so two commands have one each."""
+"""A private Ray for one command, on loopback and in a temporary folder. It ends with the command."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PrivateRay:
     """A local Ray with ``cpus`` cores; raises :class:`UserError` if it cannot start."""
 
     def __init__(self, *, cpus: int, threads: int) -> None:
-        self.environment: dict[str, str] = {}  # Ray's workers inherit this process's; it may start some before any actor exists
+        self.environment: dict[str, str] = {}  # workers inherit this process's; Ray may start some before any actor
         self._folder = tempfile.mkdtemp(prefix="ub-ray-")  # a short name: Ray's sockets are in this folder
         settings = {
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": os.environ.get("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"),
@@ -64,7 +64,7 @@ class PrivateRay:
         return room_on_nodes(threads, gpus)
 
     def answers(self) -> bool:
-        """Always: it ends with this process, not before."""
+        """Always true: it ends with this process, not before."""
         return True
 
     def alive(self, node: str) -> bool:
@@ -80,9 +80,9 @@ class PrivateRay:
 
 @contextlib.contextmanager
 def _environment(settings: dict[str, str]) -> Iterator[None]:
-    """Set these variables while Ray starts; remove them afterwards, or restore them if they set a number of threads.
+    """Set these variables while Ray starts. Then remove the ones that were unset, and restore the numbers of threads.
 
-    A variable of Ray's own keeps our value, even if the user had set it, since this process still uses this Ray.
+    If the user had set one of Ray's own variables, it keeps our value, since this process still uses this Ray.
     """
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)

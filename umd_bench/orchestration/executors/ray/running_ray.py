@@ -62,7 +62,7 @@ class RunningRay:
             raise UserError(f"--ray-address {self.name} cannot be used: {one_line(error)}") from error
 
     def gpus_per_stage(self, requested: float | None, workers: int) -> float:
-        """As requested. A request is required if the cluster has GPUs, since Ray would show a stage none without one."""
+        """As requested. On a cluster with GPUs a request is required: without one, Ray hides all GPUs from a stage."""
         if requested is None and any(node["Resources"].get("GPU") for node in living_nodes()):
             raise UserError(
                 f"--ray-address {self.name}: there is {describe_nodes()}, and a stage sees only the GPUs that it requests: "
@@ -105,11 +105,11 @@ class RunningRay:
 
 def reachable(address: str) -> str:
     """HOST:PORT of the cluster at ``address`` (``auto``: this machine's); :class:`UserError` if nothing answers there."""
-    found = address if address != "auto" else _address_on_this_machine()
-    if not _answers(_host_and_port(found)):
-        named = "" if address == found else f" ({found})"
+    host_port = address if address != "auto" else _address_on_this_machine()
+    if not _answers(_host_and_port(host_port)):
+        named = "" if address == host_port else f" ({host_port})"
         raise UserError(f"--ray-address {address}{named}: nothing answers there; `ray start --head` prints its address")
-    return found
+    return host_port
 
 
 def _answers(head: tuple[str, int]) -> bool:
@@ -121,18 +121,18 @@ def _answers(head: tuple[str, int]) -> bool:
 
 
 def _address_on_this_machine() -> str:
-    """The address in RAY_ADDRESS, or the one that ``ray start`` has left on this machine.
+    """The address in RAY_ADDRESS, or the one that ``ray start`` has recorded on this machine.
 
     Ray's own ``auto`` also searches all processes, and would find the private Ray of another command.
     """
-    left = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray" / "ray_current_cluster"
-    found = os.environ.get("RAY_ADDRESS") or (left.read_text().strip() if left.is_file() else "")
-    if not re.fullmatch(r".+:\d+", found) or "://" in found:
+    file = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray" / "ray_current_cluster"
+    address = os.environ.get("RAY_ADDRESS") or (file.read_text().strip() if file.is_file() else "")
+    if not re.fullmatch(r".+:\d+", address) or "://" in address:
         raise UserError(
-            f"--ray-address auto: expected a Ray that `ray start` has started here (its address in {left}), or "
+            f"--ray-address auto: expected a Ray that `ray start` has started here (its address in {file}), or "
             "RAY_ADDRESS=HOST:PORT"
         )
-    return found
+    return address
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
@@ -141,7 +141,7 @@ def _host_and_port(address: str) -> tuple[str, int]:
 
 
 def _within(seconds: float, work: Callable[[], None], too_late: str) -> None:
-    """Call ``work`` in a thread and raise what it raises; raise :class:`UserError` if it takes longer than ``seconds``."""
+    """Call ``work`` in a thread and raise its error, if any; raise :class:`UserError` if it takes longer than ``seconds``."""
     raised: list[BaseException] = []
 
     def run() -> None:

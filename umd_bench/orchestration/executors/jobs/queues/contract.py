@@ -1,4 +1,4 @@
-"""What :class:`~umd_bench.orchestration.executors.jobs.executor.SubmititExecutor` needs of a scheduler."""
+"""The interface of a scheduler to :class:`~umd_bench.orchestration.executors.jobs.executor.SubmititExecutor`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Queue(Protocol):
         """The largest number of tasks in a batch."""
 
     def submit(self, batch: Batch, folder: Path, python: str, *, after: str | None, avoid: Iterable[str]) -> list[str]:
-        """Submit a batch; the job id of each task.
+        """Submit a batch; returns the job id of each task.
 
         Args:
             folder: Where the jobs' logs go.

@@ -1,7 +1,7 @@
-"""Jobs as processes of this machine, through submitit's local executor: the rules of Slurm without a Slurm.
+"""Jobs as processes of this machine, through submitit's local executor, with the same rules as jobs of Slurm.
 
-A job is a controller process that starts ours, warns it before its time limit and kills it after. The controller outlives the
-command that started it. Its job id is its process id and the time when it began.
+Each job has a controller process, which starts ours, warns it before the time limit and kills it after that. The controller
+outlives the command that started it. The job's id is the process id of the controller and the time when it began.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ KILL_SECONDS = 5.0  # from the SIGTERM of a cancelled job to its SIGKILL
 
 
 def process_id(pid: int) -> str:
-    """The process id and the time when the process began, since the system uses process ids again."""
+    """The process id and the time when the process began, since the system reuses process ids."""
     return f"{pid}:{psutil.Process(pid).create_time():.2f}"
 
 
@@ -60,7 +60,7 @@ class LocalQueue:
         return {name: JobStatus(over=_process(name) is None, running=True, state="process") for name in ids}
 
     def cancel(self, ids: Sequence[str], *, pending_only: bool = False) -> None:
-        """Send SIGTERM to the controller, which passes it on; kill what is left after ``KILL_SECONDS``."""
+        """Send SIGTERM to the controller, which passes it on; kill the processes that are left after ``KILL_SECONDS``."""
         for name in () if pending_only else ids:
             process = _process(name)
             if process is not None:

@@ -26,7 +26,7 @@ from umd_bench.orchestration.executors.jobs.records import Batch
 ANSWER_SECONDS = 60.0  # for one of Slurm's commands
 MAX_LOOKUPS = 20  # jobs that one call of `status` looks up by id, since each takes a command of its own
 MAX_IDS = 500  # on one command line
-# Slurm's job states in which a job is over, and what they say about its end. In any other state it is queued or running, or
+# Slurm's job states in which a job is over, and the reason that each gives. In any other state it is queued or running, or
 # Slurm will run it again.
 OVER: dict[str, EndReason | None] = {
     "COMPLETED": None,
@@ -39,7 +39,7 @@ OVER: dict[str, EndReason | None] = {
     "NODE_FAIL": EndReason.NODE_FAIL,
     "BOOT_FAIL": EndReason.NODE_FAIL,
 }
-# In an error of sbatch: the controller did not answer, and may accept the same job later.
+# Errors of sbatch after which the same job may be accepted later, such as a controller that did not answer.
 _TRANSIENT = re.compile(
     r"unable to contact|connection refused|timed out|communication|try again|temporarily|limit", re.IGNORECASE
 )
@@ -67,7 +67,7 @@ class SlurmQueue:
         return self._limit
 
     def check(self, devices: int = 1, *, seconds: float = ANSWER_SECONDS) -> str:
-        """Have Slurm test the settings for a stage on ``devices`` devices, without submitting a job; its answer.
+        """Have Slurm test the settings for a stage on ``devices`` devices, without submitting a job; returns its answer.
 
         Raises :class:`UserError` with Slurm's own message if it refuses them.
         """
@@ -136,7 +136,7 @@ class SlurmQueue:
         return [job.job_id for job in jobs]
 
     def find(self, batch: Batch, folder: Path) -> list[str] | None:
-        """Look for jobs with the batch's name, which is unique. That there is none counts only if the controller is up."""
+        """Look for jobs with the batch's name, which is unique. An empty answer counts only if the controller is up."""
         lines = _output("squeue", "--noheader", "--states=all", f"--name={batch.name}", "--format=%A|%F|%K")
         if lines is None:
             return None

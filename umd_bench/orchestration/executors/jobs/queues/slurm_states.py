@@ -1,4 +1,4 @@
-"""Slurm's job ids, and the state of a job in words. Apart from the queue, since jobs and readers of logs need no submitit."""
+"""Slurm's job ids, and the state of a job in words. A module apart from the queue, as its users need no submitit."""
 
 from __future__ import annotations
 
