@@ -13,7 +13,7 @@ import yaml
 from umd_bench.config.documents.fields import Frozen
 from umd_bench.reporting.notation.formatting import MISSING, format_value
 from umd_bench.reporting.pages.summary_table import format_estimate
-from umd_bench.reporting.pages.table_formats import markdown_table
+from umd_bench.reporting.pages.table_formats import markdown_table, warning_lines
 from umd_bench.reporting.statistics.summary import Row, Summary
 
 FOLDER = Path(__file__).parent / "paper"
@@ -50,7 +50,12 @@ def load(name: str) -> Published:
 
 def comparison_page(summary: Summary, tables: list[Published]) -> str:
     """A Markdown page: each published table, with this sweep's numbers of the same methods in further columns."""
-    lines = [f"# Published numbers beside {summary.sweep.name} (tier {summary.sweep.tier})", "", COMPARISON]
+    lines = [
+        *warning_lines(summary.warning),
+        f"# Published numbers beside {summary.sweep.name} (tier {summary.sweep.tier})",
+        "",
+        COMPARISON,
+    ]
     for table in tables:
         lines += ["", f"## {table.title}", "", *markdown_table(_frame(summary, table)), ""]
         lines += [f"- {table.statement} Source: {table.source}."]

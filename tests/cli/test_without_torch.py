@@ -21,7 +21,9 @@ def without_torch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[
     )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["sweep", "--help"], ["status"], ["schema", "sweep"], ["data", "list"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["sweep", "--help"], ["status"], ["schema", "sweep"], ["data", "list"], ["tier", "list"]]
+)
 def test_verbs_that_compute_nothing_import_no_torch(tmp_path: Path, arguments: list[str]) -> None:
     done = without_torch(tmp_path, *arguments)
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from umd_bench.cli import bench
-from umd_bench.cli.verbs import about, data, doctor, extractors, monitor, runs, sweeps, tracking
+from umd_bench.cli.verbs import about, data, doctor, extractors, monitor, runs, sweeps, tiers, tracking
 from umd_bench.config.errors import UserError
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(tracking.app, name="mlflow")
 app.add_typer(bench.app, name="bench")
 app.add_typer(extractors.app, name="extractor")
+app.add_typer(tiers.app, name="tier")
 
 
 def main() -> None:

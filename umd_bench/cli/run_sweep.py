@@ -13,6 +13,7 @@ import typer
 
 from umd_bench.cli.console import console, print_line
 from umd_bench.cli.sweep_work import open_work
+from umd_bench.config.documents.tier_card import read_card
 from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.resolve import Sweep, Trial
 from umd_bench.orchestration.fusion.option import search_lines
@@ -41,7 +42,7 @@ def run_sweep(sweep: Sweep, site: Site, mlflow: str | None, *, detach: bool = Fa
         record = work.record()
         cancel = cancel_file(site.results, record.name)
         cancel.unlink(missing_ok=True)  # left by an earlier command; a request that arrives from here on is obeyed
-        console.print(f"{record.name} ({record.tier}): {work.summary}")
+        console.print(f"{record.name} ({record.tier}, {read_card(record.tier).status}): {work.summary}")
         if detach:
             work.begin()
             _submit_and_leave(dict(scheduler.progress.nodes), site, f"`umd-bench status {record.name}`")

@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
+from umd_bench.config.documents.tier_card import read_card
 from umd_bench.reporting.pages import cost_tables, difference_table, search_table, summary_table
 from umd_bench.reporting.pages.figure_style import render
 from umd_bench.reporting.pages.search_figure import search_figure
 from umd_bench.reporting.pages.summary_figure import summary_figure
-from umd_bench.reporting.pages.table_formats import csv, markdown_table
+from umd_bench.reporting.pages.table_formats import csv, markdown_table, warning_lines
 from umd_bench.reporting.statistics.differences import Differences, compare_with_baseline
 from umd_bench.reporting.statistics.search_summary import SearchSummary, summarize_search
 from umd_bench.reporting.statistics.summary import Column, Summary, summarize
@@ -64,6 +65,8 @@ def print_report(root: Path, sweep: str, console: Console, *, against: Mapping[s
         needed = WIDE if search is not None else summary_table.min_width(summary)
         needed = max(needed, WIDE if differences is None else difference_table.min_width(differences, summary.columns))
         console = Console(file=console.file, width=max(console.width, WIDE, needed))
+    if summary.warning:
+        console.print(summary.warning, style="bold", highlight=False, markup=False)
     title = summary.sweep.question or sweep
     if search is not None:  # only its best suggestions; the files have every trial
         console.print(search_table.terminal(search, title))
@@ -83,18 +86,21 @@ def print_report(root: Path, sweep: str, console: Console, *, against: Mapping[s
 def report_json(root: Path, sweep: str, *, against: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Write the report as :func:`print_report` does, with the same errors, and return it as plain values for programs.
 
-    ``rows`` has the rows of table.csv, one per arm and reference, in full precision, with null for a missing number. ``search``
-    has the rows of search.csv if the sweep is a search, and ``differences`` the rows of differences.csv if there is a baseline.
-    ``notes`` say what the numbers are, and ``files`` lists the report's files.
+    ``warning`` is null unless nothing can be concluded from the sweep's tier, whose status is ``tier_status``. ``rows`` has
+    the rows of table.csv, one per arm and reference, in full precision, with null for a missing number. ``search`` has the rows
+    of search.csv if the sweep is a search, and ``differences`` the rows of differences.csv if there is a baseline. ``notes``
+    say what the numbers are, and ``files`` lists the report's files.
     """
     summary = summarize(root, sweep, against=against)
     search, differences = summarize_search(summary), compare_with_baseline(summary)
     paths = _write(summary, search, differences, sweep_dir(root, sweep), sweep)
     return {
         "schema": 1,
+        "warning": summary.warning or None,
         "sweep": sweep,
         "question": summary.sweep.question,
         "tier": summary.sweep.tier,
+        "tier_status": read_card(summary.sweep.tier).status,
         "rows": _records(summary.frame()),
         "search": None if search is None else _records(search.frame()),
         "differences": None if differences is None else _records(differences.frame()),
@@ -139,7 +145,13 @@ def _write(
     else:  # an earlier report may have had a baseline
         (out / "differences.csv").unlink(missing_ok=True)
     if search is not None:
-        lines = [f"# {title}: what the search found", "", *markdown_table(search_table.cells(search)), ""]
+        lines = [
+            *warning_lines(summary.warning),
+            f"# {title}: what the search found",
+            "",
+            *markdown_table(search_table.cells(search)),
+            "",
+        ]
         texts[out / "search.md"] = "\n".join([*lines, *(f"- {note}" for note in search.notes)]) + "\n"
         texts[out / "search.csv"] = csv(search.frame())
     for path, text in texts.items():

@@ -1,4 +1,4 @@
-"""The verbs, one file a group: sweeps, monitoring, single runs, data sets, extractors, MLflow, this machine.
+"""The verbs, one file a group: sweeps, monitoring, single runs, data sets, extractors, tiers, MLflow, this machine.
 
 A verb reads its options, calls one function of another package and prints what it returns.
 """

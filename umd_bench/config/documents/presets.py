@@ -16,7 +16,8 @@ from umd_bench.config.documents.document import Document, Location, read_documen
 from umd_bench.config.errors import FieldError, UserError, one_of
 
 PROTOCOL = "protocol"
-_FOLDER = Path(__file__).parents[1] / "presets"
+PRESETS = Path(__file__).parents[1] / "presets"
+TIER_SUFFIXES = (".yaml", ".yml")  # a tier that ends so is a path, not a name
 
 
 def method_names() -> list[str]:
@@ -42,7 +43,20 @@ def profile_names() -> list[str]:
 @functools.cache
 def read_preset(path: str) -> Document:
     """The document of one preset, such as ``tiers/digits.yaml``; read once per process."""
-    return read_document(_FOLDER / path, name=f"presets/{path}")
+    return read_document(PRESETS / path, name=f"presets/{path}")
+
+
+def read_tier(name: Any, location: Location | None = None) -> Document:
+    """The document of a tier: a preset's name, or the path of a YAML file.
+
+    Raises :class:`UserError`, which begins with ``location`` (where the tier was named), for neither.
+    """
+    if isinstance(name, str) and name.endswith(TIER_SUFFIXES):
+        return read_document(Path(name))
+    if name not in tier_names():
+        where = f"{location}: " if location else ""
+        raise UserError(f"{where}tier = {name!r} is not accepted: {one_of(tier_names())}, or the path of a YAML file")
+    return read_preset(f"tiers/{name}.yaml")
 
 
 def load_profile(name: str) -> Document:
@@ -84,4 +98,4 @@ def _with_protocol(document: Document, name: str, stage: dict[str, Any]) -> Docu
 
 @functools.cache
 def _names(folder: str) -> tuple[str, ...]:
-    return tuple(sorted(path.stem for path in (_FOLDER / folder).glob("*.yaml")))
+    return tuple(sorted(path.stem for path in (PRESETS / folder).glob("*.yaml")))

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-from umd_bench.config.documents.document import Document, Location, read_document
-from umd_bench.config.documents.presets import read_preset, tier_names, with_protocols
-from umd_bench.config.errors import UserError, one_of
+from umd_bench.config.documents.document import Document, Location
+from umd_bench.config.documents.presets import read_preset, read_tier, with_protocols
 from umd_bench.config.trial.model_names import expand_model_name
 
 
@@ -58,15 +56,8 @@ class TrialLayers:
         if method not in self._merged:
             layers = [read_preset("base.yaml"), read_preset(f"methods/{method}.yaml")]
             if self.tier is not None:
-                tier = expand_model_name(expand_model_name(_tier(self.tier, self.tier_location), "trial"), "methods", method)
+                tier = read_tier(self.tier, self.tier_location)
+                tier = expand_model_name(expand_model_name(tier, "trial"), "methods", method)
                 layers += [tier.part("trial"), tier.part("methods", method)]
             self._merged[method] = functools.reduce(Layers.with_top, layers, Layers(Document({}), frozenset()))
         return self._merged[method]
-
-
-def _tier(name: Any, location: Location | None) -> Document:
-    if isinstance(name, str) and name.endswith((".yaml", ".yml")):
-        return read_document(Path(name))
-    if name not in tier_names():
-        raise UserError(f"{location}: tier = {name!r} is not accepted: {one_of(tier_names())}, or the path of a YAML file")
-    return read_preset(f"tiers/{name}.yaml")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pandas as pd
 
 from umd_bench.reporting.notation.formatting import MISSING, format_value
-from umd_bench.reporting.pages.table_formats import markdown_table
+from umd_bench.reporting.pages.table_formats import markdown_table, warning_lines
 from umd_bench.reporting.statistics.summary import Summary
 
 _HOUR_SECONDS = 3600
@@ -27,7 +27,7 @@ _STAGE_COLUMNS = (
 
 def markdown(summary: Summary, title: str) -> str:
     """A Markdown page: :func:`cost_summary`, and :func:`arm_costs` if any pre-training is done."""
-    lines = [f"# What {title} cost", "", *markdown_table(cost_summary(summary.costs))]
+    lines = [*warning_lines(summary.warning), f"# What {title} cost", "", *markdown_table(cost_summary(summary.costs))]
     by_arm = arm_costs(summary, summary.costs)
     if len(by_arm):
         lines += ["", "## Pre-training, arm by arm", "", *markdown_table(by_arm)]

@@ -16,7 +16,14 @@ from great_tables import GT
 
 from umd_bench.reporting.notation.formatting import MISSING, format_mean, format_value
 from umd_bench.reporting.pages import table_formats
-from umd_bench.reporting.pages.table_formats import bullets, empty_terminal_table, great_table, latex_table, markdown_table
+from umd_bench.reporting.pages.table_formats import (
+    bullets,
+    empty_terminal_table,
+    great_table,
+    latex_table,
+    markdown_table,
+    warning_lines,
+)
 from umd_bench.reporting.statistics.summary import Column, Estimate, Row, Summary
 
 
@@ -27,15 +34,18 @@ def cells(summary: Summary) -> pd.DataFrame:
 
 
 def markdown(summary: Summary, title: str) -> str:
-    """A Markdown page: title, question, table, notes."""
+    """A Markdown page: the tier's warning if there is one, title, question, table, notes."""
     question = [summary.sweep.question, ""] if summary.sweep.question else []
-    lines = [f"# {title}", "", *question, *markdown_table(cells(summary))]
+    lines = [*warning_lines(summary.warning), f"# {title}", "", *question, *markdown_table(cells(summary))]
     return "\n".join([*lines, "", *bullets(summary.notes)]) + "\n"
 
 
 def latex(summary: Summary, title: str) -> str:
     """A table for a document that uses the packages booktabs and caption."""
-    return "% needs \\usepackage{booktabs} and \\usepackage{caption}\n" + latex_table(_great_table(summary, title))
+    warning = f"% {summary.warning}\n" if summary.warning else ""
+    return f"{warning}% needs \\usepackage{{booktabs}} and \\usepackage{{caption}}\n" + latex_table(
+        _great_table(summary, title)
+    )
 
 
 def html_page(summary: Summary, title: str, figure: str | None, more: str = "") -> str:
@@ -44,7 +54,8 @@ def html_page(summary: Summary, title: str, figure: str | None, more: str = "") 
     picture = "" if figure is None else f'<p><img src="{html.escape(figure)}" alt="{html.escape(title)}" width="900"></p>\n'
     head = f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
     style = "<style>body { font-family: system-ui, sans-serif; max-width: 1100px; margin: 2em auto; }</style>\n"
-    return f"{head}{style}<body>\n{table}\n{picture}</body>\n</html>\n"
+    warning = f"<p><strong>{html.escape(summary.warning)}</strong></p>\n" if summary.warning else ""
+    return f"{head}{style}<body>\n{warning}{table}\n{picture}</body>\n</html>\n"
 
 
 def terminal(summary: Summary, title: str, width: int, columns: Sequence[Column] | None = None) -> rich.table.Table:
@@ -93,4 +104,5 @@ def _cell(summary: Summary, row: Row, column: Column) -> str:
 
 def _great_table(summary: Summary, title: str) -> GT:
     name = f"umd-bench-{summary.sweep.name}"
-    return great_table(cells(summary), len(summary.axes), title, summary.sweep.question, summary.notes, name)
+    subtitle = " ".join(filter(None, (summary.warning, summary.sweep.question)))
+    return great_table(cells(summary), len(summary.axes), title, subtitle, summary.notes, name)

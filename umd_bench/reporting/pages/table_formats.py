@@ -21,6 +21,11 @@ def csv(frame: pd.DataFrame) -> str:
     return frame.to_csv(index=False, lineterminator="\n")
 
 
+def warning_lines(warning: str) -> list[str]:
+    """The first lines of a Markdown page with this warning, none if it is empty."""
+    return [f"**{warning}**", ""] if warning else []
+
+
 def bullets(notes: Sequence[str]) -> list[str]:
     """Notes as the lines of a Markdown list."""
     return [f"- {_escape(note)}" for note in notes]

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from umd_bench.config.documents.tier_card import tier_warning
 from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.arms import arm_indices, arm_name
 from umd_bench.reporting.frames.sweep_frames import REFERENCES, axis_columns, read_frames
@@ -100,7 +101,8 @@ class Summary:
     """A sweep's arms and references with their estimates.
 
     ``long`` is the frame they were made from, and ``costs`` the costs of the same stages. ``x`` is a figure's axis. ``notes``
-    say what the numbers are and which are missing. ``baseline`` is the arm that the others are compared with.
+    say what the numbers are and which are missing. ``baseline`` is the arm that the others are compared with. ``warning`` heads
+    everything that shows the numbers, if nothing can be concluded from the sweep's tier; else it is empty.
     """
 
     sweep: SweepRecord
@@ -113,6 +115,7 @@ class Summary:
     references: tuple[Row, ...] = ()
     notes: tuple[str, ...] = field(default=())
     baseline: Row | None = None
+    warning: str = ""
 
     def frame(self) -> pd.DataFrame:
         """Full precision, one row per arm and reference: ``row``, the axes, then ``<stage>.<metric>.mean|half95|n``."""
@@ -165,6 +168,7 @@ def summarize(
         references=references,
         notes=(*notes, *clashes),
         baseline=baseline,
+        warning=tier_warning(record.tier),
     )
 
 

@@ -1,0 +1,87 @@
+"""The gates on probes: is there room between random features and a supervised model, and did every method learn something?"""
+
+from __future__ import annotations
+
+from analysis.tier_card.numbers import BEST, OFFICIAL, Numbers, Shown, above_zero, difference, listed, mean, rounded
+from umd_bench.config.documents.tier_card import Gate, Verdict
+
+MIN_HEADROOM = 10  # points
+_SUPERVISED, _UNTRAINED = "supervised_", "untrained_"
+_PIXELS = ("pixel_", "latent_")  # raw inputs: pixels, or the latents that are probed in their place
+
+
+def headroom(numbers: Numbers) -> Gate:
+    """Whether raw pixels and untrained weights lie well below the same architecture trained with labels."""
+    bound = (
+        f"For every method, raw pixels and its untrained weights probe at least {MIN_HEADROOM} points below the same "
+        f"architecture trained with labels (official read-out, most shots, means over seeds)."
+    )
+    metric = numbers.most_shots(OFFICIAL)
+    if metric is None:
+        return Gate(verdict="unknown", bound=bound, found="The sweep has no few-shot probe.")
+    rows: list[dict[str, str | float | int | None]] = []
+    gaps: dict[str, float] = {}
+    for method in numbers.methods:
+        raw = next((m for name in _PIXELS if (m := _percent(numbers, name + metric, method)) is not None), None)
+        untrained, supervised = (_percent(numbers, name + metric, method) for name in (_UNTRAINED, _SUPERVISED))
+        trained = _percent(numbers, metric, method)
+        gap = None
+        if supervised is not None and untrained is not None and raw is not None:
+            gap = gaps[method] = supervised - max(raw, untrained)
+        shown = {"raw pixels": raw, "untrained": untrained, "trained": trained, "trained with labels": supervised, "gap": gap}
+        rows.append({"method": method, **{name: rounded(value) for name, value in shown.items()}})
+    if len(gaps) < len(numbers.methods):
+        found = f"The rows of untrained weights and of training with labels are not there for {_missing(numbers, gaps)}."
+        return Gate(verdict="unknown", bound=bound, found=found, rows=tuple(rows))
+    least = min(gaps, key=lambda method: gaps[method])
+    verdict: Verdict = "pass" if gaps[least] >= MIN_HEADROOM else "fail"
+    return Gate(
+        verdict=verdict, bound=bound, found=f"The smallest gap is {gaps[least]:.1f} points ({least}).", rows=tuple(rows)
+    )
+
+
+def learning(numbers: Numbers) -> Gate:
+    """Whether every method beats its own initial weights, by the interval over seeds."""
+    bound = (
+        "Every method probes better than its own untrained weights: the 95% interval of the difference, paired by seed, lies "
+        "above 0 in the official and in the best read-out (most shots)."
+    )
+    rows: list[dict[str, str | float | int | None]] = []
+    outcomes: dict[str, bool | None] = {}
+    for stage in (OFFICIAL, BEST):
+        metric = numbers.most_shots(stage)
+        if metric is None:
+            continue
+        for method in numbers.methods:
+            ours = numbers.of_method(stage, metric, method)
+            one = difference(ours, numbers.of_method(stage, _UNTRAINED + metric, method))
+            outcomes[f"{method} in {Shown(stage, metric).title}"] = None if one is None else above_zero(one)
+            half = None if one is None or one.half is None else 100 * one.half
+            rows.append(
+                {
+                    "probe": Shown(stage, metric).title,
+                    "method": method,
+                    "trained": rounded(_percent(numbers, metric, method, stage)),
+                    "untrained": rounded(_percent(numbers, _UNTRAINED + metric, method, stage)),
+                    "difference": None if one is None else rounded(100 * one.mean),
+                    "± 95%": rounded(half, 3),
+                    "seeds": 0 if one is None else one.n,
+                }
+            )
+    failed = [name for name, outcome in outcomes.items() if outcome is False]
+    open_ = [name for name, outcome in outcomes.items() if outcome is None]
+    if failed:
+        return Gate(verdict="fail", bound=bound, found=f"Not shown for {listed(failed)}.", rows=tuple(rows))
+    if open_ or not outcomes:
+        found = f"Untrained weights, or a second seed, are missing for {listed(open_)}."
+        return Gate(verdict="unknown", bound=bound, found=found, rows=tuple(rows))
+    return Gate(verdict="pass", bound=bound, found="Every method does.", rows=tuple(rows))
+
+
+def _percent(numbers: Numbers, metric: str, method: str, stage: str = OFFICIAL) -> float | None:
+    value = mean(numbers.of_method(stage, metric, method))
+    return None if value is None else 100 * value
+
+
+def _missing(numbers: Numbers, known: dict[str, float]) -> str:
+    return listed(method for method in numbers.methods if method not in known)

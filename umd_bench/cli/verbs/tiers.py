@@ -1,0 +1,109 @@
+"""``umd-bench tier``: verbs on tiers and their cards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from umd_bench.cli.console import console, print_line
+from umd_bench.config.documents.tier_card import MEANING, Gate, TierCard
+
+app = typer.Typer(help="Tiers: list, show, check.", no_args_is_help=True)
+
+TierArgument = Annotated[str, typer.Argument(metavar="TIER|FILE", help="A tier's name, or the path of a tier's YAML file.")]
+
+
+@app.command("list")
+def tier_list() -> None:
+    """List the tiers: what may be concluded from their numbers, their data, model and lengths."""
+    from rich.table import Table
+
+    from umd_bench.config.documents.presets import tier_names
+    from umd_bench.config.documents.tier_card import read_card
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("tier", "status", "checked", "data", "why"):
+        table.add_column(column, no_wrap=column in ("tier", "status"), overflow="fold")
+    for name in tier_names():
+        card = read_card(name)
+        seeds = "no" if card.check is None else f"seeds {', '.join(map(str, card.check.seeds))} on {card.check.split}"
+        table.add_row(name, card.status, seeds, _data(name), card.why)
+    console.print(table, highlight=False, markup=False)
+    for status, meaning in MEANING.items():
+        print_line(f"{status}: {meaning}")
+
+
+@app.command("show")
+def tier_show(
+    tier: TierArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the card as one JSON object.")] = False,
+) -> None:
+    """Show a tier's card: its status, what to know about it, and what its check found."""
+    from umd_bench.config.documents.presets import read_tier
+    from umd_bench.config.documents.tier_card import read_card
+
+    read_tier(tier)
+    card = read_card(tier)
+    if as_json:
+        typer.echo(json.dumps({"schema": 1, "tier": tier, **card.model_dump(mode="json")}))
+    else:
+        print_card(tier, card)
+
+
+@app.command("page")
+def tier_page() -> None:
+    """Print the page of the documentation that shows every shipped tier's card, in Markdown."""
+    from analysis.tier_card.page import page
+
+    typer.echo(page(), nl=False)
+
+
+def print_card(tier: str, card: TierCard) -> None:
+    """Print a card: status and caveats, then each gate with its numbers, then the looks at the data."""
+    print_line(f"{tier}: {card.status}: {card.why}")
+    print_line(f"{card.status}: {MEANING[card.status]}")
+    for caveat in card.caveats:
+        print_line(f"- {caveat}")
+    check = card.check
+    if check is None:
+        print_line(f"It was not checked; `umd-bench tier check {tier}` does so.")
+        return
+    seeds = ", ".join(map(str, check.seeds))
+    commit = f", commit {check.commit}" if check.commit else ""
+    print_line(
+        f"Checked: sweep {check.sweep}, seeds {seeds}, split {check.split} of {check.data} ({check.data_digest[:12]}){commit}"
+    )
+    for name, gate in check.gates.items():
+        print_line(f"\n{name}: {gate.verdict}. {gate.found}\n  {gate.bound}")
+        _print_rows(gate)
+    for split, looks in check.looks.items():
+        print_line(
+            f"looks at the {split} split, in the checked results folder: {looks.probes} probe and {looks.samples} generate "
+            f"results, of {looks.settings} settings"
+        )
+
+
+def _print_rows(gate: Gate) -> None:
+    from rich.table import Table
+
+    if not gate.rows:
+        return
+    table = Table(*gate.rows[0], box=None, pad_edge=False)
+    for row in gate.rows:
+        table.add_row(*_cells(list(row.values())))
+    console.print(table, highlight=False, markup=False)
+
+
+def _cells(values: Sequence[str | float | int | None]) -> list[str]:
+    return ["–" if value is None else f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+
+
+def _data(tier: str) -> str:
+    from umd_bench.config.documents.presets import read_tier
+
+    data = read_tier(tier).part("trial", "data").value
+    size = f" {data['size']} px" if "size" in data else ""
+    return f"{data['name']}{size}" + (f", {data['vae']}" if "vae" in data else "")

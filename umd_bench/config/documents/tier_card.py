@@ -1,0 +1,154 @@
+"""Tier cards: what may be concluded from the numbers of each tier, and from which check that follows.
+
+The card of a shipped tier is ``presets/cards/<tier>.yaml``, that of a tier's own file ``tier.yaml`` is ``tier.card.yaml`` next
+to it. ``umd-bench tier check`` writes it. A tier without a card is ``unchecked``, and so is one whose settings are no longer
+those that were checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from umd_bench.config.documents.document import Document
+from umd_bench.config.documents.fields import Frozen
+from umd_bench.config.documents.presets import PRESETS, TIER_SUFFIXES, read_tier, tier_names
+from umd_bench.config.errors import UserError
+
+Status = Literal["unchecked", "smoke", "proxy", "reference"]
+Verdict = Literal["pass", "fail", "unknown"]
+GateName = Literal["headroom", "learning", "samples", "power", "agreement"]
+MEANING: dict[Status, str] = {
+    "unchecked": "nobody has checked whether it can tell methods apart; conclude nothing from its numbers",
+    "smoke": "its numbers show that the machinery works; conclude nothing about methods from them",
+    "proxy": "it passes every gate: its order of the methods agrees with the published one, within its interval",
+    "reference": "the scale of the published numbers",
+}
+
+
+class Gate(Frozen):
+    """One gate: what was required, what was found, and the numbers behind it, one row each (accuracies in percent).
+
+    ``unknown``: a number that the gate needs is missing, which counts as not passed.
+    """
+
+    verdict: Verdict
+    bound: str = Field(description="what the gate requires, as one sentence")
+    found: str = Field(description="what decided, as one sentence")
+    rows: tuple[dict[str, str | float | int | None], ...] = ()
+
+
+class Looks(Frozen):
+    """How many results of a results folder read one split of the tier's data set, with how many different settings.
+
+    ``settings`` counts lineages that differ in more than their seed.
+    """
+
+    probes: int = Field(default=0, ge=0)
+    samples: int = Field(default=0, ge=0)
+    settings: int = Field(default=0, ge=0)
+
+
+class Check(Frozen):
+    """One check: what ran, on which data and settings, and what each gate found."""
+
+    sweep: str = Field(description="the shipped sweep whose results were judged")
+    seeds: tuple[int, ...]
+    split: Literal["test", "validation"]
+    data: str
+    data_digest: str
+    settings: str = Field(description="settings_digest of the tier at the time of the check")
+    umd_bench: str
+    commit: str | None = None
+    torch: str | None = None
+    device: str | None = None
+    stage_seconds: float | None = Field(default=None, ge=0, description="seconds of all stages, one after the other")
+    gates: dict[GateName, Gate]
+    looks: dict[Literal["test", "validation"], Looks] = Field(default_factory=dict)
+
+    @property
+    def not_passed(self) -> list[str]:
+        """The gates that failed, or could not be judged."""
+        return [name for name, gate in self.gates.items() if gate.verdict != "pass"]
+
+
+class TierCard(Frozen):
+    """A tier's status, why it has it, what to know besides, and its check (None: there was none)."""
+
+    status: Status
+    why: str
+    caveats: tuple[str, ...] = ()
+    check: Check | None = None
+
+    @property
+    def judged_status(self) -> Status:
+        """The status that the check's gates give, unless the card declares the scale of the published numbers."""
+        if self.status == "reference" or self.check is None:
+            return self.status
+        return "smoke" if self.check.not_passed else "proxy"
+
+
+def card_path(tier: str) -> Path:
+    """Where the card of a tier lies, given by name or as the path of a YAML file; the file may not exist."""
+    if tier.endswith(TIER_SUFFIXES):
+        return Path(tier).with_suffix(".card.yaml")
+    return PRESETS / "cards" / f"{tier}.yaml"
+
+
+def read_card(tier: str) -> TierCard:
+    """The tier's card, ``unchecked`` if it has none or if the tier's settings changed after the check.
+
+    Raises :class:`UserError` for a card that cannot be read.
+    """
+    path = card_path(tier)
+    if not (tier.endswith(TIER_SUFFIXES) or tier in tier_names()) or not path.is_file():
+        return TierCard(status="unchecked", why="it has no card")
+    try:
+        card = TierCard.model_validate(yaml.safe_load(path.read_text()))
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise UserError(
+            f"the card {path} cannot be read ({error.__class__.__name__}); remove it, or let `umd-bench tier check {tier}` "
+            "write it"
+        ) from None
+    if card.check is not None and card.check.settings != current_settings(tier):
+        return card.model_copy(update={"status": "unchecked", "why": "its settings changed after its check"})
+    return card
+
+
+def card_text(tier: str, card: TierCard) -> str:
+    """The card as the text of its file."""
+    fields = card.model_dump(mode="json", exclude_none=True)
+    head = (
+        f"# The card of tier {tier}. `umd-bench tier check {tier}` writes it again, and keeps caveats and status reference.\n"
+    )
+    return head + yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=120)
+
+
+def settings_digest(document: Document) -> str:
+    """Twelve hex digits of the SHA-256 of a tier's values, without comments and without resources, which change no result."""
+    value: dict[str, Any] = {name: part for name, part in document.value.items() if name != "extends"}
+    if isinstance(value.get("trial"), dict):
+        value["trial"] = {name: part for name, part in value["trial"].items() if name != "resources"}
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def current_settings(tier: str) -> str | None:
+    """:func:`settings_digest` of the tier as it is now; None if its file cannot be read."""
+    try:
+        return settings_digest(read_tier(tier))
+    except UserError:
+        return None
+
+
+def tier_warning(tier: str) -> str:
+    """The line that heads every table of a tier from which nothing can be concluded; empty for other tiers."""
+    card = read_card(tier)
+    if card.status not in ("smoke", "unchecked"):
+        return ""
+    name = "Smoke" if card.status == "smoke" else "Unchecked"
+    return f"{name} tier {tier}: {MEANING[card.status]} (`umd-bench tier show {tier}` says why)."
