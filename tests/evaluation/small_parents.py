@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from umd_bench.config.trial.train_stage import CorruptionConfig, OptimConfig, Tr
 from umd_bench.config.trial.trial import Resources
 from umd_bench.data.open_data import open_pack
 from umd_bench.data.packs.manifest import data_root
-from umd_bench.data.packs.pack import Pack
+from umd_bench.data.packs.pack import Pack, Split
 from umd_bench.engine.networks.initialise import build_model
 from umd_bench.engine.training.snapshot import publish_snapshot
 from umd_bench.store.run import RunDir
@@ -36,6 +37,18 @@ TRAINED = TrainStage(
     labels=True,
     optim=OptimConfig(ema=True),
 )
+
+
+def opened_splits(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The names of the splits that are opened from now on, as the set grows."""
+    opened, split = set[str](), Pack.split
+
+    def noted(pack: Pack, name: str) -> Split:
+        opened.add(name)
+        return split(pack, name)
+
+    monkeypatch.setattr(Pack, "split", noted)
+    return opened
 
 
 def digits() -> Pack:

@@ -23,6 +23,14 @@ SizeOption = Annotated[
 TierOption = Annotated[
     str | None, typer.Option("--tier", help="Scale of the trials: digits, fashion, emoji64, imagenet64, ..., or a YAML file.")
 ]
+SplitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        metavar="test|validation",
+        help="Split that every probe and score reads: validation to choose settings (default: the one that each stage states).",
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change one field of the configuration; may be repeated."),

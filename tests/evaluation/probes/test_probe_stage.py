@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from evaluation.small_parents import NIMG, SHARED, digits, parent_run, run_of, stage_of
+from evaluation.small_parents import NIMG, SHARED, digits, opened_splits, parent_run, run_of, stage_of
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.seeds import derive_seed
@@ -71,6 +71,30 @@ def test_the_stage_probes_the_raw_weights_at_its_t_with_separate_noise_for_each_
         "draws": 2,
         "images_3shot": 30,
     }
+
+
+def test_a_probe_on_the_validation_split_scores_its_images_and_opens_no_test_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {"shots": [3], "knn": [5], "linear": {"epochs": 2, "warmup_epochs": 0, "lr_per_256": [0.1, 1]}}
+    tested = probed(tmp_path / "a", **fields)
+    opened = opened_splits(monkeypatch)
+    result = probed(tmp_path / "b", split="validation", **fields)
+    assert opened == {"train", "validation"}
+    assert (result.facts["reference"], result.facts["n"]) == ("validation", 250)
+    assert set(result.metrics) == set(tested.metrics)
+    for name in ("acc_3shot", "pixel_acc_3shot", "pixel_acc_knn5"):
+        assert result.metrics[name] != tested.metrics[name]
+        assert result.metrics[name] == pytest.approx(tested.metrics[name], abs=0.15)
+
+
+def test_probes_of_pixels_are_cached_for_each_split(tmp_path: Path) -> None:
+    pack, stage = digits(), ProbeStage(parent="pretrain", shots=(), knn=(5,))
+    test, validation = (
+        probe_stage.pixel_probe(pack, stage.scored_on(split), seed=0, cache=tmp_path) for split in ("test", "validation")
+    )
+    assert test != validation
+    assert probe_stage.pixel_probe(pack, stage, seed=0, cache=tmp_path) == test
 
 
 def test_the_stage_repeats_to_the_bit_and_depends_on_the_seed(tmp_path: Path) -> None:

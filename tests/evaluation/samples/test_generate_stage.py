@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from evaluation.small_parents import NIMG, SHARED, digits, parent_run, run_of, stage_of
+from evaluation.small_parents import NIMG, SHARED, digits, opened_splits, parent_run, run_of, stage_of
 from PIL import Image
 
 from umd_bench.config.errors import UserError
@@ -116,7 +117,7 @@ def test_the_facts_say_how_every_score_was_made(tmp_path: Path) -> None:
         "reference": "train",
         "reference_label": "digits train",
         "reference_hash": reference_of(digits(), "train", extractor).hash,
-        "reference_n": 1297,
+        "reference_n": 1047,
         "n": 30,
         "sampling_seeds": 1,
         "floor_n": 30,
@@ -133,6 +134,24 @@ def test_the_facts_say_how_every_score_was_made(tmp_path: Path) -> None:
         "labels": "balanced",
         "weights_nimg": NIMG,
     }
+
+
+@pytest.mark.parametrize("fields", [{"reference": "validation"}, {"reference": "train", "held_out": "validation"}])
+def test_scores_on_the_validation_split_open_no_test_image(
+    fields: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = replace(digits(), path=Path(shutil.copytree(digits().path, tmp_path / "data" / "digits")))
+    opened = opened_splits(monkeypatch)
+    parent = parent_run(tmp_path)
+    spec = stage_of(parent, "generate", scores=["fd", "kid", "memorised"], **fields)
+    with run_of(spec, tmp_path).begin() as attempt:
+        result = run_generate(spec, parent, pack, attempt)
+    assert opened == {"train", "validation"}
+    assert result.facts["reference_label"] == f"digits {fields['reference']}"
+    by_metric = result.facts["by_metric"]
+    assert isinstance(by_metric, dict)
+    assert by_metric["memorised_digits_cnn"]["held_out"] == "validation"
+    assert by_metric["memorised_digits_cnn"]["held_out_n"] == 250
 
 
 def test_ema_chooses_the_weights(tmp_path: Path) -> None:

@@ -41,12 +41,15 @@ def test_few_samples_do_not_sound_the_alarm_by_chance() -> None:
     assert memorisation(np.tile(new, (30, 1)), dataclasses.replace(training, held_out=10**6)).alarm_above == pytest.approx(0.1)
 
 
-def test_five_percent_of_the_held_out_images_are_within_the_radius() -> None:
+@pytest.mark.parametrize(("held_out", "n"), [("test", 500), ("validation", 250)])
+def test_five_percent_of_the_held_out_images_are_within_the_radius(held_out: str, n: int) -> None:
     extractor, pack = load_extractor("digits_cnn"), digits()
-    training = training_distance(pack, extractor)
+    training = training_distance(pack, extractor, held_out)
+    assert (training.held_out, training.split) == (n, held_out)
     rows = [
-        extractor.features(torch.from_numpy(np.array(pack.split(split).images))).pooled.double() for split in ("test", "train")
+        extractor.features(torch.from_numpy(np.array(pack.split(split).images))).pooled.double()
+        for split in (held_out, "train")
     ]
     nearer = (torch.cdist(*rows).min(1).values <= training.radius).double().mean().item()
     assert nearer == pytest.approx(0.05, abs=0.003)
-    assert training == dataclasses.replace(training_distance(pack, extractor), train=training.train)
+    assert training == dataclasses.replace(training_distance(pack, extractor, held_out), train=training.train)

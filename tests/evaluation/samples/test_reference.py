@@ -106,16 +106,16 @@ def test_rows_of_a_long_split_are_a_fixed_subset_in_order(
     places = [int(np.flatnonzero((every == row).all(1))[0]) for row in subset.features]
     assert places == sorted(set(places))
     assert places != list(range(700))
-    assert subset.n == subset.gaussian.count == 1297
+    assert subset.n == subset.gaussian.count == 1047
 
 
 def test_features_of_every_image_are_computed_once_and_memory_mapped(
     pack: Pack, extractor: Extractor, seen: list[Tensor]
 ) -> None:
     first, again = (split_features(pack, "train", extractor) for _ in range(2))
-    assert extracted(seen) == 1297
+    assert extracted(seen) == 1047
     assert isinstance(again, np.memmap)
-    assert (again.shape, again.dtype) == ((1297, 64), np.float32)
+    assert (again.shape, again.dtype) == ((1047, 64), np.float32)
     assert np.array_equal(first, again)
     np.testing.assert_allclose(again, extractor.features(pixels(pack, "train")).pooled, rtol=1e-4, atol=1e-5)
 
@@ -196,7 +196,7 @@ def test_without_write_access_to_the_data_root_statistics_are_computed_in_every_
     assert split_features(pack, "test", extractor).shape == (500, 64)
 
 
-@pytest.mark.parametrize("make", [reference_of, split_features, lambda *a: floor_distance(a[0], a[1], 100, a[2])])
+@pytest.mark.parametrize("make", [reference_of, split_features, lambda *a: floor_distance(a[0], a[1], 100, a[2], real="test")])
 def test_nan_features_raise_one_error_and_are_not_cached(pack: Pack, extractor: Extractor, make: object) -> None:
     def network(images: Tensor, spatial: bool) -> Features:
         features = extractor.network(images, spatial)
@@ -225,18 +225,18 @@ def test_images_of_a_wrong_size_or_dtype_raise_one_error_and_are_not_cached(
 def test_floor_is_the_mean_distance_of_disjoint_sets_of_the_other_split(
     pack: Pack, extractor: Extractor, seen: list[Tensor]
 ) -> None:
-    floor = floor_distance(pack, "test", 500, extractor)
+    floor = floor_distance(pack, "test", 500, extractor, real="train")
     assert (floor.n, floor.draws) == (500, 2)
     assert extracted(seen) == 500 + 2 * 500  # the reference, and two sets of train images
     assert 0.1 < floor.distance < 2
-    assert floor_distance(pack, "test", 500, extractor) == floor
+    assert floor_distance(pack, "test", 500, extractor, real="train") == floor
     assert extracted(seen) == 0
 
 
 def test_floor_sets_share_no_image_and_come_from_the_other_split(pack: Pack, extractor: Extractor, seen: list[Tensor]) -> None:
     reference_of(pack, "test", extractor)
     seen.clear()
-    floor = floor_distance(pack, "test", 200, extractor)
+    floor = floor_distance(pack, "test", 200, extractor, real="train")
     assert floor.draws == 5
     drawn = [image.numpy().tobytes() for images in seen for image in images]
     assert len(drawn) == 1000
@@ -244,9 +244,15 @@ def test_floor_sets_share_no_image_and_come_from_the_other_split(pack: Pack, ext
 
 
 def test_floor_of_more_samples_than_images_takes_all_images_and_reports_their_number(pack: Pack, extractor: Extractor) -> None:
-    floor = floor_distance(pack, "train", 5000, extractor)
+    floor = floor_distance(pack, "train", 5000, extractor, real="test")
     assert (floor.n, floor.draws) == (500, 1)
+    held_out = floor_distance(pack, "train", 5000, extractor, real="validation")
+    assert (held_out.n, held_out.draws) == (250, 1)
+    assert held_out.distance != floor.distance
 
 
 def test_floor_falls_with_n(pack: Pack, extractor: Extractor) -> None:
-    assert floor_distance(pack, "test", 60, extractor).distance > 2 * floor_distance(pack, "test", 600, extractor).distance
+    assert (
+        floor_distance(pack, "test", 60, extractor, real="train").distance
+        > 2 * floor_distance(pack, "test", 600, extractor, real="train").distance
+    )

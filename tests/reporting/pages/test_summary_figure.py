@@ -33,7 +33,7 @@ def test_the_figure_has_a_panel_for_each_side_of_the_question(root: Path) -> Non
     assert probe.get_xticks().tolist() == [0, 0.125, 0.25, 0.375, 0.5, 0.75]
     assert samples.get_ylim()[0] == 0
     names = {text.get_text() for axes in (probe, samples) for text in axes.get_legend().get_texts()}
-    assert {"probe 10-shot", "fine-tuned probe 100-shot", "raw pixels 10-shot", "fd_digits_cnn", "real train vs test"} <= names
+    assert {"probe 10-shot", "fine-tuned probe 100-shot", "raw pixels 10-shot", "fd_digits_cnn", "real images"} <= names
 
 
 def test_numbers_over_a_wide_range_have_a_logarithmic_axis(tmp_path: Path) -> None:

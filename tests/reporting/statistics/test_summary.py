@@ -119,7 +119,7 @@ def test_references_are_rows_not_columns(root: Path) -> None:
     summary = summarize(root, "mask_ratio")
     assert not any(column.metric.startswith(("pixel_", "floor_")) for column in summary.columns)
     pixels, floor = summary.references
-    assert (pixels.name, floor.name) == ("raw pixels", "real train vs test")
+    assert (pixels.name, floor.name) == ("raw pixels", "real images")
     assert set(floor.estimates) == {FD}
     # one value per seed, however many arms repeat it; the floor has no seed
     assert (pixels.estimates[PROBE].n, floor.estimates[FD].n, floor.estimates[FD].mean) == (3, 1, 0.41)
@@ -139,7 +139,7 @@ def test_a_reference_that_differs_between_arms_is_not_averaged(tmp_path: Path) -
 def test_the_summary_frame_keeps_full_precision(root: Path) -> None:
     summary = summarize(root, "mask_ratio")
     frame = summary.frame()
-    assert frame["row"].tolist() == ["arm"] * 6 + ["raw pixels", "real train vs test"]
+    assert frame["row"].tolist() == ["arm"] * 6 + ["raw pixels", "real images"]
     assert frame.loc[0, "probe.acc_10shot.mean"] == summary.arms[0].estimates[PROBE].mean
     assert math.isclose(frame.loc[0, "probe.acc_10shot.half95"], summary.arms[0].estimates[PROBE].half or 0)
 

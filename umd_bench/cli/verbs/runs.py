@@ -20,6 +20,7 @@ from umd_bench.cli.options import (
     SetOption,
     SizeOption,
     SlurmOption,
+    SplitOption,
     TierOption,
     folder_of_data,
     site_of,
@@ -42,6 +43,7 @@ ProfileOption = Annotated[
 def train(
     trial: Annotated[str, typer.Argument(help="A trial's YAML file, or a method: umd, mae, dit, maskdit.")],
     tier: TierOption = None,
+    split: SplitOption = None,
     sets: SetOption = None,
     on: OnOption = "inline",
     cluster: ClusterOption = None,
@@ -66,7 +68,7 @@ def train(
         gpus_per_stage=gpus_per_stage,
         detach=detach,
     )
-    run_trial(load_trial(trial, tier=tier, sets=sets or []), site, detach=detach)
+    run_trial(load_trial(trial, tier=tier, split=split, sets=sets or []), site, detach=detach)
 
 
 @app.command()

@@ -23,6 +23,7 @@ from umd_bench.cli.options import (
     ResultsOption,
     SetOption,
     SlurmOption,
+    SplitOption,
     SweepFile,
     TierOption,
     TrackingOption,
@@ -65,6 +66,7 @@ def list_and_exit(wanted: bool) -> None:
 def sweep(
     file: SweepFile,
     tier: TierOption = None,
+    split: SplitOption = None,
     sets: SetOption = None,
     on: OnOption = "ray",
     workers: WorkersOption = None,
@@ -86,7 +88,7 @@ def sweep(
     from umd_bench.cli.shipped_sweeps import find_sweep_file
     from umd_bench.config.sweep.resolve import load_sweep
 
-    resolved = load_sweep(find_sweep_file(file), tier=tier, sets=sets or [])
+    resolved = load_sweep(find_sweep_file(file), tier=tier, split=split, sets=sets or [])
     site = site_of(
         on,
         results,
@@ -107,6 +109,7 @@ def sweep(
 def plan(
     file: SweepFile,
     tier: TierOption = None,
+    split: SplitOption = None,
     sets: SetOption = None,
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Forecast for this many stages at a time (default: 1).")
@@ -142,7 +145,7 @@ def plan(
     from umd_bench.orchestration.preflight import check_trials
     from umd_bench.orchestration.search.rungs import checked_corners
 
-    resolved = load_sweep(find_sweep_file(file), tier=tier, sets=sets or [])
+    resolved = load_sweep(find_sweep_file(file), tier=tier, split=split, sets=sets or [])
     site = site_of(on or "ray", results, data_root, workers=workers, cluster=cluster, slurm=slurm)
     search = resolved.config.search
     check_fuse(fuse, on or "inline", searching=search is not None)

@@ -13,6 +13,7 @@ from typing import Any
 
 from umd_bench.config.documents.document import Document, Location
 from umd_bench.config.documents.presets import read_preset, read_tier, with_protocols
+from umd_bench.config.trial.data import ScoredSplit
 from umd_bench.config.trial.model_names import expand_model_name
 
 
@@ -43,12 +44,14 @@ class Layers:
 class TrialLayers:
     """The layers that all trials of a file share: the ``own`` fields of the file, and the presets and the tier below them.
 
-    The layers of each method are merged once.
+    ``split`` is the split that every stage of the trials is scored on, None for the one that each stage states. The layers of
+    each method are merged once.
     """
 
     own: Document
     tier: Any
     tier_location: Location | None
+    split: ScoredSplit | None = None
     _merged: dict[str, Layers] = field(default_factory=dict)
 
     def of_method(self, method: str) -> Layers:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from umd_bench.config.documents.document import Document, Location, Path_, parse_set, read_document
 from umd_bench.config.documents.presets import PROTOCOL, method_names
@@ -20,6 +20,7 @@ from umd_bench.config.gc_pause import gc_paused
 from umd_bench.config.sweep.arms import arm_indices, arm_name
 from umd_bench.config.sweep.layers import TrialLayers
 from umd_bench.config.sweep.sweep import SweepConfig, axis_paths
+from umd_bench.config.trial.data import ScoredSplit
 from umd_bench.config.trial.model_names import expand_model_name, expand_model_value
 from umd_bench.config.trial.stage_spec import StageSpec, reseeded, stage_specs
 from umd_bench.config.trial.trial import TrialConfig
@@ -101,14 +102,17 @@ def json_schema(kind: str) -> str:
 
 
 @gc_paused()
-def load_sweep(path: Path, *, tier: str | None = None, sets: Sequence[str] = ()) -> Sweep:
+def load_sweep(path: Path, *, tier: str | None = None, split: str | None = None, sets: Sequence[str] = ()) -> Sweep:
     """Read a sweep file and expand it to its trials.
 
-    ``tier`` overrides the file's, ``sets`` are ``key.path=value`` options. Raises :class:`UserError` for the first mistake.
+    ``tier`` and ``split`` override the file's, ``sets`` are ``key.path=value`` options. Raises :class:`UserError` for the first
+    mistake.
     """
     document = expand_model_name(read_document(path), "trial")
     if tier is not None:
         document = document.patched(("tier",), tier, Location("--tier"))
+    if split is not None:
+        document = document.patched(("split",), split, Location("--split"))
     for option in sets:
         at, value, location = parse_set(option)
         if at[0] == "axes" and len(at) > 1:  # the name of an axis is a path, and has dots itself
@@ -123,10 +127,11 @@ def load_sweep(path: Path, *, tier: str | None = None, sets: Sequence[str] = ())
     return Sweep(config, () if config.search is not None else tuple(_expand(config, document)), document)
 
 
-def load_trial(method_or_file: str, *, tier: str | None = None, sets: Sequence[str] = ()) -> Trial:
-    """A trial from the name of a method (at the tier digits), or from a file with fields of a trial and optionally a ``tier``.
+def load_trial(method_or_file: str, *, tier: str | None = None, split: str | None = None, sets: Sequence[str] = ()) -> Trial:
+    """A trial from the name of a method (at the tier digits), or from a file with fields of a trial and optionally ``tier``.
 
-    ``tier`` overrides the file's, ``sets`` are ``key.path=value`` options. Raises :class:`UserError` for the first mistake.
+    A file may also give the ``split`` that every stage is scored on. ``tier`` and ``split`` override the file's, ``sets`` are
+    ``key.path=value`` options. Raises :class:`UserError` for the first mistake.
     """
     if method_or_file in method_names():
         document = Document({"method": method_or_file, "tier": "digits"})
@@ -138,9 +143,19 @@ def load_trial(method_or_file: str, *, tier: str | None = None, sets: Sequence[s
         document = document.patched(at, expand_model_value(at, value, location), location)
     if tier is not None:
         document = document.patched(("tier",), tier, Location("--tier"))
+    if split is not None:
+        document = document.patched(("split",), split, Location("--split"))
     _refuse_sweep_fields(document)
-    own = document.without("tier")
-    return _trial(own, TrialLayers(own, document.value.get("tier"), document.location(("tier",))), {})
+    own = document.without("tier").without("split")
+    return _trial(own, TrialLayers(own, document.value.get("tier"), document.location(("tier",)), _split(document)), {})
+
+
+def _split(document: Document) -> ScoredSplit | None:
+    """The split that a trial's file or ``--split`` gives. Raises :class:`UserError` for another name."""
+    split: Any = document.value.get("split")
+    if split not in (None, *get_args(ScoredSplit)):
+        raise located(FieldError("split", split, one_of(get_args(ScoredSplit))), document)
+    return cast("ScoredSplit | None", split)
 
 
 def _refuse_trial_fields(document: Document) -> None:
@@ -223,7 +238,7 @@ def _of_seeds(first: Trial, seeds: Sequence[int]) -> list[Trial]:
 
 def _layers_of(config: SweepConfig, document: Document) -> TrialLayers:
     """The layers that all trials of a sweep share."""
-    return TrialLayers(document.part("trial"), config.tier, document.location(("tier",)))
+    return TrialLayers(document.part("trial"), config.tier, document.location(("tier",)), config.split)
 
 
 def _trial(patch: Document, layers: TrialLayers, axes: dict[str, Any]) -> Trial:
@@ -234,6 +249,8 @@ def _trial(patch: Document, layers: TrialLayers, axes: dict[str, Any]) -> Trial:
     patch = patch.patched(("method",), method, patch.location(("method",)) or Location("method"))
     document = layers.of_method(method).with_top(patch).document
     config = validate(TrialConfig, document)
+    if layers.split is not None:
+        config = config.scored_on(layers.split)
     axes = {
         path: value if _names_fields(path) and isinstance(value, str) else _field(config, axis_paths(path)[0])
         for path, value in axes.items()

@@ -12,6 +12,7 @@ from umd_bench.config.documents.fields import Frozen, Name
 from umd_bench.config.errors import FieldRuleError
 from umd_bench.config.sweep.arms import arm_indices
 from umd_bench.config.sweep.search import SearchConfig
+from umd_bench.config.trial.data import ScoredSplit
 
 # Fields of a trial that an axis may vary. An axis may not vary the seed, which the sweep sets, or resources, which change no
 # result.
@@ -22,6 +23,11 @@ _PATH = re.compile(r"^[a-z_][a-z0-9_]*(\.[a-z_0-9]+)*$")
 def axis_paths(axis: str) -> tuple[str, ...]:
     """The fields that an axis sets: one path, or several joined by commas, which all get the same value."""
     return tuple(path.strip() for path in axis.split(","))
+
+
+def _decides_split(path: str) -> bool:
+    """Whether the field at ``path`` says which split a stage scores."""
+    return path.startswith("stages.") and path.rsplit(".", 1)[-1] in ("split", "reference", "held_out")
 
 
 def _repeated(values: Iterable[Any]) -> Iterator[Any]:
@@ -61,6 +67,11 @@ class SweepConfig(Frozen):
     name: Name = Field(description="name of the sweep, and of its folder in the results")
     question: str = Field(default="", description="one sentence: the question that the sweep answers")
     tier: str = Field(default="digits", description="scale: the name of a tier, or the path of a tier's YAML file")
+    split: ScoredSplit | None = Field(
+        default=None,
+        description="split that every probe and score reads: validation to choose settings, test for the final numbers; null: "
+        "the one that each stage states",
+    )
     trial: dict[str, Any] = Field(
         default_factory=dict, description="fields of all trials; they override the fields of the method and the tier"
     )
@@ -102,6 +113,10 @@ class SweepConfig(Frozen):
                 raise FieldRuleError(
                     field, f"{axis!r} joins different fields: expected paths with the same end, as in a.nimg, b.nimg"
                 )
+        if self.split is not None and (decided := [path for path in paths if _decides_split(path)]):
+            raise FieldRuleError(
+                "split", f"{self.split} is not accepted: it decides {decided[0]}, which varies; leave one of the two out"
+            )
         for axis, values in self.axes.items():
             for repeated in _repeated(values):
                 raise FieldRuleError("axes", f"{axis} lists {repeated!r} twice: expected each value once")

@@ -119,6 +119,15 @@ class GenerateStage(Frozen):
             raise FieldRuleError("scores", f"{list(self.scores)} is not accepted: expected each score once")
         return self
 
+    def scored_on(self, split: ScoredSplit) -> GenerateStage:
+        """The same scores with the real images of ``split`` for all that nothing may be trained on.
+
+        A reference that is the training split or a file stays; it is then the floor and the memorisation alarm that change.
+        """
+        if self.reference in get_args(ScoredSplit):
+            return self.model_copy(update={"reference": split, "held_out": None})
+        return self.model_copy(update={"held_out": split})
+
     @property
     def is_split(self) -> bool:
         """Whether the reference is a split of the data set, not a file."""

@@ -117,6 +117,10 @@ class ProbeStage(Frozen):
             raise FieldRuleError("shots", "[] leaves nothing to measure: expected shots, knn or linear")
         return self
 
+    def scored_on(self, split: ScoredSplit) -> ProbeStage:
+        """The same probes of the images of ``split``."""
+        return self.model_copy(update={"split": split})
+
     @property
     def reads_all(self) -> bool:
         """Whether the stage needs every training image, and not only the few shots that are drawn."""

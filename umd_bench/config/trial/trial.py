@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from umd_bench.config.documents.fields import Frozen, Name
 from umd_bench.config.errors import FieldRuleError
-from umd_bench.config.trial.data import DataConfig
+from umd_bench.config.trial.data import DataConfig, ScoredSplit
 from umd_bench.config.trial.generate_stage import GenerateStage
 from umd_bench.config.trial.model import ModelConfig
 from umd_bench.config.trial.noise import NoiseConfig
@@ -84,6 +84,14 @@ class TrialConfig(Frozen):
         for name in self.stages:
             self.lineage(name)
         return self
+
+    def scored_on(self, split: ScoredSplit) -> TrialConfig:
+        """The same trial, whose probes and scores read ``split`` wherever they read images that nothing is trained on."""
+        stages = {
+            name: stage.scored_on(split) if isinstance(stage, ProbeStage | GenerateStage) else stage
+            for name, stage in self.stages.items()
+        }
+        return self.model_copy(update={"stages": stages})
 
     def lineage(self, name: str) -> tuple[str, ...]:
         """The stage's ancestors and itself, oldest first. Raises :class:`FieldRuleError` for a cycle."""

@@ -34,13 +34,14 @@ _VERSION = 1
 class TrainingDistance:
     """Features of the training images, and a ``radius``: 5% of ``held_out`` real images have a training image within it.
 
-    ``percentile`` is this share, in percent.
+    ``percentile`` is this share, in percent. The real images are of the split ``split``.
     """
 
     train: FeatureRows
     radius: float
     percentile: float
     held_out: int
+    split: str = "test"
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def training_distance(pack: Pack, extractor: Extractor, held_out: str = "test") 
     inputs = [_VERSION, pack.manifest.digest, held_out, extractor.hash, extractor.resize, PERCENTILE]
     name = cache_name(["memory", *inputs, *numeric_environment(extractor.device)])
     radius = load_or_compute(pack.path.parent / "statistics" / f"{name}.cache", compute)["radius"]
-    return TrainingDistance(train, float(radius[0]), PERCENTILE, len(unseen))
+    return TrainingDistance(train, float(radius[0]), PERCENTILE, len(unseen), held_out)
 
 
 def memorisation(samples: FeatureRows, training: TrainingDistance, *, device: torch.device | str = "cpu") -> Memorisation:

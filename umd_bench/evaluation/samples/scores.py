@@ -134,6 +134,7 @@ def _memorised(inputs: ScoreInputs) -> SetScores:
     facts: dict[str, Fact] = {
         "expected": training.percentile / 100,
         "alarm_above": alarm.alarm_above,
+        "held_out": training.split,
         "held_out_n": training.held_out,
     }
     return SetScores({"memorised": alarm.share}, {"memorised": facts}, alarm.nearest_pairs)

@@ -21,9 +21,9 @@ from umd_bench.evaluation.extractors.registry import extractor_for
 from umd_bench.orchestration.runs.find_run import find_run
 from umd_bench.store import RunDir, list_sweeps, read_sweep
 
-# In a sweep's stage, the value of the right-hand field fits its value of the left-hand one. If ``sets`` change the left-hand
-# field, the sweep's value of the right-hand field is dropped.
-_DEPENDENT = {"sampler": "eta", "reference": "reference_sha256"}
+# In a sweep's stage, the values of the right-hand fields fit its value of the left-hand one. If ``sets`` change the left-hand
+# field, the sweep's values of the right-hand fields are dropped.
+_DEPENDENT = {"sampler": {"eta"}, "reference": {"reference_sha256", "held_out"}}
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def evaluation_trial(
     rest = {name: getattr(spec, name).model_dump(mode="json") for name in ("model", "data", "noise", "resources")}
     below = {kind: stage.fields for kind, stage in (defaults or {}).items() if kind == "probe"}
     if can_sample and not profiles:
-        dropped = {_DEPENDENT[field] for field in set_fields & _DEPENDENT.keys()}
+        dropped = set[str]().union(*(_DEPENDENT[field] for field in set_fields & _DEPENDENT.keys()))
         fields = defaults["generate"].fields if defaults and "generate" in defaults else {}
         below["generate"] = {
             **common,

@@ -21,12 +21,13 @@ from umd_bench.reporting.frames.stage_records import StageReader, StageRecord
 from umd_bench.store import SweepRecord, read_sweep
 
 # A metric with such a prefix belongs to a reference row, which has the same measurement without a trained model.
-REFERENCES = {"pixel_": "raw pixels", "floor_": "real train vs test"}
+REFERENCES = {"pixel_": "raw pixels", "floor_": "real images"}
 
 _IDENTITY = {"sweep": "string", "trial": "string", "method": "string"}
 _STAGE = {"seed": "Int64", "stage": "string", "kind": "string", "state": "string", "metric": "string", "value": "Float64"}
 # Two numbers are comparable only if they agree in these facts. A fact that the stage recorded wins over its configuration.
 FACTS = {
+    "split": "string",  # of the real images that nothing was trained on
     "n": "Int64",
     "sampling_seeds": "Int64",
     "extractor": "string",
@@ -162,7 +163,7 @@ def _configured(stage: StageRecord) -> dict[str, Any]:
     facts: dict[str, Any] = {"data": stage.spec.input_data.name}
     match stage.spec.stage:
         case ProbeStage() as probe:
-            facts["probe_t"] = probe.t
+            facts |= {"split": probe.split, "probe_t": probe.t}
             if probe.shots:
                 facts |= {"shots": list(probe.shots), "draws": probe.draws}
                 facts |= {"ridges": list(probe.ridge)} if isinstance(probe.ridge, tuple) else {"ridge": probe.ridge}
@@ -170,6 +171,7 @@ def _configured(stage: StageRecord) -> dict[str, Any]:
             names = ("n", "sampling_seeds", "extractor", "reference", "sampler", "steps", "eta", "cfg_scale", "clip", "labels")
             facts |= {name: getattr(generate, name) for name in (*names, "cfg_interval")}
             facts |= {"noise_schedule": stage.spec.noise.schedule, "predicted": stage.spec.noise.prediction}
+            facts["split"] = generate.held_out_split
             facts["ema"] = generate.ema and stage.spec.parent_ema
     return facts
 

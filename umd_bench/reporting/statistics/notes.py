@@ -51,10 +51,17 @@ _ORIGIN_NAMES = {
 }
 
 
-def sweep_notes(frame: pd.DataFrame, sweep: SweepRecord, stages: Sequence[str], axes: Sequence[str]) -> list[str]:
-    """Notes for a table of ``stages`` of the long frame ``frame``, whose arms differ in the columns ``axes``."""
-    seeds = ", ".join(map(str, sweep.seeds))
-    notes = [f"Mean ± half-width of the 95% Student t interval over training seeds {seeds}."]
+def sweep_notes(
+    frame: pd.DataFrame, sweep: SweepRecord, stages: Sequence[str], axes: Sequence[str], *, interval: bool = True
+) -> list[str]:
+    """Notes for a table of ``stages`` of the long frame ``frame``, whose arms differ in the columns ``axes``.
+
+    The first note says which split the numbers are of; ``interval`` adds one that explains the intervals.
+    """
+    notes = split_notes(frame, stages)
+    if interval:
+        seeds = ", ".join(map(str, sweep.seeds))
+        notes.append(f"Mean ± half-width of the 95% Student t interval over training seeds {seeds}.")
     done = frame[frame["state"] == "done"]
     data = {"data": _ORIGIN_NAMES["data"], "data_digest": _ORIGIN_NAMES["data_digest"]}
     if done["data"].nunique() < 2:
@@ -75,6 +82,18 @@ def sweep_notes(frame: pd.DataFrame, sweep: SweepRecord, stages: Sequence[str], 
     if inexact:
         notes.append(f"Not exact (resumed on other hardware or versions): {', '.join(inexact)}.")
     return notes + missing_notes(frame)
+
+
+def split_notes(frame: pd.DataFrame, stages: Sequence[str]) -> list[str]:
+    """One sentence that says which split ``stages`` were scored on; nothing if none of them is scored."""
+    scored = frame[frame["stage"].isin(stages) & frame["split"].notna()]
+    if scored.empty:
+        return []
+    names = {str(split): list(dict.fromkeys(rows["stage"])) for split, rows in scored.groupby("split")}
+    if len(names) == 1:
+        return [f"Scored on the {next(iter(names))} split."]
+    parts = [f"the {split} split: {', '.join(members)}" for split, members in names.items()]
+    return [f"Scored on {'; on '.join(parts)}."]
 
 
 def score_notes(frame: pd.DataFrame, metrics: Sequence[str]) -> list[str]:

@@ -160,8 +160,9 @@ def _notes(summary: Summary, search: SearchRecord) -> list[str]:
     done = summary.long[summary.long["state"] == "done"]
     stages = list(dict.fromkeys(objective.partition(".")[0] for objective in config.objectives))
     scored = done[done["stage"].isin(stages)]
-    provenance = sweep_notes(scored, summary.sweep, stages, list(axis_columns(list(summary.sweep.axes)).values()))
-    notes += provenance[1:] if len(summary.sweep.seeds) == 1 else provenance  # one seed has no interval to explain
+    axes = list(axis_columns(list(summary.sweep.axes)).values())
+    interval = len(summary.sweep.seeds) > 1  # one seed has no interval to explain
+    notes += sweep_notes(scored, summary.sweep, stages, axes, interval=interval)
     return notes + score_notes(scored, [objective.partition(".")[2] for objective in config.objectives])
 
 

@@ -40,7 +40,7 @@ CONFIDENCE = 0.95
 # If two numbers of one metric differ in any of these, their difference says nothing about the arms.
 COMPARABLE = ("n", "extractor", "extractor_hash", "reference", "reference_n", "data", "data_digest")
 # These too, but they split a column only if the ones above do not already, since results of earlier versions lack them.
-COMPARABLE_IF_RECORDED = ("resize", "reference_hash")
+COMPARABLE_IF_RECORDED = ("resize", "reference_hash", "split")
 
 
 @dataclass(frozen=True)
