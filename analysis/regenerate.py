@@ -11,6 +11,7 @@ from analysis.heatmap import heatmap
 from analysis.items import ITEMS, Item
 from umd_bench.config.errors import UserError
 from umd_bench.reporting.pages.figure_style import render
+from umd_bench.reporting.pages.table_formats import warning_lines
 from umd_bench.reporting.report import write_report
 from umd_bench.reporting.statistics.summary import summarize
 from umd_bench.store import list_sweeps
@@ -19,13 +20,17 @@ from umd_bench.store.files import write_atomic
 
 @dataclass(frozen=True)
 class Outcome:
-    """One sweep of the index: ``folder`` holds its files, or ``reason`` says in one sentence why there are none."""
+    """One sweep of the index: ``folder`` holds its files, or ``reason`` says in one sentence why there are none.
+
+    ``warning`` is that of the sweep's tier, empty without one.
+    """
 
     name: str
     title: str
     source: str
     folder: Path | None = None
     reason: str = ""
+    warning: str = ""
 
 
 def regenerate(results: Path, out: Path) -> Iterator[Outcome]:
@@ -68,7 +73,7 @@ def _make(results: Path, out: Path, name: str, item: Item | None) -> Outcome:
             write_atomic(out / name / "published.md", page.encode())
     except UserError as error:
         return Outcome(name, title, source, reason=str(error))
-    return Outcome(name, title, source, folder=out / name)
+    return Outcome(name, title, source, folder=out / name, warning=summary.warning)
 
 
 def _index(outcomes: list[Outcome]) -> str:
@@ -78,6 +83,7 @@ def _index(outcomes: list[Outcome]) -> str:
         if outcome.folder is None:
             lines += [f"Not made: {outcome.reason}.", ""]
             continue
+        lines += warning_lines(outcome.warning)
         files = sorted(path.name for path in outcome.folder.iterdir())
         pictures = [file for file in ("figure.png", "map.png") if file in files]
         for picture in pictures:

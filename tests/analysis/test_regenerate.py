@@ -164,3 +164,8 @@ def test_published_numbers_repeat_for_every_arm_of_their_method(tmp_path: Path) 
         ("dit_scratch", "4.31", "1.5"),
         ("dit_scratch", "4.31", "4"),
     ]
+
+
+def test_the_index_warns_of_each_sweep_at_a_tier_without_a_passed_check(made: Path) -> None:
+    text = (made / "analysis/README.md").read_text()
+    assert text.count("\n**Unchecked tier digits: ") + text.count("\n**Smoke tier digits: ") == 3

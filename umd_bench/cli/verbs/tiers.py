@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, get_args
 
 import typer
 
 from umd_bench.cli.console import console, print_line
+from umd_bench.cli.options import RESULTS, DataOption, OnOption, ResultsOption, TrackingOption, WorkersOption, site_of
 from umd_bench.config.documents.tier_card import MEANING, Gate, TierCard
 
 app = typer.Typer(help="Tiers: list, show, check.", no_args_is_help=True)
@@ -51,6 +53,75 @@ def tier_show(
         typer.echo(json.dumps({"schema": 1, "tier": tier, **card.model_dump(mode="json")}))
     else:
         print_card(tier, card)
+
+
+@app.command("check")
+def tier_check(
+    tier: TierArgument,
+    split: Annotated[
+        str,
+        typer.Option(
+            "--split", help="Split whose images are scored: test, or validation while settings are still being chosen."
+        ),
+    ] = "test",
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", metavar="A,B,...", help="Training seeds (default: those of the sweep methods).")
+    ] = None,
+    card: Annotated[
+        Path | None,
+        typer.Option(
+            "--card",
+            metavar="FILE",
+            help="Where to write the card (default: the tier's own; with --split validation, the sweep's folder in RESULTS).",
+        ),
+    ] = None,
+    on: OnOption = "ray",
+    workers: WorkersOption = None,
+    results: ResultsOption = RESULTS,
+    data_root: DataOption = None,
+    mlflow: TrackingOption = None,
+) -> None:
+    """Judge a tier by the sweep methods: run what is missing of it, then write the tier's card and print it.
+
+    Five gates decide its status: headroom, learning, samples, power, agreement with the published order.
+    """
+    from umd_bench.cli.run_sweep import run_sweep
+    from umd_bench.cli.shipped_sweeps import find_sweep_file
+    from umd_bench.config.documents.presets import read_tier
+    from umd_bench.config.documents.tier_card import card_path, card_text
+    from umd_bench.config.errors import FieldError, UserError, one_of
+    from umd_bench.config.sweep.resolve import load_sweep
+    from umd_bench.config.trial.data import ScoredSplit
+    from umd_bench.reporting.report import write_report
+    from umd_bench.reporting.statistics.summary import summarize
+    from umd_bench.store import sweep_dir
+    from umd_bench.store.files import require_writable, write_atomic
+
+    read_tier(tier)
+    if split not in get_args(ScoredSplit):
+        raise FieldError("--split", split, one_of(get_args(ScoredSplit)))
+    scored: ScoredSplit = "test" if split == "test" else "validation"
+    from analysis.tier_card.check import SWEEP, check_name, check_tier
+
+    name = check_name(tier, scored)
+    sets = [f"name={name}"] + ([] if seeds is None else [f"seeds=[{seeds}]"])
+    resolved = load_sweep(find_sweep_file(SWEEP), tier=tier, split=scored, sets=sets)
+    site = site_of(on, results, data_root, workers=workers)
+    if card is None and scored != "test":
+        target = sweep_dir(results, name) / "card.yaml"
+    else:
+        target = card or card_path(tier)
+        try:
+            require_writable(target.parent, "the folder of the card")
+        except UserError as error:
+            raise UserError(f"{error}, with --card") from None
+    run_sweep(resolved, site, mlflow)
+    made = check_tier(results, site.data, tier, name, scored)
+    write_atomic(target, card_text(tier, made).encode())
+    write_report(summarize(results, name), results)  # its first line follows the card
+    print_line("")
+    print_card(tier, made)
+    print_line(f"\ncard: {target}")
 
 
 @app.command("page")

@@ -1,0 +1,82 @@
+"""Samples that no training made: those of initial weights and of noise, scored as a generate stage scores its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from evaluation.small_parents import NIMG, SHARED, TRAINED, digits
+
+from umd_bench.config.errors import UserError
+from umd_bench.config.trial.generate_stage import GenerateStage
+from umd_bench.config.trial.stage_spec import StageSpec
+from umd_bench.data.packs.pack import Pack
+from umd_bench.engine.networks.initialise import build_model
+from umd_bench.engine.training.snapshot import publish_snapshot
+from umd_bench.evaluation.samples import untrained
+from umd_bench.evaluation.samples.generate_stage import run_generate
+from umd_bench.evaluation.samples.untrained import noise_scores, untrained_scores
+from umd_bench.store.run import RunDir
+
+STAGE = GenerateStage(
+    parent="pretrain", n=20, steps=3, cfg_scale=2, extractor="digits_cnn", scores=("fd", "accuracy"), ema=False, batch=8
+)
+WEIGHTS = StageSpec(stage=TRAINED, seed=0, **SHARED)
+SPEC = StageSpec(stage=STAGE, seed=0, parent_key=WEIGHTS.key, parent_nimg=NIMG, parent_labels=True, **SHARED)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def pack() -> Pack:
+    return digits()
+
+
+def test_untrained_scores_are_those_of_a_stage_whose_parent_kept_its_initial_weights(pack: Pack, tmp_path: Path) -> None:
+    parent = RunDir(tmp_path, WEIGHTS.key)
+    parent.prepare(WEIGHTS)
+    initial = build_model(WEIGHTS.model, size=8, channels=1, classes=10, seed=0).state_dict()
+    with parent.begin() as attempt:
+        publish_snapshot(attempt, NIMG, initial, None, {})
+    run = RunDir(tmp_path, SPEC.key)
+    run.prepare(SPEC)
+    with run.begin() as attempt:
+        metrics = run_generate(SPEC, parent, pack, attempt).metrics
+    scores = untrained_scores(SPEC, WEIGHTS, pack)
+    assert (scores.distance, scores.read) == (metrics["fd_digits_cnn"], metrics["accuracy_digits_cnn"])
+
+
+def test_noise_is_far_from_real_images_and_read_by_chance(pack: Pack) -> None:
+    scores = noise_scores(SPEC, WEIGHTS, pack)
+    assert scores.distance > 5
+    assert scores.read is not None
+    assert scores.read < 0.5
+
+
+def test_scores_are_computed_once_for_equal_models_and_anew_for_others(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = SPEC.model_copy(update={"stage": STAGE.model_copy(update={"n": 10, "steps": 2})})
+    first = untrained_scores(spec, WEIGHTS, pack)
+    drawn: list[int] = []
+    build = untrained.build_model
+    monkeypatch.setattr(untrained, "build_model", lambda *args, **kwargs: (drawn.append(1), build(*args, **kwargs))[1])
+    longer = WEIGHTS.model_copy(update={"stage": TRAINED.model_copy(update={"nimg": 2 * NIMG})})
+    assert untrained_scores(spec, longer, pack) == first
+    assert not drawn
+    other = WEIGHTS.model_copy(update={"seed": 1})
+    assert untrained_scores(spec, other, pack) != first
+    assert drawn
+
+
+def test_without_labels_no_class_is_read(pack: Pack) -> None:
+    stage = STAGE.model_copy(update={"cfg_scale": 1.0, "n": 10, "steps": 2})
+    unlabelled = WEIGHTS.model_copy(update={"stage": TRAINED.model_copy(update={"labels": False})})
+    spec = SPEC.model_copy(update={"stage": stage, "parent_labels": False})
+    assert untrained_scores(spec, unlabelled, pack).read is None
+    assert noise_scores(spec, unlabelled, pack).read is None
+
+
+def test_other_kinds_of_stages_are_refused(pack: Pack) -> None:
+    with pytest.raises(UserError, match="a pretrain stage draws nothing: expected a generate stage"):
+        untrained_scores(WEIGHTS, WEIGHTS, pack)
+    with pytest.raises(UserError, match="a generate stage has no initial weights: expected a pretrain or finetune stage"):
+        untrained_scores(SPEC, SPEC, pack)
