@@ -15,7 +15,7 @@ from umd_bench.data.packs.pack import Pack
 
 SIZE, FACTOR, CHANNELS = 16, 2, 4
 SHIFT, SCALE = 0.1, 0.7
-N_TRAIN, N_TEST = 24, 10
+N_TRAIN, N_TEST, N_VALIDATION = 24, 10, 6
 
 
 def write_vae(folder: Path, *, seed: int = 0, **config: Any) -> Path:
@@ -43,7 +43,7 @@ def read_tinies(folder: Path | None) -> Splits:
     """Two classes: red at the top, or blue at the bottom; the left half is darker, so that mirror images differ."""
     rng = np.random.default_rng(0)
     splits: Splits = {}
-    for split, n in (("train", N_TRAIN), ("test", N_TEST)):
+    for split, n in (("train", N_TRAIN), ("test", N_TEST), ("validation", N_VALIDATION)):
         images = rng.integers(0, 60, (n, 3, SIZE, SIZE), dtype=np.uint8)
         labels = np.arange(n, dtype=np.int64) % 2
         images[labels == 0, 0, : SIZE // 2] += 150

@@ -154,3 +154,23 @@ def test_the_error_for_a_data_set_that_is_not_packed_names_the_missing_pack(tmp_
     ):
         open_data(DataConfig(name="imagenet", size=256, vae="sd_kl_f8"), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_error_for_a_pack_of_an_earlier_version_says_what_it_lacks(tmp_path: Path) -> None:
+    for name in ("imagenet-64-v1.2", "pets-8-v1.2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").touch()
+    with pytest.raises(UserError, match=r"DIR \(.*imagenet-64-v1\.2 is an earlier version's, which made no validation split\)"):
+        open_pack("imagenet", tmp_path, size=64)
+    message = (
+        r"pets cannot be used: .*pets-8-v1\.2 was packed by an earlier version, which made no validation split; `umd-bench"
+    )
+    with pytest.raises(UserError, match=message):
+        open_data(DataConfig(name="pets", size=8), tmp_path)
+
+
+def test_counts_of_built_in_data_sets_are_those_of_their_packs() -> None:
+    for name in READ:
+        if DATASETS[name].counts:
+            skip_without_raw_files(name)
+            assert open_pack(name, data_root()).manifest.counts == DATASETS[name].counts

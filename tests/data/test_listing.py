@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,10 @@ def test_every_known_data_set_is_listed_and_then_the_users_own(packs: Path) -> N
     assert list(found) == [*DATASETS, "pets"]
     assert found["imagenet"].images == {"train": 1_268_355, "validation": 12_812, "test": 50_000}
     assert not found["imagenet"].packs
+    assert found["digits"].images == {"train": 1047, "validation": 250, "test": 500}
+    assert found["digits"].division == found["imagenet"].division == ""
+    assert found["cifar10"].division == "10% of train becomes validation"
+    assert found["uc_merced"].division == "20% becomes test, 10% of the rest validation"
     own = found["pets"]
     assert (own.classes, own.licence, own.own) == (2, "CC0", True)
     assert [packed.manifest.size for packed in own.packs] == [4, 8]
@@ -53,6 +58,24 @@ def test_the_table_shows_the_folder_and_the_size_of_each_pack(packs: Path) -> No
     assert "pets-4-v2.2" in shown
     assert "1,268,355 train" in shown
     assert f"packs lie in {packs}" in shown
+
+
+def test_the_counts_of_a_data_set_are_those_of_its_pack_and_an_earlier_versions_pack_is_marked(
+    packs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = packs / "pets-8-v2.2" / "manifest.json"
+    for name, version in (("uc_merced", 2), ("food101", 1)):
+        folder = packs / f"{name}-8-v{version}.2"
+        folder.mkdir()
+        facts = json.loads(manifest.read_text()) | {"name": name, "version": version}
+        (folder / "manifest.json").write_text(json.dumps(facts))
+    found = {listing.name: listing for listing in list_data(packs)}
+    assert (found["uc_merced"].images, found["uc_merced"].division) == ({"train": 6, "validation": 2, "test": 2}, "")
+    assert found["food101"].images == {"train": 75_750, "test": 25_250}
+    monkeypatch.setenv("COLUMNS", "200")
+    _, shown = run("data", "list", "--data-root", packs)
+    assert "food101-8-v1.2 (earlier version)" in shown
+    assert shown.count("(earlier version)") == 1
 
 
 def test_a_pack_is_verified_by_name_by_folder_or_with_all_others(packs: Path) -> None:

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from umd_bench.config.errors import FieldError, one_of
+from umd_bench.config.errors import FieldError, UserError, one_of
 from umd_bench.config.trial.data import OWN_SIZES, DataConfig
 from umd_bench.data.builtin import contrast16, digits, emoji64, fashion_mnist
-from umd_bench.data.packs.manifest import data_root, folder_name, own_packs, read_manifest
+from umd_bench.data.packs.manifest import data_root, earlier_packs, folder_name, own_packs, read_manifest
 
 OWN_VERSION = 2  # the version of all users' own data sets
 
@@ -40,7 +40,8 @@ class DatasetInfo:
     the raw files, or None to look in the usual places, and raises :class:`UserError` if they are missing. ``read`` is None if
     the user packs the data set. ``notes(folder, n_kept)`` describes the raw files and the images left out, for the manifest
     only; ``n_kept`` counts the images of all splits. ``class_names`` is empty if only a pack's manifest has the names;
-    ``n_classes`` is then their number. ``counts`` are the numbers of images in the publisher's splits.
+    ``n_classes`` is then their number. ``counts`` are the numbers of images in the publisher's splits,
+    or in those that the reader of a built-in data set makes.
     """
 
     name: str
@@ -110,6 +111,7 @@ DATASETS: dict[str, DatasetInfo] = {
         class_names=digits.CLASS_NAMES,
         licence="CC BY 4.0 (UCI, Optical Recognition of Handwritten Digits)",
         read=digits.read,
+        counts={"train": 1_047, "validation": 250, "test": 500},
     ),
     "contrast16": DatasetInfo(
         name="contrast16",
@@ -119,6 +121,7 @@ DATASETS: dict[str, DatasetInfo] = {
         class_names=contrast16.CLASS_NAMES,
         licence="CC BY 4.0 (made from UCI, Optical Recognition of Handwritten Digits)",
         read=contrast16.read,
+        counts=contrast16.COUNTS,
     ),
     "fashion_mnist": DatasetInfo(
         name="fashion_mnist",
@@ -128,6 +131,7 @@ DATASETS: dict[str, DatasetInfo] = {
         class_names=fashion_mnist.CLASS_NAMES,
         licence="MIT",
         read=fashion_mnist.read,
+        counts={"train": 55_000, "validation": 5_000, "test": 10_000},
     ),
     "emoji64": DatasetInfo(
         name="emoji64",
@@ -179,7 +183,8 @@ def dataset_info(name: str, *, root: Path | None = None, size: int | None = None
     """The facts of the data set ``name``: a row of the table, or a user's own data set, packed at ``size`` below ``root``.
 
     ``root`` None is the default data root. Raises :class:`FieldError` for ``path.name``, with the valid names, if there is no
-    such data set, and for ``path.size`` if a user's own data set is packed at other sizes only.
+    such data set, and for ``path.size`` if a user's own data set is packed at other sizes only; :class:`UserError` if only an
+    earlier version has packed it.
     """
     if name in DATASETS:
         return DATASETS[name]
@@ -191,7 +196,13 @@ def dataset_info(name: str, *, root: Path | None = None, size: int | None = None
     if size not in own[name]:
         sizes = one_of(map(str, own[name]))
         raise FieldError(f"{path}.size", size, f"{sizes}, at which {name} is packed below {root}")
-    manifest = read_manifest(root / folder_name(name, OWN_VERSION, size))
+    folder = root / folder_name(name, OWN_VERSION, size)
+    if not folder.exists() and (earlier := earlier_packs(folder)):
+        raise UserError(
+            f"{name} cannot be used: {earlier[0]} was packed by an earlier version, which made no validation split; "
+            f"`umd-bench data pack {name} --root DIR --size {size}` packs it again, then the folder can be removed"
+        )
+    manifest = read_manifest(folder)
     return DatasetInfo(name, OWN_VERSION, None, manifest.channels, manifest.class_names, manifest.licence, None)
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from umd_bench.config.errors import UserError, one_of
-from umd_bench.data.datasets import DATASETS
+from umd_bench.data.datasets import DATASETS, OWN_VERSION
 from umd_bench.data.packs.manifest import FORMAT, MANIFEST_FILE, read_manifest
 from umd_bench.data.packs.pack import Pack
+from umd_bench.data.readers.picture_list import TEST_SHARE, VALIDATION_SHARE
 
 
 @dataclass(frozen=True)
 class Listing:
     """One data set: the number of ``images`` by split, its classes, and its packs at all sizes (empty if it is not packed).
 
-    ``size`` is the side in pixels if it is fixed; ``own`` says that it is a user's own data set.
+    ``size`` is the side in pixels if it is fixed; ``own`` says that it is a user's own data set. ``division`` says how packing
+    divides the publisher's splits in ``images`` further; it is empty if they are those of a pack. Packs of a version other than
+    ``version`` are not used.
     """
 
     name: str
@@ -24,6 +27,8 @@ class Listing:
     classes: int
     size: int | None
     licence: str
+    version: int
+    division: str = ""
     packs: tuple[Pack, ...] = ()
     own: bool = False
 
@@ -38,11 +43,23 @@ def list_data(root: Path) -> Iterator[Listing]:
         packs.setdefault(packed.manifest.name, []).append(packed)
     for name, info in DATASETS.items():
         packed_here = packs.pop(name, [])
-        images = dict(info.counts) or (packed_here[0].manifest.counts if packed_here else {})
-        yield Listing(name, images, info.classes, info.size, info.licence, tuple(packed_here))
+        usable = [packed for packed in packed_here if packed.manifest.version == info.version]
+        images = usable[0].manifest.counts if usable else dict(info.counts)
+        division = _division(images)
+        yield Listing(name, images, info.classes, info.size, info.licence, info.version, division, tuple(packed_here))
     for name, own in sorted(packs.items()):
-        first = own[0].manifest
-        yield Listing(name, first.counts, len(first.class_names), None, first.licence, tuple(own), own=True)
+        first = own[-1].manifest  # the newest version
+        counts, classes = first.counts, len(first.class_names)
+        yield Listing(name, counts, classes, None, first.licence, OWN_VERSION, packs=tuple(own), own=True)
+
+
+def _division(counts: Mapping[str, int]) -> str:
+    """How packing divides the publisher's splits; empty if it does not."""
+    if not counts or "validation" in counts:
+        return ""
+    if "train" in counts:
+        return f"{VALIDATION_SHARE:.0%} of train becomes validation"
+    return f"{TEST_SHARE:.0%} becomes test, {VALIDATION_SHARE:.0%} of the rest validation"
 
 
 def packs_below(root: Path) -> list[Pack]:

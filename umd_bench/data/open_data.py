@@ -14,6 +14,7 @@ from umd_bench.data.datasets import DATASETS, OWN_VERSION, DatasetInfo, Splits, 
 from umd_bench.data.packs.manifest import (
     MANIFEST_FILE,
     Manifest,
+    earlier_packs,
     folder_name,
     latents_folder_name,
     read_manifest,
@@ -38,6 +39,7 @@ def open_data(data: DataConfig, root: Path) -> Pack:
         raise UserError(
             f"latents of {data.name} ({data.vae}) cannot be used: their packed folder {folder} is missing; "
             f"`umd-bench data pack {data.name}{size} --vae NAME_OR_PATH --vae-name {data.vae}` makes it from the packed images"
+            f"{_earlier(folder)}"
         )
     manifest = _checked(read_manifest(folder), folder, info, latents.size)
     if manifest.vae is None or manifest.vae.name != data.vae:
@@ -69,7 +71,7 @@ def open_pack(
         if info.read is None:
             raise UserError(
                 f"{name} cannot be used: its packed folder {target} is missing; `umd-bench data pack {name} --root DIR --size "
-                f"{size}` makes it from the original files in DIR"
+                f"{size}` makes it from the original files in DIR{_earlier(target)}"
             )
         require_writable(root)
         splits = info.read(folder)
@@ -107,6 +109,12 @@ def latents_folder(data: DataConfig, root: Path) -> Path:
     assert data.side is not None
     version = DATASETS[data.name].version if data.name in DATASETS else OWN_VERSION
     return root / latents_folder_name(data.name, version, data.side, data.vae)
+
+
+def _earlier(target: Path) -> str:
+    """The end of an error: that an earlier version's pack is there, if it is."""
+    earlier = earlier_packs(target)
+    return f" ({earlier[-1]} is an earlier version's, which made no validation split)" if earlier else ""
 
 
 def _draft(info: DatasetInfo, size: int, notes: dict[str, str]) -> Manifest:

@@ -8,7 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data.small_vaes import CHANNELS, FACTOR, N_TRAIN, SCALE, SHIFT, SIZE, pack_small, read_tinies, write_vae
+from data.small_vaes import (
+    CHANNELS,
+    FACTOR,
+    N_TEST,
+    N_TRAIN,
+    N_VALIDATION,
+    SCALE,
+    SHIFT,
+    SIZE,
+    pack_small,
+    read_tinies,
+    write_vae,
+)
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.trial.data import DataConfig
@@ -27,10 +39,13 @@ DATA = DataConfig(name="tinies", size=SIZE, vae="vae-f2c4")
 pytestmark = pytest.mark.usefixtures("tinies")
 
 
-def test_a_row_is_the_posterior_of_the_image_and_of_its_mirror_image_in_half_precision(packed: Pack, vae: Path) -> None:
-    split = packed.split("train")
-    images, labels = read_tinies(None)["train"]
-    assert (split.images.shape, split.images.dtype) == ((N_TRAIN, 2, 2, CHANNELS, h, h), np.float16)
+@pytest.mark.parametrize(("name", "n"), [("train", N_TRAIN), ("validation", N_VALIDATION), ("test", N_TEST)])
+def test_a_row_is_the_posterior_of_the_image_and_of_its_mirror_image_in_half_precision(
+    packed: Pack, vae: Path, name: str, n: int
+) -> None:
+    split = packed.split(name)
+    images, labels = read_tinies(None)[name]
+    assert (split.images.shape, split.images.dtype) == ((n, 2, 2, CHANNELS, h, h), np.float16)
     exact = encode(load_vae(find_vae(str(vae)), CPU), torch.from_numpy(images))
     assert np.allclose(split.images[:], exact.numpy(), rtol=1e-3, atol=1e-4)
     assert np.array_equal(split.labels, labels)
@@ -39,7 +54,7 @@ def test_a_row_is_the_posterior_of_the_image_and_of_its_mirror_image_in_half_pre
 def test_the_manifest_has_the_facts_of_the_latents_and_of_the_vae(packed: Pack, vae: Path) -> None:
     facts = packed.manifest
     assert (facts.size, facts.channels, facts.counts, facts.class_names) == (
-        h, CHANNELS, {"train": 24, "test": 10}, ("red", "blue"),
+        h, CHANNELS, {"train": 24, "test": 10, "validation": 6}, ("red", "blue"),
     )  # fmt: skip
     assert facts.vae is not None
     assert (facts.vae.name, facts.vae.hash, facts.vae.precision) == ("vae-f2c4", find_vae(str(vae)).hash, "fp32")
@@ -95,7 +110,7 @@ def test_latents_are_packed_once_and_another_vae_needs_another_name(
 def test_progress_counts_every_image(vae: Path, tmp_path: Path) -> None:
     seen: list[PackProgress] = []
     pack_small(tmp_path, vae, progress=seen.append)
-    assert (seen[-1].done, seen[-1].total) == (34, 34)
+    assert (seen[-1].done, seen[-1].total) == (40, 40)
 
 
 def refused(root: Path, vae: Path | str, **fields: object) -> str:

@@ -156,9 +156,11 @@ def data_verify(
 def _row(listing: Listing) -> tuple[str, ...]:
     from umd_bench.data.listing import bytes_of
 
-    images = "\n".join(f"{count:,} {split}" for split, count in listing.images.items()) or "-"
+    counts = [f"{count:,} {split}" for split, count in listing.images.items()]
+    images = "\n".join([*counts, *filter(None, [listing.division])]) or "-"
     size = str(listing.size) if listing.size is not None else "any" if not listing.own else ""
-    places = "\n".join(packed.path.name for packed in listing.packs) or "-"
+    unused = {packed.path: " (earlier version)" for packed in listing.packs if packed.manifest.version != listing.version}
+    places = "\n".join(f"{packed.path.name}{unused.get(packed.path, '')}" for packed in listing.packs) or "-"
     disk = "\n".join(f"{bytes_of(packed) / 2**20:,.1f} MiB" for packed in listing.packs)
     return listing.name, images, f"{listing.classes:,}", size, places, disk, listing.licence
 

@@ -123,6 +123,18 @@ def own_packs(root: Path, known: Container[str]) -> dict[str, list[int]]:
     return {name: sorted(sizes[name]) for name in sorted(sizes)}
 
 
+def earlier_packs(target: Path) -> list[Path]:
+    """The folders of earlier versions of the pack whose folder is to be ``target``, sorted."""
+    beginning, _, version = target.name.rpartition("-v")
+    older = (root for root in target.parent.glob(f"{beginning}-v*.{FORMAT}") if (root / MANIFEST_FILE).is_file())
+    return sorted(path for path in older if (found := _version(path)) is not None and found < int(version.partition(".")[0]))
+
+
+def _version(folder: Path) -> int | None:
+    text = folder.name.rpartition("-v")[2].partition(".")[0]
+    return int(text) if text.isdecimal() else None
+
+
 def data_root() -> Path:
     """The default folder of packs: $UMD_BENCH_DATA, else ``~/.cache/umd-bench/data``."""
     stated = os.environ.get("UMD_BENCH_DATA")

@@ -116,6 +116,7 @@ def train_extractor(name: str, out: Path, data_root: Path) -> None:
             "sha256": hashlib.sha256(weights).hexdigest(),
             "command": f"umd-bench extractor train {name} --out FOLDER",
             "test_accuracy": accuracy(build_classifier(name, state), pack.split("test")),
+            "trained_on": "the train split",
             "data_digest": pack.manifest.digest,
             "torch": torch.__version__,
         },
