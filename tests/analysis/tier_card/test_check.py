@@ -138,7 +138,8 @@ def test_a_check_has_a_record_of_its_own() -> None:
     [
         (["check", "nope"], "tier = 'nope' is not accepted: expected one of"),
         (["check", "digits", "--split", "train"], "--split = 'train' is not accepted: expected one of test, validation"),
-        (["check", "digits", "--seeds", "1,x"], "seeds.1 = 'x' is not accepted"),
+        (["check", "digits", "--seeds", "1,x"], "--seeds = '1,x' is not accepted: expected whole numbers, as in 0,1,2"),
+        (["check", "digits", "--seeds", "1,1"], "[1, 1] is not accepted: expected each seed once"),
         (["check", "digits", "--card", "/proc/none/card.yaml"], "the folder of the card /proc/none cannot be written"),
         (["show", "nope"], "tier = 'nope' is not accepted"),
         (["show", "gone.yaml"], "gone.yaml cannot be read"),

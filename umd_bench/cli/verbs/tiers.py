@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, get_args
@@ -104,6 +105,8 @@ def tier_check(
     from analysis.tier_card.check import SWEEP, check_name, check_tier
 
     name = check_name(tier, scored)
+    if seeds is not None and not re.fullmatch(r"\d+(,\d+)*", seeds):
+        raise FieldError("--seeds", seeds, "expected whole numbers, as in 0,1,2")
     sets = [f"name={name}"] + ([] if seeds is None else [f"seeds=[{seeds}]"])
     resolved = load_sweep(find_sweep_file(SWEEP), tier=tier, split=scored, sets=sets)
     site = site_of(on, results, data_root, workers=workers)
