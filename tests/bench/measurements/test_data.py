@@ -55,7 +55,7 @@ def test_a_packed_data_set_is_measured_with_the_step_of_s4() -> None:
     result = bench_data(
         data=DataConfig(name="digits"), data_root=data_root(), images=1, batch=2, repeats=1, threads=1, device="cpu"
     )
-    assert (result.data, result.shape, result.images, result.batch) == ("digits", (1, 8, 8), 1297, 2)
+    assert (result.data, result.shape, result.images, result.batch) == ("digits", (1, 8, 8), 1047, 2)
     assert (result.device, result.threads, result.torch, result.precision) == ("cpu", 1, torch.__version__, "fp32")
     assert len(result.loaders) == 2
     assert all(rate.median > result.step.median > 0 for rate in result.loaders.values())

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 from reporting.built_results import TWO_ARMS, build_sweep
 
 from umd_bench.config.sweep.resolve import Trial
@@ -35,6 +36,28 @@ def test_notes_say_which_arm_was_probed_where(tmp_path: Path) -> None:
     notes = summarize(tmp_path, "methods").notes
     assert any(note.startswith("probe: ") and "t 0 (umd, mae) or 51 (dit, maskdit)" in note for note in notes)
     assert any(note.startswith("generate: n 500;") and "guidance 1.5; EMA yes" in note for note in notes)
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_the_first_note_says_which_split_the_numbers_are_of(split: str, tmp_path: Path) -> None:
+    build_sweep(tmp_path, axes=TWO_ARMS, sets=(f"split={split}",))
+    assert summarize(tmp_path, "mask_ratio").notes[0] == f"Scored on the {split} split."
+
+
+def test_stages_that_read_different_splits_are_named(tmp_path: Path) -> None:
+    sets = ("trial.stages.generate.reference=train", "trial.stages.generate.held_out=validation")
+    build_sweep(tmp_path, axes=TWO_ARMS, sets=sets)
+    notes = summarize(tmp_path, "mask_ratio", metrics=["probe.*", "generate.*"]).notes
+    assert notes[0] == "Scored on the test split: probe; on the validation split: generate."
+    assert summarize(tmp_path, "mask_ratio", metrics=["probe.*"]).notes[0] == "Scored on the test split."
+
+
+def test_arms_of_different_splits_share_no_column(tmp_path: Path) -> None:
+    build_sweep(
+        tmp_path, axes={"stages.generate.held_out": ["test", "validation"]}, sets=("trial.stages.generate.reference=train",)
+    )
+    floors = summarize(tmp_path, "mask_ratio", metrics=["generate.memorised_digits_cnn"]).columns
+    assert [column.variant for column in floors] == ["split=test", "split=validation"]
 
 
 def test_the_memorisation_alarm_is_a_note_that_names_the_runs(tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ def test_the_frame_has_every_suggestion_and_the_notes_name_failures(tmp_path: Pa
     for part in ("5 done, 1 failed, 1 of them equal to an earlier one", "Parzen", "Failed (1): finetune (nan)"):
         assert part in notes
     assert "run the best again with other seeds" in notes
+    assert found.notes[0] == "Scored on the test split."
 
 
 def pruned(root: Path) -> SweepRecord:

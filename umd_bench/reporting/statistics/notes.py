@@ -51,17 +51,10 @@ _ORIGIN_NAMES = {
 }
 
 
-def sweep_notes(
-    frame: pd.DataFrame, sweep: SweepRecord, stages: Sequence[str], axes: Sequence[str], *, interval: bool = True
-) -> list[str]:
-    """Notes for a table of ``stages`` of the long frame ``frame``, whose arms differ in the columns ``axes``.
-
-    The first note says which split the numbers are of; ``interval`` adds one that explains the intervals.
-    """
-    notes = split_notes(frame, stages)
-    if interval:
-        seeds = ", ".join(map(str, sweep.seeds))
-        notes.append(f"Mean ± half-width of the 95% Student t interval over training seeds {seeds}.")
+def sweep_notes(frame: pd.DataFrame, sweep: SweepRecord, stages: Sequence[str], axes: Sequence[str]) -> list[str]:
+    """Notes for a table of ``stages`` of the long frame ``frame``, whose arms differ in the columns ``axes``."""
+    seeds = ", ".join(map(str, sweep.seeds))
+    notes = [f"Mean ± half-width of the 95% Student t interval over training seeds {seeds}."]
     done = frame[frame["state"] == "done"]
     data = {"data": _ORIGIN_NAMES["data"], "data_digest": _ORIGIN_NAMES["data_digest"]}
     if done["data"].nunique() < 2:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from umd_bench.config.sweep.pruning import percent
 from umd_bench.reporting.frames.sweep_frames import axis_columns
-from umd_bench.reporting.statistics.notes import score_notes, sweep_notes
+from umd_bench.reporting.statistics.notes import score_notes, split_notes, sweep_notes
 from umd_bench.reporting.statistics.summary import Estimate, Summary, estimate
 from umd_bench.store import SearchRecord, SuggestionRecord
 
@@ -160,9 +160,9 @@ def _notes(summary: Summary, search: SearchRecord) -> list[str]:
     done = summary.long[summary.long["state"] == "done"]
     stages = list(dict.fromkeys(objective.partition(".")[0] for objective in config.objectives))
     scored = done[done["stage"].isin(stages)]
-    axes = list(axis_columns(list(summary.sweep.axes)).values())
-    interval = len(summary.sweep.seeds) > 1  # one seed has no interval to explain
-    notes += sweep_notes(scored, summary.sweep, stages, axes, interval=interval)
+    provenance = sweep_notes(scored, summary.sweep, stages, list(axis_columns(list(summary.sweep.axes)).values()))
+    notes += provenance[1:] if len(summary.sweep.seeds) == 1 else provenance  # one seed has no interval to explain
+    notes = [*split_notes(scored, stages), *notes]
     return notes + score_notes(scored, [objective.partition(".")[2] for objective in config.objectives])
 
 

@@ -33,7 +33,7 @@ from umd_bench.reporting.notation.metrics import (
     sort_key,
     title,
 )
-from umd_bench.reporting.statistics.notes import score_notes, sweep_notes
+from umd_bench.reporting.statistics.notes import score_notes, split_notes, sweep_notes
 from umd_bench.store import SweepRecord
 
 CONFIDENCE = 0.95
@@ -154,7 +154,8 @@ def summarize(
     columns = _columns(frame, metrics or record.report.metrics, sweep, hidden=rungs)
     arms = tuple(_arms(frame, tuple(axes.values()), columns))
     references, clashes = _references(frame, columns)
-    notes = sweep_notes(frame, record, list(dict.fromkeys(column.stage for column in columns)), list(axes.values()))
+    stages = list(dict.fromkeys(column.stage for column in columns))
+    notes = split_notes(frame, stages) + sweep_notes(frame, record, stages, list(axes.values()))
     notes += score_notes(frame, [column.metric for column in columns])
     baseline = _baseline(record, arms, record.report.baseline if against is None else against)
     return Summary(
