@@ -3,7 +3,7 @@
     PYTHONPATH=tests python -m engine.parity_table
 
 Every number is the largest difference over the golden vectors of ``tests/golden`` (small-vision, commit 3d4555b, float32 on a
-CPU), relative to the largest expected value of the array unless the row says otherwise. The tests hold the tolerances.
+CPU), relative to the largest expected value of the array unless the row says otherwise. The tests enforce the tolerances.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def objective() -> Iterator[Row]:
             if float(golden[f"gnorm/{name}"]) > 1e-7  # the gradient of the keys' bias is only rounding
         ]
         differences = abs(loss.item() / float(golden["loss"]) - 1), abs(norm / float(golden["grad_norm"]) - 1), max(leaves)
-        yield f"{method}: loss; gradient norm; norm of each leaf's gradient", "; ".join(map(number, differences))
+        yield f"{method}: loss; gradient norm; norm of each parameter's gradient", "; ".join(map(number, differences))
     golden, model = arrays("loss_umd"), tiny_model("adaln1_nc0")
     torch.autograd.backward(official_loss(model, golden).loss)
     found = [
@@ -78,7 +78,7 @@ def objective() -> Iterator[Row]:
         for name, g in to_official(gradients(model), HEADS).items()
         if np.abs(golden[f"grad/{name}"]).max() > 1e-7
     ]
-    yield "umd: every entry of every gradient, of its leaf's largest", number(max(found))
+    yield "umd: any gradient entry, relative to the largest entry of its parameter", number(max(found))
 
 
 def optimiser() -> Iterator[Row]:
@@ -99,7 +99,8 @@ def optimiser() -> Iterator[Row]:
     expected = from_official({k.removeprefix("final_params/"): v for k, v in golden.items() if k.startswith("final_params/")})
     moved = [(p - expected[name]).square().mean().sqrt().item() for name, p in model.named_parameters() if "qkv.b" not in name]
     yield (
-        "Three steps: losses; weights after them, absolute rms of the worst leaf (they moved by up to 1.5e-2)",
+        "Three steps: losses; weights after step 3: absolute RMS difference of the worst parameter "
+        "(the steps moved weights by up to 1.5e-2)",
         "; ".join(map(number, (max(losses), max(moved)))),
     )
     leaves = Leaves(part("p0"))
@@ -116,7 +117,7 @@ def optimiser() -> Iterator[Row]:
         stage = training(nimg=int(total) * 8, warmup_nimg=int(warmup) * 8, lr_per_256=peak * 256 / 8)
         ours = np.array([learning_rate(step * 8, stage) for step in golden[f"{run}/steps"].tolist()])
         rates.append(float(np.abs(ours - golden[f"{run}/lr"]).max() / peak))
-    yield "Learning rates, of the peak", number(max(rates))
+    yield "Learning rates, relative to the peak", number(max(rates))
 
 
 def sampling() -> Iterator[Row]:
@@ -165,21 +166,22 @@ def evaluation() -> Iterator[Row]:
         closed = np.abs(probe.weights.numpy() - z[f"{case}/w_float64_closed_form"]).max()
         official = np.abs(probe.weights.numpy() - z[f"{case}/w"]).max()
         test = torch.from_numpy(z[f"{case}/x_test"]), torch.from_numpy(z[f"{case}/y_test"]).long()
-        accuracy = f"accuracy {probe.accuracy(*test):.3f} for {float(z[f'{case}/acc']):.3f}"
+        accuracy = f"accuracy {probe.accuracy(*test):.3f} (official {float(z[f'{case}/acc']):.3f})"
         comparison = f"Few-shot probe, {case}: weights against the float64 closed form; against the official float32; accuracy"
         yield comparison, f"{number(float(closed))}; {number(float(official))}; {accuracy}"
     z = arrays("fid_is")
-    for case in ("a", "b", "lowrank"):
+    frechet_cases = {"a": "D = 16", "b": "D = 64", "lowrank": "D = 64, covariances of ranks 39 and 49"}
+    for case, description in frechet_cases.items():
         a, b = (gaussian(z[f"{case}/mu{i}"], z[f"{case}/sigma{i}"]) for i in (1, 2))
-        yield f"Fréchet distance {case}", number(abs(frechet_distance(a, b) / float(z[f"{case}/fid"]) - 1))
-    for case in ("n1000", "n137"):
+        yield f"Fréchet distance, {description}", number(abs(frechet_distance(a, b) / float(z[f"{case}/fid"]) - 1))
+    for case, samples in {"n1000": "1,000", "n137": "137"}.items():
         score, _ = inception_score(torch.from_numpy(z[f"is/{case}/p_yx"]).double().log(), 10)
-        yield f"Inception score {case}", number(abs(score / float(z[f"is/{case}/score"]) - 1))
+        yield f"Inception score, {samples} samples", number(abs(score / float(z[f"is/{case}/score"]) - 1))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print("| what | largest difference |\n| :--- | :--- |")
-    for part in (forward, objective, optimiser, sampling, evaluation):
-        for comparison, found in part():
+    print("| quantity | largest difference |\n| :--- | :--- |")
+    for section in (forward, objective, optimiser, sampling, evaluation):
+        for comparison, found in section():
             print(f"| {comparison} | {found} |")

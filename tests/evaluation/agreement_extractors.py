@@ -95,7 +95,7 @@ def _mixed_6_conv(network: torch.nn.Module, x: Tensor) -> Tensor:
 
 
 def efficientnet_rows() -> Iterator[Row]:
-    """Against a forward pass written here from the weight file's own names, since its package contains no network."""
+    """Against a second forward pass, written here from the parameter names in the weight file; its package has no network."""
     weights = efficientnet.find_weights()
     state = torch.load(io.BytesIO(weights), weights_only=True)
     network = efficientnet.EfficientNet(efficientnet.build_network(weights))
@@ -104,12 +104,9 @@ def efficientnet_rows() -> Iterator[Row]:
         with torch.inference_mode():
             pooled, logits = network(x)
             theirs, their_logits = lite0(state, x)
-        yield Row(
-            f"EfficientNet-Lite0 features, {side} px", "forward pass by the file's own names", _difference(pooled, theirs)
-        )
-        yield Row(
-            f"EfficientNet-Lite0 logits, {side} px", "forward pass by the file's own names", _difference(logits, their_logits)
-        )
+        second = "a second forward pass, written from the parameter names in the weight file"
+        yield Row(f"EfficientNet-Lite0 features, {side} px", second, _difference(pooled, theirs))
+        yield Row(f"EfficientNet-Lite0 logits, {side} px", second, _difference(logits, their_logits))
 
 
 def lite0(state: dict[str, Tensor], images: Tensor) -> tuple[Tensor, Tensor]:

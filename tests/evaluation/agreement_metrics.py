@@ -52,14 +52,18 @@ def frechet_rows() -> list[Row]:
     x = full[0]
     return [
         Row("Fréchet distance, N = 2,000 and 1,500, D = 64", root, _relative(_ours(*full), by_square_root(*full))),
-        Row("the same from moments streamed in batches of 100", root, _relative(_streamed(*full), by_square_root(*full))),
+        Row(
+            "Fréchet distance from moments streamed in batches of 100, N = 2,000 and 1,500, D = 64",
+            root,
+            _relative(_streamed(*full), by_square_root(*full)),
+        ),
         Row("Fréchet distance, N = 60 and 80, D = 128", nuclear, _relative(_ours(*few), by_nuclear_norm(*few))),
         Row(
             "Fréchet distance, N = 60 and 2,000, D = 128",
             nuclear,
             _relative(_ours(*mixed), by_nuclear_norm(*mixed)),
         ),
-        Row("Fréchet distance of a set to itself, of its variance", "0", _ours(x, x) / float(x.var(0).sum())),
+        Row("Fréchet distance of a set to itself, divided by its variance", "0", _ours(x, x) / float(x.var(0).sum())),
         Row("Fréchet distance, N = 2,000 and 1,500, D = 64", "torch-fidelity", _relative(_ours(*full), _fidelity_fid(*full))),
     ]
 
@@ -77,7 +81,11 @@ def torch_fidelity_rows() -> list[Row]:
     return [
         Row("KID, 20 subsets of 1,000, D = 64", "torch-fidelity", _relative(distance.mean, kid[KEY_METRIC_KID_MEAN])),
         Row("Inception score, N = 1,003, 10 splits", "torch-fidelity", _relative(score, isc[KEY_METRIC_ISC_MEAN])),
-        Row("its deviation over the splits", "torch-fidelity", _relative(deviation, isc[KEY_METRIC_ISC_STD])),
+        Row(
+            "Inception score, N = 1,003: standard deviation over the 10 splits",
+            "torch-fidelity",
+            _relative(deviation, isc[KEY_METRIC_ISC_STD]),
+        ),
         Row(
             f"Precision ({precision:.3f}), N = 700 and 800, k = 3",
             "torch-fidelity",
@@ -103,7 +111,7 @@ def by_nuclear_norm(a: Tensor, b: Tensor) -> float:
 
 
 def speed(d: int = 2048, n: int = 10_000) -> str:
-    """A sentence with the seconds of the distance and of the textbook formula, for two full covariances; medians of three."""
+    """One sentence: the seconds of the distance and of the textbook formula for two full covariances, medians of three."""
     a, b = (Moments.of(features(n, d, seed=seed)) for seed in (0, 1))
     covariances = [((m.outer - m.count * torch.outer(m.total, m.total) / m.count**2) / (m.count - 1)).numpy() for m in (a, b)]
     reference = b.gaussian()  # its factor is cached on disk

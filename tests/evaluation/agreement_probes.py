@@ -54,7 +54,7 @@ def ridge_rows() -> Iterator[Row]:
         yield Row(f"ridge weights, {form}, penalties .1 to 1e5", "scikit-learn Ridge, one by one", worst)
         chosen = RidgeCV(alphas=RIDGES, fit_intercept=False, store_cv_results=True).fit(X, Y)
         expected = chosen.cv_results_.mean((0, 1))
-        yield Row(f"error of leaving one out, {form}", "scikit-learn RidgeCV", relative(path.loo, expected))
+        yield Row(f"leave-one-out error, {form}", "scikit-learn RidgeCV", relative(path.loo, expected))
         same = float(path.ridges[path.best] != chosen.alpha_)
         yield Row(f"penalty chosen, {form} (0: the same)", "scikit-learn RidgeCV", same)
 
@@ -83,12 +83,12 @@ def linear_rows() -> Iterator[Row]:
         heads = trained(config)
         theirs = [trained_by_autograd(rate, config, library="timm" in library) for rate in RATES]
         worst = max(relative(heads.weights[:, place].T, weight) for place, weight in enumerate(theirs))
-        yield Row(f"linear probe's weights, 4 rates at once, decay {decay:g}", library, worst)
+        yield Row(f"linear probe's weights, 4 learning rates at once, decay {decay:g}", library, worst)
     config = LinearConfig(lr_per_256=RATES, batch=64, epochs=8, warmup_epochs=2)
     together = trained(config).weights
     apart = [trained(config.model_copy(update={"lr_per_256": (rate,)})).weights[:, 0] for rate in RATES]
     worst = max(relative(together[:, place], alone) for place, alone in enumerate(apart))
-    yield Row("linear probe's weights, 4 rates at once", "train_heads, one rate at a time", worst)
+    yield Row("linear probe's weights, 4 learning rates at once", "this project's loop, one learning rate at a time", worst)
 
 
 def trained(config: LinearConfig) -> Heads:

@@ -28,7 +28,7 @@ def collected() -> list[Row]:
 
 def table(rows: Iterable[Row]) -> str:
     """The rows as a Markdown table."""
-    lines = ["| what | against | largest relative difference |", "| :--- | :--- | ---: |"]
+    lines = ["| quantity | compared with | largest relative difference |", "| :--- | :--- | ---: |"]
     for comparison, library, difference in rows:
         lines.append(f"| {comparison} | {library} | {'0' if difference == 0 else f'{difference:.1e}'} |")
     return "\n".join(lines)

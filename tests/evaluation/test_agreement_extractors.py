@@ -15,7 +15,7 @@ def assert_agree(rows: list[Row], n: int) -> None:
 
 
 @pytest.mark.slow
-def test_efficientnet_agrees_with_a_forward_pass_by_the_weight_files_own_names() -> None:
+def test_efficientnet_agrees_with_a_second_forward_pass() -> None:
     assert_agree(list(efficientnet_rows()), 4)
 
 

@@ -11,7 +11,7 @@ def assert_agree(rows: list[Row], n: int, tolerance: float) -> None:
     assert [row for row in rows if not row.difference <= tolerance] == []
 
 
-def test_ridge_and_leaving_one_out_agree_with_scikit_learn() -> None:
+def test_ridge_and_its_leave_one_out_error_agree_with_scikit_learn() -> None:
     assert_agree(list(ridge_rows()), 8, 1e-9)  # float64
 
 
