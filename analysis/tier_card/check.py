@@ -46,7 +46,9 @@ def check_tier(results: Path, data_root: Path, tier: str, sweep: str, split: Sco
     if set(summary.axes) != {"method"}:
         raise UserError(f"sweep {sweep} cannot be judged: expected the axis method alone, found {', '.join(summary.axes)}")
     numbers = Numbers.of(summary)
-    gates = judge(numbers, [(c.stage, c.metric) for c in summary.columns], no_training(summary, results, data_root))
+    gates = judge(
+        numbers, [(c.stage, c.metric) for c in summary.columns], no_training(summary, numbers.distance(), results, data_root)
+    )
     # The rows of stages that read the tier's own data set; a probe may read another one.
     of_tier = summary.long[summary.long["data"] == read_tier(tier).part("trial", "data").value.get("name")]
     digest = str(of_tier["data_digest"].iloc[0])
@@ -88,8 +90,11 @@ def judge(numbers: Numbers, columns: Sequence[tuple[str, str]], reached: NoTrain
     return dict(zip(_NAMES, gates, strict=True))
 
 
-def no_training(summary: Summary, results: Path, data_root: Path) -> NoTraining | None:
-    """Scores of samples from untrained weights and of noise, for the first seed of each method; None without such a stage."""
+def no_training(summary: Summary, metric: str | None, results: Path, data_root: Path) -> NoTraining | None:
+    """Scores of samples from untrained weights and of noise, for the first seed of each method.
+
+    ``metric`` is the Fréchet distance of the generate stage whose extractor is used; None, without such a stage, gives None.
+    """
     import torch
 
     from umd_bench.data.open_data import open_data
@@ -100,18 +105,18 @@ def no_training(summary: Summary, results: Path, data_root: Path) -> NoTraining 
     noise: float | None = None
     for trial in summary.sweep.trials:
         key = trial.stages.get(GENERATE)
-        if key is None or trial.seed != summary.sweep.seeds[0]:
+        if metric is None or key is None or trial.seed != summary.sweep.seeds[0]:
             continue
         spec = RunDir(results, key).config()
         if not isinstance(spec.stage, GenerateStage) or spec.parent_key is None:
             continue
         torch.set_num_threads(spec.resources.threads)  # as in the stage's own process
         weights, pack = RunDir(results, spec.parent_key).config(), open_data(spec.data, data_root)
-        untrained = untrained_scores(spec, weights, pack)
+        untrained = untrained_scores(spec, weights, pack, metric)
         distances[trial.method] = untrained.distance
         if untrained.read is not None:
             shares[trial.method] = untrained.read
-        noise = noise_scores(spec, weights, pack).distance if noise is None else noise
+        noise = noise_scores(spec, weights, pack, metric).distance if noise is None else noise
     return None if noise is None else NoTraining(distances, shares, noise)
 
 

@@ -49,7 +49,8 @@ interval is above 0. Differences are paired by seed.
 
 - **Probes** are judged at the most shots of the stage `probe`, which has the published read-out. `learning` judges the
   read-out of `best_probe` too.
-- **Samples** are those of the stage `generate`. They are near to real images if their Fréchet distance is at most {way:.0%} of
+- **Samples** are those of the stage `generate`, in the features of its first extractor that reads the data set's classes.
+  They are near to real images if their Fréchet distance is at most {way:.0%} of
   the way from that of real images to that of noise or of samples from untrained weights, whichever is smaller. The check
   draws those samples with the stage's own settings and the first seed.
 - **Power** is that of a two-sided paired t-test at level 0.05 that finds the difference with probability 0.8. The standard

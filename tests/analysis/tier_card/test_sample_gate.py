@@ -53,5 +53,12 @@ def test_a_missing_number_leaves_the_gate_open(numbers_of: Make, lacking: str | 
     assert gate.found.endswith("missing for umd, mae.")
 
 
+def test_the_distance_is_that_of_the_extractor_that_reads_classes_and_not_extrapolated(numbers_of: Make) -> None:
+    distances = {("generate", name): {"umd": [1.0]} for name in ("fd_inf_x_cnn", "fid", "fd_x_cnn")}
+    assert numbers_of({("generate", "fd_inf_x_cnn"): {"umd": [1.0]}, ("generate", "fd_x"): {"umd": [1.0]}}).distance() == "fd_x"
+    assert numbers_of(distances).distance() == "fid"
+    assert numbers_of(distances | {("generate", "accuracy_x_cnn"): {"umd": [1.0]}}).distance() == "fd_x_cnn"
+
+
 def test_a_sweep_without_samples_is_unknown(numbers_of: Make) -> None:
     assert samples(numbers_of({("probe", "acc_100shot"): {"umd": [0.5]}}), None).verdict == "unknown"

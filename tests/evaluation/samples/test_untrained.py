@@ -21,6 +21,7 @@ from umd_bench.store.run import RunDir
 STAGE = GenerateStage(
     parent="pretrain", n=20, steps=3, cfg_scale=2, extractor="digits_cnn", scores=("fd", "accuracy"), ema=False, batch=8
 )
+METRIC = "fd_digits_cnn"
 WEIGHTS = StageSpec(stage=TRAINED, seed=0, **SHARED)
 SPEC = StageSpec(stage=STAGE, seed=0, parent_key=WEIGHTS.key, parent_nimg=NIMG, parent_labels=True, **SHARED)
 
@@ -42,12 +43,12 @@ def test_untrained_scores_are_those_of_a_stage_whose_parent_kept_its_initial_wei
     run.prepare(SPEC)
     with run.begin() as attempt:
         metrics = run_generate(SPEC, parent, pack, attempt).metrics
-    scores = untrained_scores(SPEC, WEIGHTS, pack)
+    scores = untrained_scores(SPEC, WEIGHTS, pack, METRIC)
     assert (scores.distance, scores.read) == (metrics["fd_digits_cnn"], metrics["accuracy_digits_cnn"])
 
 
 def test_noise_is_far_from_real_images_and_read_by_chance(pack: Pack) -> None:
-    scores = noise_scores(SPEC, WEIGHTS, pack)
+    scores = noise_scores(SPEC, WEIGHTS, pack, METRIC)
     assert scores.distance > 5
     assert scores.read is not None
     assert scores.read < 0.5
@@ -55,15 +56,15 @@ def test_noise_is_far_from_real_images_and_read_by_chance(pack: Pack) -> None:
 
 def test_scores_are_computed_once_for_equal_models_and_anew_for_others(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = SPEC.model_copy(update={"stage": STAGE.model_copy(update={"n": 10, "steps": 2})})
-    first = untrained_scores(spec, WEIGHTS, pack)
+    first = untrained_scores(spec, WEIGHTS, pack, METRIC)
     drawn: list[int] = []
     build = untrained.build_model
     monkeypatch.setattr(untrained, "build_model", lambda *args, **kwargs: (drawn.append(1), build(*args, **kwargs))[1])
     longer = WEIGHTS.model_copy(update={"stage": TRAINED.model_copy(update={"nimg": 2 * NIMG})})
-    assert untrained_scores(spec, longer, pack) == first
+    assert untrained_scores(spec, longer, pack, METRIC) == first
     assert not drawn
     other = WEIGHTS.model_copy(update={"seed": 1})
-    assert untrained_scores(spec, other, pack) != first
+    assert untrained_scores(spec, other, pack, METRIC) != first
     assert drawn
 
 
@@ -71,12 +72,20 @@ def test_without_labels_no_class_is_read(pack: Pack) -> None:
     stage = STAGE.model_copy(update={"cfg_scale": 1.0, "n": 10, "steps": 2})
     unlabelled = WEIGHTS.model_copy(update={"stage": TRAINED.model_copy(update={"labels": False})})
     spec = SPEC.model_copy(update={"stage": stage, "parent_labels": False})
-    assert untrained_scores(spec, unlabelled, pack).read is None
-    assert noise_scores(spec, unlabelled, pack).read is None
+    assert untrained_scores(spec, unlabelled, pack, METRIC).read is None
+    assert noise_scores(spec, unlabelled, pack, METRIC).read is None
+
+
+def test_the_metric_names_the_extractor(pack: Pack) -> None:
+    stage = STAGE.model_copy(update={"n": 10, "steps": 2, "extractor": "contrast16_cnn", "more_extractors": ("digits_cnn",)})
+    spec = SPEC.model_copy(update={"stage": stage})
+    assert untrained_scores(spec, WEIGHTS, pack, METRIC).read is not None
+    with pytest.raises(UserError, match="fid is the distance of none of the stage's extractors: contrast16_cnn, digits_cnn"):
+        untrained_scores(spec, WEIGHTS, pack, "fid")
 
 
 def test_other_kinds_of_stages_are_refused(pack: Pack) -> None:
     with pytest.raises(UserError, match="a pretrain stage draws nothing: expected a generate stage"):
-        untrained_scores(WEIGHTS, WEIGHTS, pack)
+        untrained_scores(WEIGHTS, WEIGHTS, pack, METRIC)
     with pytest.raises(UserError, match="a generate stage has no initial weights: expected a pretrain or finetune stage"):
-        untrained_scores(SPEC, SPEC, pack)
+        untrained_scores(SPEC, SPEC, pack, METRIC)

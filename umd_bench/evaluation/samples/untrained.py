@@ -28,6 +28,7 @@ from umd_bench.engine.device import pick_device
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
 from umd_bench.engine.networks.initialise import build_model
 from umd_bench.engine.samplers import sample_noise
+from umd_bench.evaluation.extractors.contract import Extractor
 from umd_bench.evaluation.extractors.registry import load_extractor
 from umd_bench.evaluation.samples.drawing import SampleDrawer
 from umd_bench.evaluation.samples.evaluator import evaluator_for
@@ -51,11 +52,12 @@ class DrawnScores:
     read: float | None
 
 
-def untrained_scores(spec: StageSpec, weights: StageSpec, pack: Pack) -> DrawnScores:
+def untrained_scores(spec: StageSpec, weights: StageSpec, pack: Pack, metric: str) -> DrawnScores:
     """The first sample set of the generate stage ``spec``, drawn from the initial weights of its parent's model.
 
     ``weights`` is the spec of the parent, a training stage; its model has initial weights of its own seed, with classes if the
-    stage has labels. Arms with one model and seed get the same scores. Raises :class:`UserError` for other kinds of stages, and
+    stage has labels. Arms with one model and seed get the same scores. ``metric`` names a Fréchet distance of the stage, such as
+    ``fd_digits_cnn``: the scores are those of its extractor. Raises :class:`UserError` for other kinds of stages, and
     as :func:`~umd_bench.evaluation.samples.generate_stage.run_generate`.
     """
     stage, device = _stage(spec), pick_device(spec.resources.device)
@@ -70,10 +72,10 @@ def untrained_scores(spec: StageSpec, weights: StageSpec, pack: Pack) -> DrawnSc
         return SampleDrawer(model, NoiseProcess(spec.noise, device), stage, decoder_for(pack, device)).draw
 
     model = weights.model.model_dump(mode="json")
-    return _scores(spec, pack, classes, draw, ["untrained", model, weights.seed, classes])
+    return _scores(spec, pack, metric, classes, draw, ["untrained", model, weights.seed, classes])
 
 
-def noise_scores(spec: StageSpec, weights: StageSpec, pack: Pack) -> DrawnScores:
+def noise_scores(spec: StageSpec, weights: StageSpec, pack: Pack, metric: str) -> DrawnScores:
     """As :func:`untrained_scores`, for the noise that the sampler of the generate stage ``spec`` begins with.
 
     It is standard normal, decoded as samples are: for pixels clipped to [-1, 1].
@@ -86,7 +88,7 @@ def noise_scores(spec: StageSpec, weights: StageSpec, pack: Pack) -> DrawnScores
         shape = (pack.manifest.channels, side, side)
         return lambda indices, _, seed: decode(next(sample_noise(seed, indices, shape, device)))
 
-    return _scores(spec, pack, classes, draw, ["noise", stage.n, classes])
+    return _scores(spec, pack, metric, classes, draw, ["noise", stage.n, classes])
 
 
 def _stage(spec: StageSpec) -> GenerateStage:
@@ -95,10 +97,21 @@ def _stage(spec: StageSpec) -> GenerateStage:
     return spec.stage
 
 
-def _scores(spec: StageSpec, pack: Pack, classes: int, make_draw: Callable[[], Draw], inputs: list[Any]) -> DrawnScores:
+def _extractor(stage: GenerateStage, metric: str, device: torch.device) -> Extractor:
+    """The stage's extractor whose Fréchet distance is called ``metric``."""
+    for name in stage.all_extractors:
+        extractor = load_extractor(name, device)
+        if extractor.metric_name("fd") == metric:
+            return extractor
+    raise UserError(f"{metric} is the distance of none of the stage's extractors: {', '.join(stage.all_extractors)}")
+
+
+def _scores(
+    spec: StageSpec, pack: Pack, metric: str, classes: int, make_draw: Callable[[], Draw], inputs: list[Any]
+) -> DrawnScores:
     """The cached scores of a set under ``inputs``; without any, those of the set that ``make_draw()`` draws."""
     stage, device = _stage(spec), pick_device(spec.resources.device)
-    images, extractor = source_images(pack), load_extractor(stage.extractor, device)
+    images, extractor = source_images(pack), _extractor(stage, metric, device)
 
     def compute() -> Arrays:
         evaluator = evaluator_for(
