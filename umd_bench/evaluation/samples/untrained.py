@@ -56,9 +56,9 @@ def untrained_scores(spec: StageSpec, weights: StageSpec, pack: Pack, metric: st
     """The first sample set of the generate stage ``spec``, drawn from the initial weights of its parent's model.
 
     ``weights`` is the spec of the parent, a training stage; its model has initial weights of its own seed, with classes if the
-    stage has labels. Arms with one model and seed get the same scores. ``metric`` names a Fréchet distance of the stage, such as
-    ``fd_digits_cnn``: the scores are those of its extractor. Raises :class:`UserError` for other kinds of stages, and
-    as :func:`~umd_bench.evaluation.samples.generate_stage.run_generate`.
+    stage has labels. Arms with one model and seed get the same scores. ``metric`` names one of the stage's Fréchet distances,
+    such as ``fd_digits_cnn``: the scores are in the features of its extractor. Raises :class:`UserError` for other kinds of
+    stages, and as :func:`~umd_bench.evaluation.samples.generate_stage.run_generate`.
     """
     stage, device = _stage(spec), pick_device(spec.resources.device)
     if not isinstance(weights.stage, TrainStage):
