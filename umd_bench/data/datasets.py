@@ -96,6 +96,16 @@ class DataFacts:
     classes: int
     vae: str | None = None
 
+    @property
+    def image_size(self) -> int:
+        """The side in pixels of the images, or of the images that the latents were made from."""
+        return self.size if self.vae is None else self.size * vae_geometry(self.vae).factor
+
+    @property
+    def image_channels(self) -> int:
+        """The channels of the images, or of the images that the latents were made from: a VAE encodes RGB images."""
+        return self.channels if self.vae is None else 3
+
 
 def _facts_only(name: str, classes: int, counts: Mapping[str, int], licence: str, *, version: int = 2) -> DatasetInfo:
     """A data set of RGB photographs that the user packs from its original files."""

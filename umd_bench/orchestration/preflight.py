@@ -19,7 +19,7 @@ from umd_bench.data.datasets import DataFacts, data_facts
 from umd_bench.data.open_data import open_data, source_images
 from umd_bench.data.packs.pack import Pack
 from umd_bench.evaluation.extractors.contract import INCEPTION
-from umd_bench.evaluation.extractors.registry import check_extractor, require_weights
+from umd_bench.evaluation.extractors.registry import check_extractor, is_trained_name, require_weights
 from umd_bench.store import RunDir
 
 
@@ -84,9 +84,13 @@ def _check_stage(name: str, spec: StageSpec, data: DataFacts, data_root: Path | 
             if generate.clip and data.vae is not None:
                 raise FieldError(f"stages.{name}.clip", True, "expected false: latents are not bounded by [-1, 1]")
             check_sampler(generate, spec.noise, guidable=spec.parent_labels, path=f"stages.{name}")
-            check_extractor(generate.extractor, data, path=f"stages.{name}.extractor")
-            for further in generate.more_extractors:
-                check_extractor(further, data, path=f"stages.{name}.more_extractors")
+            for extractor in generate.all_extractors:
+                path = _extractor_field(name, generate, extractor)
+                check_extractor(extractor, data, path=path, root=data_root)
+                if is_trained_name(extractor) and extractor not in spec.extractor_sha256:
+                    raise FieldError(
+                        path, extractor, "the trial was resolved without the data root of this classifier, whose hash it needs"
+                    )
             if not generate.is_split and generate.extractor != INCEPTION:
                 path = f"stages.{name}.reference"
                 raise FieldError(
@@ -99,6 +103,11 @@ def _check_stage(name: str, spec: StageSpec, data: DataFacts, data_root: Path | 
                     "sfid",
                     f"only {INCEPTION} has spatial features: leave sfid out, or add {INCEPTION} to more_extractors",
                 )
+
+
+def _extractor_field(name: str, stage: GenerateStage, extractor: str) -> str:
+    """The path of the field of the stage ``name`` that names the extractor."""
+    return f"stages.{name}.{'extractor' if extractor == stage.extractor else 'more_extractors'}"
 
 
 def _check_import(name: str, stage: ImportStage, spec: StageSpec, data: DataFacts) -> None:
@@ -145,10 +154,10 @@ def check_weights(trials: Iterable[Trial], results: Path, data_root: Path | None
                     read_import(spec.model, spec.stage, data_facts(spec.data, root=data_root), path=f"stages.{name}")
                 if isinstance(spec.stage, GenerateStage):
                     for extractor in spec.stage.all_extractors:
-                        if extractor not in extractors:
-                            field = "extractor" if extractor == spec.stage.extractor else "more_extractors"
-                            require_weights(extractor, path=f"stages.{name}.{field}")
-                            extractors.add(extractor)
+                        if (extractor, spec.data) not in extractors:
+                            path = _extractor_field(name, spec.stage, extractor)
+                            require_weights(extractor, path=path, size=spec.data.side, root=data_root)
+                            extractors.add((extractor, spec.data))
             except FieldError as error:
                 raise trial.located(error) from None
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from umd_bench.cli.console import console, print_line
-from umd_bench.cli.options import DataOption, folder_of_data
+from umd_bench.cli.options import DataOption, SizeOption, folder_of_data
 from umd_bench.config.errors import UserError
 
 TABLE_WIDTH = 130  # on a terminal with fewer columns, each extractor is a line of text instead of a row
@@ -16,13 +16,13 @@ app = typer.Typer(help="Feature extractors: list, fetch, train.", no_args_is_hel
 
 
 @app.command("list")
-def extractor_list() -> None:
+def extractor_list(data_root: DataOption = None) -> None:
     """List the feature extractors: the images they take, their features, and the hashes of their weights."""
     from rich.table import Table
 
     from umd_bench.evaluation.extractors.listing import list_extractors
 
-    entries = list(list_extractors())
+    entries = list(list_extractors(folder_of_data(data_root)))
     table = Table("name", "features", "takes", "data", "resize", "weights", "licence", box=None, pad_edge=False)
     for column in table.columns:
         column.no_wrap = column.header in ("name", "features", "takes", "weights", "licence")
@@ -71,12 +71,41 @@ def extractor_fetch(
 
 @app.command("train")
 def extractor_train(
-    name: Annotated[str, typer.Argument(help="The extractor: digits_cnn, fashion_cnn or emoji_cnn.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the weights and their description.")],
+    name: Annotated[str, typer.Argument(help="A packed data set, or the name of its classifier: NAME or NAME_cnn.")],
+    size: SizeOption = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Passes over the training images (default: by their number).")
+    ] = None,
+    flip: Annotated[
+        bool, typer.Option("--flip", help="Mirror half of the images, if a mirrored image keeps its class.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for the weights and their description (default: the one where every verb looks)."),
+    ] = None,
     data_root: DataOption = None,
 ) -> None:
-    """Train a small classifier for use as a feature extractor. The weights in the package were made by this command."""
-    from umd_bench.evaluation.extractors.classifier import train_extractor
+    """Train a small classifier of a packed data set's classes, for use as a feature extractor.
 
-    train_extractor(name, out, folder_of_data(data_root))
-    print_line(f"wrote {out / name}.safetensors and its description")
+    It lies below the data root. Every verb then knows it as NAME_cnn. A classifier that comes with the package is trained
+    again only into another folder (--out).
+    """
+    from rich.progress import Progress
+
+    from umd_bench.evaluation.extractors.training import TrainOptions, train_extractor
+
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=None)
+        trained = train_extractor(
+            name,
+            folder_of_data(data_root),
+            TrainOptions(size, epochs, flip),
+            out=out,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    described = trained.description
+    shares = {"validation": described.validation_accuracy, "test": described.test_accuracy}
+    right = ", ".join(f"{share:.1%} of {split}" for split, share in shares.items() if share is not None)
+    state = " is trained already" if trained.existed else ""
+    print_line(f"{trained.name}{state}: it reads {right} right (chance: {1 / described.recipe.classes:.1%})")
+    print_line(f"SHA-256 {described.sha256[:12]}, {trained.weights}")

@@ -68,7 +68,7 @@ def train(
         gpus_per_stage=gpus_per_stage,
         detach=detach,
     )
-    run_trial(load_trial(trial, tier=tier, split=split, sets=sets or []), site, detach=detach)
+    run_trial(load_trial(trial, tier=tier, split=split, sets=sets or [], data_root=site.data), site, detach=detach)
 
 
 @app.command()
@@ -146,7 +146,7 @@ def evaluate(
         detach=detach,
     )
     defaults = sweep_stages(results, run)
-    trial = evaluation_trial(results, run, sets or [], profiles or [], defaults)
+    trial = evaluation_trial(results, run, sets or [], profiles or [], defaults, data_root=site.data)
     for kind, stage in defaults.items():
         if kind == "probe" or not profiles:
             print_line(f"note: {kind} as in {stage.trial}; --set changes a field")

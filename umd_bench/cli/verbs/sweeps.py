@@ -28,6 +28,7 @@ from umd_bench.cli.options import (
     TierOption,
     TrackingOption,
     WorkersOption,
+    folder_of_data,
     named_arm,
     site_of,
 )
@@ -88,7 +89,8 @@ def sweep(
     from umd_bench.cli.shipped_sweeps import find_sweep_file
     from umd_bench.config.sweep.resolve import load_sweep
 
-    resolved = load_sweep(find_sweep_file(file), tier=tier, split=split, sets=sets or [])
+    root = folder_of_data(data_root)
+    resolved = load_sweep(find_sweep_file(file), tier=tier, split=split, sets=sets or [], data_root=root)
     site = site_of(
         on,
         results,
@@ -145,7 +147,8 @@ def plan(
     from umd_bench.orchestration.preflight import check_trials
     from umd_bench.orchestration.search.rungs import checked_corners
 
-    resolved = load_sweep(find_sweep_file(file), tier=tier, split=split, sets=sets or [])
+    root = folder_of_data(data_root)
+    resolved = load_sweep(find_sweep_file(file), tier=tier, split=split, sets=sets or [], data_root=root)
     site = site_of(on or "ray", results, data_root, workers=workers, cluster=cluster, slurm=slurm)
     search = resolved.config.search
     check_fuse(fuse, on or "inline", searching=search is not None)

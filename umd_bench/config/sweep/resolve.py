@@ -52,6 +52,7 @@ class Sweep:
     config: SweepConfig
     trials: tuple[Trial, ...]
     document: Document = field(default_factory=lambda: Document({}))
+    data_root: Path | None = None  # where the classifiers lie that were trained on users' own data sets
 
     @property
     def arms(self) -> list[dict[str, Any]]:
@@ -77,7 +78,7 @@ class Sweep:
         """
         space = {path: (value, ("search", "space", path)) for path, value in values.items()}
         varied = {path: (value, ("axes", path)) for path, value in arm.items()} | space
-        return _varied(self.config, self.document, varied, _layers_of(self.config, self.document))
+        return _varied(self.config, self.document, varied, _layers_of(self.config, self.document), self.data_root)
 
     def corners(self) -> list[Trial]:
         """Trials that show whether a search's space is valid; empty without a search.
@@ -102,11 +103,18 @@ def json_schema(kind: str) -> str:
 
 
 @gc_paused()
-def load_sweep(path: Path, *, tier: str | None = None, split: str | None = None, sets: Sequence[str] = ()) -> Sweep:
+def load_sweep(
+    path: Path,
+    *,
+    tier: str | None = None,
+    split: str | None = None,
+    sets: Sequence[str] = (),
+    data_root: Path | None = None,
+) -> Sweep:
     """Read a sweep file and expand it to its trials.
 
-    ``tier`` and ``split`` override the file's, ``sets`` are ``key.path=value`` options. Raises :class:`UserError` for the first
-    mistake.
+    ``tier`` and ``split`` override the file's, ``sets`` are ``key.path=value`` options. ``data_root`` holds the extractors that
+    were trained on users' data (None: the trials use none). Raises :class:`UserError` for the first mistake.
     """
     document = expand_model_name(read_document(path), "trial")
     if tier is not None:
@@ -124,14 +132,22 @@ def load_sweep(path: Path, *, tier: str | None = None, split: str | None = None,
         document = document.patched(at, expand_model_value(at, value, location) if at[0] == "trial" else value, location)
     _refuse_trial_fields(document)
     config = validate(SweepConfig, document)
-    return Sweep(config, () if config.search is not None else tuple(_expand(config, document)), document)
+    trials = () if config.search is not None else tuple(_expand(config, document, data_root))
+    return Sweep(config, trials, document, data_root)
 
 
-def load_trial(method_or_file: str, *, tier: str | None = None, split: str | None = None, sets: Sequence[str] = ()) -> Trial:
+def load_trial(
+    method_or_file: str,
+    *,
+    tier: str | None = None,
+    split: str | None = None,
+    sets: Sequence[str] = (),
+    data_root: Path | None = None,
+) -> Trial:
     """A trial from the name of a method (at the tier digits), or from a file with fields of a trial and optionally ``tier``.
 
-    A file may also give the ``split`` that every stage is scored on. ``tier`` and ``split`` override the file's, ``sets`` are
-    ``key.path=value`` options. Raises :class:`UserError` for the first mistake.
+    A file may also give the ``split`` that every stage is scored on. ``tier``, ``split``, ``sets`` and ``data_root`` are as in
+    :func:`load_sweep`. Raises :class:`UserError` for the first mistake.
     """
     if method_or_file in method_names():
         document = Document({"method": method_or_file, "tier": "digits"})
@@ -147,7 +163,8 @@ def load_trial(method_or_file: str, *, tier: str | None = None, split: str | Non
         document = document.patched(("split",), split, Location("--split"))
     _refuse_sweep_fields(document)
     own = document.without("tier").without("split")
-    return _trial(own, TrialLayers(own, document.value.get("tier"), document.location(("tier",)), _split(document)), {})
+    layers = TrialLayers(own, document.value.get("tier"), document.location(("tier",)), _split(document))
+    return _trial(own, layers, {}, data_root)
 
 
 def _split(document: Document) -> ScoredSplit | None:
@@ -198,19 +215,23 @@ def _refuse_sweep_fields(document: Document) -> None:
     )
 
 
-def _expand(config: SweepConfig, document: Document) -> list[Trial]:
+def _expand(config: SweepConfig, document: Document, data_root: Path | None) -> list[Trial]:
     """The trials of a sweep without a search, in the order of the axes; the last axis varies fastest."""
     trials = []
     paths, layers = list(config.axes), _layers_of(config, document)
     for indices in itertools.product(*(range(len(values)) for values in config.axes.values())):
         chosen = zip(paths, indices, strict=True)
         varied: dict[str, tuple[Any, Path_]] = {path: (config.axes[path][i], ("axes", path, i)) for path, i in chosen}
-        trials += _varied(config, document, varied, layers)
+        trials += _varied(config, document, varied, layers, data_root)
     return trials
 
 
 def _varied(
-    config: SweepConfig, document: Document, varied: Mapping[str, tuple[Any, Path_]], layers: TrialLayers
+    config: SweepConfig,
+    document: Document,
+    varied: Mapping[str, tuple[Any, Path_]],
+    layers: TrialLayers,
+    data_root: Path | None,
 ) -> list[Trial]:
     """The sweep's trials with the values ``varied``, one per seed.
 
@@ -223,7 +244,7 @@ def _varied(
             at = tuple(name.split("."))
             patch = patch.patched(at, expand_model_value(at, value, location), location)
     patch = patch.patched(("seed",), config.seeds[0], document.location(("seeds",)) or Location("seeds"))
-    first = _trial(patch, layers, {path: value for path, (value, _) in varied.items()})
+    first = _trial(patch, layers, {path: value for path, (value, _) in varied.items()}, data_root)
     return _of_seeds(_with_stages(first, config.stages, document), config.seeds)
 
 
@@ -241,7 +262,7 @@ def _layers_of(config: SweepConfig, document: Document) -> TrialLayers:
     return TrialLayers(document.part("trial"), config.tier, document.location(("tier",)), config.split)
 
 
-def _trial(patch: Document, layers: TrialLayers, axes: dict[str, Any]) -> Trial:
+def _trial(patch: Document, layers: TrialLayers, axes: dict[str, Any], data_root: Path | None) -> Trial:
     """The trial whose own fields are ``patch``, with the axis values ``axes``. Raises :class:`UserError` if it is not valid."""
     method = patch.value.get("method", "umd")
     if method not in method_names():
@@ -256,7 +277,7 @@ def _trial(patch: Document, layers: TrialLayers, axes: dict[str, Any]) -> Trial:
         for path, value in axes.items()
     }
     try:
-        specs = stage_specs(config)
+        specs = stage_specs(config, data_root)
     except FieldError as error:
         raise located(error, document) from None
     return Trial(config, axes, specs, document)

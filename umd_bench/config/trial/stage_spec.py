@@ -26,6 +26,7 @@ from umd_bench.config.trial.model import ModelConfig
 from umd_bench.config.trial.noise import NoiseConfig
 from umd_bench.config.trial.probe_stage import ProbeStage
 from umd_bench.config.trial.train_stage import TrainStage, WeightsStage
+from umd_bench.config.trial.trained_extractors import extractor_of, trained_sha256
 from umd_bench.config.trial.trial import Resources, Stage, TrialConfig
 
 # The version of a component is raised by hand when code changes its results. A stage's key contains the versions that it uses.
@@ -46,6 +47,9 @@ class StageSpec(Frozen):
     parent_nimg: int | None = Field(default=None, description="the parent's snapshot, in images seen")
     parent_labels: bool = Field(default=False, description="whether the parent's weights are conditioned on classes")
     parent_ema: bool = Field(default=False, description="whether the parent keeps an average of its weights")
+    extractor_sha256: dict[str, str] = Field(
+        default={}, description="SHA-256 of the weights of each extractor that was trained below the data root, by name"
+    )
     resources: Resources = Resources()
 
     @property
@@ -92,19 +96,22 @@ class StageSpec(Frozen):
 
         Each stage adds the fields of its own, of the model and of the noise process that can change its result.
         """
+        trained = {"extractors": self.extractor_sha256} if self.extractor_sha256 else {}
         return {
             "data": self.input_data.identity(),
             "parent": self.parent_key,
             "parent_nimg": self.parent_nimg,
             "versions": {name: COMPONENT_VERSIONS[name] for name in ("data", self.stage.component)},
+            **trained,
             **self.stage.identity(self.model, self.noise, seed=self.seed, parent_ema=self.parent_ema),
         }
 
 
-def stage_specs(trial: TrialConfig) -> dict[str, StageSpec]:
+def stage_specs(trial: TrialConfig, data_root: Path | None = None) -> dict[str, StageSpec]:
     """The trial's stages by name, parents before children, with the defaults that depend on the parent filled in.
 
-    Raises :class:`FieldError` for a reference file that cannot be read.
+    ``data_root`` is the folder whose trained classifiers the trial may use; None if it uses none. Raises :class:`FieldError`
+    for a reference file that cannot be read, and :class:`UserError` for a classifier's description that cannot be read.
     """
     specs: dict[str, StageSpec] = {}
     for name in sorted(trial.stages, key=lambda n: (len(trial.lineage(n)), list(trial.stages).index(n))):
@@ -125,6 +132,7 @@ def stage_specs(trial: TrialConfig) -> dict[str, StageSpec]:
             noise=trial.noise,
             seed=trial.seed,
             resources=trial.resources,
+            extractor_sha256=_trained_extractors(stage, trial.data, data_root),
             **_inherited(parent, stage.snapshot),
         )
     return specs
@@ -172,6 +180,15 @@ def _sha256(file: Path, modified_ns: int) -> str:
     """The file's SHA-256 in hex; ``modified_ns`` is part of the cache's key, so a changed file is hashed again."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _trained_extractors(stage: Stage, data: DataConfig, data_root: Path | None) -> dict[str, str]:
+    """Name -> SHA-256 of the stage's extractors that were trained below ``data_root``. Only the data set's own one can be."""
+    name = extractor_of(data.name)
+    if data_root is None or data.side is None or not isinstance(stage, GenerateStage) or name not in stage.all_extractors:
+        return {}
+    sha256 = trained_sha256(data_root, name, data.side)
+    return {} if sha256 is None else {name: sha256}
 
 
 def _inherited(parent: StageSpec | None, snapshot: float | None) -> dict[str, Any]:

@@ -1,17 +1,17 @@
 """Small convolutional classifiers for data sets whose images Inception was not made for, and their training.
 
-Each was trained once, on the train split alone, and its weights are committed with their hash, command and accuracy. If it were
-trained again, new distances could not be compared with earlier ones.
+Each is trained once, on the train split alone, and its weights are kept with their hash, command and accuracy. If it were
+trained again, new distances could not be compared with earlier ones. The package's weights are committed; those of other
+classifiers lie below the data root.
 
 Shapes: B images, C channels, H, W, D features, K classes.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import safetensors.torch
@@ -19,14 +19,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from umd_bench.config.errors import UserError, one_of
+from umd_bench.config.errors import UserError
 from umd_bench.config.seeds import derive_seed
 from umd_bench.data.batches.batches import to_unit
-from umd_bench.data.open_data import open_pack
 from umd_bench.data.packs.pack import Pack, Split
-from umd_bench.evaluation.extractors.classifier_recipes import RECIPES, Recipe, facts_of, find_weights
-from umd_bench.evaluation.extractors.contract import Extractor, Features
-from umd_bench.store.files import write_atomic, write_json
+from umd_bench.evaluation.extractors.classifier_recipes import (
+    RECIPES,
+    Recipe,
+    facts_of,
+    find_weights,
+    test_accuracy,
+)
+from umd_bench.evaluation.extractors.contract import Extractor, ExtractorFacts, Features
+from umd_bench.evaluation.extractors.trained_classifiers import TrainedClassifier
 
 
 class Classifier(nn.Module):
@@ -54,39 +59,46 @@ class Classifier(nn.Module):
         return features, self.head(features)
 
 
-def train_classifier(name: str, pack: Pack, seed: int = 0) -> dict[str, Tensor]:
-    """Train ``RECIPES[name]`` on the pack's train split, on the CPU. Returns the state by parameter name.
+def train_classifier(
+    recipe: Recipe,
+    pack: Pack,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Tensor]:
+    """Train by ``recipe`` on the pack's train split, on ``device``. Returns the state by parameter name, on the CPU.
 
     AdamW, label smoothing 0.1, random shifts, and flips if a flipped image keeps its label. On one machine with one number of
-    threads, the result depends only on (name, pack, seed). Raises :class:`UserError` for an unknown name and for a pack of
-    another data set.
+    threads, a CPU's result depends only on (recipe, pack, seed). ``progress(done, total)`` counts steps. Raises
+    :class:`UserError` for a pack of other images than the recipe's, for fewer than two batches, and for a single class.
     """
-    recipe = _recipe(name)
-    if pack.manifest.name != recipe.data:
-        raise UserError(f"{name} is trained on {recipe.data}, not on {pack.manifest.name}: give that data set's pack")
+    _check(recipe, pack)
     split = pack.split("train")
-    images, labels = torch.from_numpy(np.array(split.images)), torch.from_numpy(split.labels)
     # channels_last is twice as fast on a CPU.
-    model = _initialised(recipe, seed).train().to(memory_format=torch.channels_last)
+    model = _initialised(recipe, seed).to(device).train().to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=0.05)
-    n_batches = len(labels) // recipe.batch
+    n_batches = len(split) // recipe.batch
     n_steps, step = recipe.epochs * n_batches, 0
     for epoch in range(recipe.epochs):
         rng = np.random.default_rng(derive_seed(seed, "classifier/epoch", epoch))
-        for index in np.array_split(rng.permutation(len(labels))[: n_batches * recipe.batch], n_batches):
+        for index in np.array_split(rng.permutation(len(split))[: n_batches * recipe.batch], n_batches):
             optimiser.param_groups[0]["lr"] = recipe.lr * min(10 * step / n_steps, 1) * _cosine(step / n_steps)
-            _, logits = model(to_unit(_augmented(images[index], recipe, rng)))
+            images, labels = torch.from_numpy(split.images[index]), torch.from_numpy(split.labels[index])
+            _, logits = model(to_unit(_augmented(images, recipe, rng).to(device)))
             optimiser.zero_grad()
-            F.cross_entropy(logits, labels[index], label_smoothing=0.1).backward()  # type: ignore[no-untyped-call]
+            loss = F.cross_entropy(logits, labels.to(device), label_smoothing=0.1)
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             step += 1
-    return {key: value.detach().contiguous() for key, value in model.state_dict().items()}
+            progress(step, n_steps)
+    return {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
 
 
-def build_classifier(name: str, state: dict[str, Tensor]) -> Classifier:
-    """The classifier with these weights, in eval mode and without gradients. Raises :class:`UserError` for an unknown name."""
+def build_classifier(recipe: Recipe, state: dict[str, Tensor]) -> Classifier:
+    """The classifier with these weights, in eval mode and without gradients."""
     with torch.device("meta"):
-        model = Classifier(_recipe(name))
+        model = Classifier(recipe)
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(requires_grad=False)
 
@@ -94,60 +106,50 @@ def build_classifier(name: str, state: dict[str, Tensor]) -> Classifier:
 @torch.inference_mode()
 def accuracy(model: Classifier, split: Split) -> float:
     """Share of the split's images whose class the classifier predicts, in [0, 1]."""
-    correct = 0
+    device, correct = model.head.weight.device, 0
     for start in range(0, len(split), 500):
-        _, logits = model(to_unit(torch.from_numpy(np.array(split.images[start : start + 500]))))
-        correct += int((logits.argmax(1).numpy() == split.labels[start : start + 500]).sum())
+        _, logits = model(to_unit(torch.from_numpy(split.images[start : start + 500]).to(device)))
+        correct += int((logits.argmax(1).cpu().numpy() == split.labels[start : start + 500]).sum())
     return correct / len(split)
 
 
-def train_extractor(name: str, out: Path, data_root: Path) -> None:
-    """Train ``name``, write ``out/<name>.safetensors`` and then its description, ``out/<name>.json``.
-
-    Raises :class:`UserError` as :func:`train_classifier` does, and if the data set is not available.
-    """
-    pack = open_pack(_recipe(name).data, data_root)
-    state = train_classifier(name, pack)
-    weights = safetensors.torch.save(state)
-    write_atomic(out / f"{name}.safetensors", weights)
-    write_json(
-        out / f"{name}.json",
-        {
-            "sha256": hashlib.sha256(weights).hexdigest(),
-            "command": f"umd-bench extractor train {name} --out FOLDER",
-            "test_accuracy": accuracy(build_classifier(name, state), pack.split("test")),
-            "trained_on": "the train split",
-            "data_digest": pack.manifest.digest,
-            "torch": torch.__version__,
-        },
-    )
-
-
-def read_weights(name: str, folder: Path | None = None) -> tuple[dict[str, Tensor], str]:
-    """The tensors in ``<name>.safetensors`` in ``folder`` (None: the package's) and the file's SHA-256.
-
-    Raises as :func:`classifier_recipes.find_weights`.
-    """
-    weights, digest = find_weights(name, folder)
-    return safetensors.torch.load(weights), digest
-
-
 def load_classifier(name: str, device: torch.device) -> Extractor:
-    """The extractor with the package's weights on ``device``. Raises as :func:`classifier_recipes.find_weights`."""
-    state, digest = read_weights(name)
-    model = build_classifier(name, state).to(device)
+    """The package's classifier ``name`` on ``device``. Raises as :func:`classifier_recipes.find_weights`."""
+    weights, digest = find_weights(name)
+    recipe = RECIPES[name]
+    return _loaded(facts_of(name, recipe), recipe, weights, digest, test_accuracy(name), device)
+
+
+def load_trained(trained: TrainedClassifier, device: torch.device) -> Extractor:
+    """A classifier that was trained below a data root, on ``device``. Raises as :meth:`TrainedClassifier.find_weights`."""
+    described, weights = trained.description, trained.find_weights()
+    return _loaded(trained.facts, described.recipe, weights, described.sha256, described.test_accuracy, device)
+
+
+def _loaded(
+    facts: ExtractorFacts, recipe: Recipe, weights: bytes, digest: str, share_right: float, device: torch.device
+) -> Extractor:
+    model = build_classifier(recipe, safetensors.torch.load(weights)).to(device)
 
     def network(images: Tensor, spatial: bool) -> Features:
         pooled, logits = model(to_unit(images))
         return Features(pooled, logits, None)
 
-    return Extractor(**asdict(facts_of(name)), hash=digest, device=device, network=network)
+    return Extractor(**asdict(facts), hash=digest, device=device, network=network, accuracy=share_right)
 
 
-def _recipe(name: str) -> Recipe:
-    if name not in RECIPES:
-        raise UserError(f"extractor {name!r} cannot be trained: {one_of(RECIPES)}")
-    return RECIPES[name]
+def _check(recipe: Recipe, pack: Pack) -> None:
+    """Raise :class:`UserError` unless a classifier of the recipe can be trained on the pack."""
+    manifest = pack.manifest
+    ours, theirs = (recipe.data, recipe.channels, recipe.size), (manifest.name, manifest.channels, manifest.size)
+    if ours != theirs:
+        images, expected = (f"{channels}x{size}x{size} images of {name}" for name, channels, size in (theirs, ours))
+        raise UserError(f"{pack.path} holds {images}: expected {expected}")
+    if recipe.classes < 2:
+        raise UserError(f"{manifest.name} has one class: a classifier needs at least 2")
+    if manifest.counts["train"] < 2 * recipe.batch:
+        n, needed = manifest.counts["train"], 2 * recipe.batch
+        raise UserError(f"{manifest.name} has {n} training images: a classifier needs at least {needed}, two batches")
 
 
 def _initialised(recipe: Recipe, seed: int) -> Classifier:

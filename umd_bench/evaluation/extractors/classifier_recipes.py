@@ -1,4 +1,4 @@
-"""The small classifiers: their shapes, how they are trained, and their weights, which come with the package.
+"""The small classifiers: their shapes, how they are trained, and the weights of those that come with the package.
 
 This module does not import torch, because the checks before a sweep import it.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from umd_bench.config.errors import UserError
 from umd_bench.evaluation.extractors.contract import ExtractorFacts
 
 WEIGHTS = Path(__file__).parent / "weights"
+LICENCE = "Apache-2.0"
+
+# The classifier of any other data set sees about so many images, in at least 5 and at most 60 epochs.
+_IMAGES_SEEN = 600_000
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Recipe:
     lr: float = 2e-3  # peak; one warm-up, one cosine
 
 
+# The committed classifiers. Their values are written out, so that a change of recipe_for() does not change them.
 RECIPES: dict[str, Recipe] = {
     "digits_cnn": Recipe("digits", size=8, channels=1, classes=10, widths=(32, 64), dim=64, epochs=60, shift=1),
     "contrast16_cnn": Recipe("contrast16", size=16, channels=1, classes=10, widths=(32, 64), dim=64, epochs=8, shift=1),
@@ -43,16 +49,40 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def facts_of(name: str) -> ExtractorFacts:
-    """The facts of the classifier ``RECIPES[name]``."""
-    recipe = RECIPES[name]
+def recipe_for(
+    data: str, *, size: int, channels: int, classes: int, n_train: int, epochs: int | None = None, flip: bool = False
+) -> Recipe:
+    """The recipe of a data set's classifier, from the size, channels and number of its ``n_train`` training images.
+
+    The image is halved until 4 to 7 pixels are left, but at least twice. The last layer has 64 channels for grey images and 128
+    for others; each earlier layer has half as many as the next, but at least 16. Small sets have small batches, so that an
+    epoch has about 16 steps or more. Images are not flipped unless ``flip``, since a flipped digit or letter loses its label.
+    """
+    halvings = max(min(2, int(math.log2(size))), int(math.log2(size / 4)))
+    last = 64 if channels == 1 else 128
+    return Recipe(
+        data,
+        size,
+        channels,
+        classes,
+        widths=tuple(max(16, last >> (halvings - 1 - layer)) for layer in range(halvings)),
+        dim=64 if size <= 16 else 128,
+        epochs=epochs if epochs is not None else min(60, max(5, math.ceil(_IMAGES_SEEN / n_train))),
+        shift=max(1, size // 16),
+        flip=flip,
+        batch=min(128, max(8, n_train // 16)),
+    )
+
+
+def facts_of(name: str, recipe: Recipe, licence: str = LICENCE) -> ExtractorFacts:
+    """The facts of the classifier ``name``, trained by ``recipe``; ``licence`` is that of the weights."""
     return ExtractorFacts(
         name=name,
         data=recipe.data,
         shape=(recipe.channels, recipe.size, recipe.size),
         dim=recipe.dim,
         resize="none",
-        licence="Apache-2.0",
+        licence=licence,
         has_logits=True,
     )
 
@@ -76,6 +106,12 @@ def find_weights(name: str, folder: Path | None = None) -> tuple[bytes, str]:
             "install the package again"
         )
     return weights, actual
+
+
+def test_accuracy(name: str) -> float:
+    """The share of test images that a classifier of the package reads right, in [0, 1]. Raises as :func:`find_weights`."""
+    find_weights(name)
+    return float(json.loads((WEIGHTS / f"{name}.json").read_text())["test_accuracy"])
 
 
 def hash_weights(name: str) -> str:

@@ -46,6 +46,14 @@ class ExtractorFacts:
     spatial_dim: int | None = None
     has_logits: bool = False
 
+    def takes(self, channels: int) -> bool:
+        """Whether it takes images of ``channels`` channels. What takes any RGB images takes grey ones too."""
+        return channels == self.shape[0] or self.repeats(channels)
+
+    def repeats(self, channels: int) -> bool:
+        """Whether it makes RGB of images of ``channels`` channels by repeating their one channel."""
+        return self.data is None and self.shape == RGB and channels == 1
+
 
 @dataclass(frozen=True)
 class Features:
@@ -66,12 +74,17 @@ Network = Callable[["Tensor", bool], Features]
 
 @dataclass(frozen=True, kw_only=True)
 class Extractor(ExtractorFacts):
-    """A loaded extractor; ``hash`` is the SHA-256 of its weights, in hex."""
+    """A loaded extractor.
+
+    ``hash`` is the SHA-256 of its weights, in hex. ``accuracy`` is the share of its data set's test images that it classifies
+    correctly, None if it is no classifier of one data set.
+    """
 
     dim: int
     hash: str
     device: torch.device
     network: Network
+    accuracy: float | None = None
 
     def metric_name(self, score: str) -> str:
         """The column of a score: ``<score>_<extractor>``.
@@ -84,13 +97,15 @@ class Extractor(ExtractorFacts):
         return f"{score}_{re.sub(r'[^a-z0-9_-]', '_', self.name)}"
 
     def features(self, images: Tensor, *, spatial: bool = False) -> Features:
-        """The features of uint8 ``images`` [B, C, H, W], in 0..255.
+        """The features of uint8 ``images`` [B, C, H, W], in 0..255; C is 1 or 3 if it takes any RGB images.
 
         Raises :class:`UserError` for another dtype or shape, for ``spatial`` if the extractor has no spatial features, and for
         features that are NaN or infinite.
         """
         import torch
 
+        if images.ndim == 4 and self.repeats(images.shape[1]):
+            images = images.expand(-1, 3, -1, -1)
         self._check(images, spatial)
         with torch.inference_mode(), _full_precision():
             out = self.network(images.to(self.device), spatial)

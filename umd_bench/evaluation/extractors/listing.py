@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from umd_bench.config.errors import UserError
+from umd_bench.config.trial.trained_extractors import data_of
 from umd_bench.evaluation.extractors import timm_models
-from umd_bench.evaluation.extractors.classifier_recipes import RECIPES, WEIGHTS
 from umd_bench.evaluation.extractors.contract import RGB, ExtractorFacts
 from umd_bench.evaluation.extractors.registry import EXTRACTORS, extractor_row
+from umd_bench.evaluation.extractors.trained_classifiers import trained_names
 from umd_bench.evaluation.extractors.weight_files import MissingWeightsError
-from umd_bench.store.files import read_json
 
 
 @dataclass(frozen=True)
@@ -33,20 +34,28 @@ class ListedExtractor:
     faulty: bool = False
 
 
-def list_extractors() -> Iterator[ListedExtractor]:
-    """Every extractor of the table, then DINOv2 and the timm models whose weights lie in the folder of weights."""
-    for name in dict.fromkeys([*EXTRACTORS, timm_models.DINOV2, *timm_models.names_with_weights()]):
+def list_extractors(root: Path) -> Iterator[ListedExtractor]:
+    """Every extractor of the table, then the classifiers that were trained below the data root ``root``, then timm models.
+
+    The timm models are DINOv2 and those whose weights lie in the folder of weights.
+    """
+    for name in EXTRACTORS:
+        yield _listed(name)
+    for name, size in trained_names(root):
+        yield _listed(name, size, root)
+    for name in dict.fromkeys([timm_models.DINOV2, *timm_models.names_with_weights()]):
         yield _listed(name)
 
 
-def _listed(name: str) -> ListedExtractor:
+def _listed(name: str, size: int | None = None, root: Path | None = None) -> ListedExtractor:
     try:
-        row = extractor_row(name, path="the file's name")
-    except UserError as error:  # a file whose name is no timm model
-        return ListedExtractor(name, "", "RGB", "any", "", "", remark=str(error), faulty=True)
+        row = extractor_row(name, path="the file's name", size=size, root=root)
+    except UserError as error:  # a file whose name is no timm model, or a description that cannot be read
+        takes, data = ("RGB", "any") if root is None else ("", data_of(name))
+        return ListedExtractor(name, "", takes, data, "", "", remark=str(error), faulty=True)
     facts = row.facts
-    takes = "RGB" if facts.shape == RGB else " x ".join(map(str, facts.shape))
-    line = ListedExtractor(name, _widths(facts), takes, _data(facts), facts.resize, facts.licence)
+    takes = "RGB, grey" if facts.shape == RGB else " x ".join(map(str, facts.shape))
+    line = ListedExtractor(name, _widths(facts), takes, _data(facts, row.accuracy), facts.resize, facts.licence)
     try:
         return replace(line, weights=row.hash_weights())
     except MissingWeightsError as error:
@@ -62,9 +71,12 @@ def _widths(facts: ExtractorFacts) -> str:
     return str(dim) if facts.spatial_dim is None else f"{dim} + {facts.spatial_dim}"
 
 
-def _data(facts: ExtractorFacts) -> str:
-    """The data set whose classes it reads; for the package's own classifiers also their accuracy."""
+def _data(facts: ExtractorFacts, accuracy: Callable[[], float | None]) -> str:
+    """The data set whose classes it reads, with the share of test images that it reads right."""
     if facts.data is None:
         return "any"
-    described = (read_json(WEIGHTS / f"{facts.name}.json") or {}) if facts.name in RECIPES else {}
-    return facts.data + (f" ({described['test_accuracy']:.1%} right)" if "test_accuracy" in described else "")
+    try:
+        right = accuracy()
+    except UserError:  # faulty weights, of which a remark says more
+        right = None
+    return facts.data + (f" ({right:.1%} right)" if right is not None else "")

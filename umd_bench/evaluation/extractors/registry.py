@@ -1,7 +1,8 @@
 """The table of extractors: one row each, with its facts and how its weights are found, hashed and loaded.
 
 Nothing here imports torch before a network is loaded, except for ``timm:NAME``, whose facts come from timm.
-A new extractor is a row of :data:`EXTRACTORS`.
+A new extractor is a row of :data:`EXTRACTORS`. Classifiers that users trained (trained_classifiers.py) have rows too, but
+outside of that table: their name alone does not say which one is meant, so functions here also take a size and a data root.
 """
 
 from __future__ import annotations
@@ -12,14 +13,21 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from umd_bench.config.errors import FieldError, UserError, one_of
-from umd_bench.data.datasets import DATASETS, DataFacts
+from umd_bench.config.trial.trained_extractors import extractor_of
+from umd_bench.data.datasets import DataFacts
+from umd_bench.data.packs.manifest import data_root
 from umd_bench.evaluation.extractors import classifier_recipes, efficientnet, inception, timm_models
 from umd_bench.evaluation.extractors.contract import INCEPTION, Extractor, ExtractorFacts
 from umd_bench.evaluation.extractors.timm_models import TIMM, TimmModel
+from umd_bench.evaluation.extractors.trained_classifiers import TrainedClassifier, find_trained, trained_names
 from umd_bench.evaluation.extractors.weight_files import Published
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
+
+    from umd_bench.data.packs.pack import Pack
 
 FIELD = "stages.generate.extractor"
 
@@ -30,12 +38,14 @@ class ExtractorRow:
 
     ``find_weights`` raises :class:`UserError` if the weights are not on this machine, or if a SHA-256 is published and theirs
     differs. ``hash_weights`` gives their SHA-256 in hex and raises the same errors. ``load`` puts the network on a device.
+    ``accuracy`` is the share of its data set's test images that it classifies correctly, None if it is no such classifier.
     """
 
     facts: ExtractorFacts
     find_weights: Callable[[], object]
     hash_weights: Callable[[], str]
     load: Callable[[torch.device], Extractor]
+    accuracy: Callable[[], float | None] = lambda: None
 
 
 def _classifier_row(name: str) -> ExtractorRow:
@@ -45,11 +55,22 @@ def _classifier_row(name: str) -> ExtractorRow:
         return load_classifier(name, device)
 
     return ExtractorRow(
-        classifier_recipes.facts_of(name),
+        classifier_recipes.facts_of(name, classifier_recipes.RECIPES[name]),
         partial(classifier_recipes.find_weights, name),
         partial(classifier_recipes.hash_weights, name),
         load,
+        partial(classifier_recipes.test_accuracy, name),
     )
+
+
+def _trained_row(trained: TrainedClassifier) -> ExtractorRow:
+    def load(device: torch.device) -> Extractor:
+        from umd_bench.evaluation.extractors.classifier import load_trained
+
+        return load_trained(trained, device)
+
+    accuracy = trained.description.test_accuracy
+    return ExtractorRow(trained.facts, trained.find_weights, trained.hash_weights, load, lambda: accuracy)
 
 
 def _timm_row(model: TimmModel) -> ExtractorRow:
@@ -76,48 +97,84 @@ EXTRACTORS: dict[str, ExtractorRow] = {
 }
 
 
-def extractor_row(name: str, *, path: str) -> ExtractorRow:
-    """The row of ``name``, which may be ``timm:NAME``. An unknown name raises :class:`FieldError` for the field ``path``."""
+def is_trained_name(name: str) -> bool:
+    """Whether ``name`` can only be that of a classifier that a user trained: it is in no table, and timm's names are others."""
+    return name not in EXTRACTORS and not name.startswith(TIMM)
+
+
+def extractor_row(name: str, *, path: str, size: int | None = None, root: Path | None = None) -> ExtractorRow:
+    """The row of ``name``: of the table, of a ``timm:NAME``, or of a classifier that was trained.
+
+    A trained classifier is looked for below the data root ``root`` (None: the default one), for images of ``size`` pixels
+    (None: it is trained at one size only). An unknown name raises :class:`FieldError` for the field ``path``.
+    """
     if name.startswith(TIMM):
         return _timm_row(timm_models.timm_model(name, path=path))
-    if name not in EXTRACTORS:
-        raise FieldError(path, name, _accepted(EXTRACTORS))
-    return EXTRACTORS[name]
+    if name in EXTRACTORS:
+        return EXTRACTORS[name]
+    root = root if root is not None else data_root()
+    trained = find_trained(name, root, size=size, path=path)
+    if trained is None:
+        others = {other for other, its_size in trained_names(root) if size in (None, its_size)}
+        raise FieldError(path, name, _accepted([*EXTRACTORS, *others]))
+    return _trained_row(trained)
 
 
-def load_extractor(name: str, device: torch.device | str = "cpu") -> Extractor:
-    """The named extractor on ``device``.
+def load_extractor(name: str, device: torch.device | str = "cpu", *, images: Pack | None = None) -> Extractor:
+    """The named extractor on ``device``, to read the images of the pack ``images``.
 
-    Raises :class:`FieldError` for an unknown name, :class:`UserError` if its weights are missing or not the published ones.
+    A classifier that was trained is looked for beside that pack; without ``images`` in the default data root. Raises
+    :class:`FieldError` for an unknown name, :class:`UserError` if its weights are missing or not the published ones.
     """
     import torch
 
-    return extractor_row(name, path=FIELD).load(torch.device(device))
+    size, root = (None, None) if images is None else (images.manifest.size, images.path.parent)
+    return extractor_row(name, path=FIELD, size=size, root=root).load(torch.device(device))
 
 
-def require_weights(name: str, *, path: str) -> None:
+def require_weights(name: str, *, path: str, size: int | None = None, root: Path | None = None) -> None:
     """Raise the errors of :func:`load_extractor` for an unknown name and for missing or wrong weights, with ``path`` as field.
 
-    It is called before a sweep trains anything. For a timm model it checks only that the weight file exists.
+    It is called before a sweep trains anything. For a timm model it checks only that the weight file exists. ``size`` and
+    ``root`` are as in :func:`extractor_row`.
     """
-    extractor_row(name, path=path).find_weights()
+    extractor_row(name, path=path, size=size, root=root).find_weights()
 
 
-def check_extractor(name: str, data: DataFacts, *, path: str) -> None:
-    """Raise :class:`FieldError` for the field ``path`` unless the extractor exists and takes the images of ``data``."""
-    own = extractor_row(name, path=path).facts.data
-    if own == data.name or (own is None and _is_rgb(data.name)):
+def check_extractor(name: str, data: DataFacts, *, path: str, root: Path | None = None) -> None:
+    """Raise :class:`FieldError` for the field ``path`` unless the extractor exists and takes the images of ``data``.
+
+    ``root`` is the data root of trained classifiers (None: the default one).
+    """
+    own = extractor_of(data.name)
+    if name == own and name not in EXTRACTORS and not _is_trained(data, root):
+        how = f"`umd-bench extractor train {data.name} --size {data.image_size}`"
+        raise FieldError(path, name, f"it is not trained yet: {how} trains it")
+    facts = extractor_row(name, path=path, size=data.image_size, root=root).facts
+    if facts.data in (None, data.name) and facts.takes(data.image_channels):
         return
-    reads = f"images of {own}, not of {data.name}" if own else f"RGB images, but {data.name} has none"
-    fitting = _fitting(data.name)
-    raise FieldError(path, name, f"it reads {reads}; {_accepted(fitting) if _is_rgb(data.name) else one_of(fitting)}")
-
-
-def extractor_for(data: str) -> str:
-    """The data set's own extractor, else one that takes any RGB images. Raises :class:`UserError` if none fits."""
-    fitting = _fitting(data)
+    channels = f"{data.image_channels} channel{'s' if data.image_channels > 1 else ''}"
+    wrong_data = facts.data not in (None, data.name)
+    reads = f"images of {facts.data}, not of {data.name}" if wrong_data else f"other images than those of {channels}"
+    fitting = _fitting(data, root)
     if not fitting:
-        raise UserError(f"no extractor takes images of the data set {data!r}: {one_of(DATASETS)}")
+        how = f"only {own} could, which `umd-bench extractor train {data.name} --size {data.image_size}` trains"
+        raise FieldError(path, name, f"it reads {reads}; {how}")
+    only_trained = fitting == [own]  # no other extractor takes these images, and neither does a timm model
+    raise FieldError(path, name, f"it reads {reads}; {one_of(fitting) if only_trained else _accepted(fitting)}")
+
+
+def extractor_for(data: DataFacts, root: Path | None = None) -> str:
+    """The data set's own extractor, else one that takes any images.
+
+    ``root`` is the data root of trained classifiers (None: the default one). Raises :class:`UserError` if none fits.
+    """
+    fitting = _fitting(data, root)
+    if not fitting:
+        raise UserError(
+            f"no extractor takes images of {data.image_channels} channels, as those of {data.name} are: "
+            f"`umd-bench extractor train {data.name} --size {data.image_size}` trains one"
+        )
     return fitting[0]
 
 
@@ -128,14 +185,20 @@ def published_weights(name: str) -> Published:
     return inception.published()
 
 
-def _fitting(data: str) -> list[str]:
+def _fitting(data: DataFacts, root: Path | None) -> list[str]:
     """Extractors that take images of ``data``, its own first. Latents are decoded first, so only the images matter."""
-    own = [name for name, row in EXTRACTORS.items() if row.facts.data == data]
-    return own + [name for name, row in EXTRACTORS.items() if row.facts.data is None and _is_rgb(data)]
+    own = [name for name, row in EXTRACTORS.items() if row.facts.data == data.name]
+    trained = [extractor_of(data.name)] if _is_trained(data, root) else []
+    others = [name for name, row in EXTRACTORS.items() if row.facts.data is None and row.facts.takes(data.image_channels)]
+    return own + trained + others
 
 
-def _is_rgb(data: str) -> bool:
-    return data not in DATASETS or DATASETS[data].channels == 3  # users' own pictures are packed in RGB
+def _is_trained(data: DataFacts, root: Path | None) -> bool:
+    """Whether the data set's own classifier was trained below the data root."""
+    name = extractor_of(data.name)
+    if name in EXTRACTORS:
+        return False
+    return find_trained(name, root if root is not None else data_root(), size=data.image_size, path=FIELD) is not None
 
 
 def _accepted(names: Iterable[str]) -> str:

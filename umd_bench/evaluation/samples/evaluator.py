@@ -36,7 +36,8 @@ ByMetric = dict[str, dict[str, Fact]]
 class Evaluator:
     """An extractor, the ``scores`` it gives with their inputs, and the requested scores it cannot give (``left_out``).
 
-    ``floor`` is None if the reference is a file or no Fréchet distance is scored.
+    ``floor`` is None if the reference is a file or no Fréchet distance is scored. ``grey``: the images have one channel, which
+    the extractor repeats to have RGB images.
     """
 
     extractor: Extractor
@@ -45,6 +46,7 @@ class Evaluator:
     reference: Reference
     training: TrainingDistance | None
     floor: Floor | None
+    grey: bool = False
 
     def accumulator(self, n: int, label: Tensor | None) -> SampleAccumulator:
         """An empty accumulator for ``n`` samples; ``label`` [n] int64 are their requested classes, None to skip accuracy."""
@@ -57,10 +59,12 @@ class Evaluator:
 
     def facts(self) -> dict[str, Fact]:
         """Facts that hold for every score."""
+        own = {} if self.extractor.accuracy is None else {"extractor_accuracy": self.extractor.accuracy}
         return {
             "extractor": self.extractor.name,
             "extractor_hash": self.extractor.hash,
-            "resize": self.extractor.resize,
+            **own,
+            "resize": self.extractor.resize + ("; grey repeated in three channels" if self.grey else ""),
             "reference_label": self.reference.label,
             "reference_hash": self.reference.hash,
             "reference_n": self.reference.n,
@@ -123,4 +127,5 @@ def evaluator_for(
         floor=floor_distance(pack, split, n, extractor, real=held_out if split == "train" else "train")
         if split is not None and "fd" in available
         else None,
+        grey=extractor.repeats(pack.manifest.channels),
     )

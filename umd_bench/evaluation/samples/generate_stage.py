@@ -29,6 +29,7 @@ from umd_bench.engine.diffusion.noise_process import NoiseProcess
 from umd_bench.engine.samplers import SAMPLERS
 from umd_bench.engine.training.compiling import compile_model, own_graphs
 from umd_bench.engine.training.snapshot import restore_sampled
+from umd_bench.evaluation.extractors.contract import Extractor
 from umd_bench.evaluation.extractors.registry import check_extractor, load_extractor
 from umd_bench.evaluation.samples.accumulator import SampleAccumulator
 from umd_bench.evaluation.samples.drawing import SampleDrawer
@@ -69,13 +70,14 @@ def _run(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> Stage
     if not isinstance(stage, GenerateStage) or spec.parent_nimg is None:
         raise UserError(f"a {spec.kind} stage draws nothing from a parent's snapshot: expected a generate stage with a parent")
     data, images = data_facts(spec.data, root=pack.path.parent), source_images(pack)
-    check_extractor(stage.extractor, data, path="stages.generate.extractor")
-    for name in stage.more_extractors:
-        check_extractor(name, data, path="stages.generate.more_extractors")
+    for name in stage.all_extractors:
+        field = "extractor" if name == stage.extractor else "more_extractors"
+        check_extractor(name, data, path=f"stages.generate.{field}", root=pack.path.parent)
     device = pick_device(spec.resources.device)
+    extractors = [_extractor(name, spec, images, device) for name in stage.all_extractors]
     evaluators = [
         evaluator_for(
-            load_extractor(name, device),
+            extractor,
             images,
             stage.scores,
             stage.reference,
@@ -83,7 +85,7 @@ def _run(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> Stage
             held_out=stage.held_out_split,
             sha256=stage.reference_sha256,
         )
-        for name in stage.all_extractors
+        for extractor in extractors
     ]
     ema = stage.ema and spec.parent_ema
     model = restore_sampled(parent, spec.parent_nimg, source=data, ema=ema, device=device)
@@ -134,6 +136,18 @@ def _run(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> Stage
     if (floor := evaluators[0].floor) is not None:
         facts |= {"floor_n": floor.n, "floor_draws": floor.draws}
     return StageResult(metrics, facts, work.cost())
+
+
+def _extractor(name: str, spec: StageSpec, images: Pack, device: torch.device) -> Extractor:
+    """The extractor; raises :class:`UserError` if it was trained again after the stage was planned."""
+    extractor = load_extractor(name, device, images=images)
+    planned = spec.extractor_sha256.get(name, extractor.hash)
+    if extractor.hash != planned:
+        raise UserError(
+            f"{name} was trained again after this stage was planned (SHA-256 {extractor.hash[:12]}, planned {planned[:12]}): "
+            "start the command again"
+        )
+    return extractor
 
 
 def sample_labels(

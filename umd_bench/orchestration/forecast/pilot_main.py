@@ -28,7 +28,7 @@ from umd_bench.config.trial.probe_stage import ProbeStage
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import TrainStage
 from umd_bench.data.datasets import data_facts
-from umd_bench.data.open_data import open_data
+from umd_bench.data.open_data import open_data, source_images
 from umd_bench.data.packs.pack import Pack
 from umd_bench.data.vae import decoder_for
 from umd_bench.engine.device import pick_device
@@ -175,7 +175,7 @@ def _sampling_seconds(spec: StageSpec, stage: GenerateStage, source: RunDir, pac
     """Seconds of the whole stage, from sampling some images and extracting their features; scores are left out."""
     assert spec.parent_nimg is not None
     device = pick_device(spec.resources.device)
-    extractors = [load_extractor(name, device) for name in stage.all_extractors]
+    extractors = [load_extractor(name, device, images=source_images(pack)) for name in stage.all_extractors]
     facts = data_facts(spec.data, root=pack.path.parent)
     model = restore_sampled(source, spec.parent_nimg, source=facts, ema=stage.ema and spec.parent_ema, device=device)
     process, decode = NoiseProcess(spec.noise, device), decoder_for(pack, device)

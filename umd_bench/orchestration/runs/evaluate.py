@@ -16,6 +16,8 @@ from umd_bench.config.trial.generate_stage import GenerateStage
 from umd_bench.config.trial.probe_stage import ProbeStage
 from umd_bench.config.trial.stage_spec import StageSpec, stage_specs
 from umd_bench.config.trial.trial import TrialConfig
+from umd_bench.data.datasets import data_facts
+from umd_bench.data.packs.manifest import data_root as default_data_root
 from umd_bench.evaluation.extractors.contract import INCEPTION
 from umd_bench.evaluation.extractors.registry import extractor_for
 from umd_bench.orchestration.runs.find_run import find_run
@@ -35,21 +37,31 @@ class SweepStage:
 
 
 def evaluation_trial(
-    root: Path, key: str, sets: Sequence[str], profiles: Sequence[str] = (), defaults: Mapping[str, SweepStage] | None = None
+    root: Path,
+    key: str,
+    sets: Sequence[str],
+    profiles: Sequence[str] = (),
+    defaults: Mapping[str, SweepStage] | None = None,
+    data_root: Path | None = None,
 ) -> Trial:
     """The trial of the run, extended by a ``probe`` stage and, if its model can be sampled, a ``generate`` stage.
 
     ``profiles`` (config/presets/profiles) say how samples are drawn and scored; with several, each has its own stage,
     ``generate_<profile>``. A profile's sFID is left out if no extractor has spatial features (:func:`left_out_notes`).
     ``sets`` are ``probe.FIELD=value`` and ``generate.FIELD=value``; the latter apply to every profile. Fields that neither sets
-    nor profiles give come from ``defaults`` (:func:`sweep_stages`). Raises :class:`UserError`.
+    nor profiles give come from ``defaults`` (:func:`sweep_stages`). ``data_root`` holds the extractors that were trained on
+    users' data (None: the default one). Raises :class:`UserError`.
     """
     run = find_run(root, key)
     spec = run.config()
     can_sample = spec.model.can_sample
     stage_names = _generate_stages(profiles)
     generate = list(stage_names.values()) or ["generate"]
-    common = {"extractor": extractor_for(spec.data.name), "clip": spec.data.vae is None} if can_sample else {}
+    data_root = data_root if data_root is not None else default_data_root()
+    common: dict[str, Any] = {}
+    if can_sample:
+        extractor = extractor_for(data_facts(spec.data, root=data_root), data_root)
+        common = {"extractor": extractor, "clip": spec.data.vae is None}
     stages = _lineage(root, spec)
     stages["probe"] = {"kind": "probe", "parent": spec.kind}
     if can_sample:
@@ -83,7 +95,7 @@ def evaluation_trial(
         }
     document = with_protocols(document).over(Document({"method": "run", "seed": spec.seed, **rest, "stages": below}))
     config = validate(TrialConfig, document)
-    return Trial(config, {}, stage_specs(config), document)
+    return Trial(config, {}, stage_specs(config, data_root), document)
 
 
 def sweep_stages(root: Path, key: str) -> dict[str, SweepStage]:

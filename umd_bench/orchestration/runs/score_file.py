@@ -74,9 +74,10 @@ def score_samples(
     images of another size than the data set's.
     """
     stages = {name: _stage(name, n) for name in profiles}
-    names = list(dict.fromkeys(extractors)) or [extractor_for(data.name)]
+    facts = data_facts(data, root=data_root)
+    names = list(dict.fromkeys(extractors)) or [extractor_for(facts, data_root)]
     for name in names:
-        check_extractor(name, data_facts(data, root=data_root), path="--extractor")
+        check_extractor(name, facts, path="--extractor", root=data_root)
     file = open_samples(path)
     for profile, stage in stages.items():
         if file.n < stage.n:
@@ -93,7 +94,8 @@ def score_samples(
     device = pick_device("auto")
     order = np.random.default_rng(derive_seed(0, "score/choice")).permutation(file.n)
     with ExitStack() as stack:
-        scorers = [_ExtractorScorer.of(load_extractor(name, device), pack, stages, order, stack) for name in names]
+        loaded = [load_extractor(name, device, images=pack) for name in names]
+        scorers = [_ExtractorScorer.of(extractor, pack, stages, order, stack) for extractor in loaded]
         _read(file, pack, scorers, progress)
         return [scores for scorer in scorers for scores in scorer.scores()]
 

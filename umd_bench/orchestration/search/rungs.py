@@ -132,8 +132,10 @@ def _trained(trial: Trial, stage: str) -> str | None:
 def _rung_specs(config: SearchConfig, trial: Trial) -> dict[str, StageSpec]:
     measured = trial.config.stages[config.pruned_by[0]]
     copies = {name: measured.model_copy(update={"snapshot": share}) for name, share in config.rung_stages.items()}
+    # A rung's stage scores with the same trained classifiers as the stage that it copies.
     specs = stage_specs(trial.config.model_copy(update={"stages": trial.config.stages | copies}))
-    return {name: specs[name] for name in copies}
+    trained = {"extractor_sha256": trial.specs[config.pruned_by[0]].extractor_sha256}
+    return {name: specs[name].model_copy(update=trained) for name in copies}
 
 
 def _logged_value(root: Path, spec: StageSpec, share: float, metric: str) -> float | None:
