@@ -12,6 +12,7 @@ from rich.console import Console
 
 from umd_bench import cli
 from umd_bench.cli.verbs import extractors
+from umd_bench.data.packs.manifest import data_root
 from umd_bench.evaluation.extractors import inception
 from umd_bench.evaluation.extractors.listing import list_extractors
 from umd_bench.evaluation.extractors.registry import EXTRACTORS, load_extractor
@@ -37,7 +38,7 @@ def test_list_cuts_nothing_off_at_any_width(
     assert run(monkeypatch, "list") == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "…" not in out
-    for entry in list_extractors():
+    for entry in list_extractors(data_root()):
         assert {entry.name, *entry.takes.split(), *entry.licence.split()} <= {*re.split(r"[ ;]+", out)}
 
 
@@ -71,9 +72,9 @@ def test_list_shows_every_extractor_with_its_weights_or_how_to_get_them(
 ) -> None:
     assert run(monkeypatch, "list") == 0
     out = capsys.readouterr().out
-    for entry in list_extractors():
+    for entry in list_extractors(data_root()):
         assert f"\n{entry.name} " in out
-    assert [entry.name for entry in list_extractors()] == [*EXTRACTORS, DINOV2]
+    assert [entry.name for entry in list_extractors(data_root())] == [*EXTRACTORS, DINOV2]
     assert load_extractor("digits_cnn").hash[:12] in out
     assert "inception-v3-compat: no weights: name the file in $UMD_BENCH_INCEPTION, or run" in out
     assert f"{DINOV2}: no weights: name the file in $UMD_BENCH_TIMM_VIT_LARGE" in out

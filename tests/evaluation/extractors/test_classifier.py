@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,19 +15,10 @@ from umd_bench.data.open_data import open_pack
 from umd_bench.data.packs.manifest import data_root
 from umd_bench.data.packs.pack import Pack, Split
 from umd_bench.evaluation.extractors import classifier
-from umd_bench.evaluation.extractors.classifier import (
-    accuracy,
-    build_classifier,
-    read_weights,
-    train_classifier,
-    train_extractor,
-)
-from umd_bench.evaluation.extractors.classifier_recipes import RECIPES, WEIGHTS
+from umd_bench.evaluation.extractors.classifier import accuracy, build_classifier, train_classifier
+from umd_bench.evaluation.extractors.classifier_recipes import RECIPES, WEIGHTS, recipe_for
 
-
-@pytest.fixture(autouse=True)
-def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(RECIPES, "digits_cnn", dataclasses.replace(RECIPES["digits_cnn"], epochs=3))
+SHORT = dataclasses.replace(RECIPES["digits_cnn"], epochs=5)
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -38,12 +28,12 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.slow
 def test_training_repeats_to_the_bit_with_any_global_random_state() -> None:
     torch.manual_seed(1)
-    first = train_classifier("digits_cnn", digits())
+    first = train_classifier(SHORT, digits())
     torch.manual_seed(2)
     before = torch.get_rng_state()
-    assert same(first, train_classifier("digits_cnn", digits()))
+    assert same(first, train_classifier(SHORT, digits()))
     assert torch.equal(before, torch.get_rng_state())
-    assert not same(first, train_classifier("digits_cnn", digits(), seed=1))
+    assert not same(first, train_classifier(SHORT, digits(), seed=1))
 
 
 def test_training_never_reads_the_test_split(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,23 +44,12 @@ def test_training_never_reads_the_test_split(monkeypatch: pytest.MonkeyPatch) ->
         return split(pack, name)
 
     monkeypatch.setattr(Pack, "split", guarded)
-    train_classifier("digits_cnn", digits())
+    train_classifier(SHORT, digits())
 
 
-def test_three_epochs_are_enough_to_learn_digits() -> None:
-    model = build_classifier("digits_cnn", train_classifier("digits_cnn", digits()))
-    assert accuracy(model, digits().split("test")) > 0.7
-
-
-@pytest.mark.slow
-def test_a_written_extractor_reads_back_and_its_description_is_right(tmp_path: Path) -> None:
-    train_extractor("digits_cnn", tmp_path, data_root())
-    state, digest = read_weights("digits_cnn", tmp_path)
-    described = json.loads((tmp_path / "digits_cnn.json").read_text())
-    assert same(state, train_classifier("digits_cnn", digits()))
-    assert described["sha256"] == digest
-    assert described["data_digest"] == digits().manifest.digest
-    assert described["test_accuracy"] == accuracy(build_classifier("digits_cnn", state), digits().split("test"))
+def test_five_epochs_are_enough_to_learn_digits() -> None:
+    model = build_classifier(SHORT, train_classifier(SHORT, digits()))
+    assert accuracy(model, digits().split("test")) > 0.8
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -98,10 +77,34 @@ def test_augmentation_shifts_and_repeats_the_border_and_flips_only_if_flip_is_tr
     assert {image[0].numpy().tobytes() for image in augmented} == {image.tobytes() for image in expected}
 
 
-def test_an_unknown_extractor_and_another_data_set_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match="'inception' cannot be trained: expected one of contrast16_cnn, digits_cnn, emoji_cnn, fashion_cnn"
-    ):
-        train_extractor("inception", tmp_path, data_root())
-    with pytest.raises(UserError, match="fashion_cnn is trained on fashion_mnist, not on digits"):
-        train_classifier("fashion_cnn", digits())
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.channels == 1])
+def test_a_recipe_by_rule_has_the_shape_of_the_committed_classifier(name: str) -> None:
+    committed = RECIPES[name]
+    made = recipe_for(committed.data, size=committed.size, channels=1, classes=committed.classes, n_train=50_000)
+    shape = ("widths", "dim", "classes", "batch")
+    assert {field: getattr(made, field) for field in shape} == {field: getattr(committed, field) for field in shape}
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 7, 8, 20, 28, 32, 64, 96, 256])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_recipe_by_rule_makes_a_network_for_any_size(size: int, channels: int) -> None:
+    recipe = recipe_for("mine", size=size, channels=channels, classes=5, n_train=300)
+    features, logits = classifier.Classifier(recipe).eval()(torch.zeros(2, channels, size, size))
+    assert (features.shape, logits.shape) == ((2, recipe.dim), (2, 5))
+    assert size < 8 or 2 <= size // 2 ** len(recipe.widths) <= 7
+    assert recipe.widths[-1:] in ((), (64 if channels == 1 else 128,))
+
+
+def test_small_sets_are_seen_more_often_in_smaller_batches() -> None:
+    recipes = [recipe_for("mine", size=32, channels=3, classes=5, n_train=n) for n in (100, 1_000, 50_000, 1_000_000)]
+    assert [(recipe.epochs, recipe.batch) for recipe in recipes] == [(60, 8), (60, 62), (12, 128), (5, 128)]
+    assert recipe_for("mine", size=32, channels=3, classes=5, n_train=100, epochs=7).epochs == 7
+
+
+def test_a_pack_that_no_classifier_can_be_trained_on_is_refused() -> None:
+    with pytest.raises(UserError, match="holds 1x8x8 images of digits: expected 1x32x32 images of fashion_mnist"):
+        train_classifier(RECIPES["fashion_cnn"], digits())
+    with pytest.raises(UserError, match="digits has one class: a classifier needs at least 2"):
+        train_classifier(dataclasses.replace(SHORT, classes=1), digits())
+    with pytest.raises(UserError, match=r"digits has [0-9]+ training images: a classifier needs at least 2000, two batches"):
+        train_classifier(dataclasses.replace(SHORT, batch=1_000), digits())

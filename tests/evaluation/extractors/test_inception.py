@@ -116,7 +116,7 @@ def test_rgb_images_of_any_side_give_2048_features_1008_logits_and_2023_spatial_
     assert plain.spatial is None
     assert torch.equal(plain.pooled, out.pooled)
     with pytest.raises(UserError, match=r"expected uint8 of shape \[B, 3, H, W\]"):
-        extractor.features(images[:, :1])
+        extractor.features(images[:, :2])
 
 
 @pytest.mark.slow

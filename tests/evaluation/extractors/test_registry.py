@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from evaluation.small_parents import digits
 
@@ -15,7 +16,7 @@ from umd_bench.config.errors import FieldError, UserError
 from umd_bench.config.trial.data import DataConfig
 from umd_bench.data.datasets import DATASETS, DataFacts, data_facts
 from umd_bench.evaluation.extractors import classifier_recipes
-from umd_bench.evaluation.extractors.classifier import accuracy, build_classifier, read_weights
+from umd_bench.evaluation.extractors.classifier import accuracy, build_classifier
 from umd_bench.evaluation.extractors.classifier_recipes import RECIPES, WEIGHTS
 from umd_bench.evaluation.extractors.contract import INCEPTION, Features
 from umd_bench.evaluation.extractors.registry import EXTRACTORS, check_extractor, extractor_for, load_extractor, require_weights
@@ -29,6 +30,8 @@ def test_a_loaded_extractor_has_the_facts_and_the_hash_of_its_row(name: str) -> 
     row, extractor = EXTRACTORS[name], load_extractor(name)
     assert {field: getattr(extractor, field) for field in dataclasses.asdict(row.facts)} == dataclasses.asdict(row.facts)
     assert extractor.hash == row.hash_weights()
+    assert extractor.accuracy == row.accuracy()
+    assert (extractor.accuracy is None) == (row.facts.data is None)
     require_weights(name, path="p")
     out = extractor.features(torch.zeros(2, *(side or 64 for side in row.facts.shape), dtype=torch.uint8))
     assert out.pooled.shape == (2, row.facts.dim)
@@ -64,7 +67,7 @@ def test_committed_weights_are_small_and_described(name: str) -> None:
 
 def test_digits_extractor_is_as_accurate_as_its_description_says() -> None:
     described = json.loads((WEIGHTS / "digits_cnn.json").read_text())
-    model = build_classifier("digits_cnn", read_weights("digits_cnn", WEIGHTS)[0])
+    model = build_classifier(RECIPES["digits_cnn"], safetensors.torch.load_file(WEIGHTS / "digits_cnn.safetensors"))
     assert accuracy(model, digits().split("test")) == pytest.approx(described["test_accuracy"], abs=0.002)
     assert described["test_accuracy"] > 0.985
 
@@ -128,44 +131,66 @@ def test_features_use_full_precision_under_any_precision_setting() -> None:
     assert now() == outside
 
 
+LISTED = "expected one of contrast16_cnn, digits_cnn, efficientnet_lite0, emoji_cnn, fashion_cnn, inception-v3-compat"
+
+
 def test_the_error_for_an_unknown_name_lists_the_valid_names() -> None:
-    names = "contrast16_cnn, digits_cnn, efficientnet_lite0, emoji_cnn, fashion_cnn, inception-v3-compat"
-    listed = f"expected one of {names}, or timm:NAME"
-    with pytest.raises(FieldError, match=rf"stages.generate.extractor = 'inception' is not accepted: {listed}"):
+    with pytest.raises(FieldError, match=rf"stages.generate.extractor = 'inception' is not accepted: {LISTED}, or timm:NAME"):
         load_extractor("inception")
-    with pytest.raises(FieldError, match=rf"stages.x.extractor = 'inception' is not accepted: {listed}"):
-        check_extractor("inception", DATASETS["digits"], path="stages.x.extractor")
+    with pytest.raises(FieldError, match=rf"stages.x.extractor = 'inception' is not accepted: {LISTED}, or timm:NAME"):
+        check_extractor("inception", facts("digits"), path="stages.x.extractor")
 
 
-def test_a_users_own_pictures_are_rgb_and_a_grey_set_without_an_extractor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert extractor_for("pets_of_mine") in EXTRACTORS
-    check_extractor("efficientnet_lite0", DataFacts("pets_of_mine", 32, 3, 2), path="p")
-    monkeypatch.setitem(DATASETS, "grey", dataclasses.replace(DATASETS["digits"], name="grey"))
-    with pytest.raises(UserError, match="no extractor takes images of the data set 'grey': expected one of cifar10, cifar100"):
-        extractor_for("grey")
+def facts(name: str, size: int | None = None, vae: str | None = None) -> DataFacts:
+    return data_facts(DataConfig(name=name, size=size, vae=vae))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_in_colour_and_in_grey_are_read_by_every_extractor_of_any_images(channels: int) -> None:
+    pictures = DataFacts("pets_of_mine", 32, channels, 2)
+    assert extractor_for(pictures) == INCEPTION
+    for name in (INCEPTION, "efficientnet_lite0", "timm:resnet50"):
+        check_extractor(name, pictures, path="p")
+
+
+def test_images_that_no_extractor_reads_are_refused_with_the_command_that_trains_one() -> None:
+    odd = DataFacts("maps", 32, 2, 5)
+    with pytest.raises(UserError, match="no extractor takes images of 2 channels, as those of maps are: `umd-bench extractor"):
+        extractor_for(odd)
+    how = "only maps_cnn could, which `umd-bench extractor train maps --size 32` trains"
+    with pytest.raises(FieldError, match=f"it reads other images than those of 2 channels; {how}"):
+        check_extractor("efficientnet_lite0", odd, path="p")
+    with pytest.raises(FieldError, match="it reads images of digits, not of maps; only maps_cnn could"):
+        check_extractor("digits_cnn", odd, path="p")
+
+
+@pytest.mark.slow
+def test_grey_images_give_the_features_of_the_same_images_in_rgb() -> None:
+    extractor = load_extractor("efficientnet_lite0")
+    grey = torch.randint(0, 256, (3, 1, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(extractor.features(grey).pooled, extractor.features(grey.repeat(1, 3, 1, 1)).pooled)
+    with pytest.raises(UserError, match=r"does not take uint8 images of shape \[3, 2, 32, 32\]"):
+        extractor.features(grey.repeat(1, 2, 1, 1))
 
 
 def test_an_extractor_of_another_data_set_is_refused_with_one_that_fits() -> None:
-    check_extractor("digits_cnn", DATASETS["digits"], path="p")
-    with pytest.raises(FieldError, match="reads images of fashion_mnist, not of digits; expected one of digits_cnn"):
-        check_extractor("fashion_cnn", DATASETS["digits"], path="p")
-    with pytest.raises(FieldError, match=r"it reads RGB images, but digits has none; expected one of digits_cnn$"):
-        check_extractor("inception-v3-compat", DATASETS["digits"], path="p")
-    check_extractor("inception-v3-compat", data_facts(DataConfig(name="emoji64")), path="p")
-    check_extractor("inception-v3-compat", data_facts(DataConfig(name="imagenet", size=256, vae="sd_kl_f8")), path="p")
-    imagenet = data_facts(DataConfig(name="imagenet", size=64))
+    check_extractor("digits_cnn", facts("digits"), path="p")
+    fitting = "expected one of digits_cnn, efficientnet_lite0, inception-v3-compat, or timm:NAME"
+    with pytest.raises(FieldError, match=f"reads images of fashion_mnist, not of digits; {fitting}"):
+        check_extractor("fashion_cnn", facts("digits"), path="p")
+    check_extractor("inception-v3-compat", facts("emoji64"), path="p")
+    check_extractor("inception-v3-compat", facts("imagenet", 256, "sd_kl_f8"), path="p")
+    imagenet = facts("imagenet", 64)
     listed = "expected one of efficientnet_lite0, inception-v3-compat, or timm:NAME"
     with pytest.raises(FieldError, match=f"reads images of digits, not of imagenet; {listed}"):
         check_extractor("digits_cnn", imagenet, path="p")
     for name in ("efficientnet_lite0", "timm:vit_large_patch14_dinov2.lvd142m", "timm:resnet50"):
         check_extractor(name, imagenet, path="p")
-        with pytest.raises(FieldError, match=r"it reads RGB images, but digits has none; expected one of digits_cnn$"):
-            check_extractor(name, DATASETS["digits"], path="p")
     with pytest.raises(FieldError, match=r"p = 'timm:resnet5' is not accepted: .*a model that timm has, such as timm:resnet50"):
         check_extractor("timm:resnet5", imagenet, path="p")
 
 
 def test_every_data_set_that_can_be_read_has_an_extractor() -> None:
-    read = [name for name, facts in DATASETS.items() if facts.read is not None]
-    assert {name: EXTRACTORS[extractor_for(name)].facts.data for name in read} == {name: name for name in read}
-    assert extractor_for("imagenet") == "inception-v3-compat"
+    read = [name for name, info in DATASETS.items() if info.read is not None]
+    assert {name: EXTRACTORS[extractor_for(facts(name))].facts.data for name in read} == {name: name for name in read}
+    assert extractor_for(facts("imagenet", 64)) == "inception-v3-compat"

@@ -24,6 +24,7 @@ from umd_bench.config.trial.generate_stage import GenerateStage
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.data.batches.batches import to_uint8
 from umd_bench.data.datasets import dataset_info
+from umd_bench.data.packs.pack import Pack
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
 from umd_bench.engine.samplers import generate
 from umd_bench.engine.training.snapshot import restore_model
@@ -112,6 +113,7 @@ def test_the_facts_say_how_every_score_was_made(tmp_path: Path) -> None:
     assert facts == {
         "extractor": "digits_cnn",
         "extractor_hash": extractor.hash,
+        "extractor_accuracy": 0.988,
         "resize": "none",
         "left_out": [],
         "reference": "train",
@@ -242,7 +244,7 @@ def test_other_stages_and_extractors_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_extractor_of_other_classes_reports_no_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generate_stage, "load_extractor", lambda *given: replace(load_extractor(*given), data=None))
+    monkeypatch.setattr(generate_stage, "load_extractor", lambda *given, **_: replace(load_extractor(*given), data=None))
     metrics = generated(tmp_path)[0].metrics
     assert set(metrics) == {"fd_digits_cnn", "is_digits_cnn", "floor_fd_digits_cnn"}
 
@@ -269,7 +271,7 @@ def test_further_scores_do_not_change_the_others(tmp_path: Path) -> None:
 
 
 def test_several_extractors_score_the_same_samples_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(name: str, device: torch.device) -> Extractor:
+    def load(name: str, device: torch.device, images: Pack) -> Extractor:
         """A second extractor, with half of the features and no classes."""
         loaded = load_extractor("digits_cnn", device)
         if name == "digits_cnn":

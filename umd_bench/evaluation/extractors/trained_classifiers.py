@@ -34,6 +34,7 @@ class Description(Frozen):
 
     sha256: str
     command: str
+    trained_on: str
     test_accuracy: float
     validation_accuracy: float | None = None
     train_images: int

@@ -138,6 +138,7 @@ def _train_and_write(
     description = Description(
         sha256=hashlib.sha256(content).hexdigest(),
         command=command,
+        trained_on="the train split",
         test_accuracy=splits["test"],
         validation_accuracy=splits.get("validation"),
         train_images=pack.manifest.counts["train"],
