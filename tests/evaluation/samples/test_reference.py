@@ -248,7 +248,12 @@ def test_floor_of_more_samples_than_images_takes_all_images_and_reports_their_nu
     assert (floor.n, floor.draws) == (500, 1)
     held_out = floor_distance(pack, "train", 5000, extractor, real="validation")
     assert (held_out.n, held_out.draws) == (250, 1)
-    assert held_out.distance != floor.distance
+
+
+def test_floors_of_the_reference_train_are_stored_for_each_held_out_split(pack: Pack, extractor: Extractor) -> None:
+    test, validation = (floor_distance(pack, "train", 200, extractor, real=split).distance for split in ("test", "validation"))
+    assert test != validation
+    assert floor_distance(pack, "train", 200, extractor, real="test").distance == test
 
 
 def test_floor_falls_with_n(pack: Pack, extractor: Extractor) -> None:
