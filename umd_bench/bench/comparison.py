@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from umd_bench.bench.tables import Table, number, spread, times
+from umd_bench.bench.tables import Table, format_ratio, number, spread
 from umd_bench.bench.timing.machine import Machine
 from umd_bench.bench.timing.throughput import Ratio, Throughput, measure, ratio
 
@@ -29,7 +29,8 @@ class Pair:
 
 @dataclass(frozen=True)
 class ComparedPair:
-    """A timed pair: units per second of both, and the largest difference of their values relative to theirs' largest."""
+    """A timed pair: units per second of both functions, and the largest difference of their values, relative to the
+    largest value of ``theirs``."""
 
     what: str
     library: str
@@ -38,7 +39,7 @@ class ComparedPair:
     difference: float
 
     @property
-    def times(self) -> Ratio:
+    def speedup(self) -> Ratio:
         """The speed of ours over the speed of theirs."""
         return ratio(self.ours, self.theirs)
 
@@ -57,7 +58,14 @@ class ComparisonResult:
         """One row per pair, and a second table for the rates without a counterpart."""
         header = ("what", f"{self.unit}/s (range)", "theirs (range)", "times as fast", "difference", "theirs is")
         rows = tuple(
-            (pair.what, spread(pair.ours), spread(pair.theirs), times(pair.times), f"{pair.difference:.0e}", pair.library)
+            (
+                pair.what,
+                spread(pair.ours),
+                spread(pair.theirs),
+                format_ratio(pair.speedup),
+                f"{pair.difference:.0e}",
+                pair.library,
+            )
             for pair in self.pairs
         )
         tables = [Table(self.title, header, rows)] if rows else []
@@ -68,12 +76,12 @@ class ComparisonResult:
 
     def remarks(self) -> list[str]:
         """The pairs in which ours is slower, if there are any."""
-        slower = [f"{pair.what} ({number(pair.times.median)}x)" for pair in self.pairs if pair.times.median < 1]
+        slower = [f"{pair.what} ({number(pair.speedup.median)}x)" for pair in self.pairs if pair.speedup.median < 1]
         return [f"Slower than the independent way: {', '.join(slower)}."] if slower else []
 
     def as_json(self) -> dict[str, Any]:
         """All numbers and ratios as plain values."""
-        return {**asdict(self), "times": {pair.what: asdict(pair.times) for pair in self.pairs}}
+        return {**asdict(self), "times": {pair.what: asdict(pair.speedup) for pair in self.pairs}}
 
 
 def compare(

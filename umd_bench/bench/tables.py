@@ -1,4 +1,4 @@
-"""The result of every benchmark, and its plain tables, which the terminal and docs/performance.md show."""
+"""The interface of a benchmark's result, and the plain tables in which the terminal and docs/performance.md show it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def spread(rate: Throughput) -> str:
     return number(rate.median) + ("" if rate.repeats == 1 else f" ({number(rate.slowest)} to {number(rate.fastest)})")
 
 
-def times(ratio: Ratio | None) -> str:
+def format_ratio(ratio: Ratio | None) -> str:
     """A ratio, with the smallest and largest of several repeats, and the ratio by CPU time if it is known."""
     if ratio is None:
         return "-"

@@ -1,6 +1,8 @@
 """The command line: it reads options, calls the packages below and prints; it decides nothing about results.
 
-``verbs/`` has one function per verb, ``bench/`` the verbs of ``umd-bench bench``; both share ``options`` and ``run_sweep``.
+``verbs/`` has one function per verb, and ``bench/`` has the verbs of ``umd-bench bench``. Both use ``options``; verbs that run
+a sweep or a trial also use ``run_sweep``.
+
 Exit codes: 0 done, 1 a stage failed, 2 a mistake in the command or a file, 130 interrupted. Heavy libraries are imported
 inside the verbs, so that ``--help`` answers at once.
 """

@@ -19,17 +19,17 @@ from umd_bench.data.packs.manifest import data_root
 
 RATE = Throughput(median=100.0, slowest=90.0, fastest=110.0, repeats=3, calls=1)
 RESULT = LoaderResult(
-    "made up",
-    10,
-    (3, 64, 64),
-    16,
-    "fp32",
-    "cpu",
-    "a processor",
-    1,
-    "2.0",
-    {"a": RATE, "b": replace(RATE, median=200.0)},
-    replace(RATE, median=10.0),
+    data="made up",
+    images=10,
+    shape=(3, 64, 64),
+    batch=16,
+    precision="fp32",
+    device="cpu",
+    device_name="a processor",
+    threads=1,
+    torch="2.0",
+    loaders={"a": RATE, "b": replace(RATE, median=200.0)},
+    step=replace(RATE, median=10.0),
 )
 
 
@@ -51,7 +51,7 @@ def test_a_loader_ten_times_as_fast_is_fast_enough() -> None:
 
 
 @pytest.mark.slow
-def test_a_packed_data_set_is_measured_with_the_step_of_s4() -> None:
+def test_a_packed_data_set_is_measured_with_the_training_step_of_the_s4_model() -> None:
     result = bench_data(
         data=DataConfig(name="digits"), data_root=data_root(), images=1, batch=2, repeats=1, threads=1, device="cpu"
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from umd_bench.bench.tables import spread, times
+from umd_bench.bench.tables import format_ratio, spread
 from umd_bench.bench.timing.throughput import REPEAT_SECONDS, Throughput, Work, measure, ratio
 
 Clock = list[float]
@@ -64,7 +64,7 @@ def test_slow_work_is_called_once_a_repeat_and_once_before(clock: Clock) -> None
 def test_one_repeat_has_no_range(clock: Clock) -> None:
     works = {"a": lasting(clock, 1), "b": lasting(clock, 2)}
     once, twice = (measure(works, repeats=repeats, device=CPU, threads=2) for repeats in (1, 2))
-    assert (spread(once["a"]), times(ratio(once["a"], once["b"]))) == ("8.00", "2.00x")
+    assert (spread(once["a"]), format_ratio(ratio(once["a"], once["b"]))) == ("8.00", "2.00x")
     assert spread(twice["a"]) == "8.00 (8.00 to 8.00)"
 
 
@@ -92,14 +92,14 @@ def test_on_one_thread_a_ratio_by_cpu_time_leaves_out_waiting(monkeypatch: pytes
     assert speedup.computed is not None
     assert speedup.computed < speedup.median / 2
     assert speedup.scaled(2).computed == pytest.approx(2 * speedup.computed)
-    assert "by CPU time" in times(speedup)
+    assert "by CPU time" in format_ratio(speedup)
 
 
 def test_on_several_threads_there_is_no_ratio_by_cpu_time(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     rates = measure({"a": lasting(clock, 1), "b": lasting(clock, 2)}, repeats=1, device=CPU)
     assert ratio(rates["a"], rates["b"]).computed is None
-    assert "CPU" not in times(ratio(rates["a"], rates["b"]))
+    assert "CPU" not in format_ratio(ratio(rates["a"], rates["b"]))
 
 
 def test_a_ratio_is_taken_within_each_repeat_so_that_a_slow_period_cancels() -> None:

@@ -72,7 +72,7 @@ def test_named_metrics_come_in_the_order_of_their_names(tmp_path: Path) -> None:
         "probe.acc_100shot",
         "pretrain.loss",
     ]
-    with pytest.raises(UserError, match=r"metric 'probe.fid' is not there.*probe.acc_10shot"):
+    with pytest.raises(UserError, match=r"no metric matches 'probe.fid'.*probe.acc_10shot"):
         summarize(tmp_path, "mask_ratio", metrics=["probe.fid"])
     with pytest.raises(UserError, match=r"x = 'seed' is not an axis.*mask_ratio"):
         summarize(tmp_path, "mask_ratio", x="seed")

@@ -19,7 +19,7 @@ from umd_bench.bench.measurements.compile_time import (
 )
 from umd_bench.bench.plain.model import PlainModel
 from umd_bench.bench.plain.sampling import plain_ddim
-from umd_bench.bench.tables import Table, number, spread, times
+from umd_bench.bench.tables import Table, format_ratio, number, spread
 from umd_bench.bench.timing.machine import Machine
 from umd_bench.bench.timing.matmul_peak import Precision
 from umd_bench.bench.timing.throughput import Ratio, Throughput, Work, measure, ratio
@@ -84,7 +84,7 @@ class SampleResult:
                 str(way.passes),
                 spread(way.rate),
                 number(1 / way.rate.median),
-                times(way.per_pass),
+                format_ratio(way.per_pass),
             )
             for way in self.ways
         )

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from umd_bench.bench.synthetic import one_stage_sweep
-from umd_bench.bench.tables import Table, number, times
+from umd_bench.bench.tables import Table, format_ratio, number
 from umd_bench.bench.timing.machine import Machine
 from umd_bench.bench.timing.throughput import Ratio, Throughput, Work, measure, ratio
 from umd_bench.orchestration.commands import running_process
@@ -70,7 +70,7 @@ class StartupResult:
                 name,
                 number(1e3 / rate.median),
                 number(_cpu_milliseconds(rate)),
-                "-" if name == BARE else times(self.over_bare(name)),
+                "-" if name == BARE else format_ratio(self.over_bare(name)),
             )
             for name, rate in self.rates.items()
         )

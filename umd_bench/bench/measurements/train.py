@@ -24,7 +24,7 @@ from umd_bench.bench.measurements.compile_time import (
     empty_compile_cache,
 )
 from umd_bench.bench.measurements.train_steps import engine_step, plain_step
-from umd_bench.bench.tables import Table, number, spread, times
+from umd_bench.bench.tables import Table, format_ratio, number, spread
 from umd_bench.bench.timing.machine import Machine
 from umd_bench.bench.timing.matmul_peak import PRECISIONS, Precision, matrix_product
 from umd_bench.bench.timing.peak_memory import peak_memory
@@ -78,7 +78,7 @@ class TrainResult:
             used, memory = self.utilisation(name), self.memory[name]
             share = f"{used.median:.0%} ({used.smallest:.0%} to {used.largest:.0%})"
             mebibytes = None if memory is None else memory / 2**20
-            rows.append((name, spread(rate), times(self.gain(name)), share, number(mebibytes)))
+            rows.append((name, spread(rate), format_ratio(self.gain(name)), share, number(mebibytes)))
         peaks = tuple((name, spread(_giga(rate))) for name, rate in self.peaks.items())
         title = f"Training: {self.subject}, batch {self.batch}, {number(self.flops_per_image / 1e9)} GFLOP an image"
         tables = [Table(title, header, tuple(rows)), Table("Matrix product", ("precision", "GFLOP/s (range)"), peaks)]
@@ -96,7 +96,7 @@ class TrainResult:
         best = max(own, key=lambda name: statistics.median(own[name].computed or own[name].each))
         sentence = f"{best} is the fastest and reaches {self.utilisation(best).median:.0%} of the peak of its precision"
         gain = self.gain(best)
-        first = f"{sentence}; it is {times(gain)} as fast as the plain eager fp32 step." if gain else f"{sentence}."
+        first = f"{sentence}; it is {format_ratio(gain)} as fast as the plain eager fp32 step." if gain else f"{sentence}."
         return [first, *compile_remarks(self.compiling)]
 
     def as_json(self) -> dict[str, Any]:

@@ -32,16 +32,16 @@ _PATTERNS = tuple((name, re.compile(pattern)) for name, pattern in _KINDS)
 
 @dataclass(frozen=True)
 class Share:
-    """A kind of operation: its share of the time, milliseconds per call, and its most expensive operation."""
+    """A kind of operation: its share of the time, its milliseconds per call, and the name of its costliest operation."""
 
     name: str
     share: float  # in [0, 1]
     milliseconds: float
-    most: str
+    most: str  # the costliest operation
 
 
 def shares(work: Work, device: torch.device) -> list[Share]:
-    """The kinds of operation in two calls, most expensive first.
+    """Profile two calls of ``work``, and return the kinds of operation in them, most expensive first.
 
     On a GPU the time of an operation is the time of its kernels; on a CPU it is the time of the calling thread.
     """

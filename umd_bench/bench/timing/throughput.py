@@ -20,15 +20,15 @@ import torch
 REPEAT_SECONDS = 0.25  # a repeat lasts at least about this long
 _TRUSTED_SECONDS = 1.0  # a shorter first call is repeated, since most of it may have been one-time loading
 
-Work = Callable[[], int]  # does one piece of work and returns its number of images (or other units)
+Work = Callable[[], int]  # does one piece of work and returns how many images (or other units) it processed
 
 
 @dataclass(frozen=True)
 class Throughput:
     """Images per second: the median, slowest and fastest of the repeats. Each repeat made ``calls`` calls.
 
-    ``each`` and ``computed`` have one value per repeat: images per second of wall time and of CPU time. ``computed`` is empty
-    on a GPU and on several threads, where CPU time includes threads that wait for each other in a busy loop.
+    ``each`` has the images per second of wall time of every repeat, ``computed`` those per second of CPU time. ``computed`` is
+    empty on a GPU and on several threads, where CPU time includes threads that wait for each other in a busy loop.
     """
 
     median: float

@@ -1,4 +1,4 @@
-"""``umd-bench bench``: verbs that measure what each part of the benchmark costs in time on this machine."""
+"""``umd-bench bench``: verbs that measure how fast each part of umd-bench is on this machine."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import typer
 
 from umd_bench.cli.bench import pieces, whole
 
-app = typer.Typer(help="Measure on this machine how fast the parts of the benchmark are.", no_args_is_help=True)
+app = typer.Typer(help="Measure on this machine how fast the parts of umd-bench are.", no_args_is_help=True)
 app.add_typer(pieces.app)
 app.add_typer(whole.app)
 
 
 @app.callback()
 def bench() -> None:
-    """Measure on this machine how fast the parts of the benchmark are."""
+    """Measure on this machine how fast the parts of umd-bench are."""

@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 RepeatsOption = Annotated[
     int,
-    typer.Option("--repeats", min=1, help="How often each thing is measured; the things take turns."),
+    typer.Option("--repeats", min=1, help="How often each variant is measured; the variants take turns."),
 ]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads (default: torch's own choice).")]
 DeviceOption = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu or cuda.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the tables.")]
 
 
-def here(device: str, threads: int | None) -> tuple[torch.device, Machine]:
-    """The device that ``--device`` names, and the facts of this machine before anything is measured."""
+def device_and_machine(device: str, threads: int | None) -> tuple[torch.device, Machine]:
+    """The device that ``--device`` names, and a description of this machine before anything is measured."""
     from umd_bench.bench.timing.machine import bench_device, machine_facts
     from umd_bench.engine.device import device_name
 
-    where = bench_device(device)
-    return where, machine_facts(where, threads, device_name(device))
+    torch_device = bench_device(device)
+    return torch_device, machine_facts(torch_device, threads, device_name(device))
 
 
 def measure_and_print(measure: Callable[[Progress], BenchResult], *, as_json: bool) -> None:

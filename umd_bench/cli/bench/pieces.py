@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from umd_bench.cli.bench.options import DeviceOption, JsonOption, RepeatsOption, ThreadsOption, here, measure_and_print
+from umd_bench.cli.bench.options import (
+    DeviceOption,
+    JsonOption,
+    RepeatsOption,
+    ThreadsOption,
+    device_and_machine,
+    measure_and_print,
+)
 from umd_bench.cli.console import console
 from umd_bench.cli.options import DataOption, SetOption, SizeOption, TierOption, folder_of_data
 
@@ -63,7 +70,7 @@ def bench_data_verb(
     data_facts = f"{finding.data}: {finding.images:,} images {C}x{H}x{W}, batch {finding.batch}"
     machine_facts = f"{finding.device} ({finding.device_name}), {finding.threads} threads, torch {finding.torch}"
     console.print(f"{data_facts}; {machine_facts}", highlight=False)
-    table = Table("", "images/s (median)", "slowest", "fastest", "repeats", "batches a repeat")
+    table = Table("", "images/s (median)", "slowest", "fastest", "repeats", "batches per repeat")
     for name, rate in {**finding.loaders, f"S/4 training step, {finding.precision}": finding.step}.items():
         numbers = (f"{value:,.1f}" for value in (rate.median, rate.slowest, rate.fastest))
         table.add_row(name, *numbers, str(rate.repeats), str(rate.calls))
@@ -100,8 +107,10 @@ def bench_train_verb(
     if tier is None and model is None:
         raise UserError("there is nothing to measure: expected --tier, or --model with --size")
     precisions = precisions_of(precision)
-    where, machine = here(device, threads)
-    spec = train_spec(method=method, tier=tier, model=model, size=size, stage=stage, batch=batch, device=where, sets=set_ or [])
+    torch_device, machine = device_and_machine(device, threads)
+    spec = train_spec(
+        method=method, tier=tier, model=model, size=size, stage=stage, batch=batch, device=torch_device, sets=set_ or []
+    )
     measure_and_print(
         lambda progress: bench_train(
             spec,
@@ -111,7 +120,7 @@ def bench_train_verb(
             baseline=baseline,
             profile=profile,
             repeats=repeats,
-            device=where,
+            device=torch_device,
             progress=progress,
         ),
         as_json=as_json,
@@ -154,7 +163,7 @@ def bench_sample_verb(
     from umd_bench.bench.timing.matmul_peak import precisions_of
 
     (chosen,) = precisions_of([precision])
-    where, machine = here(device, threads)
+    torch_device, machine = device_and_machine(device, threads)
     measure_and_print(
         lambda progress: bench_sample(
             tier=tier,
@@ -168,7 +177,7 @@ def bench_sample_verb(
             baseline=baseline,
             machine=machine,
             repeats=repeats,
-            device=where,
+            device=torch_device,
             progress=progress,
         ),
         as_json=as_json,
@@ -193,11 +202,11 @@ def bench_fid_verb(
     """Measure how fast the Fréchet distance is, compared with scipy's matrix square root, and how fast extractors are."""
     from umd_bench.bench.measurements.fid import WIDTHS, bench_fid
 
-    where, machine = here(device, threads)
+    torch_device, machine = device_and_machine(device, threads)
     widths, extractors = tuple(width or WIDTHS), tuple(extractor or ())
     measure_and_print(
         lambda progress: bench_fid(
-            machine=machine, widths=widths, extractors=extractors, repeats=repeats, device=where, progress=progress
+            machine=machine, widths=widths, extractors=extractors, repeats=repeats, device=torch_device, progress=progress
         ),
         as_json=as_json,
     )
@@ -214,10 +223,10 @@ def bench_probe_verb(
     """Measure the probes on the CPU against scikit-learn, timm's LARS optimiser and a plain loop."""
     from umd_bench.bench.measurements.probe import bench_probe
 
-    where, machine = here("cpu", threads)
+    torch_device, machine = device_and_machine("cpu", threads)
     measure_and_print(
         lambda progress: bench_probe(
-            machine=machine, width=width, images=images, repeats=repeats, device=where, progress=progress
+            machine=machine, width=width, images=images, repeats=repeats, device=torch_device, progress=progress
         ),
         as_json=as_json,
     )

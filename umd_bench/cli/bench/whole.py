@@ -13,7 +13,7 @@ from umd_bench.cli.bench.options import (
     JsonOption,
     RepeatsOption,
     ThreadsOption,
-    here,
+    device_and_machine,
     measure_and_print,
 )
 from umd_bench.cli.console import console, print_warning
@@ -42,7 +42,7 @@ def bench_sweep_verb(
     from umd_bench.orchestration.executors.registry import check_name
 
     check_name(executor)
-    _, machine = here("cpu", None)
+    _, machine = device_and_machine("cpu", None)
     measure_and_print(
         lambda progress: measure_startup(stages, executor, repeats, folder_of_data(data_root), machine, progress),
         as_json=as_json,
@@ -60,8 +60,8 @@ def bench_scale_verb(
     """Measure how costs grow with batch, width, tokens, trials and the size of the results folder."""
     from umd_bench.bench.suite import measure_scale
 
-    where, machine = here(device, threads)
-    measure_and_print(lambda progress: measure_scale(largest, repeats, where, machine, progress), as_json=as_json)
+    torch_device, machine = device_and_machine(device, threads)
+    measure_and_print(lambda progress: measure_scale(largest, repeats, torch_device, machine, progress), as_json=as_json)
 
 
 @app.command("all")
@@ -77,10 +77,10 @@ def bench_all_verb(
     from umd_bench.bench.suite import every_benchmark
 
     check_page(page)
-    where, machine = here(device, threads)
+    torch_device, machine = device_and_machine(device, threads)
     if machine.warning is not None:
         print_warning(machine.warning)
-    jobs = every_benchmark(where, machine, folder_of_data(None))
+    jobs = every_benchmark(torch_device, machine, folder_of_data(None))
     results: list[tuple[str, BenchResult]] = []
     started = time.perf_counter()
     with Console(stderr=True).status("starting") as status:

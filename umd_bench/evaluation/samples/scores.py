@@ -1,6 +1,7 @@
 """The table of scores: for each, its inputs and the function that computes it from the statistics of a sample set.
 
-A new score is a row of :data:`SCORES` and a name in :data:`umd_bench.config.trial.generate_stage.ScoreName`.
+A new score needs a row of :data:`SCORES`, a name in :data:`umd_bench.config.trial.generate_stage.ScoreName`, and a family in
+:mod:`umd_bench.reporting.notation.metrics`, which gives it a title and an arrow.
 Shapes: N samples, D features.
 """
 
@@ -24,10 +25,10 @@ from umd_bench.evaluation.samples.reference import Reference
 from umd_bench.evaluation.stage_result import Fact
 from umd_bench.evaluation.storage.rows import FeatureRows
 
-IS_SPLITS = 10  # the official code has 10 splits of 10,000 samples, ADM's evaluation 10 of 50,000
+IS_SPLITS = 10  # the official code divides 10,000 samples into 10 splits, ADM's evaluation 50,000 into 10
 
-# rows: all features of the samples; logits: class scores; spatial: spatial features, of samples and reference;
-# reference_rows: features of real images; training: distances to the training images
+# rows: the features of every sample; logits: class scores of the samples; spatial: spatial features of samples and reference;
+# reference_rows: the features of single real images; training: the training images and their radius
 Need = Literal["rows", "logits", "spatial", "reference_rows", "training"]
 
 
@@ -35,8 +36,9 @@ Need = Literal["rows", "logits", "spatial", "reference_rows", "training"]
 class SampleStats:
     """Statistics of a set of ``n`` samples. A field is None if no score needs it or it is unavailable.
 
-    ``gaussian`` is of the features, ``spatial`` of the spatial features. ``classes`` is for the inception score. ``rows`` are
-    the features [N, D]. ``hits`` is the number of samples whose requested class is the one that the extractor predicts.
+    ``gaussian`` is fitted to the features, ``spatial`` to the spatial features. The inception score is computed from
+    ``classes``. ``rows`` are the features [N, D]. ``hits`` is the number of samples for which the extractor predicts the
+    requested class.
     """
 
     n: int
@@ -71,8 +73,9 @@ class ScoreInputs:
 
 @dataclass(frozen=True)
 class SetScores:
-    """Scores of one set of samples: ``values`` by name, ``facts`` of single values.
+    """Scores of one set of samples.
 
+    ``values``: score by name. ``facts``: for each score, details of how it was computed (subsets, splits, ...).
     ``nearest_pairs`` are (sample, training image, distance), nearest first.
     """
 
@@ -109,7 +112,7 @@ def _inception_score(inputs: ScoreInputs) -> SetScores:
 
 
 def _accuracy(inputs: ScoreInputs) -> SetScores:
-    """No value if the samples have no classes, or classes that the extractor does not read."""
+    """No value if the samples were requested without classes, or if the extractor's classifier has other classes."""
     hits = inputs.stats.hits
     return SetScores() if hits is None else SetScores({"accuracy": hits / inputs.stats.n})
 
@@ -161,7 +164,7 @@ SCORES: dict[str, Score] = {
 
 
 def compute_scores(inputs: ScoreInputs, scores: Collection[str]) -> SetScores:
-    """The ``scores``, in the order of the table; :meth:`Extractor.metric_name` turns a score's name into the column's.
+    """The ``scores``, in the order of the table; :meth:`Extractor.metric_name` turns a score's name into its column's name.
 
     ``precision_recall`` gives two values. Raises :class:`UserError` if the reference lacks an input of a score.
     """
@@ -179,7 +182,7 @@ def compute_scores(inputs: ScoreInputs, scores: Collection[str]) -> SetScores:
 
 
 def scores_needing(need: Need, scores: Collection[str]) -> frozenset[str]:
-    """Those of ``scores`` that have this need."""
+    """The scores among ``scores`` that need the input ``need``."""
     return frozenset(name for name in scores if need in SCORES[name].needs)
 
 
@@ -198,7 +201,7 @@ def check_reference(reference: Reference, scores: Collection[str]) -> None:
 
 
 def available_scores(extractor: Extractor, scores: Collection[str]) -> frozenset[str]:
-    """Those of ``scores`` that the extractor can give: some need class scores, others spatial features."""
+    """The scores among ``scores`` that the extractor can give: some need class scores, others spatial features."""
     available = frozenset(scores)
     if not extractor.has_logits:
         available -= scores_needing("logits", scores)

@@ -1,4 +1,4 @@
-"""From the long frame to one row per arm and one column per (stage, metric), with intervals over seeds.
+"""Summarizes the long frame: one row per arm and one column per (stage, metric), with intervals over seeds.
 
 An interval is Student's t at 95% over training seeds; one seed has none. Numbers that are not comparable (another n, extractor
 or reference set) never share a column: the column is split into variants, and each header names the difference.
@@ -39,7 +39,8 @@ from umd_bench.store import SweepRecord
 CONFIDENCE = 0.95
 # If two numbers of one metric differ in any of these, their difference says nothing about the arms.
 COMPARABLE = ("n", "extractor", "extractor_hash", "reference", "reference_n", "data", "data_digest")
-# These too, but they split a column only if the ones above do not already, since results of earlier versions lack them.
+# Also required, but older results do not record them. So they split a column only where two recorded values differ among rows
+# that agree in all fields above.
 COMPARABLE_IF_RECORDED = ("resize", "reference_hash", "split")
 
 
@@ -76,7 +77,7 @@ class Column:
 class Estimate:
     """Mean over ``n`` values and half the width of its interval (None for one value), in the metric's own unit.
 
-    ``seeds`` are the training seeds of the ``values``; empty for a reference.
+    ``seeds`` are the training seeds of the ``values``; empty for a reference row.
     """
 
     mean: float
@@ -100,9 +101,9 @@ class Row:
 class Summary:
     """A sweep's arms and references with their estimates.
 
-    ``long`` is the frame they were made from, and ``costs`` the costs of the same stages. ``x`` is a figure's axis. ``notes``
-    say what the numbers are and which are missing. ``baseline`` is the arm that the others are compared with. ``warning`` heads
-    everything that shows the numbers, if nothing can be concluded from the sweep's tier; else it is empty.
+    The estimates were made from the frame ``long``; ``costs`` has the costs of the same stages. The sweep's axis ``x`` is the x
+    axis of a figure. ``notes`` say what the numbers are and which are missing. The other arms are compared with ``baseline``.
+    ``warning`` heads everything that shows the numbers, if nothing can be concluded from the sweep's tier; else it is empty.
     """
 
     sweep: SweepRecord
@@ -174,7 +175,7 @@ def summarize(
 
 
 def estimate(values: Sequence[float], seeds: Sequence[int] = ()) -> Estimate:
-    """Mean and half-width ``t_{n-1} s / sqrt(n)`` of the 95% interval of at least one value."""
+    """Mean of n >= 1 ``values``, and the half-width ``t_{n-1} s / sqrt(n)`` of its 95% interval (None for one value)."""
     n = len(values)
     half = None
     if n > 1:
@@ -206,7 +207,7 @@ def _variants(frame: pd.DataFrame) -> list[str]:
 
 
 def _columns(frame: pd.DataFrame, patterns: Sequence[str], sweep: str, *, hidden: Collection[str]) -> tuple[Column, ...]:
-    """The columns that match ``patterns``, in their order; without patterns the default ones, by stage and family.
+    """The columns that match ``patterns``, in the patterns' order. Without patterns: the default columns, by stage and family.
 
     ``hidden`` stages, the rungs of a search, are shown only by a pattern that names one without ``*``.
     """
@@ -226,7 +227,7 @@ def _columns(frame: pd.DataFrame, patterns: Sequence[str], sweep: str, *, hidden
             matching = [c for c in matching if family(c.metric) is not None and c.stage not in hidden]
         elif not matching and not _is_pending(frame, pattern.partition(".")[0]):
             names = ", ".join(dict.fromkeys(f"{c.stage}.{c.metric}" for c in known)) or "none yet"
-            raise UserError(f"sweep {sweep}: metric {pattern!r} is not there; metrics with a value: {names}")
+            raise UserError(f"sweep {sweep}: no metric matches {pattern!r}; metrics with a value: {names}")
         chosen |= dict.fromkeys(matching)
     return tuple(chosen)
 
