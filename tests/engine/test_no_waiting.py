@@ -127,7 +127,7 @@ def test_a_training_step_and_its_batch_never_wait(first_moment: str, pack: Pack,
     optim = OptimConfig(ema=True, first_moment=first_moment)  # type: ignore[arg-type]
     spec = training(optim=optim, augment=AugmentConfig(crop_area_min=0.5, flip=True), loss_weight="min_snr")
     with made_up_gpu(monkeypatch):
-        monkeypatch.setattr("umd_bench.engine.training.state.build_model", without_values)
+        monkeypatch.setattr("umd_bench.engine.networks.initialise.build_model", without_values)
         state, batches, process = stepping(spec, pack, GPU, resident=True)
         monkeypatch.setattr(torch.autograd, "backward", lambda loss: made_up_gradients(loss, state.model))
         with Watch():

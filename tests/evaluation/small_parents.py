@@ -55,13 +55,23 @@ def digits() -> Pack:
     return open_pack("digits", data_root())
 
 
-def parent_run(root: Path, *, labels: bool = True, spoil: bool = False) -> RunDir:
-    """A finished parent, whose average is another model's weights; with ``spoil`` all weights are NaN."""
+def parent_run(
+    root: Path, *, labels: bool = True, spoil: bool = False, model: ModelConfig = MODEL, parent: RunDir | None = None
+) -> RunDir:
+    """A finished parent, whose average is another model's weights; with ``spoil`` all weights are NaN.
+
+    It is a fine-tuning with other weights if it has a ``parent`` itself.
+    """
     stage = TRAINED.model_copy(update={"labels": labels})
-    spec = StageSpec(stage=stage, seed=0, **SHARED)
+    ours: dict[str, Any] = {**SHARED, "model": model}
+    if parent is not None:
+        stage = stage.model_copy(update={"kind": "finetune", "parent": "pretrain"})
+        ours |= {"parent_key": parent.key, "parent_nimg": NIMG}
+    spec = StageSpec(stage=stage, seed=0, **ours)
     run = RunDir(root, spec.key)
     run.prepare(spec)
-    weights, average = (_weights(seed, classes=10 * labels) for seed in (0, 1))
+    seeds = (0, 1) if parent is None else (2, 3)
+    weights, average = (_weights(model, seed, classes=10 * labels) for seed in seeds)
     if spoil:
         weights = {name: torch.full_like(value, float("nan")) for name, value in weights.items()}
     with run.begin() as attempt:
@@ -69,14 +79,14 @@ def parent_run(root: Path, *, labels: bool = True, spoil: bool = False) -> RunDi
     return run
 
 
-def _weights(seed: int, classes: int) -> dict[str, Tensor]:
+def _weights(model: ModelConfig, seed: int, classes: int) -> dict[str, Tensor]:
     """Initial weights plus noise: without it every gate is 0, and the representation is the same for all images."""
     generator = torch.Generator().manual_seed(seed)
-    state = build_model(MODEL, size=8, channels=1, classes=classes, seed=seed).state_dict()
+    state = build_model(model, size=8, channels=1, classes=classes, seed=seed).state_dict()
     return {name: value + 0.2 * torch.randn(value.shape, generator=generator) for name, value in state.items()}
 
 
-def stage_of(parent: RunDir, kind: str, *, seed: int = 0, **fields: object) -> StageSpec:
+def stage_of(parent: RunDir, kind: str, *, seed: int = 0, model: ModelConfig = MODEL, **fields: object) -> StageSpec:
     """A probe or generate stage of ``parent``."""
     defaults: dict[str, object] = {"t": 0} if kind == "probe" else {"n": 30, "steps": 2, "extractor": "digits_cnn"}
     trained = parent.config().stage
@@ -88,7 +98,7 @@ def stage_of(parent: RunDir, kind: str, *, seed: int = 0, **fields: object) -> S
         parent_nimg=NIMG,
         parent_labels=trained.labels,
         parent_ema=trained.optim.ema,
-        **SHARED,
+        **{**SHARED, "model": model},
     )
 
 

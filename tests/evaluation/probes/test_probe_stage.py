@@ -8,19 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from evaluation.small_parents import NIMG, SHARED, digits, opened_splits, parent_run, run_of, stage_of
+from evaluation.small_parents import MODEL, NIMG, SHARED, digits, opened_splits, parent_run, run_of, stage_of
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.seeds import derive_seed
 from umd_bench.config.trial.probe_stage import ProbeStage
+from umd_bench.config.trial.stage_spec import StageSpec
+from umd_bench.config.trial.train_stage import ImportStage
 from umd_bench.data.batches.batches import to_unit
 from umd_bench.data.datasets import dataset_info
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
+from umd_bench.engine.networks.initialise import build_model
 from umd_bench.engine.training.snapshot import restore_model
 from umd_bench.evaluation.probes import probe_stage, representation
 from umd_bench.evaluation.probes.probe_stage import run_probe
 from umd_bench.evaluation.probes.ridge import draw_shots, fit_ridge
 from umd_bench.evaluation.stage_result import StageResult
+from umd_bench.store.run import RunDir
 
 
 def probed(root: Path, **fields: object) -> StageResult:
@@ -109,7 +113,7 @@ def test_further_shots_do_not_change_the_others(tmp_path: Path) -> None:
 
 
 def test_one_draw_has_no_deviation(tmp_path: Path) -> None:
-    assert set(probed(tmp_path, draws=1).metrics) == {"acc_3shot", "pixel_acc_3shot"}
+    assert set(probed(tmp_path, draws=1).metrics) == {"acc_3shot", "pixel_acc_3shot", "untrained_acc_3shot"}
 
 
 def test_batch_size_of_the_features_changes_no_draw_and_no_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,6 +136,64 @@ def test_pixel_probe_is_the_probe_of_the_images_with_the_same_draws() -> None:
     metrics = probe_stage.pixel_probe(pack, stage, seed=3)
     assert metrics["pixel_acc_10shot"] == pytest.approx(np.mean(scores), abs=1e-9)
     assert 0.7 < metrics["pixel_acc_10shot"] < 0.95
+
+
+PLAIN = {"model": MODEL.model_copy(update={"adaln": False})}  # its blocks are no identity before training
+
+
+def untrained_by_hand(spec: StageSpec) -> list[float]:
+    """The accuracies of the initial weights of the pre-training, whose seed is 0, with the draws of ``spec``."""
+    model = build_model(spec.model, size=8, channels=1, classes=10, seed=0)
+    x, y = ({split: getattr(digits().split(split), part)[:] for split in ("train", "test")} for part in ("images", "labels"))
+    features = {}
+    for split, images in x.items():
+        with torch.inference_mode():
+            clean = to_unit(torch.from_numpy(np.array(images)))
+            features[split] = model.represent(clean, torch.zeros(len(clean), dtype=torch.int64))
+    scores = []
+    for draw in range(2):
+        shots = draw_shots(y["train"], (3,), classes=10, seed=derive_seed(spec.seed, "probe/shots", draw))[3]
+        probe = fit_ridge(features["train"][shots], torch.from_numpy(y["train"][shots]), classes=10)
+        scores.append(probe.accuracy(features["test"], torch.from_numpy(y["test"])))
+    return scores
+
+
+def test_the_row_to_beat_reads_the_initial_weights_of_the_same_seed_with_the_same_draws(tmp_path: Path) -> None:
+    parent = parent_run(tmp_path, **PLAIN)
+    spec = stage_of(parent, "probe", shots=[3], draws=2, **PLAIN)
+    with run_of(spec, tmp_path).begin() as attempt:
+        metrics = run_probe(spec, parent, digits(), attempt).metrics
+    scores = untrained_by_hand(spec)
+    assert metrics["untrained_acc_3shot"] == pytest.approx(np.mean(scores), abs=0.002)
+    assert metrics["untrained_acc_3shot_sd"] == pytest.approx(np.std(scores, ddof=1), abs=0.002)
+    assert metrics["untrained_acc_3shot"] > 0.3  # random weights of plain blocks are no bad features
+    assert metrics["untrained_acc_3shot"] != metrics["acc_3shot"]
+
+
+def test_class_tokens_of_untrained_adaptive_blocks_are_at_chance(tmp_path: Path) -> None:
+    assert probed(tmp_path).metrics["untrained_acc_3shot"] == pytest.approx(0.1, abs=0.02)
+
+
+def test_a_child_of_a_fine_tuning_is_compared_with_the_weights_before_pretraining(tmp_path: Path) -> None:
+    pretraining = parent_run(tmp_path, **PLAIN)
+    finetuned = parent_run(tmp_path, parent=pretraining, **PLAIN)
+    values = []
+    for parent in (pretraining, finetuned):
+        spec = stage_of(parent, "probe", shots=[3], draws=2, **PLAIN)
+        with run_of(spec, tmp_path).begin() as attempt:
+            values.append(run_probe(spec, parent, digits(), attempt).metrics)
+    assert values[0]["untrained_acc_3shot"] == values[1]["untrained_acc_3shot"]
+    assert values[0]["acc_3shot"] != values[1]["acc_3shot"]
+
+
+def test_published_weights_have_no_initial_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = parent_run(tmp_path)
+    spec = stage_of(parent, "probe", shots=[3], draws=1)
+    imported = ImportStage(layout="small-vision", file="weights.npz", sha256="0" * 64, nimg=NIMG, classes=10)
+    trained = parent.config()
+    monkeypatch.setattr(RunDir, "config", lambda self: trained.model_copy(update={"stage": imported}))
+    with run_of(spec, tmp_path).begin() as attempt:
+        assert set(run_probe(spec, parent, digits(), attempt).metrics) == {"acc_3shot", "pixel_acc_3shot"}
 
 
 def test_classes_with_too_few_images_are_counted_and_named(tmp_path: Path) -> None:
@@ -180,8 +242,8 @@ LINEAR = {"lr_per_256": [1.0, 30.0, 300.0], "batch": 256, "epochs": 40}
 def test_every_probe_of_a_stage_is_measured_on_features_and_on_pixels(tmp_path: Path) -> None:
     result = probed(tmp_path, shots=[], knn=[1, 20], linear=LINEAR)
     names = {"acc_knn1", "acc_knn20", "acc_linear"}
-    assert set(result.metrics) == names | {f"pixel_{name}" for name in names}
-    assert all(0.3 < value < 1 for value in result.metrics.values())
+    assert set(result.metrics) == {f"{of}{name}" for of in ("", "pixel_", "untrained_") for name in names}
+    assert all(0.3 < value < 1 for name, value in result.metrics.items() if not name.startswith("untrained_"))
     assert result.metrics["pixel_acc_knn20"] > 0.9
     assert result.facts["linear_lr"] in LINEAR["lr_per_256"]
     assert len(result.facts["linear_held_out"]) == 3  # type: ignore[arg-type]
@@ -226,4 +288,4 @@ def test_pixels_are_probed_once_for_all_parents(tmp_path: Path, monkeypatch: pyt
     stage = ProbeStage(parent="pretrain", shots=(), knn=(20,))
     again = probe_stage.pixel_probe(digits(), stage, seed=0, cache=tmp_path / "features")
     assert again["pixel_acc_knn20"] == first.metrics["pixel_acc_knn20"]
-    assert len(list((tmp_path / "features").glob("*.cache"))) == 1
+    assert len(list((tmp_path / "features").glob("*.cache"))) == 2  # of the pixels and of the initial weights

@@ -11,10 +11,12 @@ import torch
 from evaluation.small_parents import NIMG, digits, parent_run, stage_of
 
 from umd_bench.config.errors import UserError
+from umd_bench.config.trial.train_stage import CorruptionConfig
 from umd_bench.data.batches.batches import to_unit
 from umd_bench.data.datasets import data_facts
 from umd_bench.engine.networks.auto_encoder import AutoEncoder
 from umd_bench.evaluation.probes.representation import FOLDER, Pixels, Representation
+from umd_bench.evaluation.probes.weights import InitialWeights, SnapshotWeights
 from umd_bench.store.run import RunDir
 
 CPU = torch.device("cpu")
@@ -22,7 +24,7 @@ CPU = torch.device("cpu")
 
 def representation(parent: RunDir, *, seed: int = 0, **fields: object) -> Representation:
     spec = stage_of(parent, "probe", seed=seed, **fields)
-    return Representation(spec, parent, data_facts(spec.data), CPU)
+    return Representation(spec, SnapshotWeights(parent, NIMG, data_facts(spec.data)), parent.root / FOLDER, CPU)
 
 
 def cached(root: Path) -> list[Path]:
@@ -73,6 +75,20 @@ def test_everything_that_changes_features_changes_the_file_name(tmp_path: Path) 
     snapshot.write_bytes(content)
     representation(parent).of(pack, "test")
     assert len(cached(tmp_path)) == 10
+
+
+def test_features_of_initial_weights_are_shared_by_architecture_and_seed(tmp_path: Path, calls: list[int]) -> None:
+    trained, pack = parent_run(tmp_path).config(), digits()
+    clean_only = trained.stage.model_copy(update={"corruption": CorruptionConfig(r_t0=1), "nimg": 16})
+    unlabelled = trained.stage.model_copy(update={"labels": False})
+    deeper = trained.model.model_copy(update={"depth": 2})
+    same = [trained, trained.model_copy(update={"stage": clean_only})]
+    others = [{"seed": 1}, {"stage": unlabelled}, {"model": deeper}]
+    for spec in (*same, *(trained.model_copy(update=changed) for changed in others)):
+        probe = stage_of(parent_run(tmp_path), "probe", model=spec.model)
+        weights = InitialWeights(spec, data_facts(spec.data))
+        Representation(probe, weights, tmp_path / FOLDER, CPU).of(pack, "test", np.arange(4))
+    assert len(cached(tmp_path)) == len(calls) == 4
 
 
 def test_damaged_features_are_computed_again(tmp_path: Path, calls: list[int]) -> None:

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from reporting.built_results import TWO_ARMS, build_sweep
 from scipy import stats
@@ -13,6 +14,7 @@ from scipy import stats
 from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.resolve import Trial
 from umd_bench.reporting.frames.sweep_frames import long_frame
+from umd_bench.reporting.pages.summary_table import cells
 from umd_bench.reporting.statistics.summary import Column, estimate, summarize
 
 FD = Column("generate", "fd_digits_cnn")
@@ -125,15 +127,72 @@ def test_references_are_rows_not_columns(root: Path) -> None:
     assert (pixels.estimates[PROBE].n, floor.estimates[FD].n, floor.estimates[FD].mean) == (3, 1, 0.41)
 
 
-def test_a_reference_that_differs_between_arms_is_not_averaged(tmp_path: Path) -> None:
+def test_a_reference_that_differs_between_arms_has_a_row_for_each_of_its_values(tmp_path: Path) -> None:
     def other_pixels(trial: Trial, stage: str, result: dict[str, Any]) -> None:
         if stage == "probe" and trial.id == "mask_ratio=0.5,seed=1":
             result["metrics"]["pixel_acc_10shot"] = 0.5
 
     build_sweep(tmp_path, axes=TWO_ARMS, edit=other_pixels)
+    references = {row.name: row.estimates for row in summarize(tmp_path, "mask_ratio").references}
+    assert list(references) == ["raw pixels (mask_ratio 0.25)", "raw pixels (mask_ratio 0.5)", "real images"]
+    one, other = (references[f"raw pixels (mask_ratio {value})"] for value in ("0.25", "0.5"))
+    assert [value == 0.5 for value in other[PROBE].values] == [False, True, False]
+    assert one[PROBE].values[::2] == other[PROBE].values[::2]
+
+
+def untrained(levels: dict[str, float]) -> Any:
+    """An edit that gives every probe of a method the accuracy 0.8 + 0.01 seed, and to its initial weights ``levels``."""
+
+    def edit(trial: Trial, stage: str, result: dict[str, Any]) -> None:
+        if stage.endswith("probe"):
+            accuracy = 0.8 + 0.01 * trial.config.seed
+            result["metrics"] |= {"acc_10shot": accuracy, "untrained_acc_10shot": levels[trial.config.method]}
+
+    return edit
+
+
+def test_untrained_weights_have_a_row_for_each_architecture_and_an_arm_without_a_stage_joins_one(tmp_path: Path) -> None:
+    methods = {"method": ["umd", "mae", "dit_scratch"]}  # the last has no fine-tuned probe
+    build_sweep(tmp_path, "methods", axes=methods, edit=untrained({"umd": 0.1, "mae": 0.7, "dit_scratch": 0.1}))
+    rows = [row for row in summarize(tmp_path, "methods").references if row.name.startswith("untrained")]
+    assert [row.name for row in rows] == ["untrained weights (umd, dit_scratch)", "untrained weights (mae)"]
+    assert [row.estimates[PROBE].mean for row in rows] == [0.1, 0.7]
+    assert [len(row.estimates) for row in rows] == [2, 2]  # of the probe and of the fine-tuned probe
+
+
+def test_references_of_arms_that_no_single_axis_tells_apart_are_named_by_all_axes(tmp_path: Path) -> None:
+    def edit(trial: Trial, stage: str, result: dict[str, Any]) -> None:
+        if stage == "probe":
+            result["metrics"]["pixel_acc_10shot"] = 0.5 + (
+                trial.id in ("method=umd,depth=2,seed=0", "method=mae,depth=3,seed=0")
+            )
+
+    build_sweep(tmp_path, axes={"method": ["umd", "mae"], "model.depth": [2, 3]}, sets=("seeds=[0]",), edit=edit)
+    names = [row.name for row in summarize(tmp_path, "mask_ratio").references]
+    assert names[:2] == ["raw pixels (umd, 2; mae, 3)", "raw pixels (umd, 3; mae, 2)"]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "level", "above"),
+    [
+        ("[0, 1, 2]", 0.78, True),  # 0.03 +- 0.025
+        ("[0, 1, 2]", 0.79, False),  # 0.02 +- 0.025
+        ("[0, 1, 2]", 0.95, False),
+        ("[0]", 0.79, True),  # one seed has no interval
+        ("[0]", 0.81, False),
+    ],
+)
+def test_an_arm_is_above_its_untrained_weights_if_the_paired_interval_is(
+    seeds: str, level: float, above: bool, tmp_path: Path
+) -> None:
+    build_sweep(tmp_path, axes=TWO_ARMS, sets=(f"seeds={seeds}",), edit=untrained({"umd": level}))
     summary = summarize(tmp_path, "mask_ratio")
-    assert PROBE not in summary.references[0].estimates
-    assert any("probe 10-shot" in note and "differs between arms" in note for note in summary.notes)
+    assert {arm.above_untrained(PROBE) for arm in summary.arms} == {above}
+    assert {arm.above_untrained(FD) for arm in summary.arms} == {None}
+    assert summary.arms[0].gains[PROBE].mean == pytest.approx(0.8 + 0.01 * (len(summary.sweep.seeds) > 1) - level)
+    assert summary.frame()["probe.acc_10shot.above_untrained"].tolist()[:3] == [above, above, pd.NA]
+    assert any("untrained weights: of the differences" in note for note in summary.notes) is not above
+    assert ["†" in cell for cell in cells(summary)["probe 10-shot % ↑"]][:3] == [not above, not above, False]
 
 
 def test_the_summary_frame_keeps_full_precision(root: Path) -> None:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from umd_bench.config.seeds import derive_seed
 from umd_bench.config.trial.model import ModelConfig
+from umd_bench.config.trial.stage_spec import StageSpec
+from umd_bench.config.trial.train_stage import WeightsStage
 from umd_bench.engine.networks.auto_encoder import AutoEncoder
 
 Rule = Callable[[Tensor, torch.Generator], object]
@@ -30,6 +32,20 @@ def build_model(
     model.to_empty(device=device)
     init_weights(model, seed)
     return model
+
+
+def initial_model(
+    spec: StageSpec, *, size: int, channels: int, classes: int, device: torch.device | str = "cpu"
+) -> AutoEncoder:
+    """The model of a training stage before its first step, on ``device``; a finetune stage loads its parent's weights over it.
+
+    ``size`` (pixels or latent positions), ``channels`` and ``classes`` are those of the data; a stage without labels has no
+    label embedding. The weights depend on ``spec.model`` and ``spec.seed`` alone. Raises :class:`FieldError` for a published
+    family, which is not trained here, and if the patch does not divide ``size``.
+    """
+    spec.model.require_own("trained")
+    known = classes if isinstance(spec.stage, WeightsStage) and spec.stage.labels else 0
+    return build_model(spec.model, size=size, channels=channels, classes=known, seed=spec.seed, device=device)
 
 
 @torch.no_grad()

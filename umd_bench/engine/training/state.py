@@ -13,7 +13,7 @@ from umd_bench.config.trial.train_stage import TrainStage
 from umd_bench.data.packs.manifest import Manifest
 from umd_bench.engine.diffusion.objective import Forward, Losses, forward_passes
 from umd_bench.engine.networks.auto_encoder import AutoEncoder
-from umd_bench.engine.networks.initialise import build_model
+from umd_bench.engine.networks.initialise import initial_model
 from umd_bench.engine.training.checkpoint import Checkpoint, fingerprint, save_checkpoint
 from umd_bench.engine.training.compiling import compiled
 from umd_bench.engine.training.ema import WeightAverage
@@ -43,7 +43,7 @@ class TrainingState:
         self.stage, self.device, self._world_size = stage, device, world_size
         self.nimg, self.exact = 0, True
         self.conditions = {"compiled": "yes"} if spec.resources.compile else {}
-        self.model = _initial_model(spec, stage, facts, run, device)
+        self.model = _first_model(spec, facts, run, device)
         self.forward: Forward = compiled(forward_passes, device) if spec.resources.compile else forward_passes
         self.optimizer = build_optimizer(self.model, stage.optim)
         self.average = WeightAverage(self.model, stage.ema_decay) if stage.optim.ema else None
@@ -125,10 +125,10 @@ class TrainingState:
             raise NonFiniteError(f"loss or gradient is not finite after {self.nimg} images")
 
 
-def _initial_model(spec: StageSpec, stage: TrainStage, facts: Manifest, run: RunDir, device: torch.device) -> AutoEncoder:
+def _first_model(spec: StageSpec, facts: Manifest, run: RunDir, device: torch.device) -> AutoEncoder:
     """Initial weights, or the parent's weights (not their average). The label embedding is the parent's if both have one."""
-    classes = len(facts.class_names) if stage.labels else 0
-    model = build_model(spec.model, size=facts.size, channels=facts.channels, classes=classes, seed=spec.seed, device=device)
+    classes = len(facts.class_names)
+    model = initial_model(spec, size=facts.size, channels=facts.channels, classes=classes, device=device)
     if spec.parent_key is None:
         return model
     if spec.parent_nimg is None:

@@ -1,12 +1,13 @@
-"""The representation of images under a parent's weights: computed once, cached below results/features, read memory-mapped.
+"""The representation of images under some weights (weights.py): computed once, cached below results/features, memory-mapped.
 
     <results>/features/<hash>.npy     float32 [N, D] and its SHA-256 (storage/rows.py)
 
-The hash covers everything that the numbers depend on: the parent's key and the content of its snapshot, the data's digest, the
-split and its chosen rows, the block, the pool, t, for t >= 1 the noise process and the seed, and the environment that changes
-the last bits (device kind, threads, torch version). So several probes of one parent share a file, and no file goes stale. A
-damaged file is computed again. The folder can be deleted at any time. When it grows past $UMD_BENCH_FEATURES_GB (default 20),
-the least recently used files are deleted. Features that are NaN or infinite are an error, and nothing is saved.
+The hash covers everything that the numbers depend on: the weights (a parent's key and the content of its snapshot, or what
+initial weights depend on), the data's digest, the split and its chosen rows, the block, the pool, t, for t >= 1 the noise
+process and the seed, and the environment that changes the last bits (device kind, threads, torch version). So several probes of
+one parent share a file, and no file goes stale. A damaged file is computed again. The folder can be deleted at any time. When
+it grows past $UMD_BENCH_FEATURES_GB (default 20), the least recently used files are deleted. Features that are NaN or infinite
+are an error, and nothing is saved.
 
 Shapes: N images, D features, C channels, H, W.
 """
@@ -30,14 +31,12 @@ from umd_bench.config.seeds import derive_seed
 from umd_bench.config.trial.probe_stage import ProbeStage
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.data.batches.batches import unaugmented
-from umd_bench.data.datasets import DataFacts
 from umd_bench.data.packs.pack import Pack, Split
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
-from umd_bench.engine.families import Evaluated, empty_model, position
-from umd_bench.engine.training.snapshot import restore_model
+from umd_bench.engine.families import Evaluated, position
+from umd_bench.evaluation.probes.weights import Weights
 from umd_bench.evaluation.storage.cache_names import cache_name, numeric_environment
 from umd_bench.evaluation.storage.rows import Index, Rows, load_rows, save_rows
-from umd_bench.store.run import RunDir
 
 FOLDER = "features"
 _VERSION = 1  # goes up when the same weights and images would give other features
@@ -61,28 +60,27 @@ class Pixels:
 
 
 class Representation:
-    """The representation that a probe stage probes: its parent's weights at a block, pool and t.
+    """The representation that a probe stage probes: some ``weights`` at the stage's block, pool and t.
 
-    ``source`` is the data that the parent was trained on, which can differ from the probed data. The model is restored only if
-    features have to be computed. Raises :class:`UserError` if the stage is not a probe of a snapshot, and :class:`FieldError`
-    for a t, block or pool that the parent does not have.
+    Features are cached in ``folder``. The model is made only if features have to be computed. Raises :class:`UserError` if the
+    stage is no probe, and :class:`FieldError` for a t, block or pool that the model does not have.
     """
 
-    def __init__(self, spec: StageSpec, parent: RunDir, source: DataFacts, device: torch.device) -> None:
+    def __init__(self, spec: StageSpec, weights: Weights, folder: Path, device: torch.device) -> None:
         stage = spec.stage
-        if not isinstance(stage, ProbeStage) or spec.parent_nimg is None:
-            raise UserError(f"a {spec.kind} stage is no probe of a parent's snapshot: expected a probe stage with a parent")
+        if not isinstance(stage, ProbeStage):
+            raise UserError(f"a {spec.kind} stage is no probe of a representation: expected a probe stage")
         if stage.t is None or not 0 <= stage.t <= spec.noise.timesteps:
             raise FieldError("stages.probe.t", stage.t, f"expected 0..{spec.noise.timesteps}")
         spec.model.check_representation(stage.block, stage.pool, "stages.probe")
-        self._spec, self._stage, self._parent, self._source, self._device = spec, stage, parent, source, device
-        self._nimg, self._t, self._limit = spec.parent_nimg, stage.t, _limit_bytes()
-        self.position = position(empty_model(parent.config(), source), block=stage.block, pool=stage.pool)
+        self._spec, self._stage, self._weights, self._folder, self._device = spec, stage, weights, folder, device
+        self._t, self._limit = stage.t, _limit_bytes()
+        self.position = position(weights.empty(), block=stage.block, pool=stage.pool)
 
     @cached_property
     def model(self) -> Evaluated:
-        """The parent's model on the device, with its raw weights."""
-        return restore_model(self._parent, self._nimg, source=self._source, device=self._device)
+        """The model on the device."""
+        return self._weights.model(self._device)
 
     def of(self, pack: Pack, split: str, rows: Index | None = None) -> Rows:
         """The features, float32 [N, D], of the images ``rows`` [N] of a split (None: all); memory-mapped and read-only.
@@ -90,7 +88,8 @@ class Representation:
         Raises :class:`UserError` if the weights are missing, if a feature is NaN or infinite, and if the disk is full.
         """
         index = np.arange(len(pack.split(split))) if rows is None else rows
-        path, shape = self._path(pack, split, rows), (len(index), self._spec.model.width)
+        path = self._folder / f"{self.name(pack, split, rows)}.npy"
+        shape = (len(index), self._spec.model.width)
         features = load_rows(path, shape)
         if features is None:
             features = save_rows(path, shape, self._computed(pack, split, index))
@@ -119,27 +118,19 @@ class Representation:
         eps = np.stack([np.random.default_rng(seed).standard_normal(shape, dtype=np.float32) for seed in seeds])
         return torch.from_numpy(eps).to(x_0.device)
 
-    @cached_property
-    def _snapshot_sha256(self) -> str:
-        """The snapshot's SHA-256. If it is missing, restoring the model raises the error that says so."""
-        try:
-            with self._parent.snapshot(self._nimg).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except FileNotFoundError:
-            return str(self.model)
-
-    def _path(self, pack: Pack, split: str, rows: Index | None) -> Path:
+    def name(self, pack: Pack, split: str, rows: Index | None = None) -> str:
+        """A hash of everything that the features of these images depend on."""
         spec = self._spec
         inputs: dict[str, Any] = {
             "version": _VERSION,
-            "parent": [self._parent.key, self._nimg, self._snapshot_sha256],
+            "weights": self._weights.identity,
             "data": [pack.manifest.digest, split, None if rows is None else hashlib.sha256(rows.tobytes()).hexdigest()],
             "position": self.position,
             "t": self._t,
             "noise": [spec.noise.model_dump(mode="json"), spec.seed] if self._t else None,
             "here": [*numeric_environment(self._device), _BATCH],
         }
-        return self._parent.root / FOLDER / f"{cache_name(inputs)}.npy"
+        return cache_name(inputs)
 
 
 def _limit_bytes() -> float:

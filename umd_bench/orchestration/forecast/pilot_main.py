@@ -39,7 +39,8 @@ from umd_bench.engine.training.loop import Stopped, train
 from umd_bench.engine.training.snapshot import publish_snapshot, restore_sampled
 from umd_bench.evaluation.extractors.registry import load_extractor
 from umd_bench.evaluation.probes.probe_stage import run_probe
-from umd_bench.evaluation.probes.representation import Representation
+from umd_bench.evaluation.probes.representation import FOLDER, Representation
+from umd_bench.evaluation.probes.weights import SnapshotWeights, initial_weights
 from umd_bench.evaluation.samples.generate_stage import run_generate, sample_labels
 from umd_bench.orchestration.forecast.pilot import FINISHED, MEASUREMENTS, REQUEST, PilotMeasurement
 from umd_bench.store.run import RunDir
@@ -147,7 +148,7 @@ def _training(run: RunDir, spec: StageSpec, stage: TrainStage, pack: Pack, share
 def _random_snapshot(run: RunDir, spec: StageSpec, nimg: int, data_root: Path) -> RunDir:
     """The run directory of a parent, with a snapshot of small random weights."""
     if not run.snapshot(nimg).exists():
-        run.prepare(spec)
+        run.prepare(spec.model_copy(update={"parent_key": None, "parent_nimg": None}))  # here it has no parent
         model = empty_model(spec, data_facts(spec.data, root=data_root)).to_empty(device="cpu")
         generator = torch.Generator().manual_seed(0)
         weights = {name: torch.randn(value.shape, generator=generator) * 0.02 for name, value in model.named_parameters()}
@@ -192,17 +193,23 @@ def _sampling_seconds(spec: StageSpec, stage: GenerateStage, source: RunDir, pac
 
 
 def _feature_seconds(spec: StageSpec, stage: ProbeStage, source: RunDir, pack: Pack, share: float) -> float:
-    """Seconds of the whole stage, from the representations of some images; fitting the probes is left out."""
+    """Seconds of the whole stage, from the representations of some images; fitting the probes is left out.
+
+    The initial weights are counted for every stage, although stages of one architecture and seed share their features.
+    """
     facts = data_facts(spec.data, root=pack.path.parent)
-    representation = Representation(spec, source, facts, pick_device(spec.resources.device))
+    assert spec.parent_nimg is not None
+    weights, device = SnapshotWeights(source, spec.parent_nimg, facts), pick_device(spec.resources.device)
+    representation = Representation(spec, weights, source.root / FOLDER, device)
     n_scored, n_train = len(pack.split(stage.split)), len(pack.split("train"))
     drawn = n_train if stage.reads_all else min(n_train, max(stage.shots, default=0) * facts.classes * stage.draws)
+    n_weights = 1 if initial_weights(source, facts) is None else 2
 
     def read(n: int) -> None:
         representation.of(pack, stage.split, np.arange(n))
-        shutil.rmtree(source.root / "features")  # otherwise the next call would read them from there
+        shutil.rmtree(source.root / FOLDER)  # otherwise the next call would read them from there
 
-    return _seconds_per_image(read, min(n_scored, MAX_IMAGES), share) * (n_scored + drawn)
+    return _seconds_per_image(read, min(n_scored, MAX_IMAGES), share) * (n_scored + drawn) * n_weights
 
 
 def _run_whole(run: RunDir, spec: StageSpec, source: RunDir, pack: Pack) -> PilotMeasurement:

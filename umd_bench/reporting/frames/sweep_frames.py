@@ -20,8 +20,14 @@ from umd_bench.config.trial.probe_stage import ProbeStage
 from umd_bench.reporting.frames.stage_records import StageReader, StageRecord
 from umd_bench.store import SweepRecord, read_sweep
 
-# A metric with such a prefix belongs to a reference row, which has the same measurement without a trained model.
-REFERENCES = {"pixel_": "raw pixels", "floor_": "real images"}
+# A metric with such a prefix belongs to a reference row, which has the same measurement of something to compare an arm with.
+UNTRAINED = "untrained_"
+REFERENCES = {
+    "pixel_": "raw pixels",
+    UNTRAINED: "untrained weights",
+    "supervised_": "trained with labels",
+    "floor_": "real images",
+}
 
 _IDENTITY = {"sweep": "string", "trial": "string", "method": "string"}
 _STAGE = {"seed": "Int64", "stage": "string", "kind": "string", "state": "string", "metric": "string", "value": "Float64"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 MISSING = "–"
+NOT_ABOVE = "†"  # of a number that is not shown to be above that of untrained weights
 
 
 def format_mean(mean: float, half: float | None, *, percent: bool) -> str:

@@ -95,10 +95,12 @@ def _panel(axes: Axes, summary: Summary, lines: Sequence[Line]) -> None:
     places = map(math.log10 if logarithmic else float, values) if to_scale else range(len(values))
     at: dict[Any, float] = dict(zip(values, places, strict=True))
     apart = (max(at.values()) - min(at.values()) or 1.0) / 100 if to_scale else min(0.5 / len(lines), 0.2)
+    x_of = []
     for place, line in enumerate(lines):
         shift = (place - (len(lines) - 1) / 2) * apart
-        _line(axes, line, [at[row.axes[summary.x]] + shift for row in line.arms], apart, joined=to_scale)
-    _references(axes, summary, lines)
+        x_of.append([at[row.axes[summary.x]] + shift for row in line.arms])
+        _line(axes, line, x_of[-1], apart, joined=to_scale)
+    _references(axes, summary, lines, x_of)
     shown = [format_value(value) for value in values]
     slanted = _slanted(summary)
     axes.set_xticks([at[value] for value in values], shown, rotation=20 if slanted else 0, ha="right" if slanted else "center")
@@ -161,15 +163,30 @@ def _line(axes: Axes, line: Line, x: Sequence[float], apart: float, *, joined: b
     )
 
 
-def _references(axes: Axes, summary: Summary, lines: Sequence[Line]) -> None:
-    """A grey line per distinct reference value, in the line style of the first curve that it belongs to."""
+def _references(axes: Axes, summary: Summary, lines: Sequence[Line], x_of: Sequence[Sequence[float]]) -> None:
+    """A grey line per distinct reference value, in the line style of the first curve that it belongs to.
+
+    A reference that belongs to some arms only is a short grey line at each of their points; ``x_of`` are each curve's places.
+    """
     drawn: set[float] = set()
+    labels: set[str] = set()
     for row in summary.references:
-        for line in lines:
+        for line, x in zip(lines, x_of, strict=True):
             estimate = row.estimates.get(line.column)
-            if estimate is None or estimate.mean in drawn:
+            if estimate is None:
                 continue
-            drawn.add(estimate.mean)
-            label = f"{row.name} {line.column.title.split(' ')[-2]}" if line.column.percent else row.name
             value = estimate.mean * (100 if line.column.percent else 1)
-            axes.axhline(value, color=GREY, linewidth=1.0, linestyle=TONES[line.tone % len(TONES)], zorder=1, label=label)
+            kind = row.name.partition(" (")[0]
+            label = f"{kind} {line.column.title.split(' ')[-2]}" if line.column.percent else kind
+            arms = {trial for arm in summary.arms if line.column in arm.estimates for trial in arm.trials}
+            if arms <= {*row.trials}:
+                if estimate.mean not in drawn:
+                    style = TONES[line.tone % len(TONES)]
+                    axes.axhline(value, color=GREY, linewidth=1.0, linestyle=style, zorder=1, label=label)
+                drawn.add(estimate.mean)
+                continue
+            own = [at for at, arm in zip(x, line.arms, strict=True) if {*arm.trials} <= {*row.trials}]
+            if own:
+                shown = "_nolegend_" if label in labels else label
+                axes.plot(own, [value] * len(own), "_", color=GREY, markersize=11, markeredgewidth=1.3, zorder=1, label=shown)
+                labels.add(label)

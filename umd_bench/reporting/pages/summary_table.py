@@ -1,7 +1,7 @@
 """A summary as Markdown, LaTeX, HTML and on the terminal, with the same cells everywhere.
 
 A cell is ``mean ± half-width``, without the half-width for one seed. An arm with one seed, or with fewer seeds than the sweep
-has, shows their number, as in ``(n=1)``.
+has, shows their number, as in ``(n=1)``. A cell that is not above its own untrained weights ends in a dagger.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pandas as pd
 import rich.table
 from great_tables import GT
 
-from umd_bench.reporting.notation.formatting import MISSING, format_mean, format_value
+from umd_bench.reporting.notation.formatting import MISSING, NOT_ABOVE, format_mean, format_value
 from umd_bench.reporting.pages import table_formats
 from umd_bench.reporting.pages.table_formats import (
     bullets,
@@ -99,7 +99,8 @@ def _cell(summary: Summary, row: Row, column: Column) -> str:
         return MISSING
     text = format_estimate(estimate, column)
     complete = estimate.n == len(summary.sweep.seeds) and estimate.n > 1
-    return text if complete or row.name != "arm" else f"{text} (n={estimate.n})"
+    fewer = "" if complete or row.name != "arm" else f" (n={estimate.n})"
+    return text + fewer + (f" {NOT_ABOVE}" if row.above_untrained(column) is False else "")
 
 
 def _great_table(summary: Summary, title: str) -> GT:

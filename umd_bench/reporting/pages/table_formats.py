@@ -13,7 +13,7 @@ from great_tables import GT
 WIDEST = 24  # characters: a longer word or name may be broken in a terminal's table
 # LaTeX has these characters under other names.
 _LATEX = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "±": r"$\pm$", "–": "--", "é": r"\'e", "×": r"$\times$", "³": r"$^3$"}
-_LATEX |= {"●": r"$\bullet$", "○": r"$\circ$", "≠": r"$\neq$", "−": r"$-$"}
+_LATEX |= {"●": r"$\bullet$", "○": r"$\circ$", "≠": r"$\neq$", "−": r"$-$", "†": r"$\dagger$"}
 
 
 def csv(frame: pd.DataFrame) -> str:

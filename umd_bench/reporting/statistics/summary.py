@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import math
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,8 @@ from scipy import stats
 from umd_bench.config.documents.tier_card import tier_warning
 from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.arms import arm_indices, arm_name
-from umd_bench.reporting.frames.sweep_frames import REFERENCES, axis_columns, read_frames
+from umd_bench.reporting.frames.sweep_frames import REFERENCES, UNTRAINED, axis_columns, read_frames
+from umd_bench.reporting.notation.formatting import NOT_ABOVE, format_value
 from umd_bench.reporting.notation.metrics import (
     REPORTED_KINDS,
     family,
@@ -89,12 +90,22 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Row:
-    """The estimates of one arm (``axes``: column -> value; ``trials``: ids) or of one reference (``name``)."""
+    """The estimates of one arm (``axes``: column -> value) or of one reference (``name``); ``trials`` are the ids of its arms.
+
+    ``gains`` of an arm estimate by how much it is above its own initial weights, where these were probed too: the differences
+    are taken seed by seed.
+    """
 
     axes: dict[str, Any]
     estimates: dict[Column, Estimate]
     name: str = "arm"
     trials: tuple[str, ...] = ()
+    gains: dict[Column, Estimate] = field(default_factory=dict)
+
+    def above_untrained(self, column: Column) -> bool | None:
+        """Whether the interval of the gain lies above 0, or for one seed the gain itself; None if there is no gain."""
+        gain = self.gains.get(column)
+        return None if gain is None else gain.mean - (gain.half or 0.0) > 0
 
 
 @dataclass(frozen=True)
@@ -119,8 +130,12 @@ class Summary:
     warning: str = ""
 
     def frame(self) -> pd.DataFrame:
-        """Full precision, one row per arm and reference: ``row``, the axes, then ``<stage>.<metric>.mean|half95|n``."""
+        """Full precision, one row per arm and reference: ``row``, the axes, then ``<stage>.<metric>.mean|half95|n``.
+
+        Columns whose initial weights were probed too also have ``<stage>.<metric>.above_untrained`` (:class:`Row`).
+        """
         rows = []
+        compared = {column for arm in self.arms for column in arm.gains}
         for row in (*self.arms, *self.references):
             cells: dict[str, Any] = {"row": row.name, **{axis: row.axes.get(axis) for axis in self.axes}}
             for column in self.columns:
@@ -129,11 +144,13 @@ class Summary:
                 cells[f"{name}.mean"] = None if estimate is None else estimate.mean
                 cells[f"{name}.half95"] = None if estimate is None else estimate.half
                 cells[f"{name}.n"] = 0 if estimate is None else estimate.n
+                if column in compared:
+                    cells[f"{name}.above_untrained"] = row.above_untrained(column)
             rows.append(cells)
         frame = pd.DataFrame(rows, dtype=object)
-        dtypes = {"mean": "Float64", "half95": "Float64", "n": "Int64"}
-        numeric = [name for name in map(str, frame) if name not in ("row", *self.axes)]
-        return frame.astype({name: dtypes[name.rpartition(".")[2]] for name in numeric})
+        dtypes = {"mean": "Float64", "half95": "Float64", "n": "Int64", "above_untrained": "boolean"}
+        typed = [name for name in map(str, frame) if name not in ("row", *self.axes)]
+        return frame.astype({name: dtypes[name.rpartition(".")[2]] for name in typed})
 
 
 def summarize(
@@ -154,10 +171,9 @@ def summarize(
     rungs = set() if record.search is None else record.search.config.rung_stages.keys()
     columns = _columns(frame, metrics or record.report.metrics, sweep, hidden=rungs)
     arms = tuple(_arms(frame, tuple(axes.values()), columns))
-    references, clashes = _references(frame, columns)
     stages = list(dict.fromkeys(column.stage for column in columns))
     notes = split_notes(frame, stages) + sweep_notes(frame, record, stages, list(axes.values()))
-    notes += score_notes(frame, [column.metric for column in columns])
+    notes += score_notes(frame, [column.metric for column in columns]) + _gain_notes(arms)
     baseline = _baseline(record, arms, record.report.baseline if against is None else against)
     return Summary(
         sweep=record,
@@ -167,8 +183,8 @@ def summarize(
         x=axes[chosen],
         columns=columns,
         arms=arms,
-        references=references,
-        notes=(*notes, *clashes),
+        references=tuple(_references(frame, tuple(axes.values()), columns)),
+        notes=tuple(notes),
         baseline=baseline,
         warning=tier_warning(record.tier),
     )
@@ -241,13 +257,27 @@ def _is_pending(frame: pd.DataFrame, stage: str) -> bool:
 def _arms(frame: pd.DataFrame, axes: tuple[str, ...], columns: Sequence[Column]) -> list[Row]:
     arms = []
     for key, rows in frame.groupby(list(axes), sort=False, dropna=False):
-        estimates = {}
+        estimates, gains = {}, {}
         for column in columns:
-            values = _values(rows, column)
-            if len(values):
-                estimates[column] = estimate(values.tolist(), rows.loc[values.index, "seed"].tolist())
-        arms.append(Row(dict(zip(axes, key, strict=True)), estimates, trials=tuple(rows["trial"].unique())))
+            values = _by_seed(rows, column)
+            if values:
+                estimates[column] = estimate(list(values.values()), list(values))
+            untrained = _by_seed(rows, Column(column.stage, UNTRAINED + column.metric, column.variant))
+            both = [seed for seed in values if seed in untrained]
+            if both:
+                gains[column] = estimate([values[seed] - untrained[seed] for seed in both], both)
+        arms.append(Row(dict(zip(axes, key, strict=True)), estimates, trials=tuple(rows["trial"].unique()), gains=gains))
     return arms
+
+
+def _gain_notes(arms: Sequence[Row]) -> list[str]:
+    """The meaning of the sign of cells that are not above their own initial weights, if a cell has it."""
+    if not any(arm.above_untrained(column) is False for arm in arms for column in arm.gains):
+        return []
+    return [
+        f"{NOT_ABOVE} Not shown to be above the arm's own untrained weights: of the differences to them, taken seed by seed, "
+        "the 95% Student t interval reaches 0 or less (of one seed: the difference)."
+    ]
 
 
 def _baseline(record: SweepRecord, arms: Sequence[Row], given: Mapping[str, Any] | None) -> Row | None:
@@ -265,22 +295,76 @@ def _baseline(record: SweepRecord, arms: Sequence[Row], given: Mapping[str, Any]
     return next(arm for arm in arms if trial in arm.trials)
 
 
-def _references(frame: pd.DataFrame, columns: Sequence[Column]) -> tuple[tuple[Row, ...], list[str]]:
-    """One row per kind of reference, and a note for each kind on which the arms disagree."""
-    rows, clashes = [], []
+@dataclass
+class _Reference:
+    """The values of one reference (column -> seed -> value), which its ``arms`` (their axes' values) agree on."""
+
+    values: dict[Column, dict[int, float]]
+    arms: list[tuple[Any, ...]]
+    trials: list[str]
+
+    def agrees(self, values: Mapping[Column, Mapping[int, float]]) -> bool:
+        """Whether no number that both have differs by more than rounding."""
+        return all(
+            math.isclose(value, self.values[column][seed], rel_tol=1e-9)
+            for column, by_seed in values.items()
+            for seed, value in by_seed.items()
+            if seed in self.values.get(column, {})
+        )
+
+    def add(self, arm: tuple[Any, ...], trials: Sequence[str], values: Mapping[Column, Mapping[int, float]]) -> None:
+        """Add the values of an arm that agrees."""
+        self.arms.append(arm)
+        self.trials += trials
+        for column, by_seed in values.items():
+            self.values[column] = self.values.get(column, {}) | dict(by_seed)
+
+
+def _references(frame: pd.DataFrame, axes: tuple[str, ...], columns: Sequence[Column]) -> Iterator[Row]:
+    """A row per kind of reference; if arms differ in it, one for each set of values, with its arms in the name.
+
+    An arm that lacks some numbers, because it lacks a stage, joins the first arms that it does not contradict.
+    """
+    arms = list(frame.groupby(list(axes), sort=False, dropna=False))
     for prefix, name in REFERENCES.items():
-        estimates = {}
-        for column in columns:
-            values = _values(frame, Column(column.stage, prefix + column.metric, column.variant))
-            by_seed = values.groupby(frame.loc[values.index, "seed"])
-            if (by_seed.max() - by_seed.min() > 1e-9 * by_seed.max().abs()).any():
-                clashes.append(f"{name}: {column.title} differs between arms of one seed, so it has no row; see long.csv")
-            elif len(values):
-                per_seed = by_seed.first().tolist()
+        groups: list[_Reference] = []
+        for arm, rows in arms:
+            found = {c: _by_seed(rows, Column(c.stage, prefix + c.metric, c.variant)) for c in columns}
+            values = {column: by_seed for column, by_seed in found.items() if by_seed}
+            if not values:
+                continue
+            group = next((group for group in groups if group.agrees(values)), None)
+            if group is None:
+                group = _Reference({}, [], [])
+                groups.append(group)
+            group.add(arm, list(rows["trial"].unique()), values)
+        labels = _group_labels([group.arms for group in groups], axes)
+        for group, label in zip(groups, labels, strict=True):
+            estimates = {}
+            for column in (column for column in columns if column in group.values):
+                per_seed = [value for _, value in sorted(group.values[column].items())]
                 estimates[column] = estimate(per_seed if len(set(per_seed)) > 1 else per_seed[:1])
-        if estimates:
-            rows.append(Row({}, estimates, name))
-    return tuple(rows), clashes
+            yield Row({}, estimates, f"{name} ({label})" if label else name, trials=tuple(group.trials))
+
+
+def _group_labels(groups: Sequence[Sequence[tuple[Any, ...]]], axes: tuple[str, ...]) -> list[str]:
+    """What tells the groups of arms apart: the values of the one axis that decides, if there is one, else of all axes.
+
+    A lone group needs no label. The names of methods speak for themselves; other values have their axis before them.
+    """
+    if len(groups) < 2:
+        return [""] * len(groups)
+    for place, axis in enumerate(axes):
+        values = [list(dict.fromkeys(format_value(arm[place]) for arm in arms)) for arms in groups]
+        if len({value for own in values for value in own}) == sum(map(len, values)):
+            return [("" if axis == "method" else f"{axis} ") + ", ".join(own) for own in values]
+    return ["; ".join(", ".join(map(format_value, arm)) for arm in arms) for arms in groups]
+
+
+def _by_seed(rows: pd.DataFrame, column: Column) -> dict[int, float]:
+    """The finite values of the column in the rows of one arm, by training seed."""
+    values = _values(rows, column)
+    return dict(zip(rows.loc[values.index, "seed"].tolist(), values.tolist(), strict=True))
 
 
 def _values(frame: pd.DataFrame, column: Column) -> pd.Series[float]:
