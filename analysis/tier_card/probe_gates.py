@@ -7,6 +7,7 @@ from umd_bench.config.documents.tier_card import Gate, Verdict
 
 MIN_HEADROOM = 10  # points
 _SUPERVISED, _UNTRAINED = "supervised_", "untrained_"
+_COMPARED = ("raw pixels", "untrained", "trained with labels")
 _PIXELS = ("pixel_", "latent_")  # raw inputs: pixels, or the latents that are probed in their place
 
 
@@ -28,10 +29,12 @@ def headroom(numbers: Numbers) -> Gate:
         gap = None
         if supervised is not None and untrained is not None and raw is not None:
             gap = gaps[method] = supervised - max(raw, untrained)
-        shown = {"raw pixels": raw, "untrained": untrained, "trained": trained, "trained with labels": supervised, "gap": gap}
+        compared = dict(zip(_COMPARED, (raw, untrained, supervised), strict=True))
+        shown = {**compared, "trained": trained, "gap": gap}
         rows.append({"method": method, **{name: rounded(value) for name, value in shown.items()}})
     if len(gaps) < len(numbers.methods):
-        found = f"The rows of untrained weights and of training with labels are not there for {_missing(numbers, gaps)}."
+        lacking = [name for name in _COMPARED if any(row[name] is None for row in rows)]
+        found = f"Not every method has these numbers: {listed(lacking)}."
         return Gate(verdict="unknown", bound=bound, found=found, rows=tuple(rows))
     least = min(gaps, key=lambda method: gaps[method])
     verdict: Verdict = "pass" if gaps[least] >= MIN_HEADROOM else "fail"
@@ -81,7 +84,3 @@ def learning(numbers: Numbers) -> Gate:
 def _percent(numbers: Numbers, metric: str, method: str, stage: str = OFFICIAL) -> float | None:
     value = mean(numbers.of_method(stage, metric, method))
     return None if value is None else 100 * value
-
-
-def _missing(numbers: Numbers, known: dict[str, float]) -> str:
-    return listed(method for method in numbers.methods if method not in known)

@@ -41,10 +41,10 @@ def test_headroom_needs_pixels_and_untrained_weights_below_the_supervised_row(
     assert str(MIN_HEADROOM) in gate.bound
 
 
-def test_headroom_without_a_supervised_row_is_unknown_and_names_the_methods(numbers_of: Make) -> None:
+def test_headroom_without_a_supervised_row_is_unknown_and_names_what_is_missing(numbers_of: Make) -> None:
     gate = headroom(probe(numbers_of, acc_100shot={"umd": [0.5]}, pixel_acc_100shot={"umd": [0.1]}))
     assert gate.verdict == "unknown"
-    assert gate.found.endswith("not there for umd.")
+    assert gate.found == "Not every method has these numbers: untrained, trained with labels."
     assert gate.rows[0]["raw pixels"] == 10
     assert headroom(numbers_of({("generate", "fid"): {"umd": [1.0]}})).verdict == "unknown"
 

@@ -58,8 +58,8 @@ def test_scores_are_computed_once_for_equal_models_and_anew_for_others(pack: Pac
     spec = SPEC.model_copy(update={"stage": STAGE.model_copy(update={"n": 10, "steps": 2})})
     first = untrained_scores(spec, WEIGHTS, pack, METRIC)
     drawn: list[int] = []
-    build = untrained.build_model
-    monkeypatch.setattr(untrained, "build_model", lambda *args, **kwargs: (drawn.append(1), build(*args, **kwargs))[1])
+    build = untrained.initial_model
+    monkeypatch.setattr(untrained, "initial_model", lambda *args, **kwargs: (drawn.append(1), build(*args, **kwargs))[1])
     longer = WEIGHTS.model_copy(update={"stage": TRAINED.model_copy(update={"nimg": 2 * NIMG})})
     assert untrained_scores(spec, longer, pack, METRIC) == first
     assert not drawn

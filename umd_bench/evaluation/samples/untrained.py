@@ -26,7 +26,7 @@ from umd_bench.data.packs.pack import Pack
 from umd_bench.data.vae import decoder_for
 from umd_bench.engine.device import pick_device
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
-from umd_bench.engine.networks.initialise import build_model
+from umd_bench.engine.networks.initialise import initial_model
 from umd_bench.engine.samplers import sample_noise
 from umd_bench.evaluation.extractors.contract import Extractor
 from umd_bench.evaluation.extractors.registry import load_extractor
@@ -66,8 +66,8 @@ def untrained_scores(spec: StageSpec, weights: StageSpec, pack: Pack, metric: st
     classes = len(pack.manifest.class_names) if weights.stage.labels else 0
 
     def draw() -> Draw:
-        shape = {"size": pack.manifest.size, "channels": pack.manifest.channels}
-        model = build_model(weights.model, **shape, classes=classes, seed=weights.seed, device=device)
+        facts = pack.manifest
+        model = initial_model(weights, size=facts.size, channels=facts.channels, classes=len(facts.class_names), device=device)
         model.eval().requires_grad_(requires_grad=False)
         return SampleDrawer(model, NoiseProcess(spec.noise, device), stage, decoder_for(pack, device)).draw
 
