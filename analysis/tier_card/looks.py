@@ -23,7 +23,7 @@ _ANY_SEED = ("seed", "parent", "parent_nimg")
 
 
 def count_looks(results: Path, digest: str) -> dict[ScoredSplit, Looks]:
-    """Split -> the results below ``results`` that read it, of the data set whose pack has this ``digest``.
+    """Split -> the results below ``results`` that read this split of the data set whose pack has the ``digest``.
 
     ``settings`` are the trainings behind these results: those that differ in their seed alone, or in the snapshot that was
     read, count once. Run directories that cannot be read are left out.

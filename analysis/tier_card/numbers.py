@@ -55,13 +55,13 @@ class Numbers:
         return max(found)[1] if found else None
 
     def distance(self, stage: str = GENERATE) -> str | None:
-        """The Fréchet distance of a generate stage: of the extractor that also reads classes, if there is one."""
+        """The Fréchet distance of a generate stage, by an extractor with a classifier head if there is one."""
         found = [m for m in self.metrics(stage) if m == "fid" or (m.startswith("fd_") and not is_extrapolated(m))]
-        reading = [metric for metric in found if self.accuracy(metric, stage) is not None]
-        return next(iter(reading or found), None)
+        classifying = [metric for metric in found if self.accuracy(metric, stage) is not None]
+        return next(iter(classifying or found), None)
 
     def accuracy(self, distance: str, stage: str = GENERATE) -> str | None:
-        """The share of samples read as their class, by the extractor of ``distance``; None if it reads no classes."""
+        """The metric of the samples' accuracy by the extractor of ``distance``; None if it has no classifier head."""
         name = distance.replace("fd_", "accuracy_", 1)
         return name if name != distance and (stage, name) in self.values else None
 

@@ -30,17 +30,17 @@ that were checked: if the tier's file changes in more than comments and resource
 
     umd-bench tier list                # every tier with its status
     umd-bench tier show digits         # a card
-    umd-bench tier check digits        # run what is missing of the sweep methods, judge the gates, write the card
+    umd-bench tier check digits        # run the missing stages of the sweep methods, judge the gates, write the card
     umd-bench tier check my_tier.yaml  # your own tier; its card is my_tier.card.yaml
 
-With `--split validation` the check reads the validation split: for the time in which settings are still being chosen. Such a
+With `--split validation` the check reads the validation split. Use it while you still choose settings. Such a
 card stays in the results folder and does not replace the tier's own, which is judged on the test split.
 
 | gate | passes if |
 | :--- | :--- |
 | headroom | raw pixels and untrained weights probe at least {headroom} points below the same architecture trained with labels |
 | learning | every method probes better than its own untrained weights |
-| samples | at least {read:.0%} of each method's samples are read as their class, and they are near to real images |
+| samples | at least {read:.0%} of each method's samples are classified as requested, and the samples are near to real images |
 | power | {seeds} seeds can show half the range between the best and the worst method |
 | agreement | Kendall's tau-b with the published order is above 0, for the probe and for the samples |
 
@@ -49,11 +49,11 @@ interval is above 0. Differences are paired by seed.
 
 - **Probes** are judged at the most shots of the stage `probe`, which has the published read-out. `learning` judges the
   read-out of `best_probe` too.
-- **Samples** are those of the stage `generate`, in the features of its first extractor that reads the data set's classes.
-  They are near to real images if their Fréchet distance is at most {way:.0%} of
-  the way from that of real images to that of noise or of samples from untrained weights, whichever is smaller. The check
-  draws those samples with the stage's own settings and the first seed.
-- **Power** is that of a two-sided paired t-test at level 0.05 that finds the difference with probability 0.8. The standard
+- **Samples** are those of the stage `generate`, in the features of its first extractor that has a classifier of the data
+  set's classes. The samples are near to real images if their Fréchet distance is at most {way:.0%} of the way from the distance
+  of real images to a bad distance: that of noise or that of samples from untrained weights, whichever is smaller. The check
+  draws the samples from untrained weights with the stage's own settings and the first seed.
+- **Power**: a two-sided paired t-test at level 0.05 has to find the difference with probability 0.8. The standard
   deviation of the paired differences is pooled over all pairs of methods.
 - **The published order** is that of ImageNet at 64 px (`analysis/paper/imagenet64.yaml`). No interval was published, so
   neighbours in this order count as tied if they differ by less than {tie:.0%}. With ties tau-b cannot reach 1; the card says

@@ -140,7 +140,7 @@ class MiniSlurm:
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
 
     def jobs(self) -> dict[str, str]:
-        """The states, by job id, of all jobs submitted since the last :meth:`reset`."""
+        """The states of all jobs submitted since the last :meth:`reset`, by job id."""
         lines = self.run("squeue", "-h", "-r", "-t", "all", "-o", "%i|%T").stdout.splitlines()
         states = dict(line.split("|") for line in lines)
         return {job: state for job, state in states.items() if job not in self._past}

@@ -109,7 +109,7 @@ def optimiser() -> Iterator[Row]:
     for step in range(6):
         take_step(leaves, adamw, step)
         found.append(largest_error(leaves, part(f"eager/p{step + 1}")))
-    yield "AdamW with the bf16 first moment, six steps, absolute", number(max(found))
+    yield "AdamW with the bf16 first moment, six steps: absolute difference", number(max(found))
     rates = []
     golden = arrays("lr_schedules")
     for run in ("umd_b4", "mae_readme", "finetune"):

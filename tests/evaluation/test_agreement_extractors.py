@@ -6,7 +6,7 @@ import pytest
 from evaluation.agreement_extractors import efficientnet_rows, inception_rows, resize_rows
 from evaluation.comparison import Row
 
-TOLERANCE = 1e-5  # float32, of networks fifty layers deep
+TOLERANCE = 1e-5  # float32, and networks fifty layers deep
 
 
 def assert_agree(rows: list[Row], n: int) -> None:

@@ -115,7 +115,7 @@ def measure_startup(
 
 
 def measure_scale(largest: int, repeats: int, device: torch.device, machine: Machine, progress: Progress) -> ScaleResult:
-    """How the times of a training step, of the scheduler and of reading a results folder grow, up to ``largest`` trials."""
+    """How the seconds of a training step, of the scheduler and of reading a results folder grow, up to ``largest`` trials."""
     growths = training_growths(repeats=max(3, repeats), device=device, progress=progress)
     growths.append(_scheduler_growth(largest, progress))
     with tempfile.TemporaryDirectory(prefix="umd-bench-scale-") as folder:

@@ -22,7 +22,7 @@ class FieldError(UserError):
 
 
 class FieldRuleError(ValueError):
-    """Raised by a validator of a model: ``field`` is the dotted path, below the model, of the field that is wrong."""
+    """Raised by a validator of a model: ``field`` is the dotted path of the wrong field, relative to the model."""
 
     def __init__(self, field: str, reason: str) -> None:
         self.field = field

@@ -42,7 +42,7 @@ def test_the_deviation_is_that_of_paired_differences(numbers_of: Make) -> None:
 
 @pytest.mark.parametrize(("spread", "verdict"), [(0.01, "fail"), (0.04, "pass")])
 def test_the_gate_asks_for_half_the_range_between_the_methods(numbers_of: Make, spread: float, verdict: str) -> None:
-    """Differences deviate by 0.01, of which five seeds show 0.0168."""
+    """The differences have a standard deviation of 0.01; five seeds can then show a difference of 0.0168."""
     scatter = [0.0, 0.01, 0.02]
     numbers = numbers_of({COLUMN: {"a": [0.5 - spread] * 3, "b": [0.5 - 0.01 + s for s in scatter]}})
     gate = power(numbers, [COLUMN], [COLUMN])

@@ -94,7 +94,7 @@ class StageSpec(Frozen):
     def identity(self) -> dict[str, Any]:
         """Everything that can change the result, as plain values. The key is their hash, and ``plan`` compares them.
 
-        Each stage adds the fields of its own, of the model and of the noise process that can change its result.
+        Each stage adds those of its own fields, of the model's and of the noise process's that can change its result.
         """
         trained = {"extractors": self.extractor_sha256} if self.extractor_sha256 else {}
         return {

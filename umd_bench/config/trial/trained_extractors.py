@@ -38,7 +38,7 @@ def weights_file(folder: Path, name: str, size: int) -> Path:
 
 
 def trained_sha256(root: Path, name: str, size: int) -> str | None:
-    """The SHA-256, in hex, of the weights of the classifier ``name``; None if it was not trained below the data root ``root``.
+    """The SHA-256 (hex) of the weights of the classifier ``name``; None if it was not trained below the data root ``root``.
 
     Raises :class:`UserError` for a description that cannot be read.
     """

@@ -85,7 +85,7 @@ class Manifest(BaseModel):
         return np.dtype(self.dtype or "uint8")
 
     def facts_digest(self) -> str:
-        """The SHA-256, in hex, of all fields that are set except ``digest`` and ``notes``; it covers files by their hashes."""
+        """The SHA-256 (hex) of all fields that are set except ``digest`` and ``notes``; it covers files by their hashes."""
         facts = self.model_dump(mode="json", exclude={"digest", "notes"}, exclude_none=True)
         return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

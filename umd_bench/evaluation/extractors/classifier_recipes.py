@@ -109,7 +109,7 @@ def find_weights(name: str, folder: Path | None = None) -> tuple[bytes, str]:
 
 
 def test_accuracy(name: str) -> float:
-    """The share of test images that a classifier of the package reads right, in [0, 1]. Raises as :func:`find_weights`."""
+    """The share, in [0, 1], of test images that the shipped classifier ``name`` gets right. Raises as :func:`find_weights`."""
     find_weights(name)
     return float(json.loads((WEIGHTS / f"{name}.json").read_text())["test_accuracy"])
 

@@ -32,7 +32,7 @@ _CHUNK = 64  # images in one pass of a large network, which bounds memory
 class ExtractorFacts:
     """The facts of an extractor that need no loading.
 
-    ``data`` is the data set whose classes it reads, None if it takes any RGB images; ``shape`` is the shape of its images.
+    ``data`` is the data set that its classifier was trained on, None if it takes any RGB images. It takes images of ``shape``.
     ``dim`` is D, None for a timm model that is not loaded; ``spatial_dim`` is S, None if it has no spatial features.
     ``resize`` says how an image is resized before the network sees it; ``licence`` is the licence of the weights.
     """

@@ -72,11 +72,11 @@ def _widths(facts: ExtractorFacts) -> str:
 
 
 def _data(facts: ExtractorFacts, accuracy: Callable[[], float | None]) -> str:
-    """The data set whose classes it reads, with the share of test images that it reads right."""
+    """The data set that its classifier was trained on, with the share of test images that it classifies correctly."""
     if facts.data is None:
         return "any"
     try:
         right = accuracy()
-    except UserError:  # faulty weights, of which a remark says more
+    except UserError:  # faulty weights, which a remark describes
         right = None
     return facts.data + (f" ({right:.1%} right)" if right is not None else "")

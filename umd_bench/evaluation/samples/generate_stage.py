@@ -49,10 +49,10 @@ def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) 
 
     Metrics are means over the sampling seeds, with the standard deviation (``_sd``) if there are several. scores.py has the
     table of scores, and evaluator.py turns scores into metrics. A metric's name ends in the extractor's name:
-    ``fd_<extractor>`` is the Fréchet distance (defined for n <= D too, but then with a large bias), and ``is_<extractor>`` is
+    ``fd_<extractor>`` is the Fréchet distance (for n <= D it is defined but has a large bias), and ``is_<extractor>`` is
     the inception score. ``accuracy_<extractor>`` is the share of samples whose requested class the extractor predicts; it
-    exists only if the extractor reads the parent's classes. ``floor_fd_<extractor>`` is the distance of real images to the same
-    reference. For Inception, which defines FID, the names are ``fid``, ``is`` and ``floor_fid``.
+    exists only if the extractor's classifier has the parent's classes. ``floor_fd_<extractor>`` is the distance of real images
+    to the same reference. For Inception, which defines FID, the names are ``fid``, ``is`` and ``floor_fid``.
 
     ``samples.png`` shows the first samples of the first sampling seed, one row per class. ``neighbours.png``, if ``memorised``
     is scored, shows the samples nearest to a training image, each next to that image. ``samples.npz``, if ``stage.save``, holds

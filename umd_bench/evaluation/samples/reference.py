@@ -152,7 +152,7 @@ def split_features(pack: Pack, split: str, extractor: Extractor) -> Rows:
 
 
 def floor_distance(pack: Pack, split: str, n: int, extractor: Extractor, *, real: str) -> Floor:
-    """The distance of real images, of the split ``real``, to the reference ``split``: the score of perfect samples.
+    """The distance of the real images in the split ``real`` to the reference ``split``: the score of perfect samples.
 
     The sets are as large as the samples' n, because a Fréchet distance falls with n, but no larger than the split ``real``. Up
     to five disjoint sets are drawn, the same for every run.

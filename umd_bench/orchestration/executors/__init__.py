@@ -8,7 +8,7 @@ something ended a stage's process, the reason; results are in the run directorie
 | ``contract`` | the promises of every executor |
 | ``registry`` | the executors by name; a new one is a module here and a row there |
 | ``inline`` | stages one after another in the command's process |
-| ``ray/`` | stages on Ray actors, of a private Ray or of a running cluster |
+| ``ray/`` | stages on the actors of a private Ray or of a running Ray cluster |
 | ``jobs/`` | stages as jobs that outlive the command: Slurm, or submitit's local jobs |
 | ``frozen_code`` | the copy of the package that jobs and a cluster's actors run |
 """

@@ -87,7 +87,7 @@ def plan_json(planned: Sequence[PlannedStage]) -> list[dict[str, Any]]:
 
 
 def _finished(root: Path) -> list[StageSpec]:
-    """The specs of all stages with a result, of any sweep."""
+    """The specs of all stages that have a result, whichever sweep they belong to."""
     return [RunDir(root, path.parent.name).config() for path in sorted((root / "stages").glob("*/result.json"))]
 
 

@@ -57,7 +57,7 @@ class Choice:
 
 
 def fusion_groups(nodes: Iterable[Node], workers: int) -> list[FusionGroup]:
-    """One group per shape, of the stages without a result. Shapes with at most ``workers`` such stages are left out."""
+    """Groups the stages without a result, one group per shape. Shapes with at most ``workers`` such stages are left out."""
     by_shape: dict[str, list[StageSpec]] = {}
     for node in nodes:
         shape = shape_key(node.spec) if node.state is not StageState.DONE else None

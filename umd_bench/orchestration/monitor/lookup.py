@@ -62,7 +62,7 @@ def lookup_keys(root: Path, query: str) -> tuple[str | None, list[str]]:
 
 def _keys(root: Path) -> list[str]:
     try:
-        return os.listdir(root / "stages")  # noqa: PTH208 - only the names, of thousands of runs
+        return os.listdir(root / "stages")  # noqa: PTH208 - only names are needed, and there are thousands
     except FileNotFoundError:
         return []
 

@@ -29,7 +29,7 @@ from umd_bench.store.files import require_writable, write_atomic, write_json
 
 
 def export_run(root: Path, key: str, to: str, out: Path, *, ema: bool, data_root: Path | None = None) -> list[str]:
-    """Write the last weights, or with ``ema`` their average, of the run that ``key`` names (:func:`find_run`).
+    """Write the last weights of the run that ``key`` names (:func:`find_run`), or with ``ema`` their moving average.
 
     Returns lines that tell the user how to load them. ``to`` is a name of :data:`FORMATS`. ``out`` appears complete or not at
     all. A run on a user's own data set needs its pack below ``data_root`` (None: the default folder of packs). Raises

@@ -56,7 +56,7 @@ def search_figure(search: SearchSummary) -> Figure | None:
 
 
 def _pruned(axes: Axes, search: SearchSummary, x: Callable[[SuggestionRecord], float | None]) -> None:
-    """A mark on the lower edge for each pruned suggestion, of another shape for each rung."""
+    """A mark on the lower edge for each pruned suggestion; each rung has a mark of its own shape."""
     by_rung: dict[float, list[float]] = {}
     for suggestion in search.record.suggestions:
         share = suggestion.pruned_at if suggestion.repeats is None else None
