@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from umd_bench.config.documents.tier_card import read_card
-from umd_bench.reporting.pages import cost_tables, difference_table, search_table, summary_table
+from umd_bench.reporting.pages import cost_tables, crossing_table, difference_table, search_table, summary_table
+from umd_bench.reporting.pages.curve_figure import curve_figure
 from umd_bench.reporting.pages.figure_style import render
 from umd_bench.reporting.pages.search_figure import search_figure
 from umd_bench.reporting.pages.summary_figure import summary_figure
 from umd_bench.reporting.pages.table_formats import csv, markdown_table, warning_lines
+from umd_bench.reporting.statistics.curves import Curves, read_curves
 from umd_bench.reporting.statistics.differences import Differences, compare_with_baseline
 from umd_bench.reporting.statistics.search_summary import SearchSummary, summarize_search
 from umd_bench.reporting.statistics.summary import Column, Summary, summarize
@@ -28,7 +31,7 @@ WIDE = 120  # characters per line in a file or a pipe, or more if the table need
 
 @dataclass(frozen=True)
 class ReportPaths:
-    """The files of a report; the paths of a figure, a search or differences are None if the sweep has none."""
+    """The files of a report; the paths of a figure, a search, differences or crossings are None if the sweep has none."""
 
     long_csv: Path
     table_csv: Path
@@ -42,6 +45,7 @@ class ReportPaths:
     search_md: Path | None = None
     search_csv: Path | None = None
     differences_csv: Path | None = None
+    crossings_csv: Path | None = None
 
 
 def write_report(summary: Summary, root: Path, *, out: Path | None = None, title: str | None = None) -> ReportPaths:
@@ -78,8 +82,13 @@ def print_report(root: Path, sweep: str, console: Console, *, against: Mapping[s
     if differences is not None:
         best = None if search is None else {trial for row in search.best() for trial in row.suggestion.trials}
         _print_differences(differences, best, console)
-    files = (paths.search_md, paths.table_md, paths.table_csv, paths.differences_csv, paths.table_html, paths.figure_png)
-    shown = [path.name for path in (*files, paths.cost_md) if path]
+    curves = read_curves(summary)
+    if curves is not None:
+        console.print()
+        console.print(crossing_table.terminal(curves, console.width) if curves.crossings else crossing_table.NONE)
+        _print_notes(curves.notes, console)
+    tables = (paths.search_md, paths.table_md, paths.table_csv, paths.differences_csv, paths.crossings_csv, paths.table_html)
+    shown = [path.name for path in (*tables, paths.figure_png, paths.cost_md) if path]
     console.print(f"\n{paths.table_md.parent}: {', '.join(shown)}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -88,12 +97,17 @@ def report_json(root: Path, sweep: str, *, against: Mapping[str, Any] | None = N
 
     ``warning`` is null unless nothing can be concluded from the sweep's tier, whose status is ``tier_status``. ``rows`` has
     the rows of table.csv, one per arm and reference, in full precision, with null for a missing number. ``search`` has the rows
-    of search.csv if the sweep is a search, and ``differences`` the rows of differences.csv if there is a baseline. ``notes``
-    say what the numbers are, and ``files`` lists the report's files.
+    of search.csv if the sweep is a search, ``differences`` the rows of differences.csv if there is a baseline, and
+    ``crossings`` the rows of crossings.csv if the x axis is a snapshot. ``notes`` say what the numbers are, and ``files`` lists
+    the report's files.
     """
     summary = summarize(root, sweep, against=against)
     search, differences = summarize_search(summary), compare_with_baseline(summary)
+    curves = read_curves(summary)
     paths = _write(summary, search, differences, sweep_dir(root, sweep), sweep)
+    notes = list(summary.notes if search is None else search.notes)
+    for more in (differences, curves):
+        notes += [] if more is None else more.notes
     return {
         "schema": 1,
         "warning": summary.warning or None,
@@ -104,7 +118,8 @@ def report_json(root: Path, sweep: str, *, against: Mapping[str, Any] | None = N
         "rows": _records(summary.frame()),
         "search": None if search is None else _records(search.frame()),
         "differences": None if differences is None else _records(differences.frame()),
-        "notes": [*(summary.notes if search is None else search.notes), *(() if differences is None else differences.notes)],
+        "crossings": None if curves is None else _records(curves.frame()),
+        "notes": notes,
         "files": [str(path) for path in asdict(paths).values() if path is not None],
     }
 
@@ -118,7 +133,11 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def _write(
     summary: Summary, search: SearchSummary | None, differences: Differences | None, out: Path, title: str
 ) -> ReportPaths:
-    drawn = summary_figure(summary) if search is None else search_figure(search)
+    curves = read_curves(summary)
+    if curves is not None:
+        drawn: Figure | None = curve_figure(summary, curves)
+    else:
+        drawn = summary_figure(summary) if search is None else search_figure(search)
     paths = ReportPaths(
         long_csv=out / "long.csv",
         table_csv=out / "table.csv",
@@ -132,18 +151,20 @@ def _write(
         search_md=None if search is None else out / "search.md",
         search_csv=None if search is None else out / "search.csv",
         differences_csv=None if differences is None else out / "differences.csv",
+        crossings_csv=None if curves is None else out / "crossings.csv",
     )
     texts = {
         paths.long_csv: csv(summary.long),
         paths.table_csv: csv(summary.frame()),
         paths.cost_csv: csv(summary.costs),
         paths.cost_md: cost_tables.markdown(summary, title),
-        **_pages(summary, differences, paths, title),
+        **_pages(summary, differences, curves, paths, title),
     }
-    if differences is not None:
-        texts[out / "differences.csv"] = csv(differences.frame())
-    else:  # an earlier report may have had a baseline
-        (out / "differences.csv").unlink(missing_ok=True)
+    for file, table in (("differences.csv", differences), ("crossings.csv", curves)):
+        if table is not None:
+            texts[out / file] = csv(table.frame())
+        else:  # an earlier report may have had a baseline, or another x axis
+            (out / file).unlink(missing_ok=True)
     if search is not None:
         lines = [
             *warning_lines(summary.warning),
@@ -164,14 +185,20 @@ def _write(
     return paths
 
 
-def _pages(summary: Summary, differences: Differences | None, paths: ReportPaths, title: str) -> dict[Path, str]:
-    """The pages with the table and, if there is a baseline, the differences to it below."""
+def _pages(
+    summary: Summary, differences: Differences | None, curves: Curves | None, paths: ReportPaths, title: str
+) -> dict[Path, str]:
+    """The pages with the table; below it, if the sweep has them, the differences to a baseline and the crossings of curves."""
     picture = None if paths.figure_png is None else paths.figure_png.name
     markdown, latex, html = summary_table.markdown(summary, title), summary_table.latex(summary, title), ""
     if differences is not None:
         markdown += difference_table.markdown(differences)
         latex += difference_table.latex(differences)
         html = difference_table.html(differences)
+    if curves is not None:
+        markdown += crossing_table.markdown(curves)
+        latex += crossing_table.latex(curves, summary.sweep.name)
+        html += crossing_table.html(curves, summary.sweep.name)
     return {
         paths.table_md: markdown,
         paths.table_tex: latex,
