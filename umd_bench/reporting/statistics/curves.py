@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 
 from umd_bench.config.sweep.arms import arm_name
 from umd_bench.config.sweep.sweep import axis_paths
-from umd_bench.reporting.frames.sweep_frames import axis_columns
+from umd_bench.reporting.frames.sweep_frames import UNTRAINED, axis_columns
 from umd_bench.reporting.notation.formatting import format_value
 from umd_bench.reporting.notation.metrics import direction, is_extrapolated
 from umd_bench.reporting.statistics.summary import Column, Estimate, Summary, estimate, quantile
 
-UNTRAINED = "untrained_"  # prefix of a metric of the same network with its initial weights
 Vector = NDArray[np.float64]
 
 
