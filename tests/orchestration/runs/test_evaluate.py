@@ -61,6 +61,16 @@ def test_another_reference_drops_the_hash_of_the_sweeps_reference_file(tmp_path:
     assert (stage.reference, stage.reference_sha256) == ("test", None)
 
 
+def test_another_reference_drops_the_split_of_the_sweeps_held_out_images(tmp_path: Path, generated: Trial) -> None:
+    tuned = generated.specs["finetune"].key
+    fields = {"reference": "train", "held_out": "validation", "extractor": "digits_cnn", "n": 20, "steps": 3}
+    defaults = {"generate": SweepStage("small/x", fields)}
+    for sets, expected in (([], "validation"), (["generate.reference=test"], "test")):
+        stage = evaluation_trial(tmp_path, tuned, sets, defaults=defaults).specs["generate"].stage
+        assert isinstance(stage, GenerateStage)
+        assert stage.held_out_split == expected
+
+
 def test_an_evaluation_follows_no_sweep_if_trials_differ(tmp_path: Path, trial: Trial) -> None:
     other = load_sweep(write_small(tmp_path), sets=("seeds=[0]", "name=other", "trial.stages.probe.ridge=7"))
     write_sweep(tmp_path, sweep_record(other))
