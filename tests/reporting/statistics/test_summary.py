@@ -50,7 +50,7 @@ def test_an_arm_is_the_mean_of_its_seeds(root: Path) -> None:
         assert row.estimates[PROBE].n == 3
 
 
-def test_default_columns_are_scores_by_stage_without_spreads_and_references(tmp_path: Path) -> None:
+def test_default_columns_are_scores_by_stage_without_spreads_and_comparison_rows(tmp_path: Path) -> None:
     build_sweep(tmp_path, axes=TWO_ARMS, sets=("seeds=[0]",))
     headers = [column.header for column in summarize(tmp_path, "mask_ratio").columns]
     assert headers == [
@@ -117,25 +117,25 @@ def test_an_arm_without_any_result_keeps_its_row(tmp_path: Path) -> None:
     assert summary.frame().loc[1, "generate.fd_digits_cnn.n"] == 0
 
 
-def test_references_are_rows_not_columns(root: Path) -> None:
+def test_raw_pixels_and_real_images_are_rows_not_columns(root: Path) -> None:
     summary = summarize(root, "mask_ratio")
     assert not any(column.metric.startswith(("pixel_", "floor_")) for column in summary.columns)
-    pixels, floor = summary.references
+    pixels, floor = summary.comparison_rows
     assert (pixels.name, floor.name) == ("raw pixels", "real images")
     assert set(floor.estimates) == {FD}
     # one value per seed, however many arms repeat it; the floor has no seed
     assert (pixels.estimates[PROBE].n, floor.estimates[FD].n, floor.estimates[FD].mean) == (3, 1, 0.41)
 
 
-def test_a_reference_that_differs_between_arms_has_a_row_for_each_of_its_values(tmp_path: Path) -> None:
+def test_a_comparison_that_differs_between_arms_has_a_row_for_each_of_its_values(tmp_path: Path) -> None:
     def other_pixels(trial: Trial, stage: str, result: dict[str, Any]) -> None:
         if stage == "probe" and trial.id == "mask_ratio=0.5,seed=1":
             result["metrics"]["pixel_acc_10shot"] = 0.5
 
     build_sweep(tmp_path, axes=TWO_ARMS, edit=other_pixels)
-    references = {row.name: row.estimates for row in summarize(tmp_path, "mask_ratio").references}
-    assert list(references) == ["raw pixels (mask_ratio 0.25)", "raw pixels (mask_ratio 0.5)", "real images"]
-    one, other = (references[f"raw pixels (mask_ratio {value})"] for value in ("0.25", "0.5"))
+    compared = {row.name: row.estimates for row in summarize(tmp_path, "mask_ratio").comparison_rows}
+    assert list(compared) == ["raw pixels (mask_ratio 0.25)", "raw pixels (mask_ratio 0.5)", "real images"]
+    one, other = (compared[f"raw pixels (mask_ratio {value})"] for value in ("0.25", "0.5"))
     assert [value == 0.5 for value in other[PROBE].values] == [False, True, False]
     assert one[PROBE].values[::2] == other[PROBE].values[::2]
 
@@ -154,13 +154,13 @@ def untrained(levels: dict[str, float]) -> Any:
 def test_untrained_weights_have_a_row_for_each_architecture_and_an_arm_without_a_stage_joins_one(tmp_path: Path) -> None:
     methods = {"method": ["umd", "mae", "dit_scratch"]}  # the last has no fine-tuned probe
     build_sweep(tmp_path, "methods", axes=methods, edit=untrained({"umd": 0.1, "mae": 0.7, "dit_scratch": 0.1}))
-    rows = [row for row in summarize(tmp_path, "methods").references if row.name.startswith("untrained")]
+    rows = [row for row in summarize(tmp_path, "methods").comparison_rows if row.name.startswith("untrained")]
     assert [row.name for row in rows] == ["untrained weights (umd, dit_scratch)", "untrained weights (mae)"]
     assert [row.estimates[PROBE].mean for row in rows] == [0.1, 0.7]
     assert [len(row.estimates) for row in rows] == [2, 2]  # of the probe and of the fine-tuned probe
 
 
-def test_references_of_arms_that_no_single_axis_tells_apart_are_named_by_all_axes(tmp_path: Path) -> None:
+def test_comparison_rows_that_no_single_axis_tells_apart_are_named_by_all_axes(tmp_path: Path) -> None:
     def edit(trial: Trial, stage: str, result: dict[str, Any]) -> None:
         if stage == "probe":
             result["metrics"]["pixel_acc_10shot"] = 0.5 + (
@@ -168,7 +168,7 @@ def test_references_of_arms_that_no_single_axis_tells_apart_are_named_by_all_axe
             )
 
     build_sweep(tmp_path, axes={"method": ["umd", "mae"], "model.depth": [2, 3]}, sets=("seeds=[0]",), edit=edit)
-    names = [row.name for row in summarize(tmp_path, "mask_ratio").references]
+    names = [row.name for row in summarize(tmp_path, "mask_ratio").comparison_rows]
     assert names[:2] == ["raw pixels (umd, 2; mae, 3)", "raw pixels (umd, 3; mae, 2)"]
 
 

@@ -20,9 +20,9 @@ from umd_bench.config.trial.probe_stage import ProbeStage
 from umd_bench.reporting.frames.stage_records import StageReader, StageRecord
 from umd_bench.store import SweepRecord, read_sweep
 
-# A metric with such a prefix belongs to a reference row, which has the same measurement of something to compare an arm with.
+# A metric with such a prefix belongs to a comparison row: the same measurement as an arm's, made without the arm's weights.
 UNTRAINED = "untrained_"
-REFERENCES = {
+COMPARISON_ROWS = {
     "pixel_": "raw pixels",
     UNTRAINED: "untrained weights",
     "supervised_": "trained with labels",
@@ -146,7 +146,9 @@ def _metric_rows(sweep: SweepRecord, axes: dict[str, str], stage: StageRecord) -
         yield row
         return
     metrics, facts = dict(stage.result["metrics"]), dict(stage.result["facts"])
-    metrics |= {name: facts.pop(name) for name in list(facts) if name.startswith(tuple(REFERENCES)) and _is_number(facts[name])}
+    metrics |= {
+        name: facts.pop(name) for name in list(facts) if name.startswith(tuple(COMPARISON_ROWS)) and _is_number(facts[name])
+    }
     by_metric = facts.pop("by_metric", {})
     row |= _by_column(facts)
     environment, data = stage.result["environment"], stage.result["data"]

@@ -1,7 +1,7 @@
 """A sweep's figure: probe accuracy and Fréchet distance in two panels against the swept axis, legible at column width.
 
-It shows means with 95% intervals, every seed as a faint dot, and in grey the references that need no training (raw pixels, real
-against real images). Numbers on the x axis are drawn to scale (logarithmic if they span a wide range, as learning rates do) and
+It shows means with 95% intervals, every seed as a faint dot, and in grey the comparison rows (raw pixels, real against real
+images, ...). Numbers on the x axis are drawn to scale (logarithmic if they span a wide range, as learning rates do) and
 joined by lines; names (a method, a schedule) are spaced evenly and not joined.
 """
 
@@ -100,7 +100,7 @@ def _panel(axes: Axes, summary: Summary, lines: Sequence[Line]) -> None:
         shift = (place - (len(lines) - 1) / 2) * apart
         x_of.append([at[row.axes[summary.x]] + shift for row in line.arms])
         _line(axes, line, x_of[-1], apart, joined=to_scale)
-    _references(axes, summary, lines, x_of)
+    _comparison_rows(axes, summary, lines, x_of)
     shown = [format_value(value) for value in values]
     slanted = _slanted(summary)
     axes.set_xticks([at[value] for value in values], shown, rotation=20 if slanted else 0, ha="right" if slanted else "center")
@@ -163,14 +163,14 @@ def _line(axes: Axes, line: Line, x: Sequence[float], apart: float, *, joined: b
     )
 
 
-def _references(axes: Axes, summary: Summary, lines: Sequence[Line], x_of: Sequence[Sequence[float]]) -> None:
-    """A grey line per distinct reference value, in the line style of the first curve that it belongs to.
+def _comparison_rows(axes: Axes, summary: Summary, lines: Sequence[Line], x_of: Sequence[Sequence[float]]) -> None:
+    """A grey line per distinct value of the comparison rows, in the line style of the first curve that the value belongs to.
 
-    A reference that belongs to some arms only is a short grey line at each of their points; ``x_of`` are each curve's places.
+    A value that belongs to some arms only is a short grey line at the point of each. ``x_of`` has each curve's x positions.
     """
     drawn: set[float] = set()
     labels: set[str] = set()
-    for row in summary.references:
+    for row in summary.comparison_rows:
         for line, x in zip(lines, x_of, strict=True):
             estimate = row.estimates.get(line.column)
             if estimate is None:

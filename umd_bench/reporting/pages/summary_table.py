@@ -28,8 +28,8 @@ from umd_bench.reporting.statistics.summary import Column, Estimate, Row, Summar
 
 
 def cells(summary: Summary) -> pd.DataFrame:
-    """The table as text, with headers as column names: arms in the sweep's order, then the reference rows."""
-    rows = [_cells(summary, row) for row in (*summary.arms, *summary.references)]
+    """The table as text, with headers as column names: arms in the sweep's order, then the comparison rows."""
+    rows = [_cells(summary, row) for row in (*summary.arms, *summary.comparison_rows)]
     return pd.DataFrame(rows, columns=[*summary.axes, *(column.header for column in summary.columns)], dtype="string")
 
 
@@ -61,12 +61,12 @@ def html_page(summary: Summary, title: str, figure: str | None, more: str = "") 
 def terminal(summary: Summary, title: str, width: int, columns: Sequence[Column] | None = None) -> rich.table.Table:
     """A table of ``columns`` (default: all) for a terminal of ``width`` characters.
 
-    From :func:`min_width` on, headers and reference names are wrapped between words, and numbers stay whole. On a narrower
+    From :func:`min_width` on, headers and names of rows are wrapped between words, and numbers stay whole. On a narrower
     terminal everything is folded, and nothing is cut off.
     """
     shown = replace(summary, columns=tuple(columns)) if columns is not None else summary
     table = empty_terminal_table(cells(shown), len(shown.axes), len(shown.arms), title, width)
-    for row in (*shown.arms, *shown.references):
+    for row in (*shown.arms, *shown.comparison_rows):
         if row.name == "arm" or any(column in row.estimates for column in shown.columns):
             style = None if row.name == "arm" else "dim"
             table.add_row(*_cells(shown, row), style=style, end_section=row is shown.arms[-1])

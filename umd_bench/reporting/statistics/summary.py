@@ -22,7 +22,7 @@ from scipy import stats
 from umd_bench.config.documents.tier_card import tier_warning
 from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.arms import arm_indices, arm_name
-from umd_bench.reporting.frames.sweep_frames import REFERENCES, UNTRAINED, axis_columns, read_frames
+from umd_bench.reporting.frames.sweep_frames import COMPARISON_ROWS, UNTRAINED, axis_columns, read_frames
 from umd_bench.reporting.notation.formatting import NOT_ABOVE, format_value
 from umd_bench.reporting.notation.metrics import (
     REPORTED_KINDS,
@@ -78,7 +78,7 @@ class Column:
 class Estimate:
     """Mean over ``n`` values and half the width of its interval (None for one value), in the metric's own unit.
 
-    ``seeds`` are the training seeds of the ``values``; empty for a reference row.
+    ``seeds`` are the training seeds of the ``values``; empty for a comparison row.
     """
 
     mean: float
@@ -90,10 +90,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Row:
-    """The estimates of one arm (``axes``: column -> value) or of one reference (``name``); ``trials`` are the ids of its arms.
+    """The estimates of one arm (``axes``: column -> value), or of one comparison row (``name``), such as "raw pixels".
 
-    ``gains`` of an arm estimate by how much it is above its own initial weights, where these were probed too: the differences
-    are taken seed by seed.
+    ``trials`` are the ids of the arm's trials, or of all trials that the comparison row belongs to. ``gains`` of an arm are its
+    differences from its own initial weights, where these were probed too; they are taken seed by seed.
     """
 
     axes: dict[str, Any]
@@ -110,7 +110,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A sweep's arms and references with their estimates.
+    """A sweep's arms and comparison rows with their estimates.
 
     The estimates were made from the frame ``long``; ``costs`` has the costs of the same stages. The sweep's axis ``x`` is the x
     axis of a figure. ``notes`` say what the numbers are and which are missing. The other arms are compared with ``baseline``.
@@ -124,19 +124,19 @@ class Summary:
     x: str
     columns: tuple[Column, ...]
     arms: tuple[Row, ...]
-    references: tuple[Row, ...] = ()
+    comparison_rows: tuple[Row, ...] = ()
     notes: tuple[str, ...] = field(default=())
     baseline: Row | None = None
     warning: str = ""
 
     def frame(self) -> pd.DataFrame:
-        """Full precision, one row per arm and reference: ``row``, the axes, then ``<stage>.<metric>.mean|half95|n``.
+        """Full precision, one row per arm and comparison row: ``row``, the axes, then ``<stage>.<metric>.mean|half95|n``.
 
         Columns whose initial weights were probed too also have ``<stage>.<metric>.above_untrained`` (:class:`Row`).
         """
         rows = []
         compared = {column for arm in self.arms for column in arm.gains}
-        for row in (*self.arms, *self.references):
+        for row in (*self.arms, *self.comparison_rows):
             cells: dict[str, Any] = {"row": row.name, **{axis: row.axes.get(axis) for axis in self.axes}}
             for column in self.columns:
                 name = f"{column.stage}.{column.metric}" + (f"[{column.variant}]" if column.variant else "")
@@ -183,7 +183,7 @@ def summarize(
         x=axes[chosen],
         columns=columns,
         arms=arms,
-        references=tuple(_references(frame, tuple(axes.values()), columns)),
+        comparison_rows=tuple(_comparison_rows(frame, tuple(axes.values()), columns)),
         notes=tuple(notes),
         baseline=baseline,
         warning=tier_warning(record.tier),
@@ -238,7 +238,9 @@ def _columns(frame: pd.DataFrame, patterns: Sequence[str], sweep: str, *, hidden
         return tuple(c for c in reported if c.metric in shown[c.stage])
     chosen: dict[Column, None] = {}
     for pattern in patterns:
-        matching = [c for c in known if fnmatch.fnmatchcase(f"{c.stage}.{c.metric}", pattern) and not _is_reference(c.metric)]
+        matching = [
+            c for c in known if fnmatch.fnmatchcase(f"{c.stage}.{c.metric}", pattern) and not _is_of_comparison_row(c.metric)
+        ]
         if "*" in pattern:  # may match nothing, and matches scores only, not their spreads
             matching = [c for c in matching if family(c.metric) is not None and c.stage not in hidden]
         elif not matching and not _is_pending(frame, pattern.partition(".")[0]):
@@ -296,15 +298,15 @@ def _baseline(record: SweepRecord, arms: Sequence[Row], given: Mapping[str, Any]
 
 
 @dataclass
-class _Reference:
-    """The values of one reference (column -> seed -> value), which its ``arms`` (their axes' values) agree on."""
+class _ComparisonRow:
+    """The values of one comparison row (column -> seed -> value), and the ``arms`` (tuples of axis values) that have them."""
 
     values: dict[Column, dict[int, float]]
     arms: list[tuple[Any, ...]]
     trials: list[str]
 
     def agrees(self, values: Mapping[Column, Mapping[int, float]]) -> bool:
-        """Whether no number that both have differs by more than rounding."""
+        """Whether every number that the row and the arm both have is the same up to rounding."""
         return all(
             math.isclose(value, self.values[column][seed], rel_tol=1e-9)
             for column, by_seed in values.items()
@@ -320,14 +322,14 @@ class _Reference:
             self.values[column] = self.values.get(column, {}) | dict(by_seed)
 
 
-def _references(frame: pd.DataFrame, axes: tuple[str, ...], columns: Sequence[Column]) -> Iterator[Row]:
-    """A row per kind of reference; if arms differ in it, one for each set of values, with its arms in the name.
+def _comparison_rows(frame: pd.DataFrame, axes: tuple[str, ...], columns: Sequence[Column]) -> Iterator[Row]:
+    """One row per kind of comparison; if its values differ between arms, one per set of values, with these arms in its name.
 
-    An arm that lacks some numbers, because it lacks a stage, joins the first arms that it does not contradict.
+    If an arm lacks a stage and so some of the values, it joins the first row whose values agree with all that it has.
     """
     arms = list(frame.groupby(list(axes), sort=False, dropna=False))
-    for prefix, name in REFERENCES.items():
-        groups: list[_Reference] = []
+    for prefix, name in COMPARISON_ROWS.items():
+        groups: list[_ComparisonRow] = []
         for arm, rows in arms:
             found = {c: _by_seed(rows, Column(c.stage, prefix + c.metric, c.variant)) for c in columns}
             values = {column: by_seed for column, by_seed in found.items() if by_seed}
@@ -335,7 +337,7 @@ def _references(frame: pd.DataFrame, axes: tuple[str, ...], columns: Sequence[Co
                 continue
             group = next((group for group in groups if group.agrees(values)), None)
             if group is None:
-                group = _Reference({}, [], [])
+                group = _ComparisonRow({}, [], [])
                 groups.append(group)
             group.add(arm, list(rows["trial"].unique()), values)
         labels = _group_labels([group.arms for group in groups], axes)
@@ -348,9 +350,9 @@ def _references(frame: pd.DataFrame, axes: tuple[str, ...], columns: Sequence[Co
 
 
 def _group_labels(groups: Sequence[Sequence[tuple[Any, ...]]], axes: tuple[str, ...]) -> list[str]:
-    """What tells the groups of arms apart: the values of the one axis that decides, if there is one, else of all axes.
+    """A label for each group of arms: the values of the one axis that tells the groups apart, or else of all axes.
 
-    A lone group needs no label. The names of methods speak for themselves; other values have their axis before them.
+    A lone group needs no label. A value of the axis ``method`` is shown alone, other values with their axis's name.
     """
     if len(groups) < 2:
         return [""] * len(groups)
@@ -374,5 +376,5 @@ def _values(frame: pd.DataFrame, column: Column) -> pd.Series[float]:
     return values[np.isfinite(values)]
 
 
-def _is_reference(metric: str) -> bool:
-    return metric.startswith(tuple(REFERENCES))
+def _is_of_comparison_row(metric: str) -> bool:
+    return metric.startswith(tuple(COMPARISON_ROWS))
