@@ -14,12 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from umd_bench.reporting.frames.sweep_frames import REFERENCES
+from umd_bench.reporting.frames.sweep_frames import COMPARISON_ROWS
 from umd_bench.reporting.pages.figure_style import GREY, MARKERS, PALETTE, STYLE
 from umd_bench.reporting.statistics.curves import Crossing, Curve, Curves, Panel
 from umd_bench.reporting.statistics.summary import Estimate, Summary
 
-REFERENCE_PREFIXES = ("pixel_", "floor_")  # references that are the same for every arm
+SHARED_PREFIXES = ("pixel_", "floor_")  # comparison rows that are the same for every arm
 LEAST_GAP = 0.06  # of the axis, between two labels
 SURE, UNSURE = "order changes: sure on both sides", "order changes: not sure"
 
@@ -34,7 +34,7 @@ def curve_figure(summary: Summary, curves: Curves) -> Figure:
             _panel(axes, panel)
             for crossing in (one for one in curves.crossings if one.column == panel.column):
                 _crossing(axes, crossing)
-            _references(axes, summary, panel)
+            _comparison_rows(axes, summary, panel)
             axes.set_title(panel.column.title.removesuffix(" %"))
             axes.set_ylabel(_unit(panel))
             axes.set_xlabel("images seen (logarithmic)")
@@ -109,10 +109,10 @@ def _crossing(axes: Axes, crossing: Crossing) -> None:
         axes.plot([x], [y], "o", mfc="none", color=GREY, ms=6.5, mew=0.9, zorder=4, label=UNSURE)
 
 
-def _references(axes: Axes, summary: Summary, panel: Panel) -> None:
+def _comparison_rows(axes: Axes, summary: Summary, panel: Panel) -> None:
     """A grey line for the raw pixels, or for real against real images."""
-    names = [REFERENCES[prefix] for prefix in REFERENCE_PREFIXES]
-    for row in summary.references:
+    names = [COMPARISON_ROWS[prefix] for prefix in SHARED_PREFIXES]
+    for row in summary.comparison_rows:
         one = row.estimates.get(panel.column)
         if one is not None and row.name in names:
             axes.axhline(one.mean * _scale(panel), color=GREY, linewidth=1.0, linestyle=(0, (4, 2)), zorder=1, label=row.name)
