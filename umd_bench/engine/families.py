@@ -1,7 +1,7 @@
 """The model families that can be evaluated: ours, and architectures that others published.
 
-Each has ``represent(x_t, t, block=, pool=)``, and ``position``, its representation in words. Models of type :data:`Sampled`
-also predict x_0 and the target in a forward pass, which samplers call.
+Each has ``represent(x_t, t, block=, pool=)``, ``represent_each`` for several blocks and pools at once, and ``position``, its
+representation in words. Models of type :data:`Sampled` also predict x_0 and the target in a forward pass, which samplers call.
 """
 
 from __future__ import annotations

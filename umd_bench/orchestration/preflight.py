@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from umd_bench.config.errors import FieldError, UserError
+from umd_bench.config.errors import FieldError, UserError, one_of
 from umd_bench.config.sweep.resolve import Trial
 from umd_bench.config.trial.data import SPLITS, DataConfig
 from umd_bench.config.trial.generate_stage import GenerateStage, check_sampler
-from umd_bench.config.trial.probe_stage import ProbeStage
+from umd_bench.config.trial.model import POOLS
+from umd_bench.config.trial.probe_stage import ChooseConfig, ProbeStage
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import ImportStage, TrainStage
 from umd_bench.data.datasets import DataFacts, data_facts
@@ -67,6 +68,8 @@ def _check_stage(name: str, spec: StageSpec, data: DataFacts, data_root: Path | 
             _check_import(name, imported, spec, data)
         case ProbeStage() as probe:
             spec.model.check_representation(probe.block, probe.pool, f"stages.{name}")
+            if probe.choose is not None:
+                _check_choice(f"stages.{name}.choose", probe.choose, spec)
             if probe.t == 0 and spec.model.family == "dit":
                 raise FieldError(
                     f"stages.{name}.t", 0, f"expected 1..{spec.noise.timesteps}: a DiT has no input for clean images"
@@ -108,6 +111,19 @@ def _check_stage(name: str, spec: StageSpec, data: DataFacts, data_root: Path | 
 def _extractor_field(name: str, stage: GenerateStage, extractor: str) -> str:
     """The path of the field of the stage ``name`` that names the extractor."""
     return f"stages.{name}.{'extractor' if extractor == stage.extractor else 'more_extractors'}"
+
+
+def _check_choice(path: str, choose: ChooseConfig, spec: StageSpec) -> None:
+    """Raise :class:`FieldError` for a candidate block, pool or t that the model does not have."""
+    model, first = spec.model, 1 if spec.model.family == "dit" else 0  # a DiT has no input for clean images
+    for place in choose.places(model):
+        if place.block is not None and place.block > model.depth:
+            raise FieldError(f"{path}.blocks", place.block, f"expected 1..{model.depth}, the encoder's blocks")
+        if place.pool not in POOLS[model.family]:
+            known = one_of(POOLS[model.family])
+            raise FieldError(f"{path}.pools", place.pool, f"the family {model.family} has other tokens; {known}")
+        if not first <= place.t <= spec.noise.timesteps:
+            raise FieldError(f"{path}.times", place.t, f"expected {first}..{spec.noise.timesteps}")
 
 
 def _check_import(name: str, stage: ImportStage, spec: StageSpec, data: DataFacts) -> None:

@@ -11,6 +11,7 @@ import torch
 from evaluation.small_parents import NIMG, digits, parent_run, stage_of
 
 from umd_bench.config.errors import UserError
+from umd_bench.config.trial.probe_stage import Place
 from umd_bench.config.trial.train_stage import CorruptionConfig
 from umd_bench.data.batches.batches import to_unit
 from umd_bench.data.datasets import data_facts
@@ -35,20 +36,20 @@ def cached(root: Path) -> list[Path]:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the batches that a model represents."""
     seen: list[int] = []
-    original = AutoEncoder.represent
+    original = AutoEncoder.represent_each
 
-    def counting(self: AutoEncoder, x_t: torch.Tensor, *rest: object, **more: object) -> torch.Tensor:
+    def counting(self: AutoEncoder, x_t: torch.Tensor, *rest: object) -> list[torch.Tensor]:
         seen.append(len(x_t))
-        return original(self, x_t, *rest, **more)  # type: ignore[arg-type]
+        return original(self, x_t, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(AutoEncoder, "represent", counting)
+    monkeypatch.setattr(AutoEncoder, "represent_each", counting)
     return seen
 
 
 def test_features_are_the_models_own_computed_once_and_shared(tmp_path: Path, calls: list[int]) -> None:
     parent = parent_run(tmp_path)
     first = np.array(representation(parent).of(digits(), "test"))
-    assert sum(calls) == len(digits().split("test"))
+    assert sum(calls) == len(first) == len(digits().split("test"))
     other = representation(parent, shots=[1], ridge=3.0, knn=[5], draws=9, seed=5)  # another probe at t = 0
     again = other.of(digits(), "test")
     assert sum(calls) == len(first)
@@ -89,6 +90,18 @@ def test_features_of_initial_weights_are_shared_by_architecture_and_seed(tmp_pat
         weights = InitialWeights(spec, data_facts(spec.data))
         Representation(probe, weights, tmp_path / FOLDER, CPU).of(pack, "test", np.arange(4))
     assert len(cached(tmp_path)) == len(calls) == 4
+
+
+def test_several_places_take_one_forward_pass_and_give_the_same_features(tmp_path: Path, calls: list[int]) -> None:
+    parent, pack = parent_run(tmp_path), digits()
+    places = [Place(None, None, 3), Place(1, "patches", 3), Place(1, "first_class", 3)]
+    alone = [np.array(representation(parent_run(tmp_path / "a"), t=3, pool=place.pool).of(pack, "test")) for place in places]
+    calls.clear()
+    representation(parent, t=3).of(pack, "test", place=places[1])  # one of them is cached
+    together = representation(parent, t=3).of_each(pack, "test", places=places)
+    assert sum(calls) == 2 * len(pack.split("test"))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_damaged_features_are_computed_again(tmp_path: Path, calls: list[int]) -> None:

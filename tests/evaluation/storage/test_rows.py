@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from umd_bench.evaluation.storage.rows import Rows, load_rows, save_rows
+from umd_bench.evaluation.storage.rows import Rows, load_rows, save_rows, save_rows_together
 
 ROWS = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
 SHAPE = (10, 3)
@@ -52,3 +52,16 @@ def test_rows_for_a_folder_that_cannot_be_written_go_to_a_temporary_file(tmp_pat
     (tmp_path / "file").write_text("")
     rows = save_rows(tmp_path / "file" / "rows.npy", SHAPE, [ROWS])
     assert np.array_equal(rows, ROWS)
+
+
+def test_several_files_are_written_together_or_not_at_all(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.npy", tmp_path / "b.npy"]
+    with pytest.raises(ValueError, match="expected"):
+        save_rows_together(paths, SHAPE, [[ROWS[:4], ROWS[:4]]])
+    assert list(tmp_path.iterdir()) == []
+    for saved in (
+        save_rows_together(paths, SHAPE, [[ROWS[:4], 2 * ROWS[:4]], [ROWS[4:], 2 * ROWS[4:]]]),
+        [load_rows(p, SHAPE) for p in paths],
+    ):
+        for rows, factor in zip(saved, (1, 2), strict=True):
+            np.testing.assert_array_equal(rows, factor * ROWS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -60,6 +60,53 @@ class LinearConfig(Frozen):
         return self
 
 
+class ChooseConfig(Frozen):
+    """The read-outs (block, pool, t) that are compared on the validation split; the best of them is scored.
+
+    They are compared by the few-shot accuracy at the stage's largest number of shots. Of equal ones, the first wins, in the
+    order of blocks, then pools, then times.
+    """
+
+    blocks: Literal["all"] | tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default="all", description="encoder blocks, from 1; all: every block"
+    )
+    pools: Literal["all"] | tuple[Pool, ...] = Field(
+        default="all", description="pools, as in pool; all: every one of the model"
+    )
+    times: tuple[Literal["clean"] | Annotated[int, Field(ge=0)], ...] = Field(
+        default=("clean", 10, 51),
+        description="times of the noise, as in t; clean: 0 if the parent saw clean images, else 1, the least noise",
+    )
+
+    @model_validator(mode="after")
+    def _each_once(self) -> ChooseConfig:
+        for field in ("blocks", "pools", "times"):
+            values = getattr(self, field)
+            if values != "all" and (not values or len(set(values)) < len(values)):
+                raise FieldRuleError(field, f"{list(values)} is not accepted: expected at least one value, and each once")
+        return self
+
+    def resolved(self, *, sees_clean: bool) -> ChooseConfig:
+        """A copy in which ``clean`` is a number; ``sees_clean`` says whether the parent saw clean images."""
+        times = (t if isinstance(t, int) else 0 if sees_clean else 1 for t in self.times)
+        return self.model_copy(update={"times": tuple(dict.fromkeys(times))})
+
+    def places(self, model: ModelConfig) -> list[Place]:
+        """The candidates in their order. ``clean`` has to be resolved."""
+        blocks = range(1, model.depth + 1) if self.blocks == "all" else self.blocks
+        pools = POOLS[model.family] if self.pools == "all" else self.pools
+        times = [t for t in self.times if isinstance(t, int)]
+        return [Place(block, pool, t) for block in blocks for pool in pools for t in times]
+
+
+class Place(NamedTuple):
+    """Where a representation is read: the encoder's block (None: the last), the pool (None: the model's own) and t."""
+
+    block: int | None
+    pool: str | None
+    t: int
+
+
 class ProbeStage(Frozen):
     """Probes of a parent's raw weights: few-shot ridge (UMD paper, appendix), k nearest neighbours, a linear layer."""
 
@@ -110,6 +157,23 @@ class ProbeStage(Frozen):
         description="tokens averaged to the representation: class (all class tokens), first_class (one of them) or patches; "
         "null: the model's own choice",
     )
+    choose: ChooseConfig | None = Field(
+        default=None,
+        description="choose block, pool and t on the validation split, {} among all; null: read those of the fields above",
+    )
+
+    @model_validator(mode="after")
+    def _chooses_by_shots(self) -> ProbeStage:
+        if self.choose is None:
+            return self
+        for field in ("t", "block", "pool"):
+            if getattr(self, field) is not None:
+                raise FieldRuleError(
+                    field, f"{getattr(self, field)} is not accepted with choose, which chooses it: expected null"
+                )
+        if not self.shots:
+            raise FieldRuleError("shots", "[] leaves nothing to choose by: expected numbers of shots, or choose=null")
+        return self
 
     @model_validator(mode="after")
     def _measures_something(self) -> ProbeStage:
@@ -141,4 +205,11 @@ class ProbeStage(Frozen):
             fields.pop("block")
         if self.pool == POOLS[model.family][0] and model.family != "mae":  # an import of mae may state another default
             fields.pop("pool")
-        return {"stage": fields, "seed": seed} | ({"noise": noise.model_dump(mode="json")} if self.t else {})
+        noised = bool(self.t)
+        if self.choose is None:
+            fields.pop("choose")
+        else:
+            places = self.choose.places(model)
+            noised = any(place.t for place in places)
+            fields["choose"] = [list(place) for place in places]
+        return {"stage": fields, "seed": seed} | ({"noise": noise.model_dump(mode="json")} if noised else {})

@@ -120,7 +120,10 @@ def stage_specs(trial: TrialConfig, data_root: Path | None = None) -> dict[str, 
         if isinstance(stage, ProbeStage) and stage.t is None:
             weights = trial.stages[stage.parent]
             sees_clean = isinstance(weights, WeightsStage) and weights.sees_clean
-            stage = stage.model_copy(update={"t": 0 if sees_clean else NOISED_PROBE_T})
+            if stage.choose is not None:
+                stage = stage.model_copy(update={"choose": stage.choose.resolved(sees_clean=sees_clean)})
+            else:
+                stage = stage.model_copy(update={"t": 0 if sees_clean else NOISED_PROBE_T})
         if isinstance(stage, GenerateStage) and stage.eta is None and stage.is_ddim:
             stage = stage.model_copy(update={"eta": 1.0})
         if isinstance(stage, GenerateStage) and not stage.is_split:

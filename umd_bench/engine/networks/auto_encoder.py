@@ -6,6 +6,7 @@ clean image and in 1..T for a noised one; in a mask 0 is keep and 1 is remove. T
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -111,8 +112,24 @@ class AutoEncoder(nn.Module):
         ``block`` in 1..depth, default the last; the encoder's norm is applied to its output. ``pool`` None or ``class`` is the
         mean of the class tokens, ``first_class`` the first class token, ``patches`` the mean of the patch tokens.
         """
+        return self.represent_each(x_t, t, [(block, pool)])[0]
+
+    def represent_each(self, x_t: Tensor, t: Tensor, places: Sequence[tuple[int | None, str | None]]) -> list[Tensor]:
+        """:meth:`represent` at several ``places``, each a block and a pool, from one forward pass. Each is [B, D]."""
+        x, c = self._all_tokens(self.embed(x_t)), self.condition(t, None)
+        depths = [block or len(self.blocks) for block, _ in places]
+        found: dict[int, Tensor] = {}
+        for depth, block in enumerate(islice(self.blocks, max(depths)), start=1):
+            x = block(x, c)
+            here = [i for i, wanted in enumerate(depths) if wanted == depth]
+            if here:
+                normed = self.norm(x)
+                found |= {i: self._pooled(normed, places[i][1]) for i in here}
+        return [found[i] for i in range(len(places))]
+
+    def _pooled(self, x: Tensor, pool: str | None) -> Tensor:
+        """[B, n + L, D] -> [B, D]."""
         n_class = self.cls_token.shape[1]
-        x = self._encoded(self.embed(x_t), self.condition(t, None), block)
         if pool == "patches":
             return x[:, n_class:].mean(dim=1)
         return x[:, 0] if pool == "first_class" else x[:, :n_class].mean(dim=1)
@@ -132,16 +149,15 @@ class AutoEncoder(nn.Module):
     def encode(self, tokens: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """The encoder over class tokens and visible patches. [B, K, D] -> representation [B, D], tokens [B, K, D]."""
         n_class = self.cls_token.shape[1]
-        x = self._encoded(tokens, c, None)
+        x = self._all_tokens(tokens)
+        for block in self.blocks:
+            x = block(x, c)
+        x = self.norm(x)
         return x[:, :n_class].mean(dim=1), x[:, n_class:]
 
-    def _encoded(self, tokens: Tensor, c: Tensor, depth: int | None) -> Tensor:
-        """Class tokens and patches after the first ``depth`` blocks (None: all) and the norm. [B, K, D] -> [B, n + K, D]."""
-        x = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
-        for block in islice(self.blocks, depth):
-            x = block(x, c)
-        normed: Tensor = self.norm(x)
-        return normed
+    def _all_tokens(self, tokens: Tensor) -> Tensor:
+        """The class tokens before the patches. [B, K, D] -> [B, n + K, D]."""
+        return torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
 
     def decode(self, tokens: Tensor, restore: Tensor | None, representation: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """The decoder over all patches and the representation as one more token. [B, K, D] -> x_0, target [B, C, H, W].

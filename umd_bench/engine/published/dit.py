@@ -9,7 +9,7 @@ Shapes: B batch, L patches, D width, C channels, p patch side.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 import torch
@@ -99,12 +99,23 @@ class DiT(nn.Module):
         ``t`` in 1..1000. ``block`` in 1..depth, default the last; no norm is applied to its output. Raises :class:`UserError`
         for t = 0, and for a ``pool`` of class tokens.
         """
-        if pool not in (None, "patches"):
-            raise UserError(f"a DiT has no class tokens: its pool is patches, not {pool}")
+        return self.represent_each(x_t, t, [(block, pool)])[0]
+
+    def represent_each(self, x_t: Tensor, t: Tensor, places: Sequence[tuple[int | None, str | None]]) -> list[Tensor]:
+        """:meth:`represent` at several ``places``, each a block and a pool, from one forward pass. Each is [B, D]."""
+        for _, pool in places:
+            if pool not in (None, "patches"):
+                raise UserError(f"a DiT has no class tokens: its pool is patches, not {pool}")
         if not t.all():
             raise UserError("a DiT has no input for clean images: expected a probe with t in 1..1000")
-        tokens, _ = self._encode(x_t, t, None, block)
-        return tokens.mean(dim=1)
+        blocks = [block or len(self.blocks) for block, _ in places]
+        x, c = self._embedded(x_t, t, None)
+        means: dict[int, Tensor] = {}
+        for depth, layer in enumerate(islice(self.blocks, max(blocks)), start=1):
+            x = layer(x, c)
+            if depth in blocks:
+                means[depth] = x.mean(dim=1)
+        return [means[block] for block in blocks]
 
     def forward(self, x_t: Tensor, t: Tensor, *, label: Tensor | None = None) -> Output:
         """Predict eps, and x_0 from it by DiT's own noise schedule.
@@ -112,7 +123,9 @@ class DiT(nn.Module):
         ``x_t`` [B, C, H, W]; ``t`` [B] in 1..1000, or [1] if all rows share it; ``label`` [B] int64 in 0..classes, where
         ``classes`` is the null label; None for all null.
         """
-        tokens, c = self._encode(x_t, t, label)
+        tokens, c = self._embedded(x_t, t, label)
+        for block in self.blocks:
+            tokens = block(tokens, c)
         shift, scale = self.final_modulation(c).unsqueeze(1).chunk(2, dim=2)
         B, C, p, side = len(x_t), self.channels, self.patch, self.side
         patches = self.head(modulate(self.norm(tokens), shift, scale)).view(B, side, side, p, p, 2 * C)
@@ -121,14 +134,11 @@ class DiT(nn.Module):
         x_0 = (x_t - sigma * eps) / alpha
         return Output(x_0, eps, x_t.new_zeros(B, side**2), tokens.mean(dim=1))
 
-    def _encode(self, x_t: Tensor, t: Tensor, label: Tensor | None, depth: int | None = None) -> tuple[Tensor, Tensor]:
-        """Tokens [B, L, D] after the first ``depth`` blocks (None: all), and the condition after SiLU [B, D] or [1, D]."""
+    def _embedded(self, x_t: Tensor, t: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Tokens [B, L, D] before the first block, and the condition after SiLU [B, D] or [1, D]."""
         label = t.new_full(t.shape, self.label_embed.null, dtype=torch.int64) if label is None else label
         c = F.silu(self.time_embed(t - 1) + self.label_embed(label))
-        x = self.patch_embed(x_t) + self.pos_embed
-        for block in islice(self.blocks, depth):
-            x = block(x, c)
-        return x, c
+        return self.patch_embed(x_t) + self.pos_embed, c
 
 
 def read_dit(tensors: Mapping[str, Tensor], *, heads: int | None = None) -> Weights:

@@ -6,7 +6,7 @@ Shapes: B batch, L patches, N tokens, D width, p patch side.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Literal
 
@@ -52,14 +52,23 @@ class MaeEncoder(nn.Module):
         ``block`` in 1..depth, default the last; the encoder's norm is applied to its output. ``pool`` overrides the model's
         own.
         """
+        return self.represent_each(x_t, t, [(block, pool)])[0]
+
+    def represent_each(self, x_t: Tensor, t: Tensor, places: Sequence[tuple[int | None, str | None]]) -> list[Tensor]:
+        """:meth:`represent` at several ``places``, each a block and a pool, from one forward pass. Each is [B, D]."""
         tokens = self.patch_embed(x_t) + self.pos_embed[:, 1:]
         first = self.cls_token + self.pos_embed[:, :1]
         x = torch.cat([first.expand(len(tokens), -1, -1), tokens], dim=1)
-        for layer in islice(self.blocks, block):
-            x = layer(x)
-        x = self.norm(x)
-        representation: Tensor = x[:, 0] if (pool or self.pool) == "class" else x[:, 1:].mean(dim=1)
-        return representation
+        depths = [block or len(self.blocks) for block, _ in places]
+        found: dict[int, Tensor] = {}
+        for depth, block in enumerate(islice(self.blocks, max(depths)), start=1):
+            x = block(x)
+            here = [i for i, wanted in enumerate(depths) if wanted == depth]
+            if here:
+                normed = self.norm(x)
+                pooled = {i: (places[i][1] or self.pool) for i in here}
+                found |= {i: normed[:, 0] if pool == "class" else normed[:, 1:].mean(dim=1) for i, pool in pooled.items()}
+        return [found[i] for i in range(len(places))]
 
 
 class _Block(nn.Module):

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from umd_bench.config.errors import UserError
-from umd_bench.config.trial.probe_stage import ProbeStage
+from umd_bench.config.trial.probe_stage import Place, ProbeStage
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.data.datasets import data_facts
 from umd_bench.data.packs.pack import Pack
 from umd_bench.engine.device import pick_device
+from umd_bench.evaluation.probes.choice import SPLIT, Choice, choose
 from umd_bench.evaluation.probes.readouts import Facts, Metrics, Readouts
 from umd_bench.evaluation.probes.representation import FOLDER, Pixels, Representation
 from umd_bench.evaluation.probes.weights import SnapshotWeights, initial_weights
@@ -34,10 +35,13 @@ def run_probe(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> 
     as ``pixel_acc_...``. Each is also read in the same way from the initial weights of the same seed, as ``untrained_acc_...``,
     if the first stage of the lineage is trained here; published weights have no initial weights.
 
-    All images of ``stage.split`` are scored, and only that split and the training split are opened. Features are the
-    representation at t = ``stage.t``, without mask and label. At t >= 1, each image has its own noise, the same in every trial
-    of one seed. If a class has fewer images than shots, all of its images are used, and an event and a fact say so. ``pack``
-    holds ``spec.input_data``, which can differ from the data that the parent was trained on.
+    If the stage has ``choose``, block, pool and t are chosen on the validation split (choice.py), anew for the initial weights;
+    the facts say which, and give the validation accuracy of every candidate.
+
+    All images of ``stage.split`` are scored. Apart from a choice, only that split and the training split are opened. Features
+    are the representation at t = ``stage.t``, without mask and label. At t >= 1, each image has its own noise, the same in
+    every trial of one seed. If a class has fewer images than shots, all of its images are used, and an event and a fact say so.
+    ``pack`` holds ``spec.input_data``, which can differ from the data that the parent was trained on.
 
     Raises :class:`UserError` for another kind of stage, a t, block or pool that the parent does not have, missing weights, and
     features that are NaN or infinite.
@@ -50,15 +54,25 @@ def run_probe(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> 
     source = data_facts(spec.data, root=pack.path.parent)
     representation = Representation(spec, SnapshotWeights(parent, spec.parent_nimg, source), cache, device)
     readouts = Readouts(pack, stage, spec.seed, device)
-    train, scored = representation.of(pack, "train", readouts.drawn), representation.of(pack, stage.split)
+    choice = _chosen(pack, spec, stage, representation, readouts)
+    place = None if choice is None else choice.place
+    train = representation.of(pack, "train", readouts.drawn, place=place)
+    scored = representation.of(pack, stage.split, place=place)
     metrics, facts = readouts.of("acc", train, scored)
     metrics |= pixel_probe(pack, stage, spec.seed, device=device, cache=cache)
     initial = initial_weights(parent, source)
     if initial is not None:
-        metrics |= _shared_probe("untrained_acc", pack, stage, readouts, Representation(spec, initial, cache, device), cache)
+        untrained = Representation(spec, initial, cache, device)
+        own = _chosen(pack, spec, stage, untrained, readouts)
+        where = None if own is None else own.place
+        metrics |= _shared_probe("untrained_acc", pack, stage, readouts, untrained, cache, where)
+        if where is not None:
+            facts["untrained_readout"] = f"{untrained.position(where)} at t = {where.t}"
+    if choice is not None:
+        facts |= _choice_facts(choice, stage)
     facts |= {
-        "probe_position": representation.position,
-        "probe_t": stage.t,
+        "probe_position": representation.position(place),
+        "probe_t": stage.t if place is None else place.t,
         "reference": stage.split,
         "n": len(pack.split(stage.split)),
         "ema": False,
@@ -84,12 +98,39 @@ def pixel_probe(
     return readouts.of_shared(name, train, scored, features=[], cache=cache, whole=True)
 
 
+def _chosen(
+    pack: Pack, spec: StageSpec, stage: ProbeStage, representation: Representation, readouts: Readouts
+) -> Choice | None:
+    """The read-out that the stage has chosen for this representation; None if it states one."""
+    if stage.choose is None:
+        return None
+    return choose(pack, representation, readouts, stage.choose.places(spec.model))
+
+
+def _choice_facts(choice: Choice, stage: ProbeStage) -> Facts:
+    return {
+        "chosen_on": SPLIT if stage.split != SPLIT else f"{SPLIT}, the scored split itself",
+        "chosen_block": choice.place.block,
+        "chosen_pool": choice.place.pool,
+        "chosen_t": choice.place.t,
+        "candidates": [f"block {block}, {pool}, t = {t}" for block, pool, t in choice.candidates],
+        "candidate_accuracies": list(choice.accuracies),
+    }
+
+
 def _shared_probe(
-    name: str, pack: Pack, stage: ProbeStage, readouts: Readouts, representation: Representation, cache: Path
+    name: str,
+    pack: Pack,
+    stage: ProbeStage,
+    readouts: Readouts,
+    representation: Representation,
+    cache: Path,
+    place: Place | None,
 ) -> Metrics:
     """The same probes of a ``representation`` that several stages share: ``<name>_...``, in [0, 1]."""
-    train, scored = representation.of(pack, "train", readouts.drawn), representation.of(pack, stage.split)
-    features = [representation.name(pack, "train", readouts.drawn), representation.name(pack, stage.split)]
+    read = [("train", readouts.drawn), (stage.split, None)]
+    train, scored = (representation.of(pack, split, rows, place=place) for split, rows in read)
+    features = [representation.name(pack, split, rows, place=place) for split, rows in read]
     return readouts.of_shared(name, train, scored, features=features, cache=cache)
 
 

@@ -46,6 +46,26 @@ class Readouts:
         every = [rows for draw in self.shots for rows in draw.values()]
         self.drawn: Index | None = None if stage.reads_all else np.unique(np.concatenate(every))
 
+    @property
+    def most_drawn(self) -> Index:
+        """The training images of the draws with the largest number of shots; they include those of all others."""
+        return np.unique(np.concatenate([draw[max(self._stage.shots)] for draw in self.shots]))
+
+    def validation_accuracy(self, train: FeatureRows, validation: FeatureRows) -> float:
+        """The mean accuracy over the draws at the largest number of shots, in [0, 1], on the validation split.
+
+        ``train`` are the features of the images :attr:`most_drawn`, ``validation`` those of the whole split.
+        """
+        k, drawn = max(self._stage.shots), self.most_drawn
+        labels = {split: torch.from_numpy(self._pack.split(split).labels) for split in ("train", "validation")}
+        x_validation = torch.from_numpy(np.array(validation[:]))
+        scores = []
+        for draw in self.shots:
+            x = torch.from_numpy(np.array(train[np.searchsorted(drawn, draw[k])]))
+            probe, _ = self._fitted(x, labels["train"][draw[k]])
+            scores.append(probe.accuracy(x_validation, labels["validation"]))
+        return float(np.mean(scores))
+
     def of(self, name: str, train: FeatureRows, scored: FeatureRows) -> tuple[Metrics, Facts]:
         """All read-outs: ``<name>_<k>shot`` and its deviation ``_sd`` over several draws, ``<name>_knn<k>``, ``<name>_linear``.
 

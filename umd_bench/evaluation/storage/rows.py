@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -64,23 +65,34 @@ def save_rows(path: Path, shape: tuple[int, int], parts: Iterable[Rows]) -> Rows
     The file appears at ``path`` only when it is complete; if iterating ``parts`` raises, no file remains. If the folder cannot
     be written, the rows go to a temporary file that vanishes with the process. Raises :class:`UserError` if the disk is full.
     """
-    saved = False
-    file, name = _open_temporary(path)
+    return save_rows_together([path], shape, ([part] for part in parts))[0]
+
+
+def save_rows_together(paths: Sequence[Path], shape: tuple[int, int], parts: Iterable[Sequence[Rows]]) -> list[Rows]:
+    """:func:`save_rows` for several files of one shape: each item of ``parts`` holds the next rows [n, D] of every file."""
+    unsaved: list[str] = []
     try:
-        with file:
-            _write(file, shape, parts)
-            if name is not None:
-                Path(name).replace(path)
-                saved = True
-            return np.memmap(file, np.float32, "r", _data_start(file), shape)
+        with ExitStack() as files:
+            opened = [_open_temporary(path) for path in paths]
+            unsaved = [name for _, name in opened if name is not None]
+            writers = [_Writer(files.enter_context(file), shape) for file, _ in opened]
+            for together in parts:
+                for writer, part in zip(writers, together, strict=True):
+                    writer.add(part)
+            for writer, path, (_, name) in zip(writers, paths, opened, strict=True):
+                writer.finish()
+                if name is not None:
+                    Path(name).replace(path)
+                    unsaved.remove(name)
+            return [np.memmap(file, np.float32, "r", _data_start(file), shape) for file, _ in opened]
     except OSError as error:
-        size = shape[0] * shape[1] * 4 / 2**20
+        size = len(paths) * shape[0] * shape[1] * 4 / 2**20
         raise UserError(
-            f"features of {shape[0]:,} images ({size:,.0f} MiB) cannot be written to {path.parent} ({error.strerror}): "
+            f"features of {shape[0]:,} images ({size:,.0f} MiB) cannot be written to {paths[0].parent} ({error.strerror}): "
             "make room there, or name another folder in $UMD_BENCH_DATA"
         ) from None
     finally:
-        if name is not None and not saved:
+        for name in unsaved:
             Path(name).unlink(missing_ok=True)
 
 
@@ -98,21 +110,29 @@ def _open_temporary(path: Path) -> tuple[IO[bytes], str | None]:
     return os.fdopen(handle, "w+b"), name
 
 
-def _write(file: IO[bytes], shape: tuple[int, int], parts: Iterable[Rows]) -> None:
-    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-    file.seek(0)
-    digest = hashlib.sha256(file.read())
-    n = 0
-    for part in parts:
+class _Writer:
+    """Writes the header of an array of ``shape`` into an open file, then its rows, and their SHA-256 at the end."""
+
+    def __init__(self, file: IO[bytes], shape: tuple[int, int]) -> None:
+        self._file, self._shape, self._n = file, shape, 0
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        file.seek(0)
+        self._digest = hashlib.sha256(file.read())
+
+    def add(self, part: Rows) -> None:
+        """Append rows [n, D]."""
         data = np.ascontiguousarray(part, "<f4").tobytes()
-        digest.update(data)
-        file.write(data)
-        n += len(part)
-    if n != shape[0]:
-        raise ValueError(f"parts have {n} rows, expected {shape[0]}")
-    file.write(digest.digest())
-    file.flush()
-    os.fsync(file.fileno())
+        self._digest.update(data)
+        self._file.write(data)
+        self._n += len(part)
+
+    def finish(self) -> None:
+        """Append the hash and sync the file. Raises ``ValueError`` if rows are missing or too many."""
+        if self._n != self._shape[0]:
+            raise ValueError(f"parts have {self._n} rows, expected {self._shape[0]}")
+        self._file.write(self._digest.digest())
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
 
 def _data_start(file: IO[bytes]) -> int:

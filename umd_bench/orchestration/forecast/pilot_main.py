@@ -24,7 +24,7 @@ import torch
 from umd_bench.config.errors import UserError
 from umd_bench.config.seeds import derive_seed
 from umd_bench.config.trial.generate_stage import GenerateStage
-from umd_bench.config.trial.probe_stage import ProbeStage
+from umd_bench.config.trial.probe_stage import Place, ProbeStage
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import TrainStage
 from umd_bench.data.datasets import data_facts
@@ -201,15 +201,20 @@ def _feature_seconds(spec: StageSpec, stage: ProbeStage, source: RunDir, pack: P
     assert spec.parent_nimg is not None
     weights, device = SnapshotWeights(source, spec.parent_nimg, facts), pick_device(spec.resources.device)
     representation = Representation(spec, weights, source.root / FOLDER, device)
+    times = {place.t: place for place in stage.choose.places(spec.model)} if stage.choose else {}
+    places = [*times.values()][:1] or [Place(stage.block, stage.pool, stage.t or 0)]
     n_scored, n_train = len(pack.split(stage.split)), len(pack.split("train"))
     drawn = n_train if stage.reads_all else min(n_train, max(stage.shots, default=0) * facts.classes * stage.draws)
     n_weights = 1 if initial_weights(source, facts) is None else 2
 
     def read(n: int) -> None:
-        representation.of(pack, stage.split, np.arange(n))
+        representation.of_each(pack, stage.split, np.arange(n), places=places)
         shutil.rmtree(source.root / FOLDER)  # otherwise the next call would read them from there
 
-    return _seconds_per_image(read, min(n_scored, MAX_IMAGES), share) * (n_scored + drawn) * n_weights
+    images = n_scored + drawn
+    if stage.choose:  # each t is tried on the validation split, and the chosen one is scored
+        images = len(times) * (len(pack.split("validation")) + drawn) + n_scored
+    return _seconds_per_image(read, min(n_scored, MAX_IMAGES), share) * images * n_weights
 
 
 def _run_whole(run: RunDir, spec: StageSpec, source: RunDir, pack: Pack) -> PilotMeasurement:

@@ -56,6 +56,7 @@ FACTS = {
     "labels": "string",
     "probe_position": "string",
     "probe_t": "Int64",
+    "chosen_on": "string",
     "shots": "string",
     "draws": "Int64",
     "ridge": "Float64",

@@ -37,7 +37,12 @@ FAMILIES = (
 # A table shows metrics of these kinds of stages by default; a training stage's loss only if the sweep's report names it.
 REPORTED_KINDS = ("probe", "generate")
 ARROWS = {"up": "↑", "down": "↓", "": ""}
-STAGE_TITLES = {"finetune_probe": "fine-tuned probe", "generate": ""}
+STAGE_TITLES = {
+    "best_probe": "best probe",
+    "probe_t1": "t=1 probe",
+    "finetune_probe": "fine-tuned probe",
+    "generate": "",
+}
 
 
 def family(metric: str) -> Family | None:

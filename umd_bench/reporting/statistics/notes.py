@@ -16,6 +16,7 @@ from umd_bench.store import SweepRecord
 _FACT_NAMES = {
     "probe_position": "position",
     "probe_t": "t",
+    "chosen_on": "position and t chosen on",
     "draws": "draws of the shots",
     "ridge": "ridge",
     "ridges": "ridge by leaving one out among",
