@@ -44,7 +44,7 @@ def own_tier(folder: Path) -> Path:
 
 
 def build(folder: Path, tier: Path, name: str, *sets: str) -> None:
-    """Results in which every method learned, and stands clear of the others, for the real images of digits."""
+    """Results for the real images of digits, in which every method learned and differs clearly from the others."""
     digest = open_pack("digits", data_root()).manifest.digest
 
     def edit(trial: Trial, stage: str, result: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ def test_four_of_five_tests_find_the_smallest_difference(seeds: int) -> None:
 
 
 def test_the_deviation_is_that_of_paired_differences(numbers_of: Make) -> None:
-    """A part that all methods of a seed share cancels; what is left is pooled over the pairs."""
+    """A part that all methods of a seed share cancels; the remaining deviation is pooled over the pairs."""
     shared = [10.0, 20.0, 30.0]
     numbers = numbers_of(
         {

@@ -15,7 +15,7 @@ REACHED = NoTraining(untrained={"umd": 101.0, "mae": 150.0}, untrained_read={"um
 
 
 def drawn(numbers_of: Make, *, fd: float = 5.0, read: float = 0.9) -> Numbers:
-    """Two methods with good samples; those of umd have this distance and this share that is read as its class."""
+    """Two methods with good samples; umd's samples have this distance, and this share of them is classified as requested."""
     return numbers_of(
         {
             ("generate", "fd_inf_x_cnn"): {"umd": [0.0], "mae": [0.0]},

@@ -1,4 +1,4 @@
-"""The time left of a stage follows from its speed, and that of a sweep from the mean of its finished stages."""
+"""A stage's time left follows from its speed, and a sweep's from the mean time of its finished stages."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def test_holms_p_values_are_those_of_the_textbook() -> None:
 
 
 def test_differences_common_to_all_seeds_cancel() -> None:
-    """The intervals of the two means overlap widely, but that of the differences excludes 0."""
+    """The intervals of the two means overlap widely, but the interval of the differences excludes 0."""
     found = made_up({"a": {0: 1.0, 1: 5.0, 2: 9.0}, "b": {0: 1.5, 1: 5.4, 2: 9.6}})
     assert only(found).paired.mean == pytest.approx(0.5)
     assert cell(found) == "+0.50 ± 0.25 ○"

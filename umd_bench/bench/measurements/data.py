@@ -48,7 +48,7 @@ _LOADERS = {
 
 @dataclass(frozen=True)
 class LoaderResult:
-    """The throughput of the step and of the ``loaders`` (by where the images are stored), and the facts of the measurement."""
+    """The settings, and the throughput of the step and of the ``loaders`` (by where the images are stored)."""
 
     data: str
     images: int
@@ -64,7 +64,7 @@ class LoaderResult:
 
     @property
     def ratio(self) -> float:
-        """The images per second of the slower loader over those of the step (medians)."""
+        """The slower loader's images per second divided by the step's (medians)."""
         return min(rate.median for rate in self.loaders.values()) / self.step.median
 
     @property

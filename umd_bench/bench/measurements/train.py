@@ -63,7 +63,7 @@ class TrainResult:
     compiling: dict[str, Compiling] = field(default_factory=dict)
 
     def utilisation(self, variant: str) -> Ratio:
-        """The model's FLOP/s over those of the matrix product in the same precision, repeat by repeat; in [0, 1]."""
+        """The model's FLOP/s divided by the matrix product's in the same precision, repeat by repeat; in [0, 1]."""
         return ratio(self.steps[variant], self.peaks[self.precisions[variant]]).scaled(self.flops_per_image)
 
     def gain(self, variant: str) -> Ratio | None:

@@ -37,7 +37,7 @@ def bench_data_verb(
     as_json: JsonOption = False,
     data_root: DataOption = None,
 ) -> None:
-    """Measure whether training has to wait for its data: compare the loader's speed with that of an S/4 training step."""
+    """Measure whether training has to wait for its data: compare the speeds of the loader and of an S/4 training step."""
     from rich.console import Console
     from rich.table import Table
 

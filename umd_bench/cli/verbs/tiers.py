@@ -82,7 +82,7 @@ def tier_check(
     data_root: DataOption = None,
     mlflow: TrackingOption = None,
 ) -> None:
-    """Judge a tier by the sweep methods: run what is missing of it, then write the tier's card and print it.
+    """Judge a tier by the sweep methods: run its missing stages, then write the tier's card and print it.
 
     Five gates decide its status: headroom, learning, samples, power, agreement with the published order.
     """

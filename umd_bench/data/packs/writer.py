@@ -213,7 +213,7 @@ def save_array(path: Path, array: NDArray[Any]) -> str:
 
 
 def _row_facts(draft: Manifest, splits: Mapping[str, RowSource]) -> dict[str, Any]:
-    """The manifest's shape and dtype; each is None if it is that of a uint8 image."""
+    """The manifest's shape (None for images of the draft's size) and dtype (None for uint8)."""
     kinds = {(rows.shape, np.dtype(rows.dtype)) for rows in splits.values()}
     if len(kinds) != 1:
         raise ValueError(f"the splits' rows differ: {sorted(map(str, kinds))}")

@@ -98,7 +98,7 @@ EXTRACTORS: dict[str, ExtractorRow] = {
 
 
 def is_trained_name(name: str) -> bool:
-    """Whether ``name`` can only be that of a classifier that a user trained: it is in no table, and timm's names are others."""
+    """Whether ``name`` can only be a classifier that a user trained: it is in no table, and it is no ``timm:NAME``."""
     return name not in EXTRACTORS and not name.startswith(TIMM)
 
 
