@@ -54,7 +54,7 @@ interval is above 0. Differences are paired by seed.
   of real images to a bad distance: that of noise or that of samples from untrained weights, whichever is smaller. The check
   draws the samples from untrained weights with the stage's own settings and the first seed.
 - **Power**: a two-sided paired t-test at level 0.05 has to find the difference with probability 0.8. The standard
-  deviation of the paired differences is pooled over all pairs of methods.
+  deviation of the paired differences is pooled over all pairs of methods. Few seeds give a rough estimate of it.
 - **The published order** is that of ImageNet at 64 px (`analysis/paper/imagenet64.yaml`). No interval was published, so
   neighbours in this order count as tied if they differ by less than {tie:.0%}. With ties tau-b cannot reach 1; the card says
   how far it can.
