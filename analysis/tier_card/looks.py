@@ -55,7 +55,7 @@ def splits_read(spec: StageSpec) -> set[str]:
     """The splits without training images that a stage reads: test, validation or both."""
     match spec.stage:
         case ProbeStage() as probe:
-            chosen = {"validation"} if getattr(probe, "choose", None) is not None else set()
+            chosen = {"validation"} if probe.choose is not None else set()
             return {probe.split} | chosen
         case GenerateStage() as generate:
             if generate.reference in get_args(ScoredSplit):

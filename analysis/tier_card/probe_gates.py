@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from analysis.tier_card.numbers import BEST, OFFICIAL, Numbers, Shown, above_zero, difference, listed, mean, rounded
 from umd_bench.config.documents.tier_card import Gate, Verdict
+from umd_bench.reporting.frames.sweep_frames import UNTRAINED
 
 MIN_HEADROOM = 10  # points
-_SUPERVISED, _UNTRAINED = "supervised_", "untrained_"
+_SUPERVISED = "supervised_"
 _COMPARED = ("raw pixels", "untrained", "trained with labels")
 _PIXELS = ("pixel_", "latent_")  # raw inputs: pixels, or the latents that are probed in their place
 
@@ -24,7 +25,7 @@ def headroom(numbers: Numbers) -> Gate:
     gaps: dict[str, float] = {}
     for method in numbers.methods:
         raw = next((m for name in _PIXELS if (m := _percent(numbers, name + metric, method)) is not None), None)
-        untrained, supervised = (_percent(numbers, name + metric, method) for name in (_UNTRAINED, _SUPERVISED))
+        untrained, supervised = (_percent(numbers, name + metric, method) for name in (UNTRAINED, _SUPERVISED))
         trained = _percent(numbers, metric, method)
         gap = None
         if supervised is not None and untrained is not None and raw is not None:
@@ -57,7 +58,7 @@ def learning(numbers: Numbers) -> Gate:
             continue
         for method in numbers.methods:
             ours = numbers.of_method(stage, metric, method)
-            one = difference(ours, numbers.of_method(stage, _UNTRAINED + metric, method))
+            one = difference(ours, numbers.of_method(stage, UNTRAINED + metric, method))
             outcomes[f"{method} in {Shown(stage, metric).title}"] = None if one is None else above_zero(one)
             half = None if one is None or one.half is None else 100 * one.half
             rows.append(
@@ -65,7 +66,7 @@ def learning(numbers: Numbers) -> Gate:
                     "probe": Shown(stage, metric).title,
                     "method": method,
                     "trained": rounded(_percent(numbers, metric, method, stage)),
-                    "untrained": rounded(_percent(numbers, _UNTRAINED + metric, method, stage)),
+                    "untrained": rounded(_percent(numbers, UNTRAINED + metric, method, stage)),
                     "difference": None if one is None else rounded(100 * one.mean),
                     "± 95%": rounded(half, 3),
                     "seeds": 0 if one is None else one.n,

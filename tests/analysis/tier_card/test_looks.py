@@ -71,3 +71,10 @@ def test_a_probe_reads_the_split_that_it_scores() -> None:
     validated = spec.stage.model_copy(update={"split": "validation"})
     assert splits_read(spec.model_copy(update={"stage": validated})) == {"validation"}
     assert splits_read(load_trial("umd").specs["pretrain"]) == set()
+
+
+def test_a_probe_that_chooses_its_read_out_reads_validation_too() -> None:
+    spec = load_trial("umd", sets=["stages.probe.choose={}"]).specs["probe"]
+    assert splits_read(spec) == {"test", "validation"}
+    validated = load_trial("umd", split="validation", sets=["stages.probe.choose={}"]).specs["probe"]
+    assert splits_read(validated) == {"validation"}
