@@ -99,6 +99,24 @@ class ChooseConfig(Frozen):
         return [Place(block, pool, t) for block in blocks for pool in pools for t in times]
 
 
+class SupervisedConfig(Frozen):
+    """The training with labels whose representation is probed too: AdamW on clean images without a mask, cosine decay."""
+
+    nimg: int = Field(ge=1, description="length in images seen; a multiple of batch")
+    batch: int = Field(ge=1, description="images per optimiser step")
+    lr_per_256: float = Field(default=1e-3, gt=0, description="peak learning rate for a batch of 256; scaled with the batch")
+    warmup_nimg: int = Field(default=0, ge=0, description="images seen during linear warm-up from 0; less than nimg")
+    weight_decay: float = Field(default=0.05, ge=0, description="weight decay of AdamW")
+
+    @model_validator(mode="after")
+    def _whole_batches(self) -> SupervisedConfig:
+        if self.nimg % self.batch:
+            raise FieldRuleError("nimg", f"{self.nimg} is not accepted: expected a multiple of batch = {self.batch}")
+        if self.warmup_nimg >= self.nimg:
+            raise FieldRuleError("warmup_nimg", f"{self.warmup_nimg} is not accepted: expected less than nimg = {self.nimg}")
+        return self
+
+
 class Place(NamedTuple):
     """Where a representation is read: the encoder's block (None: the last), the pool (None: the model's own) and t."""
 
@@ -162,6 +180,11 @@ class ProbeStage(Frozen):
         description="choose block, pool and t on the validation split, {} among all; null: read those of the fields above",
     )
 
+    supervised: SupervisedConfig | None = Field(
+        default=None,
+        description="also probe the same architecture trained with labels, which bounds what it could reach; null: do not",
+    )
+
     @model_validator(mode="after")
     def _chooses_by_shots(self) -> ProbeStage:
         if self.choose is None:
@@ -193,7 +216,13 @@ class ProbeStage(Frozen):
     def identity(self, model: ModelConfig, noise: NoiseConfig, *, seed: int, parent_ema: bool) -> dict[str, Any]:
         """The probe's part of its key: the read-outs that are measured, and the noise if images are noised."""
         fields = self.model_dump(mode="json", exclude={"parent", "snapshot", "data"})  # the key has the data set elsewhere
-        for added in ("knn", "linear", "block", "pool"):  # fields of later versions are part of a key only if they are set
+        for added in (
+            "knn",
+            "linear",
+            "block",
+            "pool",
+            "supervised",
+        ):  # fields of later versions are part of a key only if they are set
             if not fields[added]:
                 fields.pop(added)
         if self.split == "test":

@@ -22,6 +22,7 @@ from umd_bench.engine.device import pick_device
 from umd_bench.evaluation.probes.choice import SPLIT, Choice, choose
 from umd_bench.evaluation.probes.readouts import Facts, Metrics, Readouts
 from umd_bench.evaluation.probes.representation import FOLDER, Pixels, Representation
+from umd_bench.evaluation.probes.supervised import SupervisedWeights
 from umd_bench.evaluation.probes.weights import SnapshotWeights, initial_weights
 from umd_bench.evaluation.stage_result import StageResult
 from umd_bench.store.run import Attempt, RunDir
@@ -34,6 +35,9 @@ def run_probe(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> 
     (``_sd``) if there are several draws; ``acc_knn<k>``; ``acc_linear``. :func:`pixel_probe` adds each of them for the pixels,
     as ``pixel_acc_...``. Each is also read in the same way from the initial weights of the same seed, as ``untrained_acc_...``,
     if the first stage of the lineage is trained here; published weights have no initial weights.
+
+    If the stage has ``supervised``, the same architecture trained with labels is read as ``supervised_acc_...``, at t = 0 and
+    the stage's block and pool (the model's own if they are chosen); a fact has the accuracy of its own head.
 
     If the stage has ``choose``, block, pool and t are chosen on the validation split (choice.py), anew for the initial weights;
     the facts say which, and give the validation accuracy of every candidate.
@@ -68,6 +72,12 @@ def run_probe(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> 
         metrics |= _shared_probe("untrained_acc", pack, stage, readouts, untrained, cache, where)
         if where is not None:
             facts["untrained_readout"] = f"{untrained.position(where)} at t = {where.t}"
+    if initial is not None and stage.supervised is not None:
+        weights = SupervisedWeights(initial, stage.supervised, pack, spec.seed, cache, device)
+        where = Place(stage.block, stage.pool, 0)  # it is trained on clean images
+        upper = Representation(spec, weights, cache, device)
+        metrics |= _shared_probe("supervised_acc", pack, stage, readouts, upper, cache, where)
+        facts["head_accuracy_of_supervised"] = weights.head_accuracy(stage.split)
     if choice is not None:
         facts |= _choice_facts(choice, stage)
     facts |= {
