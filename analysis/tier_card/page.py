@@ -48,7 +48,7 @@ All means are over seeds, and all intervals are 95% Student intervals over seeds
 interval is above 0. Differences are paired by seed.
 
 - **Probes** are judged at the most shots of the stage `probe`, which has the published read-out. `learning` judges the
-  read-out of `best_probe` too.
+  read-out of `best_probe` too, and so does `headroom` if that stage has a row trained with labels.
 - **Samples** are those of the stage `generate`, in the features of its first extractor that has a classifier of the data
   set's classes. The samples are near to real images if their Fréchet distance is at most {way:.0%} of the way from the distance
   of real images to a bad distance: that of noise or that of samples from untrained weights, whichever is smaller. The check

@@ -63,6 +63,17 @@ def test_headroom_reads_latents_in_place_of_pixels_and_the_most_shots(numbers_of
     assert (gate.verdict, gate.rows[0]["raw pixels"], gate.rows[0]["gap"]) == ("pass", 50, 30)
 
 
+def test_headroom_judges_the_best_read_out_if_it_was_trained_with_labels_too(numbers_of: Make) -> None:
+    metrics = {f"{name}{ACC}": {"umd": [value]} for name, value in (("", 0.5), ("pixel_", 0.2), ("untrained_", 0.2))}
+    official = {("probe", name): by_method for name, by_method in metrics.items()}
+    official[("probe", f"supervised_{ACC}")] = {"umd": [0.8]}
+    best = {("best_probe", name): by_method for name, by_method in metrics.items()}
+    assert headroom(numbers_of(official | best)).verdict == "pass"
+    gate = headroom(numbers_of(official | best | {("best_probe", f"supervised_{ACC}"): {"umd": [0.25]}}))
+    assert gate.verdict == "fail"
+    assert gate.found.startswith("The smallest gap is 5.0 points (umd in best")
+
+
 def test_learning_is_judged_by_the_paired_interval(numbers_of: Make) -> None:
     """The seeds scatter alike, so the difference is sure although the two means' intervals overlap."""
     numbers = probe(
