@@ -245,7 +245,9 @@ def test_a_further_extractor_has_its_own_columns_and_note(tmp_path: Path) -> Non
                 "extractor": "timm:x",
                 "extractor_hash": "f" * 64,
                 "resize": "bicubic to 224",
+                "extractor_accuracy": None,
             }
+            result["facts"]["extractor_accuracy"] = 0.988
 
     build_sweep(tmp_path, axes=TWO_ARMS, edit=scored_too)
     summary = summarize(tmp_path, "mask_ratio")
@@ -253,5 +255,5 @@ def test_a_further_extractor_has_its_own_columns_and_note(tmp_path: Path) -> Non
     facts = "extractor hash ffffffffffff; resize bicubic to 224; reference n 360."
     assert f"generate, the same samples with timm:x: {facts}" in summary.notes
     (own,) = [note for note in summary.notes if note.startswith("generate: ")]
-    assert "extractor digits_cnn; extractor hash eeeeeeeeeeee" in own
+    assert "extractor digits_cnn; extractor hash eeeeeeeeeeee; the extractor's own accuracy 0.988" in own
     assert "timm" not in own

@@ -108,8 +108,8 @@ def tier_check(
     if seeds is not None and not re.fullmatch(r"\d+(,\d+)*", seeds):
         raise FieldError("--seeds", seeds, "expected whole numbers, as in 0,1,2")
     sets = [f"name={name}"] + ([] if seeds is None else [f"seeds=[{seeds}]"])
-    resolved = load_sweep(find_sweep_file(SWEEP), tier=tier, split=scored, sets=sets)
     site = site_of(on, results, data_root, workers=workers)
+    resolved = load_sweep(find_sweep_file(SWEEP), tier=tier, split=scored, sets=sets, data_root=site.data)
     if card is None and scored != "test":
         target = sweep_dir(results, name) / "card.yaml"
     else:

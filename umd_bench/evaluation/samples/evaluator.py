@@ -59,11 +59,10 @@ class Evaluator:
 
     def facts(self) -> dict[str, Fact]:
         """Facts that hold for every score."""
-        own = {} if self.extractor.accuracy is None else {"extractor_accuracy": self.extractor.accuracy}
         return {
             "extractor": self.extractor.name,
             "extractor_hash": self.extractor.hash,
-            **own,
+            "extractor_accuracy": self.extractor.accuracy,
             "resize": self.extractor.resize + ("; grey repeated in three channels" if self.grey else ""),
             "reference_label": self.reference.label,
             "reference_hash": self.reference.hash,

@@ -97,10 +97,10 @@ def _stage(spec: StageSpec) -> GenerateStage:
     return spec.stage
 
 
-def _extractor(stage: GenerateStage, metric: str, device: torch.device) -> Extractor:
+def _extractor(stage: GenerateStage, metric: str, images: Pack, device: torch.device) -> Extractor:
     """The stage's extractor whose Fréchet distance is called ``metric``."""
     for name in stage.all_extractors:
-        extractor = load_extractor(name, device)
+        extractor = load_extractor(name, device, images=images)
         if extractor.metric_name("fd") == metric:
             return extractor
     raise UserError(f"{metric} is the distance of none of the stage's extractors: {', '.join(stage.all_extractors)}")
@@ -111,7 +111,8 @@ def _scores(
 ) -> DrawnScores:
     """The cached scores of a set under ``inputs``; without any, those of the set that ``make_draw()`` draws."""
     stage, device = _stage(spec), pick_device(spec.resources.device)
-    images, extractor = source_images(pack), _extractor(stage, metric, device)
+    images = source_images(pack)
+    extractor = _extractor(stage, metric, images, device)
 
     def compute() -> Arrays:
         evaluator = evaluator_for(

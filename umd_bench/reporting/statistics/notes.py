@@ -35,13 +35,14 @@ _FACT_NAMES = {
     "ema": "EMA",
     "extractor": "extractor",
     "extractor_hash": "extractor hash",
+    "fact.extractor_accuracy": "the extractor's own accuracy",
     "resize": "resize",
     "reference": "reference",
     "reference_hash": "reference hash",
     "reference_n": "reference n",
     "nimg": "images seen",
 }
-_EXTRACTOR_FACTS = ("extractor_hash", "resize", "reference_hash", "reference_n")
+_EXTRACTOR_FACTS = ("extractor_hash", "fact.extractor_accuracy", "resize", "reference_hash", "reference_n")
 _ORIGIN_NAMES = {
     "data": "data",
     "data_digest": "data digest",
@@ -60,14 +61,17 @@ def sweep_notes(frame: pd.DataFrame, sweep: SweepRecord, stages: Sequence[str], 
     data = {"data": _ORIGIN_NAMES["data"], "data_digest": _ORIGIN_NAMES["data_digest"]}
     if done["data"].nunique() < 2:
         data = {}  # all stages read one data set, which the last note names
+    # A fact without a column of its own has one only if a stage recorded it: earlier versions did not.
+    names = {column: name for column, name in _FACT_NAMES.items() if column in frame}
     for stage in stages:
         rows = done[done["stage"] == stage]
         further = _with_further_extractor(rows)
-        facts = format_facts(rows[~further], _FACT_NAMES | data, axes)
+        facts = format_facts(rows[~further], names | data, axes)
         if facts:
             notes.append(f"{stage}: {facts}.")
         for extractor, scored in rows[further].groupby("extractor", sort=False):
-            facts = format_facts(scored, {name: _FACT_NAMES[name] for name in _EXTRACTOR_FACTS}, axes)
+            of_extractor = {column: name for column, name in names.items() if column in _EXTRACTOR_FACTS}
+            facts = format_facts(scored, of_extractor, axes)
             notes.append(f"{stage}, the same samples with {extractor}: {facts}.")
     made_with = format_facts(done, {name: text for name, text in _ORIGIN_NAMES.items() if name not in data}, axes)
     if made_with:
