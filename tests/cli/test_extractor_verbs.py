@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from data.grey_pack import pack_of_digits
 from rich.console import Console
 
 from umd_bench import cli
@@ -96,3 +97,29 @@ def test_list_shows_installed_timm_models_and_exits_with_2_for_other_weights(
     printed = capsys.readouterr()
     assert "faulty" in printed.out
     assert "is not the Inception-v3 that FID is defined by" in printed.err
+
+
+def test_train_says_how_often_the_classifier_is_right_and_where_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack_of_digits(tmp_path)
+    arguments = ("train", "mine", "--size", "8", "--epochs", "1", "--data-root", tmp_path)
+    for state in ("", " is trained already"):
+        assert run(monkeypatch, *arguments) == 0
+        out = " ".join(capsys.readouterr().out.split())
+        assert re.search(rf"mine_cnn{state}: it reads [\d.]+% of validation, [\d.]+% of test right \(chance: 10.0%\)", out)
+        assert (tmp_path / "extractors" / "mine_cnn-8.safetensors").exists()
+    assert run(monkeypatch, "list", "--data-root", tmp_path) == 0
+    assert "\nmine_cnn " in capsys.readouterr().out
+
+
+def test_train_refuses_a_mistake_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, sentence in (
+        (("train", "digits"), "digits_cnn comes with the package"),
+        (("train", "nothing_cnn"), "data.name = 'nothing_cnn' is not accepted: expected one of"),
+        (("train", "cifar10"), "images of cifar10 have no size of their own: expected a number of pixels"),
+    ):
+        assert run(monkeypatch, *arguments, "--data-root", tmp_path) == 2
+        assert sentence in " ".join(capsys.readouterr().err.split())
