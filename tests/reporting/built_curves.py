@@ -32,5 +32,7 @@ def built(root: Path, values: dict[str, list[list[float]]], *, untrained: bool =
 
     axes: dict[str, list[Any]] = {"method": list(values), "stages.probe.snapshot": SNAPSHOTS}
     seeds = f"seeds={list(range(len(next(iter(values.values())))))}"
-    build_sweep(root, "length", axes=axes, sets=(seeds, "stages=[probe]"), edit=edit, **options)
+    build_sweep(
+        root, "length", axes=axes, sets=(seeds, "stages=[probe]", "report={x: stages.probe.snapshot}"), edit=edit, **options
+    )
     return read_curves(summarize(root, "length"))

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from reporting.built_curves import IMAGES, VALUES, built
+from reporting.built_results import build_sweep
 
 from umd_bench.reporting.pages.curve_figure import SURE, UNSURE, curve_figure, format_images
+from umd_bench.reporting.statistics.curves import read_curves
 from umd_bench.reporting.statistics.summary import summarize
 
 
@@ -40,6 +42,19 @@ def test_a_crossing_of_one_seed_is_marked_as_not_sure(tmp_path: Path) -> None:
     assert curves is not None
     (axes,) = curve_figure(summarize(tmp_path, "length"), curves).axes
     assert [line.get_label() for line in axes.lines if line.get_label() in (SURE, UNSURE)] == [UNSURE]
+
+
+def test_both_read_outs_have_a_panel_on_one_scale(tmp_path: Path) -> None:
+    build_sweep(tmp_path, "length", sets=("seeds=[0, 1]", "axes.method=[umd, mae]"))
+    summary = summarize(tmp_path, "length")
+    curves = read_curves(summary)
+    assert curves is not None
+    assert [panel.column.stage for panel in curves.panels] == ["probe", "best_probe"]
+    drawn = curve_figure(summary, curves)
+    assert [axes.get_title(loc="left") for axes in drawn.axes] == [
+        panel.column.title.removesuffix(" %") for panel in curves.panels
+    ]
+    assert drawn.axes[0].get_ylim() == drawn.axes[1].get_ylim()
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_the_lower_distance_is_ahead(tmp_path: Path) -> None:
             result["metrics"]["fd_digits_cnn"] = 9.0 if trial.config.method == "umd" else 12.0 - 6 * share
 
     axes: dict[str, list[Any]] = {"method": ["umd", "mae"], "stages.generate.snapshot": [0.2, 1.0]}
-    sets = ("seeds=[0, 1]", "stages=[generate]", "report={x: stages.generate.snapshot}")
+    sets = ("tier=digits", "seeds=[0, 1]", "stages=[generate]", "report={x: stages.generate.snapshot}")
     build_sweep(tmp_path, "length", axes=axes, sets=sets, edit=edit)
     curves = read_curves(summarize(tmp_path, "length"))
     assert curves is not None
