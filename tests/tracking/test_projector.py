@@ -231,6 +231,14 @@ def test_parameters_fit_one_batch_and_name_the_axes_first(tmp_path: Path) -> Non
     assert not any(value == "null" for value in found.values())
 
 
+def test_an_axis_over_several_fields_is_a_parameter_for_each(tmp_path: Path) -> None:
+    record = _build(tmp_path, "joined")
+    axis = "stages.finetune_probe.snapshot, stages.generate.snapshot"
+    found = trial_contents.params(tmp_path, record, record.trials[0].model_copy(update={"axes": {axis: 0.5}}))
+    assert (found["stages.finetune_probe.snapshot"], found["stages.generate.snapshot"]) == ("0.5", "0.5")
+    assert not any("," in name for name in found)
+
+
 def test_a_later_attempt_overwrites_points_of_a_curve(tmp_path: Path) -> None:
     record = _build(tmp_path, "attempts")
     key = record.trials[0].stages["pretrain"]

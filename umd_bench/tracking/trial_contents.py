@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from umd_bench.config.sweep.sweep import axis_paths
 from umd_bench.config.trial.train_stage import WeightsStage
 from umd_bench.store import RunDir, SweepRecord, TrialRecord
 
@@ -54,8 +55,11 @@ def stage_states(root: Path, trial: TrialRecord, *, pruned: bool = False) -> dic
 
 
 def params(root: Path, sweep: SweepRecord, trial: TrialRecord) -> dict[str, str]:
-    """The trial's configuration by dotted path: the axes first, then the fields that differ from their defaults."""
-    fields: dict[str, str] = {path: _text(value) for path, value in trial.axes.items()}
+    """The trial's configuration by dotted path: the axes first, then the fields that differ from their defaults.
+
+    An axis over several fields gives a parameter for each: MLflow accepts no comma in a name.
+    """
+    fields: dict[str, str] = {path: _text(value) for axis, value in trial.axes.items() for path in axis_paths(axis)}
     fields |= {"method": trial.method, "seed": str(trial.seed), "tier": sweep.tier}
     for name, key in trial.stages.items():
         run = RunDir(root, key)
