@@ -99,6 +99,7 @@ def test_list_shows_installed_timm_models_and_exits_with_2_for_other_weights(
     assert "is not the Inception-v3 that FID is defined by" in printed.err
 
 
+@pytest.mark.slow
 def test_train_says_how_often_the_classifier_is_right_and_where_it_lies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

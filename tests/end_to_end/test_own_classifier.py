@@ -55,7 +55,7 @@ def packs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root with the grey pack ``mine`` and its classifier."""
     root = tmp_path_factory.mktemp("packs")
     pack_of_digits(root)
-    train_extractor("mine", root, TrainOptions(size=8, epochs=2))
+    train_extractor("mine", root, TrainOptions(size=8, epochs=1))
     return root
 
 
@@ -69,7 +69,7 @@ def other_packs(packs: Path, tmp_path: Path) -> Path:
     """The same pack in another data root, with a classifier that was trained for longer."""
     root = tmp_path / "other"
     shutil.copytree(packs, root, ignore=shutil.ignore_patterns("extractors"))
-    train_extractor("mine", root, TrainOptions(size=8, epochs=3))
+    train_extractor("mine", root, TrainOptions(size=8, epochs=2))
     return root
 
 

@@ -22,6 +22,7 @@ from umd_bench.evaluation.extractors.listing import list_extractors
 from umd_bench.evaluation.extractors.registry import check_extractor, extractor_for, load_extractor, require_weights
 from umd_bench.evaluation.extractors.training import TrainedExtractor, TrainOptions, train_extractor
 
+pytestmark = pytest.mark.slow  # every test waits for a training
 SHORT = TrainOptions(size=8, epochs=6)
 
 
