@@ -84,7 +84,7 @@ def test_shipped_sweeps_are_listed_and_planned(installed: Installation) -> None:
         assert path.stem in listed.stdout
     planned = installed.run("umd-bench", "plan", "mask_ratio")
     assert planned.returncode == 0, planned.stderr
-    assert "90 stages: 90 new" in planned.stdout
+    assert "108 stages: 108 new" in planned.stdout
     assert installed.run("umd-bench", "plan", "nowhere").returncode == 2
 
 

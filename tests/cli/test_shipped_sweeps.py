@@ -62,5 +62,5 @@ def test_the_list_shows_every_sweep_with_question_tier_and_cost(capsys: pytest.C
     for name in names():
         assert f" {name} {describe(name).tier} " in text
     assert "Which mask ratio" in text
-    assert "6 ratios x 3 seeds, 90 stages" in text
+    assert "6 ratios x 3 seeds, 108 stages" in text
     assert str(folder()) in text

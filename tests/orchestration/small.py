@@ -14,6 +14,7 @@ trial:
   stages:
     pretrain: {nimg: 640, batch: 64, checkpoint_every_nimg: 64}
     probe: {shots: [5], draws: 2}
+    best_probe: null
     finetune: {nimg: 320, batch: 64}
     finetune_probe: {shots: [5], draws: 2}
     generate: {n: 20, steps: 3}

@@ -34,6 +34,8 @@ PINNED = (
     *(f"trial.stages.{stage}.shots=[10, 100]" for stage in ("probe", "finetune_probe")),
     *(f"trial.stages.{stage}.ridge=10" for stage in ("probe", "finetune_probe")),
     "trial.stages.probe.draws=10",
+    "trial.stages.best_probe=null",
+    "trial.stages.probe_t1=null",
     "trial.stages.generate.steps=25",
     "trial.stages.generate.cfg_scale=1.5",
 )

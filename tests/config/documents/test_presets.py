@@ -67,9 +67,9 @@ def test_a_protocol_may_be_an_axis(tmp_path: Path) -> None:
 
 
 def test_the_error_for_an_unknown_protocol_has_its_location_and_lists_the_known(tmp_path: Path) -> None:
-    assert protocol_names() == ["full", "paper"]
+    assert protocol_names() == ["best", "full", "paper"]
     path = tmp_path / "sweep.yaml"
     path.write_text(SWEEP.replace("protocol: full", "protocol: dino"))
     with pytest.raises(UserError) as error:
         load_sweep(path)
-    assert str(error.value) == (f"{path}:4: stages.probe.protocol = 'dino' is not accepted: expected one of full, paper")
+    assert str(error.value) == (f"{path}:4: stages.probe.protocol = 'dino' is not accepted: expected one of best, full, paper")

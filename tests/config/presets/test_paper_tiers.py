@@ -137,9 +137,9 @@ def test_a_tier_can_be_planned_with_another_model_size() -> None:
 
 
 def test_a_trial_that_sets_a_stage_to_null_overrides_the_tier() -> None:
-    assert list(load_trial("dit_scratch").specs) == ["pretrain", "probe", "generate"]
+    assert list(load_trial("dit_scratch").specs) == ["pretrain", "probe", "best_probe", "generate", "probe_t1"]
     assert list(load_trial("umd", sets=["stages.finetune_probe=null", "stages.generate=null"]).specs) == [
-        "pretrain", "probe", "finetune",
+        "pretrain", "probe", "best_probe", "finetune",
     ]  # fmt: skip
 
 
@@ -162,3 +162,14 @@ def test_transfer_probes_the_official_evaluations_nine_sets_with_ten_shots() -> 
     official = "cifar100 stl10 dtd oxford_pets flowers102 food101 stanford_dogs imagenet_v2 uc_merced"
     assert set(probes) == set(official.split()) <= set(DATASETS)
     assert {(probe.shots, probe.ridge) for probe in probes.values() if isinstance(probe, ProbeStage)} == {((10,), 1024)}
+
+
+@pytest.mark.parametrize("tier", [*TIERS, "digits", "contrast16", "fashion", "emoji64", "cifar32"])
+def test_every_method_has_a_best_probe_with_the_shots_and_the_penalty_of_its_probe(tier: str) -> None:
+    for method in ("umd", "mae", "dit", "maskdit", "dit_scratch"):
+        stages = {name: spec.stage for name, spec in load_trial(method, tier=tier).specs.items()}
+        shared = {"shots", "draws", "ridge", "bias"}
+        also = ["best_probe"] + ["probe_t1"] * method.startswith(("dit", "maskdit"))
+        for name in also:
+            assert stages[name].model_dump(include=shared) == stages["probe"].model_dump(include=shared)
+        assert ("probe_t1" in stages) == ("probe_t1" in also)

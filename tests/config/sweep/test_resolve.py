@@ -75,6 +75,7 @@ trial:
     finetune_probe: null
     given: {kind: import, layout: umd-bench, file: a.safetensors, sha256: '%s', nimg: 32}
     probe: {parent: given}
+    best_probe: {parent: given}
     generate: {parent: given}
 axes:
   stages.probe.shots: [[5], [10]]
@@ -178,22 +179,25 @@ def scored_splits(stages: Mapping[str, StageSpec]) -> dict[str, object]:
     return found
 
 
+PROBES = ("probe", "best_probe", "finetune_probe")
+
+
 @pytest.mark.parametrize("given", ["option", "file", "set"])
 def test_the_split_of_a_sweep_is_that_of_every_probe_and_score(given: str, tmp_path: Path) -> None:
     text = SWEEP + "split: validation\n" * (given == "file")
     sets = ["split=validation"] if given == "set" else []
     sweep = load_sweep(write(tmp_path, text), split="validation" if given == "option" else None, sets=sets)
     found = scored_splits(sweep.trials[-1].specs)
-    assert found == {"probe": "validation", "finetune_probe": "validation", "generate": ("validation", "validation")}
+    assert found == dict.fromkeys(PROBES, "validation") | {"generate": ("validation", "validation")}
     plain = load_sweep(write(tmp_path, SWEEP)).trials[-1].specs
-    assert scored_splits(plain) == {"probe": "test", "finetune_probe": "test", "generate": ("test", "test")}
+    assert scored_splits(plain) == dict.fromkeys(PROBES, "test") | {"generate": ("test", "test")}
     assert {name for name, spec in sweep.trials[-1].specs.items() if spec.key != plain[name].key} == found.keys()
     again = load_sweep(write(tmp_path, text), split="test", sets=sets if given == "file" else [])
     assert {name: spec.key for name, spec in again.trials[-1].specs.items()} == {n: s.key for n, s in plain.items()}
 
 
 def test_the_split_of_a_trial_is_that_of_every_probe_and_score(tmp_path: Path) -> None:
-    expected = {"probe": "validation", "finetune_probe": "validation", "generate": ("validation", "validation")}
+    expected = dict.fromkeys(PROBES, "validation") | {"generate": ("validation", "validation")}
     assert scored_splits(load_trial("umd", split="validation").specs) == expected
     file = write(tmp_path, "method: umd\ntier: digits\nsplit: validation\n", "trial.yaml")
     assert scored_splits(load_trial(str(file)).specs) == expected

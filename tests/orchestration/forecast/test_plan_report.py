@@ -26,10 +26,10 @@ def test_the_plan_names_the_reused_stages_and_the_field_that_differs(tmp_path: P
     planned = planned_stages(tmp_path, build_graph(tmp_path, wider.trials))
     console.print(plan_table(planned), plan_counts(planned))
     text = console.export_text()
-    assert "5 new, 5 reused" in text
+    assert "6 new, 6 reused" in text
     assert re.search(r"corruption\.mask_ratio 0\.(25|5) -> 0\.375", text)  # two results are equally near
     assert "its pretrain is new" in text
     stages = {stage["key"]: stage for stage in plan_json(planned)}
-    assert sorted(stage["what"] for stage in stages.values()) == ["new"] * 5 + ["reused"] * 5
+    assert sorted(stage["what"] for stage in stages.values()) == ["new"] * 6 + ["reused"] * 6
     assert all(stage["why"] == "" for stage in stages.values() if stage["what"] == "reused")
     assert all(stages[stage["parent"]]["kind"] != "probe" for stage in stages.values() if stage["parent"] is not None)
