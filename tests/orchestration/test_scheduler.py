@@ -21,8 +21,11 @@ SWEEPS = Path(__file__).parents[2] / "sweeps"
 def sweep() -> Sweep:
     return load_sweep(
         SWEEPS / "mask_ratio.yaml",
-        sets=["seeds=[0, 1]", "axes.stages.pretrain.corruption.mask_ratio=[0.25, 0.5]", "report.baseline=null"],
+        sets=[*FIVE, "seeds=[0, 1]", "axes.stages.pretrain.corruption.mask_ratio=[0.25, 0.5]", "report.baseline=null"],
     )
+
+
+FIVE = ["trial.stages.best_probe=null"]  # of the stages of a trial, five are enough here
 
 
 def run(root: Path, sweep: Sweep, scripts: dict[str, Script] | None = None) -> tuple[SweepProgress, ScriptedExecutor]:
@@ -55,7 +58,7 @@ def test_a_second_run_submits_nothing(tmp_path: Path, sweep: Sweep) -> None:
 def test_a_parent_shared_by_trials_runs_once(tmp_path: Path) -> None:
     sweep = load_sweep(
         SWEEPS / "mask_ratio.yaml",
-        sets=["report.baseline=null", "axes={}", "axes.stages.finetune.nimg=[1280, 2560]", "seeds=[0]"],
+        sets=[*FIVE, "report.baseline=null", "axes={}", "axes.stages.finetune.nimg=[1280, 2560]", "seeds=[0]"],
     )
     sweep = Sweep(sweep.config, tuple(t for t in sweep.trials if t.axes["stages.pretrain.corruption.mask_ratio"] == 0.25))
     progress, executor = run(tmp_path, sweep)
@@ -127,7 +130,7 @@ def test_jobs_alive_from_an_earlier_command_are_not_submitted_again(tmp_path: Pa
 
 
 def test_the_sweep_stops_when_the_first_failures_have_one_cause(tmp_path: Path) -> None:
-    sweep = load_sweep(SWEEPS / "mask_ratio.yaml")
+    sweep = load_sweep(SWEEPS / "mask_ratio.yaml", sets=FIVE)
     scripts = {trial.specs["pretrain"].key: fail_with("no such thing") for trial in sweep.trials}
     progress, executor = run(tmp_path, sweep, scripts)
     assert executor.stopped
