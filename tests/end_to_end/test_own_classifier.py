@@ -12,7 +12,7 @@ from rich.console import Console
 from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.resolve import Trial, load_sweep, load_trial
 from umd_bench.config.trial.stage_spec import reseeded
-from umd_bench.evaluation.extractors.training import TrainOptions, train_extractor
+from umd_bench.evaluation.extractors.classifiers.training import TrainOptions, train_extractor
 from umd_bench.orchestration.launch import Site, execute, prepare
 from umd_bench.orchestration.preflight import check_trials
 from umd_bench.orchestration.runs.evaluate import evaluation_trial

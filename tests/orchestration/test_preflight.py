@@ -11,7 +11,8 @@ from orchestration.small import SMALL, write_small
 from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.resolve import Trial, load_sweep
 from umd_bench.data.packs.manifest import data_root
-from umd_bench.evaluation.extractors import classifier_recipes, inception
+from umd_bench.evaluation.extractors import inception
+from umd_bench.evaluation.extractors.classifiers import recipes
 from umd_bench.orchestration.launch import Site, prepare
 from umd_bench.orchestration.preflight import check_trials, check_weights
 
@@ -40,10 +41,10 @@ def test_weights_with_another_hash_stop_a_sweep_too(tmp_path: Path, monkeypatch:
     path.write_bytes(b"others")
     with pytest.raises(UserError, match="is not the Inception-v3 that FID is defined by"):
         check_weights(trials(tmp_path, inception.FACTS.name), tmp_path / "results")
-    for file in classifier_recipes.WEIGHTS.glob("digits_cnn.*"):
+    for file in recipes.WEIGHTS.glob("digits_cnn.*"):
         shutil.copy(file, tmp_path)
     (tmp_path / "digits_cnn.safetensors").write_bytes(b"others")
-    monkeypatch.setattr(classifier_recipes, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(recipes, "WEIGHTS", tmp_path)
     with pytest.raises(UserError, match="is not the extractor that scores were made with"):
         prepare(load_sweep(write_small(tmp_path)).trials, Site(tmp_path / "results", data_root(), "inline"))
     assert not (tmp_path / "results").exists()

@@ -15,9 +15,9 @@ from evaluation.small_parents import digits
 from umd_bench.config.errors import FieldError, UserError
 from umd_bench.config.trial.data import DataConfig
 from umd_bench.data.datasets import DATASETS, DataFacts, data_facts
-from umd_bench.evaluation.extractors import classifier_recipes
-from umd_bench.evaluation.extractors.classifier import accuracy, build_classifier
-from umd_bench.evaluation.extractors.classifier_recipes import RECIPES, WEIGHTS
+from umd_bench.evaluation.extractors.classifiers import recipes
+from umd_bench.evaluation.extractors.classifiers.network import accuracy, build_classifier
+from umd_bench.evaluation.extractors.classifiers.recipes import RECIPES, WEIGHTS
 from umd_bench.evaluation.extractors.contract import INCEPTION, Features
 from umd_bench.evaluation.extractors.registry import EXTRACTORS, check_extractor, extractor_for, load_extractor, require_weights
 
@@ -75,7 +75,7 @@ def test_digits_extractor_is_as_accurate_as_its_description_says() -> None:
 def test_changed_or_missing_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for file in WEIGHTS.glob("digits_cnn.*"):
         shutil.copy(file, tmp_path)
-    monkeypatch.setattr(classifier_recipes, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(recipes, "WEIGHTS", tmp_path)
     load_extractor("digits_cnn")
     weights = tmp_path / "digits_cnn.safetensors"
     damaged = bytearray(weights.read_bytes())

@@ -92,7 +92,7 @@ def extractor_train(
     """
     from rich.progress import Progress
 
-    from umd_bench.evaluation.extractors.training import TrainOptions, train_extractor
+    from umd_bench.evaluation.extractors.classifiers.training import TrainOptions, train_extractor
 
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=None)

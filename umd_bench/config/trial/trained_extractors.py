@@ -4,7 +4,7 @@
     <data root>/extractors/<data>_cnn-<size>.json           their description, which states their SHA-256
 
 The key of a generate stage contains this SHA-256, since another training gives other distances. Therefore the configuration
-reads it. evaluation/extractors/trained_classifiers.py reads the rest of the description.
+reads it. evaluation/extractors/classifiers/trained.py reads the rest of the description.
 """
 
 from __future__ import annotations

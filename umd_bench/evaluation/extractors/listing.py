@@ -9,9 +9,9 @@ from pathlib import Path
 from umd_bench.config.errors import UserError
 from umd_bench.config.trial.trained_extractors import data_of
 from umd_bench.evaluation.extractors import timm_models
+from umd_bench.evaluation.extractors.classifiers.trained import trained_names
 from umd_bench.evaluation.extractors.contract import RGB, ExtractorFacts
 from umd_bench.evaluation.extractors.registry import EXTRACTORS, extractor_row
-from umd_bench.evaluation.extractors.trained_classifiers import trained_names
 from umd_bench.evaluation.extractors.weight_files import MissingWeightsError
 
 

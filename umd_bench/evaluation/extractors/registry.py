@@ -1,7 +1,7 @@
 """The table of extractors: one row each, with its facts and how its weights are found, hashed and loaded.
 
 Nothing here imports torch before a network is loaded, except for ``timm:NAME``, whose facts come from timm.
-A new extractor is a row of :data:`EXTRACTORS`. Classifiers that users trained (trained_classifiers.py) have rows too, but
+A new extractor is a row of :data:`EXTRACTORS`. Classifiers that users trained (classifiers/trained.py) have rows too, but
 outside of that table: their name alone does not say which one is meant, so functions here also take a size and a data root.
 """
 
@@ -16,10 +16,11 @@ from umd_bench.config.errors import FieldError, UserError, one_of
 from umd_bench.config.trial.trained_extractors import extractor_of
 from umd_bench.data.datasets import DataFacts
 from umd_bench.data.packs.manifest import data_root
-from umd_bench.evaluation.extractors import classifier_recipes, efficientnet, inception, timm_models
+from umd_bench.evaluation.extractors import efficientnet, inception, timm_models
+from umd_bench.evaluation.extractors.classifiers import recipes
+from umd_bench.evaluation.extractors.classifiers.trained import TrainedClassifier, find_trained, trained_names
 from umd_bench.evaluation.extractors.contract import INCEPTION, Extractor, ExtractorFacts
 from umd_bench.evaluation.extractors.timm_models import TIMM, TimmModel
-from umd_bench.evaluation.extractors.trained_classifiers import TrainedClassifier, find_trained, trained_names
 from umd_bench.evaluation.extractors.weight_files import Published
 
 if TYPE_CHECKING:
@@ -50,22 +51,22 @@ class ExtractorRow:
 
 def _classifier_row(name: str) -> ExtractorRow:
     def load(device: torch.device) -> Extractor:
-        from umd_bench.evaluation.extractors.classifier import load_classifier
+        from umd_bench.evaluation.extractors.classifiers.network import load_classifier
 
         return load_classifier(name, device)
 
     return ExtractorRow(
-        classifier_recipes.facts_of(name, classifier_recipes.RECIPES[name]),
-        partial(classifier_recipes.find_weights, name),
-        partial(classifier_recipes.hash_weights, name),
+        recipes.facts_of(name, recipes.RECIPES[name]),
+        partial(recipes.find_weights, name),
+        partial(recipes.hash_weights, name),
         load,
-        partial(classifier_recipes.test_accuracy, name),
+        partial(recipes.test_accuracy, name),
     )
 
 
 def _trained_row(trained: TrainedClassifier) -> ExtractorRow:
     def load(device: torch.device) -> Extractor:
-        from umd_bench.evaluation.extractors.classifier import load_trained
+        from umd_bench.evaluation.extractors.classifiers.network import load_trained
 
         return load_trained(trained, device)
 
@@ -90,7 +91,7 @@ def _timm_row(model: TimmModel) -> ExtractorRow:
 EXTRACTORS: dict[str, ExtractorRow] = {
     row.facts.name: row
     for row in (
-        *map(_classifier_row, classifier_recipes.RECIPES),
+        *map(_classifier_row, recipes.RECIPES),
         ExtractorRow(inception.FACTS, inception.find_weights, inception.hash_weights, inception.load_inception),
         ExtractorRow(efficientnet.FACTS, efficientnet.find_weights, efficientnet.hash_weights, efficientnet.load_efficientnet),
     )

@@ -14,9 +14,10 @@ from umd_bench.config.errors import UserError
 from umd_bench.data.open_data import open_pack
 from umd_bench.data.packs.manifest import data_root
 from umd_bench.data.packs.pack import Pack, Split
-from umd_bench.evaluation.extractors import classifier
-from umd_bench.evaluation.extractors.classifier import accuracy, build_classifier, train_classifier
-from umd_bench.evaluation.extractors.classifier_recipes import RECIPES, WEIGHTS, recipe_for
+from umd_bench.evaluation.extractors.classifiers import training
+from umd_bench.evaluation.extractors.classifiers.network import Classifier, accuracy, build_classifier
+from umd_bench.evaluation.extractors.classifiers.recipes import RECIPES, WEIGHTS, recipe_for
+from umd_bench.evaluation.extractors.classifiers.training import train_classifier
 
 SHORT = dataclasses.replace(RECIPES["digits_cnn"], epochs=5)
 
@@ -73,7 +74,7 @@ def test_augmentation_shifts_and_repeats_the_border_and_flips_only_if_flip_is_tr
     padded = np.pad(images[0, 0].numpy(), 1, mode="edge")
     expected = [padded[i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
     expected += [image[:, ::-1] for image in expected] if flip else []
-    augmented = classifier._augmented(images, recipe, np.random.default_rng(0))
+    augmented = training._augmented(images, recipe, np.random.default_rng(0))
     assert {image[0].numpy().tobytes() for image in augmented} == {image.tobytes() for image in expected}
 
 
@@ -89,7 +90,7 @@ def test_a_recipe_by_rule_has_the_shape_of_the_committed_classifier(name: str) -
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_recipe_by_rule_makes_a_network_for_any_size(size: int, channels: int) -> None:
     recipe = recipe_for("mine", size=size, channels=channels, classes=5, n_train=300)
-    features, logits = classifier.Classifier(recipe).eval()(torch.zeros(2, channels, size, size))
+    features, logits = Classifier(recipe).eval()(torch.zeros(2, channels, size, size))
     assert (features.shape, logits.shape) == ((2, recipe.dim), (2, 5))
     assert size < 8 or 2 <= size // 2 ** len(recipe.widths) <= 7
     assert recipe.widths[-1:] in ((), (64 if channels == 1 else 128,))

@@ -15,12 +15,17 @@ from umd_bench.config.errors import FieldError, UserError
 from umd_bench.config.trial.data import DataConfig
 from umd_bench.data.datasets import DataFacts, data_facts
 from umd_bench.data.open_data import open_pack
-from umd_bench.evaluation.extractors import training
-from umd_bench.evaluation.extractors.classifier import accuracy, build_classifier, train_classifier
-from umd_bench.evaluation.extractors.classifier_recipes import RECIPES
+from umd_bench.evaluation.extractors.classifiers import training
+from umd_bench.evaluation.extractors.classifiers.network import accuracy, build_classifier
+from umd_bench.evaluation.extractors.classifiers.recipes import RECIPES
+from umd_bench.evaluation.extractors.classifiers.training import (
+    TrainedExtractor,
+    TrainOptions,
+    train_classifier,
+    train_extractor,
+)
 from umd_bench.evaluation.extractors.listing import list_extractors
 from umd_bench.evaluation.extractors.registry import check_extractor, extractor_for, load_extractor, require_weights
-from umd_bench.evaluation.extractors.training import TrainedExtractor, TrainOptions, train_extractor
 
 pytestmark = pytest.mark.slow  # every test waits for a training
 SHORT = TrainOptions(size=8, epochs=6)

@@ -18,7 +18,7 @@ from umd_bench.config.errors import FieldError, UserError
 from umd_bench.config.trial.trained_extractors import data_of, faulty_description, trained_folder, weights_file
 from umd_bench.data.datasets import DATASETS, OWN_VERSION
 from umd_bench.data.packs.manifest import folder_name, read_manifest
-from umd_bench.evaluation.extractors.classifier_recipes import Recipe, facts_of
+from umd_bench.evaluation.extractors.classifiers.recipes import Recipe, facts_of
 from umd_bench.evaluation.extractors.contract import ExtractorFacts
 
 LICENCE = "your own"
