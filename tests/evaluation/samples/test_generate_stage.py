@@ -34,7 +34,7 @@ from umd_bench.evaluation.metrics.frechet import Gaussian, frechet_distance
 from umd_bench.evaluation.metrics.inception_score import inception_score
 from umd_bench.evaluation.samples import drawing, generate_stage
 from umd_bench.evaluation.samples.generate_stage import run_generate, sample_labels
-from umd_bench.evaluation.samples.reference import reference_of
+from umd_bench.evaluation.samples.scoring.reference import reference_of
 from umd_bench.evaluation.stage_result import StageResult
 from umd_bench.store.run import RunDir
 

@@ -15,8 +15,8 @@ from umd_bench.config.trial.data import DataConfig
 from umd_bench.data.open_data import open_pack
 from umd_bench.data.packs.manifest import data_root
 from umd_bench.evaluation.extractors.registry import load_extractor
-from umd_bench.evaluation.samples.evaluator import evaluator_for
 from umd_bench.evaluation.samples.sample_files import SampleWriter
+from umd_bench.evaluation.samples.scoring.evaluator import evaluator_for
 from umd_bench.orchestration.runs import score_file
 from umd_bench.orchestration.runs.score_file import ProfileScores, score_samples, scores_json, scores_table
 

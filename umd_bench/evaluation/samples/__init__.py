@@ -1,4 +1,4 @@
-"""Samples: drawing them, and scoring them against real images.
+"""Samples: drawing them from weights, writing them to files, and scoring them against real images.
 
-In: weights, or a file of samples. Out: scores against a reference, each with facts about its inputs.
+In: weights, or a file of samples. Out: files and grids of samples, and their scores, each with facts about its inputs.
 """

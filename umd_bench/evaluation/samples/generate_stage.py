@@ -31,12 +31,12 @@ from umd_bench.engine.training.compiling import compile_model, own_graphs
 from umd_bench.engine.training.snapshot import restore_sampled
 from umd_bench.evaluation.extractors.contract import Extractor
 from umd_bench.evaluation.extractors.registry import check_extractor, load_extractor
-from umd_bench.evaluation.samples.accumulator import SampleAccumulator
 from umd_bench.evaluation.samples.drawing import SampleDrawer
-from umd_bench.evaluation.samples.evaluator import ByMetric, Evaluator, evaluator_for
 from umd_bench.evaluation.samples.grids import SampleGrid, draw_grid, grid_rows
 from umd_bench.evaluation.samples.sample_files import SampleWriter
-from umd_bench.evaluation.samples.scores import IS_SPLITS, SetScores
+from umd_bench.evaluation.samples.scoring.accumulator import SampleAccumulator
+from umd_bench.evaluation.samples.scoring.evaluator import ByMetric, Evaluator, evaluator_for
+from umd_bench.evaluation.samples.scoring.scores import IS_SPLITS, SetScores
 from umd_bench.evaluation.stage_result import Fact, StageResult
 from umd_bench.store.files import write_atomic
 from umd_bench.store.run import Attempt, RunDir
@@ -47,8 +47,8 @@ _PROGRESS_SECONDS = 2.0
 def run_generate(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> StageResult:
     """Draw ``stage.n`` samples for each sampling seed, and score them against the reference.
 
-    Metrics are means over the sampling seeds, with the standard deviation (``_sd``) if there are several. scores.py has the
-    table of scores, and evaluator.py turns scores into metrics. A metric's name ends in the extractor's name:
+    Metrics are means over the sampling seeds, with the standard deviation (``_sd``) if there are several. scoring/scores.py has
+    the table of scores, and scoring/evaluator.py turns scores into metrics. A metric's name ends in the extractor's name:
     ``fd_<extractor>`` is the Fréchet distance (for n <= D it is defined but has a large bias), and ``is_<extractor>`` is
     the inception score. ``accuracy_<extractor>`` is the share of samples whose requested class the extractor predicts; it
     exists only if the extractor's classifier has the parent's classes. ``floor_fd_<extractor>`` is the distance of real images

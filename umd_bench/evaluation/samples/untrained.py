@@ -31,8 +31,8 @@ from umd_bench.engine.samplers import sample_noise
 from umd_bench.evaluation.extractors.contract import Extractor
 from umd_bench.evaluation.extractors.registry import load_extractor
 from umd_bench.evaluation.samples.drawing import SampleDrawer
-from umd_bench.evaluation.samples.evaluator import evaluator_for
 from umd_bench.evaluation.samples.generate_stage import sample_labels
+from umd_bench.evaluation.samples.scoring.evaluator import evaluator_for
 from umd_bench.evaluation.storage.arrays import Arrays, load_or_compute
 from umd_bench.evaluation.storage.cache_names import cache_name, numeric_environment
 

@@ -29,9 +29,9 @@ from umd_bench.data.packs.pack import Pack
 from umd_bench.engine.device import pick_device
 from umd_bench.evaluation.extractors.contract import Extractor, Features
 from umd_bench.evaluation.extractors.registry import check_extractor, extractor_for, load_extractor
-from umd_bench.evaluation.samples.accumulator import SampleAccumulator
-from umd_bench.evaluation.samples.evaluator import Evaluator, evaluator_for
 from umd_bench.evaluation.samples.sample_files import SampleFile, open_samples
+from umd_bench.evaluation.samples.scoring.accumulator import SampleAccumulator
+from umd_bench.evaluation.samples.scoring.evaluator import Evaluator, evaluator_for
 
 _MISSING = "–"
 # Facts in the table's first rows, and their names there.

@@ -19,10 +19,10 @@ from umd_bench.evaluation.metrics.frechet import Gaussian, frechet_distance
 from umd_bench.evaluation.metrics.inception_score import inception_score
 from umd_bench.evaluation.metrics.kid import kernel_distance
 from umd_bench.evaluation.metrics.precision_recall import precision_recall
-from umd_bench.evaluation.samples import evaluator
-from umd_bench.evaluation.samples.accumulator import SampleAccumulator
-from umd_bench.evaluation.samples.evaluator import Evaluator, evaluator_for
-from umd_bench.evaluation.samples.scores import SetScores, check_reference
+from umd_bench.evaluation.samples.scoring import evaluator
+from umd_bench.evaluation.samples.scoring.accumulator import SampleAccumulator
+from umd_bench.evaluation.samples.scoring.evaluator import Evaluator, evaluator_for
+from umd_bench.evaluation.samples.scoring.scores import SetScores, check_reference
 
 N = 60
 LABEL = torch.arange(N) % 10

@@ -11,7 +11,7 @@ from evaluation.small_parents import digits
 
 from umd_bench.evaluation.extractors.registry import load_extractor
 from umd_bench.evaluation.metrics.precision_recall import euclidean_neighbours
-from umd_bench.evaluation.samples.memorisation import TrainingDistance, memorisation, training_distance
+from umd_bench.evaluation.samples.scoring.memorisation import TrainingDistance, memorisation, training_distance
 
 
 def training_and_new_images(scale: float) -> tuple[TrainingDistance, np.ndarray]:

@@ -18,8 +18,8 @@ from umd_bench.data.packs.pack import Pack, Split
 from umd_bench.evaluation.extractors.contract import Extractor, Features
 from umd_bench.evaluation.extractors.registry import load_extractor
 from umd_bench.evaluation.metrics.frechet import Gaussian, frechet_distance
-from umd_bench.evaluation.samples import reference
-from umd_bench.evaluation.samples.reference import floor_distance, reference_of, split_features
+from umd_bench.evaluation.samples.scoring import reference
+from umd_bench.evaluation.samples.scoring.reference import floor_distance, reference_of, split_features
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from umd_bench.config.errors import UserError
 from umd_bench.evaluation.extractors.contract import Extractor, Features
 from umd_bench.evaluation.extractors.registry import load_extractor
 from umd_bench.evaluation.metrics.frechet import Gaussian, frechet_distance
-from umd_bench.evaluation.samples import reference
-from umd_bench.evaluation.samples.reference import reference_from_file
+from umd_bench.evaluation.samples.scoring import reference
+from umd_bench.evaluation.samples.scoring.reference import reference_from_file
 
 D, S, SIDE = 12, 5, 4
 

@@ -6,7 +6,7 @@ import dataclasses
 
 from umd_bench.config.trial import generate_stage
 from umd_bench.evaluation.extractors.registry import load_extractor
-from umd_bench.evaluation.samples.scores import SCORES, available_scores, scores_needing
+from umd_bench.evaluation.samples.scoring.scores import SCORES, available_scores, scores_needing
 
 
 def test_the_table_has_a_row_for_every_score_that_a_stage_accepts() -> None:

@@ -17,7 +17,7 @@ from umd_bench.config.errors import UserError
 from umd_bench.evaluation.extractors.contract import Extractor, Features
 from umd_bench.evaluation.metrics.frechet import Moments
 from umd_bench.evaluation.metrics.inception_score import ClassSums
-from umd_bench.evaluation.samples.scores import IS_SPLITS, SampleStats, scores_needing
+from umd_bench.evaluation.samples.scoring.scores import IS_SPLITS, SampleStats, scores_needing
 from umd_bench.evaluation.storage.temporary_rows import TemporaryRows
 
 Sums = TypeVar("Sums", Moments, ClassSums)

@@ -16,10 +16,10 @@ from umd_bench.config.errors import UserError
 from umd_bench.config.trial.data import SPLITS
 from umd_bench.data.packs.pack import Pack
 from umd_bench.evaluation.extractors.contract import Extractor
-from umd_bench.evaluation.samples.accumulator import SampleAccumulator
-from umd_bench.evaluation.samples.memorisation import TrainingDistance, training_distance
-from umd_bench.evaluation.samples.reference import Floor, Reference, floor_distance, reference_from_file, reference_of
-from umd_bench.evaluation.samples.scores import (
+from umd_bench.evaluation.samples.scoring.accumulator import SampleAccumulator
+from umd_bench.evaluation.samples.scoring.memorisation import TrainingDistance, training_distance
+from umd_bench.evaluation.samples.scoring.reference import Floor, Reference, floor_distance, reference_from_file, reference_of
+from umd_bench.evaluation.samples.scoring.scores import (
     ScoreInputs,
     SetScores,
     available_scores,

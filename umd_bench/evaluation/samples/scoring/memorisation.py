@@ -20,7 +20,7 @@ import torch
 from umd_bench.data.packs.pack import Pack
 from umd_bench.evaluation.extractors.contract import Extractor
 from umd_bench.evaluation.metrics.precision_recall import euclidean_neighbours
-from umd_bench.evaluation.samples.reference import reference_of, split_features
+from umd_bench.evaluation.samples.scoring.reference import reference_of, split_features
 from umd_bench.evaluation.storage.arrays import Arrays, load_or_compute
 from umd_bench.evaluation.storage.cache_names import cache_name, numeric_environment
 from umd_bench.evaluation.storage.rows import FeatureRows

@@ -30,7 +30,7 @@ from umd_bench.data.packs.sharded_array import ShardedArray
 from umd_bench.evaluation.extractors.contract import INCEPTION, Extractor, Features
 from umd_bench.evaluation.extractors.weight_files import file_sha256
 from umd_bench.evaluation.metrics.frechet import Gaussian, RunningMoments, frechet_distance
-from umd_bench.evaluation.samples.reference_file import open_published, published_gaussian, published_images
+from umd_bench.evaluation.samples.scoring.reference_file import open_published, published_gaussian, published_images
 from umd_bench.evaluation.storage.arrays import Arrays, load_arrays, load_or_compute
 from umd_bench.evaluation.storage.cache_names import cache_name, numeric_environment
 from umd_bench.evaluation.storage.rows import Rows, load_rows, save_rows

@@ -20,8 +20,8 @@ from umd_bench.evaluation.metrics.frechet import Gaussian, frechet_distance
 from umd_bench.evaluation.metrics.inception_score import ClassSums
 from umd_bench.evaluation.metrics.kid import kernel_distance
 from umd_bench.evaluation.metrics.precision_recall import K, precision_recall
-from umd_bench.evaluation.samples.memorisation import TrainingDistance, memorisation
-from umd_bench.evaluation.samples.reference import Reference
+from umd_bench.evaluation.samples.scoring.memorisation import TrainingDistance, memorisation
+from umd_bench.evaluation.samples.scoring.reference import Reference
 from umd_bench.evaluation.stage_result import Fact
 from umd_bench.evaluation.storage.rows import FeatureRows
 
