@@ -65,7 +65,7 @@ def finished(installed: Installation) -> Installation:
     sets = [word for field in TINY for word in ("--set", field)]
     done = installed.run("umd-bench", "sweep", "mask_ratio", "--on", "inline", "--mlflow", "off", *sets)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 trials, 5 stages, 0 reused" in done.stdout
+    assert "1 trials, 6 stages, 0 reused" in done.stdout
     return installed
 
 
