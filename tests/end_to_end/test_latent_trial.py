@@ -32,6 +32,7 @@ SMALL = [
     "resources.device=cpu",
     "stages.pretrain={nimg: 160, batch: 16, checkpoint_every_nimg: 16, augment: {flip: true}}",
     "stages.probe={shots: [3], draws: 2}",
+    "stages.best_probe={shots: [3], draws: 2, choose: {times: [clean, 10]}}",  # 51 is beyond the 50 timesteps
     "stages.finetune={nimg: 40, batch: 20}",
     "stages.finetune_probe=null",
     "stages.generate={n: 12, steps: 2, clip: false, extractor: efficientnet_lite0, reference: train}",
