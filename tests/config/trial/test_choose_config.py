@@ -67,6 +67,22 @@ def test_settings_that_contradict_a_choice_are_refused(sets: list[str], message:
 
 
 @pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("choose={blocks: some}", r"choose\.blocks = 'some' is not accepted: expected all, or a list, such as \[1, 2\]"),
+        ("choose={blocks: [1, 0]}", r"choose\.blocks\.1 = 0 is not accepted: expected at least 1"),
+        ("choose={pools: [foo]}", r"choose\.pools\.0 = 'foo' is not accepted: expected class, first_class or patches"),
+        ("choose={times: [dirty]}", r"choose\.times\.0 = 'dirty' is not accepted: expected clean, or a whole number"),
+        ("choose={blocks: [0], pools: [x]}", r"choose\.blocks\.0 = 0 is not accepted: expected at least 1 \(and 1 more\)"),
+        ("ridge=abc", r"probe\.ridge = 'abc' is not accepted: expected a number, or a list, such as \[1, 2\]"),
+    ],
+)
+def test_a_field_of_two_kinds_of_value_names_what_is_wrong_or_both_kinds(field: str, message: str) -> None:
+    with pytest.raises(UserError, match=rf"{message}$"):
+        load_trial("umd", sets=[f"stages.probe.{field}"])
+
+
+@pytest.mark.parametrize(
     ("choose", "message"),
     [
         ("{blocks: [1, 40]}", r"stages\.probe\.choose\.blocks = 40 is not accepted: expected 1\.\."),

@@ -36,8 +36,42 @@ def validate(model: type[M], document: Document, prefix: str = "") -> M:
     except ValidationError as error:
         # An unknown field first: if its name is misspelt, the right one is also reported as missing.
         errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        raise UserError(_sentence(model, document, typing.cast(dict[str, Any], errors[0]), prefix) + more) from None
+        first, rest = _first(document, typing.cast(list[dict[str, Any]], errors))
+        further = 0
+        while rest:
+            _, rest = _first(document, rest)
+            further += 1
+        raise UserError(_sentence(model, document, first, prefix) + (f" (and {further} more)" if further else "")) from None
+
+
+def _first(document: Document, errors: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The first mistake in ``errors``, and the errors of the others.
+
+    Pydantic reports a value that no member of a union accepts once for each member. The member that accepts most of the
+    value says what is wrong with it: of ``all`` or a list of numbers, it is the list that [0] was meant for. If the members
+    accept equally little, the mistake's ``alternatives`` are the errors of all of them.
+    """
+    same, tag = _same_union(document.value, errors)
+    if not same:
+        return errors[0], errors[1:]
+    depths = [len(_path_in(document.value, e["loc"], missing=False)) for e in same]
+    best = [error for error, depth in zip(same, depths, strict=True) if depth == max(depths)]
+    others = [error for error in errors if error not in same]
+    if len({error["loc"][tag] for error in best}) == 1:
+        return best[0], best[1:] + others
+    return best[0] | {"alternatives": best}, others
+
+
+def _same_union(value: Any, errors: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """The errors of the union that the first error is of, and where their locations have the member; none without a union."""
+    loc = errors[0]["loc"]
+    if errors[0]["type"] not in ("missing", "extra_forbidden"):
+        for tag in range(len(loc)):
+            in_value = _path_in(value, loc[: tag + 1], missing=False) != _path_in(value, loc[:tag], missing=False)
+            same = [error for error in errors if error["loc"][:tag] == loc[:tag] and len(error["loc"]) > tag]
+            if not in_value and len({error["loc"][tag] for error in same}) > 1:
+                return same, tag
+    return [], 0
 
 
 def located(error: FieldError, document: Document) -> UserError:
@@ -82,6 +116,9 @@ def _sentence(model: type[BaseModel], document: Document, error: dict[str, Any],
 
 def _accepted(error: dict[str, Any]) -> str:
     """The values that the field accepts in place of the error's value."""
+    if "alternatives" in error:
+        accepted = dict.fromkeys(_accepted(e).removeprefix("expected ") for e in error["alternatives"])
+        return f"expected {', or '.join(accepted)}"
     limits = error.get("ctx", {})
     match error["type"]:
         case "greater_than_equal":
