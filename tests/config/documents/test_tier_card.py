@@ -89,11 +89,19 @@ def test_other_settings_make_the_tier_unchecked_but_comments_and_resources_do_no
     assert current_settings("digits") == settings_digest(read_tier("digits"))
 
 
-@pytest.mark.parametrize("text", ["status: [", "status: perfect\nwhy: w\n", "status: smoke\n"])
-def test_a_broken_card_is_one_sentence(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("status: [", r"own\.card\.yaml:1: broken YAML: .*"),
+        ("- a\n", r"own\.card\.yaml: expected a mapping of fields, found list"),
+        ("status: perfect\nwhy: w\n", r"own\.card\.yaml:1: status = 'perfect' is not accepted: expected unchecked, .*"),
+        ("status: smoke\n", r"own\.card\.yaml:1: field why is missing"),
+    ],
+)
+def test_a_broken_card_is_one_sentence_that_says_what_is_wrong(tmp_path: Path, text: str, says: str) -> None:
     tier = own_tier(tmp_path)
     card_path(tier).write_text(text)
-    with pytest.raises(UserError, match=r"^the card .*own\.card\.yaml cannot be read \(.*\); remove it, or let"):
+    with pytest.raises(UserError, match=rf"{says}; remove the card, and `umd-bench tier check .*own\.yaml` writes it again$"):
         read_card(tier)
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from umd_bench.config.documents.document import Document
+from umd_bench.config.documents.document import Document, read_document
 from umd_bench.config.documents.fields import Frozen
 from umd_bench.config.documents.presets import PRESETS, TIER_SUFFIXES, read_tier, tier_names
+from umd_bench.config.documents.validation import validate
 from umd_bench.config.errors import UserError
 
 Status = Literal["unchecked", "smoke", "proxy", "reference"]
@@ -103,18 +104,15 @@ def card_path(tier: str) -> Path:
 def read_card(tier: str) -> TierCard:
     """The tier's card, ``unchecked`` if it has none or if the tier's settings changed after the check.
 
-    Raises :class:`UserError` for a card that cannot be read.
+    Raises :class:`UserError` for a card that cannot be read; it names the first wrong field and its line.
     """
     path = card_path(tier)
     if not (tier.endswith(TIER_SUFFIXES) or tier in tier_names()) or not path.is_file():
         return TierCard(status="unchecked", why="it has no card")
     try:
-        card = TierCard.model_validate(yaml.safe_load(path.read_text()))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise UserError(
-            f"the card {path} cannot be read ({error.__class__.__name__}); remove it, or let `umd-bench tier check {tier}` "
-            "write it"
-        ) from None
+        card = validate(TierCard, read_document(path, expected="a tier's card"))
+    except UserError as error:
+        raise UserError(f"{error}; remove the card, and `umd-bench tier check {tier}` writes it again") from None
     if card.check is not None and card.check.settings != current_settings(tier):
         return card.model_copy(update={"status": "unchecked", "why": "its settings changed after its check"})
     return card
