@@ -80,6 +80,29 @@ def test_an_evaluation_follows_no_sweep_if_trials_differ(tmp_path: Path, trial: 
     assert sweep_stages(tmp_path, trial.specs["pretrain"].key) == {}
 
 
+def test_of_several_probes_of_a_sweep_the_official_one_is_followed(tmp_path: Path, trial: Trial) -> None:
+    """The shipped methods also have best_probe, and some probe_t1, of the same parent."""
+    sets = ("seeds=[0]", "trial.stages.best_probe={kind: probe, parent: pretrain, choose: {}}")
+    sweep = load_sweep(write_small(tmp_path), sets=sets)
+    write_sweep(tmp_path, sweep_record(sweep))
+    best, key = sweep.trials[0].specs["best_probe"], trial.specs["pretrain"].key
+    RunDir(tmp_path, best.key).prepare(best)
+    assert best.parent_key == key
+    defaults = sweep_stages(tmp_path, key)
+    assert evaluation_trial(tmp_path, key, [], defaults=defaults).specs["probe"].key == trial.specs["probe"].key
+    chosen = evaluation_trial(tmp_path, key, ["probe.protocol=best"], defaults=defaults).specs["probe"].stage
+    assert isinstance(chosen, ProbeStage)
+    assert chosen.choose is not None
+
+
+def test_a_chosen_read_out_gives_way_to_a_stated_one(tmp_path: Path, trial: Trial) -> None:
+    fields = {"choose": {"blocks": "all", "pools": "all", "times": [0]}, "shots": [5]}
+    defaults = {"probe": SweepStage("small/x", fields)}
+    stage = evaluation_trial(tmp_path, trial.specs["pretrain"].key, ["probe.t=1"], defaults=defaults).specs["probe"].stage
+    assert isinstance(stage, ProbeStage)
+    assert (stage.choose, stage.t, stage.shots) == (None, 1, (5,))
+
+
 def test_a_run_without_child_stages_is_evaluated_by_the_defaults(tmp_path: Path, trial: Trial) -> None:
     key = trial.specs["finetune"].key
     assert sweep_stages(tmp_path, key) == {}

@@ -21,11 +21,16 @@ from umd_bench.data.packs.manifest import data_root as default_data_root
 from umd_bench.evaluation.extractors.contract import INCEPTION
 from umd_bench.evaluation.extractors.registry import extractor_for
 from umd_bench.orchestration.runs.find_run import find_run
-from umd_bench.store import RunDir, list_sweeps, read_sweep
+from umd_bench.store import RunDir, TrialRecord, list_sweeps, read_sweep
 
 # In a sweep's stage, the values of the right-hand fields fit its value of the left-hand one. If ``sets`` change the left-hand
 # field, the sweep's values of the right-hand fields are dropped.
-_DEPENDENT = {"sampler": {"eta"}, "reference": {"reference_sha256", "held_out"}}
+_DEPENDENT = {
+    "sampler": {"eta"},
+    "reference": {"reference_sha256", "held_out"},
+    "choose": {"t", "block", "pool"},
+    **{field: {"choose"} for field in ("t", "block", "pool")},
+}
 
 
 @dataclass(frozen=True)
@@ -70,30 +75,25 @@ def evaluation_trial(
     if can_sample:
         for profile, name in stage_names.items():
             document = load_profile(profile).below("stages", name).over(document)
-    set_fields: set[str] = set()
     for option in sets:
         path, value, place = parse_set(option)
         if path[0] not in ("probe", "generate"):
             raise UserError(f"{place} is not accepted: expected probe.FIELD=value or generate.FIELD=value")
         if path[0] == "generate" and not can_sample:
             raise UserError(f"{place} is not accepted: run {run.key} has the family {spec.model.family}, which has no sampler")
-        if path[0] == "generate":
-            set_fields |= {str(field) for field in path[1:2]}
         for name in generate if path[0] == "generate" else ["probe"]:
             document = document.patched(("stages", name, *path[1:]), value, place)
     document = _without_impossible_sfid(document, stage_names)
     rest = {name: getattr(spec, name).model_dump(mode="json") for name in ("model", "data", "noise", "resources")}
-    below = {kind: stage.fields for kind, stage in (defaults or {}).items() if kind == "probe"}
+    document = with_protocols(document)
+    below = {
+        kind: _without_dependent(stage.fields, document.value["stages"][kind])
+        for kind, stage in (defaults or {}).items()
+        if kind == "probe" or (can_sample and not profiles)
+    }
     if can_sample and not profiles:
-        dropped = set[str]().union(*(_DEPENDENT[field] for field in set_fields & _DEPENDENT.keys()))
-        fields = defaults["generate"].fields if defaults and "generate" in defaults else {}
-        below["generate"] = {
-            **common,
-            "n": 500,
-            "steps": 50,
-            **{name: value for name, value in fields.items() if name not in dropped},
-        }
-    document = with_protocols(document).over(Document({"method": "run", "seed": spec.seed, **rest, "stages": below}))
+        below["generate"] = {**common, "n": 500, "steps": 50, **below.get("generate", {})}
+    document = document.over(Document({"method": "run", "seed": spec.seed, **rest, "stages": below}))
     config = validate(TrialConfig, document)
     return Trial(config, {}, stage_specs(config, data_root), document)
 
@@ -101,8 +101,9 @@ def evaluation_trial(
 def sweep_stages(root: Path, key: str) -> dict[str, SweepStage]:
     """The sweep stages in ``root`` that probe and score the run, by kind, so that an evaluation can reuse their results.
 
-    A kind is missing if no sweep has such a stage, or if the fields of such stages differ. Stages that read other data or an
-    earlier snapshot do not count. Raises :class:`UserError` if ``key`` names no run with weights.
+    Of several stages of a trial, such as ``probe`` and ``best_probe``, the one that is named by its kind counts. A kind is
+    missing if no sweep has such a stage, or if the fields of such stages differ. Stages that read other data or an earlier
+    snapshot do not count. Raises :class:`UserError` if ``key`` names no run with weights.
     """
     run = find_run(root, key)
     by_kind: dict[str, dict[str, SweepStage]] = {"probe": {}, "generate": {}}
@@ -110,15 +111,29 @@ def sweep_stages(root: Path, key: str) -> dict[str, SweepStage]:
         for trial in read_sweep(root, sweep).trials:
             if run.key not in trial.stages.values():
                 continue
-            for child in (RunDir(root, other) for other in trial.stages.values()):
-                spec = child.config() if (child.path / "config.yaml").exists() else None
-                if spec is None or spec.parent_key != run.key or spec.kind not in by_kind:
-                    continue
-                stage = spec.stage
-                if isinstance(stage, ProbeStage | GenerateStage) and stage.snapshot is None and spec.input_data == spec.data:
-                    fields = stage.model_dump(mode="json", exclude={"kind", "parent"})
+            children = dict(_scored_children(root, run, trial))
+            for name, spec in children.items():
+                if name == spec.kind or spec.kind not in children:
+                    fields = spec.stage.model_dump(mode="json", exclude={"kind", "parent"})
                     by_kind[spec.kind].setdefault(spec.key, SweepStage(f"{sweep}/{trial.id}", fields))
     return {kind: next(iter(stages.values())) for kind, stages in by_kind.items() if len(stages) == 1}
+
+
+def _scored_children(root: Path, run: RunDir, trial: TrialRecord) -> Iterator[tuple[str, StageSpec]]:
+    """Name and spec of the trial's stages that probe or score the end of the run on its own data, if they have begun."""
+    for name, key in trial.stages.items():
+        child = RunDir(root, key)
+        if (child.path / "config.yaml").exists() and (spec := child.config()).parent_key == run.key:
+            stage = spec.stage
+            if isinstance(stage, ProbeStage | GenerateStage) and stage.snapshot is None and spec.input_data == spec.data:
+                yield name, spec
+
+
+def _without_dependent(fields: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``fields`` of a sweep's stage without those that do not fit the ``given`` ones."""
+    decided = (field for field, value in given.items() if value is not None)
+    dropped = set[str]().union(*(_DEPENDENT.get(field, set()) for field in decided))
+    return {name: value for name, value in fields.items() if name not in dropped}
 
 
 def left_out_notes(trial: Trial, profiles: Sequence[str]) -> Iterator[str]:
