@@ -115,6 +115,14 @@ def test_a_seed_without_a_snapshot_is_left_out_of_the_comparison(tmp_path: Path)
     assert [one.n for one in curves.crossings] == [2]
 
 
+def test_a_first_seed_that_never_began_does_not_hide_the_snapshot_of_the_others(tmp_path: Path) -> None:
+    curves = built(tmp_path, VALUES, skipped={"method=umd,snapshot=0.5,seed=0": ("probe",)})
+    assert curves is not None
+    (panel,) = curves.panels
+    assert [[images for images, _ in curve.points] for curve in panel.curves] == [IMAGES, IMAGES]
+    assert [point.n for _, point in panel.curves[0].points] == [3, 2, 3]
+
+
 def test_the_lower_distance_is_ahead(tmp_path: Path) -> None:
     def edit(trial: Trial, stage: str, result: dict[str, Any]) -> None:
         if stage == "generate":

@@ -149,11 +149,12 @@ def _panel(summary: Summary, column: Column) -> Panel | None:
     starts: dict[str, dict[int, float]] = {}
     seeds = {trial.id: trial.seed for trial in summary.sweep.trials}
     for row in summary.arms:
-        if column not in row.estimates:
+        seen = next((images[trial] for trial in row.trials if trial in images), None)  # a trial's stage may not have begun
+        if column not in row.estimates or seen is None:
             continue
         name = arm_name({axis: row.axes[axis] for axis in others}) if len(others) > 1 else ""
         name = name or ", ".join(format_value(row.axes[axis]) for axis in others)
-        points.setdefault(name, {})[images[row.trials[0]]] = row.estimates[column]
+        points.setdefault(name, {})[seen] = row.estimates[column]
         starts.setdefault(name, {}).update({seeds[t]: float(untrained[t]) for t in row.trials if t in untrained.index})
     curves = [
         Curve(name, tuple(sorted(by_images.items())), estimate(list(start.values()), list(start)) if start else None)
