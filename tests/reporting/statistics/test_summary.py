@@ -160,6 +160,19 @@ def test_untrained_weights_have_a_row_for_each_architecture_and_an_arm_without_a
     assert [len(row.estimates) for row in rows] == [2, 2]  # of the probe and of the fine-tuned probe
 
 
+def test_untrained_weights_of_arms_without_a_common_number_stay_apart(tmp_path: Path) -> None:
+    """Of two architectures one has only its first seed so far, and the other its second: their mean would mean nothing."""
+    skipped = {"method=umd,seed=1": ("probe", "finetune_probe"), "method=mae,seed=0": ("probe", "finetune_probe")}
+    edit = untrained({"umd": 0.1, "mae": 0.7})
+    build_sweep(tmp_path, "methods", axes={"method": ["umd", "mae"]}, sets=("seeds=[0, 1]",), edit=edit, skipped=skipped)
+    rows = {row.name: row.estimates for row in summarize(tmp_path, "methods").comparison_rows}
+    assert {name: one[PROBE].mean for name, one in rows.items() if name.startswith("untrained")} == {
+        "untrained weights (umd)": 0.1,
+        "untrained weights (mae)": 0.7,
+    }
+    assert rows["raw pixels"][PROBE].n == 2  # pixels have no architecture
+
+
 def test_comparison_rows_that_no_single_axis_tells_apart_are_named_by_all_axes(tmp_path: Path) -> None:
     def edit(trial: Trial, stage: str, result: dict[str, Any]) -> None:
         if stage == "probe":

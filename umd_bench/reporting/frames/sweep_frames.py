@@ -28,6 +28,7 @@ COMPARISON_ROWS = {
     "supervised_": "trained with labels",
     "floor_": "real images",
 }
+OF_DATA = ("pixel_", "floor_")  # those that depend on the data alone, and on no architecture
 
 _IDENTITY = {"sweep": "string", "trial": "string", "method": "string"}
 _STAGE = {"seed": "Int64", "stage": "string", "kind": "string", "state": "string", "metric": "string", "value": "Float64"}

@@ -22,7 +22,7 @@ from scipy import stats
 from umd_bench.config.documents.tier_card import tier_warning
 from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.arms import arm_indices, arm_name
-from umd_bench.reporting.frames.sweep_frames import COMPARISON_ROWS, UNTRAINED, axis_columns, read_frames
+from umd_bench.reporting.frames.sweep_frames import COMPARISON_ROWS, OF_DATA, UNTRAINED, axis_columns, read_frames
 from umd_bench.reporting.notation.formatting import NOT_ABOVE, format_value
 from umd_bench.reporting.notation.metrics import (
     REPORTED_KINDS,
@@ -305,14 +305,15 @@ class _ComparisonRow:
     arms: list[tuple[Any, ...]]
     trials: list[str]
 
-    def agrees(self, values: Mapping[Column, Mapping[int, float]]) -> bool:
-        """Whether every number that the row and the arm both have is the same up to rounding."""
-        return all(
+    def agrees(self, values: Mapping[Column, Mapping[int, float]], *, shared: bool) -> bool:
+        """Whether every number that the row and the arm both have is the same up to rounding; with ``shared``, there is one."""
+        same = [
             math.isclose(value, self.values[column][seed], rel_tol=1e-9)
             for column, by_seed in values.items()
             for seed, value in by_seed.items()
             if seed in self.values.get(column, {})
-        )
+        ]
+        return all(same) and (bool(same) or not shared)
 
     def add(self, arm: tuple[Any, ...], trials: Sequence[str], values: Mapping[Column, Mapping[int, float]]) -> None:
         """Add the values of an arm that agrees."""
@@ -325,7 +326,9 @@ class _ComparisonRow:
 def _comparison_rows(frame: pd.DataFrame, axes: tuple[str, ...], columns: Sequence[Column]) -> Iterator[Row]:
     """One row per kind of comparison; if its values differ between arms, one per set of values, with these arms in its name.
 
-    If an arm lacks a stage and so some of the values, it joins the first row whose values agree with all that it has.
+    If an arm lacks a stage and so some of the values, it joins the first row whose values agree with all that it has. Pixels
+    and real images are the same in every arm. Other rows depend on the architecture, so there an arm joins a row only if they
+    have a number in common.
     """
     arms = list(frame.groupby(list(axes), sort=False, dropna=False))
     for prefix, name in COMPARISON_ROWS.items():
@@ -335,7 +338,8 @@ def _comparison_rows(frame: pd.DataFrame, axes: tuple[str, ...], columns: Sequen
             values = {column: by_seed for column, by_seed in found.items() if by_seed}
             if not values:
                 continue
-            group = next((group for group in groups if group.agrees(values)), None)
+            shared = prefix not in OF_DATA
+            group = next((group for group in groups if group.agrees(values, shared=shared)), None)
             if group is None:
                 group = _ComparisonRow({}, [], [])
                 groups.append(group)
