@@ -28,7 +28,7 @@ def power(numbers: Numbers, columns: Sequence[tuple[str, str]], judged: Sequence
         f"{listed(Shown(*column).title for column in judged)} (two-sided paired t-test, level {LEVEL}, power {POWER})."
     )
     rows: list[dict[str, str | float | int | None]] = []
-    too_small, unknown = [], []
+    too_small, unknown = [], [Shown(*column).title for column in judged if column not in columns]
     for column in columns:
         shown, sd = Shown(*column), pooled_deviation(numbers, *column)
         means = [m for method in numbers.methods if (m := mean(numbers.of_method(*column, method))) is not None]

@@ -57,6 +57,14 @@ def test_columns_that_are_not_judged_decide_nothing(numbers_of: Make) -> None:
     assert power(numbers, [COLUMN, other], [COLUMN, other]).verdict == "fail"
 
 
+def test_a_judged_column_that_the_table_lacks_is_unknown(numbers_of: Make) -> None:
+    other = ("generate", "fd_x_cnn")
+    numbers = numbers_of({COLUMN: {"a": [0.1, 0.11], "b": [0.5, 0.5]}})
+    gate = power(numbers, [COLUMN], [COLUMN, other])
+    assert gate.verdict == "unknown"
+    assert "fd_x_cnn" in gate.found
+
+
 def test_one_seed_or_one_method_is_unknown(numbers_of: Make) -> None:
     assert power(numbers_of({COLUMN: {"a": [0.1], "b": [0.5]}}), [COLUMN], [COLUMN]).verdict == "unknown"
     assert power(numbers_of({COLUMN: {"a": [0.1, 0.2]}}), [COLUMN], [COLUMN]).verdict == "unknown"
