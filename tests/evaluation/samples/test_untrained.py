@@ -9,7 +9,7 @@ from evaluation.small_parents import NIMG, SHARED, TRAINED, digits
 
 from umd_bench.config.errors import UserError
 from umd_bench.config.trial.generate_stage import GenerateStage
-from umd_bench.config.trial.stage_spec import StageSpec
+from umd_bench.config.trial.stage_spec import COMPONENT_VERSIONS, StageSpec
 from umd_bench.data.packs.pack import Pack
 from umd_bench.engine.networks.initialise import build_model
 from umd_bench.engine.training.snapshot import publish_snapshot
@@ -65,6 +65,20 @@ def test_scores_are_computed_once_for_equal_models_and_anew_for_others(pack: Pac
     assert not drawn
     other = WEIGHTS.model_copy(update={"seed": 1})
     assert untrained_scores(spec, other, pack, METRIC) != first
+    assert drawn
+
+
+@pytest.mark.parametrize("component", ["engine", "generate"])
+def test_scores_of_another_version_of_the_code_are_not_reused(
+    component: str, pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = SPEC.model_copy(update={"stage": STAGE.model_copy(update={"n": 10, "steps": 2})})
+    untrained_scores(spec, WEIGHTS, pack, METRIC)
+    drawn: list[int] = []
+    build = untrained.initial_model
+    monkeypatch.setattr(untrained, "initial_model", lambda *args, **kwargs: (drawn.append(1), build(*args, **kwargs))[1])
+    monkeypatch.setitem(COMPONENT_VERSIONS, component, 1_000)
+    untrained_scores(spec, WEIGHTS, pack, METRIC)
     assert drawn
 
 

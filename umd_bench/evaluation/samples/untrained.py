@@ -19,7 +19,7 @@ from torch import Tensor
 from umd_bench.config.errors import UserError
 from umd_bench.config.seeds import derive_seed
 from umd_bench.config.trial.generate_stage import GenerateStage
-from umd_bench.config.trial.stage_spec import StageSpec
+from umd_bench.config.trial.stage_spec import COMPONENT_VERSIONS, StageSpec
 from umd_bench.config.trial.train_stage import TrainStage
 from umd_bench.data.open_data import source_images
 from umd_bench.data.packs.pack import Pack
@@ -136,7 +136,8 @@ def _scores(
         return {name: np.array(value) for name, value in values.items()}
 
     settings = stage.identity(spec.model, spec.noise, seed=spec.seed, parent_ema=False)
-    hashed = [_VERSION, *inputs, settings, pack.manifest.digest, extractor.hash, extractor.resize]
+    versions = [COMPONENT_VERSIONS[name] for name in ("engine", "generate")]
+    hashed = [_VERSION, versions, *inputs, settings, pack.manifest.digest, extractor.hash, extractor.resize]
     name = cache_name([*hashed, *numeric_environment(device)])
     values = load_or_compute(pack.path.parent / "statistics" / f"{name}.cache", compute)
     read = values.get("accuracy")
