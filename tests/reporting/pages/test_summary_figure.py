@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import struct
 from pathlib import Path
+from typing import Any
 
 import matplotlib.figure
 import pytest
 from reporting.built_results import TWO_ARMS, build_sweep
 
+from umd_bench.config.sweep.resolve import Trial
 from umd_bench.reporting.pages.figure_style import render
 from umd_bench.reporting.pages.summary_figure import summary_figure
 from umd_bench.reporting.statistics.summary import summarize
@@ -27,7 +29,7 @@ def test_the_figure_has_a_panel_for_each_side_of_the_question(root: Path) -> Non
     drawn = summary_figure(summarize(root, "mask_ratio"))
     assert isinstance(drawn, matplotlib.figure.Figure)
     probe, samples = drawn.axes
-    assert "higher is better" in probe.get_ylabel()
+    assert probe.get_ylabel() == "accuracy, % (higher is better)"
     assert "lower is better" in samples.get_ylabel()
     assert [label.get_text() for label in probe.get_xticklabels()] == ["0", "0.125", "0.25", "0.375", "0.5", "0.75"]
     assert probe.get_xticks().tolist() == [0, 0.125, 0.25, 0.375, 0.5, 0.75]
@@ -59,6 +61,29 @@ def test_a_second_axis_becomes_series(tmp_path: Path) -> None:
     assert drawn is not None
     names = [text.get_text() for text in drawn.axes[1].get_legend().get_texts()]
     assert names[:2] == ["fd_digits_cnn, schedule linear", "fd_digits_cnn, schedule cosine"]
+
+
+def test_if_not_all_accuracies_fit_each_stage_shows_the_one_with_the_most_shots(tmp_path: Path) -> None:
+    build_sweep(tmp_path, axes={**TWO_ARMS, "noise.schedule": ["linear", "cosine"]}, sets=("seeds=[0]",))
+    drawn = summary_figure(summarize(tmp_path, "mask_ratio"))
+    assert drawn is not None
+    names = [text.get_text() for text in drawn.axes[0].get_legend().get_texts()]
+    assert {name.partition("-shot")[0].rpartition(" ")[2] for name in names} == {"100"}
+
+
+def test_untrained_weights_are_marks_at_each_arm_that_tell_the_numbers_of_shots_apart(tmp_path: Path) -> None:
+    def edit(trial: Trial, name: str, result: dict[str, Any]) -> None:
+        if name == "probe":
+            result["metrics"] |= {f"untrained_acc_{k}shot": 0.1 for k in (10, 100)}
+
+    build_sweep(tmp_path, axes=TWO_ARMS, edit=edit)
+    drawn = summary_figure(summarize(tmp_path, "mask_ratio"))
+    assert drawn is not None
+    marks = {line.get_label(): line for line in drawn.axes[0].get_lines() if str(line.get_label()).startswith("untrained")}
+    assert [*marks] == ["untrained weights 10-shot", "untrained weights 100-shot"]
+    assert {len(line.get_xdata()) for line in marks.values()} == {2}
+    assert {line.get_linestyle() for line in marks.values()} == {"None"}
+    assert len({len(line.get_marker().vertices) for line in marks.values()}) == 2
 
 
 @pytest.mark.slow

@@ -60,6 +60,14 @@ def test_html_escapes_the_title(root: Path) -> None:
     assert text.count("<html") == text.count("</html>") == 1
 
 
+def test_html_has_the_warning_once_and_keeps_numbers_on_one_line(root: Path) -> None:
+    summary = summarize(root, "mask_ratio")
+    text = summary_table.html_page(summary, "title", None)
+    assert summary.warning
+    assert text.count("conclude nothing from its numbers") == 1
+    assert "td.gt_right { white-space: nowrap; }" in text
+
+
 @pytest.mark.parametrize("width", [120, 80])
 def test_the_terminal_table_fits_and_loses_no_cell(root: Path, width: int) -> None:
     summary = summarize(root, "mask_ratio")

@@ -22,10 +22,11 @@ from umd_bench.store import SweepRecord, read_sweep
 
 # A metric with such a prefix belongs to a comparison row: the same measurement as an arm's, made without the arm's weights.
 UNTRAINED = "untrained_"
+SUPERVISED = "supervised_"
 COMPARISON_ROWS = {
     "pixel_": "raw pixels",
     UNTRAINED: "untrained weights",
-    "supervised_": "trained with labels",
+    SUPERVISED: "trained with labels",
     "floor_": "real images",
 }
 OF_DATA = ("pixel_", "floor_")  # those that depend on the data alone, and on no architecture

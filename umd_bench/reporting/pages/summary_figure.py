@@ -1,8 +1,9 @@
 """A sweep's figure: probe accuracy and Fréchet distance in two panels against the swept axis, legible at column width.
 
-It shows means with 95% intervals, every seed as a faint dot, and in grey the comparison rows (raw pixels, real against real
-images, ...). Numbers on the x axis are drawn to scale (logarithmic if they span a wide range, as learning rates do) and
-joined by lines; names (a method, a schedule) are spaced evenly and not joined.
+It shows means with 95% intervals, every seed as a faint dot, and in grey the comparison rows: lines for raw pixels and real
+against real images, marks at each arm for the weights before training and those trained with labels. Numbers on the x axis are
+drawn to scale (logarithmic if they span a wide range, as learning rates do) and joined by lines; names (a method, a schedule)
+are spaced evenly and not joined.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.path import Path
 
+from umd_bench.reporting.frames.sweep_frames import COMPARISON_ROWS, SUPERVISED, UNTRAINED
 from umd_bench.reporting.notation.formatting import format_value
 from umd_bench.reporting.notation.metrics import family, is_extrapolated
 from umd_bench.reporting.pages.figure_style import GREY, MARKERS, PALETTE, STYLE
@@ -24,6 +27,16 @@ from umd_bench.reporting.statistics.summary import Column, Row, Summary
 
 # Line styles of one hue: the most shots first.
 TONES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.5)))
+# Short horizontal marks, in the order of TONES: whole, in two pieces, in three.
+BARS: tuple[Any, ...] = tuple(
+    Path([(x, 0.0) for x in ends], [Path.MOVETO, Path.LINETO] * (len(ends) // 2))
+    for ends in ((-1.0, 1.0), (-1.0, -0.3, 0.3, 1.0), (-1.0, -0.7, -0.15, 0.15, 0.7, 1.0))
+)
+# The comparison rows that are marks at each arm, never lines: the marks by tone, and their size.
+ARM_MARKS: dict[str, tuple[tuple[Any, ...], int]] = {
+    COMPARISON_ROWS[UNTRAINED]: (BARS, 11),
+    COMPARISON_ROWS[SUPERVISED]: (("x", "+", "1"), 6),
+}
 MAX_LINES = 6
 LEGEND_CHARACTERS = 72  # per line of a legend, at a panel's width
 WIDE_RANGE = 50  # the x axis is logarithmic if the largest value is this many times the smallest
@@ -44,7 +57,7 @@ class Line:
 def summary_figure(summary: Summary, *, title: str | None = None) -> Figure | None:
     """The figure of a summary, 3.7 inches wide per panel; None if it has neither probe accuracies nor distances."""
     panels = [
-        ("Probe", "test accuracy, % (higher is better)", _lines(summary, "acc_")),
+        ("Probe", "accuracy, % (higher is better)", _lines(summary, "acc_")),
         ("Samples", "Fréchet distance (lower is better)", _lines(summary, "fd_", "fid")),
     ]
     panels = [panel for panel in panels if panel[2]]
@@ -64,7 +77,10 @@ def summary_figure(summary: Summary, *, title: str | None = None) -> Figure | No
 
 
 def _lines(summary: Summary, *prefixes: str) -> list[Line]:
-    """The curves of a panel: every column if all fit, else the last column of each stage, else one column."""
+    """The curves of a panel: every column if all fit, else one of each stage, else the first of these.
+
+    The one of a stage is its last accuracy (the most shots), or its first distance.
+    """
     columns = [column for column in summary.columns if column.metric.startswith(prefixes) and family(column.metric)]
     columns = [column for column in columns if not is_extrapolated(column.metric)]
     others = [axis for axis in summary.axes if axis != summary.x]
@@ -72,7 +88,9 @@ def _lines(summary: Summary, *prefixes: str) -> list[Line]:
     for row in summary.arms:
         series.setdefault(tuple(format_value(row.axes[axis]) for axis in others), []).append(row)
     if len(columns) * len(series) > MAX_LINES:
-        columns = list({column.stage: column for column in reversed(columns)}.values())[::-1]
+        ordered = columns if "acc_" in prefixes else columns[::-1]  # a dict keeps the last of each stage
+        kept = {column.stage: column for column in ordered}.values()
+        columns = [column for column in columns if column in kept]
     if len(columns) * len(series) > MAX_LINES:
         columns = columns[:1]
     stages = list(dict.fromkeys(column.stage for column in columns))
@@ -166,7 +184,8 @@ def _line(axes: Axes, line: Line, x: Sequence[float], apart: float, *, joined: b
 def _comparison_rows(axes: Axes, summary: Summary, lines: Sequence[Line], x_of: Sequence[Sequence[float]]) -> None:
     """A grey line per distinct value of the comparison rows, in the line style of the first curve that the value belongs to.
 
-    A value that belongs to some arms only is a short grey line at the point of each. ``x_of`` has each curve's x positions.
+    What depends on the arm's architecture, and a value that belongs to some arms only, is a grey mark at the point of each
+    arm instead. ``x_of`` has each curve's x positions.
     """
     drawn: set[float] = set()
     labels: set[str] = set()
@@ -179,7 +198,7 @@ def _comparison_rows(axes: Axes, summary: Summary, lines: Sequence[Line], x_of: 
             kind = row.name.partition(" (")[0]
             label = f"{kind} {line.column.title.split(' ')[-2]}" if line.column.percent else kind
             arms = {trial for arm in summary.arms if line.column in arm.estimates for trial in arm.trials}
-            if arms <= {*row.trials}:
+            if kind not in ARM_MARKS and arms <= {*row.trials}:
                 if estimate.mean not in drawn:
                     style = TONES[line.tone % len(TONES)]
                     axes.axhline(value, color=GREY, linewidth=1.0, linestyle=style, zorder=1, label=label)
@@ -187,6 +206,13 @@ def _comparison_rows(axes: Axes, summary: Summary, lines: Sequence[Line], x_of: 
                 continue
             own = [at for at, arm in zip(x, line.arms, strict=True) if {*arm.trials} <= {*row.trials}]
             if own:
+                marks, size = ARM_MARKS.get(kind, (BARS, 11))
+                mark = {
+                    "marker": marks[line.tone % len(marks)],
+                    "markersize": size,
+                    "markeredgewidth": 1.3,
+                    "fillstyle": "none",
+                }
                 shown = "_nolegend_" if label in labels else label
-                axes.plot(own, [value] * len(own), "_", color=GREY, markersize=11, markeredgewidth=1.3, zorder=1, label=shown)
+                axes.plot(own, [value] * len(own), color=GREY, linestyle="none", zorder=1, label=shown, **mark)
                 labels.add(label)

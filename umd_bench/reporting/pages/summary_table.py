@@ -44,16 +44,17 @@ def latex(summary: Summary, title: str) -> str:
     """A table for a document that uses the packages booktabs and caption."""
     warning = f"% {summary.warning}\n" if summary.warning else ""
     return f"{warning}% needs \\usepackage{{booktabs}} and \\usepackage{{caption}}\n" + latex_table(
-        _great_table(summary, title)
+        _great_table(summary, title, " ".join(filter(None, (summary.warning, summary.sweep.question))))
     )
 
 
 def html_page(summary: Summary, title: str, figure: str | None, more: str = "") -> str:
     """An HTML page: the table with its notes, then the HTML in ``more``, then the picture at the address ``figure``."""
-    table = str(_great_table(summary, title).as_raw_html()).strip() + more
+    table = str(_great_table(summary, title, summary.sweep.question).as_raw_html()).strip() + more
     picture = "" if figure is None else f'<p><img src="{html.escape(figure)}" alt="{html.escape(title)}" width="900"></p>\n'
     head = f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
-    style = "<style>body { font-family: system-ui, sans-serif; max-width: 1100px; margin: 2em auto; }</style>\n"
+    style = "<style>body { font-family: system-ui, sans-serif; max-width: 1400px; margin: 2em auto; }\n"
+    style += "td.gt_right { white-space: nowrap; }</style>\n"  # a number, its interval and its mark stay on one line
     warning = f"<p><strong>{html.escape(summary.warning)}</strong></p>\n" if summary.warning else ""
     return f"{head}{style}<body>\n{warning}{table}\n{picture}</body>\n</html>\n"
 
@@ -103,7 +104,6 @@ def _cell(summary: Summary, row: Row, column: Column) -> str:
     return text + fewer + (f" {NOT_ABOVE}" if row.above_untrained(column) is False else "")
 
 
-def _great_table(summary: Summary, title: str) -> GT:
+def _great_table(summary: Summary, title: str, subtitle: str) -> GT:
     name = f"umd-bench-{summary.sweep.name}"
-    subtitle = " ".join(filter(None, (summary.warning, summary.sweep.question)))
     return great_table(cells(summary), len(summary.axes), title, subtitle, summary.notes, name)
