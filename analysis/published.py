@@ -1,4 +1,4 @@
-"""Published numbers, read from ``paper/*.yaml``, in one table with this project's own numbers of the same methods.
+"""Published numbers (``paper/*.yaml``), and a page that sets them beside this project's own numbers of the same methods.
 
 They come from another data set, scale and protocol, so only the order of the methods can be compared; every page says so.
 """
@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parent / "paper"
 HEADERS = {"acc_100shot": "100-shot % ↑", "fid": "FID ↓", "is": "IS ↑"}
 COMPARISON = (
     "The published models were trained on another data set at another scale and scored under another protocol: "
-    "compare the order of the methods within a column, never a number across."
+    "compare the order of the methods within a column, never a published number with one from here."
 )
 
 
@@ -82,7 +82,7 @@ def _frame(summary: Summary, table: Published) -> pd.DataFrame:
 
 
 def _as_published(table: Published, row: PublishedRow, name: str) -> str:
-    """The number with as many decimals as its column was published with."""
+    """The number, with the decimals that its column was published with."""
     decimals = max(len(repr(other.numbers[name]).partition(".")[2]) for other in table.rows if name in other.numbers)
     return f"{row.numbers[name]:.{decimals}f}" if name in row.numbers else MISSING
 

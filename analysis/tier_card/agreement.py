@@ -1,8 +1,8 @@
 """The gate on agreement: does the tier order the methods as the published numbers do?
 
-Kendall's tau-b, seed by seed, between a column and the published numbers of the same methods at ImageNet-64. No interval was
-published, so neighbours in the published order that differ by less than 5% count as tied. With such ties tau-b cannot reach 1;
-the gate says how far it can.
+The measure is Kendall's tau-b between a column and the published numbers of the same methods at ImageNet-64, for each seed. No
+interval was published, so neighbours in the published order that differ by less than 5% count as tied. With such ties tau-b
+cannot reach 1; each row of the gate states the largest value that it can reach.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TIE = 0.05  # relative difference
 
 
 def agreement(numbers: Numbers, columns: Sequence[tuple[str, str]], judged: Sequence[tuple[str, str]]) -> Gate:
-    """The gate for the ``judged`` (stage, metric) pairs; each of ``columns`` with a published counterpart has a row."""
+    """The gate. Each (stage, metric) of ``columns`` with a published counterpart has a row; the ``judged`` ones decide."""
     bound = (
         f"In {listed(Shown(*column).title for column in judged)}, the 95% interval over seeds of Kendall's tau-b with the "
         f"published order lies above 0. Published numbers within {TIE:.0%} of their neighbour count as tied, since no interval "
@@ -60,15 +60,19 @@ def agreement(numbers: Numbers, columns: Sequence[tuple[str, str]], judged: Sequ
             failed += [shown.title] if outcome is False else []
             unknown += [shown.title] if outcome is None else []
     if failed:
-        return Gate(verdict="fail", bound=bound, found=f"It does not in {listed(failed)}.", rows=tuple(rows))
+        return Gate(
+            verdict="fail", bound=bound, found=f"The interval does not lie above 0 in {listed(failed)}.", rows=tuple(rows)
+        )
     if unknown or not judged:
-        found = f"A second seed, or three methods with published numbers, are missing in {listed(unknown)}."
+        found = f"A second seed, or a third method with a published number, is missing in {listed(unknown)}."
+        if not judged:
+            found = "The sweep has neither a few-shot probe nor a Fréchet distance."
         return Gate(verdict="unknown", bound=bound, found=found, rows=tuple(rows))
-    return Gate(verdict="pass", bound=bound, found="It does.", rows=tuple(rows))
+    return Gate(verdict="pass", bound=bound, found="Every interval lies above 0.", rows=tuple(rows))
 
 
 def counterpart(stage: str, metric: str) -> str | None:
-    """The published number that the column repeats at another scale; None if there is none."""
+    """The name of the published number that measures the same as the column, at another scale; None if there is none."""
     if stage in (OFFICIAL, BEST) and re.fullmatch(r"acc_\d+shot", metric):
         return "acc_100shot"
     if stage == GENERATE and (metric == "fid" or metric.startswith("fd_")) and not is_extrapolated(metric):
@@ -101,7 +105,7 @@ def seed_taus(numbers: Numbers, column: tuple[str, str], placed: Mapping[str, in
 
 
 def tau(placed: Sequence[float], values: Sequence[float]) -> float:
-    """Kendall's tau-b; 0 if either side is all ties, which orders nothing."""
+    """Kendall's tau-b; 0 if all values of either side are tied, since they have no order."""
     found = float(stats.kendalltau(placed, values).statistic)
     return 0.0 if found != found else found
 

@@ -72,7 +72,7 @@ def check_tier(results: Path, data_root: Path, tier: str, sweep: str, split: Sco
     return card.model_copy(update={"status": card.judged_status, "why": _why(card)})
 
 
-def judge(numbers: Numbers, columns: Sequence[tuple[str, str]], reached: NoTraining | None) -> dict[GateName, Gate]:
+def judge(numbers: Numbers, columns: Sequence[tuple[str, str]], no_training: NoTraining | None) -> dict[GateName, Gate]:
     """The five gates; ``columns`` are the (stage, metric) pairs of the sweep's table."""
     judged = [
         (stage, metric)
@@ -83,7 +83,7 @@ def judge(numbers: Numbers, columns: Sequence[tuple[str, str]], reached: NoTrain
     gates = (
         headroom(numbers),
         learning(numbers),
-        samples(numbers, reached),
+        samples(numbers, no_training),
         power(numbers, columns, judged),
         agreement(numbers, published, judged),
     )

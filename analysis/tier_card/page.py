@@ -40,7 +40,7 @@ card stays in the results folder and does not replace the tier's own, which is j
 | :--- | :--- |
 | headroom | raw pixels and untrained weights probe at least {headroom} points below the same architecture trained with labels |
 | learning | every method probes better than its own untrained weights |
-| samples | at least {read:.0%} of each method's samples are classified as requested, and the samples are near to real images |
+| samples | at least {share:.0%} of each method's samples are classified as requested, and the samples are near to real images |
 | power | {seeds} seeds can show half the range between the best and the worst method |
 | agreement | Kendall's tau-b with the published order is above 0, for the probe and for the samples |
 
@@ -71,10 +71,10 @@ def page() -> str:
     from analysis.tier_card.agreement import TIE
     from analysis.tier_card.power import JUDGED_SEEDS
     from analysis.tier_card.probe_gates import MIN_HEADROOM
-    from analysis.tier_card.sample_gate import MAX_WAY, MIN_READ
+    from analysis.tier_card.sample_gate import MAX_WAY, MIN_ACCURACY
 
     meanings = "\n".join(f"| *{status}* | {meaning} |" for status, meaning in MEANING.items())
-    bounds = {"headroom": MIN_HEADROOM, "read": MIN_READ, "way": MAX_WAY, "seeds": JUDGED_SEEDS, "tie": TIE}
+    bounds = {"headroom": MIN_HEADROOM, "share": MIN_ACCURACY, "way": MAX_WAY, "seeds": JUDGED_SEEDS, "tie": TIE}
     cards = {name: read_card(name) for name in tier_names()}
     lines = [INTRODUCTION.format(meanings=meanings, **bounds)]
     lines += ["## The tiers", "", *_overview(cards), ""]

@@ -1,4 +1,4 @@
-"""Agreement with the published order: Kendall's tau seed by seed, with published near-ties as ties."""
+"""Agreement with the published order: Kendall's tau for each seed, where nearly equal published numbers are ties."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_opposite_order_and_an_unsure_one_fail(numbers_of: Make) -> None:
 
 
 def test_small_distances_are_the_good_ones(numbers_of: Make) -> None:
-    """MAE's distance is published as the largest: it agrees if it is the largest here, whatever the order of the others."""
+    """MAE's published distance is the largest: the orders agree if it is the largest here too, whatever the other three do."""
     numbers = numbers_of({DISTANCE: seeds({"umd": 7.0, "mae": 25.0, "dit": 8.0, "maskdit": 9.0})})
     gate = agreement(numbers, [DISTANCE], [DISTANCE])
     assert gate.verdict == "pass"

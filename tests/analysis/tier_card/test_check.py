@@ -115,12 +115,12 @@ def test_results_without_rows_to_beat_are_judged_as_far_as_they_go(tmp_path: Pat
     """Results of versions without untrained and supervised rows leave two gates open, and fail none for that."""
     build_sweep(tmp_path, "methods", sets=("seeds=[0, 1]",))
     summary = summarize(tmp_path, "methods")
-    reached = NoTraining({"umd": 90.0, "mae": 90.0, "dit": 90.0, "maskdit": 90.0}, {}, 100.0)
+    no_training = NoTraining({"umd": 90.0, "mae": 90.0, "dit": 90.0, "maskdit": 90.0}, {}, 100.0)
     kept = {
         key: value for key, value in Numbers.of(summary).values.items() if not key[1].startswith(("untrained", "supervised"))
     }
     numbers = Numbers(kept, ("umd", "mae", "dit", "maskdit"), (0, 1))
-    gates = judge(numbers, [(column.stage, column.metric) for column in summary.columns], reached)
+    gates = judge(numbers, [(column.stage, column.metric) for column in summary.columns], no_training)
     assert {name: gates[name].verdict for name in ("headroom", "learning", "samples")} == {
         "headroom": "unknown",
         "learning": "unknown",

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from analysis.tier_card.numbers import Numbers
-from analysis.tier_card.sample_gate import MAX_WAY, MIN_READ, NoTraining, samples
+from analysis.tier_card.sample_gate import MAX_WAY, MIN_ACCURACY, NoTraining, samples
 
 Make = Callable[[dict[tuple[str, str], dict[str, list[float]]]], Numbers]
-REACHED = NoTraining(untrained={"umd": 101.0, "mae": 150.0}, untrained_read={"umd": 0.1, "mae": 0.1}, noise=201.0)
+NO_TRAINING = NoTraining(untrained={"umd": 101.0, "mae": 150.0}, untrained_accuracy={"umd": 0.1, "mae": 0.1}, noise=201.0)
 
 
 def drawn(numbers_of: Make, *, fd: float = 5.0, read: float = 0.9) -> Numbers:
@@ -31,24 +31,24 @@ def drawn(numbers_of: Make, *, fd: float = 5.0, read: float = 0.9) -> Numbers:
     [(5.0, 0.9, "pass"), (26.0, 0.5, "pass"), (27.0, 0.9, "fail"), (5.0, 0.49, "fail"), (0.9, 1.0, "pass")],
 )
 def test_samples_are_read_and_near_to_real_images(numbers_of: Make, fd: float, read: float, verdict: str) -> None:
-    assert (MIN_READ, MAX_WAY) == (0.5, 0.25)
-    gate = samples(drawn(numbers_of, fd=fd, read=read), REACHED)
+    assert (MIN_ACCURACY, MAX_WAY) == (0.5, 0.25)
+    gate = samples(drawn(numbers_of, fd=fd, read=read), NO_TRAINING)
     assert gate.verdict == verdict
-    assert gate.rows[0]["way from real %"] == pytest.approx(fd - 1)
+    assert gate.rows[0]["% of the way to no training"] == pytest.approx(fd - 1)
     if verdict == "fail":
         assert gate.found.endswith(": umd.")
 
 
 def test_the_nearer_of_noise_and_untrained_weights_is_the_start(numbers_of: Make) -> None:
-    gate = samples(drawn(numbers_of, fd=27.0), replace(REACHED, noise=11.0))
-    assert gate.rows[0]["way from real %"] == pytest.approx(260)
+    gate = samples(drawn(numbers_of, fd=27.0), replace(NO_TRAINING, noise=11.0))
+    assert gate.rows[0]["% of the way to no training"] == pytest.approx(260)
 
 
 @pytest.mark.parametrize("lacking", ["accuracy_x_cnn", "floor_fd_x_cnn", None])
 def test_a_missing_number_leaves_the_gate_open(numbers_of: Make, lacking: str | None) -> None:
     numbers = drawn(numbers_of)
     kept = {key: value for key, value in numbers.values.items() if key[1] != lacking}
-    gate = samples(replace(numbers, values=kept), None if lacking is None else REACHED)
+    gate = samples(replace(numbers, values=kept), None if lacking is None else NO_TRAINING)
     assert gate.verdict == "unknown"
     assert gate.found.endswith("missing for umd, mae.")
 

@@ -24,7 +24,7 @@ def precisions_of(names: list[str] | None) -> tuple[Precision, ...]:
 
 
 def matrix_product(precision: Precision, device: torch.device) -> Work:
-    """A product of two square matrices of :data:`SIDES` rows; a call returns its number of floating-point operations.
+    """A function that multiplies two square matrices (:data:`SIDES`) and returns how many FLOPs that takes.
 
     fp32 follows torch's present settings: on a GPU it is full fp32 unless TF32 is allowed.
     """

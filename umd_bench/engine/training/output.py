@@ -10,34 +10,34 @@ from umd_bench.store.run import Attempt
 
 
 class TrainingOutput(Protocol):
-    """The output of the training loop; each call describes the present ``state``."""
+    """Where the training loop writes; each call records the present ``state``."""
 
     def metrics(self, state: TrainingState, metrics: dict[str, float], *, lr: float, images_per_second: float) -> None:
-        """Means since the last record, and the learning rate of the last step."""
+        """Record the means since the last record, and the learning rate of the last step."""
 
     def checkpoint(self, state: TrainingState) -> None:
-        """The whole state. Raises :class:`NonFiniteError` if it is not finite."""
+        """Save the whole state. Raises :class:`NonFiniteError` if it is not finite."""
 
     def snapshot(self, state: TrainingState, *, images_per_second: float) -> None:
-        """The weights, their average if there is one, and the outcome so far."""
+        """Publish the weights, their moving average if the stage keeps one, and the outcome so far."""
 
 
 class RunOutput:
-    """Writes into the attempt's folder and publishes snapshots in its run directory."""
+    """Writes into the attempt's folder and publishes snapshots in the stage's run directory."""
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
 
     def metrics(self, state: TrainingState, metrics: dict[str, float], *, lr: float, images_per_second: float) -> None:
-        """An event of the attempt."""
+        """Append an event to those of the attempt."""
         self._attempt.event("metrics", nimg=state.nimg, **metrics, lr=lr, images_per_second=images_per_second)
 
     def checkpoint(self, state: TrainingState) -> None:
-        """A file in the attempt's folder; only the two newest are kept."""
+        """Write a file into the attempt's folder, and keep only the two newest."""
         state.save(self._attempt.checkpoints)
 
     def snapshot(self, state: TrainingState, *, images_per_second: float) -> None:
-        """A file in the run directory, unless another process published that snapshot first."""
+        """Write a file into the run directory, unless another process published that snapshot first."""
         outcome = {"metrics": state.final_metrics(), "exact": state.exact, "images_per_second": images_per_second}
         publish_snapshot(self._attempt, state.nimg, dict(state.model.named_parameters()), state.average_weights(), outcome)
 
@@ -46,10 +46,10 @@ class NoOutput:
     """Writes nothing: for every rank but rank 0."""
 
     def metrics(self, state: TrainingState, metrics: dict[str, float], *, lr: float, images_per_second: float) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def checkpoint(self, state: TrainingState) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def snapshot(self, state: TrainingState, *, images_per_second: float) -> None:
-        """Nothing."""
+        """Do nothing."""

@@ -33,7 +33,7 @@ def export_run(root: Path, key: str, to: str, out: Path, *, ema: bool, data_root
 
     Returns lines that tell the user how to load them. ``to`` is a name of :data:`FORMATS`. ``out`` appears complete or not at
     all. A run on a user's own data set needs its pack below ``data_root`` (None: the default folder of packs). Raises
-    :class:`UserError`, for example if ``out`` already exists.
+    :class:`UserError`, for example if ``out`` is there already and not an empty folder.
     """
     if to not in FORMATS:
         raise UserError(f"--to = {to!r} is not accepted: {one_of(FORMATS)}")
@@ -48,7 +48,9 @@ def export_run(root: Path, key: str, to: str, out: Path, *, ema: bool, data_root
 def _export_small_vision(run: RunDir, stage: WeightsStage, out: Path, ema: bool, data_root: Path | None) -> list[str]:
     model = run.config().model
     if model.family != "umd":
-        raise UserError(f"run {run.key} has the family {model.family}: expected umd, the only family that small-vision has")
+        raise UserError(
+            f"run {run.key} has the family {model.family}: expected umd, the only family that the layout small-vision can hold"
+        )
     if out.suffix != ".npz":
         raise UserError(f"--out = {str(out)!r} is not accepted: expected a file that ends in .npz")
     if out.exists():
@@ -57,7 +59,7 @@ def _export_small_vision(run: RunDir, stage: WeightsStage, out: Path, ema: bool,
     buffer = io.BytesIO()
     np.savez(buffer, **to_official(load_snapshot(run, stage.nimg, ema=ema), model.heads))  # type: ignore[arg-type]
     write_atomic(out, buffer.getvalue())
-    return [f"wrote {out}: the parameters under their official names, stacked over layers"]
+    return [f"wrote {out}: the parameters under their official names; those of all blocks are stacked on axis 0"]
 
 
 def _export_timm(run: RunDir, stage: WeightsStage, out: Path, ema: bool, data_root: Path | None) -> list[str]:
@@ -110,7 +112,7 @@ def _timm_config(vit: TimmViT, data: DataFacts) -> dict[str, Any]:
             "std": half,
             "num_classes": 0,
             "pool_size": None,
-            # For other than three channels timm would change the first convolution, but these weights already fit.
+            # timm adapts the first convolution if the channels are not three; these weights already fit, so it must not.
             "first_conv": "patch_embed.proj" if data.channels == 3 else None,
             "classifier": "head",
             "custom_load": False,

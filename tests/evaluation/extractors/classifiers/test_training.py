@@ -146,10 +146,10 @@ def test_a_classifier_of_the_package_is_trained_again_only_into_a_folder(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(
-        UserError, match="digits_cnn comes with the package, and is used from there: --out FOLDER trains it again"
+        UserError, match="digits_cnn comes with the package and needs no training: --out FOLDER trains it again into another"
     ):
         train_extractor(what, tmp_path, TrainOptions())
-    with pytest.raises(FieldError, match="epochs = 3 is not accepted: digits_cnn has a recipe of its own"):
+    with pytest.raises(FieldError, match="epochs = 3 is not accepted: digits_cnn is trained with a fixed recipe"):
         train_extractor(what, tmp_path, TrainOptions(epochs=3), out=tmp_path)
     short = dataclasses.replace(RECIPES["digits_cnn"], epochs=1)
     monkeypatch.setitem(RECIPES, "digits_cnn", short)

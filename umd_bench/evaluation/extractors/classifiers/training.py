@@ -1,10 +1,10 @@
-"""The training of a classifier, and ``umd-bench extractor train``, which also measures it and writes it with its description.
+"""The training of a classifier, and ``umd-bench extractor train``: train, measure, write the weights and a description.
 
 Each classifier is trained once, on the train split alone. If it were trained again, new distances could not be compared with
-earlier ones. A classifier of the package is trained again only into another folder, as it was trained for the package. The
-classifier of any other data set goes below the data root, where every verb finds it by its name.
+earlier ones. A classifier that comes with the package can be trained again with its own recipe, but only into another folder.
+The classifier of any other data set goes below the data root, where every verb finds it by its name.
 
-Shapes: B images, C channels, H, W.
+Shapes: B images, C channels, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """The user's choices: ``size`` in pixels, for a data set that is packed at several; ``epochs`` None: the recipe's."""
+    """The user's choices.
+
+    ``size``, in pixels, chooses the pack of a data set that is packed at several sizes. ``epochs`` None means the recipe's.
+    """
 
     size: int | None = None
     epochs: int | None = None
@@ -50,7 +53,7 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class TrainedExtractor:
-    """A classifier with its weight file and description; ``existed`` if it was trained before."""
+    """A classifier with its weight file and description; ``existed`` is True if it had been trained before."""
 
     name: str
     weights: Path
@@ -69,8 +72,9 @@ def train_extractor(
     """Train the classifier of ``what``: a data set packed below ``root``, or the name of its classifier.
 
     The files go into ``out``, or else below ``root``; a classifier that is there already is returned as it is. ``progress(done,
-    total)`` counts steps. Raises :class:`FieldError` for an unknown name or an option that is not accepted, :class:`UserError`
-    for a pack that is missing or unfit, a classifier that was trained with other options, and a folder that cannot be written.
+    total)`` counts steps. Raises :class:`FieldError` for an unknown name or an option that is not accepted. Raises
+    :class:`UserError` for a pack that is missing or unfit for training, for a classifier that was trained with other options,
+    and for a folder that cannot be written.
     """
     packaged = _packaged(what)
     if packaged is not None:
@@ -110,7 +114,7 @@ def train_classifier(
 
     AdamW, label smoothing 0.1, random shifts, and flips if a flipped image keeps its label. On one machine with one number of
     threads, a CPU's result depends only on (recipe, pack, seed). ``progress(done, total)`` counts steps. Raises
-    :class:`UserError` for a pack of other images than the recipe's, for fewer than two batches, and for a single class.
+    :class:`UserError` for a pack whose images are not the recipe's, or that has fewer than two batches or a single class.
     """
     _check(recipe, pack)
     split = pack.split("train")
@@ -135,18 +139,20 @@ def train_classifier(
 
 
 def _packaged(what: str) -> str | None:
-    """The classifier of the package that ``what`` names, itself or by its data set."""
+    """The classifier of the package whose name, or whose data set's name, is ``what``; None if there is none."""
     return next((name for name, recipe in RECIPES.items() if what in (name, recipe.data)), None)
 
 
 def _trained_again(name: str, root: Path, options: TrainOptions, out: Path | None, progress: Progress) -> TrainedExtractor:
-    """A classifier of the package, trained on a CPU as it was for the package."""
+    """Train a classifier of the package into ``out``, with its own recipe, on a CPU, as was done for the package."""
     if out is None:
-        raise UserError(f"{name} comes with the package, and is used from there: --out FOLDER trains it again into a folder")
+        raise UserError(
+            f"{name} comes with the package and needs no training: --out FOLDER trains it again into another folder"
+        )
     recipe = RECIPES[name]
     for field in ("epochs", "flip"):
         if getattr(options, field):
-            raise FieldError(field, getattr(options, field), f"{name} has a recipe of its own: leave it out")
+            raise FieldError(field, getattr(options, field), f"{name} is trained with a fixed recipe: leave the option out")
     pack = open_pack(recipe.data, root, size=options.size)
     require_writable(out, "the folder of --out")
     weights, command = out / f"{name}.safetensors", f"umd-bench extractor train {name} --out FOLDER"
@@ -154,7 +160,7 @@ def _trained_again(name: str, root: Path, options: TrainOptions, out: Path | Non
 
 
 def _data_set(what: str, root: Path) -> str:
-    """The data set that ``what`` names, itself or by its classifier; ``what`` if it names neither."""
+    """The data set whose name, or whose classifier's name, is ``what``; ``what`` itself if there is none."""
     known = {*DATASETS, *own_packs(root, DATASETS)}
     return data_of(what) if what not in known and data_of(what) in known else what
 
@@ -175,7 +181,7 @@ def _recipe(pack: Pack, options: TrainOptions) -> Recipe:
 def _train_and_write(
     recipe: Recipe, pack: Pack, weights: Path, command: str, device: torch.device, progress: Progress
 ) -> Description:
-    """Train, measure, and write the weights, then the description, without which no verb finds them."""
+    """Train, measure and write. The description is written last, because a verb finds the weights only through it."""
     state = train_classifier(recipe, pack, device=device, progress=progress)
     model = build_classifier(recipe, state).to(device)
     content = safetensors.torch.save(state)
