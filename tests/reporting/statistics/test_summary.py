@@ -156,7 +156,8 @@ def test_untrained_weights_have_a_row_for_each_architecture_and_an_arm_without_a
     build_sweep(tmp_path, "methods", axes=methods, edit=untrained({"umd": 0.1, "mae": 0.7, "dit_scratch": 0.1}))
     rows = [row for row in summarize(tmp_path, "methods").comparison_rows if row.name.startswith("untrained")]
     assert [row.name for row in rows] == ["untrained weights (umd, dit_scratch)", "untrained weights (mae)"]
-    assert [row.estimates[PROBE].mean for row in rows] == [0.1, 0.7]
+    assert [row.estimates[PROBE].mean for row in rows] == pytest.approx([0.1, 0.7])
+    assert [row.estimates[PROBE].n for row in rows] == [3, 3]  # a value for each seed, though they are equal
     assert [len(row.estimates) for row in rows] == [2, 2]  # of the probe and of the fine-tuned probe
 
 

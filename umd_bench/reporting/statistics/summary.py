@@ -349,7 +349,8 @@ def _comparison_rows(frame: pd.DataFrame, axes: tuple[str, ...], columns: Sequen
             estimates = {}
             for column in (column for column in columns if column in group.values):
                 per_seed = [value for _, value in sorted(group.values[column].items())]
-                estimates[column] = estimate(per_seed if len(set(per_seed)) > 1 else per_seed[:1])
+                once = prefix in OF_DATA and len(set(per_seed)) == 1  # no seed decides it
+                estimates[column] = estimate(per_seed[:1] if once else per_seed)
             yield Row({}, estimates, f"{name} ({label})" if label else name, trials=tuple(group.trials))
 
 
