@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from umd_bench.config.sweep.resolve import load_sweep, load_trial
+from umd_bench.config.trial.probe_stage import ProbeStage
 from umd_bench.config.trial.train_stage import TrainStage
 from umd_bench.data.datasets import data_facts
 from umd_bench.orchestration.preflight import check_trials
@@ -39,6 +40,14 @@ def test_pretraining_lasts_at_least_200_epochs_and_warms_up_for_a_tenth(method: 
         assert 10 * train.optim.warmup_nimg == train.nimg
         finetune = train_stage(method, "finetune")
         assert 10 * finetune.optim.warmup_nimg == finetune.nimg
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_probe_has_the_row_trained_with_labels_that_the_headroom_gate_needs(method: str) -> None:
+    probe = load_trial(method, tier="cifar32").specs["probe"].stage
+    assert isinstance(probe, ProbeStage)
+    assert probe.supervised is not None
+    assert probe.supervised.nimg >= 100 * N_TRAIN
 
 
 def test_the_baseline_from_scratch_sees_as_many_images_as_both_stages_of_the_others() -> None:
