@@ -174,6 +174,16 @@ def test_untrained_weights_of_arms_without_a_common_number_stay_apart(tmp_path: 
     assert rows["raw pixels"][PROBE].n == 2  # pixels have no architecture
 
 
+def test_raw_latents_are_a_row(tmp_path: Path) -> None:
+    def edit(trial: Trial, stage: str, result: dict[str, Any]) -> None:
+        if stage == "probe":
+            result["metrics"]["latent_acc_10shot"] = result["metrics"].pop("pixel_acc_10shot")
+
+    build_sweep(tmp_path, axes=TWO_ARMS, edit=edit)
+    rows = {row.name: row.estimates for row in summarize(tmp_path, "mask_ratio").comparison_rows}
+    assert PROBE in rows["raw latents"]
+
+
 def test_comparison_rows_that_no_single_axis_tells_apart_are_named_by_all_axes(tmp_path: Path) -> None:
     def edit(trial: Trial, stage: str, result: dict[str, Any]) -> None:
         if stage == "probe":

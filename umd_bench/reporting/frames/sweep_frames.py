@@ -25,11 +25,12 @@ UNTRAINED = "untrained_"
 SUPERVISED = "supervised_"
 COMPARISON_ROWS = {
     "pixel_": "raw pixels",
+    "latent_": "raw latents",
     UNTRAINED: "untrained weights",
     SUPERVISED: "trained with labels",
     "floor_": "real images",
 }
-OF_DATA = ("pixel_", "floor_")  # those that depend on the data alone, and on no architecture
+OF_DATA = ("pixel_", "latent_", "floor_")  # those that depend on the data alone, and on no architecture
 
 _IDENTITY = {"sweep": "string", "trial": "string", "method": "string"}
 _STAGE = {"seed": "Int64", "stage": "string", "kind": "string", "state": "string", "metric": "string", "value": "Float64"}

@@ -14,12 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from umd_bench.reporting.frames.sweep_frames import COMPARISON_ROWS
+from umd_bench.reporting.frames.sweep_frames import COMPARISON_ROWS, OF_DATA
 from umd_bench.reporting.pages.figure_style import GREY, MARKERS, PALETTE, STYLE
 from umd_bench.reporting.statistics.curves import Crossing, Curve, Curves, Panel
 from umd_bench.reporting.statistics.summary import Estimate, Summary
 
-SHARED_PREFIXES = ("pixel_", "floor_")  # comparison rows that are the same for every arm
 LEAST_GAP = 0.06  # of the axis, between two labels
 SURE, UNSURE = "order changes: sure on both sides", "order changes: not sure"
 
@@ -111,7 +110,7 @@ def _crossing(axes: Axes, crossing: Crossing) -> None:
 
 def _comparison_rows(axes: Axes, summary: Summary, panel: Panel) -> None:
     """A grey line for the raw pixels, or for real against real images."""
-    names = [COMPARISON_ROWS[prefix] for prefix in SHARED_PREFIXES]
+    names = [COMPARISON_ROWS[prefix] for prefix in OF_DATA]
     for row in summary.comparison_rows:
         one = row.estimates.get(panel.column)
         if one is not None and row.name in names:
