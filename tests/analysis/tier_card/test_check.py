@@ -14,6 +14,7 @@ from analysis.tier_card.check import check_name, check_tier, judge
 from analysis.tier_card.numbers import Numbers
 from analysis.tier_card.sample_gate import NoTraining
 from umd_bench import cli
+from umd_bench.cli.console import console
 from umd_bench.config.documents.document import parse_set
 from umd_bench.config.documents.presets import PRESETS
 from umd_bench.config.documents.tier_card import read_card, tier_warning
@@ -95,6 +96,12 @@ def test_a_check_reuses_results_writes_the_card_and_the_report_follows(
     shown = capsys.readouterr().out
     assert "headroom: pass" in shown
     assert "trained with labels" in shown
+
+    monkeypatch.setattr(console, "width", 80)
+    assert run(monkeypatch, "show", tier) == 0
+    shown = capsys.readouterr().out
+    assert "…" not in shown, "on a narrow terminal words are folded, not cut off"
+    assert "judged" in shown
 
 
 @pytest.mark.slow

@@ -161,13 +161,16 @@ def print_card(tier: str, card: TierCard) -> None:
 
 
 def _print_rows(gate: Gate) -> None:
-    from rich.table import Table
+    import pandas as pd
+
+    from umd_bench.reporting.pages.table_formats import empty_terminal_table
 
     if not gate.rows:
         return
-    table = Table(*gate.rows[0], box=None, pad_edge=False)
-    for row in gate.rows:
-        table.add_row(*_cells(list(row.values())))
+    rows = [_cells(list(row.values())) for row in gate.rows]
+    table = empty_terminal_table(pd.DataFrame(rows, columns=list(gate.rows[0])), 1, 0, None, console.width)
+    for row in rows:
+        table.add_row(*row)
     console.print(table, highlight=False, markup=False)
 
 
