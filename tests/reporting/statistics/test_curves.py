@@ -34,6 +34,14 @@ def test_a_curve_runs_over_the_images_that_the_parent_had_seen(tmp_path: Path) -
     assert (start.mean, start.n) == (pytest.approx(0.21), 3)
 
 
+def test_a_value_that_is_no_word_has_the_name_of_its_axis(tmp_path: Path) -> None:
+    axes = {"model.adaln": [False, True], "stages.probe.snapshot": [0.5, 1.0]}
+    build_sweep(tmp_path, "length", axes=axes, sets=("seeds=[0]", "stages=[probe]", "report={x: stages.probe.snapshot}"))
+    curves = read_curves(summarize(tmp_path, "length"))
+    assert curves is not None
+    assert {curve.name for panel in curves.panels for curve in panel.curves} == {"adaln no", "adaln yes"}
+
+
 def test_a_crossing_is_where_the_mean_difference_is_zero(tmp_path: Path) -> None:
     curves = built(tmp_path, VALUES)
     assert curves is not None

@@ -152,8 +152,10 @@ def _panel(summary: Summary, column: Column) -> Panel | None:
         seen = next((images[trial] for trial in row.trials if trial in images), None)  # a trial's stage may not have begun
         if column not in row.estimates or seen is None:
             continue
-        name = arm_name({axis: row.axes[axis] for axis in others}) if len(others) > 1 else ""
-        name = name or ", ".join(format_value(row.axes[axis]) for axis in others)
+        values = {axis: row.axes[axis] for axis in others}
+        name = arm_name(values) if len(values) > 1 else ""
+        for axis, value in values.items() if not name else ():  # a word says itself what it is, a number or yes does not
+            name = value if isinstance(value, str) else f"{axis} {format_value(value)}"
         points.setdefault(name, {})[seen] = row.estimates[column]
         starts.setdefault(name, {}).update({seeds[t]: float(untrained[t]) for t in row.trials if t in untrained.index})
     curves = [
