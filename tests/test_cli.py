@@ -129,7 +129,7 @@ def test_a_failed_trial_leaves_exit_code_1_and_the_others_done(tmp_path: Path) -
     ("change", "arguments", "parts"),
     [
         (("nimg: 640", "ningm: 640"), [], ["small.yaml:8", "unknown field stages.pretrain.ningm", "nimg"]),
-        (("[0.25, 0.5]", "[0.25, 1.5]"), [], ["small.yaml:14", "mask_ratio = 1.5", "less than 1"]),
+        (("[0.25, 0.5]", "[0.25, 1.5]"), [], ["small.yaml:15", "mask_ratio = 1.5", "less than 1"]),
         (("name: small", "name: small"), ["--set", "trial.noise.schedule=quadratic"], ["quadratic", "cosine, edm"]),
         (("name: small", "name: small"), ["--set", "trial.data.name=mnist"], ["mnist", "digits"]),
         (("name: small", "name: small"), ["--set", "trial.stages.generate.extractor=vgg"], ["vgg", "digits_cnn"]),

@@ -81,7 +81,7 @@ def test_features_of_one_data_set_are_probed_on_others_in_one_table(tmp_path: Pa
     assert set(zip(probed["stage"], probed["data"], strict=True)) == {
         ("probe", "bars"), ("transfer_halves", "halves"), ("transfer_tints", "tints"),
     }  # fmt: skip
-    accuracy = probed[(probed["method"] == "umd") & (probed["metric"] == "acc_knn5")].set_index("data")["value"]
+    accuracy = probed[(probed["method"] == "mae") & (probed["metric"] == "acc_knn5")].set_index("data")["value"]
     assert accuracy["halves"] > 0.7  # of two classes
     assert accuracy["tints"] > 0.5  # of three
 
