@@ -147,6 +147,7 @@ def test_an_image_is_in_colour_upright_and_on_white(debian_folder: Path) -> None
     assert image[:, 22, 32].min() > 220
 
 
+@pytest.mark.slow
 def test_the_whole_list_gives_every_group_its_share_of_test_and_validation_images() -> None:
     try:
         emoji64.locate(None)

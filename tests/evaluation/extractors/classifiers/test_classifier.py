@@ -53,6 +53,7 @@ def test_five_epochs_are_enough_to_learn_digits() -> None:
     assert accuracy(model, digits().split("test")) > 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_committed_classifier_says_which_images_it_was_trained_on(name: str) -> None:
     """Either today's training images, or those of an earlier version, which contain today's validation images."""
