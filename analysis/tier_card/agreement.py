@@ -14,7 +14,7 @@ from scipy import stats
 
 from analysis import published
 from analysis.tier_card.numbers import BEST, GENERATE, OFFICIAL, Numbers, Shown, above_zero, listed, mean, rounded
-from umd_bench.config.documents.tier_card import Gate
+from umd_bench.config.sweep.tier_card import Gate
 from umd_bench.reporting.notation.metrics import is_extrapolated
 from umd_bench.reporting.statistics.summary import estimate
 

@@ -14,8 +14,8 @@ from analysis.tier_card.power import power
 from analysis.tier_card.probe_gates import headroom, learning
 from analysis.tier_card.sample_gate import NoTraining, samples
 from umd_bench.config.documents.presets import TIER_SUFFIXES, read_tier
-from umd_bench.config.documents.tier_card import Check, Gate, GateName, TierCard, read_card, settings_digest
 from umd_bench.config.errors import UserError
+from umd_bench.config.sweep.tier_card import Check, Gate, GateName, TierCard, read_card, settings_digest
 from umd_bench.config.trial.data import ScoredSplit
 from umd_bench.config.trial.generate_stage import GenerateStage
 from umd_bench.reporting.notation.metrics import family
@@ -58,7 +58,7 @@ def check_tier(results: Path, data_root: Path, tier: str, sweep: str, split: Sco
         split=split,
         data=str(of_tier["data"].iloc[0]),
         data_digest=digest,
-        settings=settings_digest(read_tier(tier)),
+        settings=settings_digest(tier),
         umd_bench=_joined(of_tier["umd_bench"]) or "unknown",
         commit=_joined(of_tier["commit"]),
         torch=_joined(of_tier["torch"]),
@@ -114,8 +114,8 @@ def no_training(summary: Summary, metric: str | None, results: Path, data_root: 
         weights, pack = RunDir(results, spec.parent_key).config(), open_data(spec.data, data_root)
         untrained = untrained_scores(spec, weights, pack, metric)
         distances[trial.method] = untrained.distance
-        if untrained.read is not None:
-            shares[trial.method] = untrained.read
+        if untrained.accuracy is not None:
+            shares[trial.method] = untrained.accuracy
         noise = noise_scores(spec, weights, pack, metric).distance if noise is None else noise
     return None if noise is None else NoTraining(distances, shares, noise)
 

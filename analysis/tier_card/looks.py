@@ -11,8 +11,8 @@ import json
 from pathlib import Path
 from typing import get_args
 
-from umd_bench.config.documents.tier_card import Looks
 from umd_bench.config.errors import UserError
+from umd_bench.config.sweep.tier_card import Looks
 from umd_bench.config.trial.data import ScoredSplit
 from umd_bench.config.trial.generate_stage import GenerateStage
 from umd_bench.config.trial.probe_stage import ProbeStage

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from umd_bench.config.documents.presets import tier_names
-from umd_bench.config.documents.tier_card import MEANING, Check, Gate, TierCard, read_card
+from umd_bench.config.sweep.tier_card import MEANING, Check, Gate, TierCard, read_card
 from umd_bench.reporting.notation.formatting import MISSING
 from umd_bench.reporting.pages.table_formats import markdown_table
 
@@ -24,7 +24,8 @@ methods as the published runs on ImageNet do. So each tier has a *card* that say
 {meanings}
 
 Every table, page and JSON of a sweep at a smoke or unchecked tier says so in its first line. A card belongs to the settings
-that were checked: if the tier's file changes in more than comments and resources, the tier is unchecked again.
+that were checked. If the tier's file, a preset of its methods or the version of a component changes, the tier is unchecked
+again; comments and resources do not count.
 
 ## The check
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from analysis.tier_card.numbers import Numbers, Shown, listed, mean, rounded
-from umd_bench.config.documents.tier_card import Gate
+from umd_bench.config.sweep.tier_card import Gate
 
 LEVEL, POWER = 0.05, 0.8
 SEEDS = (3, 5, 10)

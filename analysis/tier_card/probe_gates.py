@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from analysis.tier_card.numbers import BEST, OFFICIAL, Numbers, Shown, above_zero, difference, listed, mean, rounded
-from umd_bench.config.documents.tier_card import Gate, Verdict
+from umd_bench.config.sweep.tier_card import Gate, Verdict
 from umd_bench.reporting.frames.sweep_frames import UNTRAINED
 
 MIN_HEADROOM = 10  # points

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from analysis.tier_card.numbers import GENERATE, Numbers, listed, mean, rounded
-from umd_bench.config.documents.tier_card import Gate
+from umd_bench.config.sweep.tier_card import Gate
 
 MIN_ACCURACY = 0.5  # share of the samples that the classifier assigns to the class requested for them
 MAX_WAY = 0.25  # 0: the Fréchet distance of real images; 1: that of noise or of untrained weights, whichever is smaller

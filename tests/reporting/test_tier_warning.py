@@ -11,8 +11,8 @@ import rich.console
 from reporting.built_results import TWO_ARMS, build_sweep
 
 from analysis.published import comparison_page, load
-from umd_bench.config.documents.presets import PRESETS, read_tier
-from umd_bench.config.documents.tier_card import Check, TierCard, card_path, card_text, settings_digest
+from umd_bench.config.documents.presets import PRESETS
+from umd_bench.config.sweep.tier_card import Check, TierCard, card_path, card_text, settings_digest
 from umd_bench.reporting.report import print_report, report_json, write_report
 from umd_bench.reporting.statistics.summary import summarize
 
@@ -56,7 +56,7 @@ def test_a_tier_that_passed_has_no_such_line(own: tuple[str, Path]) -> None:
     check = Check(
         sweep="methods", seeds=(0,), split="test", data="digits", data_digest="d", gates={}, umd_bench="0", settings="x"
     )
-    check = check.model_copy(update={"settings": settings_digest(read_tier(tier))})
+    check = check.model_copy(update={"settings": settings_digest(tier)})
     card_path(tier).write_text(card_text(tier, TierCard(status="proxy", why="w", check=check)))
     try:
         lines = first_lines(root)

@@ -13,9 +13,9 @@ import typer
 
 from umd_bench.cli.console import console, print_line
 from umd_bench.cli.sweep_work import open_work
-from umd_bench.config.documents.tier_card import read_card
 from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.resolve import Sweep, Trial
+from umd_bench.config.sweep.tier_card import read_card
 from umd_bench.orchestration.fusion.option import search_lines
 from umd_bench.orchestration.graph import Node
 from umd_bench.orchestration.launch import Site, execute, hand_over_to_slurm, prepare

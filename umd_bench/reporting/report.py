@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from umd_bench.config.documents.tier_card import read_card
+from umd_bench.config.sweep.tier_card import read_card
 from umd_bench.reporting.pages import cost_tables, crossing_table, difference_table, search_table, summary_table
 from umd_bench.reporting.pages.curve_figure import curve_figure
 from umd_bench.reporting.pages.figure_style import render

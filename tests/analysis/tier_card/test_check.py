@@ -17,9 +17,9 @@ from umd_bench import cli
 from umd_bench.cli.console import console
 from umd_bench.config.documents.document import parse_set
 from umd_bench.config.documents.presets import PRESETS
-from umd_bench.config.documents.tier_card import read_card, tier_warning
 from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.resolve import Trial
+from umd_bench.config.sweep.tier_card import read_card, tier_warning
 from umd_bench.data.open_data import open_pack
 from umd_bench.data.packs.manifest import data_root
 from umd_bench.reporting.statistics.summary import summarize
@@ -146,7 +146,7 @@ def test_a_check_has_a_record_of_its_own() -> None:
         (["check", "nope"], "tier = 'nope' is not accepted: expected one of"),
         (["check", "digits", "--split", "train"], "--split = 'train' is not accepted: expected one of test, validation"),
         (["check", "digits", "--seeds", "1,x"], "--seeds = '1,x' is not accepted: expected whole numbers, as in 0,1,2"),
-        (["check", "digits", "--seeds", "1,1"], "[1, 1] is not accepted: expected each seed once"),
+        (["check", "digits", "--seeds", "1,1"], "--seeds = '1,1' is not accepted: expected each seed once"),
         (["check", "digits", "--card", "/proc/none/card.yaml"], "the folder of the card /proc/none cannot be written"),
         (["show", "nope"], "tier = 'nope' is not accepted"),
         (["show", "gone.yaml"], "gone.yaml cannot be read"),

@@ -44,14 +44,14 @@ def test_untrained_scores_are_those_of_a_stage_whose_parent_kept_its_initial_wei
     with run.begin() as attempt:
         metrics = run_generate(SPEC, parent, pack, attempt).metrics
     scores = untrained_scores(SPEC, WEIGHTS, pack, METRIC)
-    assert (scores.distance, scores.read) == (metrics["fd_digits_cnn"], metrics["accuracy_digits_cnn"])
+    assert (scores.distance, scores.accuracy) == (metrics["fd_digits_cnn"], metrics["accuracy_digits_cnn"])
 
 
 def test_noise_is_far_from_real_images_and_read_by_chance(pack: Pack) -> None:
     scores = noise_scores(SPEC, WEIGHTS, pack, METRIC)
     assert scores.distance > 5
-    assert scores.read is not None
-    assert scores.read < 0.5
+    assert scores.accuracy is not None
+    assert scores.accuracy < 0.5
 
 
 def test_scores_are_computed_once_for_equal_models_and_anew_for_others(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,14 +86,14 @@ def test_without_labels_no_class_is_read(pack: Pack) -> None:
     stage = STAGE.model_copy(update={"cfg_scale": 1.0, "n": 10, "steps": 2})
     unlabelled = WEIGHTS.model_copy(update={"stage": TRAINED.model_copy(update={"labels": False})})
     spec = SPEC.model_copy(update={"stage": stage, "parent_labels": False})
-    assert untrained_scores(spec, unlabelled, pack, METRIC).read is None
-    assert noise_scores(spec, unlabelled, pack, METRIC).read is None
+    assert untrained_scores(spec, unlabelled, pack, METRIC).accuracy is None
+    assert noise_scores(spec, unlabelled, pack, METRIC).accuracy is None
 
 
 def test_the_metric_names_the_extractor(pack: Pack) -> None:
     stage = STAGE.model_copy(update={"n": 10, "steps": 2, "extractor": "contrast16_cnn", "more_extractors": ("digits_cnn",)})
     spec = SPEC.model_copy(update={"stage": stage})
-    assert untrained_scores(spec, WEIGHTS, pack, METRIC).read is not None
+    assert untrained_scores(spec, WEIGHTS, pack, METRIC).accuracy is not None
     with pytest.raises(UserError, match="fid is the distance of none of the stage's extractors: contrast16_cnn, digits_cnn"):
         untrained_scores(spec, WEIGHTS, pack, "fid")
 

@@ -12,7 +12,7 @@ import typer
 
 from umd_bench.cli.console import console, print_line
 from umd_bench.cli.options import RESULTS, DataOption, OnOption, ResultsOption, TrackingOption, WorkersOption, site_of
-from umd_bench.config.documents.tier_card import MEANING, Gate, TierCard
+from umd_bench.config.sweep.tier_card import MEANING, Gate, TierCard
 
 app = typer.Typer(help="Tiers: list, show, check.", no_args_is_help=True)
 
@@ -25,7 +25,7 @@ def tier_list() -> None:
     from rich.table import Table
 
     from umd_bench.config.documents.presets import tier_names
-    from umd_bench.config.documents.tier_card import read_card
+    from umd_bench.config.sweep.tier_card import read_card
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("tier", "status", "checked", "data", "why"):
@@ -46,7 +46,7 @@ def tier_show(
 ) -> None:
     """Show a tier's card: its status, what to know about it, and what its check found."""
     from umd_bench.config.documents.presets import read_tier
-    from umd_bench.config.documents.tier_card import read_card
+    from umd_bench.config.sweep.tier_card import read_card
 
     read_tier(tier)
     card = read_card(tier)
@@ -89,9 +89,9 @@ def tier_check(
     from umd_bench.cli.run_sweep import run_sweep
     from umd_bench.cli.shipped_sweeps import find_sweep_file
     from umd_bench.config.documents.presets import read_tier
-    from umd_bench.config.documents.tier_card import card_path, card_text
     from umd_bench.config.errors import FieldError, UserError, one_of
     from umd_bench.config.sweep.resolve import load_sweep
+    from umd_bench.config.sweep.tier_card import card_path, card_text
     from umd_bench.config.trial.data import ScoredSplit
     from umd_bench.reporting.report import write_report
     from umd_bench.reporting.statistics.summary import summarize
@@ -107,6 +107,8 @@ def tier_check(
     name = check_name(tier, scored)
     if seeds is not None and not re.fullmatch(r"\d+(,\d+)*", seeds):
         raise FieldError("--seeds", seeds, "expected whole numbers, as in 0,1,2")
+    if seeds is not None and len(set(map(int, seeds.split(",")))) <= seeds.count(","):
+        raise FieldError("--seeds", seeds, "expected each seed once")
     sets = [f"name={name}"] + ([] if seeds is None else [f"seeds=[{seeds}]"])
     site = site_of(on, results, data_root, workers=workers)
     resolved = load_sweep(find_sweep_file(SWEEP), tier=tier, split=scored, sets=sets, data_root=site.data)

@@ -179,7 +179,6 @@ class ProbeStage(Frozen):
         default=None,
         description="choose block, pool and t on the validation split, {} among all; null: read those of the fields above",
     )
-
     supervised: SupervisedConfig | None = Field(
         default=None,
         description="also probe the same architecture trained with labels, which bounds what it could reach; null: do not",
@@ -216,13 +215,8 @@ class ProbeStage(Frozen):
     def identity(self, model: ModelConfig, noise: NoiseConfig, *, seed: int, parent_ema: bool) -> dict[str, Any]:
         """The probe's part of its key: the read-outs that are measured, and the noise if images are noised."""
         fields = self.model_dump(mode="json", exclude={"parent", "snapshot", "data"})  # the key has the data set elsewhere
-        for added in (
-            "knn",
-            "linear",
-            "block",
-            "pool",
-            "supervised",
-        ):  # fields of later versions are part of a key only if they are set
+        # Fields of later versions are part of a key only if they are set.
+        for added in ("knn", "linear", "block", "pool", "supervised"):
             if not fields[added]:
                 fields.pop(added)
         if self.split == "test":

@@ -43,13 +43,13 @@ Draw = Callable[[Sequence[int], Tensor | None, int], Tensor]  # (numbers, classe
 
 @dataclass(frozen=True)
 class DrawnScores:
-    """The Fréchet distance of one set of samples in the extractor's features, and the share read as their class.
+    """The Fréchet distance of one set of samples in the extractor's features, and the share of samples classified as requested.
 
-    ``read`` is in [0, 1], None if the samples have no classes, or others than the extractor reads.
+    ``accuracy`` is in [0, 1], None if the samples have no classes, or the extractor has others.
     """
 
     distance: float
-    read: float | None
+    accuracy: float | None
 
 
 def untrained_scores(spec: StageSpec, weights: StageSpec, pack: Pack, metric: str) -> DrawnScores:
@@ -140,5 +140,5 @@ def _scores(
     hashed = [_VERSION, versions, *inputs, settings, pack.manifest.digest, extractor.hash, extractor.resize]
     name = cache_name([*hashed, *numeric_environment(device)])
     values = load_or_compute(pack.path.parent / "statistics" / f"{name}.cache", compute)
-    read = values.get("accuracy")
-    return DrawnScores(float(values["fd"]), None if read is None else float(read))
+    accuracy = values.get("accuracy")
+    return DrawnScores(float(values["fd"]), None if accuracy is None else float(accuracy))

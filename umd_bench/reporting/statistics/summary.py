@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from umd_bench.config.documents.tier_card import tier_warning
 from umd_bench.config.errors import UserError
 from umd_bench.config.sweep.arms import arm_indices, arm_name
+from umd_bench.config.sweep.tier_card import tier_warning
 from umd_bench.reporting.frames.sweep_frames import COMPARISON_ROWS, OF_DATA, UNTRAINED, axis_columns, read_frames
 from umd_bench.reporting.notation.formatting import NOT_ABOVE, format_value
 from umd_bench.reporting.notation.metrics import (

@@ -7,20 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from umd_bench.config.documents.presets import PRESETS, read_tier
-from umd_bench.config.documents.tier_card import (
+from umd_bench.cli.shipped_sweeps import find_sweep_file
+from umd_bench.config.documents.document import Document, Location
+from umd_bench.config.documents.presets import PRESETS, read_preset
+from umd_bench.config.errors import UserError
+from umd_bench.config.sweep.resolve import load_sweep
+from umd_bench.config.sweep.tier_card import (
+    METHODS,
     Check,
     Gate,
     TierCard,
     Verdict,
     card_path,
     card_text,
-    current_settings,
     read_card,
     settings_digest,
     tier_warning,
 )
-from umd_bench.config.errors import UserError
+from umd_bench.config.trial.stage_spec import COMPONENT_VERSIONS
 
 
 def own_tier(folder: Path) -> str:
@@ -33,7 +37,7 @@ def checked(tier: str, *verdicts: Verdict) -> TierCard:
     """A card whose check gave these verdicts, with the settings that the tier has now."""
     names = ("headroom", "learning", "samples", "power", "agreement")
     gates = {name: Gate(verdict=verdict, bound="b", found="f") for name, verdict in zip(names, verdicts, strict=False)}
-    settings = settings_digest(read_tier(tier))
+    settings = settings_digest(tier)
     check = Check.model_validate(
         {"sweep": "methods", "seeds": [0, 1], "split": "test", "data": "digits", "data_digest": "d" * 64, "gates": gates}
         | {"settings": settings, "umd_bench": "0.1.0"}
@@ -86,7 +90,39 @@ def test_other_settings_make_the_tier_unchecked_but_comments_and_resources_do_no
     assert read_card(tier).status == "proxy"
     Path(tier).write_text(text.replace("nimg: 15_360", "nimg: 30_720"))
     assert (read_card(tier).status, read_card(tier).why) == ("unchecked", "its settings changed after its check")
-    assert current_settings("digits") == settings_digest(read_tier("digits"))
+
+
+@pytest.mark.parametrize("changed", ["base.yaml", "methods/mae.yaml"])
+def test_other_presets_below_the_tier_make_it_unchecked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str) -> None:
+    tier = own_tier(tmp_path)
+    keep(tier, checked(tier, *["pass"] * 5))
+
+    def preset(path: str) -> Document:
+        document = read_preset(path)
+        return (
+            document.patched(("stages", "pretrain", "optim", "beta1"), 0.8, Location("here")) if path == changed else document
+        )
+
+    monkeypatch.setattr("umd_bench.config.sweep.layers.read_preset", preset)
+    assert read_card(tier).status == "unchecked"
+
+
+def test_another_version_of_a_component_makes_the_tier_unchecked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tier = own_tier(tmp_path)
+    keep(tier, checked(tier, *["pass"] * 5))
+    monkeypatch.setitem(COMPONENT_VERSIONS, "probe", COMPONENT_VERSIONS["probe"] + 1)
+    assert read_card(tier).status == "unchecked"
+
+
+def test_a_reference_stays_one_when_its_settings_change(tmp_path: Path) -> None:
+    tier = own_tier(tmp_path)
+    keep(tier, checked(tier, "fail").model_copy(update={"status": "reference"}))
+    Path(tier).write_text(Path(tier).read_text().replace("nimg: 15_360", "nimg: 30_720"))
+    assert read_card(tier).status == "reference"
+
+
+def test_a_card_covers_the_methods_that_its_check_compares() -> None:
+    assert load_sweep(find_sweep_file("methods")).config.axes["method"] == list(METHODS)
 
 
 @pytest.mark.parametrize(

@@ -10,19 +10,22 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from pydantic import Field
 
 from umd_bench.config.documents.document import Document, read_document
 from umd_bench.config.documents.fields import Frozen
-from umd_bench.config.documents.presets import PRESETS, TIER_SUFFIXES, read_tier, tier_names
+from umd_bench.config.documents.presets import PRESETS, TIER_SUFFIXES, tier_names
 from umd_bench.config.documents.validation import validate
 from umd_bench.config.errors import UserError
+from umd_bench.config.sweep.layers import TrialLayers
+from umd_bench.config.trial.stage_spec import COMPONENT_VERSIONS
 
 Status = Literal["unchecked", "smoke", "proxy", "reference"]
 Verdict = Literal["pass", "fail", "unknown"]
+METHODS = ("umd", "mae", "dit", "maskdit")  # that a check compares: those of the sweep `methods`
 GateName = Literal["headroom", "learning", "samples", "power", "agreement"]
 MEANING: dict[Status, str] = {
     "unchecked": "nobody has checked whether it can tell methods apart; conclude nothing from its numbers",
@@ -113,9 +116,9 @@ def read_card(tier: str) -> TierCard:
         card = validate(TierCard, read_document(path, expected="a tier's card"))
     except UserError as error:
         raise UserError(f"{error}; remove the card, and `umd-bench tier check {tier}` writes it again") from None
-    if card.check is not None and card.check.settings != current_settings(tier):
-        return card.model_copy(update={"status": "unchecked", "why": "its settings changed after its check"})
-    return card
+    if card.check is None or card.status == "reference" or card.check.settings == _settings_now(tier):
+        return card
+    return card.model_copy(update={"status": "unchecked", "why": "its settings changed after its check"})
 
 
 def card_text(tier: str, card: TierCard) -> str:
@@ -127,18 +130,23 @@ def card_text(tier: str, card: TierCard) -> str:
     return head + yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=120)
 
 
-def settings_digest(document: Document) -> str:
-    """Twelve hex digits of the SHA-256 of a tier's values, without comments and without resources, which change no result."""
-    value: dict[str, Any] = {name: part for name, part in document.value.items() if name != "extends"}
-    if isinstance(value.get("trial"), dict):
-        value["trial"] = {name: part for name, part in value["trial"].items() if name != "resources"}
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
+def settings_digest(tier: str) -> str:
+    """Twelve hex digits of the SHA-256 of all that decides what the tier's trials of :data:`METHODS` compute.
+
+    That is the fields from base.yaml, from the methods' presets and from the tier, without resources, which change no result,
+    and the versions of the components. Raises :class:`UserError` for a tier that cannot be read.
+    """
+    layers = TrialLayers(Document({}), tier, None)
+    trials = {method: layers.of_method(method).document.value for method in METHODS}
+    fields = {method: {name: part for name, part in trial.items() if name != "resources"} for method, trial in trials.items()}
+    text = json.dumps([fields, COMPONENT_VERSIONS], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def current_settings(tier: str) -> str | None:
-    """:func:`settings_digest` of the tier as it is now; None if its file cannot be read."""
+def _settings_now(tier: str) -> str | None:
+    """:func:`settings_digest`; None if the tier's file cannot be read."""
     try:
-        return settings_digest(read_tier(tier))
+        return settings_digest(tier)
     except UserError:
         return None
 
