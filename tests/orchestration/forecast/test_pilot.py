@@ -48,6 +48,17 @@ def test_one_stage_of_each_shape_without_past_results_is_measured_and_leaves_not
 
 
 @pytest.mark.slow
+def test_the_training_with_labels_counts_in_the_cost_of_its_probe(tmp_path: Path) -> None:
+    steps = 200_000  # far more than the rest of the stage costs, on any machine
+    nodes = small(tmp_path, f"trial.stages.probe.supervised={{nimg: {16 * steps}, batch: 16}}", "stages=[probe]")
+    probe = next(node for node in nodes.values() if node.spec.kind == "probe")
+    assert probe.spec.parent_key is not None
+    measured = measure_stages([(probe.spec, nodes[probe.spec.parent_key].spec)], tmp_path / "results", data_root(), 4.0)
+    assert measured[probe.key].error == ""
+    assert min(measured[probe.key].seconds) > steps * 0.0005
+
+
+@pytest.mark.slow
 def test_a_process_that_does_not_end_is_killed_and_its_measurements_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,27 +78,11 @@ class SupervisedWeights:
             correct += int((logits.argmax(1).cpu() == torch.from_numpy(images.labels[start : start + _ROWS])).sum())
         return correct / len(images)
 
-    def _part(self, prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): value for name, value in self._tensors.items() if name.startswith(prefix)}
+    def train(self) -> dict[str, Tensor]:
+        """Train now, and keep nothing in the folder. Returns the weights by name, on the CPU.
 
-    @cached_property
-    def _tensors(self) -> dict[str, Tensor]:
-        """The trained weights, from the folder if they are there; one process trains, and others wait for it."""
-        path = self._folder / f"{cache_name(self.identity)}.supervised"
-        with _locked(path):
-            arrays = load_or_compute(path, lambda: {name: value.numpy() for name, value in self._trained().items()})
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
-
-    def _initial_head(self, width: int, device: torch.device) -> nn.Linear:
-        """The head before training; not 0, since the class tokens of adaLN-zero start at 0: nothing would get a gradient."""
-        head = nn.Linear(width, len(self._pack.manifest.class_names))
-        generator = torch.Generator().manual_seed(derive_seed(self._seed, "supervised/head", 0))
-        nn.init.normal_(head.weight, std=0.02, generator=generator)
-        nn.init.zeros_(head.bias)
-        return head.to(device)
-
-    def _trained(self) -> dict[str, Tensor]:
-        """Train; the weights by name, on the CPU."""
+        Raises :class:`UserError` if they are not finite.
+        """
         config, device = self._config, self._device
         stage = TrainStage(
             kind="pretrain",
@@ -134,6 +118,25 @@ class SupervisedWeights:
                 f"the training with labels ended in weights that are not finite: lower supervised.lr_per_256 = {rate}"
             )
         return tensors
+
+    def _part(self, prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): value for name, value in self._tensors.items() if name.startswith(prefix)}
+
+    @cached_property
+    def _tensors(self) -> dict[str, Tensor]:
+        """The trained weights, from the folder if they are there; one process trains, and others wait for it."""
+        path = self._folder / f"{cache_name(self.identity)}.supervised"
+        with _locked(path):
+            arrays = load_or_compute(path, lambda: {name: value.numpy() for name, value in self.train().items()})
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def _initial_head(self, width: int, device: torch.device) -> nn.Linear:
+        """The head before training; not 0, since the class tokens of adaLN-zero start at 0: nothing would get a gradient."""
+        head = nn.Linear(width, len(self._pack.manifest.class_names))
+        generator = torch.Generator().manual_seed(derive_seed(self._seed, "supervised/head", 0))
+        nn.init.normal_(head.weight, std=0.02, generator=generator)
+        nn.init.zeros_(head.bias)
+        return head.to(device)
 
 
 def _represent(model: Evaluated, x_0: Tensor) -> Tensor:

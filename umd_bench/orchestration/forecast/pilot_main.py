@@ -40,7 +40,8 @@ from umd_bench.engine.training.snapshot import publish_snapshot, restore_sampled
 from umd_bench.evaluation.extractors.registry import load_extractor
 from umd_bench.evaluation.probes.probe_stage import run_probe
 from umd_bench.evaluation.probes.representation import FOLDER, Representation
-from umd_bench.evaluation.probes.weights import SnapshotWeights, initial_weights
+from umd_bench.evaluation.probes.supervised import SupervisedWeights
+from umd_bench.evaluation.probes.weights import InitialWeights, SnapshotWeights, initial_weights
 from umd_bench.evaluation.samples.generate_stage import run_generate, sample_labels
 from umd_bench.orchestration.forecast.pilot import FINISHED, MEASUREMENTS, REQUEST, PilotMeasurement
 from umd_bench.store.run import RunDir
@@ -157,8 +158,8 @@ def _random_snapshot(run: RunDir, spec: StageSpec, nimg: int, data_root: Path) -
     return run
 
 
-def _seconds_per_image(work: Callable[[int], None], most: int, share: float) -> float:
-    """Seconds per image. ``work(n)`` is called with 1, 2, 4, ... images while the next call fits into ``share`` seconds."""
+def _seconds_each(work: Callable[[int], None], most: int, share: float) -> float:
+    """Seconds per image or step. ``work(n)`` does 1, 2, 4, ... of them while the next call fits into ``share`` seconds."""
     begun, n = time.perf_counter(), 1
     work(1)  # warm-up
     while True:
@@ -189,13 +190,14 @@ def _sampling_seconds(spec: StageSpec, stage: GenerateStage, source: RunDir, pac
         for extractor in extractors:
             extractor.features(images)
 
-    return _seconds_per_image(draw, min(stage.batch, stage.n, MAX_IMAGES), share) * stage.n * stage.sampling_seeds
+    return _seconds_each(draw, min(stage.batch, stage.n, MAX_IMAGES), share) * stage.n * stage.sampling_seeds
 
 
 def _feature_seconds(spec: StageSpec, stage: ProbeStage, source: RunDir, pack: Pack, share: float) -> float:
     """Seconds of the whole stage, from the representations of some images; fitting the probes is left out.
 
-    The initial weights are counted for every stage, although stages of one architecture and seed share their features.
+    The initial weights and the training with labels are counted for every stage, although stages of one architecture and seed
+    share them.
     """
     facts = data_facts(spec.data, root=pack.path.parent)
     assert spec.parent_nimg is not None
@@ -205,7 +207,11 @@ def _feature_seconds(spec: StageSpec, stage: ProbeStage, source: RunDir, pack: P
     places = [*times.values()][:1] or [Place(stage.block, stage.pool, stage.t or 0)]
     n_scored, n_train = len(pack.split(stage.split)), len(pack.split("train"))
     drawn = n_train if stage.reads_all else min(n_train, max(stage.shots, default=0) * facts.classes * stage.draws)
-    n_weights = 1 if initial_weights(source, facts) is None else 2
+    initial = initial_weights(source, facts)
+    n_weights = 1 if initial is None else 2
+    labelled = (
+        0.0 if initial is None else _supervised_seconds(initial, stage, pack, spec.seed, source.root / FOLDER, device, share)
+    )
 
     def read(n: int) -> None:
         representation.of_each(pack, stage.split, np.arange(n), places=places)
@@ -214,7 +220,23 @@ def _feature_seconds(spec: StageSpec, stage: ProbeStage, source: RunDir, pack: P
     images = n_scored + drawn
     if stage.choose:  # each t is tried on the validation split, and the chosen one is scored
         images = len(times) * (len(pack.split("validation")) + drawn) + n_scored
-    return _seconds_per_image(read, min(n_scored, MAX_IMAGES), share) * images * n_weights
+    return _seconds_each(read, min(n_scored, MAX_IMAGES), share) * images * n_weights + labelled
+
+
+def _supervised_seconds(
+    initial: InitialWeights, stage: ProbeStage, pack: Pack, seed: int, folder: Path, device: torch.device, share: float
+) -> float:
+    """Seconds of the training with labels, from some of its steps, and 0 if the stage asks for none."""
+    config = stage.supervised
+    if config is None:
+        return 0.0
+
+    def steps(n: int) -> None:
+        fewer = config.model_copy(update={"nimg": n * config.batch, "warmup_nimg": 0})
+        SupervisedWeights(initial, fewer, pack, seed, folder, device).train()
+
+    n_steps = config.nimg // config.batch
+    return _seconds_each(steps, n_steps, share) * n_steps
 
 
 def _run_whole(run: RunDir, spec: StageSpec, source: RunDir, pack: Pack) -> PilotMeasurement:
