@@ -50,7 +50,7 @@ class Numbers:
         return [metric for at, metric in self.values if at == stage]
 
     def most_shots(self, stage: str) -> str | None:
-        """The few-shot accuracy of a probe with the most shots, which is the published one; None if it has none."""
+        """The few-shot accuracy of a probe with the largest number of shots, the published one; None if it has none."""
         found = [(int(match[1]), metric) for metric in self.metrics(stage) if (match := _FEW_SHOT.fullmatch(metric))]
         return max(found)[1] if found else None
 

@@ -16,8 +16,9 @@ INTRODUCTION = """\
 
 <!-- Made by `umd-bench tier page > docs/tiers.md` from the cards: edit the cards, or analysis/tier_card/page.py. -->
 
-A *tier* is a scale: a data set, a model, lengths and rates. Small tiers run in minutes, but a small tier need not order the
-methods as the published runs on ImageNet do. So each tier has a *card* that says what may be concluded from its numbers.
+A *tier* is a scale: a data set, a model, training lengths and learning rates. Small tiers run in minutes, but a small tier
+need not order the methods as the published runs on ImageNet do. So each tier has a *card* that says what may be concluded
+from its numbers.
 
 | status | meaning |
 | :--- | :--- |
@@ -39,21 +40,22 @@ card stays in the results folder and does not replace the tier's own, which is j
 
 | gate | passes if |
 | :--- | :--- |
-| headroom | raw pixels and untrained weights probe at least {headroom} points below the same architecture trained with labels |
+| headroom | raw pixels and untrained weights read at least {headroom} points less than the architecture trained with labels |
 | learning | every method probes better than its own untrained weights |
 | samples | at least {share:.0%} of each method's samples are classified as requested, and the samples are near to real images |
-| power | {seeds} seeds can show half the range between the best and the worst method |
+| power | with {seeds} seeds, a difference of half the gap between the best and the worst method is detectable |
 | agreement | Kendall's tau-b with the published order is above 0, for the probe and for the samples |
 
 All means are over seeds, and all intervals are 95% Student intervals over seeds. *Better* and *above 0* mean that the whole
 interval is above 0. Differences are paired by seed.
 
-- **Probes** are judged at the most shots of the stage `probe`, which has the published read-out. `learning` judges the
-  read-out of `best_probe` too, and so does `headroom` if that stage has a row trained with labels.
+- **Probes** are judged at the largest number of shots of the stage `probe`, whose read-out is the published one. `learning`
+  also judges the read-out of `best_probe`. So does `headroom`, if that stage has the comparison row *trained with labels*.
 - **Samples** are those of the stage `generate`, in the features of its first extractor that has a classifier of the data
-  set's classes. The samples are near to real images if their Fréchet distance is at most {way:.0%} of the way from the distance
-  of real images to a bad distance: that of noise or that of samples from untrained weights, whichever is smaller. The check
-  draws the samples from untrained weights with the stage's own settings and the first seed.
+  set's classes. Three Fréchet distances to the reference are compared: d of the samples, d_real of other real images, and
+  d_bad of plain noise or of samples from untrained weights, whichever is smaller. The samples are near to real images if
+  (d - d_real) / (d_bad - d_real) is at most {way:.0%}. The check draws the samples from untrained weights with the stage's own
+  settings and the first seed.
 - **Power**: a two-sided paired t-test at level 0.05 has to find the difference with probability 0.8. The standard
   deviation of the paired differences is pooled over all pairs of methods. Few seeds give a rough estimate of it.
 - **The published order** is that of ImageNet at 64 px (`analysis/paper/imagenet64.yaml`). No interval was published, so
@@ -62,8 +64,9 @@ interval is above 0. Differences are paired by seed.
 
 The status is *smoke* if a gate fails or a number that it needs is missing, else *proxy*. *Reference* is declared, not judged.
 
-A card counts *looks*: how many probe and generate results of the checked results folder read the test split and the
-validation split of the tier's data set, and with how many settings. Results that differ in their seed alone have one setting.
+Whoever chooses settings by the scores of a split fits them to that split, a little with every look. So a card counts *looks*,
+for the test split and for the validation split: how many probe and generate results of the checked results folder read it, and
+how many different settings of training are behind them. Another seed or another snapshot is not another setting.
 """
 
 
@@ -90,7 +93,7 @@ def card_section(tier: str, card: TierCard) -> list[str]:
     if card.caveats:
         lines += [*(f"- {caveat}" for caveat in card.caveats), ""]
     if card.check is None:
-        return [*lines, f"It was not checked; `umd-bench tier check {tier}` does so.", ""]
+        return [*lines, f"It has not been checked; run `umd-bench tier check {tier}` to check it.", ""]
     lines += [_checked(card.check), ""]
     for name, gate in card.check.gates.items():
         lines += [f"### {tier}: {name}: {gate.verdict}", "", f"{gate.found} Required: {gate.bound}", "", *gate_table(gate)]
@@ -98,7 +101,7 @@ def card_section(tier: str, card: TierCard) -> list[str]:
 
 
 def gate_table(gate: Gate) -> list[str]:
-    """The numbers of a gate as a Markdown table, with an empty line after it; nothing without numbers."""
+    """The numbers of a gate as a Markdown table, with an empty line after it; an empty list if it has no numbers."""
     if not gate.rows:
         return []
     rows = [{name: cell(value) for name, value in row.items()} for row in gate.rows]
@@ -135,7 +138,8 @@ def _checked(check: Check) -> str:
 
 def _looks(check: Check) -> list[str]:
     lines = [
-        f"- {looks.probes} probe and {looks.samples} generate results, of {looks.settings} settings, read the {split} split."
+        f"- The {split} split was read by {looks.probes} probe and {looks.samples} generate results, of models trained with "
+        f"{looks.settings} different settings."
         for split, looks in check.looks.items()
     ]
     return ["Looks, in the checked results folder:", "", *lines, ""] if lines else []

@@ -18,13 +18,13 @@ from umd_bench.config.sweep.tier_card import Gate
 LEVEL, POWER = 0.05, 0.8
 SEEDS = (3, 5, 10)
 JUDGED_SEEDS = 5
-MAX_SHARE = 0.5  # of the range between the best and the worst method
+MAX_SHARE = 0.5  # of the gap between the best and the worst method
 
 
 def power(numbers: Numbers, columns: Sequence[tuple[str, str]], judged: Sequence[tuple[str, str]]) -> Gate:
     """The gate for the ``judged`` (stage, metric) pairs, with a row for each of ``columns`` that several methods have."""
     bound = (
-        f"{JUDGED_SEEDS} seeds can show a difference of half the range between the best and the worst method, in "
+        f"{JUDGED_SEEDS} seeds can show a difference of half the gap between the best and the worst method, in "
         f"{listed(Shown(*column).title for column in judged)} (two-sided paired t-test, level {LEVEL}, power {POWER})."
     )
     rows: list[dict[str, str | float | int | None]] = []
@@ -50,11 +50,15 @@ def power(numbers: Numbers, columns: Sequence[tuple[str, str]], judged: Sequence
         if column in judged and found[JUDGED_SEEDS] > MAX_SHARE * spread:
             too_small.append(shown.title)
     if too_small:
-        return Gate(verdict="fail", bound=bound, found=f"They cannot in {listed(too_small)}.", rows=tuple(rows))
+        return Gate(
+            verdict="fail", bound=bound, found=f"{JUDGED_SEEDS} seeds are too few for {listed(too_small)}.", rows=tuple(rows)
+        )
     if unknown or not judged:
         found_ = f"Two methods with two common seeds are missing in {listed(unknown) if judged else 'every judged column'}."
         return Gate(verdict="unknown", bound=bound, found=found_, rows=tuple(rows))
-    return Gate(verdict="pass", bound=bound, found="They can.", rows=tuple(rows))
+    return Gate(
+        verdict="pass", bound=bound, found=f"{JUDGED_SEEDS} seeds can show it in every judged column.", rows=tuple(rows)
+    )
 
 
 def pooled_deviation(numbers: Numbers, stage: str, metric: str) -> float | None:

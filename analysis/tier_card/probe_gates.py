@@ -15,9 +15,9 @@ _PIXELS = ("pixel_", "latent_")  # raw inputs: pixels, or the latents that are p
 def headroom(numbers: Numbers) -> Gate:
     """Whether raw pixels and untrained weights lie well below the same architecture trained with labels."""
     bound = (
-        f"For every method, raw pixels and its untrained weights probe at least {MIN_HEADROOM} points below the same "
-        "architecture trained with labels (official read-out, and the best one if it has these rows; most shots, means over "
-        "seeds)."
+        f"For every method, probes of raw pixels and of its untrained weights read at least {MIN_HEADROOM} points less than "
+        "the probe of its architecture trained with labels (means over seeds, largest number of shots; official read-out, and "
+        "the best one if it has the row trained with labels)."
     )
     rows: list[dict[str, str | float | int | None]] = []
     gaps: dict[str, float] = {}
@@ -39,7 +39,7 @@ def headroom(numbers: Numbers) -> Gate:
         return Gate(verdict="unknown", bound=bound, found="The sweep has no few-shot probe.")
     if len(gaps) < len(rows):
         lacking = [name for name in _COMPARED if any(row[name] is None for row in rows)]
-        found = f"Not every method has these numbers: {listed(lacking)}."
+        found = f"For some methods a number is missing: {listed(lacking)}."
         return Gate(verdict="unknown", bound=bound, found=found, rows=tuple(rows))
     least = min(gaps, key=lambda name: gaps[name])
     verdict: Verdict = "pass" if gaps[least] >= MIN_HEADROOM else "fail"
@@ -51,7 +51,7 @@ def learning(numbers: Numbers) -> Gate:
     """Whether every method beats its own initial weights, by the interval over seeds."""
     bound = (
         "Every method probes better than its own untrained weights: the 95% interval of the difference, paired by seed, lies "
-        "above 0 in the official and in the best read-out (most shots)."
+        "above 0 in the official and in the best read-out (largest number of shots)."
     )
     rows: list[dict[str, str | float | int | None]] = []
     outcomes: dict[str, bool | None] = {}
@@ -78,11 +78,16 @@ def learning(numbers: Numbers) -> Gate:
     failed = [name for name, outcome in outcomes.items() if outcome is False]
     open_ = [name for name, outcome in outcomes.items() if outcome is None]
     if failed:
-        return Gate(verdict="fail", bound=bound, found=f"Not shown for {listed(failed)}.", rows=tuple(rows))
+        return Gate(
+            verdict="fail",
+            bound=bound,
+            found=f"No gain over untrained weights was shown for {listed(failed)}.",
+            rows=tuple(rows),
+        )
     if open_ or not outcomes:
         found = f"Untrained weights, or a second seed, are missing for {listed(open_)}."
         return Gate(verdict="unknown", bound=bound, found=found, rows=tuple(rows))
-    return Gate(verdict="pass", bound=bound, found="Every method does.", rows=tuple(rows))
+    return Gate(verdict="pass", bound=bound, found="Every method probes better than its untrained weights.", rows=tuple(rows))
 
 
 def _percent(numbers: Numbers, metric: str, method: str, stage: str) -> float | None:

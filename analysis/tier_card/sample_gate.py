@@ -1,4 +1,4 @@
-"""The gate on samples: are they legible, and are they much nearer to real images than samples without any training are?"""
+"""The gate on samples: are they legible, and much nearer to real images than noise and samples of untrained weights?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from analysis.tier_card.numbers import GENERATE, Numbers, listed, mean, rounded
 from umd_bench.config.sweep.tier_card import Gate
 
 MIN_ACCURACY = 0.5  # share of the samples that the classifier assigns to the class requested for them
-MAX_WAY = 0.25  # 0: the Fréchet distance of real images; 1: that of noise or of untrained weights, whichever is smaller
+MAX_WAY = 0.25  # (d - d_real) / (d_bad - d_real) of Fréchet distances, as the bound below defines them
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class NoTraining:
 def samples(numbers: Numbers, no_training: NoTraining | None) -> Gate:
     """Whether samples are legible and near to real images; ``no_training`` is None if there is nothing to compare them with."""
     bound = (
-        f"For every method, at least {MIN_ACCURACY:.0%} of the samples are classified as requested, and their Fréchet distance "
-        f"lies at most {MAX_WAY:.0%} of the way from the distance of real images to the smaller of two bad distances: that of "
-        "noise, and that of samples from untrained weights (means over seeds)."
+        f"For every method (means over seeds), at least {MIN_ACCURACY:.0%} of the samples are classified as requested, and "
+        f"(d - d_real) / (d_bad - d_real) is at most {MAX_WAY:.0%}. Here d, d_real and d_bad are the Fréchet distances of the "
+        "samples, of real images, and of noise or samples of untrained weights, whichever is smaller."
     )
     distance = numbers.distance()
     if distance is None:
@@ -64,7 +64,7 @@ def samples(numbers: Numbers, no_training: NoTraining | None) -> Gate:
                 "real images": rounded(real),
                 "untrained": rounded(untrained),
                 "noise": None if no_training is None else rounded(no_training.noise),
-                "% of the way to no training": None if way is None else rounded(100 * way, 3),
+                "% of the way from real images to no training": None if way is None else rounded(100 * way, 3),
             }
         )
     if illegible or far:

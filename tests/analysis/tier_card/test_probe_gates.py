@@ -44,7 +44,7 @@ def test_headroom_needs_pixels_and_untrained_weights_below_the_supervised_row(
 def test_headroom_without_a_supervised_row_is_unknown_and_names_what_is_missing(numbers_of: Make) -> None:
     gate = headroom(probe(numbers_of, acc_100shot={"umd": [0.5]}, pixel_acc_100shot={"umd": [0.1]}))
     assert gate.verdict == "unknown"
-    assert gate.found == "Not every method has these numbers: untrained, trained with labels."
+    assert gate.found == "For some methods a number is missing: untrained, trained with labels."
     assert gate.rows[0]["raw pixels"] == 10
     assert headroom(numbers_of({("generate", "fid"): {"umd": [1.0]}})).verdict == "unknown"
 
@@ -94,7 +94,7 @@ def test_learning_fails_if_one_method_is_not_surely_better(numbers_of: Make, tra
         untrained_acc_100shot={"umd": [0.5, 0.5, 0.5], "mae": [0.4, 0.4, 0.4]},
     )
     gate = learning(numbers)
-    assert (gate.verdict, gate.found) == ("fail", "Not shown for mae in probe 100-shot %.")
+    assert (gate.verdict, gate.found) == ("fail", "No gain over untrained weights was shown for mae in probe 100-shot %.")
 
 
 def test_learning_judges_the_best_read_out_too(numbers_of: Make) -> None:
@@ -109,7 +109,7 @@ def test_learning_judges_the_best_read_out_too(numbers_of: Make) -> None:
     )
     gate = learning(numbers)
     assert gate.verdict == "fail"
-    assert gate.found.startswith("Not shown for umd in best")
+    assert gate.found.startswith("No gain over untrained weights was shown for umd in best")
 
 
 def test_one_seed_shows_nothing(numbers_of: Make) -> None:

@@ -34,14 +34,14 @@ def test_samples_are_read_and_near_to_real_images(numbers_of: Make, fd: float, r
     assert (MIN_ACCURACY, MAX_WAY) == (0.5, 0.25)
     gate = samples(drawn(numbers_of, fd=fd, read=read), NO_TRAINING)
     assert gate.verdict == verdict
-    assert gate.rows[0]["% of the way to no training"] == pytest.approx(fd - 1)
+    assert gate.rows[0]["% of the way from real images to no training"] == pytest.approx(fd - 1)
     if verdict == "fail":
         assert gate.found.endswith(": umd.")
 
 
 def test_the_nearer_of_noise_and_untrained_weights_is_the_start(numbers_of: Make) -> None:
     gate = samples(drawn(numbers_of, fd=27.0), replace(NO_TRAINING, noise=11.0))
-    assert gate.rows[0]["% of the way to no training"] == pytest.approx(260)
+    assert gate.rows[0]["% of the way from real images to no training"] == pytest.approx(260)
 
 
 @pytest.mark.parametrize("lacking", ["accuracy_x_cnn", "floor_fd_x_cnn", None])

@@ -20,7 +20,7 @@ from umd_bench.config.trial.probe_stage import ProbeStage
 from umd_bench.reporting.frames.stage_records import StageReader, StageRecord
 from umd_bench.store import SweepRecord, read_sweep
 
-# A metric with such a prefix belongs to a comparison row: the same measurement as an arm's, made without the arm's weights.
+# These prefixes mark the metrics of comparison rows: the arm's measurement, repeated without the arm's weights.
 UNTRAINED = "untrained_"
 SUPERVISED = "supervised_"
 COMPARISON_ROWS = {
@@ -36,7 +36,7 @@ _IDENTITY = {"sweep": "string", "trial": "string", "method": "string"}
 _STAGE = {"seed": "Int64", "stage": "string", "kind": "string", "state": "string", "metric": "string", "value": "Float64"}
 # Two numbers are comparable only if they agree in these facts. A fact that the stage recorded wins over its configuration.
 FACTS = {
-    "split": "string",  # of the real images that nothing was trained on
+    "split": "string",  # the held-out split of the real images: test or validation
     "n": "Int64",
     "sampling_seeds": "Int64",
     "extractor": "string",

@@ -25,7 +25,7 @@ from umd_bench.reporting.notation.metrics import family, is_extrapolated
 from umd_bench.reporting.pages.figure_style import GREY, MARKERS, PALETTE, STYLE
 from umd_bench.reporting.statistics.summary import Column, Row, Summary
 
-# Line styles of one hue: the most shots first.
+# Line styles of one hue: the largest number of shots first.
 TONES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.5)))
 # Short horizontal marks, in the order of TONES: whole, in two pieces, in three.
 BARS: tuple[Any, ...] = tuple(
@@ -79,7 +79,7 @@ def summary_figure(summary: Summary, *, title: str | None = None) -> Figure | No
 def _lines(summary: Summary, *prefixes: str) -> list[Line]:
     """The curves of a panel: every column if all fit, else one of each stage, else the first of these.
 
-    The one of a stage is its last accuracy (the most shots), or its first distance.
+    The one of a stage is its last accuracy (the largest number of shots), or its first distance.
     """
     columns = [column for column in summary.columns if column.metric.startswith(prefixes) and family(column.metric)]
     columns = [column for column in columns if not is_extrapolated(column.metric)]

@@ -133,7 +133,10 @@ def read_curves(summary: Summary) -> Curves | None:
 
 
 def _drawn_column(summary: Summary, stage: str) -> Column | None:
-    """The column of a stage that is drawn: the last accuracy of a probe (the most shots), the first distance of samples."""
+    """The column of a stage that is drawn.
+
+    Of a probe it is the last accuracy, that of the largest number of shots; of samples the first distance.
+    """
     columns = [column for column in summary.columns if column.stage == stage]
     accuracies = [column for column in columns if column.metric.startswith("acc_")]
     distances = [c for c in columns if c.metric.startswith(("fid", "fd_")) and not is_extrapolated(c.metric)]
