@@ -170,7 +170,8 @@ def summarize(
     frame = long.assign(variant=_variants(long))
     rungs = set() if record.search is None else record.search.config.rung_stages.keys()
     columns = _columns(frame, metrics or record.report.metrics, sweep, hidden=rungs)
-    arms = tuple(_arms(frame, tuple(axes.values()), columns))
+    measured = _measured(frame, tuple(axes.values()))
+    arms = tuple(_arms(measured, tuple(axes.values()), columns))
     stages = list(dict.fromkeys(column.stage for column in columns))
     notes = split_notes(frame, stages) + sweep_notes(frame, record, stages, list(axes.values()))
     notes += score_notes(frame, [column.metric for column in columns]) + _gain_notes(arms)
@@ -183,7 +184,7 @@ def summarize(
         x=axes[chosen],
         columns=columns,
         arms=arms,
-        comparison_rows=tuple(_comparison_rows(frame, tuple(axes.values()), columns)),
+        comparison_rows=tuple(_comparison_rows(measured, tuple(axes.values()), columns)),
         notes=tuple(notes),
         baseline=baseline,
         warning=tier_warning(record.tier),
@@ -256,19 +257,45 @@ def _is_pending(frame: pd.DataFrame, stage: str) -> bool:
     return len(rows) > 0 and bool(rows["value"].isna().all())
 
 
-def _arms(frame: pd.DataFrame, axes: tuple[str, ...], columns: Sequence[Column]) -> list[Row]:
+@dataclass(frozen=True)
+class _Measured:
+    """The finite values of one arm (column -> training seed -> value), its axis values and its trials."""
+
+    key: tuple[Any, ...]
+    trials: tuple[str, ...]
+    values: Mapping[Column, Mapping[int, float]]
+
+    def of(self, column: Column, prefix: str = "") -> Mapping[int, float]:
+        """The values of the column's metric, or of the comparison row's metric that ``prefix`` makes of it, by seed."""
+        return self.values.get(Column(column.stage, prefix + column.metric, column.variant), {})
+
+
+def _measured(frame: pd.DataFrame, axes: tuple[str, ...]) -> list[_Measured]:
+    """The arms in the order in which the frame has them."""
     arms = []
     for key, rows in frame.groupby(list(axes), sort=False, dropna=False):
+        values: dict[Column, dict[int, float]] = {}
+        known = rows[rows["value"].notna()]
+        fields = (known[name].tolist() for name in ("stage", "metric", "variant", "seed", "value"))
+        for stage, metric, variant, seed, value in zip(*fields, strict=True):
+            if math.isfinite(value):
+                values.setdefault(Column(stage, metric, variant), {})[seed] = value
+        arms.append(_Measured(key, tuple(rows["trial"].unique()), values))
+    return arms
+
+
+def _arms(measured: Sequence[_Measured], axes: tuple[str, ...], columns: Sequence[Column]) -> list[Row]:
+    arms = []
+    for arm in measured:
         estimates, gains = {}, {}
         for column in columns:
-            values = _by_seed(rows, column)
+            values, untrained = arm.of(column), arm.of(column, UNTRAINED)
             if values:
                 estimates[column] = estimate(list(values.values()), list(values))
-            untrained = _by_seed(rows, Column(column.stage, UNTRAINED + column.metric, column.variant))
             both = [seed for seed in values if seed in untrained]
             if both:
                 gains[column] = estimate([values[seed] - untrained[seed] for seed in both], both)
-        arms.append(Row(dict(zip(axes, key, strict=True)), estimates, trials=tuple(rows["trial"].unique()), gains=gains))
+        arms.append(Row(dict(zip(axes, arm.key, strict=True)), estimates, trials=arm.trials, gains=gains))
     return arms
 
 
@@ -323,19 +350,17 @@ class _ComparisonRow:
             self.values[column] = self.values.get(column, {}) | dict(by_seed)
 
 
-def _comparison_rows(frame: pd.DataFrame, axes: tuple[str, ...], columns: Sequence[Column]) -> Iterator[Row]:
+def _comparison_rows(measured: Sequence[_Measured], axes: tuple[str, ...], columns: Sequence[Column]) -> Iterator[Row]:
     """One row per kind of comparison; if its values differ between arms, one per set of values, with these arms in its name.
 
     If an arm lacks a stage and so some of the values, it joins the first row whose values agree with all that it has. Pixels
     and real images are the same in every arm. Other rows depend on the architecture, so there an arm joins a row only if they
     have a number in common.
     """
-    arms = list(frame.groupby(list(axes), sort=False, dropna=False))
     for prefix, name in COMPARISON_ROWS.items():
         groups: list[_ComparisonRow] = []
-        for arm, rows in arms:
-            found = {c: _by_seed(rows, Column(c.stage, prefix + c.metric, c.variant)) for c in columns}
-            values = {column: by_seed for column, by_seed in found.items() if by_seed}
+        for arm in measured:
+            values = {column: by_seed for column in columns if (by_seed := arm.of(column, prefix))}
             if not values:
                 continue
             shared = prefix not in OF_DATA
@@ -343,7 +368,7 @@ def _comparison_rows(frame: pd.DataFrame, axes: tuple[str, ...], columns: Sequen
             if group is None:
                 group = _ComparisonRow({}, [], [])
                 groups.append(group)
-            group.add(arm, list(rows["trial"].unique()), values)
+            group.add(arm.key, arm.trials, values)
         labels = _group_labels([group.arms for group in groups], axes)
         for group, label in zip(groups, labels, strict=True):
             estimates = {}
@@ -366,19 +391,6 @@ def _group_labels(groups: Sequence[Sequence[tuple[Any, ...]]], axes: tuple[str, 
         if len({value for own in values for value in own}) == sum(map(len, values)):
             return [("" if axis == "method" else f"{axis} ") + ", ".join(own) for own in values]
     return ["; ".join(", ".join(map(format_value, arm)) for arm in arms) for arms in groups]
-
-
-def _by_seed(rows: pd.DataFrame, column: Column) -> dict[int, float]:
-    """The finite values of the column in the rows of one arm, by training seed."""
-    values = _values(rows, column)
-    return dict(zip(rows.loc[values.index, "seed"].tolist(), values.tolist(), strict=True))
-
-
-def _values(frame: pd.DataFrame, column: Column) -> pd.Series[float]:
-    """The finite values of the column."""
-    same = (frame["stage"] == column.stage) & (frame["metric"] == column.metric) & (frame["variant"] == column.variant)
-    values = frame.loc[same.fillna(False), "value"].astype("float64")
-    return values[np.isfinite(values)]
 
 
 def _is_of_comparison_row(metric: str) -> bool:
