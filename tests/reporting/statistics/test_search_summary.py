@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from umd_bench.reporting.statistics.summary import summarize
 from umd_bench.store import RunDir, SearchRecord, SuggestionRecord, SweepRecord, write_sweep
 
 RATIO = "stages.pretrain.corruption.mask_ratio"
+PATCH = "model.patch"
 ACCURACY, DISTANCE = "finetune_probe.acc_10shot", "generate.fd_digits_cnn"
 # of the suggestions 0..3: 1 is better than 0 in both, 2 trades one for the other, 3 is worse than all
 SCORES = [(0.6, 9.0), (0.7, 8.0), (0.65, 6.0), (0.5, 12.0)]
@@ -78,6 +80,42 @@ def test_a_single_objective_has_a_best_and_no_front_column(tmp_path: Path) -> No
     found = found_in(tmp_path)
     assert [row.suggestion.number for row in found.ranked] == [2, 1, 0, 3]
     assert "front" not in search_cells(found).columns
+
+
+def searched_by_arm(root: Path, score: Callable[[int, int], tuple[float, float]]) -> SearchSummary:
+    """Two searches of twelve suggestions, for the patches 1 and 2; ``score`` of a patch and a number: accuracy and distance."""
+    record = searched(root)
+    assert record.search is not None
+    suggestion = record.search.suggestions[0]
+    suggestions = [
+        suggestion.model_copy(
+            update={"number": i, "arm": {PATCH: patch}, "scores": dict(zip((ACCURACY, DISTANCE), score(patch, i), strict=True))}
+        )
+        for i in range(12)
+        for patch in (1, 2)
+    ]
+    search = record.search.model_copy(update={"arms": 2, "suggestions": suggestions})
+    trials = [trial.model_copy(update={"axes": {PATCH: 1, **trial.axes}}) for trial in record.trials]
+    axes = {PATCH: [1, 2], **record.axes}
+    write_sweep(root, record.model_copy(update={"search": search, "axes": axes, "trials": trials}))
+    return found_in(root)
+
+
+def test_the_printed_table_has_the_ten_best_of_each_arm(tmp_path: Path) -> None:
+    """Here every suggestion of the second arm is better than all of the first."""
+    cells = search_cells(searched_by_arm(tmp_path, lambda patch, i: (0.2 * patch + i / 100, 10 - 2 * patch - i / 10)))
+    assert cells["patch"].tolist() == ["1"] * 10 + ["2"] * 10
+    assert cells["#"].tolist() == [str(i) for i in range(11, 1, -1)] * 2
+
+
+def test_a_front_of_more_than_ten_is_shown_whole_and_takes_no_row_of_another_arm(tmp_path: Path) -> None:
+    """In the first arm a higher accuracy has a higher distance, so all are on the front; in the second a lower one."""
+    best = searched_by_arm(tmp_path, lambda patch, i: (i / 100, 20.0 + (i if patch == 1 else -i))).best()
+    assert [(row.suggestion.arm[PATCH], row.suggestion.number) for row in best] == [
+        *((1, i) for i in range(11, -1, -1)),
+        *((2, i) for i in range(11, 1, -1)),
+    ]
+    assert [row.front for row in best] == [True] * 13 + [False] * 9
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import pandas as pd
 
@@ -18,7 +19,7 @@ from umd_bench.reporting.statistics.notes import score_notes, split_notes, sweep
 from umd_bench.reporting.statistics.summary import Estimate, Summary, estimate
 from umd_bench.store import SearchRecord, SuggestionRecord
 
-BEST = 10  # rows of a table for people, or more if the front is larger
+BEST = 10  # rows of an arm in the printed table (the CSV has all); more if the arm's front is larger
 FRONT_MARK = "•"
 _SAMPLERS = {
     "random": "random search",
@@ -56,8 +57,9 @@ class SearchSummary:
         return tuple(self.record.config.objectives)
 
     def best(self) -> tuple[Ranked, ...]:
-        """The front, and the next best suggestions up to ten in all."""
-        return self.ranked[: max(BEST, sum(row.front for row in self.ranked))]
+        """Of each arm the front, and its next best suggestions up to ten in all."""
+        arms = (list(rows) for _, rows in groupby(self.ranked, key=lambda row: _key(row.suggestion)))
+        return tuple(row for rows in arms for row in rows[: max(BEST, sum(row.front for row in rows))])
 
     def frame(self) -> pd.DataFrame:
         """Every suggestion in full precision: number, state, front, hyperparameters, objectives, rungs, repeats, why."""
