@@ -127,9 +127,9 @@ def test_the_frame_has_every_suggestion_and_the_notes_name_failures(tmp_path: Pa
     assert frame["front"].tolist() == [False, True, True, False, True, False]
     assert frame["repeats"].tolist()[4] == 1
     notes = " ".join(found.notes)
-    for part in ("5 done, 1 failed, 1 of them equal to an earlier one", "Parzen", "Failed (1): finetune (nan)"):
+    for part in ("5 done, 1 failed; among all suggestions, 1 equal to an earlier one", "Parzen", "Failed (1): finetune (nan)"):
         assert part in notes
-    assert "run the best again with other seeds" in notes
+    assert "Run the best again with other seeds" in notes
     assert found.notes[0] == "Scored on the test split."
 
 

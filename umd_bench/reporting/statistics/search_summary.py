@@ -1,7 +1,7 @@
 """A search's suggestions with hyperparameters and scores, best first, and which of them are on the Pareto front.
 
-The sweep's summary lists every trial, as of any sweep. Scores are means over seeds. The best of many suggestions look better
-than they are, and the notes say so.
+As for any other sweep, the summary (summary.py) lists every trial. Scores are means over seeds. The best of many suggestions
+look better than they are, and the notes say so.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ class Ranked:
 
 @dataclass(frozen=True)
 class SearchSummary:
-    """A search's suggestions: ``ranked`` has the front first, then the others, each best first by the first objective.
+    """A search's suggestions.
 
-    ``columns`` maps the path of each axis and hyperparameter to its column.
+    ``ranked`` goes arm by arm. Within an arm, the front comes first, then the others; both are sorted by the first objective,
+    best first. ``columns`` maps the path of each axis and hyperparameter to its column.
     """
 
     record: SearchRecord
@@ -142,11 +143,12 @@ def _notes(summary: Summary, search: SearchRecord) -> list[str]:
     config, suggestions = search.config, search.suggestions
     seeds = ", ".join(map(str, summary.sweep.seeds))
     each = f" for each of {search.arms} combinations of the axes" if search.arms > 1 else ""
-    means = ", of which scores are means" if len(summary.sweep.seeds) > 1 else ""
+    trained = f"scores are means over training seeds {seeds}" if len(summary.sweep.seeds) > 1 else f"training seed {seeds}"
     notes = [
         f"{config.trials} suggestions{each} by {_SAMPLERS[config.sampler]} (seed {config.seed}, parallel {config.parallel}): "
-        f"{count_outcomes(search)}; training seeds {seeds}{means}.",
-        "Picked by the same numbers that are shown: run the best again with other seeds before comparing them with others.",
+        f"{count_outcomes(search)}; {trained}.",
+        "The best suggestions were picked by the scores shown here, so these scores are too good. "
+        "Run the best again with other seeds before you compare them with anything else.",
     ]
     if config.pruner is not None:
         stage, metric, direction = config.pruned_by
@@ -169,10 +171,10 @@ def _notes(summary: Summary, search: SearchRecord) -> list[str]:
 
 
 def count_outcomes(search: SearchRecord) -> str:
-    """``19 done, 1 failed, 4 pruned``, then the numbers of suggestions still open and of those equal to an earlier one."""
+    """``19 done, 1 failed, 4 pruned, 1 still open; among all suggestions, 2 equal to an earlier one``."""
     states: Counter[str] = Counter(s.state for s in search.suggestions)
     parts = [f"{states['done']} done", *(f"{states[state]} {state}" for state in ("failed", "pruned") if states[state])]
     open_still = search.config.trials * search.arms - sum(states[state] for state in ("done", "failed", "pruned"))
     parts += [f"{open_still} still open"] if open_still else []
     repeated = sum(s.repeats is not None for s in search.suggestions)
-    return ", ".join(parts + ([f"{repeated} of them equal to an earlier one"] if repeated else []))
+    return ", ".join(parts) + (f"; among all suggestions, {repeated} equal to an earlier one" if repeated else "")
