@@ -1,4 +1,4 @@
-"""The table on the first pages is part of the committed table of mask_ratio."""
+"""The table on the first pages is part of the committed table of mask_ratio, and they count its marks correctly."""
 
 from __future__ import annotations
 
@@ -24,3 +24,13 @@ def test_every_number_of_a_first_page_is_in_the_committed_table(page: str) -> No
     shown, whole = cells(ROOT / page), cells(ROOT / "results/reference/mask_ratio/table.md")
     assert len(shown) >= 20
     assert {place: cell for place, cell in shown.items() if whole.get(place) != cell} == {}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_marked_differences_of_a_first_page_are_those_of_the_committed_table(page: str) -> None:
+    _, _, differences = (ROOT / "results/reference/mask_ratio/table.md").read_text().partition("## Differences")
+    rows = [line for line in differences.splitlines() if line.startswith("| 0")]
+    marked = sum(line.count("●") + line.count("○") for line in rows)
+    text = " ".join((ROOT / page).read_text().split())
+    assert f"It marks {marked} of the {sum(line.count('±') for line in rows)} differences" in text
+    assert "leaves none at 5%" in differences
