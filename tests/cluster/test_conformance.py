@@ -1,6 +1,6 @@
 """Every executor keeps the promises of ``executors/contract.py``: one suite, also on a real Slurm and on a running Ray cluster.
 
-A new executor gets a row in ``CANNOT``, with the reason for each case that it cannot meet.
+A new executor gets an entry in ``CANNOT``, with the reason for each case that it cannot meet.
 """
 
 from __future__ import annotations
