@@ -38,7 +38,10 @@ def number(value: float) -> str:
 
 
 def forward() -> Iterator[Row]:
-    """The largest difference at each t, since the sines of large angles lose digits in float32."""
+    """The largest difference, listed for each t.
+
+    It is larger at large t, because the time embedding's sines of large angles lose digits in float32.
+    """
     predicted, represented = [], []
     for tag in TAGS:
         for ratio in (0.0, 0.375, 0.75):
@@ -67,7 +70,8 @@ def objective() -> Iterator[Row]:
         leaves = [
             abs(float(np.linalg.norm(g)) / float(golden[f"gnorm/{name}"]) - 1)
             for name, g in to_official(gradients(model), HEADS).items()
-            if float(golden[f"gnorm/{name}"]) > 1e-7  # the gradient of the keys' bias is only rounding
+            # Attention does not depend on the bias of its keys, so that gradient is 0 up to rounding.
+            if float(golden[f"gnorm/{name}"]) > 1e-7
         ]
         differences = abs(loss.item() / float(golden["loss"]) - 1), abs(norm / float(golden["grad_norm"]) - 1), max(leaves)
         yield f"{method}: loss; gradient norm; norm of each parameter's gradient", "; ".join(map(number, differences))
@@ -97,10 +101,11 @@ def optimiser() -> Iterator[Row]:
         set_learning_rate(optimizer, float(golden[f"lr_s{step}"]))
         optimizer.step()
     expected = from_official({k.removeprefix("final_params/"): v for k, v in golden.items() if k.startswith("final_params/")})
+    # Without qkv.bias: Adam takes full steps along the keys' part of it, though its gradient is only rounding.
     moved = [(p - expected[name]).square().mean().sqrt().item() for name, p in model.named_parameters() if "qkv.b" not in name]
     yield (
-        "Three steps: losses; weights after step 3: absolute RMS difference of the worst parameter "
-        "(the steps moved weights by up to 1.5e-2)",
+        "Three steps: losses (relative); weights except qkv.bias after step 3 (absolute: RMS difference of the worst parameter"
+        ", where the steps moved weights by up to 1.5e-2)",
         "; ".join(map(number, (max(losses), max(moved)))),
     )
     leaves = Leaves(part("p0"))
@@ -124,7 +129,8 @@ def sampling() -> Iterator[Row]:
     for name in ("linear", "cosine"):
         alpha, _ = NoiseProcess(NoiseConfig(schedule=name)).path(torch.arange(1, 1001))
         table = arrays("schedules")[f"{name}/alphas_cumprod"]
-        yield f"Schedule {name}, each entry", number(float(np.abs(alpha.square().numpy() / table - 1).max()))
+        difference = float(np.abs(alpha.square().numpy() / table - 1).max())
+        yield f"Schedule {name}: cumulative alphas, relative to each entry", number(difference)
     model = tiny_model("adaln1_nc10")
     label = torch.from_numpy(arrays("ddim_model_adaln1_nc10_eps_cond")["y"]).long()
 
