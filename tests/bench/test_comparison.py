@@ -1,4 +1,4 @@
-"""The difference of a pair of values is relative, and needs values of one shape."""
+"""The difference of two arrays is relative to the largest |entry| of the second; arrays of different shapes are refused."""
 
 from __future__ import annotations
 

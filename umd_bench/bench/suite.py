@@ -98,7 +98,7 @@ def every_benchmark(device: torch.device, machine: Machine, data_root: Path) -> 
 def measure_startup(
     stages: int, executor: str, repeats: int, data_root: Path, machine: Machine, progress: Progress
 ) -> StartupResult:
-    """The start of processes and of sweeps, and empty stages on workers that have already started."""
+    """Measure how long processes and sweeps take to start, and how long an empty stage takes on started workers."""
     begun = []
     for repeat in range(min(3, repeats)):
         progress(f"a sweep on {executor} until its first stage: {repeat + 1}")
@@ -108,14 +108,20 @@ def measure_startup(
     cost = measure_overhead(stages=stages, executor=executor, workers=workers, progress=progress)
     sweep_times = (
         SweepTime(f"a sweep on {executor} until its first stage runs", 1e3 * statistics.median(begun), limit=FIRST_STAGE_LIMIT),
-        SweepTime(f"a stage without work, {stages} on {workers} {executor} workers", 1e3 * cost.seconds_per_stage, STAGE_LIMIT),
+        SweepTime(
+            f"one empty stage: the mean of {stages} on {workers} {executor} workers", 1e3 * cost.seconds_per_stage, STAGE_LIMIT
+        ),
         SweepTime("the same stage run directly, without a scheduler", 1e3 * cost.direct_seconds),
     )
     return bench_startup(machine=machine, repeats=repeats, sweep_times=sweep_times, progress=progress)
 
 
 def measure_scale(largest: int, repeats: int, device: torch.device, machine: Machine, progress: Progress) -> ScaleResult:
-    """How the seconds of a training step, of the scheduler and of reading a results folder grow, up to ``largest`` trials."""
+    """How costs grow with size: of a training step, of the scheduler, and of reading, planning, status and tables.
+
+    The time of a step grows with batch, width and tokens, that of the scheduler with the stages, and the others with the
+    trials. ``largest`` limits the stages and the trials.
+    """
     growths = training_growths(repeats=max(3, repeats), device=device, progress=progress)
     growths.append(_scheduler_growth(largest, progress))
     with tempfile.TemporaryDirectory(prefix="umd-bench-scale-") as folder:

@@ -1,4 +1,7 @@
-"""Profiles become generate stages of an evaluation; options change their fields, and impossible scores are reported."""
+"""Each profile becomes a generate stage of an evaluation, and options override its fields.
+
+A score that the extractor cannot give is left out with a note if a profile asks for it, and refused if an option does.
+"""
 
 from __future__ import annotations
 
