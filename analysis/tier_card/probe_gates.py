@@ -8,6 +8,7 @@ from umd_bench.reporting.frames.sweep_frames import UNTRAINED
 
 MIN_HEADROOM = 10  # points
 _SUPERVISED = "supervised_"
+_NO_PROBE = "The sweep has no few-shot probe."
 _COMPARED = ("raw pixels", "untrained", "trained with labels")
 _PIXELS = ("pixel_", "latent_")  # raw inputs: pixels, or the latents that are probed in their place
 
@@ -15,9 +16,9 @@ _PIXELS = ("pixel_", "latent_")  # raw inputs: pixels, or the latents that are p
 def headroom(numbers: Numbers) -> Gate:
     """Whether raw pixels and untrained weights lie well below the same architecture trained with labels."""
     bound = (
-        f"For every method, probes of raw pixels and of its untrained weights read at least {MIN_HEADROOM} points less than "
-        "the probe of its architecture trained with labels (means over seeds, largest number of shots; official read-out, and "
-        "the best one if it has the row trained with labels)."
+        f"For every method, the probe accuracies of raw pixels and of its untrained weights are at least {MIN_HEADROOM} points "
+        "below that of its architecture trained with labels (means over seeds, largest number of shots). This must hold for "
+        "the official read-out, and for the best one too if it has the row *trained with labels*."
     )
     rows: list[dict[str, str | float | int | None]] = []
     gaps: dict[str, float] = {}
@@ -36,7 +37,7 @@ def headroom(numbers: Numbers) -> Gate:
             values = {name: rounded(value) for name, value in shown.items()}
             rows.append({"probe": Shown(stage, metric).title, "method": method, **values})
     if not rows:
-        return Gate(verdict="unknown", bound=bound, found="The sweep has no few-shot probe.")
+        return Gate(verdict="unknown", bound=bound, found=_NO_PROBE)
     if len(gaps) < len(rows):
         lacking = [name for name in _COMPARED if any(row[name] is None for row in rows)]
         found = f"For some methods a number is missing: {listed(lacking)}."
@@ -84,7 +85,9 @@ def learning(numbers: Numbers) -> Gate:
             found=f"No gain over untrained weights was shown for {listed(failed)}.",
             rows=tuple(rows),
         )
-    if open_ or not outcomes:
+    if not outcomes:
+        return Gate(verdict="unknown", bound=bound, found=_NO_PROBE)
+    if open_:
         found = f"Untrained weights, or a second seed, are missing for {listed(open_)}."
         return Gate(verdict="unknown", bound=bound, found=found, rows=tuple(rows))
     return Gate(verdict="pass", bound=bound, found="Every method probes better than its untrained weights.", rows=tuple(rows))

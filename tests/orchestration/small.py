@@ -1,4 +1,4 @@
-"""The smallest sweep that really runs every kind of stage, in a few seconds on one core."""
+"""The smallest sweep that really runs every kind of stage but an import, in a few seconds on one core."""
 
 from __future__ import annotations
 

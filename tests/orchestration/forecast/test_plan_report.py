@@ -1,4 +1,4 @@
-"""The report of a plan: whether a stage is reused, resumed or new, and in which field a new one differs from past results."""
+"""The report of a plan: whether a stage is reused or new, and in which field a new one differs from past results."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """The layers that the fields of a trial come from.
 
 Later layers win: ``presets/base.yaml``, the method's preset, the tier's ``trial``, the tier's ``methods`` entry for the method,
-the file's ``trial`` (or the trial file itself), ``--set``, the axis values. If any layer sets a stage to null, the trial
-does not have it, even if another layer sets its fields.
+the file's ``trial`` (or the trial file itself), ``--set``, the axis values. If a preset or the tier sets a stage to null, the
+trial does not have it, even if another layer sets its fields. The last three are merged first and count as one layer, so that
+``--set`` can bring back a stage that the file sets to null.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ class Layers:
 class TrialLayers:
     """The layers that all trials of a file share: the ``own`` fields of the file, and the presets and the tier below them.
 
-    ``split`` is the split that every stage of the trials is scored on, None for the one that each stage states. The layers of
-    each method are merged once.
+    ``split``, if given, is the split that every stage of the trials is scored on; with None each stage keeps its own. The
+    layers of each method are merged once.
     """
 
     own: Document

@@ -1,8 +1,8 @@
-"""The same architecture trained with labels: how much of the classes its representation could hold on this data.
+"""The probed architecture trained with labels: its probe indicates the best accuracy that the architecture could reach.
 
 The encoder sees whole clean images (t = 0, no mask), a linear head reads the representation, and AdamW minimises cross-entropy
-on the training split. A training is computed once per architecture, data, seed and settings, and kept next to the features:
-other stages, also of other processes, wait for it or find it.
+on the training split. One training serves all stages with the same architecture, data, seed and settings. Its weights are kept
+next to the features. A stage that needs them, in this process or another, reads them, or waits while they are being trained.
 
     <results>/features/<hash>.supervised     SHA-256 and safetensors: model/<parameter>, head/weight, head/bias
 """
@@ -53,7 +53,7 @@ class SupervisedWeights:
 
     @property
     def identity(self) -> list[Any]:
-        """The initial weights, the data, the settings, the seed, and what changes the last bits."""
+        """Initial weights, data, settings and seed; and device kind, threads and torch, which change the last bits."""
         here, fields = numeric_environment(self._device), self._config.model_dump(mode="json")
         return ["supervised", _VERSION, self._initial.identity, self._pack.manifest.digest, fields, self._seed, *here]
 
@@ -94,7 +94,7 @@ class SupervisedWeights:
             ),
         )
         split = self._pack.split("train")
-        # The caller may compute features, for which gradients are off.
+        # Gradients may be off here, because the caller computes features.
         with deterministic_kernels(device), torch.inference_mode(mode=False), torch.enable_grad():
             model = self._initial.model(device).train().requires_grad_()
             head = self._initial_head(model.patch_embed.proj.out_channels, device)
@@ -115,7 +115,7 @@ class SupervisedWeights:
         if not all(bool(value.isfinite().all()) for value in tensors.values()):
             rate = config.lr_per_256
             raise UserError(
-                f"the training with labels ended in weights that are not finite: lower supervised.lr_per_256 = {rate}"
+                f"the training with labels ended in weights that are not finite: lower supervised.lr_per_256, which is {rate}"
             )
         return tensors
 
@@ -131,7 +131,7 @@ class SupervisedWeights:
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def _initial_head(self, width: int, device: torch.device) -> nn.Linear:
-        """The head before training; not 0, since the class tokens of adaLN-zero start at 0: nothing would get a gradient."""
+        """The head before training. Its weight is not 0: with adaLN-zero the representation is, so it would get no gradient."""
         head = nn.Linear(width, len(self._pack.manifest.class_names))
         generator = torch.Generator().manual_seed(derive_seed(self._seed, "supervised/head", 0))
         nn.init.normal_(head.weight, std=0.02, generator=generator)
@@ -147,7 +147,7 @@ def _represent(model: Evaluated, x_0: Tensor) -> Tensor:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of ``path``; without one if the folder cannot be written, where nothing is kept either."""
+    """Hold the lock of ``path``. If the folder cannot be written, take none: each process then trains its own weights."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(path.with_suffix(".lock"))

@@ -82,8 +82,8 @@ class SampleFile:
     def batches(self, channels: int, size: int = _BATCH) -> Iterator[tuple[int, Tensor]]:
         """``(first sample, uint8 images [B, C, H, W])`` of each batch, in order; C is ``channels``.
 
-        Raises :class:`UserError` for colour images if ``channels`` is 1, for an image of another size, and for a file that ends
-        early.
+        Raises :class:`UserError` for images with another number of channels, for an image of another size, and for a file
+        that ends early. Colour images whose channels are all the same count as grey.
         """
         start = 0
         for images in self._read_arrays(size):

@@ -32,8 +32,8 @@ def export_run(root: Path, key: str, to: str, out: Path, *, ema: bool, data_root
     """Write the last weights of the run that ``key`` names (:func:`find_run`), or with ``ema`` their moving average.
 
     Returns lines that tell the user how to load them. ``to`` is a name of :data:`FORMATS`. ``out`` appears complete or not at
-    all. A run on a user's own data set needs its pack below ``data_root`` (None: the default folder of packs). Raises
-    :class:`UserError`, for example if ``out`` is there already and not an empty folder.
+    all. For timm, a run on a user's own data set needs its pack below ``data_root`` (None: the default folder of
+    packs). Raises :class:`UserError`, for example if ``out`` is there already; timm accepts an empty folder.
     """
     if to not in FORMATS:
         raise UserError(f"--to = {to!r} is not accepted: {one_of(FORMATS)}")

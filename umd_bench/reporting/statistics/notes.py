@@ -19,7 +19,7 @@ _FACT_NAMES = {
     "chosen_on": "position and t chosen on",
     "draws": "draws of the shots",
     "ridge": "ridge",
-    "ridges": "ridge by leaving one out among",
+    "ridges": "ridge chosen by leave-one-out error from",
     "linear_batch": "linear probe's batch",
     "n": "n",
     "sampling_seeds": "sampling seeds",
@@ -60,8 +60,8 @@ def sweep_notes(frame: pd.DataFrame, sweep: SweepRecord, stages: Sequence[str], 
     done = frame[frame["state"] == "done"]
     data = {"data": _ORIGIN_NAMES["data"], "data_digest": _ORIGIN_NAMES["data_digest"]}
     if done["data"].nunique() < 2:
-        data = {}  # all stages read one data set, which the last note names
-    # A fact without a column of its own has one only if a stage recorded it: earlier versions did not.
+        data = {}  # all stages read one data set, which the note on the tier names
+    # A column fact.<name> is in the frame only if a stage recorded the fact, and earlier versions did not.
     names = {column: name for column, name in _FACT_NAMES.items() if column in frame}
     for stage in stages:
         rows = done[done["stage"] == stage]
@@ -95,15 +95,18 @@ def split_notes(frame: pd.DataFrame, stages: Sequence[str]) -> list[str]:
 
 
 def score_notes(frame: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
-    """Explanations of the columns ``metrics``, and memorisation alarms. The alarms appear for any columns."""
+    """Explanations of the columns ``metrics``, and every memorisation alarm, also one of a column that is not shown."""
     notes = []
     if any(map(is_extrapolated, metrics)):
         notes.append(
-            "fd_inf, fid_inf: the distance where its line against 1/n meets 1/n = 0 (Chong and Forsyth, arXiv 1911.07023); "
-            "to be read beside the distance at n, which is raised by about the difference, and noisier."
+            "fd_inf, fid_inf: the distance extrapolated to infinitely many samples, by a line in 1/n through the distances "
+            "at several n (Chong and Forsyth, arXiv 1911.07023). It is noisier than the distance at n, which is too large by "
+            "about their difference."
         )
     if any(metric.split("_")[0] == "kid" for metric in metrics):
-        notes.append("kid: unbiased, so it can be below 0; subsets of at most 1,000 samples and images.")
+        notes.append(
+            "kid: unbiased, so it can be below 0; computed on subsets of at most 1,000 samples and as many real images."
+        )
     return notes + alarm_notes(frame)
 
 
@@ -114,9 +117,10 @@ def alarm_notes(frame: pd.DataFrame) -> list[str]:
     rows = frame[frame["metric"].str.fullmatch("memorised(_.+)?", na=False) & ~frame["metric"].str.endswith("_sd", na=False)]
     loud = rows[rows["value"] > rows["fact.alarm_above"].astype("Float64")]
     return [
-        f"Memorisation alarm: {stage}, {metric}: more samples lie near to a training image than held-out images do, "
-        f"{'; '.join(f'{value:.1%} of {trial}' for trial, value in zip(alarms['trial'], alarms['value'], strict=True))} "
-        f"({float(alarms['fact.expected'].iloc[0]):.0%} expected); look at neighbours.png of these runs."
+        f"Memorisation alarm: {stage}, {metric}: a larger share of the samples than of held-out images "
+        f"({float(alarms['fact.expected'].iloc[0]):.0%}) lies near a training image: "
+        f"{'; '.join(f'{value:.1%} of {trial}' for trial, value in zip(alarms['trial'], alarms['value'], strict=True))}. "
+        "Look at neighbours.png of these runs."
         for (stage, metric), alarms in loud.groupby(["stage", "metric"], sort=False)
     ]
 
@@ -129,7 +133,7 @@ def _with_further_extractor(rows: pd.DataFrame) -> pd.Series[bool]:
 
 
 def missing_notes(frame: pd.DataFrame) -> list[str]:
-    """The stages without a result, one line for each state and list of trials that stages share."""
+    """The stages without a result. Stages that lack it in the same state and for the same trials share one line."""
     missing = frame[~frame["state"].isin(["done", "pruned"])]
     stages_by: dict[tuple[str, str], list[str]] = {}
     for (stage, state), rows in missing.groupby(["stage", "state"], sort=False):
@@ -140,8 +144,8 @@ def missing_notes(frame: pd.DataFrame) -> list[str]:
 def format_facts(rows: pd.DataFrame, names: dict[str, str], axes: Sequence[str]) -> str:
     """``n 500; t 0 (umd, mae) or 51 (dit)``: each column in ``names`` that has a value, with the arms if the values differ.
 
-    Arms are named by the one axis that decides the value, if there is one, else by all axes. If the value differs within every
-    arm, as a commit may between seeds, no arm is named.
+    Arms are named by the one axis that decides the value, if there is one, else by all axes. If every arm has every
+    one of the values, as a commit may differ between seeds, no arm is named.
     """
     facts = rows[list(dict.fromkeys([*axes, *names]))].drop_duplicates()  # a trial's rows repeat its facts for every metric
     arm_values = {axis: [format_value(value) for value in facts[axis].tolist()] for axis in axes}
