@@ -20,7 +20,7 @@ settings.load_profile("any machine")
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
-    os.fsync = lambda _: None  # no test cuts the power, and waiting for the disk takes a tenth of the fast tests
+    os.fsync = lambda _: None  # no test cuts the power, and waiting for the disk takes a tenth of the time
     if not hasattr(config, "workerinput"):  # an xdist worker inherits the variable from the process that started it
         config.stash[_FOLDER] = os.environ["UMD_BENCH_DATA"] = tempfile.mkdtemp(prefix="umd-bench-tests-")
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(config.stash[_FOLDER]) / "compiled")

@@ -1,4 +1,4 @@
-"""The facts of this machine, from Linux and without it."""
+"""The facts of this machine, read from Linux or, on other systems, from Python."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_usable_cores_follow_the_affinity_or_are_all_cores(monkeypatch: pytest.M
         ("processor\t: 0\nFeatures\t: fp asimd sve\n", platform.machine(), {"fp", "asimd", "sve"}),
     ],
 )
-def test_name_and_flags_are_those_of_the_first_processor(
+def test_name_and_flags_come_from_the_first_processor(
     text: str, name: str, flags: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "cpu_lines", lambda: tuple(text.splitlines()))

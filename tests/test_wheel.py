@@ -52,8 +52,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     python = str(folder / "venv" / "bin" / "python")
     install = [*pip, "--python", python, "install", "--no-deps", "--no-index", "--no-compile", str(wheel)]
     subprocess.run(install, check=True, cwd=folder)
-    # The libraries come from this test's environment. A path from a .pth file is searched last, and .pth files in it, such as
-    # that of an editable install, are ignored.
+    # The libraries come from this test's environment. A path from a .pth file is searched last, and the .pth files in that
+    # path's folder, such as the one of an editable install, are ignored.
     (site,) = (folder / "venv" / "lib").glob("python*/site-packages")
     libraries = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     (site / "libraries.pth").write_text("\n".join(sorted(libraries)) + "\n")

@@ -1,4 +1,4 @@
-"""A real Slurm for the test session. If it is not installed its tests are skipped, or fail if REQUIRE_SLURM is set."""
+"""A real Slurm for the test session. Without one, the tests that need it are skipped, or fail if REQUIRE_SLURM is set."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def states(run: RunDir, attempt: int | None = None) -> list[str]:
 
 
 class Lab:
-    """A results folder and an executor on it. Keys are numbered, so tests may share both."""
+    """A results folder and an executor on it. Tests may share both, because every new stage gets a key that no other has."""
 
     def __init__(self, name: str, root: Path, *, ray: RayConfig | None = None) -> None:
         self.name, self.root, self.ray = name, root, ray
@@ -147,7 +147,7 @@ class Lab:
         return [ended[key] for key in keys]
 
     def collect(self, keys: Iterable[str], executor: Executor | None = None) -> dict[str, Ended]:
-        """Poll until all of these stages have ended. Fails if one is returned twice, or if any other is returned."""
+        """Poll until all of these stages have ended. Fails if poll returns one of them twice, or any other stage."""
         executor, wanted = executor or self.executor, set(keys)
         ended: dict[str, Ended] = {}
         deadline = time.monotonic() + DEADLINE_SECONDS

@@ -127,7 +127,7 @@ class MiniSlurm:
         self.close()
 
     def close(self) -> None:
-        """End every daemon and every process that it started, by their process ids."""
+        """End every daemon and every process below it: close the pipes of the reapers, and wait until these have ended."""
         for pipe in self._pipes.values():
             os.close(pipe)
         reapers = [pids[0] for tag in self._pipes if (pids := self._pids(tag)) is not None]
@@ -164,7 +164,7 @@ class MiniSlurm:
         os.kill(self._expected(tag)[0], signal.SIGUSR1)
 
     def reset(self) -> None:
-        """Remove all jobs, start every daemon, wait for idle nodes: the state in which each test begins."""
+        """Cancel and forget all jobs, start every dead daemon, wait for idle nodes: the state in which each test begins."""
         for tag in self._pipes:
             if not _alive(self._expected(tag)[1]):
                 self.boot(tag)

@@ -29,7 +29,7 @@ def write_script(root: Path, key: str, script: str) -> None:
 
 
 def run(root: Path, key: str, data_root: Path, *, stop: Callable[[], bool], rank_launch: RankLaunch | None = None) -> object:
-    """Follow the script, unless the stage has a result or an owner, as ``run_stage`` does."""
+    """Follow the script. Like ``run_stage``, do nothing if the stage already has a result or an owner."""
     stage = RunDir(root, key)
     if stage.result() is not None:
         return Outcome.DONE

@@ -1,4 +1,4 @@
-"""A sweep on a real Slurm, while jobs are requeued, preempted and cancelled and a node is lost, ends with each result once."""
+"""A sweep on a real Slurm ends with each result once, although jobs are requeued, preempted, cancelled and lost with a node."""
 
 from __future__ import annotations
 

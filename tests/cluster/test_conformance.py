@@ -59,7 +59,10 @@ def stage_out_of_memory(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def output_of_stages(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The output is in the attempt's folder, up to the last line of a process that exits. Inline, the test would exit."""
+    """The output is in the attempt's folder, up to the last line of a process that exits.
+
+    An inline stage must not exit, since the test runs in the same process.
+    """
     printed, exited = lab.run("print some text", "succeed" if lab.name == "inline" else "print-and-exit last line")
     output = (lab.dir(printed.key).attempt_path(1) / "output.log").read_text()
     assert [text in output for text in ("some text", "stderr of some text", "file descriptor 2 of some text")] == [True] * 3
@@ -150,7 +153,7 @@ def scheduler_that_lists_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def _poll_with_fake_commands(lab: Lab, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
-    """For five seconds squeue, sacct and scontrol only run ``answer``: no stage may end."""
+    """For five seconds replace squeue, sacct and scontrol by scripts that run ``answer``; check that no stage ends."""
     [running, queued] = lab.submit("sleep", "sleep")
     lab.pid(running)
     fakes = lab.root / f"fakes-{answer[-1]}"

@@ -37,7 +37,7 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
 
 @pytest.fixture(scope="module")
 def whole(trial: Trial, tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """The same stage without a loss; rank 0 starts the other rank."""
+    """The same stage, in which no rank is lost; rank 0 starts the other rank."""
     run = RunDir(tmp_path_factory.mktemp("whole"), trial.specs["pretrain"].key)
     run.prepare(trial.specs["pretrain"])
     run_stage(run.root, run.key, data_root())

@@ -1,4 +1,4 @@
-"""Stages on a Ray cluster that runs already: lost nodes, a lost head, shares of GPUs; and it is left running."""
+"""Stages on a Ray cluster that runs already: lost nodes, a lost head, shares of GPUs, and a cluster that is left running."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_room_counts_the_stages_that_fit_on_each_node(
 def test_the_error_names_a_node_that_does_not_see_the_results_folder(
     cluster: MiniRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All nodes are on this machine, so the command pretends that the folder has one more file."""
+    """All nodes are on this machine and see the folder, so a patch makes the command list one more file in it than they do."""
     check_nodes = RunningRay.check_nodes
 
     def unshared(running: RunningRay, root: Path, data_root: Path) -> None:

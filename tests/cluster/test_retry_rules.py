@@ -107,7 +107,7 @@ def test_a_stage_whose_node_failed_is_submitted_again_without_that_node(tmp_path
     assert queue.avoided == [[], ["node0"], ["node0", "node1"]]
 
 
-def test_a_stage_fails_after_as_many_lost_nodes_as_attempts_allow(tmp_path: Path, node: Node) -> None:
+def test_a_stage_fails_when_lost_nodes_have_used_up_its_attempts(tmp_path: Path, node: Node) -> None:
     queue = ScriptedQueue(tmp_path, *["NODE_FAIL"] * 9)
     assert not run(tmp_path, node, queue).complete
     assert len(queue.avoided) == MAX_ATTEMPTS[EndReason.NODE_FAIL]

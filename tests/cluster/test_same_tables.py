@@ -23,7 +23,7 @@ SECONDS = 200.0
 
 
 def tables(folder: Path, on: str) -> dict[str, bytes]:
-    """Run the small sweep by the command on one executor; its tables."""
+    """Run the small sweep with `umd-bench sweep` on one executor; returns the tables that it wrote."""
     command = [
         *COMMAND,
         *("sweep", str(write_small(folder)), "--set", "seeds=[0]", "--mlflow", "off"),

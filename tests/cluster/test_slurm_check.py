@@ -1,4 +1,4 @@
-"""`doctor` on a real Slurm: its findings about a cluster that fits the settings, one that does not, and a node."""
+"""`doctor` on a real Slurm: its findings about settings that Slurm accepts or refuses, and about a node."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_node_reports_its_versions_locks_and_gpus(slurm: MiniSlurm, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["jobs"]
 
 
-def test_locks_that_do_not_exclude_between_node_and_command_fail(
+def test_a_lock_that_a_node_and_the_command_can_both_hold_fails(
     slurm: MiniSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(node_probe, "COMMANDS_LOCK", "another.lock")  # so the node finds its own lock free

@@ -1,4 +1,4 @@
-"""A user's own grey data set has its own classifier: found by name, part of the key, checked before anything runs."""
+"""A user's own grey data set has its own classifier: found by name, hashed into the key, checked before anything runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep on the validation split has the training of the sweep on the test split, and never opens that split."""
+"""A sweep on the validation split never opens the test split, and the same sweep on the test split reuses its trainings."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def random_inception_weights() -> bytes:
 
 
 def inception_rows() -> Iterator[Row]:
-    """Against torch-fidelity's own calls: its extractor, one layer at a time, by the layer's name."""
+    """Inception compared with torch-fidelity's extractor, one layer at a time, and (mixed_6/conv) with its blocks."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     weights, x = random_inception_weights(), images(3, 64)
@@ -95,7 +95,7 @@ def _mixed_6_conv(network: torch.nn.Module, x: Tensor) -> Tensor:
 
 
 def efficientnet_rows() -> Iterator[Row]:
-    """Against a second forward pass, written here from the parameter names in the weight file; its package has no network."""
+    """EfficientNet compared with a second forward pass, written here from the parameter names in the weight file."""
     weights = efficientnet.find_weights()
     state = torch.load(io.BytesIO(weights), weights_only=True)
     network = efficientnet.EfficientNet(efficientnet.build_network(weights))
@@ -115,7 +115,7 @@ def lite0(state: dict[str, Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
     def convolved(x: Tensor, name: str, norm: str, stride: int = 1, *, depthwise: bool = False, act: bool = True) -> Tensor:
         weight = state[f"{name}.weight"]
         kernel = weight.shape[-1]
-        # TensorFlow's "same" padding: the output has ceil(side / stride) pixels, and an odd pixel goes after the image.
+        # TensorFlow's "same" padding: the output has ceil(side / stride) pixels; an odd pixel of padding goes after the image.
         need = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[:-3:-1]]
         x = F.pad(x, [edge for n in need for edge in (n // 2, n - n // 2)])
         x = F.conv2d(x, weight, stride=stride, groups=x.shape[1] if depthwise else 1)
@@ -140,7 +140,7 @@ def lite0(state: dict[str, Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def resize_rows() -> Iterator[Row]:
-    """The resizing against torchvision's, and against Pillow's on floats, which is an independent implementation."""
+    """Our resizing compared with torchvision's, and with Pillow's on floats, which is an independent implementation."""
     from PIL import Image
     from torchvision.transforms.v2.functional import InterpolationMode, resize
 

@@ -33,7 +33,7 @@ def rows() -> list[Row]:
 
 
 def features(n: int, d: int, seed: int, classes: int = 5) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Features [n, d] with an offset, float32 as doubles, and labels of classes that overlap."""
+    """Features [n, d] with an offset, rounded to float32 and stored as float64, and labels of classes that overlap."""
     rng = np.random.default_rng(seed)
     y = rng.integers(0, classes, n)
     centres = np.random.default_rng(99).normal(size=(classes, d))
@@ -77,7 +77,10 @@ def knn_rows() -> Iterator[Row]:
 
 
 def linear_rows() -> Iterator[Row]:
-    """Weights after training: heads together against heads alone, and against autograd with two versions of LARS."""
+    """Weights after training: heads trained together, compared with heads trained alone and with heads that autograd trains.
+
+    With autograd, LARS is written out, or timm's without weight decay.
+    """
     for decay, library in ((0.5, "autograd, LARS written out"), (0.0, "autograd, timm Lars")):
         config = LinearConfig(lr_per_256=RATES, batch=64, epochs=8, warmup_epochs=2, weight_decay=decay)
         heads = trained(config)
@@ -98,7 +101,10 @@ def trained(config: LinearConfig) -> Heads:
 
 
 def trained_by_autograd(rate: float, config: LinearConfig, *, library: bool) -> torch.Tensor:
-    """Weights [K, D] of one head from torch's layers and autograd; LARS is written out, or timm's, whose decay differs."""
+    """Weights [K, D] of one head that is trained with torch's layers and autograd.
+
+    LARS is written out, or with ``library`` timm's, whose weight decay differs.
+    """
     x, y = features(240, 10, seed=0)
     return plain_linear(x.astype(np.float32), y, rate, classes=5, config=config, seed=SEED, library=library)
 

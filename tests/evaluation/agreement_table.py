@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 PYTHONPATH=tests python -m evaluation.agreement_table
 
-The rows are those of ``rows()`` in every other module ``agreement_*`` of this folder. The tests set the tolerances.
+The rows come from ``rows()`` in every other module ``agreement_*`` of this folder. The tests set the tolerances.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ TRAINED = TrainStage(
 
 
 def opened_splits(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """The names of the splits that are opened from now on, as the set grows."""
+    """A set that collects the names of the splits that are opened from now on."""
     opened, split = set[str](), Pack.split
 
     def noted(pack: Pack, name: str) -> Split:
@@ -58,9 +58,9 @@ def digits() -> Pack:
 def parent_run(
     root: Path, *, labels: bool = True, spoil: bool = False, model: ModelConfig = MODEL, parent: RunDir | None = None
 ) -> RunDir:
-    """A finished parent, whose average is another model's weights; with ``spoil`` all weights are NaN.
+    """A finished parent, whose average is another model's weights; with ``spoil`` its raw weights, not the average, are NaN.
 
-    It is a fine-tuning with other weights if it has a ``parent`` itself.
+    With ``parent`` it is a fine-tuning of that run, with other weights.
     """
     stage = TRAINED.model_copy(update={"labels": labels})
     ours: dict[str, Any] = {**SHARED, "model": model}
@@ -80,7 +80,7 @@ def parent_run(
 
 
 def _weights(model: ModelConfig, seed: int, classes: int) -> dict[str, Tensor]:
-    """Initial weights plus noise: without it every gate is 0, and the representation is the same for all images."""
+    """Initial weights plus noise. Without the noise adaLN-zero's gates are 0, and all images have the same representation."""
     generator = torch.Generator().manual_seed(seed)
     state = build_model(model, size=8, channels=1, classes=classes, seed=seed).state_dict()
     return {name: value + 0.2 * torch.randn(value.shape, generator=generator) for name, value in state.items()}

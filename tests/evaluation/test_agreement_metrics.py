@@ -22,7 +22,7 @@ def test_every_score_and_both_kinds_of_covariance_are_compared() -> None:
         assert part in text
 
 
-def test_the_page_has_a_row_for_every_comparison() -> None:
+def test_the_page_has_a_row_for_every_comparison_of_scores() -> None:
     page = PAGE.read_text(encoding="utf-8")
     printed = page[page.index(BEGIN) : page.index(END)]
     for row in ROWS:

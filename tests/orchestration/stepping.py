@@ -19,10 +19,10 @@ LINGER_SECONDS = 90.0
 
 
 class SteppingExecutor:
-    """Each poll advances one running stage, drawn by ``seed``, by a step; a cancelled training resumes from its last step.
+    """Each poll advances one running stage, which ``seed`` draws, by a step. A cancelled training resumes from its last step.
 
-    Other stages go before trainings. A probe's accuracy falls with the mask ratio and the learning rate, and rises with the
-    share of the training.
+    Stages of other kinds go before trainings. A probe's accuracy falls with the mask ratio, the learning rate and the seed of
+    the pre-training, and rises with the number of images that its parent had seen.
     """
 
     name = "stepping"
@@ -99,7 +99,7 @@ def step(run: RunDir, number: int) -> None:
 
 
 def badness(run: RunDir) -> float:
-    """A number that grows with the searched values of the stage's pre-training."""
+    """A number that grows with the searched values and the seed of the stage's pre-training."""
     spec = run.config()
     while spec.parent_key is not None:
         spec = RunDir(run.root, spec.parent_key).config()

@@ -115,6 +115,6 @@ def test_preparing_a_stage_keeps_the_snapshots_of_earlier_commands(tmp_path: Pat
 
 
 @pytest.mark.parametrize("value", ["64", "0.2"])
-def test_a_snapshot_in_images_and_the_same_one_as_a_share_are_one_stage(tmp_path: Path, value: str) -> None:
+def test_a_snapshot_given_in_images_or_as_a_share_gives_the_same_stage(tmp_path: Path, value: str) -> None:
     first, second = (named(build_graph(tmp_path, trials(tmp_path, f"[{v}]")), "finetune_probe") for v in (value, "0.2"))
     assert first[0].key == second[0].key

@@ -66,7 +66,7 @@ def test_a_running_stage_is_not_retried(tmp_path: Path, sweep: Sweep) -> None:
     assert run.retry()
 
 
-def test_a_sweep_at_work_takes_up_a_retried_stage_and_its_descendants(tmp_path: Path) -> None:
+def test_a_running_sweep_runs_a_retried_stage_and_its_descendants(tmp_path: Path) -> None:
     sweep = load_sweep(write_small(tmp_path))
     write_sweep(tmp_path, sweep_record(sweep))
     broken, other = (trial.specs["pretrain"].key for trial in sweep.trials[:2])

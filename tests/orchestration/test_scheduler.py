@@ -25,7 +25,7 @@ def sweep() -> Sweep:
     )
 
 
-FIVE = ["trial.stages.best_probe=null"]  # of the stages of a trial, five are enough here
+FIVE = ["trial.stages.best_probe=null"]  # leaves five stages in each trial, which are enough here
 
 
 def run(root: Path, sweep: Sweep, scripts: dict[str, Script] | None = None) -> tuple[SweepProgress, ScriptedExecutor]:

@@ -1,4 +1,4 @@
-"""The projection is idempotent, completes missing values, can rebuild a lost store, and cannot harm a sweep."""
+"""The projection is idempotent, completes missing values, makes deleted runs again, and cannot harm a sweep."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_a_trial_that_a_search_pruned_is_shown_as_ended(uri: str, client: Mlflow
         assert found["mask_ratio=0.25,seed=1"].info.status == "FINISHED"
 
 
-def test_a_store_that_is_made_again_has_the_same_contents(uri: str, client: MlflowClient, tmp_path: Path) -> None:
+def test_deleted_runs_are_made_again_with_the_same_contents(uri: str, client: MlflowClient, tmp_path: Path) -> None:
     record = _build(tmp_path, "rebuilt")
     MlflowProjector(uri, tmp_path).project(record)
     before = {name: (run.data.metrics, run.data.params) for name, run in _runs(client, "rebuilt").items()}

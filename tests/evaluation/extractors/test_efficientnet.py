@@ -47,7 +47,7 @@ def photographs() -> torch.Tensor:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", ["noise", "blur"])
-def test_its_distance_rises_with_noise_and_blur_of_photographs(damage: str) -> None:
+def test_the_frechet_distance_rises_with_noise_and_blur_of_photographs(damage: str) -> None:
     extractor, clean = load_extractor("efficientnet_lite0"), photographs()
     real = Gaussian.of(extractor.features(clean).pooled)
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
@@ -60,7 +60,7 @@ def test_its_distance_rises_with_noise_and_blur_of_photographs(damage: str) -> N
     assert 0 < 1.5 * distances[1] < distances[2]
 
 
-def test_it_classifies_a_photograph_of_a_flower_as_a_daisy() -> None:
+def test_the_network_classifies_a_photograph_of_a_flower_as_a_daisy() -> None:
     flower = torch.from_numpy(np.array(load_sample_images().images[1])).permute(2, 0, 1)[None, :, :, 100:527]
     network = efficientnet.EfficientNet(efficientnet.build_network(efficientnet.find_weights()))
     with torch.inference_mode():

@@ -73,7 +73,7 @@ def test_weights_are_found_at_each_of_three_paths_and_the_path_in_the_variable_c
         assert inception.find_weights() == random_weights
         path.write_bytes(b"others")
         with pytest.raises(UserError, match=f"{path} is not the Inception-v3 that FID is defined by"):
-            inception.find_weights()  # a wrong file is an error, even if the next path has the right one
+            inception.find_weights()  # the error names this path, so no later path is tried
     assert load_extractor_of(random_weights, paths[0]).hash == inception.SHA256
 
 

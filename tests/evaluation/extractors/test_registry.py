@@ -146,7 +146,7 @@ def facts(name: str, size: int | None = None, vae: str | None = None) -> DataFac
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pictures_in_colour_and_in_grey_are_read_by_every_extractor_of_any_images(channels: int) -> None:
+def test_extractors_for_any_data_set_accept_colour_and_grey_pictures(channels: int) -> None:
     pictures = DataFacts("pets_of_mine", 32, channels, 2)
     assert extractor_for(pictures) == INCEPTION
     for name in (INCEPTION, "efficientnet_lite0", "timm:resnet50"):

@@ -31,7 +31,7 @@ def _no_weights_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def state_of(name: str = NAME, seed: int = 0, **options: int) -> dict[str, Tensor]:
-    """Random weights, whose statistics differ from those of a new model."""
+    """The weights of a new model, with random numbers in every vector (scales, biases, running statistics)."""
     generator = torch.Generator().manual_seed(seed)
     model = timm.create_model(name.removeprefix("timm:"), **options)
     return {

@@ -62,7 +62,7 @@ def test_of_equal_candidates_the_first_wins_in_the_order_of_blocks_pools_and_tim
     assert (facts["chosen_block"], facts["chosen_pool"], facts["chosen_t"]) == (2, "class", 30)
 
 
-def test_the_choice_never_opens_the_test_split_and_a_fact_says_if_it_was_scored_on_itself(
+def test_the_choice_never_opens_the_test_split_and_a_fact_says_if_its_split_is_also_the_scored_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = opened_splits(monkeypatch)

@@ -1,4 +1,4 @@
-"""The k-nearest-neighbour probe is scikit-learn's with DINO's weights, for any block size."""
+"""The k-nearest-neighbour probe equals scikit-learn's with the weighted votes of DINO, for any block size."""
 
 from __future__ import annotations
 

@@ -50,14 +50,14 @@ def probed(test: tuple[np.ndarray, np.ndarray], lrs: tuple[float, ...] = (1e-6, 
 
 
 @pytest.mark.slow
-def test_the_rate_is_chosen_on_held_out_images_and_the_head_trained_again_on_all_of_them() -> None:
+def test_the_rate_is_chosen_on_held_out_images_and_the_head_trained_again_on_all_training_images() -> None:
     x, y = classes_of(1)
     result = probed((x, y))
     assert result.lr == 10.0
     assert result.held_out[0] < 0.6 < 0.8 < result.held_out[1]
     assert result.accuracy > 0.8
     assert result.accuracy == probed((x, y), lrs=(10.0,)).accuracy
-    other = probed((x, (y + 1) % 4))  # a test split on which an untrained head would do better
+    other = probed((x, (y + 1) % 4))  # with these test labels an untrained head would do better
     assert (other.lr, other.held_out) == (result.lr, result.held_out)
 
 

@@ -35,7 +35,7 @@ def probed(root: Path, **fields: object) -> StageResult:
 
 
 def by_hand(root: Path, t: int, seed: int, k: int, draws: int) -> list[float]:
-    """The same numbers without the stage's own code: each image is represented alone."""
+    """The accuracy of each draw without the stage's own code: each image is represented alone."""
     pack, parent = digits(), parent_run(root)
     model = restore_model(parent, NIMG, source=dataset_info("digits"))
     schedule = NoiseProcess(SHARED["noise"])
@@ -64,7 +64,7 @@ def by_hand(root: Path, t: int, seed: int, k: int, draws: int) -> list[float]:
 def test_the_stage_probes_the_raw_weights_at_its_t_with_separate_noise_for_each_image(tmp_path: Path, t: int) -> None:
     result = probed(tmp_path / "a", t=t, seed=4)
     scores = by_hand(tmp_path / "b", t, seed=4, k=3, draws=2)
-    # Rounding in a batch may change the class of one image of 500.
+    # Rounding depends on the batch, and may change the predicted class of one of the 500 images.
     assert result.metrics["acc_3shot"] == pytest.approx(np.mean(scores), abs=0.002)
     assert result.metrics["acc_3shot_sd"] == pytest.approx(np.std(scores, ddof=1), abs=0.002)
     assert {name: result.facts[name] for name in ("probe_t", "ema", "n", "shots", "draws", "images_3shot")} == {
@@ -107,7 +107,7 @@ def test_the_stage_repeats_to_the_bit_and_depends_on_the_seed(tmp_path: Path) ->
     assert first.metrics["acc_3shot"] != other.metrics["acc_3shot"]
 
 
-def test_further_shots_do_not_change_the_others(tmp_path: Path) -> None:
+def test_further_numbers_of_shots_do_not_change_the_others(tmp_path: Path) -> None:
     alone, among = probed(tmp_path / "a", shots=[3]), probed(tmp_path / "b", shots=[1, 3, 20])
     assert alone.metrics.items() <= among.metrics.items()
 
@@ -138,7 +138,7 @@ def test_pixel_probe_is_the_probe_of_the_images_with_the_same_draws() -> None:
     assert 0.7 < metrics["pixel_acc_10shot"] < 0.95
 
 
-PLAIN = {"model": MODEL.model_copy(update={"adaln": False})}  # its blocks are no identity before training
+PLAIN = {"model": MODEL.model_copy(update={"adaln": False})}  # so that the blocks are not the identity before training
 
 
 def untrained_by_hand(spec: StageSpec) -> list[float]:
@@ -158,7 +158,7 @@ def untrained_by_hand(spec: StageSpec) -> list[float]:
     return scores
 
 
-def test_the_row_to_beat_reads_the_initial_weights_of_the_same_seed_with_the_same_draws(tmp_path: Path) -> None:
+def test_the_untrained_row_probes_the_initial_weights_of_the_same_seed_with_the_same_draws(tmp_path: Path) -> None:
     parent = parent_run(tmp_path, **PLAIN)
     spec = stage_of(parent, "probe", shots=[3], draws=2, **PLAIN)
     with run_of(spec, tmp_path).begin() as attempt:
@@ -166,7 +166,7 @@ def test_the_row_to_beat_reads_the_initial_weights_of_the_same_seed_with_the_sam
     scores = untrained_by_hand(spec)
     assert metrics["untrained_acc_3shot"] == pytest.approx(np.mean(scores), abs=0.002)
     assert metrics["untrained_acc_3shot_sd"] == pytest.approx(np.std(scores, ddof=1), abs=0.002)
-    assert metrics["untrained_acc_3shot"] > 0.3  # random weights of plain blocks are no bad features
+    assert metrics["untrained_acc_3shot"] > 0.3  # plain blocks with random weights already give usable features
     assert metrics["untrained_acc_3shot"] != metrics["acc_3shot"]
 
 
@@ -186,7 +186,7 @@ def test_a_child_of_a_fine_tuning_is_compared_with_the_weights_before_pretrainin
     assert values[0]["acc_3shot"] != values[1]["acc_3shot"]
 
 
-def test_published_weights_have_no_initial_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_weights_are_not_compared_with_initial_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parent = parent_run(tmp_path)
     spec = stage_of(parent, "probe", shots=[3], draws=1)
     imported = ImportStage(layout="small-vision", file="weights.npz", sha256="0" * 64, nimg=NIMG, classes=10)

@@ -71,7 +71,7 @@ def test_everything_that_changes_features_changes_the_file_name(tmp_path: Path) 
     assert len(cached(tmp_path)) == 9
     snapshot = parent.snapshot(NIMG)
     content = bytearray(snapshot.read_bytes())
-    content[-2] ^= 1  # the same key, and other weights
+    content[-2] ^= 1  # the weights change, and the key of their stage does not
     snapshot.unlink()
     snapshot.write_bytes(content)
     representation(parent).of(pack, "test")
@@ -97,7 +97,7 @@ def test_several_places_take_one_forward_pass_and_give_the_same_features(tmp_pat
     places = [Place(None, None, 3), Place(1, "patches", 3), Place(1, "first_class", 3)]
     alone = [np.array(representation(parent_run(tmp_path / "a"), t=3, pool=place.pool).of(pack, "test")) for place in places]
     calls.clear()
-    representation(parent, t=3).of(pack, "test", place=places[1])  # one of them is cached
+    representation(parent, t=3).of(pack, "test", place=places[1])  # now one of the three is cached
     together = representation(parent, t=3).of_each(pack, "test", places=places)
     assert sum(calls) == 2 * len(pack.split("test"))
     for one, other in zip(alone, together, strict=True):

@@ -1,4 +1,4 @@
-"""The row "trained with labels": it learns, is trained once for all stages that share it, and is read by the same probe."""
+"""The row "trained with labels": the model learns, one training serves all stages, and the same probe reads its features."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ SHORT = {"nimg": 128, "batch": 64}
 
 
 @pytest.mark.slow
-def test_it_is_trained_once_for_all_stages_with_its_architecture_data_seed_and_settings(
+def test_one_training_serves_all_stages_with_its_architecture_data_seed_and_settings(
     tmp_path: Path, trainings: list[int]
 ) -> None:
     first = probed(tmp_path, settings=SHORT)
@@ -66,12 +66,12 @@ def test_it_is_trained_once_for_all_stages_with_its_architecture_data_seed_and_s
 
 
 @pytest.mark.slow
-def test_it_repeats_to_the_bit(tmp_path: Path) -> None:
+def test_the_training_repeats_to_the_bit(tmp_path: Path) -> None:
     one, other = (probed(tmp_path / name, settings=SHORT).metrics for name in "ab")
     assert one == other
 
 
-def test_the_weights_do_not_depend_on_where_gradients_are_off(tmp_path: Path) -> None:
+def test_the_model_is_trained_even_if_the_caller_has_turned_gradients_off(tmp_path: Path) -> None:
     parent = parent_run(tmp_path)
     spec = stage_of(parent, "probe", supervised=SHORT)
     initial = initial_weights(parent, data_facts(spec.data))
@@ -90,7 +90,7 @@ def test_a_training_that_diverges_is_a_users_error(tmp_path: Path) -> None:
         probed(tmp_path, settings={**SHORT, "lr_per_256": 1e30, "nimg": 1280})
 
 
-def test_a_probe_without_it_has_the_same_key_and_bad_lengths_are_refused() -> None:
+def test_the_field_supervised_changes_the_key_only_if_it_is_set_and_bad_lengths_are_refused() -> None:
     plain = load_trial("umd").specs["probe"]
     assert load_trial("umd", sets=["stages.probe.supervised=null"]).specs["probe"].key == plain.key
     assert load_trial("umd", sets=["stages.probe.supervised={nimg: 64, batch: 64}"]).specs["probe"].key != plain.key

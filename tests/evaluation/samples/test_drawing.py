@@ -1,4 +1,4 @@
-"""Samples depend on their number and the seed, not on the batches that they are drawn in."""
+"""A sample depends on its index in the set and on the seed, not on the batch that it is drawn in."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> int:
 
 
 @pytest.mark.parametrize("fixed_batch", [0, 4])
-def test_batches_are_the_samples_drawn_at_once_with_and_without_padding(tmp_path: Path, fixed_batch: int) -> None:
+def test_samples_drawn_in_batches_equal_samples_drawn_at_once_with_or_without_padding(tmp_path: Path, fixed_batch: int) -> None:
     batched = drawer(tmp_path, fixed_batch=fixed_batch)
     parts = list(batched.batches(LABEL, seed=1))
     assert [indices for indices, _ in parts] == [range(4), range(4, 8), range(8, 10)]
@@ -42,6 +42,6 @@ def test_batches_are_the_samples_drawn_at_once_with_and_without_padding(tmp_path
     assert batched.seconds > 0
 
 
-def test_samples_that_are_nan_are_refused_by_their_numbers(tmp_path: Path) -> None:
+def test_the_error_for_nan_samples_names_their_indices(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"samples 4\.\.7 are NaN or infinite"):
         drawer(tmp_path, spoil=True).draw(range(4, 8), LABEL, seed=0)

@@ -210,7 +210,7 @@ def test_progress_events_are_at_least_two_seconds_apart(tmp_path: Path, monkeypa
     _, run, _ = generated(tmp_path, n=30, batch=1)
     done = [event["done"] for event in run.events() if event["event"] == "progress"]
     assert len(done) > 3
-    assert np.diff(done).min() >= 3  # and each event itself reads the clock once
+    assert np.diff(done).min() >= 3  # four readings of the clock: one per sample, but one may be the event's
 
 
 @pytest.mark.parametrize("kind", ["balanced", "drawn"])
@@ -308,7 +308,7 @@ def test_saved_samples_are_the_scored_ones_in_adms_format(tmp_path: Path) -> Non
     reference = reference_of(digits(), "test", extractor).gaussian
     first = generated(tmp_path / "again", n=25, batch=10)[0].metrics["fd_digits_cnn"]
     assert frechet_distance(Gaussian.of(features), reference) == pytest.approx(first, rel=1e-9)
-    assert result.metrics["fd_digits_cnn"] != first  # the mean of two
+    assert result.metrics["fd_digits_cnn"] != first  # the mean over two sets of samples
 
 
 def test_the_neighbours_picture_shows_the_nearest_sample_next_to_its_training_image(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Samples that no training made: those of initial weights and of noise, scored as a generate stage scores its own."""
+"""Samples from initial weights, and plain noise in place of samples, are scored as a generate stage scores its samples."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_untrained_scores_are_those_of_a_stage_whose_parent_kept_its_initial_wei
     assert (scores.distance, scores.accuracy) == (metrics["fd_digits_cnn"], metrics["accuracy_digits_cnn"])
 
 
-def test_noise_is_far_from_real_images_and_read_by_chance(pack: Pack) -> None:
+def test_noise_is_far_from_real_images_and_mostly_classified_wrongly(pack: Pack) -> None:
     scores = noise_scores(SPEC, WEIGHTS, pack, METRIC)
     assert scores.distance > 5
     assert scores.accuracy is not None
@@ -82,7 +82,7 @@ def test_scores_of_another_version_of_the_code_are_not_reused(
     assert drawn
 
 
-def test_without_labels_no_class_is_read(pack: Pack) -> None:
+def test_samples_without_labels_have_no_accuracy(pack: Pack) -> None:
     stage = STAGE.model_copy(update={"cfg_scale": 1.0, "n": 10, "steps": 2})
     unlabelled = WEIGHTS.model_copy(update={"stage": TRAINED.model_copy(update={"labels": False})})
     spec = SPEC.model_copy(update={"stage": stage, "parent_labels": False})

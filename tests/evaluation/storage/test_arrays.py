@@ -18,5 +18,5 @@ def test_a_matrix_comes_back_unchanged_in_c_order(tmp_path: Path, order: str) ->
     assert again is not None
     for arrays in (first, again):
         assert np.array_equal(arrays["matrix"], matrix)
-        assert arrays["matrix"].flags["C_CONTIGUOUS"]  # products of the two have the same bits
+        assert arrays["matrix"].flags["C_CONTIGUOUS"]  # so that matrix products with either array have the same bits
         assert arrays["n"].shape == ()

@@ -31,7 +31,7 @@ def test_a_missing_file_another_shape_and_damaged_bytes_load_as_none(tmp_path: P
     assert load_rows(path, (10, 4)) is None
     content = bytearray(path.read_bytes())
     content[-40] ^= 1
-    path.unlink()  # the rows may be mapped
+    path.unlink()  # a new file, because a process may have mapped rows of the old one
     path.write_bytes(content)
     assert load_rows(path, SHAPE) is None
 

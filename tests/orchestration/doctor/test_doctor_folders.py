@@ -37,7 +37,7 @@ def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 @pytest.mark.usefixtures("mounts")
-def test_a_file_system_whose_locks_hold_on_one_machine_only_fails_if_jobs_need_it(folder: str, level: str, text: str) -> None:
+def test_a_file_system_without_locks_between_machines_fails_if_jobs_need_the_locks(folder: str, level: str, text: str) -> None:
     [finding] = examine_sharing(Path(folder), "the results folder", locks=True, required=True)
     assert (finding.level, text in finding.text) == (level, True)
     [not_required] = examine_sharing(Path(folder), "the results folder", locks=True, required=False)
@@ -46,7 +46,7 @@ def test_a_file_system_whose_locks_hold_on_one_machine_only_fails_if_jobs_need_i
     assert data.level != "fail", "jobs only read the data folder"
 
 
-def test_the_mount_of_a_folder_is_the_closest_parent_not_a_common_prefix(mounts: None) -> None:
+def test_a_folder_is_on_the_mount_of_its_closest_parent_and_not_on_one_that_shares_a_prefix(mounts: None) -> None:
     mount = mount_of(Path("/homeless"))
     assert mount is not None
     assert mount.point == Path("/")

@@ -1,4 +1,4 @@
-"""The check of Slurm: every problem has a remedy and fails only if Slurm is required; unanswered accounting only warns."""
+"""The check of Slurm: every problem has a remedy and fails only if Slurm is required; silent accounting is only a warning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forecasts: costs scale with the work, past stages give the interval, and the actual cost is compared with it once."""
+"""Forecasts: costs scale with the work, past stages give the interval, and a forecast is compared once with the actual cost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from umd_bench.orchestration.scheduler import Scheduler
 from umd_bench.orchestration.trial_source import Grid
 from umd_bench.store import RunDir, write_sweep
 
-RATE = 1e-6  # seconds a FLOP
+RATE = 1e-6  # seconds per FLOP
 
 
 def nodes_of(root: Path, *sets: str) -> dict[str, Node]:
@@ -63,13 +63,13 @@ def test_the_cost_scales_with_flops_and_images_and_the_interval_comes_from_the_p
     assert made.seconds == pytest.approx(2 * RATE * total)
     assert made.low == pytest.approx(1.2 * RATE * total)
     assert made.high == pytest.approx(2.8 * RATE * total)
-    assert made.bytes_on_disk == pytest.approx(2 * 4 * 1000)  # a network of twice the width each
+    assert made.bytes_on_disk == pytest.approx(2 * 4 * 1000)  # two stages, each with four times the parameters
     assert (made.waves, make_forecast(tmp_path, longer, 2).waves) == (2, 1)
     assert make_forecast(tmp_path, longer, 1, copies=3).seconds == pytest.approx(3 * made.seconds)
     assert "2 waves on 1 worker" in made.lines(1)[0]
 
 
-def test_a_network_of_a_very_different_size_is_no_basis(tmp_path: Path) -> None:
+def test_a_network_of_a_very_different_size_is_no_basis_for_a_forecast(tmp_path: Path) -> None:
     finish(tmp_path, nodes_of(tmp_path), [RATE, RATE])
     large = nodes_of(tmp_path, "trial.model.width=256", "trial.model.depth=4")
     made = make_forecast(tmp_path, large, 1)
@@ -103,7 +103,7 @@ def test_the_error_is_reported_and_saved_once_when_all_stages_are_done(tmp_path:
     assert forecast_error(tmp_path, "small") is None
 
 
-def test_the_cost_of_a_resumed_stage_is_that_of_all_its_attempts(tmp_path: Path) -> None:
+def test_the_cost_of_a_resumed_stage_includes_all_its_attempts(tmp_path: Path) -> None:
     finish(tmp_path, nodes_of(tmp_path), [RATE, RATE])
     longer = nodes_of(tmp_path, "trial.stages.pretrain.nimg=12800")
     made = make_forecast(tmp_path, longer, 1)

@@ -77,7 +77,7 @@ def test_a_process_that_does_not_end_is_killed_and_its_measurements_count(
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
-def test_a_measurement_is_used_for_stages_of_its_shape_of_any_length_or_devices(tmp_path: Path) -> None:
+def test_a_measurement_is_the_cost_of_a_whole_stage_and_is_used_for_all_seeds_of_its_shape(tmp_path: Path) -> None:
     nodes = small(tmp_path, "stages=[pretrain]", "trial.resources.devices=2")
     first, other = without_past(tmp_path / "results", nodes)
     measured = {

@@ -50,7 +50,7 @@ def inline(tmp_path: Path, specs: list[StageSpec]) -> Iterator[Executor]:
 
 
 def collect(executor: Executor, keys: list[str]) -> dict[str, Ended]:
-    """Poll until every key is returned, each once, and no other."""
+    """Poll until every key has been returned. Fails if poll returns one of them twice, or any other key."""
     ended: dict[str, Ended] = {}
     deadline = time.monotonic() + DEADLINE_SECONDS
     while set(ended) != set(keys):

@@ -162,7 +162,7 @@ def fused_stages(sweep: Sweep, root: Path) -> set[str]:
 
 
 @pytest.mark.slow
-def test_stages_of_a_sweep_are_fused_if_that_is_faster_and_trained_apart_otherwise(
+def test_stages_of_a_sweep_are_fused_if_that_is_faster_and_trained_alone_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = sweep_of(tmp_path)

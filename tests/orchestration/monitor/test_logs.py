@@ -50,7 +50,7 @@ def test_a_run_is_looked_up_by_the_beginning_of_its_key_and_a_trial_by_its_name(
         lookup_stages(tmp_path, "nothing")
 
 
-def test_a_trial_of_two_sweeps_with_the_same_stages_is_one(tmp_path: Path, sweep: Sweep) -> None:
+def test_a_trial_that_two_sweeps_share_is_found_once(tmp_path: Path, sweep: Sweep) -> None:
     write_sweep(tmp_path, sweep_record(sweep).model_copy(update={"name": "again"}))
     assert len(lookup_stages(tmp_path, "mask_ratio=0.25,seed=0")) == 5
 
@@ -99,7 +99,7 @@ def test_following_continues_until_the_stage_is_done_and_repeats_nothing(tmp_pat
     assert out[-1].endswith("#2 done")
 
 
-def test_the_output_of_a_stages_job_is_shown_and_that_of_no_other_job(tmp_path: Path, sweep: Sweep) -> None:
+def test_only_the_output_of_the_stages_own_job_is_shown(tmp_path: Path, sweep: Sweep) -> None:
     run = begun(tmp_path, sweep)
     jobs = JobRecords(tmp_path)
     assert jobs.claim(Claim(run.key, 1, "batch", 1))

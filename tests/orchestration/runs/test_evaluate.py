@@ -19,7 +19,7 @@ TRIAL = "mask_ratio=0.25,seed=0"
 
 @pytest.fixture
 def generated(tmp_path: Path, trial: Trial) -> Trial:
-    """The trial, with a begun generate stage of its fine-tuning."""
+    """The trial, with a run directory for the generate stage of its fine-tuning."""
     spec = trial.specs["generate"]
     RunDir(tmp_path, spec.key).prepare(spec)
     return trial
@@ -81,7 +81,7 @@ def test_an_evaluation_follows_no_sweep_if_trials_differ(tmp_path: Path, trial: 
 
 
 def test_of_several_probes_of_a_sweep_the_official_one_is_followed(tmp_path: Path, trial: Trial) -> None:
-    """The shipped methods also have best_probe, and some probe_t1, of the same parent."""
+    """In the shipped methods the same parent also has best_probe, and in some of them probe_t1."""
     sets = ("seeds=[0]", "trial.stages.best_probe={kind: probe, parent: pretrain, choose: {}}")
     sweep = load_sweep(write_small(tmp_path), sets=sets)
     write_sweep(tmp_path, sweep_record(sweep))

@@ -1,4 +1,4 @@
-"""An export loads in another process and names its source; a failed one leaves nothing, and no file is overwritten."""
+"""An export loads in another process and names its source. A failed export leaves nothing, and no file is overwritten."""
 
 from __future__ import annotations
 

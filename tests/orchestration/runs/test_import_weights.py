@@ -89,7 +89,7 @@ def test_official_weights_are_evaluated_and_sampled(tmp_path: Path) -> None:
     assert (tmp_path / "grid.png").stat().st_size > 100
 
 
-def test_the_weights_are_those_of_the_same_model_trained_here(tmp_path: Path) -> None:
+def test_imported_weights_equal_the_weights_that_the_file_was_written_from(tmp_path: Path) -> None:
     trial, _ = import_trial(official_file(tmp_path), "small-vision", nimg=500, sees_clean=True)
     weights = load_snapshot(run(tmp_path, trial)["import"], 500)
     expected = build_model(MODEL, size=8, channels=1, classes=10, seed=3).state_dict()
@@ -221,7 +221,7 @@ def test_a_published_architecture_cannot_be_trained_or_changed(tmp_path: Path, o
         check()
 
 
-def test_generating_from_a_mae_in_a_file_is_refused(tmp_path: Path) -> None:
+def test_a_generate_stage_of_an_imported_mae_is_refused(tmp_path: Path) -> None:
     generate = "stages.generate={kind: generate, parent: import, n: 10, extractor: emoji_cnn}"
     trial, _ = import_trial(mae_file(tmp_path), "mae", nimg=500, heads=3, sets=[generate])
     with pytest.raises(UserError, match=r"stages.generate.parent = 'import' is not accepted: the family mae has no sampler"):

@@ -1,4 +1,4 @@
-"""`umd-bench sample` draws one set of samples, as a picture and as a file."""
+"""`umd-bench sample` draws one set of samples and writes it as a picture and as a file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from umd_bench.store.files import write_json
 
 
 def finished(root: Path, *, spoil: bool = False) -> RunDir:
-    """A finished run of untrained weights; with ``spoil`` they are NaN."""
+    """A finished run of untrained weights; with ``spoil`` the raw weights are NaN."""
     parent = parent_run(root, spoil=spoil)
     write_json(parent.path / "result.json", {"metrics": {}})
     return parent

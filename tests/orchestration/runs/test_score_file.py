@@ -1,4 +1,4 @@
-"""A file of samples scored under several profiles at once: each profile gives the same scores as alone, with their facts."""
+"""A file of samples is scored under several profiles in one pass; each gives the scores and facts that it gives alone."""
 
 from __future__ import annotations
 

@@ -88,9 +88,9 @@ def test_a_pruned_trial_counts_as_a_suggestion_and_all_its_stages_end(whole: tup
         assert suggestion.pruned_at is None
         assert list(suggestion.rungs) == [0.25, 0.5]
         assert len(suggestion.scores) == 2
-    # a pruned suggestion is worse at its rung than the median of the finished ones before it
-    worst = max(done, key=lambda s: s.rungs[0.25])
-    assert all(s.rungs[0.25] < worst.rungs[0.25] for s in pruned)
+    # At the first rung every pruned suggestion is worse than the best finished one.
+    best = max(done, key=lambda s: s.rungs[0.25])
+    assert all(s.rungs[0.25] < best.rungs[0.25] for s in pruned)
 
 
 @pytest.mark.slow
@@ -171,7 +171,7 @@ def test_a_kill_at_any_decision_changes_nothing(
     assert record == whole[1]
     assert next(calls) >= 8
     trials = {trial.id: trial for trial in read_sweep(tmp_path, "small").trials}
-    for name in read_sweep(tmp_path, "small").pruned():  # no stage of a trial that was pruned before the kill has begun
+    for name in read_sweep(tmp_path, "small").pruned():  # of a pruned trial only the training and its rungs have begun
         begun = {stage for stage, key in trials[name].stages.items() if RunDir(tmp_path, key).attempts()}
         assert begun <= {"pretrain", "probe_at_25", "probe_at_50"}
 
@@ -209,7 +209,7 @@ def test_with_the_inline_executor_trainings_pause_too_and_end_where_they_are_pru
     for s in record.suggestions:
         if s.pruned_at is not None:
             steps = [steps_of(RunDir(tmp_path, trials[name].stages["pretrain"])) for name in s.trials]
-            assert steps == [2, 2]  # the first step at or after both rungs, at 192 and 320 images
+            assert steps == [2, 2]  # step 2, at 320 images, is the first that reaches a rung: both, at 192 and at 320
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Decisions at a rung: each pruner, in either direction, as a function of numbers and values alone."""
+"""Decisions at a rung: each pruner, in either direction, decides from the suggestions' numbers and values alone."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ search:
 
 
 class Killed(BaseException):
-    """Simulates kill -9: no later code runs."""
+    """Stands in for kill -9: no ``except Exception`` of the search or the scheduler catches it."""
 
 
 def load(folder: Path, *sets: str) -> Sweep:
@@ -52,7 +52,7 @@ def load(folder: Path, *sets: str) -> Sweep:
 
 
 def score(run: RunDir, tries: int) -> None:
-    """Finish with a result that depends on the searched values of the pre-training above."""
+    """Finish with a result that depends on the searched values and the seed of the stage's pre-training."""
     spec = run.config()
     while spec.parent_key is not None:
         spec = RunDir(run.root, spec.parent_key).config()
@@ -192,7 +192,7 @@ def test_a_retried_stage_runs_again_and_its_suggestion_does_not_change(tmp_path:
     broken: list[str] = []
 
     def script(trials: Sequence[Trial]) -> dict[str, Script]:
-        if len(trials) == 1 and not broken:  # not the corners, which are several and admitted first
+        if len(trials) == 1 and not broken:  # the corners of the space come first, several at a time
             broken.append(trials[0].specs["generate"].key)
         return {key: fail_with("once") for key in broken}
 
@@ -221,7 +221,7 @@ def test_equal_suggestions_are_one_trial_and_are_counted(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_more_trials_go_on_with_the_search_and_another_space_begins_anew(tmp_path: Path) -> None:
+def test_a_larger_number_of_trials_continues_the_search_and_another_space_begins_a_new_one(tmp_path: Path) -> None:
     short = run(tmp_path, load(tmp_path, "search.trials=4"))[0]
     longer, executor, _ = run(tmp_path, load(tmp_path, "search.trials=6"))
     assert longer.suggestions[:4] == short.suggestions

@@ -99,7 +99,7 @@ def test_the_number_of_devices_is_recorded_and_is_not_part_of_the_key(whole: Run
 
 
 @pytest.mark.slow
-def test_the_runner_tries_again_when_a_rank_was_killed_and_the_bits_are_the_same(
+def test_the_scheduler_repeats_a_stage_whose_rank_was_killed_and_the_bits_are_the_same(
     whole: RunDir, trial: Trial, tmp_path: Path
 ) -> None:
     run = RunDir(tmp_path, whole.key)
@@ -378,7 +378,7 @@ def test_ranks_that_an_executor_started_ignore_a_number_of_devices_requested_lat
     same_end(run, whole)
 
 
-def test_a_job_for_one_device_starts_no_others(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_for_one_device_starts_no_other_rank(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranks, "JOIN_SECONDS", 1.0)
     run = prepared(tmp_path, trial)
     addresses: list[str] = []

@@ -1,4 +1,4 @@
-"""Single stages: the contents of their run directories, which an interruption does not change by a bit."""
+"""Single stages: what their run directories contain. An interruption changes no bit of the metrics and the weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The output of a stage, from Python and from C, goes to the attempt's folder, and a copy to a terminal."""
+"""The output of a stage, from Python, C and child processes, goes to the attempt's folder; a terminal can get a copy."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_five_epochs_are_enough_to_learn_digits() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_committed_classifier_says_which_images_it_was_trained_on(name: str) -> None:
-    """Either today's training images, or those of an earlier version, which contain today's validation images."""
+    """Either today's training images, or an earlier version's training images, which contain today's validation images."""
     described = json.loads((WEIGHTS / f"{name}.json").read_text())
     try:
         pack = open_pack(RECIPES[name].data, data_root())

@@ -1,4 +1,4 @@
-"""A data set's own classifier: trained once below the data root, described, found there, and refused if it does not fit."""
+"""A data set's own classifier is trained once, described and found below the data root, and refused if it does not fit."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainedExtr
 
 @pytest.fixture
 def copied(trained: tuple[Path, TrainedExtractor], tmp_path: Path) -> Path:
-    """A data root with the classifier and without the pack, which a test may damage."""
+    """A data root without the pack, and with a copy of the classifier that a test may damage."""
     for file in (trained[0] / "extractors").iterdir():
         target = tmp_path / "extractors" / file.name
         target.parent.mkdir(exist_ok=True)
@@ -78,7 +78,9 @@ def test_the_loaded_classifier_gives_features_class_scores_and_its_accuracy(trai
     assert extractor.metric_name("accuracy") == "accuracy_mine_cnn"
 
 
-def test_it_is_the_data_sets_own_extractor_and_is_listed(trained: tuple[Path, TrainedExtractor], tmp_path: Path) -> None:
+def test_the_classifier_is_the_data_sets_extractor_and_is_listed(
+    trained: tuple[Path, TrainedExtractor], tmp_path: Path
+) -> None:
     root, made = trained
     assert extractor_for(MINE, root) == "mine_cnn"
     assert extractor_for(MINE, tmp_path) == "inception-v3-compat"
@@ -93,7 +95,7 @@ def test_it_is_the_data_sets_own_extractor_and_is_listed(trained: tuple[Path, Tr
         check_extractor("mine_cnn", dataclasses.replace(MINE, size=16), path="p", root=root)
 
 
-def test_training_again_returns_the_existing_one_unless_the_options_differ(
+def test_training_again_returns_the_existing_classifier_and_refuses_other_options(
     trained: tuple[Path, TrainedExtractor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, made = trained

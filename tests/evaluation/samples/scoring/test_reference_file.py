@@ -30,7 +30,7 @@ def seen() -> list[int]:
 
 @pytest.fixture
 def extractor(seen: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Extractor:
-    """A fake Inception whose features are an image's first twelve numbers, and whose spatial ones are the last five."""
+    """A fake Inception whose features are an image's first twelve numbers; its spatial features are the last five."""
     monkeypatch.setenv("UMD_BENCH_DATA", str(tmp_path / "root"))
 
     def network(images: Tensor, spatial: bool) -> Features:
@@ -102,7 +102,7 @@ def test_pytorch_fids_file_gives_a_gaussian_alone(tmp_path: Path, extractor: Ext
     held = arrays()
     loaded = reference_from_file(saved(tmp_path / "fid.npz", {"mu": held["mu"], "sigma": held["sigma"]}), extractor)
     assert (loaded.spatial, loaded.features, loaded.n, loaded.label) == (None, None, 0, "fid.npz")
-    # The distance to a set is the textbook's, with these moments.
+    # The textbook formula with the file's moments gives the same distance to a set.
     x = np.random.default_rng(1).normal(size=(200, D))
     ours = frechet_distance(Gaussian.of(torch.from_numpy(x)), loaded.gaussian)
     sigma = np.cov(x, rowvar=False)

@@ -92,7 +92,7 @@ def test_a_late_request_to_stop_does_not_stop_the_next_call(tmp_path: Path) -> N
     stopped: list[bool] = []
 
     def note(*_: object, stop: Callable[[], bool], rank_launch: RankLaunch) -> None:
-        assert rank_launch.size == 1  # passed for one device too, since the run directory's config may have changed
+        assert rank_launch.size == 1  # passed even if it is 1, since the run directory's config may have changed
         stopped.append(stop())
 
     actor = StageActor(str(tmp_path), str(tmp_path), RUN_STAGE)
@@ -100,7 +100,7 @@ def test_a_late_request_to_stop_does_not_stop_the_next_call(tmp_path: Path) -> N
     actor.run("key", 1, 1)
     actor.stop(1)
     actor.run("key", 2, 1)
-    actor.stop(3)  # an early request stops its call
+    actor.stop(3)  # a request that comes before its call stops that call
     actor.run("key", 3, 1)
     assert stopped == [False, False, True]
 
