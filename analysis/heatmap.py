@@ -17,7 +17,7 @@ _DARK = 0.5  # on the colour scale from 0 (light) to 1: text on darker cells is 
 
 
 def heatmap(summary: Summary, y: str) -> Figure | None:
-    """One panel per metric, with ``summary.x`` to the right and the axis ``y`` (its path) upwards; None without any result.
+    """One panel per metric, with ``summary.x`` to the right and the axis ``y`` (a path) upwards; None if there is no result.
 
     If the sweep has further axes, a cell is the mean over them too, and the title says so. Raises :class:`UserError` if ``y``
     is not another axis of the sweep.

@@ -1,6 +1,7 @@
 """Published numbers (``paper/*.yaml``), and a page that sets them beside this project's own numbers of the same methods.
 
-They come from another data set, scale and protocol, so only the order of the methods can be compared; every page says so.
+The published numbers come from another data set, scale and protocol. So only the order of the methods can be compared, and
+every page says so.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class PublishedRow(Frozen):
 
 
 class Published(Frozen):
-    """One published table: its source, how its numbers were measured (``protocol``), and a note that they are not verified."""
+    """One published table: its source, how its numbers were measured (``protocol``), and that nobody here verified them."""
 
     title: str
     source: str

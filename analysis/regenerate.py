@@ -22,7 +22,7 @@ from umd_bench.store.files import write_atomic
 class Outcome:
     """One sweep of the index: ``folder`` holds its files, or ``reason`` says in one sentence why there are none.
 
-    ``warning`` is that of the sweep's tier, empty without one.
+    ``warning`` is the warning of the sweep's tier, empty if it has none.
     """
 
     name: str

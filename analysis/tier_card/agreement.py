@@ -105,7 +105,7 @@ def seed_taus(numbers: Numbers, column: tuple[str, str], placed: Mapping[str, in
 
 
 def tau(placed: Sequence[float], values: Sequence[float]) -> float:
-    """Kendall's tau-b; 0 if all values of either side are tied, since they have no order."""
+    """Kendall's tau-b; 0 if one of the two sequences has only equal values, and so no order."""
     found = float(stats.kendalltau(placed, values).statistic)
     return 0.0 if found != found else found
 

@@ -33,11 +33,11 @@ def check_name(tier: str, split: ScoredSplit) -> str:
 
 
 def check_tier(results: Path, data_root: Path, tier: str, sweep: str, split: ScoredSplit) -> TierCard:
-    """The card of a tier from the sweep recorded as ``sweep`` below ``results``, whose trials vary the method alone.
+    """The card of a tier from the sweep recorded as ``sweep`` below ``results``, whose only axis is the method.
 
     Samples from untrained weights and of noise are drawn here, with the generate stage's own settings. Caveats, and the status
-    ``reference``, are those of the tier's present card. Raises :class:`UserError` for an unknown sweep or tier, and if a stage
-    has no result.
+    ``reference``, are taken over from the tier's present card. Raises :class:`UserError` for an unknown sweep or tier, if the
+    sweep has another axis, and if a stage has no result.
     """
     summary = summarize(results, sweep)
     missing = summary.long[summary.long["state"] != "done"]
@@ -93,7 +93,8 @@ def judge(numbers: Numbers, columns: Sequence[tuple[str, str]], no_training: NoT
 def no_training(summary: Summary, metric: str | None, results: Path, data_root: Path) -> NoTraining | None:
     """Scores of samples from untrained weights and of noise, for the first seed of each method.
 
-    ``metric`` is the Fréchet distance of the generate stage whose extractor is used; None, without such a stage, gives None.
+    ``metric`` is the generate stage's Fréchet distance in whose features the samples are scored. If it is None, because the
+    sweep has no such stage, the result is None too.
     """
     import torch
 

@@ -1,6 +1,6 @@
 """Looks: how many results of a results folder read the test split and the validation split of a data set.
 
-Who chooses settings by a split's scores fits them to that split a little with every look. The counts say how often that was
+Whoever chooses settings by a split's scores fits them to that split a little with every look. The counts say how often that was
 possible; they cannot say whether anybody looked.
 """
 
@@ -25,8 +25,8 @@ _ANY_SEED = ("seed", "parent", "parent_nimg")
 def count_looks(results: Path, digest: str) -> dict[ScoredSplit, Looks]:
     """Split -> the results below ``results`` that read this split of the data set whose pack has the ``digest``.
 
-    ``settings`` are the trainings behind these results: those that differ in their seed alone, or in the snapshot that was
-    read, count once. Run directories that cannot be read are left out.
+    ``settings`` counts the trainings behind these results. Trainings that differ only in their seed, or in the snapshot that
+    was read, count once. Run directories that cannot be read are left out.
     """
     probes: dict[str, int] = dict.fromkeys(get_args(ScoredSplit), 0)
     samples = dict(probes)

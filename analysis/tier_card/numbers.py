@@ -50,25 +50,25 @@ class Numbers:
         return [metric for at, metric in self.values if at == stage]
 
     def most_shots(self, stage: str) -> str | None:
-        """The few-shot accuracy of a probe with the largest number of shots, the published one; None if it has none."""
+        """A probe stage's few-shot accuracy at its largest number of shots, which the gates judge; None if it has none."""
         found = [(int(match[1]), metric) for metric in self.metrics(stage) if (match := _FEW_SHOT.fullmatch(metric))]
         return max(found)[1] if found else None
 
     def distance(self, stage: str = GENERATE) -> str | None:
-        """The Fréchet distance of a generate stage, by an extractor with a classifier head if there is one."""
+        """The Fréchet distance of a generate stage, by an extractor that classifies the samples if there is one."""
         found = [m for m in self.metrics(stage) if m == "fid" or (m.startswith("fd_") and not is_extrapolated(m))]
         classifying = [metric for metric in found if self.accuracy(metric, stage) is not None]
         return next(iter(classifying or found), None)
 
     def accuracy(self, distance: str, stage: str = GENERATE) -> str | None:
-        """The metric of the samples' accuracy by the extractor of ``distance``; None if it has no classifier head."""
+        """The metric of the samples' accuracy by the extractor of ``distance``; None if it does not classify them."""
         name = distance.replace("fd_", "accuracy_", 1)
         return name if name != distance and (stage, name) in self.values else None
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A metric as the card shows it: percentages times 100, small distances times 1000."""
+    """A metric as the card shows it: percentages times 100, kernel distances times 1000."""
 
     stage: str
     metric: str

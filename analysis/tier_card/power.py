@@ -1,6 +1,6 @@
 """The gate on power: the smallest difference between two methods that a number of seeds can show.
 
-It is that of a two-sided paired t-test at level 0.05 that finds it with probability 0.8. The standard deviation of the paired
+A two-sided paired t-test at level 0.05 finds such a difference with probability 0.8. The standard deviation of the paired
 differences is pooled over all pairs of methods.
 """
 
@@ -76,7 +76,7 @@ def pooled_deviation(numbers: Numbers, stage: str, metric: str) -> float | None:
 
 
 def smallest_difference(sd: float, seeds: int) -> float:
-    """The difference that a paired t-test over ``seeds`` finds with probability 0.8; paired differences deviate by ``sd``."""
+    """The difference that the t-test over ``seeds`` finds with probability 0.8 if paired differences deviate by ``sd``."""
     return sd * _effect_size(seeds)
 
 

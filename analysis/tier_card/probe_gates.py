@@ -14,7 +14,7 @@ _PIXELS = ("pixel_", "latent_")  # raw inputs: pixels, or the latents that are p
 
 
 def headroom(numbers: Numbers) -> Gate:
-    """Whether raw pixels and untrained weights lie well below the same architecture trained with labels."""
+    """Whether probes of raw pixels and of untrained weights score well below the architecture trained with labels."""
     bound = (
         f"For every method, the probe accuracies of raw pixels and of its untrained weights are at least {MIN_HEADROOM} points "
         "below that of its architecture trained with labels (means over seeds, largest number of shots). This must hold for "

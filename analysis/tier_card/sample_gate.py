@@ -14,7 +14,7 @@ MAX_WAY = 0.25  # (d - d_real) / (d_bad - d_real) of Fréchet distances, as the 
 
 @dataclass(frozen=True)
 class NoTraining:
-    """The scores of samples without any training: drawn from initial weights, and plain noise.
+    """The scores that take no training: of samples drawn from initial weights, and of plain noise.
 
     For each method, ``untrained`` is the Fréchet distance of samples drawn from its initial weights, and ``untrained_accuracy``
     the share of these samples that is classified as requested. ``noise`` is the distance of noise images. All are in the

@@ -13,7 +13,7 @@ from umd_bench.reporting.statistics.summary import summarize
 
 SNAPSHOTS = [0.1, 0.5, 1.0]  # of 40,960 images
 IMAGES = [4_096, 20_480, 40_960]
-# Accuracy by method and seed at each snapshot: mae overtakes umd between the first two, for every seed.
+# Accuracy by method and seed at each snapshot: mae overtakes umd between the first two snapshots, for every seed.
 VALUES: dict[str, list[list[float]]] = {
     "umd": [[0.40, 0.42, 0.43], [0.41, 0.42, 0.44], [0.40, 0.43, 0.43]],
     "mae": [[0.30, 0.50, 0.60], [0.29, 0.52, 0.59], [0.31, 0.51, 0.60]],

@@ -51,7 +51,7 @@ def test_an_unchecked_tier_is_named_in_the_first_line_everywhere(own: tuple[str,
 
 
 @pytest.mark.slow
-def test_a_tier_that_passed_has_no_such_line(own: tuple[str, Path]) -> None:
+def test_a_tier_that_passed_has_no_warning(own: tuple[str, Path]) -> None:
     tier, root = own
     check = Check(
         sweep="methods", seeds=(0,), split="test", data="digits", data_digest="d", gates={}, umd_bench="0", settings="x"
@@ -68,14 +68,14 @@ def test_a_tier_that_passed_has_no_such_line(own: tuple[str, Path]) -> None:
         card_path(tier).unlink()
 
 
-def test_the_page_of_published_numbers_begins_with_it(tmp_path: Path) -> None:
+def test_the_page_of_published_numbers_begins_with_the_warning(tmp_path: Path) -> None:
     build_sweep(tmp_path, "methods", sets=("seeds=[0]", "stages=[probe]"))
     summary = summarize(tmp_path, "methods")
     assert summary.warning
     assert comparison_page(summary, [load("imagenet64")]).startswith(f"**{summary.warning}**\n\n# Published")
 
 
-def test_latex_prints_it_with_the_table(tmp_path: Path) -> None:
+def test_latex_prints_the_warning_with_the_table(tmp_path: Path) -> None:
     build_sweep(tmp_path, axes=TWO_ARMS, sets=("seeds=[0]", "stages=[probe]"))
     text = write_report(summarize(tmp_path, "mask_ratio"), tmp_path).table_tex.read_text()
     assert text.count("tier digits: ") == 2

@@ -95,11 +95,11 @@ def print_report(root: Path, sweep: str, console: Console, *, against: Mapping[s
 def report_json(root: Path, sweep: str, *, against: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Write the report as :func:`print_report` does, with the same errors, and return it as plain values for programs.
 
-    ``warning`` is null unless nothing can be concluded from the sweep's tier, whose status is ``tier_status``. ``rows`` has
-    the rows of table.csv, one per arm and reference, in full precision, with null for a missing number. ``search`` has the rows
-    of search.csv if the sweep is a search, ``differences`` the rows of differences.csv if there is a baseline, and
-    ``crossings`` the rows of crossings.csv if the x axis is a snapshot. ``notes`` say what the numbers are, and ``files`` lists
-    the report's files.
+    ``warning`` is a text if nothing can be concluded from the sweep's tier, else null; ``tier_status`` is the tier's status.
+    ``rows`` has the rows of table.csv, one per arm and comparison row, in full precision, with null for a missing number.
+    ``search`` has the rows of search.csv if the sweep is a search, ``differences`` the rows of differences.csv if there is a
+    baseline, and ``crossings`` the rows of crossings.csv if the x axis is a snapshot. ``notes`` say what the numbers are, and
+    ``files`` lists the report's files.
     """
     summary = summarize(root, sweep, against=against)
     search, differences = summarize_search(summary), compare_with_baseline(summary)

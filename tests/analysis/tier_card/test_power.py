@@ -1,4 +1,4 @@
-"""The power gate: the smallest difference that a number of seeds can show, as statsmodels and a simulation have it."""
+"""The power gate: the smallest difference that a number of seeds can show, compared with a simulation."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def test_headroom_reads_latents_in_place_of_pixels_and_the_most_shots(numbers_of
     assert (gate.verdict, gate.rows[0]["raw pixels"], gate.rows[0]["gap"]) == ("pass", 50, 30)
 
 
-def test_headroom_judges_the_best_read_out_if_it_was_trained_with_labels_too(numbers_of: Make) -> None:
+def test_headroom_judges_the_best_read_out_too_if_it_has_a_supervised_row(numbers_of: Make) -> None:
     metrics = {f"{name}{ACC}": {"umd": [value]} for name, value in (("", 0.5), ("pixel_", 0.2), ("untrained_", 0.2))}
     official = {("probe", name): by_method for name, by_method in metrics.items()}
     official[("probe", f"supervised_{ACC}")] = {"umd": [0.8]}
@@ -75,7 +75,7 @@ def test_headroom_judges_the_best_read_out_if_it_was_trained_with_labels_too(num
 
 
 def test_learning_is_judged_by_the_paired_interval(numbers_of: Make) -> None:
-    """The seeds scatter alike, so the difference is sure although the two means' intervals overlap."""
+    """Both accuracies rise alike from seed to seed, so the gain is sure although the intervals of the two means overlap."""
     numbers = probe(
         numbers_of,
         acc_100shot={"umd": [0.50, 0.60, 0.70]},

@@ -30,7 +30,7 @@ def drawn(numbers_of: Make, *, fd: float = 5.0, read: float = 0.9) -> Numbers:
     ("fd", "read", "verdict"),
     [(5.0, 0.9, "pass"), (26.0, 0.5, "pass"), (27.0, 0.9, "fail"), (5.0, 0.49, "fail"), (0.9, 1.0, "pass")],
 )
-def test_samples_are_read_and_near_to_real_images(numbers_of: Make, fd: float, read: float, verdict: str) -> None:
+def test_samples_must_be_legible_and_near_to_real_images(numbers_of: Make, fd: float, read: float, verdict: str) -> None:
     assert (MIN_ACCURACY, MAX_WAY) == (0.5, 0.25)
     gate = samples(drawn(numbers_of, fd=fd, read=read), NO_TRAINING)
     assert gate.verdict == verdict
@@ -53,7 +53,7 @@ def test_a_missing_number_leaves_the_gate_open(numbers_of: Make, lacking: str | 
     assert gate.found.endswith("missing for umd, mae.")
 
 
-def test_the_distance_is_that_of_the_extractor_that_reads_classes_and_not_extrapolated(numbers_of: Make) -> None:
+def test_the_distance_is_not_extrapolated_and_is_of_an_extractor_that_classifies_if_there_is_one(numbers_of: Make) -> None:
     distances = {("generate", name): {"umd": [1.0]} for name in ("fd_inf_x_cnn", "fid", "fd_x_cnn")}
     assert numbers_of({("generate", "fd_inf_x_cnn"): {"umd": [1.0]}, ("generate", "fd_x"): {"umd": [1.0]}}).distance() == "fd_x"
     assert numbers_of(distances).distance() == "fid"

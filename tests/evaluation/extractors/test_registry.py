@@ -155,10 +155,10 @@ def test_extractors_for_any_data_set_accept_colour_and_grey_pictures(channels: i
 
 def test_images_that_no_extractor_reads_are_refused_with_the_command_that_trains_one() -> None:
     odd = DataFacts("maps", 32, 2, 5)
-    with pytest.raises(UserError, match="no extractor takes images of 2 channels, as those of maps are: `umd-bench extractor"):
+    with pytest.raises(UserError, match="no extractor takes images of 2 channels, which maps has: `umd-bench extractor"):
         extractor_for(odd)
     how = "only maps_cnn could, which `umd-bench extractor train maps --size 32` trains"
-    with pytest.raises(FieldError, match=f"it reads other images than those of 2 channels; {how}"):
+    with pytest.raises(FieldError, match=f"it reads no images of 2 channels; {how}"):
         check_extractor("efficientnet_lite0", odd, path="p")
     with pytest.raises(FieldError, match="it reads images of digits, not of maps; only maps_cnn could"):
         check_extractor("digits_cnn", odd, path="p")

@@ -82,7 +82,7 @@ def test_held_out_images_are_a_share_of_each_class_and_never_its_only_image() ->
 
 def test_a_rate_that_ends_in_nan_is_never_chosen_and_is_an_error_if_it_is_the_only_one() -> None:
     assert probed(classes_of(1), lrs=(10.0, 1e38)).lr == 10.0
-    with pytest.raises(UserError, match="ends in NaN at a learning rate of 1e\\+38"):
+    with pytest.raises(UserError, match="ends in NaN at lr_per_256 = 1e\\+38"):
         probed(classes_of(1), lrs=(1e38,))
 
 

@@ -25,7 +25,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_figure_has_a_panel_for_each_side_of_the_question(root: Path) -> None:
+def test_the_figure_has_a_panel_of_probes_and_a_panel_of_samples(root: Path) -> None:
     drawn = summary_figure(summarize(root, "mask_ratio"))
     assert isinstance(drawn, matplotlib.figure.Figure)
     probe, samples = drawn.axes

@@ -64,7 +64,7 @@ def test_html_has_the_warning_once_and_keeps_numbers_on_one_line(root: Path) -> 
     summary = summarize(root, "mask_ratio")
     text = summary_table.html_page(summary, "title", None)
     assert summary.warning
-    assert text.count("conclude nothing") == 1  # also a smoke tier says so
+    assert text.count("conclude nothing") == 1  # smoke and unchecked tiers both say so
     assert "td.gt_right { white-space: nowrap; }" in text
 
 

@@ -118,7 +118,7 @@ def test_holms_p_values_are_those_of_the_textbook() -> None:
     assert holm([]) == []
 
 
-def test_differences_common_to_all_seeds_cancel() -> None:
+def test_differences_between_seeds_that_both_arms_share_cancel() -> None:
     """The intervals of the two means overlap widely, but the interval of the differences excludes 0."""
     found = made_up({"a": {0: 1.0, 1: 5.0, 2: 9.0}, "b": {0: 1.5, 1: 5.4, 2: 9.6}})
     assert only(found).paired.mean == pytest.approx(0.5)
@@ -192,7 +192,7 @@ def test_the_notes_count_marks_expected_by_chance_and_name_the_marks_that_surviv
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results")
-    build_sweep(folder)  # its file names 0.375
+    build_sweep(folder)  # its file names 0.375 as the baseline
     build_sweep(folder, "sampler")
     return folder
 

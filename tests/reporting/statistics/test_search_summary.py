@@ -83,7 +83,7 @@ def test_a_single_objective_has_a_best_and_no_front_column(tmp_path: Path) -> No
 
 
 def searched_by_arm(root: Path, score: Callable[[int, int], tuple[float, float]]) -> SearchSummary:
-    """Two searches of twelve suggestions, for the patches 1 and 2; ``score`` of a patch and a number: accuracy and distance."""
+    """Twelve suggestions for each of the patches 1 and 2; ``score(patch, number)`` is a suggestion's accuracy and distance."""
     record = searched(root)
     assert record.search is not None
     suggestion = record.search.suggestions[0]
@@ -109,7 +109,7 @@ def test_the_printed_table_has_the_ten_best_of_each_arm(tmp_path: Path) -> None:
 
 
 def test_a_front_of_more_than_ten_is_shown_whole_and_takes_no_row_of_another_arm(tmp_path: Path) -> None:
-    """In the first arm a higher accuracy has a higher distance, so all are on the front; in the second a lower one."""
+    """In the first arm a higher accuracy has a higher distance, so all are on the front; in the second, one beats all."""
     best = searched_by_arm(tmp_path, lambda patch, i: (i / 100, 20.0 + (i if patch == 1 else -i))).best()
     assert [(row.suggestion.arm[PATCH], row.suggestion.number) for row in best] == [
         *((1, i) for i in range(11, -1, -1)),

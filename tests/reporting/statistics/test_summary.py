@@ -141,7 +141,7 @@ def test_a_comparison_that_differs_between_arms_has_a_row_for_each_of_its_values
 
 
 def untrained(levels: dict[str, float]) -> Any:
-    """An edit that gives every probe of a method the accuracy 0.8 + 0.01 seed, and to its initial weights ``levels``."""
+    """An edit that gives every probe the accuracy 0.8 + 0.01 seed, and its initial weights the accuracy in ``levels``."""
 
     def edit(trial: Trial, stage: str, result: dict[str, Any]) -> None:
         if stage.endswith("probe"):
@@ -228,7 +228,7 @@ def test_the_summary_frame_keeps_full_precision(root: Path) -> None:
 
 
 def edited(**facts: object) -> Any:
-    """An edit that gives every result a resize and a reference hash, and the results of seed 2 also ``facts``."""
+    """An edit that gives every generate result a resize and a reference hash, and the results of seed 2 also ``facts``."""
 
     def edit(trial: Trial, stage: str, result: dict[str, Any]) -> None:
         if stage == "generate":

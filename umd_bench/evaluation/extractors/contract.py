@@ -32,7 +32,8 @@ _CHUNK = 64  # images in one pass of a large network, which bounds memory
 class ExtractorFacts:
     """The facts of an extractor that need no loading.
 
-    ``data`` is the data set that its classifier was trained on, None if it takes any RGB images. It takes images of ``shape``.
+    ``data`` is the data set that the classifier was trained on, None if the extractor takes any RGB images. ``shape`` is the
+    shape of the images that it takes.
     ``dim`` is D, None for a timm model that is not loaded; ``spatial_dim`` is S, None if it has no spatial features.
     ``resize`` says how an image is resized before the network sees it; ``licence`` is the licence of the weights.
     """
@@ -47,11 +48,11 @@ class ExtractorFacts:
     has_logits: bool = False
 
     def takes(self, channels: int) -> bool:
-        """Whether it takes images of ``channels`` channels. What takes any RGB images takes grey ones too."""
+        """Whether it takes images of ``channels`` channels. An extractor of any RGB images takes grey ones too."""
         return channels == self.shape[0] or self.repeats(channels)
 
     def repeats(self, channels: int) -> bool:
-        """Whether it makes RGB of images of ``channels`` channels by repeating their one channel."""
+        """Whether it turns images of ``channels`` channels into RGB, by repeating their one channel."""
         return self.data is None and self.shape == RGB and channels == 1
 
 
@@ -150,8 +151,8 @@ def in_chunks(network: Network) -> Network:
 def _full_precision() -> Iterator[None]:
     """Multiply in full float32 and always with the same algorithm, on a GPU too.
 
-    TensorFloat-32, which cuDNN uses by default, keeps only ten bits of each factor. Samples scored on one machine could not be
-    compared with a reference made on another.
+    TensorFloat-32, which cuDNN uses by default, keeps only ten bits of each factor. With it, samples scored on one machine
+    could not be compared with a reference made on another.
     """
     import torch
 

@@ -61,8 +61,8 @@ def hash_weights() -> str:
 def build_network(data: bytes) -> Any:
     """timm's network with the weights in ``data``, in eval mode and channels last.
 
-    The file has its own names for its 296 tensors, but the same order. The last part of each name, its shape, and the number of
-    tensors have to agree; otherwise this raises :class:`UserError`.
+    The file has its own names for its 296 tensors, but the same order. The last part of each name, the shape of each tensor,
+    and the number of tensors have to agree; otherwise this raises :class:`UserError`.
     """
     import timm
     import torch

@@ -1,4 +1,4 @@
-"""The list of extractors, for people: inputs and outputs of each, and whether the right weights are on this machine."""
+"""The printed list of extractors: for each, its inputs and outputs, and whether this machine has the right weights."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class ListedExtractor:
 
 
 def list_extractors(root: Path) -> Iterator[ListedExtractor]:
-    """Every extractor of the table, then the classifiers that were trained below the data root ``root``, then timm models.
+    """Every row of ``EXTRACTORS``, then the classifiers that were trained below the data root ``root``, then timm models.
 
-    The timm models are DINOv2 and those whose weights lie in the folder of weights.
+    DINOv2 is always listed. Any other timm model is listed if its weights lie in the folder of weights.
     """
     for name in EXTRACTORS:
         yield _listed(name)

@@ -1,8 +1,8 @@
 """The table of extractors: one row each, with its facts and how its weights are found, hashed and loaded.
 
 Nothing here imports torch before a network is loaded, except for ``timm:NAME``, whose facts come from timm.
-A new extractor is a row of :data:`EXTRACTORS`. Classifiers that users trained (classifiers/trained.py) have rows too, but
-outside of that table: their name alone does not say which one is meant, so functions here also take a size and a data root.
+A new extractor is a row of :data:`EXTRACTORS`. A classifier that a user trained (classifiers/trained.py) has a row too, but
+not in that table, because its name alone does not say which one is meant. So functions here also take a size and a data root.
 """
 
 from __future__ import annotations
@@ -99,15 +99,15 @@ EXTRACTORS: dict[str, ExtractorRow] = {
 
 
 def is_trained_name(name: str) -> bool:
-    """Whether ``name`` can only be a classifier that a user trained: it is in no table, and it is no ``timm:NAME``."""
+    """Whether ``name`` can only be a classifier that a user trained: it is not in the table, and it is no ``timm:NAME``."""
     return name not in EXTRACTORS and not name.startswith(TIMM)
 
 
 def extractor_row(name: str, *, path: str, size: int | None = None, root: Path | None = None) -> ExtractorRow:
-    """The row of ``name``: of the table, of a ``timm:NAME``, or of a classifier that was trained.
+    """The row of ``name``, which is in the table, is a ``timm:NAME``, or is a classifier that a user trained.
 
     A trained classifier is looked for below the data root ``root`` (None: the default one), for images of ``size`` pixels
-    (None: it is trained at one size only). An unknown name raises :class:`FieldError` for the field ``path``.
+    (None: it must be trained at one size only). An unknown name raises :class:`FieldError` for the field ``path``.
     """
     if name.startswith(TIMM):
         return _timm_row(timm_models.timm_model(name, path=path))
@@ -156,7 +156,7 @@ def check_extractor(name: str, data: DataFacts, *, path: str, root: Path | None 
         return
     channels = f"{data.image_channels} channel{'s' if data.image_channels > 1 else ''}"
     wrong_data = facts.data not in (None, data.name)
-    reads = f"images of {facts.data}, not of {data.name}" if wrong_data else f"other images than those of {channels}"
+    reads = f"images of {facts.data}, not of {data.name}" if wrong_data else f"no images of {channels}"
     fitting = _fitting(data, root)
     if not fitting:
         how = f"only {own} could, which `umd-bench extractor train {data.name} --size {data.image_size}` trains"
@@ -166,14 +166,14 @@ def check_extractor(name: str, data: DataFacts, *, path: str, root: Path | None 
 
 
 def extractor_for(data: DataFacts, root: Path | None = None) -> str:
-    """The data set's own extractor, else one that takes any images.
+    """The data set's own extractor, else the first of the table that takes any images.
 
     ``root`` is the data root of trained classifiers (None: the default one). Raises :class:`UserError` if none fits.
     """
     fitting = _fitting(data, root)
     if not fitting:
         raise UserError(
-            f"no extractor takes images of {data.image_channels} channels, as those of {data.name} are: "
+            f"no extractor takes images of {data.image_channels} channels, which {data.name} has: "
             f"`umd-bench extractor train {data.name} --size {data.image_size}` trains one"
         )
     return fitting[0]
@@ -187,7 +187,7 @@ def published_weights(name: str) -> Published:
 
 
 def _fitting(data: DataFacts, root: Path | None) -> list[str]:
-    """Extractors that take images of ``data``, its own first. Latents are decoded first, so only the images matter."""
+    """Extractors that take images of ``data``, its own first. Latents are scored as images, after decoding."""
     own = [name for name, row in EXTRACTORS.items() if row.facts.data == data.name]
     trained = [extractor_of(data.name)] if _is_trained(data, root) else []
     others = [name for name, row in EXTRACTORS.items() if row.facts.data is None and row.facts.takes(data.image_channels)]

@@ -35,7 +35,7 @@ def extrapolate(features: FeatureRows, reference: Gaussian, *, points: int = POI
     """The distances of ``features`` [N, D] to ``reference`` at ``points`` equally spaced n from N / 3 to N.
 
     Each n has its own subset, the same in every call. n starts at N / 3, because distances at n well below D bend away from
-    the line. In squared units of the features; the intercept can be negative. Raises as :func:`gaussian_of`.
+    the line. Distances are in squared units of the features; the intercept can be negative. Raises as :func:`gaussian_of`.
     """
     N = features.shape[0]
     sizes = tuple(dict.fromkeys(int(n) for n in np.linspace(max(N // 3, 2), N, points).round()))

@@ -1,4 +1,4 @@
-"""Precision and recall of samples, from nearest neighbours, found in blocks, so that memory does not grow with N.
+"""Precision and recall of samples, from nearest neighbours, which are found block by block: memory does not grow with N.
 
 Shapes: Q queries, N candidates, D features. Distances are Euclidean, in float64.
 """

@@ -19,7 +19,7 @@ from umd_bench.config.errors import UserError
 from umd_bench.evaluation.storage.rows import FeatureRows
 
 TEMPERATURE = 0.07
-_TRAIN_ROWS, _TEST_ROWS = 8192, 2048  # compared at once, which bounds memory for any N and M
+_TRAIN_ROWS, _TEST_ROWS = 8192, 2048  # compared at once, so that memory does not grow with N
 
 
 def knn_accuracies(
@@ -53,7 +53,7 @@ def cosine_neighbours(
 ) -> tuple[Tensor, Tensor]:
     """Cosine similarity float32 [M, k] and index int64 [M, k] of each test row's k nearest training rows, nearest first.
 
-    Training rows are read once, in blocks. Memory holds the test rows and k neighbours of each.
+    Training rows are read once, in blocks. Memory holds one block, the test rows, and k neighbours of each test row.
     """
     queries = [F.normalize(rows) for _, rows in _blocks(test, _TEST_ROWS, device)]
     best = [(rows.new_empty(len(rows), 0), rows.new_empty(len(rows), 0, dtype=torch.int64)) for rows in queries]

@@ -63,7 +63,7 @@ def linear_probe(
     """Choose the learning rate on held-out training images, train with it on all training images, and score the test split.
 
     Labels are in 0..K-1. Of equally accurate rates the smallest is chosen. Raises :class:`UserError` if no class has a second
-    image to hold out, and if every rate ends in weights that are not finite.
+    image to hold out, and if the last training, at the chosen rate, ends in weights that are not finite.
     """
     everything = np.arange(len(train_labels))
     lr, held_out = config.lr_per_256[0], tuple[float, ...]()
@@ -75,7 +75,7 @@ def linear_probe(
     alone = config.model_copy(update={"lr_per_256": (lr,)})
     final = train_heads(train, everything, train_labels, classes=classes, config=alone, seed=seed, device=device)
     if not final.weights.isfinite().all():
-        raise UserError(f"the linear probe ends in NaN at a learning rate of {lr:g} for 256: give smaller ones in lr_per_256")
+        raise UserError(f"the linear probe ends in NaN at lr_per_256 = {lr:g}: give smaller rates there")
     accuracy = final.accuracies(test, np.arange(len(test_labels)), test_labels)[0]
     return LinearResult(accuracy, lr, config.lr_per_256, held_out)
 

@@ -1,4 +1,4 @@
-"""The probe stage: how well simple classifiers recognise the classes from a representation, and from what it has to beat.
+"""The probe stage: how well simple classifiers recognise the classes from a representation, and from its baselines.
 
 The classifiers (readouts.py) are few-shot ridge regression (ridge.py), k nearest neighbours (knn.py) and a linear layer
 (linear_probe.py), on cached features (representation.py). They also read, with the same draws, the raw pixels and the

@@ -33,8 +33,8 @@ class Readouts:
     """The read-outs of ``stage`` on the images of ``pack``, with the draws of ``seed``.
 
     ``shots`` holds for each draw and number of shots the indices of the drawn training images. ``drawn`` are the training
-    images whose features are needed; None: all. Methods with ``train`` take the features of these, or with ``whole`` of all
-    training images, and ``scored`` those of all images of the split ``stage.split``.
+    images whose features are needed; None: all. In the methods, ``train`` are the features of the images ``drawn``, or with
+    ``whole`` of all training images; ``scored`` are the features of all images of the split ``stage.split``.
     """
 
     def __init__(self, pack: Pack, stage: ProbeStage, seed: int, device: torch.device) -> None:
@@ -48,7 +48,7 @@ class Readouts:
 
     @property
     def most_drawn(self) -> Index:
-        """The training images of the draws with the largest number of shots; they include those of all others."""
+        """The training images drawn for the largest number of shots, which include the images drawn for fewer shots."""
         return np.unique(np.concatenate([draw[max(self._stage.shots)] for draw in self.shots]))
 
     def validation_accuracy(self, train: FeatureRows, validation: FeatureRows) -> float:
@@ -69,8 +69,8 @@ class Readouts:
     def of(self, name: str, train: FeatureRows, scored: FeatureRows) -> tuple[Metrics, Facts]:
         """All read-outs: ``<name>_<k>shot`` and its deviation ``_sd`` over several draws, ``<name>_knn<k>``, ``<name>_linear``.
 
-        The facts say how they were made. Raises :class:`UserError` for features that are NaN or infinite, and for a k of more
-        images than there are.
+        The facts say how they were made. Raises :class:`UserError` for features that are NaN or infinite, and if the k of k-NN
+        exceeds the number of training images.
         """
         metrics, facts = self._few_shot(name, train, scored)
         more, more_facts = self._whole_split(name, train, scored)
@@ -86,9 +86,10 @@ class Readouts:
         cache: Path | None,
         whole: bool = False,
     ) -> Metrics:
-        """:meth:`of`, for features that many stages share: the read-outs of every training image are computed once.
+        """:meth:`of`, for features that many stages share. k-NN and the linear probe, which use every image, run only once.
 
-        They are kept in the folder ``cache`` (None: not at all). ``features`` identifies the features; [] are the pixels.
+        Their results are kept in the folder ``cache`` (None: not at all). ``features`` identifies the features; [] are the
+        pixels.
         """
         metrics, _ = self._few_shot(name, train, scored, whole=whole)
         stage = self._stage
@@ -145,7 +146,7 @@ class Readouts:
         return path.probe(path.best), path.ridges[path.best]
 
     def _whole_split(self, name: str, train: FeatureRows, scored: FeatureRows) -> tuple[Metrics, Facts]:
-        """The read-outs of every training image."""
+        """The read-outs that use every training image: k-NN and the linear probe."""
         stage, classes, device = self._stage, self._classes, self._device
         metrics: Metrics = {}
         facts: Facts = {}

@@ -2,12 +2,12 @@
 
     <results>/features/<hash>.npy     float32 [N, D] and its SHA-256 (storage/rows.py)
 
-The hash covers everything that the numbers depend on: the weights (a parent's key and the content of its snapshot, or what
-initial weights depend on), the data's digest, the split and its chosen rows, the block, the pool, t, for t >= 1 the noise
-process and the seed, and the environment that changes the last bits (device kind, threads, torch version). So several probes of
-one parent share a file, and no file goes stale. A damaged file is computed again. The folder can be deleted at any time. When
-it grows past $UMD_BENCH_FEATURES_GB (default 20), the least recently used files are deleted. Features that are NaN or infinite
-are an error, and nothing is saved.
+The hash covers everything that the numbers depend on: the weights (a parent's key and the content of its snapshot, or all that
+initial or supervised weights depend on), the data's digest, the split and its chosen rows, the block, the pool, t, for t >= 1
+the noise process and the seed, and the environment that changes the last bits (device kind, threads, torch version). So several
+probes of one parent share a file, and no file goes stale. A damaged file is computed again. The folder can be deleted at any
+time. When its .npy files grow past $UMD_BENCH_FEATURES_GB (default 20), the least recently used ones are deleted. Features that
+are NaN or infinite are an error, and nothing is saved.
 
 Shapes: N images, D features, C channels, H, W.
 """

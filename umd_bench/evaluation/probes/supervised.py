@@ -131,7 +131,10 @@ class SupervisedWeights:
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def _initial_head(self, width: int, device: torch.device) -> nn.Linear:
-        """The head before training. Its weight is not 0: with adaLN-zero the representation is, so it would get no gradient."""
+        """The head before training. Its weight is random, not 0, because with adaLN-zero the representation is 0 at first.
+
+        If both were 0, neither the encoder nor the weight would ever get a gradient.
+        """
         head = nn.Linear(width, len(self._pack.manifest.class_names))
         generator = torch.Generator().manual_seed(derive_seed(self._seed, "supervised/head", 0))
         nn.init.normal_(head.weight, std=0.02, generator=generator)

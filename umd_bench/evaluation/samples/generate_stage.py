@@ -238,7 +238,7 @@ class _Work:
     ) -> None:
         """Write neighbours.png: a row for each (sample, training image, distance), with the sample left of the image.
 
-        It draws the samples again, since they were not saved: sample i is the same in any batch.
+        The samples are drawn again, since they were not saved. Sample i is the same in any batch.
         """
         images = self.drawer.draw([sample for sample, _, _ in pairs], label, seed)
         real = torch.from_numpy(train[np.array([index for _, index, _ in pairs])])

@@ -1,4 +1,4 @@
-"""Scores of samples that no training made: drawn from initial weights, and noise images.
+"""Scores without any training: of samples drawn from initial weights, and of noise images.
 
 They say how far the samples of trained weights have come. Both are drawn and scored with a generate stage's own settings: n,
 labels, sampler, guidance, extractor, reference. Scores are cached in ``<data root>/statistics/``, under a hash of their inputs.
@@ -78,7 +78,7 @@ def untrained_scores(spec: StageSpec, weights: StageSpec, pack: Pack, metric: st
 def noise_scores(spec: StageSpec, weights: StageSpec, pack: Pack, metric: str) -> DrawnScores:
     """As :func:`untrained_scores`, for the noise that the sampler of the generate stage ``spec`` begins with.
 
-    It is standard normal, decoded as samples are: for pixels clipped to [-1, 1].
+    The noise is standard normal, and is decoded as samples are; pixels are clipped to [-1, 1].
     """
     stage, device = _stage(spec), pick_device(spec.resources.device)
     classes = len(pack.manifest.class_names) if isinstance(weights.stage, TrainStage) and weights.stage.labels else 0
@@ -109,7 +109,7 @@ def _extractor(stage: GenerateStage, metric: str, images: Pack, device: torch.de
 def _scores(
     spec: StageSpec, pack: Pack, metric: str, classes: int, make_draw: Callable[[], Draw], inputs: list[Any]
 ) -> DrawnScores:
-    """The cached scores of a set under ``inputs``; without any, those of the set that ``make_draw()`` draws."""
+    """The scores cached under ``inputs``; if there are none, the set that ``make_draw()`` draws is scored and cached."""
     stage, device = _stage(spec), pick_device(spec.resources.device)
     images = source_images(pack)
     extractor = _extractor(stage, metric, images, device)

@@ -30,7 +30,7 @@ COMPARISON_ROWS = {
     SUPERVISED: "trained with labels",
     "floor_": "real images",
 }
-OF_DATA = ("pixel_", "latent_", "floor_")  # those that depend on the data alone, and on no architecture
+OF_DATA = ("pixel_", "latent_", "floor_")  # these depend on the data alone, not on an architecture
 
 _IDENTITY = {"sweep": "string", "trial": "string", "method": "string"}
 _STAGE = {"seed": "Int64", "stage": "string", "kind": "string", "state": "string", "metric": "string", "value": "Float64"}

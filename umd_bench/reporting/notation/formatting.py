@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 MISSING = "–"
-NOT_ABOVE = "†"  # of a number that is not shown to be above that of untrained weights
+NOT_ABOVE = "†"  # marks a number that was not shown to be above the number of untrained weights
 
 
 def format_mean(mean: float, half: float | None, *, percent: bool) -> str:

@@ -1,6 +1,6 @@
 """The cost of a sweep as text: each stage's seconds and memory, and the cost of pre-training arm by arm.
 
-Images and operations are the same on every machine; speed, time and memory are those of the machines that ran the stages.
+Images and operations are the same on every machine; speed, time and memory depend on the machines that ran the stages.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The figure of a sweep over snapshots: one panel for each stage, a line for each arm against the images seen.
 
-It shows means with 95% intervals. The untrained weights are a hollow mark at 0 images, left of the logarithmic axis. A crossing
-of two lines is marked, with its interval if each arm is ahead on its side of it.
+It shows means with 95% intervals. The untrained weights are a hollow mark at 0 images, left of the logarithmic axis. Each
+crossing of two lines is marked. Its interval is drawn if the interval has both bounds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from umd_bench.reporting.pages.figure_style import GREY, MARKERS, PALETTE, STYLE
 from umd_bench.reporting.statistics.curves import Crossing, Curve, Curves, Panel
 from umd_bench.reporting.statistics.summary import Estimate, Summary
 
-LEAST_GAP = 0.06  # of the axis, between two labels
+LEAST_GAP = 0.06  # smallest gap between two labels, as a share of the axis
 SURE, UNSURE = "order changes: sure on both sides", "order changes: not sure"
 
 

@@ -1,8 +1,8 @@
 """A search's figure: the Pareto front of its first two objectives, and the first objective against each hyperparameter.
 
-A search with one objective shows its score against the suggestion's number instead of a front. Points on the front are filled
-and numbered; the others are faint. Pruned suggestions have no score: they are marked on the lower edge, and the legend says at
-which share of the training they were pruned.
+A search with one objective shows its score against the suggestion's number instead of a front. Points on the front are filled,
+and in the first panel numbered; the others are faint. Pruned suggestions have no score, so they are marked on the lower edge.
+The legend says at which share of the training they were pruned.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A sweep's figure: probe accuracy and Fréchet distance in two panels against the swept axis, legible at column width.
 
-It shows means with 95% intervals, every seed as a faint dot, and in grey the comparison rows: lines for raw pixels and real
-against real images, marks at each arm for the weights before training and those trained with labels. Numbers on the x axis are
-drawn to scale (logarithmic if they span a wide range, as learning rates do) and joined by lines; names (a method, a schedule)
-are spaced evenly and not joined.
+It shows means with 95% intervals, and every seed as a faint dot. The comparison rows are grey: lines for raw pixels and real
+images, marks at each arm for untrained weights and for weights trained with labels. If the x values are numbers, they are drawn
+to scale (logarithmic if they span a wide range, as learning rates do) and joined by lines; names (a method, a schedule) are
+spaced evenly and not joined.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from umd_bench.reporting.notation.metrics import family, is_extrapolated
 from umd_bench.reporting.pages.figure_style import GREY, MARKERS, PALETTE, STYLE
 from umd_bench.reporting.statistics.summary import Column, Row, Summary
 
-# Line styles of one hue: the largest number of shots first.
+# Line styles of one hue, from a stage's last accuracy (of few-shot probes: the largest number of shots) to its first.
 TONES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.5)))
 # Short horizontal marks, in the order of TONES: whole, in two pieces, in three.
 BARS: tuple[Any, ...] = tuple(
@@ -40,7 +40,7 @@ ARM_MARKS: dict[str, tuple[tuple[Any, ...], int]] = {
 MAX_LINES = 6
 LEGEND_CHARACTERS = 72  # per line of a legend, at a panel's width
 WIDE_RANGE = 50  # the x axis is logarithmic if the largest value is this many times the smallest
-ROW_CHARACTERS = 36  # labels on the x axis are slanted if they are longer in all
+ROW_CHARACTERS = 36  # labels on the x axis are slanted if they have more characters than this in all
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,10 @@ def summary_figure(summary: Summary, *, title: str | None = None) -> Figure | No
 
 
 def _lines(summary: Summary, *prefixes: str) -> list[Line]:
-    """The curves of a panel: every column if all fit, else one of each stage, else the first of these.
+    """The curves of a panel: those of every column, if they are at most ``MAX_LINES``.
 
-    The one of a stage is its last accuracy (the largest number of shots), or its first distance.
+    Otherwise each stage keeps one column: its last accuracy (the linear probe, else the largest k-NN, else the largest number
+    of shots), or its first distance. If the curves are still too many, only the first of these columns is kept.
     """
     columns = [column for column in summary.columns if column.metric.startswith(prefixes) and family(column.metric)]
     columns = [column for column in columns if not is_extrapolated(column.metric)]
@@ -184,8 +185,8 @@ def _line(axes: Axes, line: Line, x: Sequence[float], apart: float, *, joined: b
 def _comparison_rows(axes: Axes, summary: Summary, lines: Sequence[Line], x_of: Sequence[Sequence[float]]) -> None:
     """A grey line per distinct value of the comparison rows, in the line style of the first curve that the value belongs to.
 
-    What depends on the arm's architecture, and a value that belongs to some arms only, is a grey mark at the point of each
-    arm instead. ``x_of`` has each curve's x positions.
+    A value that depends on the arm's architecture, or that belongs to some arms only, is a grey mark at the point of each arm
+    instead. ``x_of`` has each curve's x positions.
     """
     drawn: set[float] = set()
     labels: set[str] = set()

@@ -1,7 +1,7 @@
 """A summary as Markdown, LaTeX, HTML and on the terminal, with the same cells everywhere.
 
 A cell is ``mean ± half-width``, without the half-width for one seed. An arm with one seed, or with fewer seeds than the sweep
-has, shows their number, as in ``(n=1)``. A cell that is not above its own untrained weights ends in a dagger.
+has, shows their number, as in ``(n=1)``. A cell that was not shown to be above its own untrained weights ends in a dagger.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def html_page(summary: Summary, title: str, figure: str | None, more: str = "") 
 def terminal(summary: Summary, title: str, width: int, columns: Sequence[Column] | None = None) -> rich.table.Table:
     """A table of ``columns`` (default: all) for a terminal of ``width`` characters.
 
-    From :func:`min_width` on, headers and names of rows are wrapped between words, and numbers stay whole. On a narrower
-    terminal everything is folded, and nothing is cut off.
+    If ``width`` is at least :func:`min_width`, headers and names of rows are wrapped only between words, and numbers stay
+    whole. On a narrower terminal words and numbers may be broken, but nothing is cut off.
     """
     shown = replace(summary, columns=tuple(columns)) if columns is not None else summary
     table = empty_terminal_table(cells(shown), len(shown.axes), len(shown.arms), title, width)

@@ -1,7 +1,7 @@
 """Curves against images seen, of a sweep whose x axis is a snapshot, and the points where the order of two arms changes.
 
 Between two snapshots a curve is a straight line over the logarithm of the images seen. Two arms are compared seed by seed, as
-in the table of differences. A crossing therefore has an interval: the numbers of images at which the 95% interval of the paired
+in the table of differences. So a crossing has an interval, the range of images seen in which the 95% interval of the paired
 difference contains 0 (Fieller, J. R. Statist. Soc. B 16, 175-185, 1954, for a ratio of means).
 """
 
@@ -61,9 +61,9 @@ class Panel:
 class Crossing:
     """Where the mean of ``after`` overtakes the mean of ``before``, at ``images`` seen, in one column.
 
-    ``low`` and ``high`` bound the crossing's interval. A bound is None if the paired difference includes 0 at every snapshot on
-    that side, or if there is one seed. ``crossing_seeds`` of ``n`` seeds show the same change of order. ``value`` is the
-    common value at the crossing, in the metric's own unit.
+    ``low`` and ``high`` bound the crossing's interval. A bound is None if the paired difference's interval contains 0 at every
+    snapshot on that side, or if there is one seed. ``crossing_seeds`` of ``n`` seeds show the same change of order. ``value``
+    is the common value at the crossing, in the metric's own unit.
     """
 
     column: Column
@@ -78,7 +78,7 @@ class Crossing:
 
     @property
     def decided(self) -> bool:
-        """Whether each arm is ahead of the other by the paired interval, on its side of the crossing."""
+        """Whether the interval of the paired difference shows each arm ahead on its side of the crossing."""
         return self.low is not None and self.high is not None
 
 
@@ -135,7 +135,8 @@ def read_curves(summary: Summary) -> Curves | None:
 def _drawn_column(summary: Summary, stage: str) -> Column | None:
     """The column of a stage that is drawn.
 
-    Of a probe it is the last accuracy, that of the largest number of shots; of samples the first distance.
+    For a probe it is the last accuracy (the linear probe, else the largest k-NN, else the largest number of shots), for samples
+    the first distance.
     """
     columns = [column for column in summary.columns if column.stage == stage]
     accuracies = [column for column in columns if column.metric.startswith("acc_")]
@@ -157,7 +158,7 @@ def _panel(summary: Summary, column: Column) -> Panel | None:
             continue
         values = {axis: row.axes[axis] for axis in others}
         name = arm_name(values) if len(values) > 1 else ""
-        for axis, value in values.items() if not name else ():  # a word says itself what it is, a number or yes does not
+        for axis, value in values.items() if not name else ():  # a word needs no axis to be understood; a number or "yes" does
             name = value if isinstance(value, str) else f"{axis} {format_value(value)}"
         points.setdefault(name, {})[seen] = row.estimates[column]
         starts.setdefault(name, {}).update({seeds[t]: float(untrained[t]) for t in row.trials if t in untrained.index})
@@ -181,9 +182,10 @@ def _crossings(panel: Panel) -> list[Crossing]:
 
 
 def _differences(one: Curve, other: Curve, sign: float) -> tuple[Vector, Vector] | None:
-    """Log images ``[P]`` at which either arm has a snapshot, and ``sign * (one - other)`` of the seeds there, ``[S, P]``.
+    """The logs ``[P]`` of the images of either arm's snapshots, and ``sign * (one - other)`` of each seed there, ``[S, P]``.
 
-    Only seeds with a value at every snapshot of both arms count. None if there is no such seed, or fewer than two points.
+    Only snapshots in the range that both arms cover count, and only seeds with a value at every snapshot of both arms. None if
+    there is no such seed, or fewer than two points.
     """
     low, high = max(one.images[0], other.images[0]), min(one.images[-1], other.images[-1])
     grid = np.log([n for n in sorted({*one.images, *other.images}) if low <= n <= high])

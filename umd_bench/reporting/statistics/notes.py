@@ -95,7 +95,7 @@ def split_notes(frame: pd.DataFrame, stages: Sequence[str]) -> list[str]:
 
 
 def score_notes(frame: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
-    """Explanations of the columns ``metrics``, and every memorisation alarm, also one of a column that is not shown."""
+    """Explanations of the columns ``metrics``, and every memorisation alarm, even of a column that is not shown."""
     notes = []
     if any(map(is_extrapolated, metrics)):
         notes.append(
@@ -144,8 +144,8 @@ def missing_notes(frame: pd.DataFrame) -> list[str]:
 def format_facts(rows: pd.DataFrame, names: dict[str, str], axes: Sequence[str]) -> str:
     """``n 500; t 0 (umd, mae) or 51 (dit)``: each column in ``names`` that has a value, with the arms if the values differ.
 
-    Arms are named by the one axis that decides the value, if there is one, else by all axes. If every arm has every
-    one of the values, as a commit may differ between seeds, no arm is named.
+    Arms are named by the one axis that decides the value, if there is one, else by all axes. If every arm has every one of the
+    values (a commit that differs between seeds), no arm is named.
     """
     facts = rows[list(dict.fromkeys([*axes, *names]))].drop_duplicates()  # a trial's rows repeat its facts for every metric
     arm_values = {axis: [format_value(value) for value in facts[axis].tolist()] for axis in axes}

@@ -300,7 +300,7 @@ def _arms(measured: Sequence[_Measured], axes: tuple[str, ...], columns: Sequenc
 
 
 def _gain_notes(arms: Sequence[Row]) -> list[str]:
-    """The meaning of the sign of cells that are not above their own initial weights, if a cell has it."""
+    """The note that explains the dagger of cells not above their own initial weights, if a cell has one."""
     if not any(arm.above_untrained(column) is False for arm in arms for column in arm.gains):
         return []
     return [
@@ -333,7 +333,10 @@ class _ComparisonRow:
     trials: list[str]
 
     def agrees(self, values: Mapping[Column, Mapping[int, float]], *, shared: bool) -> bool:
-        """Whether every number that the row and the arm both have is the same up to rounding; with ``shared``, there is one."""
+        """Whether every number that the row and the arm both have is the same up to rounding.
+
+        With ``shared``, they must have at least one number in common.
+        """
         same = [
             math.isclose(value, self.values[column][seed], rel_tol=1e-9)
             for column, by_seed in values.items()
@@ -374,7 +377,7 @@ def _comparison_rows(measured: Sequence[_Measured], axes: tuple[str, ...], colum
             estimates = {}
             for column in (column for column in columns if column in group.values):
                 per_seed = [value for _, value in sorted(group.values[column].items())]
-                once = prefix in OF_DATA and len(set(per_seed)) == 1  # no seed decides it
+                once = prefix in OF_DATA and len(set(per_seed)) == 1  # the value does not depend on the seed
                 estimates[column] = estimate(per_seed[:1] if once else per_seed)
             yield Row({}, estimates, f"{name} ({label})" if label else name, trials=tuple(group.trials))
 

@@ -1,4 +1,4 @@
-"""The network of the small classifiers: how often it is right, and how it is loaded as an extractor.
+"""The network of the small classifiers, the measurement of its accuracy, and its loading as an extractor.
 
 Shapes: B images, C channels, H, W, D features, K classes.
 """
@@ -26,9 +26,10 @@ from umd_bench.evaluation.extractors.contract import Extractor, ExtractorFacts, 
 
 
 class Classifier(nn.Module):
-    """For each width a 3x3 convolution and a 2x2 max-pooling, then the features (after ReLU) and a linear layer.
+    """For each width a 3x3 convolution, BatchNorm, ReLU and a 2x2 max-pooling; then the features, and a linear head.
 
-    The BatchNorm before the features' ReLU keeps every feature from being 0 for all images, so that all count in a distance.
+    The features are a linear layer's output after BatchNorm and ReLU. Without this BatchNorm, a feature could be 0 for every
+    image, and would then not count in a distance.
     """
 
     def __init__(self, recipe: Recipe) -> None:

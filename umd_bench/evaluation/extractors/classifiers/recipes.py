@@ -17,7 +17,7 @@ from umd_bench.evaluation.extractors.contract import ExtractorFacts
 WEIGHTS = Path(__file__).parent / "weights"
 LICENCE = "Apache-2.0"
 
-# The classifier of any other data set sees about so many images, in at least 5 and at most 60 epochs.
+# The classifier of any other data set sees about this many training images in all, over 5 to 60 epochs.
 _IMAGES_SEEN = 600_000
 
 
@@ -35,7 +35,7 @@ class Recipe:
     shift: int  # largest random shift in pixels, each way
     flip: bool = False
     batch: int = 128
-    lr: float = 2e-3  # peak; one warm-up, one cosine
+    lr: float = 2e-3  # times a linear warm-up over the first tenth of the steps, times a cosine decay
 
 
 # The committed classifiers. Their values are written out, so that a change of recipe_for() does not change them.
@@ -54,7 +54,7 @@ def recipe_for(
 ) -> Recipe:
     """The recipe of a data set's classifier, from the size, channels and number of its ``n_train`` training images.
 
-    The image is halved until 4 to 7 pixels are left, but at least twice. The last layer has 64 channels for grey images and 128
+    The image is halved until its side is 4 to 7 pixels, but at least twice. The last layer has 64 channels for grey images, 128
     for others; each earlier layer has half as many as the next, but at least 16. Small sets have small batches, so that an
     epoch has about 16 steps or more. Images are not flipped unless ``flip``, since a flipped digit or letter loses its label.
     """

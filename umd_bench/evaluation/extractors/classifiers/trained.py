@@ -28,8 +28,8 @@ _FILE = re.compile(r"(?P<name>.+_cnn)-(?P<size>[1-9]\d*)\.json")
 class Description(Frozen):
     """The content of a classifier's .json file.
 
-    Accuracies are shares of a split's images, in [0, 1]; a split that the pack lacks has none. ``sha256`` is that of the
-    weights, ``data_digest`` that of the pack.
+    Accuracies are shares of a split's images, in [0, 1]; a split that the pack lacks has none. ``sha256`` is the hash of
+    the weights, ``data_digest`` the digest of the pack.
     """
 
     sha256: str
@@ -73,7 +73,7 @@ class TrainedClassifier:
         """The weight file.
 
         Raises :class:`UserError` if it is missing or has another SHA-256 than described, and if the pack below the data root
-        has other images than those that the classifier was trained on.
+        no longer holds the images that the classifier was trained on.
         """
         try:
             weights = self.weights.read_bytes()

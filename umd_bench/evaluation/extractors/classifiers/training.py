@@ -71,10 +71,11 @@ def train_extractor(
 ) -> TrainedExtractor:
     """Train the classifier of ``what``: a data set packed below ``root``, or the name of its classifier.
 
-    The files go into ``out``, or else below ``root``; a classifier that is there already is returned as it is. ``progress(done,
-    total)`` counts steps. Raises :class:`FieldError` for an unknown name or an option that is not accepted. Raises
-    :class:`UserError` for a pack that is missing or unfit for training, for a classifier that was trained with other options,
-    and for a folder that cannot be written.
+    The files go into ``out``, or else below ``root``. Without ``out``, a classifier that is below ``root`` already is returned
+    as it is; with ``out``, files of the same name there are replaced. ``progress(done, total)`` counts steps. Raises
+    :class:`FieldError` for an unknown name or an option that is not accepted. Raises :class:`UserError` for a pack that is
+    missing or unfit for training, for a classifier that was trained with other options, and for a folder that cannot be
+    written.
     """
     packaged = _packaged(what)
     if packaged is not None:

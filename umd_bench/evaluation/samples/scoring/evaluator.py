@@ -102,11 +102,11 @@ def evaluator_for(
 ) -> Evaluator:
     """The evaluator of sets of ``n`` samples of ``pack``; ``reference`` is a split's name, or the path of a published file.
 
-    ``held_out`` is the split of real images that nothing is trained on: those of the floor, if the reference is "train", and
-    those that ``memorised`` is scaled by. If the reference is another split, the floor's images are training images.
+    ``held_out`` is a split that nothing is trained on. Its images set the radius of ``memorised``. They are also the images of
+    the floor if the reference is "train"; if the reference is another split, the floor's images are training images.
 
-    ``sha256`` is the expected hash of that file, None to accept any. Raises :class:`UserError` for a file that is missing, has
-    another hash or is of another extractor, and for a reference that lacks an input of a score.
+    ``sha256`` is the expected hash of the published file, None to accept any. Raises :class:`UserError` for a file that is
+    missing, has another hash or is of another extractor, and for a reference that lacks an input of a score.
     """
     available = available_scores(extractor, scores)
     split = reference if reference in SPLITS else None

@@ -1,7 +1,7 @@
 """The memorisation alarm: are samples nearer to training images than new real images are?
 
-A model that copies its training images scores well on every distance to the data. The radius is a distance to the nearest
-training image: 5% of the held-out real images are within it. ``memorised`` is the share of samples within it, as in the
+A model that copies its training images scores well on every distance to the data. The radius is chosen so that 5% of
+the held-out real images have a training image within it. ``memorised`` is this share for samples, as in the
 data-copying test of Meehan et al. (arXiv 2004.05675), so the scale of the features does not matter. The share is about 5% for a
 model that copies nothing, and larger for one that copies. It is also larger if samples are only less varied than real images
 (strong guidance). So it is only an alarm, and a person has to look at the pictures of the nearest pairs.

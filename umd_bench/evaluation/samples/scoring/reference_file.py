@@ -2,7 +2,7 @@
 
 Both hold ``mu`` [D] and ``sigma`` [D, D] of Inception-v3 features. ADM's files (Dhariwal and Nichol, arXiv 2105.05233) add
 ``mu_s`` [S] and ``sigma_s`` [S, S] of the spatial features (sFID), and uint8 images [N, H, W, 3] in ``arr_0`` for precision and
-recall. The statistics were computed from other images. Nothing is unpickled.
+recall. ADM computed the statistics from other images than these. Nothing is unpickled.
 """
 
 from __future__ import annotations
