@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -139,9 +140,13 @@ def test_the_folder_is_bounded_and_recently_used_files_stay(tmp_path: Path, monk
     representation(parent, t=2).of(pack, "test")
     (younger,) = set(cached(tmp_path)) - {oldest}
     representation(parent, t=1).of(pack, "test")
+    weights = oldest.with_suffix(".supervised")  # trained with labels: kept here too, and used less recently
+    weights.write_bytes(b"0")
+    os.utime(weights, (0, 0))
     monkeypatch.setenv("UMD_BENCH_FEATURES_GB", str(2.5 * oldest.stat().st_size / 1e9))
     mapped = representation(parent, t=3).of(pack, "test")
     assert oldest in cached(tmp_path)
+    assert not weights.exists()
     assert younger not in cached(tmp_path)
     assert len(cached(tmp_path)) == 2
     monkeypatch.setenv("UMD_BENCH_FEATURES_GB", "0")

@@ -6,8 +6,8 @@ The hash covers everything that the numbers depend on: the weights (a parent's k
 initial or supervised weights depend on), the data's digest, the split and its chosen rows, the block, the pool, t, for t >= 1
 the noise process and the seed, and the environment that changes the last bits (device kind, threads, torch version). So several
 probes of one parent share a file, and no file goes stale. A damaged file is computed again. The folder can be deleted at any
-time. When its .npy files grow past $UMD_BENCH_FEATURES_GB (default 20), the least recently used ones are deleted. Features that
-are NaN or infinite are an error, and nothing is saved.
+time. When its features and the weights trained with labels (supervised.py) grow past $UMD_BENCH_FEATURES_GB (default 20), the
+least recently used ones are deleted. Features that are NaN or infinite are an error, and nothing is saved.
 
 Shapes: N images, D features, C channels, H, W.
 """
@@ -42,6 +42,7 @@ FOLDER = "features"
 _VERSION = 1  # goes up when the same weights and images would give other features
 _BATCH = 500
 _DEFAULT_GB = 20.0
+_LARGE = (".npy", ".supervised")  # files that count towards the limit
 
 
 class Pixels:
@@ -160,7 +161,12 @@ def _limit_bytes() -> float:
 def _delete_oldest(folder: Path, limit: float) -> None:
     """Delete the least recently used files until the rest take at most ``limit`` bytes; a mapped file stays readable."""
     total = 0
-    for path, state in sorted(((p, p.stat()) for p in folder.glob("*.npy")), key=lambda f: f[1].st_mtime_ns, reverse=True):
+    files = []
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # another process deletes too
+            if path.suffix in _LARGE:
+                files.append((path, path.stat()))
+    for path, state in sorted(files, key=lambda file: file[1].st_mtime_ns, reverse=True):
         total += state.st_size
         if total > limit:
             path.unlink(missing_ok=True)

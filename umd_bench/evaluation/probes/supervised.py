@@ -9,8 +9,9 @@ next to the features. A stage that needs them, in this process or another, reads
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,8 @@ class SupervisedWeights:
         path = self._folder / f"{cache_name(self.identity)}.supervised"
         with _locked(path):
             arrays = load_or_compute(path, lambda: {name: value.numpy() for name, value in self.train().items()})
+            with suppress(OSError):
+                os.utime(path)  # marks it as recently used
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def _initial_head(self, width: int, device: torch.device) -> nn.Linear:
