@@ -23,7 +23,7 @@ def cpu_lines() -> tuple[str, ...]:
 
 
 def cpu_name() -> str:
-    """The processor's model name, or its architecture if Linux gives none."""
+    """The processor's model name, or its architecture if Linux names no model; on other systems ``platform.processor()``."""
     lines = cpu_lines()
     if not lines:
         return platform.processor()

@@ -40,9 +40,9 @@ def test_every_line_about_a_real_slurm(slurm: MiniSlurm) -> None:
 def test_a_node_reports_its_versions_locks_and_gpus(slurm: MiniSlurm, tmp_path: Path) -> None:
     findings = list(probe_node(tmp_path, tmp_path, settings(gpus=1, nodelist=slurm.names[1]), SECONDS))
     assert lines(findings, "fail") == ""
-    for part in (f"a job ran on {slurm.names[1]}", "has the same versions", "and the other way round"):
+    for part in (f"a job ran on {slurm.names[1]}", "has the same versions", "respect each other's locks"):
         assert part in lines(findings, "pass")
-    assert "it requested 1; Slurm gave it CUDA_VISIBLE_DEVICES=" in lines(findings, "warn")  # torch sees no such GPU
+    assert "it requested gpus = 1; Slurm gave it CUDA_VISIBLE_DEVICES=" in lines(findings, "warn")  # torch sees no such GPU
     assert [path.name for path in tmp_path.iterdir()] == ["jobs"]
 
 
@@ -51,7 +51,7 @@ def test_a_lock_that_a_node_and_the_command_can_both_hold_fails(
 ) -> None:
     monkeypatch.setattr(node_probe, "COMMANDS_LOCK", "another.lock")  # so the node finds its own lock free
     findings = list(probe_node(tmp_path, tmp_path / "nowhere", settings(), SECONDS))
-    assert "do not exclude each other (a lock held here)" in lines(findings, "fail")
+    assert "do not exclude each other (no effect: a lock held here)" in lines(findings, "fail")
     assert "does not see the data folder" in lines(findings, "fail")
 
 

@@ -21,7 +21,7 @@ def run_command(*command: str, seconds: float) -> subprocess.CompletedProcess[st
 
 
 def output_of(*command: str, seconds: float) -> str | None:
-    """The output of a command; None if it is missing, too slow or exits with an error."""
+    """The output of a command; None if the command is missing, too slow or exits with an error."""
     result = run_command(*command, seconds=seconds)
     return None if result is None or result.returncode else result.stdout
 
@@ -46,5 +46,5 @@ def kill_group(process: subprocess.Popen[str]) -> None:
 
 
 def last_line(text: str) -> str:
-    """The last line of ``text`` that is not blank, where programs say why they failed. Empty if there is no such line."""
+    """The last line of ``text`` that is not blank, or an empty string. A program that fails usually prints the reason there."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")

@@ -17,13 +17,16 @@ from umd_bench.orchestration.executors.jobs.records import JobRecords
 from umd_bench.orchestration.graph import Node
 from umd_bench.store import RunDir, StageState
 
-SUBMIT_SECONDS = 120.0  # to submit all stages; after that, a Slurm that does not answer is an error
+SUBMIT_SECONDS = 120.0  # to submit all stages; if Slurm has not confirmed all jobs by then, the command ends with an error
 CANCEL_SECONDS = 60.0  # to wait for running jobs to save their state
 
 
 @dataclass(frozen=True)
 class HandedOver:
-    """Numbers of stages: submitted now, alive from an earlier command, and left because ``max_submitted`` is reached."""
+    """Numbers of stages: ``submitted`` now, ``alive`` in jobs of an earlier command, and ``left`` for a later command.
+
+    Stages are left if ``max_submitted`` is reached.
+    """
 
     submitted: int
     alive: int
@@ -31,11 +34,11 @@ class HandedOver:
 
 
 def hand_over(nodes: dict[str, Node], executor: SubmititExecutor) -> HandedOver:
-    """Submit every stage without a result, each as a job that depends on its parent's job, and return without waiting.
+    """Submit the stages without a result, as many as ``executor.slots`` allows, and return without waiting for their jobs.
 
-    A child starts after its parent's job has succeeded; if the parent leaves no result, Slurm cancels the child. Raises
-    :class:`UserError` if Slurm does not answer. The stages that were submitted stay submitted, and the same
-    command submits the others.
+    A stage whose parent has no result yet waits for the parent's job. It starts after that job has succeeded, and Slurm cancels
+    it if the parent leaves no result. Raises :class:`UserError` if Slurm does not answer. The stages submitted until then stay
+    submitted, and the same command, run again, submits the others.
     """
     missing = [node for node in nodes.values() if node.state is not StageState.DONE]
     alive = executor.adopt([node.key for node in missing])
@@ -59,7 +62,9 @@ def hand_over(nodes: dict[str, Node], executor: SubmititExecutor) -> HandedOver:
 
 
 def cancel_jobs(root: Path, keys: Iterable[str]) -> tuple[int, int]:
-    """Cancel the queued and running jobs of these stages; returns how many ended, and how many are still saving their state.
+    """Cancel the queued and running jobs of these stages.
+
+    Returns how many of the stages ended, and how many are still saving their state.
 
     A job that also runs other stages continues with them.
     """
@@ -87,7 +92,10 @@ def cancel_jobs(root: Path, keys: Iterable[str]) -> tuple[int, int]:
 
 
 def _levels(nodes: list[Node]) -> list[list[Node]]:
-    """Nodes by their number of ancestors without a result. Nodes of one level do not depend on each other."""
+    """The nodes in levels: each is one level below its parent if ``nodes`` has the parent, otherwise in the first level.
+
+    Nodes of one level do not depend on each other.
+    """
     depth: dict[str, int] = {}
     levels: list[list[Node]] = []
     for node in nodes:

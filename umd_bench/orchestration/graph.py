@@ -18,7 +18,8 @@ class Node:
     """One stage: ``trials`` are the ids of the trials that share it, ``name`` is its name in the first of them.
 
     ``needed`` are the snapshots (in images seen) that must exist, with its result, before the stage counts as done. A
-    ``rung`` of a search decides whether its parent continues, so it begins as soon as its weights exist, before other stages.
+    ``rung`` of a search decides whether its parent continues, so it begins as soon as the weights that it reads exist, and
+    before other stages.
     """
 
     spec: StageSpec

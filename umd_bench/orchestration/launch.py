@@ -85,9 +85,9 @@ def execute(
 ) -> SweepProgress:
     """Run the scheduler's stages on the site's executor and show them; starts no executor if every stage has its result.
 
-    ``on_start`` is called once, between the start of the executor and that of the first stage. ``observe`` is called after
+    ``on_start`` is called once, after the executor has started and before the first stage does. ``observe`` is called after
     every poll. If the file ``cancel_file`` appears, the sweep stops. The first Ctrl-C (or SIGTERM) lets running stages save
-    their state; the second ends at once. Raises :class:`UserError` if the executor cannot start.
+    their state; the second ends the command at once. Raises :class:`UserError` if the executor cannot start.
     """
     missing = scheduler.missing
     if not missing:
@@ -125,7 +125,9 @@ def execute(
 
 
 def hand_over_to_slurm(nodes: dict[str, Node], site: Site) -> HandedOver:
-    """Submit every stage without a result as jobs that wait for each other, and return. The site's executor must be ``slurm``.
+    """Submit the stages without a result as jobs that start after their parents' jobs, and return without waiting for them.
+
+    The site's executor must be ``slurm``.
 
     Raises :class:`UserError` if Slurm refuses the settings or does not answer.
     """
@@ -141,7 +143,7 @@ def hand_over_to_slurm(nodes: dict[str, Node], site: Site) -> HandedOver:
 
 
 def max_parallel_stages(stages: Sequence[Node], site: Site) -> int:
-    """How many of these stages the site runs at a time, at most: by its options and this machine's cores."""
+    """The largest number of these stages that may run at a time, from the site's options and this machine's cores."""
     if site.executor == "inline":
         return 1
     threads = max(node.spec.resources.threads for node in stages)

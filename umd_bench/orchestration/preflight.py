@@ -97,7 +97,9 @@ def _check_stage(name: str, spec: StageSpec, data: DataFacts, data_root: Path | 
             if not generate.is_split and generate.extractor != INCEPTION:
                 path = f"stages.{name}.reference"
                 raise FieldError(
-                    path, generate.reference, f"published statistics are of {INCEPTION}: expected {', '.join(SPLITS)}"
+                    path,
+                    generate.reference,
+                    f"a published reference has statistics of {INCEPTION}, not of {generate.extractor}: {one_of(SPLITS)}",
                 )
             if "sfid" in generate.scores and INCEPTION not in generate.all_extractors:
                 path = f"stages.{name}.scores"
@@ -148,13 +150,13 @@ def _check_import(name: str, stage: ImportStage, spec: StageSpec, data: DataFact
             raise FieldError(path, stage.sees_clean, "expected false: a DiT has no input for clean images")
         if spec.noise != dit.NOISE:
             wanted = f"{dit.NOISE.schedule} with timesteps = {dit.NOISE.timesteps}"
-            raise FieldError("noise.schedule", spec.noise.schedule, f"expected {wanted}, with which a DiT was trained")
+            raise FieldError("noise.schedule", spec.noise.schedule, f"expected {wanted}, as DiTs were trained")
 
 
 def check_weights(trials: Iterable[Trial], results: Path, data_root: Path | None = None) -> None:
-    """Read the weights that stages without a result import, and the weights of their extractors.
+    """Check the weights that stages without a result need: weights to import, which are read, and weights of extractors.
 
-    Raises :class:`UserError` if one is missing or has the wrong content.
+    Raises :class:`UserError` if a file is missing or has the wrong content.
     """
     seen = set()
     extractors = set()
@@ -182,7 +184,7 @@ def prepare_data(trials: Iterable[Trial], data_root: Path) -> dict[DataConfig, s
     """Pack the data sets that are not packed yet; returns the digest of each.
 
     Raises :class:`UserError` if one is missing, if a stage generates latents for a data set that has no images to compare
-    them with, or if different VAEs encoded two data sets under one VAE name.
+    them with, or if two data sets were encoded by different VAEs of the same name.
     """
     specs = [spec for trial in trials for spec in trial.specs.values()]
     packs = {data: open_data(data, data_root) for data in dict.fromkeys(spec.input_data for spec in specs)}

@@ -1,7 +1,7 @@
 """Retry failed stages, and no others: set the record of a failure aside, so that the stage can run again.
 
-A stage continues from its newest checkpoint. The next command on the sweep runs it; a command that is running notices it at
-once.
+A stage continues from its newest checkpoint. If a command is running the sweep, it notices the retry at once; otherwise the
+next command on the sweep runs the stage.
 """
 
 from __future__ import annotations
@@ -31,11 +31,10 @@ class Retried:
 
 
 def retry(root: Path, sweep: str, *, state: str | None = None, fingerprint: str | None = None) -> list[Retried]:
-    """Make failed stages of a sweep runnable again: all, or only those of a ``state`` (``nan``, ``oom``, ``died``, ...) or
-    cause.
+    """Make failed stages of a sweep runnable again: all, or only the ones with the given ``state`` and ``fingerprint``.
 
-    ``fingerprint`` names a cause; its first characters are enough. Raises :class:`UserError` for an unknown sweep, or if stages
-    have failed but none of them matches.
+    A state is ``nan``, ``oom``, ``died``, ...; a fingerprint names a cause, and its first characters are enough. Raises
+    :class:`UserError` for an unknown sweep, or if stages have failed but none of them matches.
     """
     record = read_sweep(root, sweep)
     statuses = wanted_statuses(record, StatusReader(root).read(stage_keys(record)))  # pruned stages stay as they are

@@ -1,7 +1,8 @@
 """The scheduler: the one loop that submits stages, reads how they ended, and decides which get another attempt.
 
-It submits a stage once its parent is done. A rung of a search begins as soon as its weights exist, while its parent may still
-be training. If all slots are taken, the scheduler interrupts the parent, and resumes it after the rung has been measured.
+It submits a stage once its parent is done. A rung of a search begins as soon as the weights that it reads exist, while its
+parent may still be training. If all slots are taken, the scheduler interrupts the parent, so that the rung gets its slot. The
+parent resumes when a slot is free again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from umd_bench.orchestration.graph import Node, add_nodes
 from umd_bench.orchestration.trial_source import SweepProgress, TrialSource
 from umd_bench.store import Failure, RunDir, StageState, stage_state
 
-# The sweep stops when this many stages have failed, all with the same fingerprint, and none has succeeded.
+# The sweep stops when this many stages have failed, all with the same fingerprint, and none has finished since its start.
 SAME_FAILURES_TO_STOP = 3
 INTERRUPTED, CANCELLED = "interrupted", "cancelled"  # reasons to stop that are not failures
 
@@ -176,9 +177,9 @@ class Scheduler:
         return [node for node in self._nodes.values() if node.rung and node.state is not StageState.DONE and self._waits(node)]
 
     def _has_input(self, node: Node) -> bool:
-        """Whether the stage can read its parent. A rung needs only its weights, which the training writes before it ends.
+        """Whether the parent has what the stage reads. A rung reads only a snapshot, which the training writes before it ends.
 
-        A parent outside the graph is done, since the graph leaves out only such parents.
+        A parent that is not in the graph is done, since the graph leaves out no other parents.
         """
         parent = self._nodes.get(node.spec.parent_key or "")
         if parent is None or parent.state is StageState.DONE:
@@ -187,7 +188,7 @@ class Scheduler:
         return node.rung and nimg is not None and RunDir(self._root, parent.key).snapshot(nimg).exists()
 
     def _make_way(self, executor: Executor) -> None:
-        """If no slot is free, interrupt every training that has a rung to measure: it saves its state and ends."""
+        """If no slot is free, interrupt every training whose rung waits to be measured. It saves its state and ends."""
         if self._stopping or len(self._submitted) < executor.slots:
             return
         for node in self._rungs():
@@ -238,7 +239,7 @@ class Scheduler:
             self._fail(node, failure)
 
     def _count_attempt(self, node: Node, reason: EndReason, message: str) -> None:
-        """Count an attempt that ended for this reason. At ``MAX_ATTEMPTS`` the stage fails; before, it is ready again."""
+        """Count an attempt that ended for this reason. At ``MAX_ATTEMPTS`` the stage fails; before, it may run again."""
         self._lost[node.key, reason] += 1
         if node.state is StageState.FAILED:  # the failure of an earlier attempt
             node.state = StageState.INTERRUPTED

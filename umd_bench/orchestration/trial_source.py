@@ -1,4 +1,6 @@
-"""Where a sweep's trials come from: a grid, all known at the start, or a search, which adds and drops trials as results arrive.
+"""Where a sweep's trials come from: a grid or a search.
+
+The trials of a grid are all known at the start. A search adds and drops trials as results arrive.
 
 A source never changes the graph itself. It reads a :class:`SweepProgress` and returns :class:`Changes`; the scheduler alone
 applies them.
@@ -22,8 +24,8 @@ class SweepProgress:
     The mappings and sets change with that state; the numbers do not.
 
     ``nodes`` is the graph by stage key, ``trials`` the stage keys of each trial id, dropped stages included. ``reused`` counts
-    the stages that had a result when they were added, ``finished`` the stages that finished since. Stages in ``blocked`` wait
-    for one in ``failures``. ``stopped_because`` is None until the scheduler is stopped.
+    the stages that had a result when they were added, ``finished`` the stages that finished since. Stages in ``blocked`` cannot
+    run because an ancestor is in ``failures``. ``stopped_because`` is None until the scheduler is stopped.
     """
 
     nodes: Mapping[str, Node]
@@ -48,9 +50,10 @@ class SweepProgress:
 class Changes:
     """The changes that a source requests.
 
-    ``added`` is a graph to merge into the sweep's. ``dropped`` are the keys of all stages that no trial needs any more. The
-    scheduler takes them out of the graph, once those that run have saved their state and ended. ``held`` are the keys of all
-    stages that it must not submit for now. Both sets are complete: they replace the sets of the previous update.
+    ``added`` is a graph to merge into the sweep's graph. ``dropped`` are the keys of all stages that no trial needs any more.
+    The scheduler takes them out of the graph; a stage that runs first saves its state and ends. ``held`` are the keys of all
+    stages that the scheduler must not submit for now. ``dropped`` and ``held`` are complete: they replace the sets of the
+    previous update.
     """
 
     added: Mapping[str, Node] = field(default_factory=dict)
@@ -67,7 +70,8 @@ class TrialSource(Protocol):
     def update(self, progress: SweepProgress) -> Changes:
         """The changes to make now.
 
-        The scheduler calls this before it starts and after every poll, each time until an update adds nothing.
+        The scheduler calls this before it starts and after every poll. Each time it repeats the call until an update adds
+        nothing.
         """
 
 

@@ -74,7 +74,7 @@ def test_stages_are_fused_if_the_whole_interval_of_the_gain_is_above_one(
 def test_a_line_explains_why_nothing_is_fused(tmp_path: Path) -> None:
     fusion = choose_groups(nodes_of(seeds_of_one_shape(tmp_path, 2)), 2, "on", lambda group: CLEAR)
     assert fusion.sizes == {}
-    assert fusion.lines == ["no stages are fused: no two stages of one shape for each of 2 workers"]
+    assert fusion.lines == ["no stages are fused: no shape has more stages than the 2 that run at a time"]
     compiled = [spec.model_copy(update={"resources": Resources(compile=True)}) for spec in seeds_of_one_shape(tmp_path, 5)]
     fusion = choose_groups(nodes_of(compiled), 2, "on", lambda group: CLEAR)
     assert fusion.lines == ["no stages are fused: a compiled stage is trained alone (resources.compile)"]

@@ -27,16 +27,16 @@ from umd_bench.orchestration.doctor.slurm import examine_slurm
 LOW_MEMORY_BYTES = 2 * 10**9
 LIBRARIES = ("torch", "torchvision", "timm", "torch-fidelity", "ray", "optuna", "mlflow", "pandas", "submitit", "pydantic")
 RAY_PORTS = range(10_002, 20_000)  # the default ports of Ray's workers
-PORTS_NEEDED = 64  # a few per worker and for its raylet, one per stage on several devices
+PORTS_NEEDED = 64  # Ray takes a few for each worker and its raylet; a stage on several devices takes one
 
 
 @dataclass(frozen=True)
 class DoctorOptions:
     """The checks beyond the machine itself.
 
-    ``slurm``: jobs will go to Slurm with the settings ``cluster``, so a problem that would stop them fails instead of warning.
-    ``probe_seconds`` is how long to wait for a small job on a node; None submits no job. ``check_tracking`` describes the
-    tracking store in one line or raises :class:`UserError`; None skips that check.
+    ``slurm`` says that jobs will go to Slurm with the settings ``cluster``. Then a problem that would stop them is a failure
+    instead of a warning. ``probe_seconds`` is how long to wait for a small job on a node; None submits no job.
+    ``check_tracking`` describes the tracking store in one line or raises :class:`UserError`; None skips that check.
     """
 
     slurm: bool = False

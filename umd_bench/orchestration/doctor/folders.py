@@ -27,7 +27,7 @@ LOW_FILES = 50_000  # a stage writes about 20 files
 NEAR_QUOTA = 0.9  # of the limit
 QUOTA_SECONDS = 10.0
 MOUNTS = Path("/proc/mounts")
-# File systems that machines share, and those that belong to one machine; any other type is unknown.
+# Types of file systems that machines share, and types that belong to one machine. Any other type may be either.
 SHARED = frozenset(
     {
         *("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "fuse.ceph", "fuse.ceph-fuse", "fuse.glusterfs", "cifs", "smb3"),
@@ -68,7 +68,8 @@ def mount_of(folder: Path) -> Mount | None:
     path, mount = folder.resolve(), None
     for line in lines:
         device, point, kind, options = (part.replace("\\040", " ") for part in line.split()[:4])
-        if path.is_relative_to(point) and (mount is None or len(point) >= len(str(mount.point))):  # a later mount hides others
+        # If several mounts have the same point, the last one counts.
+        if path.is_relative_to(point) and (mount is None or len(point) >= len(str(mount.point))):
             mount = Mount(device, Path(point), kind, frozenset(options.split(",")))
     return mount
 
@@ -117,8 +118,9 @@ def examine_locks(results: Path) -> Iterator[Finding]:
 def examine_sharing(folder: Path, label: str, *, locks: bool, required: bool) -> Iterator[Finding]:
     """Do several machines share the folder and, if ``locks`` are needed, do locks hold between them?
 
-    ``required`` says that jobs on a cluster depend on it: locks that do not hold are then a failure, not a warning. ``label``
-    names the folder in the findings.
+    ``required`` says that jobs on a cluster depend on both. Then locks that hold on one machine only are a failure instead of a
+    warning, and a folder that the machines may not share is a warning instead of a pass. ``label`` names the folder in the
+    findings.
     """
     mount = mount_of(folder)
     if mount is None:

@@ -113,10 +113,10 @@ def _report_findings(
         "a file name taken here": report["links"],
     }
     if all(holds.values()):
-        yield Finding("pass", f"locks exclude {node} from this machine and the other way round, and so do file names")
+        yield Finding("pass", f"{node} and this machine respect each other's locks, and {node} replaces no file made here")
     else:
         broken = ", ".join(name for name, held in holds.items() if not held)
-        text = f"{node} and this machine do not exclude each other ({broken}), so two jobs could work on one stage"
+        text = f"{node} and this machine do not exclude each other (no effect: {broken}), so two jobs could work on one stage"
         yield Finding("fail", text, "have the folder mounted with locks, or use another one")
     if str(data_root.resolve()) in report["missing"]:
         yield Finding("fail", f"{node} does not see the data folder {data_root}", "use a data folder that the nodes share")
@@ -136,4 +136,4 @@ def _devices(report: dict[str, Any], node: str, config: ClusterConfig) -> Findin
         return Finding("pass", text)
     assigned = f"; Slurm gave it CUDA_VISIBLE_DEVICES={gpus['visible']}" if gpus["visible"] else ""
     remedy = "check the driver, and whether torch was installed with CUDA"
-    return Finding("warn", f"{text}; it requested {config.gpus}{assigned}", remedy)
+    return Finding("warn", f"{text}; it requested gpus = {config.gpus}{assigned}", remedy)

@@ -1,7 +1,7 @@
 """Checks whether this machine's Slurm can run a sweep: its commands, limits, partition, requeues and preemption.
 
-Slurm is only queried, each query has a timeout, and a query without an answer is a warning. If the user does not run on Slurm
-(``required`` is false), a problem that would stop a sweep there is a warning too.
+Slurm is only queried, and each query has a timeout. If the user runs on Slurm (``required``), a problem that would stop a sweep
+there is a failure, and so is a controller that does not answer; otherwise both are warnings.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def _ended_jobs(settings: dict[str, str]) -> Iterator[Finding]:
         yield Finding(
             "warn",
             f"accounting is off, so Slurm knows how a job ended for only {seconds} after its end",
-            "run `umd-bench sweep`, status or watch within that time; later, a job killed for any reason counts as died, "
-            "and is submitted again up to three times",
+            "run `umd-bench sweep` within that time; later, a job killed for any reason counts as died, and after "
+            "three such jobs the stage has failed",
         )
     elif output_of("sacct", "-X", "-n", "-j", "1", seconds=ANSWER_SECONDS) is None:
         text = f"accounting is on, but sacct does not answer: Slurm knows how a job ended for only {seconds} after its end"

@@ -1,7 +1,7 @@
 """Where stages run.
 
-In: keys of stages whose run directory is prepared and whose parent is done. Out: which of them ended and, if
-something ended a stage's process, the reason; results are in the run directories.
+In: keys of stages whose run directory is prepared. Out: which of them ended and, if something ended a stage's process, the
+reason. Results are in the run directories.
 
 | module | content |
 |---|---|

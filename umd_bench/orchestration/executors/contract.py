@@ -2,8 +2,9 @@
 
 An executor receives keys of stages and calls an entry point
 (:func:`~umd_bench.orchestration.stage_process.run_stage.run_stage`) for each, in some process. When a key is submitted, its run
-directory is prepared and its parent is done. The executor reports only that a stage has ended: the scheduler reads the result
-from the run directory.
+directory is prepared, and the weights that the stage starts from exist. (A stage that waits in Slurm for its parent's job is
+the exception: :mod:`umd_bench.orchestration.detach`.) The executor reports only that a stage has ended. The scheduler reads the
+result from the run directory.
 
 1. *Every stage is returned once.* :meth:`Executor.poll` returns each submitted or adopted key exactly once, however the
    stage ends, unless ``close`` or ``detach`` is called first.
@@ -27,8 +28,8 @@ from the run directory.
    submits no more.
 10. *One process per device.* An executor that starts all processes of a stage passes a
     :class:`~umd_bench.orchestration.stage_process.entry_point.RankLaunch`; its size applies even if a command has requested
-    another number of devices since. Without one, rank 0 starts the other ranks on its machine. If a rank is lost, the attempt
-    ends as ``died``.
+    another number of devices since. Without a ``RankLaunch``, rank 0 starts the other ranks on its machine. If a rank is lost,
+    the attempt ends as ``died``.
 11. *The same bits everywhere.* A stage runs with its own ``resources.threads`` on every executor.
 """
 
@@ -48,7 +49,7 @@ class EndReason(StrEnum):
     PREEMPTED = "preempted"  # the scheduler: another job needs the node
     NODE_FAIL = "node_fail"  # its node was lost
     CANCELLED = "cancelled"  # a person, or the scheduler of stages
-    ORPHANED = "orphaned"  # its job waited for the parent's, which left no result: the stage never began
+    ORPHANED = "orphaned"  # its job waited for its parent's job, which left no result, so the stage never began
     DIED = "died"  # unknown
 
 
@@ -88,7 +89,7 @@ class Executor(Protocol):
         """Start the stage as soon as there is room."""
 
     def adopt(self, keys: Iterable[str]) -> set[str]:
-        """Follow the jobs of these stages that an earlier process submitted and that may still be queued or running."""
+        """Follow the jobs of these stages that an earlier process submitted and that may not be over; returns their keys."""
 
     def poll(self, timeout: float) -> list[Ended]:
         """The stages that ended since the last call; waits up to ``timeout`` seconds for the first."""

@@ -1,7 +1,7 @@
-"""The code that queued jobs run: a copy of the package, made when they are submitted.
+"""The code that queued jobs, and workers of a running Ray cluster, run: a copy of the package, made by the command.
 
-An editable install, or an upgrade, may change the package while a job waits in the queue. Jobs therefore run the copy in
-``results/jobs/code/<hash>``, which comes first on their ``PYTHONPATH``. Other libraries come from the environment of
+An editable install, or an upgrade, may change the package while a job waits in the queue. Jobs and workers therefore run the
+copy in ``results/jobs/code/<hash>``, which comes first on their ``PYTHONPATH``. Other libraries come from the environment of
 the command that submitted the jobs.
 """
 

@@ -64,7 +64,7 @@ def _not_compared(root: Path, sweep: str) -> dict[str, Any] | None:
 
 
 def _device_seconds_since(run: RunDir, since: float) -> float:
-    """Seconds from the first to the last event after ``since`` of each attempt, multiplied by its devices."""
+    """The sum over attempts of the seconds from the first to the last event after ``since``, times the attempt's devices."""
     times_of: dict[int, list[float]] = {}
     for event in run.events():
         if event["time"] >= since:

@@ -2,7 +2,7 @@
 
 A stage's cost is its work (:mod:`.work_units`) times the seconds per unit of work of finished stages (:mod:`.past_stages`). If
 no similar stage has finished, the forecast uses a short measurement of a stage of its shape (:mod:`.pilot`). Without a
-measurement it reports the stage as one without a basis.
+measurement it leaves the stage out, and counts it as a stage without a basis.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ _UNITS = ((3600, "hours"), (60, "minutes"))
 class Forecast:
     """The cost of the stages ``keys``: seconds on devices, with bounds ``low`` and ``high``, and bytes on disk.
 
-    ``stages`` is the number of stages; in a search each of ``keys`` counts for several. ``waves`` is how often all workers
-    start a job. ``without_basis`` counts, by kind, the stages left out for lack of similar stages and measurements. ``past`` is
-    the number of finished stages used, ``measured`` the number of stages whose cost comes from a measurement.
+    ``stages`` is the number of stages; in a search each of ``keys`` counts for several. ``waves`` is the number of rounds if
+    all workers start their jobs together. ``without_basis`` counts, by kind, the stages left out for lack of similar stages and
+    measurements. ``past`` is the number of finished stages used, ``measured`` the number of stages whose cost comes from a
+    measurement.
     """
 
     keys: tuple[str, ...]
@@ -162,9 +163,10 @@ def _cost_per_work(
 
 
 def _waves(nodes: dict[str, Node], todo: list[Node], workers: int, copies: float, pack: int) -> int:
-    """How often all workers start a job, if each generation of stages waits for its parents' generation.
+    """The number of rounds if all workers start their jobs together.
 
-    A job has ``pack`` stages, or one that uses several devices.
+    Each generation of stages waits for the generation of its parents. A job has ``pack`` stages, or one stage that uses several
+    devices.
     """
     stages: dict[tuple[int, int], float] = {}  # (generation, stages of a job) -> number of stages
     for node in todo:

@@ -17,7 +17,8 @@ from umd_bench.store import RunDir
 from umd_bench.store.files import read_json
 
 SINGLE_STAGE_FACTOR = 2.0  # a forecast from a single finished stage is assumed to be right within this factor
-SIMILAR_SIZE_FACTOR = 100.0  # largest ratio of work per image of similar networks; a much smaller one is slow for its work
+# Networks are similar if their work per image differs by at most this factor. Much smaller ones take longer per unit of work.
+SIMILAR_SIZE_FACTOR = 100.0
 MAX_READ = 300  # finished stages, the newest first
 
 
@@ -61,7 +62,8 @@ class PastStages:
     def cost(self, spec: StageSpec, work: float) -> Cost | None:
         """The cost of ``work`` units of the stage, from similar finished stages; None if there are none.
 
-        The bounds are the 10th and 90th percentile of their speeds.
+        The bounds are the 10th and 90th percentile of their seconds per unit of work. If there is only one such stage, they are
+        ``SINGLE_STAGE_FACTOR`` below and above its cost.
         """
         similar = self._similar_to(spec)
         if not similar:

@@ -1,4 +1,4 @@
-"""Measures each shape of stage for a few seconds, to forecast stages if no similar stage has finished.
+"""Measures one stage of each shape for a few seconds. A forecast needs this for stages without a similar finished stage.
 
 The command writes one stage of each shape into a request. Another process, or one Slurm job, then runs the real training loop
 for some steps, and the real sampler, extractors and network on some images (:mod:`.pilot_main`). All of it happens in a
@@ -32,8 +32,8 @@ QUEUE_SECONDS = 300.0  # how long a job may wait for a node
 class PilotMeasurement:
     """An estimate of the cost of the whole stage ``key`` on one device, or the ``error`` that prevented it.
 
-    ``seconds`` has one value per measurement, ``bytes_on_disk`` is the size of the stage's files. ``whole`` says that the
-    measurement covered every part of the stage's work.
+    ``seconds`` has one value per measurement, ``bytes_on_disk`` is the size of the stage's files. ``whole`` says that no part
+    of the stage's work was left out, such as the scores of samples or the fits of a probe.
     """
 
     key: str

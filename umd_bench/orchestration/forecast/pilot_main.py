@@ -118,7 +118,7 @@ def _measure(
 
 
 def _training(run: RunDir, spec: StageSpec, stage: TrainStage, pack: Pack, share: float) -> PilotMeasurement:
-    """Run the training loop for ``share`` seconds of steps. Each snapshot is assumed to be as large as its checkpoint."""
+    """Run the training loop for ``share`` seconds of steps. Each snapshot is assumed to be as large as a checkpoint."""
     resources = spec.resources.model_copy(update={"devices": 1})
     single = spec.model_copy(update={"parent_key": None, "parent_nimg": None, "resources": resources})
     run.prepare(single)
@@ -174,7 +174,7 @@ def _seconds_each(work: Callable[[int], None], most: int, share: float) -> float
 
 
 def _sampling_seconds(spec: StageSpec, stage: GenerateStage, source: RunDir, pack: Pack, share: float) -> float:
-    """Seconds of the whole stage, from sampling some images and extracting their features; scores are left out."""
+    """Estimate the seconds of the whole stage by drawing some images and extracting their features; scores are left out."""
     assert spec.parent_nimg is not None
     device = pick_device(spec.resources.device)
     extractors = [load_extractor(name, device, images=source_images(pack)) for name in stage.all_extractors]
@@ -194,7 +194,7 @@ def _sampling_seconds(spec: StageSpec, stage: GenerateStage, source: RunDir, pac
 
 
 def _feature_seconds(spec: StageSpec, stage: ProbeStage, source: RunDir, pack: Pack, share: float) -> float:
-    """Seconds of the whole stage, from the representations of some images; fitting the probes is left out.
+    """Estimate the seconds of the whole stage from the representations of some images; fitting the probes is left out.
 
     The initial weights and the training with labels are counted for every stage, although stages of one architecture and seed
     share them.
@@ -226,7 +226,7 @@ def _feature_seconds(spec: StageSpec, stage: ProbeStage, source: RunDir, pack: P
 def _supervised_seconds(
     initial: InitialWeights, stage: ProbeStage, pack: Pack, seed: int, folder: Path, device: torch.device, share: float
 ) -> float:
-    """Seconds of the training with labels, from some of its steps, and 0 if the stage asks for none."""
+    """Estimate the seconds of the training with labels from some of its steps; 0 if the stage asks for no such training."""
     config = stage.supervised
     if config is None:
         return 0.0

@@ -30,8 +30,9 @@ class PlannedStage:
 def planned_stages(root: Path, nodes: dict[str, Node]) -> list[PlannedStage]:
     """One entry per stage, in the graph's order.
 
-    The entry of a new stage names the fields that differ from the most similar finished stage. If the parent of a stage has no
-    result either, the entry names the parent instead.
+    The entry of a stage that is not reused says why. If the stage has a result, the entry names the snapshots that are missing;
+    otherwise it names the parent if that is not reused either, or else the fields that differ from the most similar finished
+    stage.
     """
     outcomes = {StageState.DONE: "reused", StageState.INTERRUPTED: "resumed", StageState.RUNNING: "running now"}
     finished = _finished(root) if any(node.state is not StageState.DONE for node in nodes.values()) else []

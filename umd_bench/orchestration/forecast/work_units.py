@@ -25,7 +25,7 @@ def kind_of(spec: StageSpec) -> Kind:
 
 
 def shape_of(spec: StageSpec, data_root: Path | None) -> Shape:
-    """Stages of one shape need only one measurement: they differ in length and seed at most."""
+    """Stages of one shape need only one measurement, since they cost about the same per unit of work."""
     common = (*kind_of(spec), spec.resources.threads, spec.resources.device, network_size(spec))
     match spec.stage:
         case TrainStage() as train:

@@ -43,11 +43,11 @@ class FusingExecutor:
         self._stopping = False
 
     def submit(self, key: str) -> None:
-        """Queue the stage; the next poll submits it to the inner executor."""
+        """Queue the stage; :meth:`poll` submits it when the inner executor has room."""
         self._pending[key] = shape_key(RunDir(self._root, key).config())
 
     def adopt(self, keys: Iterable[str]) -> set[str]:
-        """As the inner executor."""
+        """Follow the jobs that the inner executor can follow."""
         return self._inner.adopt(keys)
 
     def poll(self, timeout: float) -> list[Ended]:
@@ -137,7 +137,7 @@ class FusingExecutor:
         self._inner.stop()
 
     def detach(self) -> None:
-        """As the inner executor."""
+        """Detach the inner executor, and forget the units."""
         self._inner.detach()
         self._forget()
 

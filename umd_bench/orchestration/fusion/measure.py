@@ -110,9 +110,9 @@ def _file(root: Path, group: FusionGroup, workers: int) -> Path:
 
 
 def ratios_of(specs: list[StageSpec], data_root: Path, *, seconds: float = SECONDS) -> list[float]:
-    """Ratios of the time of one step of each stage alone to the time of one fused step, measured in turn.
+    """For each round, the time of one step of every stage alone, divided by the time of one fused step.
 
-    Measures for ``seconds``; returns at least one ratio.
+    The rounds last ``seconds``; at least one ratio is returned.
     """
     import torch
 

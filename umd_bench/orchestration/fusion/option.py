@@ -38,7 +38,7 @@ class Fusion:
 def check_fuse(mode: str, on: str, *, searching: bool = False, joined: bool = False) -> None:
     """Raise :class:`UserError` for an unknown mode, and for mode ``on`` if no stages can be fused.
 
-    ``on`` is the executor's name; ``joined`` says that it is a Ray that another command started.
+    ``on`` is the executor's name; ``joined`` says that it uses a Ray that was started before this command.
     """
     if mode not in MODES:
         raise UserError(f"--fuse {mode!r} is not accepted: {one_of(MODES)}")

@@ -1,7 +1,7 @@
 """Which stages of a sweep are fused, and why.
 
 Stages of one shape are grouped so that every worker gets a group. In mode ``auto`` a group is fused only if a measurement on
-this machine finds that clearly faster than the same stages alone.
+this machine finds that fused stages train clearly faster than the same stages alone.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def choose_groups(nodes: Iterable[Node], workers: int, mode: str, measure: Measu
             choice.sizes[group.shape] = group.size
         choice.lines.append(f"{len(group.specs)} stages of {group.name}, up to {group.size} at a time: {verdict}")
     if not groups:
-        why = f"no two stages of one shape for each of {workers} workers"
+        why = f"no shape has more stages than the {workers} that run at a time"
         if any(node.spec.resources.compile for node in nodes):
             why = "a compiled stage is trained alone (resources.compile)"
         choice.lines.append(f"no stages are fused: {why}")

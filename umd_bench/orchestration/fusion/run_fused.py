@@ -107,7 +107,7 @@ def _train(jobs: list[Job], data_root: Path, stop: Callable[[str], bool], outcom
 
 
 def _result(spec: StageSpec, attempt: Attempt, pack: Pack, environment: dict[str, Any], ending: Ending) -> dict[str, Any]:
-    """The content of the stage's ``result.json``, with its share of the group's seconds. Raises an error in ``ending``."""
+    """The content of the stage's ``result.json``, with its share of the group's seconds. An error in ``ending`` is raised."""
     if isinstance(ending, Exception):
         raise ending
     result = training_result(ending)
@@ -116,7 +116,7 @@ def _result(spec: StageSpec, attempt: Attempt, pack: Pack, environment: dict[str
 
 @contextmanager
 def _output_of_all(folders: Sequence[Path]) -> Iterator[None]:
-    """Write the process's output to one file, linked into every attempt's folder: its lines do not name their stage."""
+    """Write the process's output to one file, and link it into every attempt's folder, since no line names its stage."""
     first, *others = (folder / OUTPUT_FILE for folder in folders)
     try:
         with captured_output(first.parent):

@@ -49,7 +49,10 @@ class StageLog:
         self._failures_shown: set[int] = set()  # numbers of attempts
 
     def new_lines(self) -> Iterator[str]:
-        """The lines added since the last call: for each attempt its events, its process's output, then its failure."""
+        """The lines added since the last call: for each attempt its events, its process's output, then its failure.
+
+        The output in the run directory and the output of the stage's job come last.
+        """
         for number in self._run.attempts():
             folder = self._run.attempt_path(number)
             label = f"{self._name} #{number}"
@@ -161,7 +164,7 @@ def _pairs(event: dict[str, Any]) -> list[str]:
 
 
 def _failure_lines(label: str, path: Path) -> Iterator[str]:
-    """The traceback, or the whole message if there is none; the event shows only its first line."""
+    """The traceback, or the whole message if there is none; the event shows only the message's first line."""
     try:
         failure = json.loads(path.read_text())
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
 """The status of every stage of some sweeps, read with few disk accesses, and as JSON for programs.
 
-A finished stage costs one access, a failed stage one more for its failure. A stage that several trials or sweeps share is read
-once. Ten thousand stages take well under two seconds.
+A finished stage costs two accesses, one for its result and one to count its attempts. Other stages cost a few more. A stage
+that several trials or sweeps share is read once. Ten thousand stages take well under two seconds.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ def first_names(record: SweepRecord) -> dict[str, tuple[str, str]]:
 
 
 def wanted_statuses(record: SweepRecord, statuses: dict[str, StageStatus]) -> dict[str, StageStatus]:
-    """The statuses of the stages that have a result or will get one, without those that a search dropped.
+    """The statuses of all stages but the ones that a search dropped.
 
-    A dropped stage that is done, or that still runs, is included.
+    A dropped stage is included all the same if it is done or still runs.
     """
     dropped = record.abandoned_keys()
     counted = (StageState.DONE, StageState.RUNNING)

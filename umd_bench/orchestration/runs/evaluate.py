@@ -23,8 +23,8 @@ from umd_bench.evaluation.extractors.registry import extractor_for
 from umd_bench.orchestration.runs.find_run import find_run
 from umd_bench.store import RunDir, TrialRecord, list_sweeps, read_sweep
 
-# In a sweep's stage, the values of the right-hand fields fit its value of the left-hand one. If ``sets`` change the left-hand
-# field, the sweep's values of the right-hand fields are dropped.
+# A sweep's stage has values of the right-hand fields that fit its value of the left-hand field. If ``sets`` give another value
+# of the left-hand field, the sweep's values of the right-hand fields are dropped.
 _DEPENDENT = {
     "sampler": {"eta"},
     "reference": {"reference_sha256", "held_out"},
@@ -52,10 +52,10 @@ def evaluation_trial(
     """The trial of the run, extended by a ``probe`` stage and, if its model can be sampled, a ``generate`` stage.
 
     ``profiles`` (config/presets/profiles) say how samples are drawn and scored; with several, each has its own stage,
-    ``generate_<profile>``. A profile's sFID is left out if no extractor has spatial features (:func:`left_out_notes`).
-    ``sets`` are ``probe.FIELD=value`` and ``generate.FIELD=value``; the latter apply to every profile. Fields that neither sets
-    nor profiles give come from ``defaults`` (:func:`sweep_stages`). ``data_root`` holds the extractors that were trained on
-    users' data (None: the default one). Raises :class:`UserError`.
+    ``generate_<profile>``. A profile's sFID is left out if no extractor has spatial features (:func:`left_out_notes`). ``sets``
+    are ``probe.FIELD=value`` and ``generate.FIELD=value``; the latter apply to every profile. The other fields of ``probe``,
+    and of ``generate`` if there is no profile, come from ``defaults`` (:func:`sweep_stages`). ``data_root`` holds the
+    extractors that were trained on users' data (None: the default one). Raises :class:`UserError`.
     """
     run = find_run(root, key)
     spec = run.config()
@@ -101,7 +101,7 @@ def evaluation_trial(
 def sweep_stages(root: Path, key: str) -> dict[str, SweepStage]:
     """The sweep stages in ``root`` that probe and score the run, by kind, so that an evaluation can reuse their results.
 
-    Of several stages of a trial, such as ``probe`` and ``best_probe``, the one that is named by its kind counts. A kind is
+    Of several stages of a trial, such as ``probe`` and ``best_probe``, the one whose name is its kind counts. A kind is
     missing if no sweep has such a stage, or if the fields of such stages differ. Stages that read other data or an earlier
     snapshot do not count. Raises :class:`UserError` if ``key`` names no run with weights.
     """

@@ -49,7 +49,7 @@ _FACTS = {
 
 @dataclass(frozen=True)
 class ProfileScores:
-    """A profile's scores with one extractor: ``metrics``, ``facts`` of all of them, and ``by_metric`` facts of single ones."""
+    """A profile's ``metrics`` with one extractor. ``facts`` hold for all metrics, ``by_metric`` has facts of single metrics."""
 
     profile: str
     metrics: dict[str, float]

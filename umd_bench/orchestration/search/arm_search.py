@@ -47,7 +47,7 @@ class ArmSearch:
         return next((other for other in earlier if repr(other.values) == repr(suggestion.values)), None)
 
     def follows_another(self, suggestion: Suggestion) -> bool:
-        """Whether the suggestion shares the outcome of an earlier one: in a search that prunes, equal suggestions share one."""
+        """Whether the suggestion gets the outcome of an earlier one, as equal suggestions do in a search that prunes."""
         return self.config.pruner is not None and self.earlier_equal(suggestion) is not None
 
     def pruned_keys(self) -> set[str]:
@@ -124,7 +124,7 @@ class ArmSearch:
         if number in self.refused:
             return "failed", (), self.refused[number]
         equal = self.earlier_equal(suggestion)
-        if equal is not None and self.follows_another(suggestion):  # it has a lower number, so its outcome is known
+        if equal is not None and self.follows_another(suggestion):  # the earlier one is settled already
             return equal.state, equal.scores, equal.why
         self._report_rungs_of(number)
         if self.suggestions[number].pruned_at is not None:

@@ -1,7 +1,7 @@
-"""Whether Optuna's pruners prune a trial at a rung: a function of values and numbers alone.
+"""Whether Optuna's pruners prune a suggestion at a rung. Only the suggestions' values at rungs and their numbers decide this.
 
-A suggestion is compared with the suggestions 0 .. number - parallel, which were all settled when it was made. So the decision
-depends on no timing and waits for nothing. Each decision gets a study of its own, in memory, with rung i at step
+A suggestion is compared with the suggestions numbered 0 to ``number - parallel``, which were all settled when it was made. So
+the decision depends on no timing and waits for nothing. Each decision gets a study of its own, in memory, with rung i at step
 ``reduction ** i``: these are the steps at which Optuna's successive halving decides.
 """
 
@@ -52,7 +52,7 @@ def decide_rung(
     *,
     study_name: str,
 ) -> Rung:
-    """Suggestion ``number`` at its next rung, where its metric is ``value``.
+    """Decide whether suggestion ``number`` is pruned at its next rung, where its metric is ``value``; returns that rung.
 
     ``settled`` are the suggestions 0, 1, ... to compare it with, ``rungs`` the rungs that it reached before. Hyperband derives
     the bracket from ``study_name`` and ``number``.
@@ -96,6 +96,6 @@ def _pruner(config: PrunerConfig) -> optuna.pruners.BasePruner:
         case "successive_halving":
             return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=config.reduction)
         case "hyperband":
-            # One bracket per rung and one that prunes nothing: Optuna makes floor(log_reduction(max_resource)) + 1 of them.
+            # One bracket per rung and one that prunes nothing. Optuna makes floor(log(max_resource, reduction)) + 1.
             end = config.reduction ** (len(config.rungs) + 1) - 1
             return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=end, reduction_factor=config.reduction)

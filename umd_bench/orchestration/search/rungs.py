@@ -139,7 +139,10 @@ def _rung_specs(config: SearchConfig, trial: Trial) -> dict[str, StageSpec]:
 
 
 def _logged_value(root: Path, spec: StageSpec, share: float, metric: str) -> float | None:
-    """The metric in a training's events, from the first record at or after the rung; of several attempts, the newest counts."""
+    """The metric in a training's events, from the first record at or after the rung.
+
+    If several attempts wrote that record, the newest attempt's record counts.
+    """
     assert isinstance(spec.stage, TrainStage)
     reached = spec.stage.nimg_at(share)
     since = [event for event in RunDir(root, spec.key).events() if event["event"] == "metrics" and event["nimg"] >= reached]

@@ -1,6 +1,7 @@
 """A search as a source of trials: Optuna's suggestions become ordinary trials, and the search reports their results to Optuna.
 
-A search survives a kill: its suggestions are in ``results/sweeps/<name>/search.db``, its results in run directories.
+A killed search can continue, since its suggestions are in ``results/sweeps/<name>/search.db`` and its results in run
+directories.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ Admit = Callable[[Sequence[Trial]], dict[str, Node]]
 
 
 class Search:
-    """A :class:`~umd_bench.orchestration.trial_source.TrialSource`; as a context manager it locks other commands out.
+    """A :class:`~umd_bench.orchestration.trial_source.TrialSource` that locks other commands out until its ``with`` block ends.
 
-    Each update first reports the rungs that trials have reached, which prunes some. Then it tells Optuna the results, and asks
-    for suggestions until ``parallel`` are open. A suggestion that failed or was pruned stays so in later commands.
+    Each update first reports the rungs that trials have reached, and so prunes some trials. Then it tells Optuna the results,
+    and asks for suggestions until ``parallel`` are open in each arm. A suggestion that failed or was pruned stays so in later
+    commands.
     """
 
     grows = True
@@ -43,7 +45,8 @@ class Search:
     def __init__(self, sweep: Sweep, root: Path, admit: Admit, *, data_root: Path | None = None) -> None:
         """Open the search, new or begun before.
 
-        Raises :class:`UserError` if the search's space or objectives fit no trial, or if another command runs the search.
+        Raises :class:`UserError` if the search's space or objectives do not fit the trials, or if another
+        command runs the search.
         """
         assert sweep.config.search is not None
         self._sweep, self._root, self._admit, self._data_root = sweep, root, admit, data_root
@@ -57,7 +60,7 @@ class Search:
             self._lock.acquire(blocking=False)
         except filelock.Timeout:
             raise UserError(f"another command runs the search {sweep.config.name}: wait for it, or stop it") from None
-        self._added: dict[str, Node] = {}  # for the next update
+        self._added: dict[str, Node] = {}  # stages that the next update adds
         self._dropped, self._held = set[str](), set[str]()
         self._updated = False
         self._arms = [self._open_arm(axes) for axes in sweep.arms]
@@ -177,10 +180,10 @@ class Search:
             add_nodes(self._root, self._added, admitted)
 
     def _has_result(self, arm: ArmSearch, values: dict[str, Any]) -> bool:
-        """Whether all results of a new suggestion exist already, and none of them comes from this search.
+        """Whether all results of a new suggestion exist already, and no earlier suggestion has the stages that give its scores.
 
-        Such a suggestion costs nothing, so it is not pruned. Results of this search do not count: whether they exist already
-        depends on the timing.
+        Such a suggestion costs nothing, so it is not pruned. Scores that this search computes do not count, since it depends on
+        the timing whether they exist already.
         """
         if self._config.pruner is None:
             return False

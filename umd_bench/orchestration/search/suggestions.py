@@ -1,12 +1,14 @@
 """A search's suggestions, made by Optuna's ask and tell and stored in one SQLite file that only the scheduler's process opens.
 
-The values of suggestion k are a function of (the search's seed, k, the results of suggestions 0 .. k - parallel) alone:
+The values of suggestion k depend only on the search's seed, on k, and on the results of the suggestions numbered 0 to
+``k - parallel``:
 
 - Every suggestion has a sampler of its own, seeded by :func:`derive_seed` with k. No sampler state lives in memory.
-- Optuna gets the results in the order of their numbers, one at a time, and makes at most one suggestion after each. So
-  suggestion k sees the results of suggestions 0 .. k - parallel and the others as open, in whatever order the stages end.
+- Optuna gets the results in the order of the suggestions' numbers, one at a time, and makes at most one suggestion after each.
+  So whatever the order in which stages end, the sampler of suggestion k sees the results of the suggestions up to
+  ``k - parallel``, and sees the others as open.
 - A suggestion is made in a copy of the study in memory and then written in one transaction. A kill leaves all of it or nothing,
-  and the next command makes the same one.
+  and if it leaves nothing, the next command makes the same suggestion.
 
 Two samplers keep parallel suggestions apart: ``tpe`` treats open suggestions as bad (the constant liar), and ``gp`` conditions
 on them (expected improvement of the batch). ``random`` and ``nsga2`` ignore open suggestions. For ``tpe``, pruned suggestions
@@ -157,9 +159,10 @@ class Study:
         )
 
     def _as_sampled(self, trial: FrozenTrial) -> FrozenTrial:
-        """The trial as the sampler sees it: for ``gp`` a pruned trial is open, for others it has the values at its rungs.
+        """The trial as the sampler sees it. A pruned trial is open for ``gp``, and has the values at its rungs for the others.
 
-        Those values need a single objective; they are negated if it has the opposite direction of the pruner's metric.
+        It has these values only if the search has a single objective. They are negated if that objective and the pruner's
+        metric have opposite directions.
         """
         if trial.state is not TrialState.PRUNED:
             return trial

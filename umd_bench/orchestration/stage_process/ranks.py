@@ -1,10 +1,10 @@
 """The processes of a stage that trains on several devices: rank 0, which owns the stage, and the ranks that follow it.
 
 Rank 0 opens a TCP store, the meeting point, on a free port. The other ranks learn its address, connect, receive the stage from
-the store and exit when it is over; each lives for one stage. The executor started them (:class:`RankLaunch`), or else rank 0
-starts them as processes of this machine.
+the store and leave when the stage is over. If the executor started no other ranks (:class:`RankLaunch`), rank 0 starts them as
+processes of this machine, which exit with the stage.
 
-A lost rank ends the attempt in all of them. ``python -m ...stage_process.ranks ADDRESS RANK`` runs one of the others.
+A lost rank ends the attempt in all ranks. ``python -m ...stage_process.ranks ADDRESS RANK`` runs a rank other than 0.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Run one stage: the only way from orchestration to the engine and the evaluation.
+"""Run one stage of any kind: the engine trains or imports, the evaluation probes, or draws samples and scores them.
 
 :func:`run_stage` owns the run directory while it works, and records there how the stage ends. It does not raise when the stage
 fails, so that any process can call it. It raises only if it loses another process that the stage needs.

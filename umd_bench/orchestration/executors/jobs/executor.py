@@ -77,7 +77,7 @@ class SubmititExecutor:
             time.sleep(max(0.0, min(POLL_RECORDS_SECONDS, deadline - time.monotonic())))
 
     def cancel(self, key: str) -> None:
-        """Withdraw a waiting stage. A running one is requested to stop; its job is cancelled unless it runs other stages."""
+        """Withdraw a waiting stage, or request a submitted one to stop; its job is cancelled unless it has other stages."""
         if key in self._waiting:
             del self._waiting[key]
             self._ended.append(Ended(key, EndReason.CANCELLED, "cancelled before it was submitted"))

@@ -18,7 +18,10 @@ SILENT_SECONDS = 300.0
 
 @dataclass
 class JobWatch:
-    """Since when each stage's job has been called over, or its stages have had no owner; ``time.monotonic``, by key."""
+    """For each stage: since when the scheduler has called its job over, and since when the job's stages have had no owner.
+
+    Times are ``time.monotonic``, by the stage's key.
+    """
 
     records: JobRecords
     _over_since: dict[str, float] = field(default_factory=dict)
@@ -35,7 +38,7 @@ class JobWatch:
     def is_silent(self, claim: Claim, keys: Sequence[str], status: JobStatus) -> bool:
         """Whether no process has owned any stage of a running job (``keys``) for more than ``SILENT_SECONDS``.
 
-        The job's process began and has died, and the scheduler has not noticed.
+        Then the job's process has begun and died, and the scheduler has not noticed.
         """
         if status.over:
             return False

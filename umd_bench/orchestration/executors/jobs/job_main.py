@@ -3,9 +3,10 @@
 ``python -m ...job_main BATCH_FOLDER`` is the job. If the batch runs several stages at a time, the job starts
 ``job_main BATCH_FOLDER TASK KEY`` for each (:mod:`~umd_bench.orchestration.executors.jobs.packed_job`).
 
-A signal only sets a flag. The stage reads the flag between steps, saves its state and returns. A Slurm job then has Slurm
-requeue it, so that it continues even if no command runs. A local job ends, and the executor submits its stages again. The exit
-status is 0 only if all stages of the task have their result: jobs that wait for this one begin only then.
+A signal only sets a flag. The stage reads the flag between steps, saves its state and returns. If the signal was Slurm's
+warning (SIGUSR2), the job then has Slurm requeue it, so that it continues even if no command runs. After any other signal, and
+in a local job, the job ends, and a running command decides whether its stages run again. The exit status is 0 only if all
+stages of the task have their result, since jobs that wait for this one must not begin before.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class StopFlag:
     def __init__(self, records: JobRecords, batch: Batch) -> None:
         self.first: int | None = None  # the first signal
         self.terminated = False  # whether SIGTERM has come
-        self.parent: int | None = None  # of a packed stage: the job's process; the stage stops if it ends
+        self.parent: int | None = None  # for a packed stage, the job's process: if that ends, the stage stops
         self._records, self._batch, self._read_at = records, batch, 0.0
         self._requested: set[str] = set()
         for number in WARNINGS:
@@ -141,7 +142,7 @@ def _run_stage(records: JobRecords, batch: Batch, task: int, key: str, stop: Sto
     if claim is None or (claim.batch, claim.task) != (batch.name, task):
         print(f"stage {key} was submitted again; it is left to the newer job", file=sys.stderr)
         return run.result() is not None
-    if records.end_of(batch.name, key) is not None:  # an earlier run of this job has recorded it
+    if records.end_of(batch.name, key) is not None:  # recorded by an earlier run of this job
         return run.result() is not None
     if stop.requested(key):
         records.record_end(batch.name, key, EndReason.CANCELLED, "cancelled before it began")

@@ -45,7 +45,7 @@ class ModuleJob:
     """Runs ``python -m module folder`` as one job; a context manager that submits the job and cancels it at the end."""
 
     def __init__(self, folder: Path, code: Path, config: ClusterConfig, *, module: str, threads: int = 1, minutes: int) -> None:
-        """``code`` is where the frozen copy of the package lies; the time limit is ``minutes``, or the cluster's if shorter."""
+        """``code`` is the folder of frozen copies. The time limit is ``minutes``, or ``config.time`` if that is shorter."""
         self._folder, self._code, self._config, self._module = folder, code, config, module
         self._threads, self._minutes = threads, minutes
         self._queue = SlurmQueue(config, threads=threads)

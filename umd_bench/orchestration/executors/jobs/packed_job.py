@@ -1,7 +1,7 @@
 """Several stages of one job at a time, each in a process of its own, so that they share the job's GPU.
 
-The job's process starts them, passes its signals on and waits. After a warning each stage saves its state and ends, and the job
-is requeued once. A process that dies ends only its own stage.
+The job's process starts them, passes its signals on and waits. After a warning each stage saves its state and ends, and then
+the job's process requeues the job for all of them. A process that dies ends only its own stage.
 """
 
 from __future__ import annotations

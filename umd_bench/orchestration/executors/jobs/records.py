@@ -1,11 +1,11 @@
 """The records of submitted jobs, from which a later command finds and follows them.
 
     results/jobs/<batch>/          one submission: a single job or an array of jobs
-        batch.json                 written before it is submitted: the stages of each task, and the code and data they use
+        batch.json                 written before the submission: the stages of each task, and the code and data they use
         submitted.json             the scheduler's job ids, written after sbatch answered, by the command or by the first task
         stop/<key>, stop/all       a request that this stage, or every stage, ends and is not requeued
-        ended/<key>.json           the stage's job is over, and why if that is known; written once, never replaced
-        lives/<task>.jsonl         a line when a run of the task's job begins, and a line when it ends
+        ended/<key>.json           the job's work on this stage is over, and why if something ended it; never replaced
+        lives/<task>.jsonl         a line when a run of the task's job begins, and a line if a signal ended the run
         ranks/<job>-<restart>.json the address of rank 0, for a stage on several devices
         *.out, *.err               the output of its jobs
     results/stages/<key>/jobs/<n>.json    a claim: the n-th submission of this stage belongs to that batch
@@ -120,7 +120,7 @@ class JobRecords:
         return None if record is None else Claim(key, numbers[-1], record["batch"], record["task"])
 
     def open_claim(self, key: str) -> Claim | None:
-        """The last submission of a stage, unless its job is recorded as over."""
+        """The last submission of a stage, unless its job's work on the stage is recorded as over."""
         claim = self.newest_claim(key)
         return claim if claim is not None and self.end_of(claim.batch, key) is None else None
 
@@ -138,16 +138,16 @@ class JobRecords:
     # ---- how jobs end
 
     def record_end(self, batch: str, key: str, reason: EndReason | None, message: str = "") -> None:
-        """Record that a stage's job is over, unless that is recorded."""
+        """Record that the batch's work on a stage is over, unless that is recorded. ``reason`` is None if nothing ended it."""
         _write_new(self.folder(batch) / "ended" / f"{key}.json", {"kind": reason, "message": message})
 
     def end_of(self, batch: str, key: str) -> tuple[EndReason | None, str] | None:
-        """Why a stage's job ended, and a message; None if it is not recorded as over."""
+        """The reason and message of :meth:`record_end`; None if the batch's work on the stage is not recorded as over."""
         record = read_json(self.folder(batch) / "ended" / f"{key}.json")
         return None if record is None else (EndReason(record["kind"]) if record["kind"] else None, record["message"])
 
     def ended_keys(self, batch: str) -> set[str]:
-        """The stages of a batch whose job is over."""
+        """The stages of a batch for which :meth:`record_end` was called."""
         try:
             return {path.stem for path in (self.folder(batch) / "ended").iterdir() if not path.name.startswith(".")}
         except FileNotFoundError:
@@ -169,7 +169,8 @@ class JobRecords:
     def job_runs(self, batch: str, task: int) -> list[dict[str, Any]]:
         """The records of one task's job: a line with ``begun`` for each run (a requeued job runs again).
 
-        A second line with ``end`` (an :class:`EndReason`) follows if the run had the time to write it.
+        A second line with ``end`` (an :class:`EndReason`, or None if unknown) follows if a signal ended the run and the run had
+        the time to write it.
         """
         try:
             lines = (self.folder(batch) / "lives" / f"{task}.jsonl").read_text().splitlines()
@@ -185,7 +186,10 @@ class JobRecords:
             file.write(json.dumps({"time": round(time.time(), 3), **facts}) + "\n")
 
     def announce_rank_0(self, batch: str, run: str, address: str) -> None:
-        """Record where rank 0 listens in this run of the job, unless that is recorded; empty if rank 0 needs no other."""
+        """Record where rank 0 listens in this run of the job, unless that is recorded.
+
+        An empty address tells the other ranks that they are not needed.
+        """
         _write_new(self.folder(batch) / "ranks" / f"{run}.json", {"address": address})
 
     def rank_0_address(self, batch: str, run: str) -> str | None:

@@ -39,7 +39,7 @@ def rank_on_node() -> int:
 
 
 def job_run() -> str:
-    """This run of this job. An earlier run may continue for a while; its ranks must not connect to this run's."""
+    """A name for this run of this job. An earlier run may still continue, and its ranks must not connect to this run's."""
     return f"{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT', '0')}"
 
 

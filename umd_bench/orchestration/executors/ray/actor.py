@@ -38,7 +38,7 @@ class StageActor:
 
     @ray.method(concurrency_group="stage")  # type: ignore[untyped-decorator]
     def run(self, key: str, call: int, size: int) -> None:
-        """Run a stage on ``size`` devices. Its return value stays in the actor, so it need not be picklable."""
+        """Run a stage on ``size`` devices. What the entry point returns stays in the actor, so it need not be picklable."""
         stop = self._stops.setdefault(call, threading.Event()).is_set
         try:
             # Also for one device: the stage keeps this number even if another command has since requested more.

@@ -35,4 +35,4 @@ class RayConnection(Protocol):
         """Raise :class:`UserError` if this Ray is lost."""
 
     def close(self) -> None:
-        """Leave it, and end it if it is private; may be called twice."""
+        """Leave this Ray, and end it if it is private; may be called twice."""

@@ -107,8 +107,8 @@ class RayExecutor:
             )
         if self._devices > 1 and 0 < self._gpus < 1:
             raise UserError(
-                f"a stage on {self._devices} devices takes a whole GPU for each, found {self._gpus:g}: change --workers or "
-                "--gpus-per-stage"
+                f"a stage on {self._devices} devices takes a whole GPU for each device, found {self._gpus:g}: change "
+                "--workers or --gpus-per-stage"
             )
         if room == 0:
             raise UserError(
@@ -177,7 +177,7 @@ class RayExecutor:
                 return ended
 
     def _wait(self, seconds: float) -> list[Any]:
-        """Wait until an actor returns; the references of all that have returned."""
+        """Wait until a call of an actor returns, for at most ``seconds``; the references of all calls that have returned."""
         watched = [*self._running, *self._following, *self._starting]
         if not watched:
             time.sleep(min(seconds, POLL_LOST_SECONDS))

@@ -22,7 +22,7 @@ REPORT_SECONDS = 60.0  # for a process on each node to start and report
 
 
 def check_nodes(code: Path, root: Path, data_root: Path) -> None:
-    """Raise :class:`UserError` for the first node that does not see a folder, or that runs another package than ``code``."""
+    """Raise :class:`UserError` for the first node that does not see a folder, or does not run the package in ``code``."""
     folders = {"results": root, "data": data_root}
     token = uuid.uuid4().hex
     probes = {name: folder / f".seen-by-all-nodes-{token[:8]}" for name, folder in folders.items()}

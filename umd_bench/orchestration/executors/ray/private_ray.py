@@ -22,7 +22,7 @@ class PrivateRay:
     """A local Ray with ``cpus`` cores; raises :class:`UserError` if it cannot start."""
 
     def __init__(self, *, cpus: int, threads: int) -> None:
-        self.environment: dict[str, str] = {}  # workers inherit this process's; Ray may start some before any actor
+        self.environment: dict[str, str] = {}  # none: workers inherit this process's variables, and may start before any actor
         self._folder = tempfile.mkdtemp(prefix="ub-ray-")  # a short name: Ray's sockets are in this folder
         settings = {
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": os.environ.get("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"),
@@ -64,14 +64,14 @@ class PrivateRay:
         return room_on_nodes(threads, gpus)
 
     def answers(self) -> bool:
-        """Always true: it ends with this process, not before."""
+        """Always true, since a private Ray ends with this process, not before."""
         return True
 
     def alive(self, node: str) -> bool:
         return is_alive(node)
 
     def check(self) -> None:
-        """Nothing to check: it ends with this process, not before."""
+        """Nothing to check, since a private Ray ends with this process, not before."""
 
     def close(self) -> None:
         ray.shutdown()

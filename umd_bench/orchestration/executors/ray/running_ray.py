@@ -66,7 +66,7 @@ class RunningRay:
         if requested is None and any(node["Resources"].get("GPU") for node in living_nodes()):
             raise UserError(
                 f"--ray-address {self.name}: there is {describe_nodes()}, and a stage sees only the GPUs that it requests: "
-                "expected --gpus-per-stage, such as 1, or 0.25 for four stages on each, or 0 for stages on CPUs"
+                "expected --gpus-per-stage, such as 1, or 0.25 for four stages on each GPU, or 0 for stages on CPUs"
             )
         return requested or 0.0
 

@@ -1,7 +1,7 @@
 """Jobs as processes of this machine, through submitit's local executor, with the same rules as jobs of Slurm.
 
-Each job has a controller process, which starts ours, warns it before the time limit and kills it after that. The controller
-outlives the command that started it. The job's id is the process id of the controller and the time when it began.
+Each job has a controller process, which starts our process, warns it before the time limit and kills it after the limit. The
+controller outlives the command that started it. The job's id is the process id of the controller and the time when it began.
 """
 
 from __future__ import annotations

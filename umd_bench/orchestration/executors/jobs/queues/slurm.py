@@ -1,7 +1,7 @@
 """Slurm: jobs are submitted through submitit, their states read from squeue, sacct and scontrol.
 
-squeue works on every cluster, sacct only on clusters with accounting. If neither lists a job, scontrol looks it up by its id;
-the job is over only if scontrol says that the id is invalid.
+squeue works on every cluster, sacct only on clusters with accounting. If neither lists a job, scontrol looks it up by its id.
+Such a job counts as over only if scontrol says that the id is invalid.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class SlurmQueue:
         return options + [f"--{name}" if value is True else f"--{name}={value}" for name, value in _extra(self._config).items()]
 
     def _parameters(self, devices: int) -> dict[str, object]:
-        """The requests of a job, by the names that sbatch and submitit share. Several devices take one task (process) each."""
+        """The requests of a job, by the names that sbatch and submitit share. Each of several devices gets one task."""
         config = self._config
         nodes = min(config.nodes, devices)
         if devices % nodes:
@@ -215,9 +215,10 @@ def _error_line(text: str) -> str:
 
 @contextlib.contextmanager
 def clean_environment(config: ClusterConfig) -> Iterator[None]:
-    """Hide variables of an enclosing allocation, and the user's defaults, that would add to or replace a job's own options.
+    """Hide the environment variables that would add to or replace a job's own options.
 
-    The user's account, partition and QOS stay if ``config`` names none.
+    An enclosing allocation and the user's defaults set such variables. The user's account, partition and QOS stay if ``config``
+    names none.
     """
     visible = {"SLURM_CONF", *(name for name, field in _DEFAULTS.items() if getattr(config, field) is None)}
     hidden = {

@@ -1,4 +1,4 @@
-"""Slurm's job ids, and the state of a job in words. A module apart from the queue, as its users need no submitit."""
+"""Slurm's job ids, and the state of a job in words, for modules that must not import submitit as the queue does."""
 
 from __future__ import annotations
 
