@@ -16,7 +16,7 @@ from umd_bench.data.packs.writer import write_pack
 
 
 def pack_of_digits(root: Path, name: str = "mine", shift: int = 0) -> Pack:
-    """The digits as the data set ``name`` below ``root``; ``shift`` is added to the pixels, for other images."""
+    """The digits as the data set ``name`` below ``root``. ``shift`` is added to the pixels: another shift, other images."""
     splits = digits.read(None)
     rows = {split: rows_from_arrays((images + np.uint8(shift)), labels) for split, (images, labels) in splits.items()}
     draft = Manifest(

@@ -1,4 +1,4 @@
-"""Small generated pictures in every format, and data sets of them in every layout that is read."""
+"""Small generated pictures as image files, in class folders, and in tar files."""
 
 from __future__ import annotations
 

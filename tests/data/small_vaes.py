@@ -54,7 +54,10 @@ def read_tinies(folder: Path | None) -> Splits:
 
 
 def pack_small(root: Path, vae: Path | str, *, name: str = "tinies", size: int | None = SIZE, **fields: Any) -> Pack:
-    """Pack the latents of a built-in data set on the CPU; ``fields`` are those of the request."""
+    """Pack the latents of a built-in data set on the CPU.
+
+    ``fields`` are further arguments of :meth:`LatentRequest.checked`, and ``progress`` of :func:`pack_latents`.
+    """
     progress = fields.pop("progress", lambda _: None)
     request = LatentRequest.checked(name, root, str(vae), size=size, **{"device": "cpu", **fields})
     return pack_latents(request, open_pack(name, root, size=size), progress=progress)

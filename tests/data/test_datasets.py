@@ -1,4 +1,4 @@
-"""Built-in data sets match their facts and have fixed splits without an image in two; errors of the table of data sets."""
+"""Built-in data sets match the table's facts, their splits never change and share no image, and errors say what is expected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from umd_bench.data.open_data import open_data, open_pack
 from umd_bench.data.packs.manifest import data_root
 from umd_bench.data.packs.pack import verify
 
-# A changed digest changes every result on the data set: raise its version too.
+# If a digest changes, every result on the data set changes; raise the data set's version too.
 DIGESTS = {
     "digits": "765741c96148f8b5d88bf567aa77201127a5f51083b2b1f263be5874b4e49bc8",
     "fashion_mnist": "7b697da3e5c4021fec0fa64938d2b6366e122a00c5d14dd546fef1fe4216abe4",
@@ -79,7 +79,7 @@ def test_digits_have_fifty_test_images_and_twenty_five_validation_images_of_each
 
 
 def test_digits_have_the_test_images_of_the_version_without_a_validation_split() -> None:
-    """So results on the test splits of versions 1 and 2 are of the same images; the hashes are version 1's."""
+    """Results on the test splits of versions 1 and 2 are therefore of the same images. The hashes were taken of version 1."""
     test = read_digits(None)["test"]
     assert [hashlib.sha256(array.tobytes()).hexdigest()[:12] for array in test] == ["128653794950", "40e9c4c800c5"]
 
@@ -160,7 +160,8 @@ def test_the_error_for_a_pack_of_an_earlier_version_says_what_it_lacks(tmp_path:
     for name in ("imagenet-64-v1.2", "pets-8-v1.2"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "manifest.json").touch()
-    with pytest.raises(UserError, match=r"DIR \(.*imagenet-64-v1\.2 is an earlier version's, which made no validation split\)"):
+    earlier = r"DIR \(.*imagenet-64-v1\.2 was packed by an earlier version, which made no validation split\)"
+    with pytest.raises(UserError, match=earlier):
         open_pack("imagenet", tmp_path, size=64)
     message = (
         r"pets cannot be used: .*pets-8-v1\.2 was packed by an earlier version, which made no validation split; `umd-bench"

@@ -64,7 +64,7 @@ def test_encode_gives_diffusers_posteriors_of_the_image_and_of_its_mirror_image(
             posterior = theirs.encode(to_unit(images)).latent_dist
         assert torch.allclose(moments[:, view, 0], posterior.mean, atol=1e-5)
         assert torch.allclose(moments[:, view, 1], posterior.std, atol=1e-5)
-    # Both are stored because the network does not commute with mirroring.
+    # Both posteriors are stored because the network does not commute with mirroring.
     assert not torch.allclose(moments[:, 1, 0], moments[:, 0, 0].flip(-1), atol=1e-2)
 
 

@@ -1,7 +1,7 @@
-"""The table of data sets: the facts of each, and for built-in ones the function that reads it.
+"""The table of data sets: the facts of each, and for a built-in one the function that reads its images.
 
-A built-in data set (a row with ``read``) is small and is found or made on this machine; it is packed on first use
-(open_data.py). For any other row the user provides the pictures, which ``umd-bench data pack NAME --root DIR`` packs
+A built-in data set (a row with ``read``) is small. Its images are found or made on this machine, or downloaded; it is packed on
+first use (open_data.py). For any other row the user provides the pictures, which ``umd-bench data pack NAME --root DIR`` packs
 (packing/images.py has the readers). Stages on such a data set can be planned without the pictures. A name that is in no row is
 a user's own data set, known only by its pack.
 """
@@ -40,8 +40,8 @@ class DatasetInfo:
     the raw files, or None to look in the usual places, and raises :class:`UserError` if they are missing. ``read`` is None if
     the user packs the data set. ``notes(folder, n_kept)`` describes the raw files and the images left out, for the manifest
     only; ``n_kept`` counts the images of all splits. ``class_names`` is empty if only a pack's manifest has the names;
-    ``n_classes`` is then their number. ``counts`` are the numbers of images in the publisher's splits,
-    or in those that the reader of a built-in data set makes.
+    ``n_classes`` is then their number. ``counts`` are the numbers of images by split: for a built-in data set and ImageNet in
+    the splits that the reader makes, for others in the publisher's splits. It is empty if they depend on the raw files.
     """
 
     name: str
@@ -70,14 +70,14 @@ class VaeGeometry:
 
 
 # The KL auto-encoder f8 of Rombach et al., arXiv 2112.10752: 256 px -> 32x32x4, latents times 0.18215. A pack of latents
-# records the hash of the weights. DiT uses the first, stabilityai/sd-vae-ft-ema.
+# records the hash of its VAE's configuration and weights. DiT uses the first, stabilityai/sd-vae-ft-ema.
 VAES = {name: VaeGeometry(factor=8, channels=4) for name in ("sd-vae-ft-ema", "sd-vae-ft-mse", "sd_kl_f8")}
 # The name of any other VAE states its geometry, which is needed to plan without data: my-vae-f8c16.
 _GEOMETRY = re.compile(r"-f([1-9]\d*)c([1-9]\d*)$")
 
 
 def vae_geometry(name: str, path: str = "data.vae") -> VaeGeometry:
-    """The geometry of the VAE ``name``. Raises :class:`FieldError` at ``path`` if the name is unknown and states none."""
+    """The geometry of the VAE ``name``. Raises :class:`FieldError` at ``path`` for an unknown name that states no geometry."""
     if name in VAES:
         return VAES[name]
     geometry = _GEOMETRY.search(name)
@@ -88,7 +88,7 @@ def vae_geometry(name: str, path: str = "data.vae") -> VaeGeometry:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """The shape of a model's input: ``size`` and ``channels`` of images, or of latents if ``vae`` is given; and the classes."""
+    """The shape of a model's input (``size`` and ``channels`` of images, or of latents if ``vae`` is given) and its classes."""
 
     name: str
     size: int
@@ -219,7 +219,7 @@ def dataset_info(name: str, *, root: Path | None = None, size: int | None = None
 def data_facts(data: DataConfig, *, path: str = "data", root: Path | None = None) -> DataFacts:
     """The input shape and classes of a configured data set; ``path`` is the field that holds the configuration.
 
-    Needs no files, except for a user's own data set: its pack below ``root`` is read (None: the default data root). Raises
+    Reads no file, except the manifest of a user's own data set below ``root`` (None: the default data root). Raises
     :class:`FieldError` for an unknown name or VAE, for a missing size, and for a VAE that cannot encode the images.
     """
     info = dataset_info(data.name, root=root, size=data.size, path=path)

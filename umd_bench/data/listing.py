@@ -17,9 +17,10 @@ from umd_bench.data.readers.picture_list import TEST_SHARE, VALIDATION_SHARE
 class Listing:
     """One data set: the number of ``images`` by split, its classes, and its packs at all sizes (empty if it is not packed).
 
-    ``size`` is the side in pixels if it is fixed; ``own`` says that it is a user's own data set. ``division`` says how packing
-    divides the publisher's splits in ``images`` further; it is empty if they are those of a pack. Packs of a version other than
-    ``version`` are not used.
+    ``images`` are counted in a usable pack if there is one, else taken from the table of data sets. ``division`` says how
+    packing divides the table's splits further; it is empty if ``images`` comes from a pack, and if packing does not divide
+    them. ``size`` is the side in pixels if it is fixed; ``own`` says that it is a user's own data set. Packs of a version other
+    than ``version`` are not used.
     """
 
     name: str
@@ -48,7 +49,7 @@ def list_data(root: Path) -> Iterator[Listing]:
         division = _division(images)
         yield Listing(name, images, info.classes, info.size, info.licence, info.version, division, tuple(packed_here))
     for name, own in sorted(packs.items()):
-        first = own[-1].manifest  # the newest version
+        first = own[-1].manifest  # the last folder by name; of packs of one size, the newest version
         counts, classes = first.counts, len(first.class_names)
         yield Listing(name, counts, classes, None, first.licence, OWN_VERSION, packs=tuple(own), own=True)
 
@@ -71,8 +72,8 @@ def packs_below(root: Path) -> list[Pack]:
 def find_packs(which: str | None, root: Path, size: int | None) -> list[Pack]:
     """The pack in the folder ``which``, or all packs below ``root`` of the data set ``which``; None selects all packs.
 
-    If ``size`` is given, only packs of images (or of latents from images) with that side in pixels. Raises :class:`UserError`
-    if there is none.
+    ``size``, if given, limits the packs below ``root`` to images with that side in pixels, and latents of such images. Raises
+    :class:`UserError` if no pack is left.
     """
     if which is not None and (Path(which) / MANIFEST_FILE).is_file():
         return [Pack(Path(which), read_manifest(Path(which)))]

@@ -112,9 +112,9 @@ def latents_folder(data: DataConfig, root: Path) -> Path:
 
 
 def _earlier(target: Path) -> str:
-    """The end of an error: that an earlier version's pack is there, if it is."""
+    """The end of an error message. It names the pack of an earlier version if there is one, and is empty otherwise."""
     earlier = earlier_packs(target)
-    return f" ({earlier[-1]} is an earlier version's, which made no validation split)" if earlier else ""
+    return f" ({earlier[-1]} was packed by an earlier version, which made no validation split)" if earlier else ""
 
 
 def _draft(info: DatasetInfo, size: int, notes: dict[str, str]) -> Manifest:

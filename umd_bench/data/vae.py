@@ -27,7 +27,7 @@ from umd_bench.data.packs.pack import Pack
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "diffusion_pytorch_model.safetensors"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _CLASS = "AutoencoderKL"
-_CHUNK = 16  # images per forward pass; changes images in their last bits only
+_CHUNK = 16  # images per forward pass; another number changes images in their last bits only
 _MAX_LABEL = 60  # letters of a label that becomes a part of a folder's name
 
 # x_0 from a sampler, latents [B, C, h, w] or images [B, C, H, W] in [-1, 1] -> images uint8 [B, 3 or C, H, W] on the CPU
@@ -59,9 +59,10 @@ class VaeFiles:
         return (json.dumps({"_class_name": _CLASS, **self.config}, indent=1, sort_keys=True) + "\n").encode()
 
     def latents_name(self, name: str | None) -> str:
-        """The name of its latents: ``name`` if given, else the label, followed by the geometry unless it is a known name.
+        """The name of the VAE's latents: ``name`` if given, else its label in lower case.
 
-        Raises :class:`FieldError` for a name that states another geometry.
+        The geometry is appended to a label that is not a known VAE's name. Raises :class:`FieldError` for a name that states
+        another geometry, and for an unknown ``name`` that states none.
         """
         option = "--vae-name" if name is not None else "--vae"
         if name is None:
@@ -82,8 +83,8 @@ class VaeFiles:
 def find_vae(where: str) -> VaeFiles:
     """The VAE in the folder ``where``, or of that name in Hugging Face's cache. Hashes the files; does not load the network.
 
-    Raises :class:`UserError` if neither exists, if a file is missing, and if the configuration is not that of a VAE of RGB
-    images with a single scale.
+    Raises :class:`UserError` if neither exists, if a file is missing, and if the configuration is not for a VAE of RGB images
+    with one scaling factor for all channels.
     """
     require_diffusers()
     config_path, weights = _files(where)

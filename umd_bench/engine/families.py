@@ -1,7 +1,8 @@
 """The model families that can be evaluated: ours, and architectures that others published.
 
-Each has ``represent(x_t, t, block=, pool=)``, ``represent_each`` for several blocks and pools at once, and ``position``, its
-representation in words. Models of type :data:`Sampled` also predict x_0 and the target in a forward pass, which samplers call.
+Each has ``represent(x_t, t, block=, pool=)``, ``represent_each`` for several blocks and pools at once, and ``position``, which
+says in words what its representation is. The forward pass of a model of type :data:`Sampled` predicts x_0 and the target;
+samplers call it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _TOKENS = {"class": "mean of class tokens", "first_class": "first class token", 
 
 
 def empty_model(spec: StageSpec, source: DataFacts) -> Evaluated:
-    """The model of a stage that produces weights, without values, on the meta device.
+    """The model of a stage that produces weights; its parameters are on the meta device and have no values.
 
     Raises :class:`UserError` for a stage without weights, and :class:`FieldError` if the patch does not divide the image side.
     """

@@ -2,7 +2,7 @@
 
 A sampler receives the model as a *denoiser*, a function from (x_t, t) to the model's two predictions. It also receives all
 random numbers, so that sample i has the same noise at any batch size. All samplers go from t = T to 1 in ``config.steps`` steps
-and return the estimate of x_0 of one more model call. Shapes: B batch, C channels, H, W; images in [-1, 1].
+and return the x_0 that one more model call estimates. Shapes: B batch, C channels, H, W; images in [-1, 1].
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class Sampler(NamedTuple):
 
 
 def official_times(process: NoiseProcess, steps: int) -> list[float]:
-    """The official ``arange(T - 1, 0, -T // steps) + [0]``, as times, with the last one repeated: [steps + 1].
+    """The times of the official indices ``arange(T - 1, 0, -T // steps) + [0]``: [steps + 1].
 
-    The official numbers are schedule indices, one below t. The floor makes strides larger if ``steps`` does not divide T, and
-    the list shorter: 62 steps of 1000 have 59 indices before index 0, which is then repeated.
+    A time is its schedule index plus 1. If ``steps`` does not divide T, the floor makes the strides larger and the list of
+    indices shorter: 62 steps of 1000 have 59 indices before index 0. Index 0 is then repeated to fill the list.
     """
     T = process.timesteps
     indices = [*range(T - 1, 0, -T // steps), 0]
@@ -70,7 +70,7 @@ def ddim(
 
     ``x_prev = alpha_prev x_0 + sqrt(sigma_prev^2 - s^2) eps + s z``,
     ``s = eta sigma_prev / sigma sqrt(sigma^2 - (alpha / alpha_prev)^2 sigma_prev^2) / sigma``, which for variance-preserving
-    processes is the paper's. ``head`` is the model's prediction that is used; the other follows from it.
+    processes is the paper's. ``head`` says which of the model's two predictions is used; the other one is computed from it.
     """
     eta = 1.0 if config.eta is None else config.eta
     x = next(noise)
@@ -91,7 +91,8 @@ def euler(denoise: Denoiser, noise: Iterator[Tensor], process: NoiseProcess, con
     """Euler's method on the probability flow ``dx/dtheta = v(x, theta)``, first order.
 
     On a straight path theta is the flow's time (Liu et al., arXiv 2209.03003). Otherwise it is the angle whose tangent is EDM's
-    noise level sigma/alpha: the angle and the velocity are bounded, while the noise level has no limit as alpha goes to 0.
+    noise level sigma/alpha. The angle is used because it and the velocity are bounded, while the noise level grows without
+    limit as alpha goes to 0.
     """
     x = next(noise)
     sequence = process.times(config.steps)
@@ -103,7 +104,7 @@ def euler(denoise: Denoiser, noise: Iterator[Tensor], process: NoiseProcess, con
 def heun(denoise: Denoiser, noise: Iterator[Tensor], process: NoiseProcess, config: GenerateStage) -> Tensor:
     """Heun's method, second order: EDM's deterministic sampler (Karras et al., arXiv 2206.00364, algorithm 1 with no churn).
 
-    The variable is :func:`euler`'s; two model calls per step.
+    The variable theta is as in :func:`euler`. Each step calls the model twice.
     """
     x = next(noise)
     sequence = process.times(config.steps)
@@ -157,7 +158,7 @@ def generate(
     indices: Sequence[int],
     seed: int,
 ) -> Tensor:
-    """Samples number ``indices`` of the set of ``seed``: float32 [B, C, H, W], in [-1, 1] if ``config.clip``.
+    """The samples with the numbers ``indices`` in the set of ``seed``: float32 [B, C, H, W], in [-1, 1] if ``config.clip``.
 
     ``label`` [B] int64 or None; guidance ``config.cfg_scale`` needs a model with classes and labels. Sample i's noise is drawn
     on the CPU from ``derive_seed(seed, "sample", i)``, so it is the same in any batch and on any device, and the samples agree
@@ -181,9 +182,10 @@ def sample_noise(seed: int, indices: Sequence[int], shape: tuple[int, int, int],
 
 
 def _guided(model: Sampled, label: Tensor | None, config: GenerateStage, x_t: Tensor, t: float) -> tuple[Tensor, Tensor]:
-    """Guidance ``u + s (c - u)`` of both predictions, where u has the null label: one pass of 2B rows, or B without guidance.
+    """Both predictions with guidance, ``u + s (c - u)``: c is computed with the label, u with the null label, s is the scale.
 
-    Outside ``config.cfg_interval`` there is no guidance (Kynkäänniemi et al., arXiv 2404.07724). The model runs in
+    The model runs once, on 2B rows with guidance and on B rows without. Outside ``config.cfg_interval`` there is no guidance
+    (Kynkäänniemi et al., arXiv 2404.07724). The model computes in
     ``config.precision``; its predictions and everything computed from them are float32.
     """
     low, high = config.cfg_interval or (-math.inf, math.inf)
@@ -197,7 +199,7 @@ def _guided(model: Sampled, label: Tensor | None, config: GenerateStage, x_t: Te
 
 
 def _predictions(model: Sampled, label: Tensor | None, config: GenerateStage, x_t: Tensor, t: float) -> Tensor:
-    """x_0 and the target, float32 [B, 2C, H, W]: a copy, since a compiled model's next call may overwrite its outputs."""
+    """x_0 and the target in one float32 [B, 2C, H, W]. A copy, since a compiled model's next call may overwrite its outputs."""
     with _autocast(x_t, config):
         out = model(x_t, torch.full((len(x_t) if label is not None else 1,), t, device=x_t.device), label=label)
     return torch.cat([out.x_0.float(), out.target.float()], dim=1)

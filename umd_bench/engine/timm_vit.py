@@ -24,7 +24,10 @@ ARCHITECTURE = "vit_base_patch16_224"  # any plain ViT of timm: the arguments se
 
 @dataclass(frozen=True)
 class TimmViT:
-    """``timm.create_model(ARCHITECTURE, **args)`` with ``state``, float32. ``representation`` is a Python expression for it."""
+    """``model = timm.create_model(ARCHITECTURE, **args)`` with the weights ``state``, float32.
+
+    ``representation`` is the Python expression for the representation of images ``x``.
+    """
 
     args: dict[str, Any]
     state: dict[str, Tensor]

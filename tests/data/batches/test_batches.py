@@ -129,7 +129,7 @@ def test_a_split_that_stays_in_the_memory_map_gives_the_same_batches() -> None:
 
 
 def test_batches_never_change_by_a_bit() -> None:
-    """Pinned: order, labels, flips and range of a seed, which every trained result depends on."""
+    """Every trained result depends on the order, the labels, the flips and the values of a seed's batches."""
     loaded = batches(made_split(20, size=16, channels=3), batch=8, augment=AugmentConfig(flip=True))
     content = hashlib.sha256()
     for nimg in range(0, 40, 8):

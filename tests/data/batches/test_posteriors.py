@@ -27,7 +27,7 @@ def test_a_batch_samples_the_posterior_of_the_view_that_the_flip_chooses(packed:
     x_0, labels = batches(packed).at(8)
     order = np.random.default_rng(derive_seed(0, "pretrain/order", 0)).permutation(N_TRAIN)[8:16]
     rng = np.random.default_rng(derive_seed(0, "pretrain/augment", 8))
-    draw_crops(rng, 8, SIZE, 0.8)  # drawn first for images, so that the flips are those that images get
+    draw_crops(rng, 8, SIZE, 0.8)  # images draw crops before flips; latents do so too, to get the same flips
     flips = draw_flips(rng, 8)
     split = packed.split("train")
     moments = split.images[order].astype(np.float32)[np.arange(8), flips.astype(int)]

@@ -110,7 +110,7 @@ def test_a_file_that_is_no_colour_font_is_a_user_error(tmp_path: Path) -> None:
 
 @pytest.fixture
 def debian_folder(tmp_path: Path) -> Path:
-    """A folder with Debian's font, for a list of the test's own."""
+    """A folder with Debian's font, to which a test adds its own list of emoji."""
     font = emoji64.DEBIAN_FOLDERS[emoji64.FONT_FILE] / emoji64.FONT_FILE
     if not font.is_file():
         pytest.skip(f"{font} is not installed (Debian's fonts-noto-color-emoji): nothing is rendered here")

@@ -111,7 +111,7 @@ def test_another_data_set_under_the_same_names_is_refused(tmp_path: Path, files:
         fashion_mnist.read(write(tmp_path, files, packed=True))
 
 
-def test_a_failed_download_names_the_three_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_failed_download_names_three_remedies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(url: str, timeout: float) -> None:
         raise URLError("no route")
 

@@ -169,6 +169,6 @@ def test_a_folder_renamed_to_another_vae_is_an_error(packed: Pack, root: Path) -
         moved.rename(packed.path)
 
 
-def test_digests_of_packs_of_images_never_change(packed: Pack) -> None:
+def test_the_manifest_of_a_pack_of_images_has_no_field_for_a_vae(packed: Pack) -> None:
     manifest = json.loads((source_images(packed).path / "manifest.json").read_text())
     assert "vae" not in manifest

@@ -15,7 +15,7 @@ def sharded(request: pytest.FixtureRequest) -> ShardedArray:
     return ShardedArray(np.split(ROWS, np.cumsum(request.param)[:-1]))
 
 
-def test_its_shape_covers_the_rows_of_all_files(sharded: ShardedArray) -> None:
+def test_the_shape_covers_the_rows_of_all_files(sharded: ShardedArray) -> None:
     assert (len(sharded), sharded.shape, sharded.nbytes, sharded.dtype) == (10, ROWS.shape, ROWS.nbytes, np.uint8)
     assert np.array_equal(np.asarray(sharded), ROWS)
     assert np.array_equal(np.stack(list(sharded)), ROWS)

@@ -124,7 +124,7 @@ def test_torchvisions_layout_is_packed(name: str, tmp_path: Path, monkeypatch: p
     make(tmp_path / "raw", monkeypatch)
     packed = pack_data(name, tmp_path / "raw", tmp_path, PackOptions(size=16, workers=1))
     assert packed.manifest.counts == counts
-    assert not packed.manifest.notes, "the publisher's counts, before the validation split was taken from train"
+    assert not packed.manifest.notes, "counts differ from the publisher's, even with the validation split back in train"
     assert len(packed.manifest.class_names) == 2
     assert packed.manifest.licence == DATASETS[name].licence
     for split in counts:
@@ -148,5 +148,5 @@ def test_arrays_have_the_right_orientation(name: str, side: int, tmp_path: Path,
 def test_the_error_for_a_listed_picture_that_is_missing_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     food101(tmp_path, monkeypatch)
     (tmp_path / "food-101" / "images" / "pie" / "pie_3.jpg").unlink()
-    with pytest.raises(UserError, match=r"pie_3\.jpg cannot be opened .*: the data set lists it"):
+    with pytest.raises(UserError, match=r"pie_3\.jpg cannot be opened .*, although the data set lists it"):
         READERS["food101"](tmp_path, None)

@@ -24,9 +24,9 @@ _TRIES = 10
 def draw_crops(rng: np.random.Generator, B: int, size: int, area_min: float) -> NDArray[np.int64]:
     """B crop boxes (top, left, height, width) in pixels, int64 [B, 4], inside a square image.
 
-    The area is uniform in [area_min, 1] of the image's, the aspect log-uniform in [3/4, 4/3]. Of ten boxes the first that fits
-    into the image is taken, or the whole image if none fits. Source: Szegedy et al., "Going deeper with convolutions", 2015,
-    with the rounding and the ten tries of torchvision's ``RandomResizedCrop``.
+    The box's share of the image's area is uniform in [area_min, 1], its aspect (width / height) log-uniform in [3/4, 4/3]. Of
+    ten boxes the first that fits into the image is taken, or the whole image if none fits. Source: Szegedy et al., "Going
+    deeper with convolutions", 2015, with the rounding and the ten tries of torchvision's ``RandomResizedCrop``.
     """
     area = size**2 * rng.uniform(area_min, 1, (B, _TRIES))
     aspect = np.exp(rng.uniform(math.log(_ASPECT_MIN), math.log(_ASPECT_MAX), (B, _TRIES)))

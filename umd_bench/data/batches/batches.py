@@ -1,8 +1,8 @@
 """Batches of a split, as a pure function of (seed, purpose, images seen so far).
 
-Every epoch visits each image once, in its own order; a batch may end one epoch and begin the next. Nothing depends on earlier
-batches, so a resumed run, or another arm of a sweep with the same seed, gets the same batch. Rows lie on the device or in the
-memory map (device_rows.py); crop, flip and scaling are computed on the device, for a whole batch at once.
+Every epoch visits each image once, and has an order of its own. A batch may end one epoch and begin the next. It does not
+depend on earlier batches, so a resumed run, or another arm of a sweep with the same seed, gets the same batch. Rows lie on the
+device or in the memory map (device_rows.py); crop, flip and scaling are computed on the device, for a whole batch at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def to_unit(images: Tensor) -> Tensor:
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """The inverse of :func:`to_unit`: floats, clipped to [-1, 1], to the nearest of 0..255 as uint8."""
+    """The inverse of :func:`to_unit`: clip floats to [-1, 1] and round to the nearest level 0..255, as uint8."""
     return x.to(torch.float32).add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
@@ -45,9 +45,10 @@ class Batches:
     """The batches of one split for one purpose ("pretrain", "finetune", ...).
 
     ``resident`` says whether the rows are copied to the device; None copies them if they fit. ``share_rows_with`` are batches
-    of the same split on the same device, whose copy of the rows is used in place of a second one. In each batch, latents are
-    sampled anew from their posteriors; the sample, too, depends on (seed, purpose, nimg) alone. For a flip, the mirror image's
-    posterior is used. Raises :class:`UserError` for a split without images, :class:`FieldError` for crops of latents.
+    of the same split on the same device: if they have copied the rows there, these batches use that copy. In each batch,
+    latents are sampled anew from their posteriors; the sample, too, depends on (seed, purpose, nimg) alone. Where an image
+    would be flipped, the posterior of its mirror image is used. Raises :class:`UserError` for a split without images,
+    :class:`FieldError` for crops of latents.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class Batches:
         return x_0
 
     def _sampled(self, moments: Tensor, vae: VaeFacts, nimg: int) -> Tensor:
-        """A sample of each posterior: of the mirror image where an image would be flipped, else of the image."""
+        """A sample from the posterior of each image, or of its mirror image if the image would be flipped."""
         B, h = len(moments), moments.shape[-1]
         view = torch.zeros(B, dtype=torch.bool, device=self._device)
         if self._augment.flip:

@@ -1,8 +1,9 @@
 """Where the rows of a split lie during training: on the device if they fit, else in the memory map, read ahead for a GPU.
 
-Rows fit on a GPU if they take at most 40% of its free memory (which already excludes the model, but not its activations). They
-fit on a CPU if they take at most 1 GiB and at most a quarter of the free memory, since several stages may train at the same
-time, and they share the system's cache of the memory map, but not copies. Both ways give the same rows.
+Rows fit on a GPU if they take at most 40% of its free memory. (The model is already there, its activations are not.) They fit
+on a CPU if they take at most 1 GiB and at most a quarter of the free memory. This limit is low because several stages may train
+at the same time: rows in the memory map are in the system's cache once for all of them, but each stage would hold a copy of its
+own. Both ways give the same rows.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from umd_bench.data.packs.sharded_array import ShardedArray
 GPU_SHARE = 0.4
 CPU_SHARE = 0.25
 CPU_BYTES = 1 << 30
-_CHUNK_BYTES = 1 << 26  # copied at once
+_CHUNK_BYTES = 1 << 26  # bytes that are copied to the device at a time
 
 
 def fits_on(nbytes: int, device: torch.device) -> bool:
@@ -68,7 +69,7 @@ class MappedRows:
         self.index_device = torch.device("cpu")
 
     def take(self, index: Tensor) -> Tensor:
-        """As :meth:`ResidentRows.take`; rows that were announced by :meth:`expect` are read already."""
+        """As :meth:`ResidentRows.take`; rows that :meth:`expect` announced have been read by then, or are being read."""
         expected, self._expected = self._expected, None
         if expected is not None and torch.equal(expected[0], index):
             return expected[1].result().to(self._device, non_blocking=True)

@@ -1,8 +1,8 @@
 """The data set ``contrast16``: 16x16 grey images made from scikit-learn's digits, with random contrast, polarity and pose.
 
-A linear read-out of raw pixels fails on these images, because the figure may be brighter or darker than the ground, while a
-small supervised network reads 96% of them. So a representation has room to be better than pixels, and can be better than
-random weights. Every image is a function of its split and number; no two splits share a digit of the source.
+A linear read-out of raw pixels fails on these images, because the figure may be brighter or darker than the ground. A small
+network trained with labels has an accuracy of 96%. So a representation can be better than raw pixels and than random weights.
+Every image is a function of its split and number. No two splits are made from the same digit of the source.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ PUBLISHED = {
 }
 
 _SCALE = (1.6, 2.1)  # output pixels per source pixel
-_STRETCH = (0.85, 1.15)  # of the width against the height
+_STRETCH = (0.85, 1.15)  # scale of the width, relative to the scale of the height
 _ROTATION = 15.0  # degrees, either way
 _SHIFT = 1.5  # pixels, either way
 _LEAST_CONTRAST = 0.4  # between figure and ground, whose greys are in [0, 1]
-_ROWS = 4_000  # images drawn from one generator; with another number the images are others
+_ROWS = 4_000  # images drawn from one generator; another number would give other images
 
 
 def read(folder: Path | None) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]:

@@ -1,4 +1,4 @@
-"""The data set ``emoji64``: Noto's colour emoji rendered at 64x64 on white, labelled RGB images with the paper's geometry.
+"""The data set ``emoji64``: Noto's colour emoji rendered at 64x64 on white; labelled RGB images of the size used in the paper.
 
 The images are drawn from a font and a list of emoji on this machine, so their number depends on the versions of both (3,641
 with font 2.042 and Unicode 15.0). ``describe`` states which versions a pack was made from.
@@ -40,7 +40,8 @@ FONT_FILE, LIST_FILE = "NotoColorEmoji.ttf", "emoji-test.txt"
 DEBIAN_FOLDERS = {FONT_FILE: Path("/usr/share/fonts/truetype/noto"), LIST_FILE: Path("/usr/share/unicode/emoji")}
 SIZE = 64
 TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1  # of the base emoji of a group
-# No font has these: a noncharacter shows how the font draws a missing glyph, a flag of no country how it draws a missing flag.
+# No font has glyphs for these. The first, a noncharacter, shows how the font draws a missing glyph; the second, the flag of no
+# country, how it draws a missing flag.
 _MISSING = ("\U0010ffff", "\U0001f1fd\U0001f1fd")
 _BITMAP_SIZE = 109  # the only size of the font's bitmaps, in pixels per em
 _LINE = re.compile(r"(?P<points>[0-9A-F ]+);\s*fully-qualified\s*#\s*\S+\s+E\d+\.\d+\s+(?P<name>.+)")
@@ -50,7 +51,8 @@ _TONES = range(0x1F3FB, 0x1F400)
 _PRESENTATION = 0xFE0F
 _JOINED_VARIANTS = (0x2640, 0x2642, 0x27A1)  # after a joiner: female, male, facing right
 _MAN_WOMAN = (0x1F468, 0x1F469)
-# Pairs of people: one code point if both are alike, a sequence if their skin tones or genders differ.
+# A pair of people is one code point if both are alike, and a sequence if their skin tones or genders differ. An entry on the
+# left has the base on the right.
 _SAME_BASE = {
     (_PERSON, 0x2764, 0x1F48B, _PERSON): (0x1F48F,),  # kiss
     (_PERSON, 0x2764, _PERSON): (0x1F491,),  # couple with heart
@@ -73,11 +75,11 @@ def read(folder: Path | None) -> dict[str, tuple[NDArray[np.uint8], NDArray[np.i
     """The "train", "validation" and "test" splits: images uint8 [N, 3, 64, 64] RGB, labels int64 [N], the index in CLASS_NAMES.
 
     Every fully-qualified emoji is drawn at the font's own 136x128 on a white 136x136 square and reduced by Lanczos. Emoji that
-    the font lacks, and images that are equal to an earlier one, are left out. The *bases* of each group are ordered by
-    :func:`derive_seed`: the first fifth is the test split, the next tenth the validation split. So no variant (skin tone,
-    gender) of an emoji of these splits is trained on.
+    the font lacks, and images that are equal to an earlier one, are left out. All variants of an emoji (skin tone, gender) have
+    one *base*. The bases of each group are ordered by :func:`derive_seed`: the first fifth is the test split, the next tenth
+    the validation split. So no variant of an emoji of these splits is trained on.
 
-    The two files are read from ``folder``, else from $UMD_BENCH_EMOJI, else from where Debian's packages
+    The font and the list are read from ``folder``, else from $UMD_BENCH_EMOJI, else from where Debian's packages
     ``fonts-noto-color-emoji`` and ``unicode-data`` put them. Raises :class:`UserError` if one is missing or cannot be used.
     """
     font_path, list_path = locate(folder)
@@ -118,9 +120,9 @@ def describe(folder: Path | None, n_kept: int) -> dict[str, str]:
 
 
 def locate(folder: Path | None) -> tuple[Path, Path]:
-    """The paths of font and list: in ``folder``, else in $UMD_BENCH_EMOJI, else Debian's.
+    """The paths of the font and the list: in ``folder``, else in $UMD_BENCH_EMOJI, else where Debian puts them.
 
-    Raises :class:`UserError` if one is missing.
+    Raises :class:`UserError` if a file is missing.
     """
     variable = os.environ.get(VARIABLE)
     stated = folder if folder is not None else Path(variable) if variable else None
@@ -137,7 +139,7 @@ def locate(folder: Path | None) -> tuple[Path, Path]:
 def parse_list(text: str, where: str) -> list[Emoji]:
     """The fully-qualified emoji of an ``emoji-test.txt`` (Unicode, UTS #51), in the file's order.
 
-    Raises :class:`UserError`, naming ``where``, for a text without any and for a group that is not in CLASS_NAMES.
+    Raises :class:`UserError`, naming ``where``, if the text lists none, and if one is in a group that is not in CLASS_NAMES.
     """
     emoji: list[Emoji] = []
     group = ""
@@ -155,7 +157,7 @@ def parse_list(text: str, where: str) -> list[Emoji]:
 
 
 def base(points: Sequence[int]) -> tuple[int, ...]:
-    """The code points without skin tone, gender, direction and joiners, which are equal for all variants of an emoji."""
+    """The code points without skin tone, gender, direction and joiners. The result is equal for all variants of an emoji."""
     kept = [
         _PERSON if point in _MAN_WOMAN else point
         for before, point in zip((0, *points), points, strict=False)
@@ -167,10 +169,10 @@ def base(points: Sequence[int]) -> tuple[int, ...]:
 
 
 def splits_by_base(emoji: Sequence[Emoji]) -> list[str]:
-    """The split of each emoji, which is that of its base: of each group's bases, by :func:`derive_seed`, the first fifth is
-    "test", the next tenth "validation", the rest "train".
+    """The split of each emoji; all emoji with the same base are in the same split.
 
-    A base belongs to the group of its first emoji, so that it is in one split only.
+    In each group the bases are ordered by :func:`derive_seed`: the first fifth is "test", the next tenth "validation", the
+    rest "train". A base whose emoji are in several groups is counted in the group of the first of them only.
     """
     groups: dict[str, list[tuple[int, ...]]] = {}
     for key, group in {base(one.points): one.group for one in reversed(emoji)}.items():
@@ -205,7 +207,7 @@ def _open_font(path: Path) -> FreeTypeFont:
 
 
 def _drawable(font: FreeTypeFont, listed: Sequence[Emoji]) -> Iterator[tuple[Emoji, str]]:
-    """The emoji that the font draws as one glyph, with their text. An emoji drawn in parts is wider."""
+    """The emoji that the font draws as one glyph, with their text. An emoji that it draws in parts is wider than one glyph."""
     width = font.getlength("\U0001f600")
     for emoji in listed:
         text = "".join(map(chr, emoji.points))

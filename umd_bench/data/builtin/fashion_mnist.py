@@ -23,7 +23,8 @@ SPLIT_FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-# SHA-256 of the *unpacked* files, because gz files depend on who compressed them. MNIST's files have the same names.
+# SHA-256 of the *unpacked* files, because the bytes of gz files depend on who compressed them. Names are not enough to tell the
+# files from MNIST's, which have the same names.
 PUBLISHED = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",

@@ -1,4 +1,4 @@
-"""From picture lists to rows: decode pictures in parallel and in order, and refuse or skip those that cannot be read."""
+"""From picture lists to rows: pictures are decoded in parallel and stay in order; a broken one is refused or skipped."""
 
 from __future__ import annotations
 

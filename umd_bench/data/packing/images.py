@@ -1,4 +1,4 @@
-"""Packing of pictures: a reader lists them, processes decode them, the writer shards them.
+"""Packing of pictures: a reader lists them, processes decode them, the writer stores them in shards.
 
 A data set in ``READERS`` is read in its publisher's layout. Any other name is a user's own data set: a folder of class folders,
 or a Hugging Face data set. The pack is then the only description of the data set.
@@ -67,10 +67,11 @@ def pack_data(
 ) -> Pack:
     """Pack the files below ``folder`` as data set ``name`` into the data root ``root``, unless they are packed already.
 
-    A built-in data set (one with ``DatasetInfo.read``) needs no folder and takes no option but its size. ``listed`` gets
-    one line that describes the files, before decoding starts. Raises :class:`FieldError` for an option that is not
-    accepted; :class:`UserError` for raw files that are missing or inconsistent, a picture that cannot be read (unless
-    ``on_corrupt`` is "skip"), a full disk, and an existing pack that was made with other options.
+    A built-in data set (one with ``DatasetInfo.read``) needs no folder and takes no option but its size. For any other data
+    set, ``listed`` gets one line before decoding starts: what the files are, or that they are packed already. Raises
+    :class:`FieldError` for an option that is not accepted; :class:`UserError` for raw files that are missing or inconsistent, a
+    picture that cannot be read (unless ``on_corrupt`` is "skip"), a full disk, and an existing pack that was made with other
+    options.
     """
     if name in DATASETS and DATASETS[name].read is not None:
         odd = [field for field, value in vars(options).items() if field != "size" and value != getattr(_DEFAULTS, field)]

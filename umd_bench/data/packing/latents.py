@@ -57,8 +57,8 @@ class LatentRequest:
         """A request for latents of the data set ``name`` at ``size`` pixels by the VAE ``where``, below the data root ``root``.
 
         ``precision`` is the encoder's, fp32 or bf16; latents are stored as float16. Raises :class:`UserError` as
-        :func:`find_vae` does, :class:`FieldError` for an option or images that the VAE cannot take, and :class:`UserError` if
-        latents of another VAE have the same name.
+        :func:`find_vae` does, :class:`FieldError` for an option that is not accepted and for images that the VAE cannot take,
+        and :class:`UserError` if latents of another VAE have the same name.
         """
         if precision not in PRECISIONS:
             raise FieldError("--vae-precision", precision, one_of(PRECISIONS))
@@ -128,7 +128,7 @@ def pack_latents(request: LatentRequest, images: Pack, *, progress: Callable[[Pa
 
 
 def _rows(split: Split, shape: tuple[int, ...], vae: Any, name: str) -> RowSource:
-    """The posteriors of a split, which are encoded when they are read."""
+    """The posteriors of a split's images; an image is encoded when its row is read."""
 
     def read(start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         moments = encode(vae, torch.from_numpy(split.images[start:stop])).numpy()

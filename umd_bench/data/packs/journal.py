@@ -36,7 +36,7 @@ def append_shard(journal: Path, shard: FinishedShard) -> None:
 
 
 def read_journal(journal: Path, identity: str, files: Path) -> list[FinishedShard]:
-    """The finished shards whose files are unchanged; incomplete lines are ignored."""
+    """The finished shards whose files are unchanged; none if the journal is of other inputs. Incomplete lines are ignored."""
     try:
         first, *lines = journal.read_text(encoding="utf-8").splitlines()
         if json.loads(first) != identity:

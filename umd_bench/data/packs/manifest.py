@@ -124,7 +124,7 @@ def own_packs(root: Path, known: Container[str]) -> dict[str, list[int]]:
 
 
 def earlier_packs(target: Path) -> list[Path]:
-    """The folders of earlier versions of the pack whose folder is to be ``target``, sorted."""
+    """The folders of earlier versions of the pack that belongs in the folder ``target``, sorted."""
     beginning, _, version = target.name.rpartition("-v")
     older = (root for root in target.parent.glob(f"{beginning}-v*.{FORMAT}") if (root / MANIFEST_FILE).is_file())
     return sorted(path for path in older if (found := _version(path)) is not None and found < int(version.partition(".")[0]))

@@ -1,4 +1,4 @@
-"""One array in several files: a split of any size is read through it.
+"""An array whose rows lie in several files, so that a split of any size is read as one array.
 
 Shapes: N rows in total; rows have the same shape in every file.
 """
@@ -32,7 +32,10 @@ class ShardedArray:
         return self.shape[0]
 
     def __getitem__(self, rows: slice | NDArray[np.integer[Any]]) -> NDArray[Any]:
-        """Rows ``start:stop[:step]``, or at indices [n], as an array [n, ...]. ``IndexError`` for an index not in 0..N-1."""
+        """Rows ``start:stop[:step]``, or the rows at indices [n], as an array [n, ...].
+
+        Indices must be in 0..N-1. ``IndexError`` for an index above, and with several shards also for a negative index.
+        """
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
             return self[np.arange(start, stop, step)] if step != 1 else self._span(start, max(start, stop))

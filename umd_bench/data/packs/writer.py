@@ -6,8 +6,8 @@
         files/                    becomes root/<folder>/ in one rename
 
 A packing of the same inputs keeps a finished shard if its hash equals the journal's. Other inputs (name, version, size,
-options, raw files) have another folder, so their shards are never mixed up. The number of rows in a shard depends only on the
-size of a row, so the files are equal byte for byte whether a packing was interrupted or not.
+options, raw files) have another hidden folder, so shards of different inputs are never mixed up. The number of rows in a shard
+depends only on the size of a row, so the files are equal byte for byte whether a packing was interrupted or not.
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ from umd_bench.data.packs.journal import FinishedShard, append_shard, begin_jour
 from umd_bench.data.packs.manifest import MANIFEST_FILE, SKIPPED_FILE, Manifest, images_file, labels_file, sha256_of
 from umd_bench.data.packs.row_source import RowSource
 
-SHARD_BYTES = 256 * 2**20  # size of a shard; a packing holds one shard in memory
+SHARD_BYTES = 256 * 2**20  # largest size of a shard; a packing holds one shard in memory
 _READ_BYTES, _READ_ROWS = 64 * 2**20, 512  # limits of one read; progress is reported after each
-_LEFTOVER_AGE_S = 24 * 3600  # unfinished folders of other inputs are removed a day after the last write
+_LEFTOVER_AGE_S = 24 * 3600  # a packing removes an unfinished folder of other inputs a day after the last write in it
 _GIB = 2**30
 
 
 @dataclass(frozen=True)
 class PackProgress:
-    """``done`` of all splits' ``total`` rows. An earlier packing had done ``resumed`` of them; ``skipped`` were left out."""
+    """Of the ``total`` rows of all splits, ``done`` have been read. ``resumed`` of these were finished by an earlier packing,
+    and ``skipped`` of these were left out."""
 
     done: int
     total: int
@@ -60,14 +61,15 @@ def write_pack(
 ) -> None:
     """Write ``splits`` as the pack ``target``, unless it exists or another process writes it first.
 
-    ``draft`` is the manifest without ``counts``, ``shards``, ``sha256`` and ``digest``, which are filled in here, as are
+    ``draft`` is the manifest without ``counts``, ``shards``, ``sha256`` and ``digest``. This function fills them in, and also
     ``shape`` and ``dtype`` if a row is not a uint8 image. ``inputs`` identifies the sources of the rows (a hash, or names
-    and sizes of raw files): an interrupted packing is continued only if it is unchanged. ``extra_files`` are other files of the
-    pack: name -> content, or a file to copy. ``progress`` is called after each read. If two processes pack the same data set,
-    the second one waits for the first and uses its pack.
+    and sizes of raw files): an interrupted packing is continued only if ``inputs`` is unchanged. ``extra_files`` are other
+    files of the pack: name -> content, or a file to copy. ``progress`` is called before the first read and after each. If two
+    processes pack the same data set, the second one waits for the first and uses its pack.
 
     Raises :class:`UserError` if the disk has no room (before anything is written), if the folder cannot be written, and if all
-    rows of a split are left out. Errors of ``read`` pass through. The next packing reuses finished shards.
+    rows of a split are left out. An ``OSError`` of ``read`` becomes a :class:`UserError` too; its other errors pass through.
+    After an error, the next packing reuses the finished shards.
     """
     facts = draft.model_copy(update=_row_facts(draft, splits))
     identity = _identity(facts, splits, inputs)
@@ -78,7 +80,7 @@ def write_pack(
             try:
                 if not target.exists():
                     _write(target, work, facts, splits, identity, extra_files, progress)
-            finally:  # with the lock still held: the next process makes a new lock file
+            finally:  # The lock is still held. A process that waits for it makes the folder and the lock file again.
                 if target.exists() or not has_finished(work / "journal.jsonl"):
                     shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
@@ -98,7 +100,7 @@ def _locked(work: Path) -> AbstractContextManager[Any]:
 
 
 def rows_per_shard(row_bytes: int) -> int:
-    """Number of rows that a shard covers, including those that are left out."""
+    """Number of rows that a shard covers, including rows that are left out."""
     return max(1, SHARD_BYTES // row_bytes)
 
 
@@ -123,7 +125,7 @@ def _write(
     _require_room(target, facts.name, splits, finished)
     for path in files.iterdir():
         if path.name not in {images_file(*key) for key in finished}:
-            path.unlink()  # incomplete: the last packing ended while writing it
+            path.unlink()  # written again below; the last packing may have ended while it wrote this file
     begin_journal(journal, identity, finished.values())
 
     total, resumed = sum(map(len, splits.values())), 0
@@ -155,7 +157,7 @@ def _write(
         files.rename(target)
     except OSError:
         if not target.is_dir():
-            raise  # otherwise a packing of other inputs was first, and its folder stays
+            raise  # if ``target`` exists, a packing of other inputs was finished first, and its pack stays
 
 
 def _write_extra_files(files: Path, extra_files: Mapping[str, bytes | Path]) -> dict[str, str]:
@@ -193,7 +195,7 @@ def _seal(
         sha256[labels_file(name)] = save_array(files / labels_file(name), rows.labels[kept])
         counts[name], shards[name] = int(kept.sum()), tuple(sizes)
     notes = dict(facts.notes)
-    if left_out:  # not hashed, like the notes, since the words for a damaged file depend on the decoder's version
+    if left_out:  # the list is not hashed, as notes are not, since the words for a damaged file depend on the decoder's version
         (files / SKIPPED_FILE).write_text("".join(f"{line}\n" for line in left_out), encoding="utf-8")
         notes["skipped"] = f"{len(left_out):,} of {sum(map(len, splits.values())):,} images could not be read: {SKIPPED_FILE}"
     manifest = facts.model_copy(update={"counts": counts, "shards": shards, "sha256": sha256, "notes": notes}).sealed()

@@ -2,7 +2,7 @@
 
     root/dataset_dict.json, root/<split>/...           saved by DatasetDict.save_to_disk
     root/dataset_info.json, root/state.json            saved by Dataset.save_to_disk: no splits
-    root/[data/]<split>-00000-of-00004.parquet         as on the hub; .arrow as in its cache
+    root/[data/]<split>-00000-of-00004.parquet         as on the hub; with .arrow, as in the library's cache
 
 Columns are found by their types: the picture has the type Image, the label the type ClassLabel. The network is never used.
 """
@@ -96,7 +96,7 @@ class _ArrowTable:
 
 
 class _ParquetTable:
-    """Parquet files; one group of rows is in memory at a time."""
+    """Parquet files; pictures are read by groups of rows, one group at a time."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         import datasets
@@ -164,7 +164,10 @@ def _table_files(root: Path) -> list[Path]:
 
 
 def _by_split(files: Sequence[Path]) -> dict[str, list[Path]]:
-    """Files by the split in their names: train-00000-of-00004.parquet, food-test.arrow. Without any, all files are train."""
+    """Files by the split in their names: train-00000-of-00004.parquet, food-test.arrow.
+
+    If no name has a split, all files are of the train split.
+    """
     words = {path: [word for word in re.split(r"[-_.]", path.stem.lower()) if word] for path in files}
     stated = any(set(_SPLITS) & set(parts) for parts in words.values())
     split_of = {path: next((word for word in parts if word in _SPLITS), parts[0]) for path, parts in words.items()}
@@ -195,7 +198,7 @@ def _columns(features: Any, image: str | None, label: str | None) -> tuple[str, 
 
 
 class _RowNames(Sequence[str]):
-    """Names for rows: "train row 7"."""
+    """The names of a split's rows, such as "train row 7"."""
 
     def __init__(self, split: str, n: int) -> None:
         self._split, self._n = split, n

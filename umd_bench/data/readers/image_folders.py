@@ -1,7 +1,7 @@
 """Readers of data sets with one folder of pictures per class: a user's own, and three that are published in this layout.
 
-root/<class>/*.jpg                                 no splits: divided by name into train and test
-root/train/<class>/*.jpg and root/test/<class>/*   with splits; val or validation is the test split if there is no test
+root/<class>/*.jpg                                 no splits: divided by name into train, validation and test
+root/train/<class>/*.jpg and root/test/<class>/*   with splits; val or validation becomes the test split if there is no test
 """
 
 from __future__ import annotations

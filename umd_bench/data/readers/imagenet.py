@@ -1,6 +1,6 @@
 """The reader of ImageNet (ILSVRC 2012): folders, or the original tar files, which are read without unpacking.
 
-    root/train/<wnid>/*.JPEG                     or  root/ILSVRC2012_img_train.tar (a tar of a tar for each class)
+    root/train/<wnid>/*.JPEG                     or  root/ILSVRC2012_img_train.tar (which holds one tar file for each class)
     root/val/<wnid>/*.JPEG, or root/val/*.JPEG   or  root/ILSVRC2012_img_val.tar
     labels of validation pictures without class folders: LOC_val_solution.csv, or the devkit
     (ILSVRC2012_devkit_t12.tar.gz, or its folder ILSVRC2012_devkit_t12)
@@ -38,10 +38,10 @@ _TRUTH, _META = "data/ILSVRC2012_validation_ground_truth.txt", "data/meta.mat"
 
 
 def read_imagenet(root: Path, test_share: float | None) -> ListedDataset:
-    """The splits "train" (99% of the training pictures), "validation" (the other 1%) and "test" (the validation pictures).
+    """The splits "train" (99% of the training pictures), "validation" (the other 1%) and "test" (the publisher's validation).
 
-    The official implementation takes the first 99% in the order of its shuffled files; here the 1% are the pictures whose names
-    have the smallest :func:`derive_seed`. Class i is the i-th wnid in alphabetical order, as usual.
+    The official implementation trains on the first 99% in the order of its shuffled files. Here the pictures whose names have
+    the smallest :func:`derive_seed` are the 1%. Class i is the i-th wnid in alphabetical order, as usual.
 
     Raises :class:`UserError` if pictures or the labels of the validation pictures are missing, and for an incomplete tar file.
     """
@@ -129,7 +129,7 @@ def _train(base: Path) -> tuple[list[PictureFile], list[str]]:
 
 
 def _validation(base: Path, root: Path, wnids: list[str]) -> list[PictureFile]:
-    """The validation pictures, named by their file only, so that names are equal in every layout."""
+    """The validation pictures. Their names are the file names without the folder, so names are equal in every layout."""
     folder, tar = base / "val", base / _VAL_TAR
     if folder.is_dir() and (folders := class_folders(folder)):
         if folders != wnids:
@@ -141,7 +141,7 @@ def _validation(base: Path, root: Path, wnids: list[str]) -> list[PictureFile]:
     elif tar.is_file():
         pictures = [PictureFile(Path(name).name, 0, where, where.length or 0) for name, where in tar_members(tar)]
     else:
-        raise UserError(f"{base} holds neither val/ nor {_VAL_TAR}: imagenet is tested on its validation pictures")
+        raise UserError(f"{base} holds neither val/ nor {_VAL_TAR}: add one, since imagenet is tested on these pictures")
     labels = _validation_labels(base, root)
     index = {wnid: label for label, wnid in enumerate(wnids)}
     listed = []

@@ -59,8 +59,8 @@ class ListedDataset:
 
 @dataclass(frozen=True)
 class PictureFile:
-    """A picture in a file or a part of a file: its name (relative to the root, with /), its label, the place of its bytes, and
-    their number."""
+    """A picture in a file or a part of a file: its name (relative to the root, with /), its label, where its bytes are, and how
+    many."""
 
     name: str
     label: int
@@ -117,7 +117,7 @@ def list_pictures(folder: Path, label: int, within: str) -> list[PictureFile]:
 
 
 def split_off(pictures: PictureList, share: float, purpose: str, *, by_class: bool) -> tuple[PictureList, PictureList]:
-    """Split N ``pictures`` into the rest and a ``share``: the pictures whose names have the smallest seeds for ``purpose``.
+    """Split N ``pictures`` into the rest and a ``share``: the pictures with the smallest ``derive_seed(0, purpose, name)``.
 
     With ``by_class`` the share is taken from each class: at least one picture, at most all but one. Otherwise it is taken from
     all pictures together, and the rest has int(N (1 - share)) pictures. Raises :class:`FieldError` for a share outside (0, 1),
@@ -143,12 +143,13 @@ def split_off(pictures: PictureList, share: float, purpose: str, *, by_class: bo
 def with_all_splits(splits: dict[str, PictureList], test_share: float | None) -> tuple[dict[str, PictureList], dict[str, str]]:
     """The splits under their usual names, among them "train", "validation" and "test", and how the last two were chosen.
 
-    Without a test split, the publisher's validation split becomes the test split; without either, ``test_share`` of each class
-    does. A tenth of each class of the training split becomes the validation split, unless the publisher's one is left; a class
-    with a single training image keeps it.
+    If there is no test split, the publisher's validation split becomes the test split. If there is neither, ``test_share`` of
+    each class becomes the test split. If this leaves no validation split, a tenth of each class of the training split becomes
+    the validation split; a class with a single training image keeps it.
 
-    Raises :class:`FieldError` if a share is given although the data set has splits, :class:`UserError` without a training
-    split, and if no class has enough images for every split.
+    Raises :class:`FieldError` if a share is given although the data set has splits. Raises :class:`UserError` if there is no
+    training split, if two splits mean the same, if the test images are drawn and a class has a single image, and if the
+    validation images are drawn and every class has a single training image.
     """
     named = {_canonical(name): pictures for name, pictures in splits.items()}
     if len(named) != len(splits):
@@ -187,7 +188,7 @@ def _validation_split(train: PictureList) -> tuple[PictureList, PictureList]:
 
 
 def share_of_each_class(share: float) -> str:
-    """How a pack's manifest describes a test split that was split off by class."""
+    """How a pack's manifest describes a test or validation split that was split off by class."""
     return f"{share:g} of each class, drawn by name with seed 0"
 
 

@@ -47,7 +47,7 @@ def decode(encoded: Encoded, size: int, resize: str) -> NDArray[np.uint8] | str:
         return "it is empty"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd EXIF data, and pictures that are merely large
+            warnings.simplefilter("ignore")  # Pillow warns of odd EXIF data and of large pictures, which can both be used
             rgb = _rgb(content)
             return np.ascontiguousarray(RESIZES[resize](rgb, size).transpose(2, 0, 1))
     except UnidentifiedImageError:
@@ -62,7 +62,10 @@ def decode_batch(pictures: list[Encoded], size: int, resize: str) -> list[NDArra
 
 
 def init_decoding_process() -> None:
-    """Leave interrupts to the parent process, and end if it is killed, which a process that waits for work would not notice."""
+    """Leave interrupts to the parent process, and end this process when its parent ends.
+
+    Without this, a process that waits for work would not notice that its parent was killed.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

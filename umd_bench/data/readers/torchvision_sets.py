@@ -18,8 +18,8 @@ from umd_bench.data.readers.pictures import FileRange
 class TorchvisionSet:
     """A data set of torchvision.
 
-    ``kind`` is its class, ``splits`` the class's arguments for each split, ``expects`` the folder that the class reads, and
-    ``as_arrays`` says whether the class holds all images in memory.
+    ``kind`` is the name of its class in torchvision, ``splits`` the arguments of this class for each split, and ``expects`` the
+    folder that it reads. ``as_arrays`` says whether it holds all images in memory.
     """
 
     kind: str
@@ -52,7 +52,7 @@ class TorchvisionSet:
 
     @staticmethod
     def _arrays(dataset: Any, split: str) -> PictureList:
-        """CIFAR holds uint8 [N, H, W, 3] and ``targets``, STL-10 uint8 [N, 3, H, W] and ``labels``."""
+        """The pictures in memory. CIFAR has uint8 [N, H, W, 3] and ``targets``, STL-10 uint8 [N, 3, H, W] and ``labels``."""
         pixels: np.ndarray[Any, Any] = dataset.data
         labels = np.asarray(dataset.targets if hasattr(dataset, "targets") else dataset.labels, np.int64)
         channels_last = pixels if pixels.shape[-1] == 3 else pixels.transpose(0, 2, 3, 1)
@@ -70,7 +70,10 @@ def _files(dataset: Any, root: Path) -> PictureList:
 
 
 def _inputs(pictures: PictureList, split: str) -> str:
-    """A text that identifies a split's raw files. For arrays their number is enough, since torchvision checks the files."""
+    """A text that identifies a split's raw files.
+
+    For pictures in memory their number is enough, since torchvision has checked the files.
+    """
     files = []
     if len(pictures) and isinstance(pictures.load(0), FileRange):
         for i, name in enumerate(pictures.names):
@@ -84,7 +87,7 @@ def _size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError as error:
-        raise UserError(f"{path} cannot be opened ({error.strerror}): the data set lists it") from None
+        raise UserError(f"{path} cannot be opened ({error.strerror}), although the data set lists it") from None
 
 
 _CIFAR_SPLITS: dict[str, dict[str, Any]] = {"train": {"train": True}, "test": {"train": False}}

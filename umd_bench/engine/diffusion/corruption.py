@@ -1,7 +1,7 @@
 """The corruption of a batch: which images stay clean, how much noise the others get, which labels are dropped.
 
-Draws are separate from their use: :func:`draw_noise` draws for the whole batch, for any share of clean images. So two runs
-that differ in ``r_t0`` or in a mask ratio see the same times, noise and masks.
+Draws are separate from their use: :func:`draw_noise` draws for the whole batch, whatever part of it stays clean. So two runs
+that differ in ``r_t0`` or in a mask ratio draw the same times, noise and mask noise.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Noise(NamedTuple):
 def draw_noise(x_0: Tensor, n_patches: int, process: NoiseProcess, generator: torch.Generator) -> Noise:
     """Draw times, noise, mask noise and label dropout for ``x_0`` [B, C, H, W], on the generator's device.
 
-    Under every schedule an image gets the same quantile of the times, so runs that differ in the schedule can be paired.
+    Under every schedule an image gets the same quantile of the schedule's times, so runs that differ in the schedule can be
+    paired.
     """
     B, device = len(x_0), generator.device
     return Noise(

@@ -68,7 +68,8 @@ class NoiseProcess:
     def times(self, steps: int) -> list[float]:
         """``steps`` evenly spaced times from T downwards, then 1: [steps + 1].
 
-        A discrete schedule has whole times, at most T of them; if ``steps`` divides T they are the official ones.
+        Under a discrete schedule the times are whole numbers, and ``steps`` is at most T. If it divides T, the times are the
+        official ones.
         """
         T = self.timesteps
         if self.discrete:

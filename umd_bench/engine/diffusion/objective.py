@@ -16,8 +16,8 @@ from umd_bench.engine.diffusion.corruption import Noise, corrupt
 from umd_bench.engine.diffusion.noise_process import NoiseProcess
 from umd_bench.engine.networks.auto_encoder import AutoEncoder, Output
 
-# name -> weights [B] of the noised images' target errors at their times [B]; predicting x_0 of removed patches is not
-# denoising, so it keeps weight 1
+# name -> weights [B] of the noised images' target errors at their times [B]. The error of x_0 at removed patches always has
+# weight 1, because predicting x_0 there is not denoising.
 LOSS_WEIGHTS: dict[str, Callable[[NoiseProcess, TrainStage, Tensor], Tensor]] = {
     "uniform": lambda process, stage, t: torch.ones_like(t),
     "min_snr": lambda process, stage, t: process.min_snr(t, stage.min_snr_gamma),
@@ -84,7 +84,7 @@ def umd_loss(
     n_clean: int | None = None,
     forward: Forward = forward_passes,
 ) -> Losses:
-    """The objective on a batch whose last ``n_clean`` images stay clean; None means ``stage.n_clean``, as in a whole batch.
+    """The objective on a batch whose last ``n_clean`` images stay clean; None means ``stage.n_clean``, for a whole batch.
 
     ``x_0`` [B, C, H, W] in [-1, 1]; ``label`` [B] int64 or None. Noised and clean images have different numbers of visible
     patches, so they are two passes. Clean images get no labels; noised ones get the null label if ``noise.drop_label``.

@@ -1,8 +1,8 @@
 """Noise schedules: the weights of image and noise at time t, and the distribution of the times in training.
 
-``x_t = alpha(t) x_0 + sigma(t) eps``. ``t`` is 0 for a clean image and in 1..T for a noised one; the official implementation's
-schedule index is ``i = t - 1``. A schedule is a function ``(T, device, its parameters) -> Curves`` and a row of
-:data:`SCHEDULES`; ``config/trial/noise.py`` declares its parameters. Everything is float64.
+``x_t = alpha(t) x_0 + sigma(t) eps``. ``t`` is 0 for a clean image and in [1, T] for a noised one; the official
+implementation's schedule index is ``i = t - 1``. A schedule is a function ``(T, device, its parameters) -> Curves`` and a row
+of :data:`SCHEDULES`; ``config/trial/noise.py`` declares its parameters. Everything is float64.
 
 In variance-preserving processes (alpha, sigma) lies on a circle, ``alpha = cos(theta)``, ``sigma = sin(theta)``; in rectified
 flows it lies on a straight line, ``alpha = 1 - theta``, ``sigma = theta``.
@@ -54,14 +54,14 @@ def _flow(timesteps: int, warp: Curve, quantile: Curve) -> Curves:
 
 
 def linear_betas(timesteps: int) -> Table:
-    """Betas evenly spaced from 1e-4 to 0.02 (Ho et al., arXiv 2006.11239, section 4); official for latents. Float64 [T]."""
+    """Betas evenly spaced from 1e-4 to 0.02 (Ho et al., arXiv 2006.11239, section 4), the official ones for latents: [T]."""
     return np.linspace(1e-4, 0.02, timesteps)
 
 
 def cosine_betas(timesteps: int) -> Table:
-    """``beta_i = min(1 - f((i+1)/T) / f(i/T), 0.999)`` with ``f(u) = cos^2((u + .008)/1.008 pi/2)``; official for pixels. [T].
+    """``beta_i = min(1 - f((i+1)/T) / f(i/T), 0.999)`` with ``f(u) = cos^2((u + .008)/1.008 pi/2)``. [T].
 
-    Nichol and Dhariwal, arXiv 2102.09672, equation 17.
+    Nichol and Dhariwal, arXiv 2102.09672, equation 17; the official betas for pixels.
     """
     u = np.arange(timesteps + 1) / timesteps
     f: Table = np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2
@@ -112,8 +112,9 @@ def sigmoid(timesteps: int, device: torch.device | None, *, start: float, end: f
 def laplace(timesteps: int, device: torch.device | None, *, mu: float, b: float) -> Curves:
     """Log signal-to-noise ratios from a Laplace distribution of mean mu and scale b (Hang et al., arXiv 2407.03297, table 1).
 
-    ``lambda(q) = mu - b sgn(1/2 - q) log(1 - 2|q - 1/2|)`` sets the times of training. The path is that of the continuous
-    cosine schedule, ``theta = pi/2 u``, so that sampling covers the whole path, not only its middle, which is trained most.
+    ``lambda(q) = mu - b sgn(1/2 - q) log(1 - 2|q - 1/2|)`` sets the times of training. The path is the continuous cosine
+    schedule's, ``theta = pi/2 u`` with ``u = t / (T + 1)``. So sampling covers the whole path evenly, although training draws
+    most times from its middle.
     """
     step = math.pi / 2 / (timesteps + 1)  # in theta, per unit of t
 
@@ -127,9 +128,9 @@ def laplace(timesteps: int, device: torch.device | None, *, mu: float, b: float)
 def edm(
     timesteps: int, device: torch.device | None, *, p_mean: float, p_std: float, sigma_min: float, sigma_max: float, rho: float
 ) -> Curves:
-    """Noise levels s with ``ln s ~ N(p_mean, p_std^2)`` in training, and EDM's spacing of them in t (arXiv 2206.00364).
+    """Noise levels s: in training ``ln s ~ N(p_mean, p_std^2)``, and for evenly spaced t EDM's spacing (arXiv 2206.00364).
 
-    Evenly spaced t give EDM's equation 5: ``s^(1/rho)`` runs evenly from sigma_min (t = 1) to sigma_max (t = T). In place of
+    This spacing is EDM's equation 5: ``s^(1/rho)`` runs evenly from sigma_min (t = 1) to sigma_max (t = T). In place of
     EDM's input scaling the image is scaled to preserve variance, ``alpha = 1/sqrt(1 + s^2)``. Levels that the log-normal
     distribution draws outside the range are clipped to it.
     """

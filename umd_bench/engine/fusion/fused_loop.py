@@ -41,7 +41,7 @@ Job = tuple[StageSpec, Attempt]
 
 
 def at_the_same_point(jobs: Sequence[Job]) -> list[Job]:
-    """The largest group of jobs that have seen equally many images. Among equally large groups, the one that has seen most.
+    """The largest group of jobs that have seen equally many images; of equally large groups, the one that has seen most.
 
     A stage whose final weights are published, and that lacks only earlier snapshots, is in no group.
     """
@@ -58,11 +58,11 @@ def train_fused(
     stop: Callable[[str], bool] = lambda key: False,
     ended: Callable[[str, Ending], None] = lambda key, ending: None,
 ) -> None:
-    """Train stages that have seen equally many images together, each as :func:`~umd_bench.engine.training.loop.train` does.
+    """Train several stages together; each gets the output of :func:`~umd_bench.engine.training.loop.train`, up to rounding.
 
-    ``stop`` is called with each stage's key before each step. As soon as a stage ends, ``ended`` is called with its key and its
-    result, or with its key and the exception that ended it. A stage that stops (:class:`Stopped`) or is not finite
-    (:class:`NonFiniteError`) leaves the group.
+    They must have seen equally many images. ``stop`` is called with each stage's key before each step. As soon as a stage ends,
+    ``ended`` is called with its key and its result, or with its key and the exception that ended it. A stage that stops
+    (:class:`Stopped`) or is not finite (:class:`NonFiniteError`) leaves the group.
 
     Raises ``ValueError`` for stages of different shapes, and any error of the shared work; ``ended`` is then not called for the
     stages that were still running.

@@ -1,9 +1,9 @@
 """The shared step of several training stages of one shape: one forward and one backward pass for all of them.
 
 Each stage has its own seed, draws, batches, noise process, share of clean images, loss weight, learning rate, decay, clipping
-and average. Only memory is shared: all weights lie in one block [S, P], all gradients, moments and averages in blocks of that
-shape, and each stage's :class:`TrainingState` holds views of its rows. Results equal those of the stage alone up to the order
-of additions.
+and average. The memory is shared: the weights of all stages lie in one block [S, P], their gradients in another, and their
+averages in a third. The moments lie in rows [P], two for each stage. Each stage's :class:`TrainingState` holds views of the
+stage's rows. A stage has the same results as if it were trained alone, up to the order of additions.
 """
 
 from __future__ import annotations
@@ -91,7 +91,10 @@ class FusedStages:
 
     @torch.no_grad()
     def _take_over(self, s: int, decayed: int) -> torch.optim.Optimizer:
-        """Move stage ``s``'s tensors into its row and give its state views of the row; returns an optimiser over both parts."""
+        """Move stage ``s``'s tensors into its rows, and give its state views of these rows.
+
+        Returns an optimiser over the two parts of the row of weights: those with and those without weight decay.
+        """
         member = self.members[s]
         state, row = member.state, self._weights[s]
         state.conditions["fused"] = f"{s + 1} of {len(self.members)}"
@@ -127,7 +130,7 @@ class FusedStages:
         return optimizer
 
     def write_step_count(self, member: Member) -> None:
-        """Write the step count into a stage's own optimiser, whose moments are views of the shared memory."""
+        """Write the step count into the optimiser of a stage's state. Its moments are views, which need no copy."""
         optimizer = self._optimizers[self.members.index(member)]
         step = next(iter(optimizer.state.values()))["step"]
         for own in member.state.optimizer.state.values():
@@ -168,7 +171,7 @@ class FusedStages:
 def fused_losses(
     model: AutoEncoder, weights: Mapping[str, Tensor], members: Sequence[Member], drawn: Sequence[tuple[Tensor, Tensor, Noise]]
 ) -> list[Losses]:
-    """:func:`~umd_bench.engine.diffusion.objective.umd_loss` of each stage on its own batch, with two passes for all of them.
+    """:func:`~umd_bench.engine.diffusion.objective.umd_loss` of each stage on its own batch, by two passes for all stages.
 
     ``weights`` [S, ...] by name; ``drawn`` has x_0 [B, C, H, W], label [B] and draws of each stage, from :meth:`Member.draw`.
     """

@@ -8,14 +8,15 @@ from typing import Any
 from umd_bench.config.trial.stage_spec import StageSpec
 from umd_bench.config.trial.train_stage import TrainStage
 
-# Fields that may differ: numbers that each stage applies to its own part of the shared work. The share of clean images (r_t0)
-# may differ, since matrix products take unequal numbers of rows. A mask ratio may not: it sets the number of tokens in a row.
+# Fields that may differ, because each stage applies them to its own part of the shared work. The share of clean images (r_t0)
+# may differ, since the matrix products accept unequal numbers of rows per stage. A mask ratio may not differ, because it sets
+# the number of tokens in a row.
 _OWN_STAGE = ("parent", "snapshot", "loss_weight", "min_snr_gamma", "snapshots")
 _OWN_OPTIM = ("lr_per_256", "warmup_nimg", "weight_decay", "beta1", "beta2", "eps", "clip_norm", "ema_rate_per_256")
 
 
 def shape_key(spec: StageSpec) -> str | None:
-    """Everything that stages must share to be fused, as JSON: two stages fit together if their keys are equal.
+    """Everything in which stages must agree to be fused, as JSON: two stages can be fused if their keys are equal.
 
     None for a stage that trains nothing, that runs on several devices, or that is compiled (the shared step is not compiled).
     """

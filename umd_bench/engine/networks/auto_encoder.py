@@ -1,7 +1,7 @@
 """The auto-encoder: a ViT encoder over visible patches, a ViT decoder over all of them, two heads (UMD paper, section 3).
 
 Shapes: B batch, L patches, K kept patches, D width, C channels, p patch side. Images are float in [-1, 1]; ``t`` is 0 for a
-clean image and in 1..T for a noised one; in a mask 0 is keep and 1 is remove. The encoder never sees a removed patch.
+clean image and in [1, T] for a noised one; in a mask 0 is keep and 1 is remove. The encoder never sees a removed patch.
 """
 
 from __future__ import annotations
@@ -87,9 +87,9 @@ class AutoEncoder(nn.Module):
     ) -> Output:
         """Mask, encode, decode.
 
-        ``x_t`` [B, C, H, W]; ``t`` [B], 0 or in [1, T], or [1] if all rows share it; ``mask_noise`` [B, L] uniform in
-        [0, 1): the patches with the smallest ``int(L (1 - mask_ratio))`` entries of a row are kept; ``label`` [B] int64 in
-        0..classes, where ``classes`` is the null label; None for all null.
+        ``x_t`` [B, C, H, W]. ``t`` [B], or [1] if all rows share it; each entry is 0 or in [1, T]. ``mask_noise`` [B, L] is
+        uniform in [0, 1); the ``int(L (1 - mask_ratio))`` patches with the smallest entries of a row are kept. ``label`` [B]
+        int64 is in 0..classes, where ``classes`` is the null label; None stands for the null label in all rows.
         """
         L = self.n_patches
         if mask_noise is None or not mask_ratio:
@@ -142,7 +142,7 @@ class AutoEncoder(nn.Module):
         return c if self.final_modulation is None else F.silu(c)
 
     def embed(self, x_t: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Patch tokens with position embeddings; only those in ``keep`` [B, K] if given. [B, C, H, W] -> [B, K, D]."""
+        """Patch tokens with position embeddings, of the patches ``keep`` [B, K] or of all. [B, C, H, W] -> [B, K, D]."""
         tokens = self.patch_embed(x_t) + self.pos_embed
         return tokens if keep is None else _take(tokens, keep)
 

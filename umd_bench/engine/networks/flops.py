@@ -1,6 +1,7 @@
-"""Floating-point operations of training, from shapes alone: the matrix products of a step, without the masked patches.
+"""Floating-point operations of training, from shapes alone: the matrix products of a step.
 
-Imports no torch, so that ``umd-bench plan`` is fast. The tests compare it with torch's own counter, run over the step itself.
+The encoder's blocks are counted for the visible patches only. Imports no torch, so that ``umd-bench plan`` is fast. The tests
+compare the count with torch's own counter, run over the step itself.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ _TRAINED, _OF_FIXED_INPUT = 3, 2
 
 
 def flops_per_image(config: ModelConfig, stage: TrainStage, *, size: int, channels: int, classes: int) -> float:
-    """Floating-point operations per image of one step's matrix products, forward and backward; a multiply-add is two.
+    """Floating-point operations per image of one step's matrix products, forward and backward; a multiply-add counts as two.
 
     ``size`` is the image side in pixels. Each noised image has its own condition; all clean images share one (UMD paper,
     section 3.2).
@@ -44,7 +45,7 @@ def _multiply_adds(
     embedded = 2 * width**2  # each of the two layers in a time or label embedding
     label = 2 * embedded if labels else 0
     trained = encoder + decoder + head + conditions * (modulation + embedded + label)
-    of_fixed_input = rows * patches * pixels * width + conditions * embedded  # pixels and sinusoids get no gradient
+    of_fixed_input = rows * patches * pixels * width + conditions * embedded  # pixels and sinusoids need no gradient
     return _TRAINED * trained + _OF_FIXED_INPUT * of_fixed_input
 
 

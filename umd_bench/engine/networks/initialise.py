@@ -39,8 +39,8 @@ def initial_model(
 ) -> AutoEncoder:
     """The model of a training stage before its first step, on ``device``; a finetune stage loads its parent's weights over it.
 
-    ``size`` (pixels or latent positions), ``channels`` and ``classes`` are those of the data; a stage without labels has no
-    label embedding. The weights depend on ``spec.model`` and ``spec.seed`` alone. Raises :class:`FieldError` for a published
+    ``size`` (pixels or latent positions), ``channels`` and ``classes`` describe the data; a stage without labels has no label
+    embedding. The weights depend on ``spec.model`` and ``spec.seed`` alone. Raises :class:`FieldError` for a published
     family, which is not trained here, and if the patch does not divide ``size``.
     """
     spec.model.require_own("trained")
@@ -92,7 +92,7 @@ def _xavier_uniform(values: Tensor, generator: torch.Generator) -> object:
 
 
 def _each_third(rule: Rule) -> Rule:
-    """Initialise q, k and v separately: Xavier's fan is that of one of them, not of the joint matrix."""
+    """Initialise q, k and v separately, so that Xavier's fans are computed for each of them, not for the joint matrix."""
     return lambda values, generator: [rule(part, generator) for part in values.chunk(3)]
 
 

@@ -1,9 +1,9 @@
 """DiT as its authors published it (facebookresearch/DiT, ``models.py``; Peebles and Xie, arXiv 2212.09748).
 
-DiT's integer time is the schedule index, t - 1, so it has no input for a clean image; its noise is the linear schedule of 1000
-steps. Half of its output is the variance of the reverse process, which no sampler here uses. Its released sampler guides only
-the first three of four latent channels (DiT issue 41); the samplers here guide all of them.
-Shapes: B batch, L patches, D width, C channels, p patch side.
+DiT's integer time is the schedule index, t - 1, so it has no input for a clean image. Its noise schedule is the linear one with
+1000 steps. Half of its output is the variance of the reverse process, which no sampler here uses. Its released sampler guides
+only the first three of four latent channels (DiT issue 41); the samplers here guide all of them. Shapes: B batch, L patches, D
+width, C channels, p patch side.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class DiT(nn.Module):
         """Predict eps, and x_0 from it by DiT's own noise schedule.
 
         ``x_t`` [B, C, H, W]; ``t`` [B] in 1..1000, or [1] if all rows share it; ``label`` [B] int64 in 0..classes, where
-        ``classes`` is the null label; None for all null.
+        ``classes`` is the null label. None stands for the null label in all rows.
         """
         tokens, c = self._embedded(x_t, t, label)
         for block in self.blocks:

@@ -36,7 +36,7 @@ def read_weight_file(path: Path, *, sha256: str | None = None) -> WeightFile:
 
     A torch file holds a state dict, bare or under ``model``. Raises :class:`UserError` if the file is missing, has another hash
     than ``sha256`` (hex, if given), is damaged or of another format, would run pickled code, or holds anything but finite
-    tensors of 32 or 16 bits.
+    tensors of float32, float16 or bfloat16.
     """
     if path.suffix not in _READERS:
         raise UserError(f"{path} is not accepted: the file's ending must say its format, {one_of(_READERS)}")
@@ -64,13 +64,14 @@ def _tensor(path: Path, name: str, value: object) -> Tensor:
         raise UserError(f"{path}: parameter {name!r} has the type {value.dtype}: expected float32 or float16") from None  # type: ignore[attr-defined]
     if not isinstance(tensor, Tensor):
         raise UserError(
-            f"{path}: {name!r} is a {type(value).__name__}: expected a tensor, in a state dict or one under 'model'"
+            f"{path}: {name!r} is a {type(value).__name__}: expected a tensor, in a state dict that is the whole file or lies "
+            "under 'model'"
         )
     if tensor.dtype not in _EXACT:
         raise UserError(f"{path}: parameter {name!r} has the type {tensor.dtype}: expected {', '.join(map(str, _EXACT))}")
     if not tensor.isfinite().all():
         raise UserError(f"{path}: parameter {name!r} holds NaN or infinite values: the weights cannot be used")
-    return tensor.to(torch.float32, copy=True).contiguous()  # a copy: tensors of one file may share memory
+    return tensor.to(torch.float32, copy=True).contiguous()  # a copy, since tensors of one file may share memory
 
 
 def _npz(data: bytes) -> Mapping[str, Any]:

@@ -59,8 +59,8 @@ def layout(name: str, path: str) -> Layout:
 def read_import(model: ModelConfig, stage: ImportStage, source: DataFacts, *, path: str = "stages.import") -> Weights:
     """Read the weights of the import stage at ``path`` and check them against the stage, its model and its data set.
 
-    Raises :class:`UserError` for a file that is missing, damaged, has another hash or another layout, and :class:`FieldError`
-    if its architecture, image size, channels or classes are not the trial's.
+    Raises :class:`UserError` for a file that is missing or damaged, or has another hash or layout. Raises :class:`FieldError`
+    if the file's architecture, image size, channels or classes are not the trial's.
     """
     file = read_weight_file(Path(stage.file), sha256=stage.sha256)
     try:

@@ -1,6 +1,6 @@
 """MAE's encoder as its authors published it (facebookresearch/mae, ``MaskedAutoencoderViT``; He et al., arXiv 2111.06377).
 
-It has no input for noise or time, and the released files leave out the decoder: it can be probed but not sampled.
+It has no input for noise or time, and the released files leave out the decoder. So it can be probed but not sampled.
 Shapes: B batch, L patches, N tokens, D width, p patch side.
 """
 
@@ -21,7 +21,7 @@ from umd_bench.engine.networks.blocks import LAYER_NORM_EPS, Attention
 from umd_bench.engine.published.shapes import Weights, grid_side, heads_of, layers, require_shapes, shape_of
 
 NAME = "mae"
-HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16}  # by width: the authors' models, and timm's small one
+HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16}  # by width, for the authors' models and timm's small one
 # ImageNet's mean and standard deviation of RGB in [0, 1]; the official data pipeline normalises with them.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -30,9 +30,9 @@ STD = (0.229, 0.224, 0.225)
 class MaeEncoder(nn.Module):
     """A plain pre-LN ViT with one class token and fixed positions; parameters have the official names.
 
-    ``pool`` is the representation: ``class``, the class token after the norm (as in the official linear probe), or ``patches``,
-    the mean of the patch tokens after the norm. (The official ``--global_pool`` averages before another norm, which its probe
-    trains.)
+    ``pool`` says which tokens are the representation: with ``class`` it is the class token after the norm (as in the official
+    linear probe), with ``patches`` the mean of the patch tokens after the norm. (The official ``--global_pool`` averages before
+    another norm, which is trained with the probe.)
     """
 
     def __init__(self, config: ModelConfig, *, size: int, channels: int, pool: Literal["class", "patches"]) -> None:
@@ -116,7 +116,7 @@ def read_mae(tensors: Mapping[str, Tensor], *, heads: int | None = None) -> Weig
 
 
 def _unnormalised(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A patch embedding that takes x in [-1, 1] instead of ``((x + 1)/2 - mean)/std``; exact, since there is no padding."""
+    """A patch embedding of x in [-1, 1] that equals the given one of ``((x + 1)/2 - mean)/std``, since there is no padding."""
     weight = state["patch_embed.proj.weight"].double()
     mean, std = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (MEAN, STD))
     bias = state["patch_embed.proj.bias"].double() + (weight * (0.5 - mean) / std).sum((1, 2, 3))

@@ -53,7 +53,7 @@ def require_shapes(tensors: Mapping[str, Tensor], expected: Mapping[str, Shape],
         found = shape_of(tensors, name, " ".join(map(str, shape)), layout)
         if found != shape:
             raise UserError(
-                f"parameter {name!r} has the shape {list(found)}: expected {list(shape)}, as the other parameters say"
+                f"parameter {name!r} has the shape {list(found)}: expected {list(shape)} from the other parameters' shapes"
             )
 
 
@@ -76,10 +76,10 @@ def grid_side(patches: int, name: str) -> int:
 
 
 def heads_of(width: int, known: Mapping[int, int], requested: int | None) -> int:
-    """The number of attention heads, which a joint qkv matrix does not show: ``requested``, or that of a known width."""
+    """The number of attention heads: ``requested`` if given, else ``known[width]``. A joint qkv matrix does not show it."""
     heads = requested if requested is not None else known.get(width)
     if heads is None:
-        widths = ", ".join(f"{n} of width {w}" for w, n in known.items())
+        widths = ", ".join(f"{n} for width {w}" for w, n in known.items())
         raise UserError(f"the number of attention heads does not follow from the width {width} (known: {widths}): give --heads")
     if heads < 1 or width % heads:
         raise UserError(f"heads = {heads} is not accepted: expected a divisor of the width {width}")

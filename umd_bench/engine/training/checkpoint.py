@@ -19,7 +19,7 @@ from torch import Tensor
 
 from umd_bench.store.files import write_atomic
 
-_KEEP = 2  # newest checkpoints of an attempt
+_KEEP = 2  # an attempt keeps so many checkpoints, the newest
 _HEADER_LENGTH_BYTES = 8
 
 

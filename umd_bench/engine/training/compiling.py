@@ -28,10 +28,11 @@ _VARIABLE = "TORCHINDUCTOR_CACHE_DIR"  # torch's own: the folder of inductor's c
 def compile_cache() -> Path:
     """The cache of compiled code: $TORCHINDUCTOR_CACHE_DIR, or a folder for this torch and processor in the user's cache.
 
-    torch's default is ``/tmp/torchinductor_<user>``: lost at a restart, different on each node, and unsafe, since another user
-    can create that folder first and its content is unpickled. Files are named by a hash and written atomically, so processes
-    can share the folder, ranks and jobs on several nodes too. Compiled C++ fits only the processor type it was compiled on,
-    which the hash does not include; so nodes of different types that share a home folder get different folders.
+    torch's default, ``/tmp/torchinductor_<user>``, is lost at a restart and different on each node. It is also unsafe, because
+    another user can create that folder first, and its content is unpickled. Files are named by a hash and written atomically,
+    so processes can share the folder, including ranks and jobs on several nodes. Compiled C++ fits only the processor type that
+    it was compiled on, which the hash does not include. So nodes of different types that share a home folder get different
+    folders.
     """
     configured = os.environ.get(_VARIABLE)
     if configured:
@@ -42,22 +43,22 @@ def compile_cache() -> Path:
 def compiled(function: F, device: torch.device) -> F:
     """``function`` of tensors on ``device``, compiled as one graph at its first call.
 
-    It is compiled again for each set of shapes, dtypes, precision and plain numbers among its arguments. A graph break raises,
-    since broken graphs cannot become one CUDA graph. Raises :class:`UserError` if the cache cannot be written.
+    It is compiled again for each set of shapes, dtypes, precision and plain numbers among its arguments. A graph break raises
+    an error, since broken graphs cannot become one CUDA graph. Raises :class:`UserError` if the cache cannot be written.
     """
     _use_cache()
     return cast("F", torch.compile(function, dynamic=False, fullgraph=True, mode=_mode(device)))
 
 
 def compile_model(model: nn.Module, device: torch.device) -> None:
-    """As :func:`compiled`, for a model's forward pass and in place, so that parameter names stay."""
+    """As :func:`compiled`, for a model's forward pass. The model is compiled in place, so its parameters keep their names."""
     _use_cache()
     model.compile(dynamic=False, fullgraph=True, mode=_mode(device))
 
 
 @contextmanager
 def own_graphs() -> Iterator[None]:
-    """At the end of this block, free the code that was compiled in it; the cache on disk keeps it.
+    """At the end of this block, free the code that was compiled in it; the code stays in the cache on disk.
 
     Otherwise a process that runs stages one after another would reach torch's limit on versions of one function, and would
     keep the memory of CUDA graphs that are never replayed again.

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """``w_ema = d w_ema + (1 - d) w`` after every step, with ``d = decay``; it starts as a copy, without bias correction.
+    """``w_ema = d w_ema + (1 - d) w`` after every step, with ``d = decay`` and without bias correction.
 
-    ``weights`` maps parameter names to float32 tensors: an average to continue instead of a copy.
+    The average starts as a copy of the model's weights, or continues from ``weights``, float32 tensors by parameter name.
     """
 
     def __init__(self, model: nn.Module, decay: float, weights: Mapping[str, Tensor] | None = None) -> None:

@@ -1,7 +1,8 @@
 """Training: one readable loop, exact under interruption.
 
 Every step's data and randomness are functions of (seed, images seen), and a checkpoint holds everything that is carried from
-step to step. So a run that was killed at any moment resumes to the same bits on the same kind of device.
+step to step. So a run that was killed at any moment resumes to the same bits, if the kind and number of devices, the torch
+version and the number of threads are the same.
 """
 
 from __future__ import annotations
@@ -66,8 +67,9 @@ def train(
 ) -> TrainResult:
     """Run a training stage to its end, from the newest sound checkpoint of any attempt, and publish its snapshots.
 
-    ``stop`` is called before each step. Only the missing snapshots are trained: from a checkpoint not later than the first of
-    them, up to the last. On several devices, ``parallel`` is rank 0's group and the other ranks call :func:`follow`.
+    ``stop`` is called before each step. Training resumes from a checkpoint that is not later than the first missing snapshot,
+    and ends at the last missing one. On several devices, ``parallel`` is rank 0's group and the other ranks call
+    :func:`follow`.
 
     Raises :class:`Stopped` after saving the state, :class:`NonFiniteError` if loss, gradient or weights are not finite,
     :class:`UserError` if the parent's weights are missing, and :class:`~umd_bench.engine.training.parallel.RankLost` if another
@@ -91,7 +93,7 @@ def train(
 
 
 def follow(spec: StageSpec, pack: Pack, run: RunDir, group: RankGroup, *, stop: Callable[[], bool] = lambda: False) -> None:
-    """Train on a rank other than rank 0, which runs :func:`train`: the same steps, from the state that rank 0 sends.
+    """Train on a rank other than rank 0: the same steps as in :func:`train` on rank 0, from the state that rank 0 sends.
 
     Writes nothing. If ``stop`` returns true on any rank, all ranks stop. Raises as :func:`train`.
     """
@@ -162,10 +164,10 @@ def training_step(
     """One optimiser step on the batch after ``state.nimg`` images, counted in ``state``; returns its learning rate.
 
     ``x_0`` float32 [B, C, H, W] and ``label`` int64 [B], as :meth:`Batches.at` returns them. On several devices each rank is
-    given the whole batch and computes its share. The host never waits for the device.
+    given the whole batch and computes its share. With one device the host never waits for it.
     """
     stage, nimg, model = state.stage, state.nimg, state.model
-    state.optimizer.zero_grad()  # before the forward pass: replaying it as a CUDA graph may reuse the gradients' memory
+    state.optimizer.zero_grad()  # before the forward pass, which may reuse the gradients' memory if it replays a CUDA graph
     generator.manual_seed(derive_seed(spec.seed, f"{stage.kind}/noise", nimg))
     noise = draw_noise(x_0, model.n_patches, process, generator)
     x_0, noise, label, n_clean = parallel.share(x_0, noise, label, stage)
@@ -209,7 +211,7 @@ def train_stage_of(spec: StageSpec) -> TrainStage:
 
 
 def missing_snapshots(stage: TrainStage, run: RunDir) -> list[int]:
-    """nimg of the snapshots that are not in the run directory, the end of the stage included; ascending."""
+    """nimg of each snapshot that is not in the run directory, ascending. The end of the stage is also a snapshot."""
     return [nimg for nimg in sorted({*stage.snapshots, stage.nimg}) if not run.snapshot(nimg).exists()]
 
 
@@ -256,5 +258,5 @@ def train_result(
 
 
 def _graphs(spec: StageSpec) -> AbstractContextManager[None]:
-    """Drop the graphs of a compiled stage at its end."""
+    """A context for the training of a stage. At its end, the code of a compiled stage is freed."""
     return own_graphs() if spec.resources.compile else nullcontext()

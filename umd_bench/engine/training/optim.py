@@ -89,9 +89,10 @@ class AdamWBf16(torch.optim.Optimizer):
                 torch._foreach_add_(weights, m, alpha=-group["lr"])
 
     def _parts(self, params: list[Tensor]) -> Iterator[tuple[tuple[Tensor, ...], ...]]:
-        """Weights, gradients and both moments that are updated together: all of them, or on a CPU as much as its caches hold.
+        """Weights, gradients and both moments in the parts that are updated together.
 
-        Each update is a dozen operations; over all parameters at once, each operation would read everything from memory.
+        On a GPU that is one part. On a CPU a part fits into the caches: an update is a dozen operations, and over all
+        parameters at once each operation would read everything from memory.
         """
         states, grads = [self.state[p] for p in params], [p.grad for p in params if p.grad is not None]
         whole = [(p.detach(), g, s["exp_avg"], s["exp_avg_sq"]) for p, g, s in zip(params, grads, states, strict=True)]
@@ -137,5 +138,5 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensor
     named = dict(model.named_parameters())
     for key, value in tensors.items():
         kind, name = key.split("/", 1)
-        on_host = kind == "step" and isinstance(optimizer, AdamWBf16)  # which reads the step count on the host
+        on_host = kind == "step" and isinstance(optimizer, AdamWBf16)  # AdamWBf16 reads the step count on the host
         optimizer.state[named[name]][kind] = value.to("cpu" if on_host else named[name].device)

@@ -29,7 +29,7 @@ class RunOutput:
         self._attempt = attempt
 
     def metrics(self, state: TrainingState, metrics: dict[str, float], *, lr: float, images_per_second: float) -> None:
-        """Append an event to those of the attempt."""
+        """Append an event to the attempt's events."""
         self._attempt.event("metrics", nimg=state.nimg, **metrics, lr=lr, images_per_second=images_per_second)
 
     def checkpoint(self, state: TrainingState) -> None:

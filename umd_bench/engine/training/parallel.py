@@ -1,8 +1,8 @@
 """The devices that train one stage: a single one, or a group of ranks that share every batch and sum their gradients.
 
-Every rank of a group draws the randomness of the whole batch and computes its own rows. So the sums of the ranks' gradients and
-losses equal those of a single device up to the order of additions. After the sum, all ranks compute the same from the same
-numbers (clipping, AdamW, average, running sums), and only rank 0 writes.
+Every rank of a group draws the randomness of the whole batch and computes its own rows. So the ranks' gradients and losses add
+up to the gradients and losses of a single device, up to the order of additions. After the sum, all ranks compute the same from
+the same numbers (clipping, AdamW, average, running sums), and only rank 0 writes.
 
 Gradients are summed here and not by ``DistributedDataParallel``, which rebuilds its buckets after the first step of a process.
 With three or more ranks another layout adds in another order, so a resumed run would differ from an uninterrupted one. The
@@ -30,10 +30,10 @@ from umd_bench.engine.diffusion.objective import Losses
 from umd_bench.engine.training.checkpoint import pack_checkpoint, unpack_checkpoint
 from umd_bench.engine.training.state import TrainingState
 
-JOINING_SECONDS = 60.0  # for ranks that are all ready to connect to each other; limited because one may be killed meanwhile
-STEP_SECONDS = 600.0  # a rank waits this long for the others: longer than rank 0 takes to write a checkpoint
-BUCKET_ELEMENTS = 8 * 2**20  # of gradient summed at once: 32 MiB
-PIECE_BYTES = 256 * 2**20  # of state broadcast at once
+JOINING_SECONDS = 60.0  # ranks that are all ready connect within this time; it is limited because one may be killed meanwhile
+STEP_SECONDS = 600.0  # a rank waits this long for the others, longer than rank 0 takes to write a checkpoint
+BUCKET_ELEMENTS = 8 * 2**20  # gradient elements that are summed at once (32 MiB)
+PIECE_BYTES = 256 * 2**20  # bytes of the state that are broadcast at once
 
 
 class RankLost(Exception):  # noqa: N818 - a state, not a fault
@@ -62,12 +62,15 @@ class Share(NamedTuple):
 
 
 def share_of(stage: TrainStage, rank: int, size: int) -> Share:
-    """The rows of ``rank`` among ``size`` ranks. Remaining noised images go to the first ranks, clean ones to the last.
+    """The rows of ``rank`` among ``size`` ranks.
+
+    Images that do not divide evenly go one by one to the first ranks if they are noised, to the last ranks if they are clean.
 
     Raises :class:`FieldError` if the batch has fewer images than there are ranks.
     """
     if size > stage.batch:
-        raise FieldError("resources.devices", size, f"expected at most the batch of {stage.batch}: each device takes an image")
+        expected = f"expected at most the batch of {stage.batch}, since each device takes at least one image"
+        raise FieldError("resources.devices", size, expected)
     n_noised, n_clean = stage.batch - stage.n_clean, stage.n_clean
     noised = [r * (n_noised // size) + min(r, n_noised % size) for r in (rank, rank + 1)]
     after = [r * (n_clean // size) + min(r, n_clean % size) for r in (size - rank, size - rank - 1)]  # from the end
@@ -104,7 +107,7 @@ class DataParallel(Protocol):
         """This rank's share of a batch: x_0 [B, C, H, W], its draws, label [B] -> n rows of each."""
 
     def backward(self, model: nn.Module, losses: Losses, stage: TrainStage) -> Losses:
-        """Set ``model``'s gradients to those of the whole batch; returns the whole batch's losses."""
+        """Set ``model``'s gradients to the gradients of the whole batch's loss; returns the whole batch's losses."""
 
     def require_same_weights(self, model: nn.Module) -> None:
         """Raise ``RuntimeError`` unless all ranks hold the same weights."""
@@ -148,8 +151,9 @@ SINGLE_DEVICE = SingleDevice()
 class RankGroup:
     """The ranks of one stage, joined: NCCL between GPUs, gloo between CPUs and for messages between the hosts.
 
-    Create it once every rank is ready, since it waits only JOINING_SECONDS. Every method but ``device`` and ``close`` is a
-    collective call: all ranks make it, in the same order, and it raises :class:`RankLost` if one is gone.
+    Create it once every rank is ready, since it waits only JOINING_SECONDS. Every method but ``device``, ``share`` and
+    ``close`` is a collective call: all ranks make these calls in the same order, and a call raises :class:`RankLost` if a rank
+    is gone.
     """
 
     def __init__(self, store: Store, rank: int, size: int, device: torch.device) -> None:
@@ -162,7 +166,7 @@ class RankGroup:
             _set_timeout(timedelta(seconds=STEP_SECONDS))
 
     def close(self, *, lost: bool = False) -> None:
-        """Leave the group. ``lost``: a rank is gone, so work that is queued on the device would wait for it forever."""
+        """Leave the group. If ``lost``, a rank is gone; work that waits for that rank on the device is aborted."""
         if lost and self._device.type == "cuda":
             dist.distributed_c10d._abort_process_group()
         with suppress(RuntimeError):
@@ -184,7 +188,7 @@ class RankGroup:
     def send_state(self, state: TrainingState, *, warn: Callable[[str], None]) -> None:
         """On rank 0; the others call :meth:`receive_state`."""
         self._broadcast(pack_checkpoint(state.checkpoint()))
-        if self.any(False):  # another rank's fingerprint differs, so no other set of devices gives the same bits
+        if self.any(False):  # if another rank's fingerprint differs, no other set of devices gives the same bits
             state.exact = False
             warn("the devices of this stage are not of one kind: the result is not exact")
 
@@ -234,7 +238,7 @@ class RankGroup:
         return Losses(*scalars)
 
     def require_same_weights(self, model: nn.Module) -> None:
-        """Raise ``RuntimeError`` unless the sums of the weights' bits agree: other weights on a rank make the result wrong."""
+        """Raise ``RuntimeError`` unless the sums of the weights' bits agree, since differing weights make the result wrong."""
         bits = torch.stack([p.detach().view(torch.int32).sum(dtype=torch.int64) for p in model.parameters()]).cpu()
         extremes = torch.stack([bits, -bits])
         with _lost_ranks():
@@ -255,7 +259,7 @@ class RankGroup:
         return buffer.numpy().tobytes()
 
     def _laid_out(self, model: nn.Module) -> list[list[nn.Parameter]]:
-        """Buckets of the parameters that any rank has a gradient for; they are the same in every step."""
+        """Buckets of the parameters that any rank has a gradient for. These parameters are the same in every step."""
         params = list(model.parameters())
         has = torch.tensor([int(p.grad is not None) for p in params])
         with _lost_ranks():

@@ -29,10 +29,10 @@ class NonFiniteError(Exception):
 
 
 class TrainingState:
-    """The state of a stage after ``nimg`` images. It starts with initial weights, or with the parent's.
+    """The state of a stage after ``nimg`` images. It starts with initial weights, or with the parent's weights.
 
-    ``conditions`` are further entries of the fingerprint; a loop may add its own. ``exact`` is False if any step was computed
-    under another fingerprint.
+    ``conditions`` are further entries of the fingerprint; a training loop may add entries. ``exact`` is False if any step was
+    computed under another fingerprint.
 
     Raises :class:`UserError` if the parent's weights are missing.
     """
