@@ -1,4 +1,4 @@
-"""The report of a plan: whether a stage is reused or new, and in which field a new one differs from past results."""
+"""The report of a plan: whether a stage is reused, resumed or new, and in which field a new one differs from past results."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from umd_bench.orchestration.forecast.plan_report import plan_counts, plan_json,
 from umd_bench.orchestration.graph import build_graph
 from umd_bench.orchestration.scheduler import Scheduler
 from umd_bench.orchestration.trial_source import Grid
+from umd_bench.store.run import Failure, RunDir
 
 SWEEPS = Path(__file__).parents[3] / "sweeps"
 RATIOS = "axes.stages.pretrain.corruption.mask_ratio"
@@ -33,3 +34,14 @@ def test_the_plan_names_the_reused_stages_and_the_field_that_differs(tmp_path: P
     assert sorted(stage["what"] for stage in stages.values()) == ["new"] * 6 + ["reused"] * 6
     assert all(stage["why"] == "" for stage in stages.values() if stage["what"] == "reused")
     assert all(stages[stage["parent"]]["kind"] != "probe" for stage in stages.values() if stage["parent"] is not None)
+
+
+def test_a_stage_that_failed_is_resumed_and_the_plan_says_by_what_it_failed(tmp_path: Path) -> None:
+    sweep = load_sweep(SWEEPS / "mask_ratio.yaml", sets=["seeds=[0]", f"{RATIOS}=[0.375]", "stages=[pretrain]"])
+    (node,) = build_graph(tmp_path, sweep.trials).values()
+    run = RunDir(tmp_path, node.key)
+    run.prepare(node.spec)
+    with run.begin() as attempt:
+        attempt.fail(Failure(state="oom", message="out of memory\nat batch 32", fingerprint="oom"))
+    (planned,) = planned_stages(tmp_path, build_graph(tmp_path, sweep.trials))
+    assert (planned.what, planned.why) == ("resumed", "it failed: out of memory")

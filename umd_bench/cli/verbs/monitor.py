@@ -106,4 +106,4 @@ def cancel(
         cancel_file(results, sweep).touch()
     ended, busy = cancel_jobs(results, keys)
     command = "" if sweep is None else f"; a command that runs {sweep} now stops as soon as it can"
-    print_line(f"{ended} jobs ended, {busy} still save their state{command}")
+    print_line(f"{ended} stages ended, {busy} still save their state{command}")

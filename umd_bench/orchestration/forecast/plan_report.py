@@ -31,16 +31,24 @@ def planned_stages(root: Path, nodes: dict[str, Node]) -> list[PlannedStage]:
     """One entry per stage, in the graph's order.
 
     The entry of a stage that is not reused says why. If the stage has a result, the entry names the snapshots that are missing;
-    otherwise it names the parent if that is not reused either, or else the fields that differ from the most similar finished
-    stage.
+    if it failed, the entry says by what; otherwise it names the parent if that is not reused either, or else the fields that
+    differ from the most similar finished stage.
     """
-    outcomes = {StageState.DONE: "reused", StageState.INTERRUPTED: "resumed", StageState.RUNNING: "running now"}
+    outcomes = {
+        StageState.DONE: "reused",
+        StageState.INTERRUPTED: "resumed",
+        StageState.FAILED: "resumed",
+        StageState.RUNNING: "running now",
+    }
     finished = _finished(root) if any(node.state is not StageState.DONE for node in nodes.values()) else []
     planned = []
     for node in nodes.values():
         parent = nodes.get(node.spec.parent_key or "")
+        failure = RunDir(root, node.key).failure() if node.state is StageState.FAILED else None
         if node.state is StageState.DONE:
             why = ""
+        elif failure is not None:
+            why = f"it failed: {failure.headline}"
         elif RunDir(root, node.key).result() is not None:
             missing = ", ".join(f"{nimg:,}" for nimg in RunDir(root, node.key).missing_snapshots(node.needed))
             why = f"it has a result, but no snapshot at nimg = {missing}"
