@@ -78,6 +78,15 @@ def test_the_counts_of_a_data_set_are_those_of_its_pack_and_an_earlier_versions_
     assert shown.count("(earlier version)") == 1
 
 
+def test_the_counts_of_an_own_data_set_are_those_of_its_newest_version(packs: Path) -> None:
+    older = packs / "pets-8-v2.2"  # sorts after pets-4-v2.2
+    manifest = json.loads((older / "manifest.json").read_text())
+    (older / "manifest.json").write_text(json.dumps(manifest | {"version": 1, "licence": "an older one"}))
+    older.rename(packs / "pets-8-v1.2")
+    (own,) = (listing for listing in list_data(packs) if listing.own)
+    assert own.licence == "CC0"
+
+
 def test_a_pack_is_verified_by_name_by_folder_or_with_all_others(packs: Path) -> None:
     assert len(find_packs(None, packs, None)) == len(find_packs("pets", packs, None)) == 2
     assert [x.path.name for x in find_packs("pets", packs, 8)] == ["pets-8-v2.2"]

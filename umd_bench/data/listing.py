@@ -49,9 +49,9 @@ def list_data(root: Path) -> Iterator[Listing]:
         division = _division(images)
         yield Listing(name, images, info.classes, info.size, info.licence, info.version, division, tuple(packed_here))
     for name, own in sorted(packs.items()):
-        first = own[-1].manifest  # the last folder by name; of packs of one size, the newest version
-        counts, classes = first.counts, len(first.class_names)
-        yield Listing(name, counts, classes, None, first.licence, OWN_VERSION, packs=tuple(own), own=True)
+        newest = max(own, key=lambda packed: packed.manifest.version).manifest
+        counts, classes = newest.counts, len(newest.class_names)
+        yield Listing(name, counts, classes, None, newest.licence, OWN_VERSION, packs=tuple(own), own=True)
 
 
 def _division(counts: Mapping[str, int]) -> str:

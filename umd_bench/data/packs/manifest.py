@@ -124,10 +124,12 @@ def own_packs(root: Path, known: Container[str]) -> dict[str, list[int]]:
 
 
 def earlier_packs(target: Path) -> list[Path]:
-    """The folders of earlier versions of the pack that belongs in the folder ``target``, sorted."""
+    """The folders of earlier versions of the pack that belongs in the folder ``target``, the earliest first."""
     beginning, _, version = target.name.rpartition("-v")
-    older = (root for root in target.parent.glob(f"{beginning}-v*.{FORMAT}") if (root / MANIFEST_FILE).is_file())
-    return sorted(path for path in older if (found := _version(path)) is not None and found < int(version.partition(".")[0]))
+    packs = (root for root in target.parent.glob(f"{beginning}-v*.{FORMAT}") if (root / MANIFEST_FILE).is_file())
+    versions = {path: found for path in packs if (found := _version(path)) is not None}
+    older = (path for path, found in versions.items() if found < int(version.partition(".")[0]))
+    return sorted(older, key=versions.__getitem__)
 
 
 def _version(folder: Path) -> int | None:
