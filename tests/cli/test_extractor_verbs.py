@@ -108,7 +108,7 @@ def test_train_says_how_often_the_classifier_is_right_and_where_it_lies(
     for state in ("", " is trained already"):
         assert run(monkeypatch, *arguments) == 0
         out = " ".join(capsys.readouterr().out.split())
-        assert re.search(rf"mine_cnn{state}: it reads [\d.]+% of validation, [\d.]+% of test right \(chance: 10.0%\)", out)
+        assert re.search(rf"mine_cnn{state}: accuracy [\d.]+% on validation, [\d.]+% on test \(chance: 10.0%\)", out)
         assert (tmp_path / "extractors" / "mine_cnn-8.safetensors").exists()
     assert run(monkeypatch, "list", "--data-root", tmp_path) == 0
     assert "\nmine_cnn " in capsys.readouterr().out

@@ -49,7 +49,7 @@ def test_pictures_become_images_and_latents_that_are_verified_together(
     assert {path.name for path in (here / "root").iterdir()} == {"pets2-16-v2.2", "pets2-16-vae-f2c4-v2.2"}
     capsys.readouterr()
     assert run(monkeypatch, here, "verify", "pets2", "--size", "16") == 0
-    assert capsys.readouterr().out.count("every file agrees with its sum") == 2
+    assert capsys.readouterr().out.count("every file agrees with its checksum") == 2
     # Once the images are packed, latents need no folder of pictures.
     assert run(monkeypatch, here, *PACK, "--vae", "vae", "--vae-name", "bf16-f2c4", "--vae-precision", "bf16") == 0
     assert (here / "root" / "pets2-16-bf16-f2c4-v2.2").is_dir()

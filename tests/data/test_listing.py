@@ -94,7 +94,7 @@ def test_a_pack_is_verified_by_name_by_folder_or_with_all_others(packs: Path) ->
     for which in (["pets"], [], [packs / "pets-8-v2.2"]):
         code, shown = run("data", "verify", *which, "--data-root", packs)
         assert code == 0
-        assert "pets-8-v2.2: every file agrees with its sum" in shown
+        assert "pets-8-v2.2: every file agrees with its checksum" in shown
 
 
 def test_verify_names_the_first_bad_file(packs: Path) -> None:

@@ -1,10 +1,10 @@
-"""The command line: it reads options, calls the packages below and prints; it decides nothing about results.
+"""The command line: it reads options, calls the packages below and prints what they return; it decides nothing about results.
 
 ``verbs/`` has one function per verb, and ``bench/`` has the verbs of ``umd-bench bench``. Both use ``options``; verbs that run
 a sweep or a trial also use ``run_sweep``.
 
-Exit codes: 0 done, 1 a stage failed, 2 a mistake in the command or a file, 130 interrupted. Heavy libraries are imported
-inside the verbs, so that ``--help`` answers at once.
+Exit codes: 0 done; 1 a stage failed or is missing, or a check of ``doctor`` failed; 2 a mistake in the command or a file;
+130 interrupted. Heavy libraries are imported inside the verbs, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ app.add_typer(tiers.app, name="tier")
 
 
 def main() -> None:
-    """The console script: a :class:`UserError` is one line and exit code 2."""
+    """The console script. It prints a :class:`UserError` as one line, and exits with code 2."""
     try:
         app()
     except UserError as error:

@@ -6,7 +6,7 @@ import sys
 
 from rich.console import Console
 
-PLAIN_WIDTH = 140  # columns of a table that is written to a file or a pipe
+PLAIN_WIDTH = 140  # characters per line, if the output goes to a file or a pipe
 console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 

@@ -1,4 +1,4 @@
-"""The options that several verbs share, and the settings that they make."""
+"""The options that several verbs share, and the functions that turn them into settings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SplitOption = Annotated[
     typer.Option(
         "--split",
         metavar="test|validation",
-        help="Split that every probe and score reads: validation to choose settings (default: the one that each stage states).",
+        help="Split that every probe and score reads; give validation while you choose settings (default: each stage's own).",
     ),
 ]
 SetOption = Annotated[
@@ -45,7 +45,9 @@ OnOption = Annotated[
 ]
 ClusterOption = Annotated[
     str | None,
-    typer.Option("--cluster", metavar="NAME|FILE", help="Job settings: the name of a clusters/NAME.yaml, or a file's path."),
+    typer.Option(
+        "--cluster", metavar="NAME|FILE", help="Job settings: NAME for the file clusters/NAME.yaml, or a file's path."
+    ),
 ]
 SlurmOption = Annotated[
     list[str] | None,
@@ -79,7 +81,10 @@ FuseOption = Annotated[
     ),
 ]
 WorkersOption = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Stages that run at a time (default: cores / threads of a stage).")
+    int | None,
+    typer.Option(
+        "--workers", min=1, help="Number of stages that run at the same time (default: cores divided by a stage's threads)."
+    ),
 ]
 TrackingOption = Annotated[
     str | None,

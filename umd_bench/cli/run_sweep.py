@@ -1,4 +1,4 @@
-"""Run a resolved sweep, grid or search, or one trial, and print what came out.
+"""Run a resolved sweep (a grid or a search) or one trial, and print its results.
 
 Verbs import this module when they run, since it imports the orchestration. The report is imported only once there are results.
 """
@@ -30,7 +30,7 @@ def run_sweep(sweep: Sweep, site: Site, mlflow: str | None, *, detach: bool = Fa
     """Run the stages that a sweep still lacks, then print its table; with ``detach`` submit them as jobs and return at once.
 
     ``mlflow`` is the tracking store's URI, None for the default one, or ``off``. Raises :class:`UserError` for a sweep that
-    cannot run, and :class:`typer.Exit` with code 1 if the sweep is not complete at the end.
+    cannot run. If it is not complete at the end, raises :class:`typer.Exit`, with code 130 if a person stopped it, else 1.
     """
     if sweep.config.search is not None:
         for line in search_lines(site.fuse, site.executor):
@@ -41,7 +41,7 @@ def run_sweep(sweep: Sweep, site: Site, mlflow: str | None, *, detach: bool = Fa
         scheduler = Scheduler(site.results, work.source)
         record = work.record()
         cancel = cancel_file(site.results, record.name)
-        cancel.unlink(missing_ok=True)  # left by an earlier command; a request that arrives from here on is obeyed
+        cancel.unlink(missing_ok=True)  # a request to an earlier command; one that arrives from here on is obeyed
         console.print(f"{record.name} ({record.tier}, {read_card(record.tier).status}): {work.summary}")
         if detach:
             work.begin()
@@ -71,7 +71,7 @@ def run_sweep(sweep: Sweep, site: Site, mlflow: str | None, *, detach: bool = Fa
 def run_trial(trial: Trial, site: Site, *, detach: bool = False) -> None:
     """Run one trial and print its metrics; with ``detach`` submit it as jobs instead, and return at once.
 
-    Raises :class:`typer.Exit` with code 1 if a stage failed or is missing.
+    If a stage has no result at the end, raises :class:`typer.Exit`, with code 130 if a person stopped the command, else 1.
     """
     nodes = prepare([trial], site)
     if detach:

@@ -17,7 +17,7 @@ from umd_bench.config.errors import UserError
 
 @dataclass(frozen=True)
 class ShippedSweep:
-    """The description of a shipped sweep: ``cost`` is the ``Costs:`` of its first comment, ``tier`` its default tier."""
+    """The description of a shipped sweep. ``cost`` is the text after ``Costs:`` in its comment, ``tier`` its default tier."""
 
     name: str
     question: str
@@ -38,9 +38,10 @@ def names() -> list[str]:
 
 
 def find_sweep_file(given: str) -> Path:
-    """The file that ``given`` means: an existing file, the name of a shipped sweep, or else a path that may not exist.
+    """The path of the sweep's file that ``given`` names: a file's path, or the name of a shipped sweep.
 
-    Raises :class:`UserError` for a name (no suffix, no slash) that is neither a file nor a shipped sweep.
+    An existing file comes first. If there is none, a ``given`` with a suffix or a slash is returned as a path all the same, and
+    any other is the name of a shipped sweep. Raises :class:`UserError` if no shipped sweep has that name.
     """
     path = Path(given)
     if path.is_file() or path.suffix or "/" in given or len(path.parts) != 1:

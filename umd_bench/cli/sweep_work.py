@@ -1,4 +1,4 @@
-"""The differences between running a grid and running a search: their trials, records, forecasts and ends."""
+"""What differs between running a grid and running a search: trials, records, forecasts, and when the sweep is complete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Work(Protocol):
-    """The interface of a grid and of a search for :func:`umd_bench.cli.run_sweep.run_sweep`."""
+    """The interface through which :func:`umd_bench.cli.run_sweep.run_sweep` runs a grid or a search."""
 
     source: TrialSource
 

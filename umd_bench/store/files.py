@@ -19,7 +19,8 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 _FIELD = re.compile(r"^([a-z_]+):(?=[ \n])", re.MULTILINE)
-_WHOLE = re.compile(r"^(---|\.\.\.|%)|[&*]", re.MULTILINE)  # several documents, or anchors and aliases between fields
+# Signs of several documents, or of anchors and aliases. A text with one of these is not parsed field by field.
+_WHOLE = re.compile(r"^(---|\.\.\.|%)|[&*]", re.MULTILINE)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -61,7 +62,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_yaml_fields(path: Path) -> Any:
-    """As :func:`read_yaml`, but the text below each top-level field is parsed once for all files; do not modify the result.
+    """As :func:`read_yaml`, but files with the same text below a top-level field share its value; do not modify the result.
 
     Thousands of stages differ only in their seed and their parent, and parsing takes nearly all the time of reading one.
     """

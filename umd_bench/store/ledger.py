@@ -9,7 +9,7 @@ from umd_bench.store.run import RunDir
 
 
 class StageState(StrEnum):
-    """The state of a stage. An ``interrupted`` stage can continue: it has attempts, but no owner, no failure and no result."""
+    """The state of a stage. An ``interrupted`` stage can continue: it was begun and is not done, without owner or failure."""
 
     NEW = "new"
     RUNNING = "running"

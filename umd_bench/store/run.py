@@ -47,8 +47,8 @@ class StageBusy(Exception):  # noqa: N818 - a state, not an error
 class Failure(Frozen):
     """Why an attempt ended without a result.
 
-    ``state`` decides whether another attempt can help (``nan``, ``error`` and ``user`` are deterministic). ``fingerprint`` is
-    equal for failures with the same cause, so that a sweep can group them.
+    ``state`` says whether another attempt can help. After ``nan``, ``error`` or ``user`` it cannot, because it would end in the
+    same way. ``fingerprint`` is equal for failures with the same cause, so that a sweep can group them.
     """
 
     state: str
@@ -77,8 +77,8 @@ class RunDir:
     def prepare(self, spec: StageSpec) -> None:
         """Write ``config.yaml`` unless it exists, and record the requested snapshots and resources.
 
-        If no process owns the stage, the most recently requested resources apply; they are not part of its key. Each requested
-        snapshot is a file of its own, so that two commands at the same time do not overwrite each other's requests.
+        If no process owns the stage, the most recently requested resources apply, since resources are not part of the key. Each
+        requested snapshot is a file of its own, so that two commands at the same time do not overwrite each other's requests.
         """
         for nimg in spec.snapshots:
             request = self.path / "asked" / self.snapshot(nimg).stem
@@ -118,7 +118,7 @@ class RunDir:
         """Numbers of all attempts, oldest first."""
         try:
             names = os.listdir(self.path)  # noqa: PTH208 - faster; one status lists thousands of folders
-        except (FileNotFoundError, NotADirectoryError):  # the latter: results is a file, which is reported when it is created
+        except (FileNotFoundError, NotADirectoryError):  # the latter if the results folder is a file; its creation reports that
             return []
         return sorted(int(name.removeprefix("attempt-")) for name in names if name.startswith("attempt-"))
 
@@ -150,7 +150,7 @@ class RunDir:
                 write_json(path, failure.model_dump())
 
     def retry(self) -> bool:
-        """Set the failure aside, so that the stage can continue from its newest checkpoint; its record is renamed.
+        """Set the failure aside, so that the stage can continue from its newest checkpoint: rename ``failure.json``.
 
         Returns False, and does nothing, if the stage has not failed, has a result, or has an owner.
         """

@@ -1,7 +1,7 @@
 """A sweep's record, ``results/sweeps/<name>/sweep.yaml``: its trials and the keys of their stages.
 
-Tables, tracking and status read it together with the run directories. It is written when a sweep starts, and running the
-sweep's YAML writes it again at any time.
+Tables, tracking and status read it together with the run directories. It is written when a sweep starts. If it is lost, a
+run of the sweep's YAML file writes it again.
 """
 
 from __future__ import annotations

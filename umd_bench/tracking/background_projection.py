@@ -1,7 +1,8 @@
 """Tracking during a sweep: a thread of the command's own process, which no stage ever waits for.
 
 The sweep calls :meth:`~BackgroundProjection.tick` whenever something may have changed; the thread projects at most every
-``PERIOD_SECONDS``. After an error it tries again at the next tick; :meth:`~BackgroundProjection.finish` reports the last error.
+``PERIOD_SECONDS``. After an error it tries again at the next tick. :meth:`~BackgroundProjection.finish` reports the outcome of
+the last try.
 """
 
 from __future__ import annotations

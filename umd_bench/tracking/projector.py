@@ -1,9 +1,10 @@
-"""Brings an MLflow store up to date with the run directories; it only adds what is missing, so it can run at any time.
+"""Brings an MLflow store up to date with the run directories. It adds what is missing and deletes nothing, so it can run at any
+time.
 
 A sweep becomes an experiment, a trial a run, and the sweep's table and figure go into a run named ``summary``, the parent of
 the others. A tag of each run says which stages it has, so a second projection changes nothing, and an interrupted one is
-completed by the next. Only this module imports MLflow, and late, since that takes seconds. MLflow's errors become
-:class:`TrackingError`.
+completed by the next. Another tag says whether the run's trial is still in the sweep. Only this module imports MLflow, and
+late, since that takes seconds. MLflow's errors become :class:`TrackingError`.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def stage_states(root: Path, trial: TrialRecord, *, pruned: bool = False) -> dic
 def params(root: Path, sweep: SweepRecord, trial: TrialRecord) -> dict[str, str]:
     """The trial's configuration by dotted path: the axes first, then the fields that differ from their defaults.
 
-    An axis over several fields gives a parameter for each: MLflow accepts no comma in a name.
+    An axis over several fields gives a parameter for each field, because MLflow accepts no comma in a name.
     """
     fields: dict[str, str] = {path: _text(value) for axis, value in trial.axes.items() for path in axis_paths(axis)}
     fields |= {"method": trial.method, "seed": str(trial.seed), "tier": sweep.tier}
@@ -89,7 +89,7 @@ def tags(root: Path, sweep: SweepRecord, trial: TrialRecord) -> dict[str, str]:
 
 
 def stage_points(root: Path, name: str, key: str) -> list[Point]:
-    """The metrics of a finished stage and its curves, each of at most ``CURVE_POINTS`` points over images seen.
+    """The metrics of a finished stage, and its curves over images seen, with at most ``CURVE_POINTS`` points per curve.
 
     Empty if the stage has no result.
     """

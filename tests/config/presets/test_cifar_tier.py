@@ -1,4 +1,4 @@
-"""The tier cifar32 is the ViT-Tiny that its sources describe, and everything that runs there can be planned without data."""
+"""The tier cifar32 trains the ViT-Tiny that its sources describe, and every trial at the tier can be planned without data."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ SHAPES = {
     "imagenet256": (1024, 24, 8, 16, 16, 256, 3),
     "imagenet256_latent": (1024, 24, 8, 16, 2, 32, 4),
 }
-# smallest cropped area in pre-training and in fine-tuning; packed latents are of whole images
+# smallest cropped area in pre-training and in fine-tuning; latents are packed from whole images only
 CROPS = {"imagenet64": (0.8, 0.95), "imagenet256": (0.8, 0.95), "imagenet256_latent": (1, 1)}
 
 

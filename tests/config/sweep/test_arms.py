@@ -1,4 +1,4 @@
-"""Arms by name: a name of exactly one arm finds it, any other gives a one-line error; the baseline is in no key."""
+"""A name of exactly one arm finds this arm, any other name gives a one-line error; a baseline changes no key."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_the_name_of_an_arm_is_its_trials_id_without_the_seed(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("ratio", "schedule"), [("0", "cosine"), ("0.5", "linear")])
-def test_a_baseline_is_in_no_key_and_is_recorded_with_the_values_of_its_trials(
+def test_a_baseline_changes_no_key_and_is_recorded_with_the_values_of_its_trials(
     tmp_path: Path, ratio: str, schedule: str
 ) -> None:
     (tmp_path / "plain.yaml").write_text(SWEEP)

@@ -1,4 +1,4 @@
-"""The split of a sweep or a trial is that of every probe and score, and no training is done again for it."""
+"""Every probe and score reads the split that a sweep or a trial states, and training stages keep their keys."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write(folder: Path, text: str, name: str = "sweep.yaml") -> Path:
 
 
 def scored_splits(stages: Mapping[str, StageSpec]) -> dict[str, object]:
-    """What each probe and generate stage reads besides training images."""
+    """The split that each probe stage scores; of each generate stage, its reference and its held-out split."""
     found: dict[str, object] = {}
     for name, spec in stages.items():
         if isinstance(spec.stage, ProbeStage):
@@ -43,7 +43,7 @@ PROBES = ("probe", "best_probe", "finetune_probe")
 
 
 @pytest.mark.parametrize("given", ["option", "file", "set"])
-def test_the_split_of_a_sweep_is_that_of_every_probe_and_score(given: str, tmp_path: Path) -> None:
+def test_every_probe_and_score_reads_the_split_of_the_sweep(given: str, tmp_path: Path) -> None:
     text = SWEEP + "split: validation\n" * (given == "file")
     sets = ["split=validation"] if given == "set" else []
     sweep = load_sweep(write(tmp_path, text), split="validation" if given == "option" else None, sets=sets)
@@ -56,7 +56,7 @@ def test_the_split_of_a_sweep_is_that_of_every_probe_and_score(given: str, tmp_p
     assert {name: spec.key for name, spec in again.trials[-1].specs.items()} == {n: s.key for n, s in plain.items()}
 
 
-def test_the_split_of_a_trial_is_that_of_every_probe_and_score(tmp_path: Path) -> None:
+def test_every_probe_and_score_reads_the_split_of_the_trial(tmp_path: Path) -> None:
     expected = dict.fromkeys(PROBES, "validation") | {"generate": ("validation", "validation")}
     assert scored_splits(load_trial("umd", split="validation").specs) == expected
     file = write(tmp_path, "method: umd\ntier: digits\nsplit: validation\n", "trial.yaml")

@@ -1,4 +1,4 @@
-"""A card speaks for the settings that were checked, and for no others; without one, a tier is unchecked."""
+"""A card holds only for the settings that were checked; a tier without a card is unchecked."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from umd_bench.config.trial.stage_spec import COMPONENT_VERSIONS
 
 
 def own_tier(folder: Path) -> str:
-    """A tier's file of one's own, in ``folder``."""
+    """The path of a user's tier file, which this writes into ``folder``."""
     shutil.copy(PRESETS / "tiers" / "digits.yaml", folder / "own.yaml")
     return str(folder / "own.yaml")
 
@@ -68,7 +68,7 @@ def test_the_status_is_proxy_only_if_every_gate_passed(tmp_path: Path, verdicts:
     assert checked(own_tier(tmp_path), *verdicts).status == status
 
 
-def test_a_reference_stays_one_whatever_its_gates(tmp_path: Path) -> None:
+def test_a_card_of_status_reference_keeps_it_whatever_its_gates(tmp_path: Path) -> None:
     card = checked(own_tier(tmp_path), "fail").model_copy(update={"status": "reference"})
     assert card.judged_status == "reference"
 
@@ -93,7 +93,9 @@ def test_other_settings_make_the_tier_unchecked_but_comments_and_resources_do_no
 
 
 @pytest.mark.parametrize("changed", ["base.yaml", "methods/mae.yaml"])
-def test_other_presets_below_the_tier_make_it_unchecked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str) -> None:
+def test_a_changed_preset_below_the_tier_makes_it_unchecked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
     tier = own_tier(tmp_path)
     keep(tier, checked(tier, *["pass"] * 5))
 
@@ -114,7 +116,7 @@ def test_another_version_of_a_component_makes_the_tier_unchecked(tmp_path: Path,
     assert read_card(tier).status == "unchecked"
 
 
-def test_a_reference_stays_one_when_its_settings_change(tmp_path: Path) -> None:
+def test_a_card_of_status_reference_keeps_it_when_the_settings_change(tmp_path: Path) -> None:
     tier = own_tier(tmp_path)
     keep(tier, checked(tier, "fail").model_copy(update={"status": "reference"}))
     Path(tier).write_text(Path(tier).read_text().replace("nimg: 15_360", "nimg: 30_720"))

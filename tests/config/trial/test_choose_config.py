@@ -1,4 +1,4 @@
-"""A probe that chooses its read-out: which candidates it has, what its key depends on, and which settings are refused."""
+"""A probe that chooses block, pool and t: its candidates, what its key depends on, and which settings are refused."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_settings_that_contradict_a_choice_are_refused(sets: list[str], message:
         ("ridge=abc", r"probe\.ridge = 'abc' is not accepted: expected a number, or a list, such as \[1, 2\]"),
     ],
 )
-def test_a_field_of_two_kinds_of_value_names_what_is_wrong_or_both_kinds(field: str, message: str) -> None:
+def test_the_error_for_a_field_of_two_kinds_names_the_mistake_or_both_kinds(field: str, message: str) -> None:
     with pytest.raises(UserError, match=rf"{message}$"):
         load_trial("umd", sets=[f"stages.probe.{field}"])
 

@@ -59,7 +59,7 @@ def test_a_field_changes_its_stage_and_its_descendants(change: str, stages: set[
         "stages.pretrain.snapshots=[1280]",
         "stages.generate.batch=7",
         "stages.generate.eta=1.0",  # ddim's default
-        "stages.pretrain.min_snr_gamma=2",  # idle: the loss weight is uniform
+        "stages.pretrain.min_snr_gamma=2",  # without effect, since the loss weight is uniform
         "stages.probe.t=0",  # the default
         "stages.probe.knn=[]",
         "stages.probe.linear=null",
@@ -79,12 +79,12 @@ def test_a_stages_name_is_not_in_its_key() -> None:
     assert renamed.specs["other"].key == renamed.specs["probe"].key
 
 
-def test_without_clean_images_the_clean_mask_ratio_is_idle() -> None:
+def test_without_clean_images_their_mask_ratio_changes_no_key() -> None:
     assert changed("stages.pretrain.corruption.mask_ratio_t0=0.5", method="dit") == set()
     assert changed("stages.pretrain.corruption.mask_ratio_t0=0.5", method="umd") == set(STAGES)
 
 
-def test_without_noised_images_the_noise_is_idle_until_fine_tuning() -> None:
+def test_without_noised_images_the_noise_changes_no_key_before_fine_tuning() -> None:
     assert changed("noise.schedule=linear", method="mae") == {"finetune", "finetune_probe", "generate"}
     assert changed("stages.pretrain.corruption.mask_ratio=0.5", method="mae") == set()
 
@@ -95,12 +95,12 @@ def test_a_schedule_parameter_given_with_its_default_changes_no_key() -> None:
     assert set(keys("umd", "noise.schedule=laplace", "noise.parameters.b=0.6").values()).isdisjoint(plain.values())
 
 
-def test_the_loss_weight_is_idle_without_noised_images() -> None:
+def test_the_loss_weight_changes_no_key_without_noised_images() -> None:
     assert changed("stages.pretrain.loss_weight=min_snr", method="mae") == set()
     assert changed("stages.pretrain.loss_weight=min_snr", method="umd") == set(STAGES)
 
 
-def test_the_guidance_interval_is_idle_without_guidance() -> None:
+def test_the_guidance_interval_changes_no_key_without_guidance() -> None:
     assert keys("umd", "stages.generate.cfg_scale=1", "stages.generate.cfg_interval=[0,500]") == keys(
         "umd", "stages.generate.cfg_scale=1"
     )
@@ -188,7 +188,7 @@ def test_keys_of_probes_never_change() -> None:
     assert spec.key == "07828a6598af83db"
 
 
-def test_without_shots_the_fields_of_the_ridge_probe_are_idle() -> None:
+def test_without_shots_the_fields_of_the_ridge_probe_change_no_key() -> None:
     base = ("stages.probe.shots=[]", "stages.probe.knn=[20]")
     assert keys("umd", *base, "stages.probe.draws=3", "stages.probe.ridge=5")["probe"] == keys("umd", *base)["probe"]
 
@@ -225,7 +225,7 @@ def test_the_scored_split_of_a_probe_is_in_its_key_unless_it_is_the_test_split()
 
 
 def test_the_held_out_split_is_in_the_key_only_where_it_is_not_the_reference() -> None:
-    """A reference that is held out itself says which images the floor and the memorisation alarm read."""
+    """A reference that is test or validation fixes the images that the memorisation alarm reads."""
     for reference in ("validation", "test"):
         base = ("umd", f"stages.generate.reference={reference}")
         assert keys(*base, f"stages.generate.held_out={reference}") == keys(*base)

@@ -29,7 +29,7 @@ def bench_data_verb(
         typer.Option("--data", help="A packed data set (default: random images of ImageNet-64's shape)."),
     ] = None,
     size: SizeOption = None,
-    images: Annotated[int, typer.Option("--n", min=1, help="Random images to make, without --data.")] = 20_000,
+    images: Annotated[int, typer.Option("--n", min=1, help="Number of random images to make if --data is not given.")] = 20_000,
     batch: Annotated[int | None, typer.Option("--batch", min=2, help="Images per batch (default: 16; on a GPU 256).")] = None,
     repeats: RepeatsOption = 5,
     threads: ThreadsOption = None,

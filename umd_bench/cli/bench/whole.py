@@ -1,4 +1,4 @@
-"""Verbs that measure the whole: how fast commands start, how costs grow, and every benchmark at once for the notebook."""
+"""Verbs that measure umd-bench as a whole: how fast commands start, how costs grow, and all benchmarks at once."""
 
 from __future__ import annotations
 
@@ -30,9 +30,11 @@ PAGE = Path("docs/performance.md")
 def bench_sweep_verb(
     stages: Annotated[
         int,
-        typer.Option("--stages", min=2, help="Empty stages to run, for the scheduler's cost per stage."),
+        typer.Option("--stages", min=2, help="Number of empty stages to run; they show the scheduler's cost per stage."),
     ] = 500,
-    executor: Annotated[str, typer.Option("--on", help="Where they run: ray, inline, slurm or submitit-local.")] = "ray",
+    executor: Annotated[
+        str, typer.Option("--on", help="Where the empty stages run: ray, inline, slurm or submitit-local.")
+    ] = "ray",
     repeats: RepeatsOption = 5,
     data_root: DataOption = None,
     as_json: JsonOption = False,
@@ -51,7 +53,7 @@ def bench_sweep_verb(
 
 @app.command("scale")
 def bench_scale_verb(
-    largest: Annotated[int, typer.Option("--largest", min=10, help="Trials in the largest sweep.")] = 1000,
+    largest: Annotated[int, typer.Option("--largest", min=10, help="Largest number of trials or stages to measure.")] = 1000,
     repeats: RepeatsOption = 3,
     threads: ThreadsOption = None,
     device: DeviceOption = "auto",
@@ -90,6 +92,7 @@ def bench_all_verb(
             console.print(heading, highlight=False)
             results.append((command, job(lambda step, heading=heading: status.update(f"{heading}: {step}"))))  # type: ignore[misc]
             took = time.perf_counter() - started
-            write_page(page, results_markdown(results, took, total=len(jobs)))  # at once: an interrupted run keeps what it has
+            # After each benchmark, so that an interrupted run keeps its tables.
+            write_page(page, results_markdown(results, took, total=len(jobs)))
             console.print(f"  {time.perf_counter() - begun:.0f} s, {took / 60:.1f} minutes in all", highlight=False)
     console.print(f"wrote the tables of {len(results)} benchmarks into {page}", highlight=False)

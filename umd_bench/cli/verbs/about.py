@@ -11,7 +11,7 @@ app = typer.Typer()
 
 
 def version_and_exit(wanted: bool) -> None:
-    """Print the version and commit of umd-bench, and of Python and torch; torch is not imported for it."""
+    """If ``wanted``, print umd-bench's version and commit and the versions of Python and torch, and exit. Imports no torch."""
     if not wanted:
         return
     import importlib.metadata
@@ -32,7 +32,12 @@ def version_and_exit(wanted: bool) -> None:
 def options(
     version: Annotated[
         bool,
-        typer.Option("--version", is_eager=True, callback=version_and_exit, help="Print the version and commit, and exit."),
+        typer.Option(
+            "--version",
+            is_eager=True,
+            callback=version_and_exit,
+            help="Print the versions of umd-bench, Python and torch, and exit.",
+        ),
     ] = False,
 ) -> None:
     """Which corruption of an image auto-encoder serves both the representation and the samples?"""

@@ -149,7 +149,7 @@ def data_verify(
             task = bar.add_task(packed.path.name, total=bytes_of(packed))
             verify(packed, progress=lambda done, task=task: bar.advance(task, done))  # type: ignore[misc]
             bar.remove_task(task)
-            agrees = f"{packed.path}: every file agrees with its sum (digest {packed.manifest.digest[:12]})"
+            agrees = f"{packed.path}: every file agrees with its checksum (digest {packed.manifest.digest[:12]})"
             print_line(agrees, on=bar.console)
 
 

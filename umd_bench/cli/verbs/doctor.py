@@ -32,7 +32,9 @@ def doctor(
     probe_node: Annotated[
         bool, typer.Option("--probe-node", help="With --on slurm: submit a tiny job that describes a compute node.")
     ] = False,
-    probe_seconds: Annotated[float, typer.Option("--probe-seconds", min=1, help="How long to wait for that job.")] = 120.0,
+    probe_seconds: Annotated[
+        float, typer.Option("--probe-seconds", min=1, help="How many seconds to wait for the job of --probe-node.")
+    ] = 120.0,
     mlflow: TrackingOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object: each finding's level, what it found and a remedy.")
@@ -40,7 +42,10 @@ def doctor(
     results: ResultsOption = RESULTS,
     data_root: DataOption = None,
 ) -> None:
-    """Check this machine and its cluster. Each line passes, warns or fails, and names a remedy; exit code 1 if one fails."""
+    """Check this machine and its cluster. Each line passes, warns or fails; a problem comes with a remedy if one is known.
+
+    The exit code is 1 if a check fails.
+    """
     from umd_bench.config.errors import UserError
     from umd_bench.orchestration.doctor.doctor import DoctorOptions, examine
     from umd_bench.orchestration.executors.registry import check_name

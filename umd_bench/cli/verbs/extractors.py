@@ -74,10 +74,11 @@ def extractor_train(
     name: Annotated[str, typer.Argument(help="A packed data set, or the name of its classifier: NAME or NAME_cnn.")],
     size: SizeOption = None,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="Passes over the training images (default: by their number).")
+        int | None, typer.Option("--epochs", min=1, help="Passes over the training images (default: more for a smaller set).")
     ] = None,
     flip: Annotated[
-        bool, typer.Option("--flip", help="Mirror half of the images, if a mirrored image keeps its class.")
+        bool,
+        typer.Option("--flip", help="Mirror images with probability 1/2; give it only if a mirrored image keeps its class."),
     ] = False,
     out: Annotated[
         Path | None,
@@ -87,8 +88,8 @@ def extractor_train(
 ) -> None:
     """Train a small classifier of a packed data set's classes, for use as a feature extractor.
 
-    It lies below the data root. Every verb then knows it as NAME_cnn. A classifier that comes with the package is trained
-    again only into another folder (--out).
+    Its weights are written below the data root, and every verb then knows it as NAME_cnn. To train a classifier again that
+    comes with the package, give another folder with --out.
     """
     from rich.progress import Progress
 
@@ -105,7 +106,7 @@ def extractor_train(
         )
     described = trained.description
     shares = {"validation": described.validation_accuracy, "test": described.test_accuracy}
-    right = ", ".join(f"{share:.1%} of {split}" for split, share in shares.items() if share is not None)
+    accuracy = ", ".join(f"{share:.1%} on {split}" for split, share in shares.items() if share is not None)
     state = " is trained already" if trained.existed else ""
-    print_line(f"{trained.name}{state}: it reads {right} right (chance: {1 / described.recipe.classes:.1%})")
+    print_line(f"{trained.name}{state}: accuracy {accuracy} (chance: {1 / described.recipe.classes:.1%})")
     print_line(f"SHA-256 {described.sha256[:12]}, {trained.weights}")

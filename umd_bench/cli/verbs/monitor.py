@@ -50,10 +50,16 @@ def watch(name: SweepName, results: ResultsOption = RESULTS) -> None:
 def logs(
     target: Annotated[
         str,
-        typer.Argument(metavar="TRIAL|RUN", help="A trial's name, SWEEP/TRIAL, or a run's key; its beginning is enough."),
+        typer.Argument(
+            metavar="TRIAL|RUN", help="A trial's name, SWEEP/TRIAL, or a run's key; the beginning of one of these is enough."
+        ),
     ],
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of each stage's last lines to show.")] = 20,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing until the stages are done or failed.")] = False,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", min=1, help="How many lines to show of each stage, counted back from the last.")
+    ] = 20,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on printing until every stage is done or has failed.")
+    ] = False,
     results: ResultsOption = RESULTS,
 ) -> None:
     """Show what the stages of a trial, or one run, did last: metrics, warnings, failures and printed output."""
@@ -77,7 +83,7 @@ def retry(
     ] = None,
     results: ResultsOption = RESULTS,
 ) -> None:
-    """Let a sweep's failed stages run again. A command that runs the sweep now takes them up at once."""
+    """Let a sweep's failed stages run again. If a command is running the sweep, it takes them up at once."""
     from umd_bench.orchestration.retry import retry as retry_failed
 
     retried = retry_failed(results, name, state=state, fingerprint=fingerprint)
@@ -86,7 +92,10 @@ def retry(
     if not retried:
         console.print(f"nothing of {name} has failed")
         return
-    print_line(f"{len(retried)} stages can run again: by a command that runs the sweep now, or else by `umd-bench sweep FILE`")
+    print_line(
+        f"{len(retried)} stages can run again: a command that is running the sweep takes them up; "
+        "else run `umd-bench sweep FILE`"
+    )
 
 
 @app.command()
@@ -105,5 +114,5 @@ def cancel(
     if sweep is not None:
         cancel_file(results, sweep).touch()
     ended, busy = cancel_jobs(results, keys)
-    command = "" if sweep is None else f"; a command that runs {sweep} now stops as soon as it can"
+    command = "" if sweep is None else f"; a command that is running {sweep} stops as soon as it can"
     print_line(f"{ended} stages ended, {busy} still save their state{command}")

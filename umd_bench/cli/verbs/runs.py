@@ -31,7 +31,8 @@ app = typer.Typer()
 Run = Annotated[
     str,
     typer.Argument(
-        help="A training stage: its key or the beginning of it, or a trial's name (its last training; TRIAL:STAGE for another)."
+        help="A stage with weights: its key, or a trial's name for the trial's last one (TRIAL:STAGE for another). The "
+        "beginning of a key or name is enough."
     ),
 ]
 ProfileOption = Annotated[
@@ -41,7 +42,7 @@ ProfileOption = Annotated[
 
 @app.command()
 def train(
-    trial: Annotated[str, typer.Argument(help="A trial's YAML file, or a method: umd, mae, dit, maskdit.")],
+    trial: Annotated[str, typer.Argument(help="A trial's YAML file, or a method: umd, mae, dit, maskdit or dit_scratch.")],
     tier: TierOption = None,
     split: SplitOption = None,
     sets: SetOption = None,
@@ -199,7 +200,9 @@ def score(
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="A published checkpoint: .npz, .safetensors, .pth, .pt or .bin.")],
-    layout: Annotated[str, typer.Option("--from", help="Which code's parameter names it uses: small-vision, mae or dit.")],
+    layout: Annotated[
+        str, typer.Option("--from", help="The code whose parameter names the file uses: small-vision, mae or dit.")
+    ],
     nimg: Annotated[int, typer.Option("--nimg", min=1, help="Training images that the weights have seen, as published.")],
     clean: Annotated[
         bool | None,
@@ -246,7 +249,10 @@ def export(
     run: Run,
     to: Annotated[str, typer.Option("--to", help="timm (a folder) or small-vision (an .npz file).")],
     out: Annotated[
-        Path, typer.Option("--out", help="The file or folder to write; it must not exist yet, or be an empty folder.")
+        Path,
+        typer.Option(
+            "--out", help="The file or folder to write; it must not exist yet, except that timm accepts an empty folder."
+        ),
     ],
     ema: Annotated[
         bool, typer.Option("--ema", help="Export the moving average of the weights (EMA) instead of the weights.")

@@ -1,4 +1,4 @@
-"""Verbs on a whole sweep: run it, plan it, write its table; and make the paper's items from all results."""
+"""Verbs on a whole sweep: run it, plan it, write its table. One more verb makes the paper's tables and figures."""
 
 from __future__ import annotations
 
@@ -133,10 +133,10 @@ def plan(
     results: ResultsOption = RESULTS,
     data_root: DataOption = None,
 ) -> None:
-    """Show which stages a sweep would run or reuse and why, and what it would cost. Starts nothing.
+    """Show which stages a sweep would run or reuse and why, and what it would cost. Starts nothing without --measure.
 
-    Built-in data sets need not be packed yet. --measure packs them, and runs a few seconds of each kind of stage: on this
-    machine, or with --on slurm in one job.
+    Built-in data sets need not be packed yet. --measure packs them, and runs a few seconds of each kind of stage that no
+    finished stage resembles: on this machine, or with --on slurm in one job.
     """
     from umd_bench.cli.shipped_sweeps import find_sweep_file
     from umd_bench.config.sweep.resolve import load_sweep

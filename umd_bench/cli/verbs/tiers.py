@@ -21,7 +21,7 @@ TierArgument = Annotated[str, typer.Argument(metavar="TIER|FILE", help="A tier's
 
 @app.command("list")
 def tier_list() -> None:
-    """List the tiers: what may be concluded from their numbers, their data, model and lengths."""
+    """List the tiers: status (what may be concluded from the numbers), check, data, and the reason for the status."""
     from rich.table import Table
 
     from umd_bench.config.documents.presets import tier_names
@@ -66,7 +66,8 @@ def tier_check(
         ),
     ] = "test",
     seeds: Annotated[
-        str | None, typer.Option("--seeds", metavar="A,B,...", help="Training seeds (default: those of the sweep methods).")
+        str | None,
+        typer.Option("--seeds", metavar="A,B,...", help="Training seeds (default: the seeds of the sweep `methods`)."),
     ] = None,
     card: Annotated[
         Path | None,
@@ -82,7 +83,7 @@ def tier_check(
     data_root: DataOption = None,
     mlflow: TrackingOption = None,
 ) -> None:
-    """Judge a tier by the sweep methods: run its missing stages, then write the tier's card and print it.
+    """Judge a tier by the results of the sweep `methods`: run the missing stages, then write the tier's card and print it.
 
     Five gates decide its status: headroom, learning, samples, power, agreement with the published order.
     """
@@ -123,7 +124,7 @@ def tier_check(
     run_sweep(resolved, site, mlflow)
     made = check_tier(results, site.data, tier, name, scored)
     write_atomic(target, card_text(tier, made).encode())
-    write_report(summarize(results, name), results)  # its first line follows the card
+    write_report(summarize(results, name), results)  # the report's first line depends on the card
     print_line("")
     print_card(tier, made)
     print_line(f"\ncard: {target}")
@@ -138,14 +139,14 @@ def tier_page() -> None:
 
 
 def print_card(tier: str, card: TierCard) -> None:
-    """Print a card: status and caveats, then each gate with its numbers, then the looks at the data."""
+    """Print a card: status and caveats, then each gate with its numbers, then how many results have read each split."""
     print_line(f"{tier}: {card.status}: {card.why}")
     print_line(f"{card.status}: {MEANING[card.status]}")
     for caveat in card.caveats:
         print_line(f"- {caveat}")
     check = card.check
     if check is None:
-        print_line(f"It was not checked; `umd-bench tier check {tier}` does so.")
+        print_line(f"It has not been checked; run `umd-bench tier check {tier}` to check it.")
         return
     seeds = ", ".join(map(str, check.seeds))
     commit = f", commit {check.commit}" if check.commit else ""
@@ -157,8 +158,8 @@ def print_card(tier: str, card: TierCard) -> None:
         _print_rows(gate)
     for split, looks in check.looks.items():
         print_line(
-            f"looks at the {split} split, in the checked results folder: {looks.probes} probe and {looks.samples} generate "
-            f"results, of {looks.settings} settings"
+            f"looks, in the checked results folder: the {split} split was read by {looks.probes} probe and {looks.samples} "
+            f"generate results, of models trained with {looks.settings} different settings"
         )
 
 

@@ -20,7 +20,7 @@ def mlflow_push(
     uri: Annotated[str | None, typer.Option("--uri", help="Tracking URI (default: SQLite in the results folder).")] = None,
     results: ResultsOption = RESULTS,
 ) -> None:
-    """Add to the tracking store what it lacks of the sweeps' run directories; a second push adds nothing."""
+    """Copy from the run directories of sweeps what the tracking store still lacks; a second push adds nothing."""
     from umd_bench.tracking.projector import push
 
     for line in push(results, name, uri):

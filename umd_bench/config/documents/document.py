@@ -69,7 +69,7 @@ class Document:
         return Document(value, {p[len(path) :]: at for p, at in self.locations.items() if p[: len(path)] == path})
 
     def below(self, *path: str) -> Document:
-        """A document that has the values of this one at ``path``, and nothing else."""
+        """A document in which all values of this one stand below ``path``, and nothing else."""
         value = self.value
         for name in reversed(path):
             value = {name: value}

@@ -17,7 +17,7 @@ from umd_bench.config.errors import FieldError, UserError, one_of
 
 PROTOCOL = "protocol"
 PRESETS = Path(__file__).parents[1] / "presets"
-TIER_SUFFIXES = (".yaml", ".yml")  # a tier that ends so is a path, not a name
+TIER_SUFFIXES = (".yaml", ".yml")  # a tier with one of these endings is a path, not a name
 
 
 def method_names() -> list[str]:
@@ -36,7 +36,7 @@ def protocol_names() -> list[str]:
 
 
 def profile_names() -> list[str]:
-    """Names of the score profiles, sorted: published ways of scoring samples, as fields of a generate stage."""
+    """Names of the score profiles, sorted. A profile is a published way of scoring samples, as fields of a generate stage."""
     return list(_names("profiles"))
 
 
@@ -49,7 +49,7 @@ def read_preset(path: str) -> Document:
 def read_tier(name: Any, location: Location | None = None) -> Document:
     """The document of a tier: a preset's name, or the path of a YAML file.
 
-    Raises :class:`UserError`, which begins with ``location`` (where the tier was named), for neither.
+    Raises :class:`UserError` if ``name`` is neither. The error begins with ``location``, which says where the tier was named.
     """
     if isinstance(name, str) and name.endswith(TIER_SUFFIXES):
         return read_document(Path(name))

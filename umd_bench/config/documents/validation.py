@@ -45,11 +45,11 @@ def validate(model: type[M], document: Document, prefix: str = "") -> M:
 
 
 def _first(document: Document, errors: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The first mistake in ``errors``, and the errors of the others.
+    """The first mistake in ``errors``, and the errors of the other mistakes.
 
-    Pydantic reports a value that no member of a union accepts once for each member. The member that accepts most of the
-    value says what is wrong with it: of ``all`` or a list of numbers, it is the list that [0] was meant for. If the members
-    accept equally little, the mistake's ``alternatives`` are the errors of all of them.
+    If no member of a union accepts a value, pydantic reports an error for each member. The mistake is then the error of the
+    member that accepts most of the value. For example, if a field takes ``all`` or a list of numbers from 1, [0] was meant as a
+    list. If several members accept equally much, the mistake's ``alternatives`` are the errors of all of these.
     """
     same, tag = _same_union(document.value, errors)
     if not same:
@@ -63,7 +63,10 @@ def _first(document: Document, errors: list[dict[str, Any]]) -> tuple[dict[str, 
 
 
 def _same_union(value: Any, errors: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
-    """The errors of the union that the first error is of, and where their locations have the member; none without a union."""
+    """The errors of the union that the first error belongs to, and the index of the union's member in their locations.
+
+    No errors if the first error is not that of a union.
+    """
     loc = errors[0]["loc"]
     if errors[0]["type"] not in ("missing", "extra_forbidden"):
         for tag in range(len(loc)):
@@ -156,7 +159,7 @@ def _value_at(value: Any, path: Path_) -> Any:
 
 
 def _path_in(value: Any, loc: tuple[str | int, ...], *, missing: bool) -> Path_:
-    """The path in ``value`` of pydantic's location ``loc``, which also has a tag for each member of a union."""
+    """Pydantic's location ``loc`` as a path in ``value``: without the members of unions, which a location names too."""
     path: list[str | int] = []
     for index, name in enumerate(loc):
         if isinstance(value, dict) and name in value:

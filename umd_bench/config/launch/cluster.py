@@ -18,7 +18,7 @@ from umd_bench.config.documents.validation import validate
 from umd_bench.config.errors import FieldRuleError, UserError
 
 CLUSTERS = Path("clusters")
-# Options of sbatch that this program sets for every job. Users may not set them: sbatch applies only one of two values.
+# Options of sbatch that this program sets for every job. Users may not set them, because sbatch uses only one of two values.
 OURS = frozenset(
     {
         *("array", "chdir", "comment", "dependency", "error", "export", "job-name", "kill-on-invalid-dep", "no-requeue"),
@@ -94,8 +94,8 @@ class ClusterConfig(Frozen):
     constraint: Text | None = Field(default=None, description="features that the nodes must have")
     exclude: Text | None = Field(default=None, description="nodes that must not be used")
     nodelist: Text | None = Field(default=None, description="nodes that must be used")
-    max_running: int = Field(default=256, ge=1, description="tasks of a job array that run at the same time, at most")
-    max_submitted: int = Field(default=1000, ge=1, description="stages that are queued or running, at most")
+    max_running: int = Field(default=256, ge=1, description="largest number of tasks of a job array that run at the same time")
+    max_submitted: int = Field(default=1000, ge=1, description="largest number of stages that are queued or running")
     pack: int = Field(default=1, ge=1, description="stages that run in one job, if they are ready at the same time")
     side_by_side: int = Field(
         default=1, ge=1, description="stages of a job that run at the same time and share its GPU and memory; at most pack"

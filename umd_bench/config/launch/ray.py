@@ -33,6 +33,6 @@ class RayConfig(Frozen):
     )
     gpus: Annotated[float, AfterValidator(_gpus)] | None = Field(
         default=None,
-        description="GPUs per stage: a share of one in (0, 1], a whole number, or 0; null divides the GPUs of a local Ray "
-        "among its workers; a cluster with GPUs needs a number",
+        description="GPUs per stage: 0, a share of one GPU in (0, 1], or a whole number; null: each worker gets an equal share "
+        "of a local Ray's GPUs, at most one GPU; on a cluster with GPUs a number is needed",
     )

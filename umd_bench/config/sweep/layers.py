@@ -1,9 +1,9 @@
 """The layers that the fields of a trial come from.
 
 Later layers win: ``presets/base.yaml``, the method's preset, the tier's ``trial``, the tier's ``methods`` entry for the method,
-the file's ``trial`` (or the trial file itself), ``--set``, the axis values. If a preset or the tier sets a stage to null, the
-trial does not have it, even if another layer sets its fields. The last three are merged first and count as one layer, so that
-``--set`` can bring back a stage that the file sets to null.
+the file's ``trial`` (or the trial file itself), ``--set``, the axis values. The last three are merged first and count as one
+layer, in which a later value replaces a null: ``--set`` can bring back a stage that the file sets to null. If any layer sets a
+stage to null, the trial does not have this stage, even if another layer sets its fields.
 """
 
 from __future__ import annotations

@@ -21,16 +21,16 @@ def _rungs(shares: tuple[float, ...]) -> tuple[float, ...]:
 
 
 class PrunerConfig(Frozen):
-    """``pruner:`` of a search. At each rung, Optuna's pruner of that kind decides whether a trial continues."""
+    """``pruner:`` of a search. At each rung, the pruner of Optuna that ``kind`` names decides whether a trial continues."""
 
     kind: Literal["median", "successive_halving", "hyperband"] = Field(description="Optuna's pruner")
     metric: Metric | None = Field(
         default=None,
         description="stage.metric that trials are compared by. A probe or generate stage then also runs at each rung of its "
-        "parent's training; a training stage's own records are read. null: the objective, if there is only one",
+        "parent's training; of a training stage, its own records are read. null: the objective, if there is only one",
     )
     direction: Direction | None = Field(
-        default=None, description="maximise or minimise the metric; null: as the objective of that name"
+        default=None, description="maximise or minimise the metric; null: the direction of the objective with the metric's name"
     )
     rungs: Annotated[tuple[float, ...], AfterValidator(_rungs)] = Field(
         default=(0.25, 0.5), description="when trials are compared: rising shares of the training's length, in (0, 1)"

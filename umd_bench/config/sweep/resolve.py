@@ -52,7 +52,7 @@ class Sweep:
     config: SweepConfig
     trials: tuple[Trial, ...]
     document: Document = field(default_factory=lambda: Document({}))
-    data_root: Path | None = None  # where the classifiers lie that were trained on users' own data sets
+    data_root: Path | None = None  # the data root, which holds the classifiers that users trained
 
     @property
     def arms(self) -> list[dict[str, Any]]:
@@ -83,8 +83,9 @@ class Sweep:
     def corners(self) -> list[Trial]:
         """Trials that show whether a search's space is valid; empty without a search.
 
-        For each arm, one trial has all first values, and one for each dimension has its last value and the other first values.
-        Raises :class:`UserError` for the first combination that makes no valid trial.
+        Each arm has one trial with the first value of every dimension. For each dimension it has one more trial, with the last
+        value of this dimension and the first values of the others. Raises :class:`UserError` for the first combination that
+        makes no valid trial.
         """
         search = self.config.search
         if search is None:
@@ -113,8 +114,8 @@ def load_sweep(
 ) -> Sweep:
     """Read a sweep file and expand it to its trials.
 
-    ``tier`` and ``split`` override the file's, ``sets`` are ``key.path=value`` options. ``data_root`` holds the extractors that
-    were trained on users' data (None: the trials use none). Raises :class:`UserError` for the first mistake.
+    ``tier`` and ``split`` override the file's values, ``sets`` are ``key.path=value`` options. ``data_root`` holds the
+    extractors that users trained (None: the trials use none of them). Raises :class:`UserError` for the first mistake.
     """
     document = expand_model_name(read_document(path), "trial")
     if tier is not None:
@@ -249,7 +250,7 @@ def _varied(
 
 
 def _of_seeds(first: Trial, seeds: Sequence[int]) -> list[Trial]:
-    """The trial with each of ``seeds``. ``first`` has the first seed and is the only one validated: no rule reads the seed."""
+    """The trial with each of ``seeds``. Only ``first``, with the first seed, was validated, since no rule reads the seed."""
     trials = [first]
     for seed, specs in zip(seeds[1:], reseeded(first.specs, seeds[1:]), strict=True):
         document = replace(first.document, value={**first.document.value, "seed": seed})

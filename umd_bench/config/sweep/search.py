@@ -62,9 +62,11 @@ class Dimension(Frozen):
         return self.choices[-1] if self.choices is not None else self.plain(self.high or 0.0)
 
     def plain(self, value: Any) -> Scalar:
-        """A suggested value as the trial gets it: a whole number, or rounded to about four digits and inside the range.
+        """A suggested value as the trial gets it.
 
-        Rounding keeps names and tables readable, and turns suggestions that hardly differ into the same trial.
+        A choice is unchanged, a value with ``int`` is rounded to a whole number, and a value with ``step`` to ten digits. Any
+        other value is rounded to four digits, or to more where the range is narrow, and kept inside the range. Rounding keeps
+        names and tables readable, and turns suggestions that hardly differ into the same trial.
         """
         if self.choices is not None:
             return typing.cast(Scalar, value)
@@ -96,7 +98,7 @@ class SearchConfig(Frozen):
         default=4,
         ge=1,
         le=256,
-        description="suggestions that run at a time, 1..256; suggestion k uses the results of those before k - parallel",
+        description="suggestions that run at a time, 1..256; suggestion k uses the results of suggestions 0 to k - parallel",
     )
     startup: int = Field(default=10, ge=1, description="tpe and gp only: number of random suggestions at the start")
     population: int = Field(default=16, ge=2, description="nsga2 only: suggestions per generation; less than trials")

@@ -14,8 +14,8 @@ from umd_bench.config.sweep.arms import arm_indices
 from umd_bench.config.sweep.search import SearchConfig
 from umd_bench.config.trial.data import ScoredSplit
 
-# Fields of a trial that an axis may vary. An axis may not vary the seed, which the sweep sets, or resources, which change no
-# result.
+# Fields of a trial that an axis may vary. An axis may not vary the seed, which the sweep sets, or resources, which change at
+# most the last bits of a result.
 AXIS_ROOTS = ("method", "model", "noise", "stages")
 _PATH = re.compile(r"^[a-z_][a-z0-9_]*(\.[a-z_0-9]+)*$")
 
@@ -60,8 +60,8 @@ class ReportConfig(Frozen):
 class SweepConfig(Frozen):
     """A sweep file. Its trials are all combinations of the axes' values, each with every seed.
 
-    With a ``search``, every combination of the axes (a single one if there are no axes) is searched separately, and the trials
-    are the suggestions.
+    With a ``search``, every combination of the axes (a single one if there are no axes) is searched separately, and the search
+    suggests the trials.
     """
 
     name: Name = Field(description="name of the sweep, and of its folder in the results")
@@ -70,7 +70,7 @@ class SweepConfig(Frozen):
     split: ScoredSplit | None = Field(
         default=None,
         description="split that every probe and score reads: validation to choose settings, test for the final numbers; null: "
-        "the one that each stage states",
+        "each stage's own split",
     )
     trial: dict[str, Any] = Field(
         default_factory=dict, description="fields of all trials; they override the fields of the method and the tier"

@@ -1,8 +1,8 @@
 """Tier cards: what may be concluded from the numbers of each tier, and from which check that follows.
 
-The card of a shipped tier is ``presets/cards/<tier>.yaml``, that of a tier's own file ``tier.yaml`` is ``tier.card.yaml`` next
-to it. ``umd-bench tier check`` writes it. A tier without a card is ``unchecked``, and so is one whose settings are no longer
-those that were checked.
+The card of a shipped tier is ``presets/cards/<tier>.yaml``. The card of a tier in a user's file ``tier.yaml`` is
+``tier.card.yaml`` next to this file. ``umd-bench tier check`` writes cards. A tier without a card is ``unchecked``. So is a
+tier whose settings have changed since its check, unless its status is ``reference``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from umd_bench.config.trial.stage_spec import COMPONENT_VERSIONS
 
 Status = Literal["unchecked", "smoke", "proxy", "reference"]
 Verdict = Literal["pass", "fail", "unknown"]
-METHODS = ("umd", "mae", "dit", "maskdit")  # that a check compares: those of the sweep `methods`
+METHODS = ("umd", "mae", "dit", "maskdit")  # the methods of the sweep `methods`, which a check compares
 GateName = Literal["headroom", "learning", "samples", "power", "agreement"]
 MEANING: dict[Status, str] = {
     "unchecked": "nobody has checked whether it can tell methods apart; conclude nothing from its numbers",
@@ -50,7 +50,8 @@ class Gate(Frozen):
 class Looks(Frozen):
     """How many results of a results folder read one split of the tier's data set, with how many different settings.
 
-    ``settings`` counts lineages that differ in more than their seed.
+    ``settings`` counts the trainings behind these results. Trainings that differ only in their seed, or in the snapshot that
+    was read, count once.
     """
 
     probes: int = Field(default=0, ge=0)
@@ -82,7 +83,7 @@ class Check(Frozen):
 
 
 class TierCard(Frozen):
-    """A tier's status, why it has it, what to know besides, and its check (None: there was none)."""
+    """A tier's status, the reason for it, further caveats, and the tier's check (None: there was no check)."""
 
     status: Status
     why: str
@@ -91,21 +92,23 @@ class TierCard(Frozen):
 
     @property
     def judged_status(self) -> Status:
-        """The status that the check's gates give, unless the card declares the scale of the published numbers."""
+        """``proxy`` or ``smoke``, by the check's gates. Without a check, or as a ``reference``, a card keeps its status."""
         if self.status == "reference" or self.check is None:
             return self.status
         return "smoke" if self.check.not_passed else "proxy"
 
 
 def card_path(tier: str) -> Path:
-    """Where the card of a tier lies, given by name or as the path of a YAML file; the file may not exist."""
+    """The path of a tier's card, which may not exist. ``tier`` is a name, or the path of a tier's YAML file."""
     if tier.endswith(TIER_SUFFIXES):
         return Path(tier).with_suffix(".card.yaml")
     return PRESETS / "cards" / f"{tier}.yaml"
 
 
 def read_card(tier: str) -> TierCard:
-    """The tier's card, ``unchecked`` if it has none or if the tier's settings changed after the check.
+    """The tier's card. Its status is ``unchecked`` if the tier has no card.
+
+    It is also ``unchecked`` if the tier's settings changed after the check, unless the status is ``reference``.
 
     Raises :class:`UserError` for a card that cannot be read; it names the first wrong field and its line.
     """
@@ -133,8 +136,9 @@ def card_text(tier: str, card: TierCard) -> str:
 def settings_digest(tier: str) -> str:
     """Twelve hex digits of the SHA-256 of all that decides what the tier's trials of :data:`METHODS` compute.
 
-    That is the fields from base.yaml, from the methods' presets and from the tier, without resources, which change no result,
-    and the versions of the components. Raises :class:`UserError` for a tier that cannot be read.
+    These are the fields from base.yaml, from the methods' presets and from the tier, and the versions of the components.
+    Resources are left out, since they change at most the last bits of a result. Raises :class:`UserError` for a tier that
+    cannot be read.
     """
     layers = TrialLayers(Document({}), tier, None)
     trials = {method: layers.of_method(method).document.value for method in METHODS}

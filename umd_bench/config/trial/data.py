@@ -13,7 +13,7 @@ from umd_bench.config.errors import FieldRuleError
 OWN_SIZES = {"digits": 8, "contrast16": 16, "fashion_mnist": 32, "emoji64": 64}
 
 ScoredSplit = Literal["test", "validation"]  # a split of images that nothing is trained on
-SPLITS = ("train", *reversed(get_args(ScoredSplit)))  # of every pack
+SPLITS = ("train", *reversed(get_args(ScoredSplit)))  # the splits of every pack
 
 
 class DataConfig(Frozen):
@@ -45,7 +45,7 @@ class DataConfig(Frozen):
         return self.size or OWN_SIZES.get(self.name)
 
     def like(self, other: DataConfig) -> DataConfig:
-        """This data set at the size of ``other``, with the VAE of ``other`` if it has none; unchanged if it has a size."""
+        """This data set at the size of ``other``, with the VAE of ``other`` if it has none; unchanged if this has a size."""
         if self.side is not None:
             return self
         return self.model_copy(update={"size": other.side, "vae": self.vae or other.vae})

@@ -74,8 +74,8 @@ class GenerateStage(Frozen):
     )
     held_out: ScoredSplit | None = Field(
         default=None,
-        description="split of real images that nothing is trained on, for the floor of the reference train and for memorised; "
-        "null: the reference if it is test or validation, else test",
+        description="split of real images that nothing is trained on; memorised reads it, and so does the floor (the score of "
+        "real images) if the reference is train; null: the reference if it is test or validation, else test",
     )
     save: bool = Field(default=False, description="save the samples of the first sampling seed as samples.npz")
     precision: Literal["fp32", "bf16"] = Field(
@@ -120,9 +120,9 @@ class GenerateStage(Frozen):
         return self
 
     def scored_on(self, split: ScoredSplit) -> GenerateStage:
-        """The same scores with the real images of ``split`` for all that nothing may be trained on.
+        """The same scores, which read ``split`` wherever they need real images that nothing is trained on.
 
-        A reference that is the training split or a file stays; it is then the floor and the memorisation alarm that change.
+        A reference that is the training split or a file stays. Then only the floor and the memorisation alarm read ``split``.
         """
         if self.reference in get_args(ScoredSplit):
             return self.model_copy(update={"reference": split, "held_out": None})
@@ -135,7 +135,7 @@ class GenerateStage(Frozen):
 
     @property
     def held_out_split(self) -> str:
-        """The split of the real images that floors and the memorisation alarm need: "test" or "validation"."""
+        """The split that the memorisation alarm reads, and the floor if the reference is train: "test" or "validation"."""
         if self.held_out is not None:
             return self.held_out
         return self.reference if self.reference in get_args(ScoredSplit) else "test"

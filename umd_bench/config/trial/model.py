@@ -34,7 +34,7 @@ class ModelConfig(Frozen):
         default="umd", description="architecture: umd (all models trained here), or the published mae or dit (evaluated only)"
     )
     patch: int = Field(ge=1, description="side of a patch, in pixels or latent positions")
-    width: int = Field(ge=8, description="token width of encoder and decoder; an even multiple of heads")
+    width: int = Field(ge=8, description="token width of encoder and decoder; an even number, and a multiple of heads")
     depth: int = Field(ge=1, description="number of encoder blocks")
     decoder_depth: int = Field(ge=0, description="number of decoder blocks; at least 1 for umd, 0 for mae and dit")
     heads: int = Field(ge=1, description="number of attention heads; has to divide width")

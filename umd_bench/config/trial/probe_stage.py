@@ -61,10 +61,10 @@ class LinearConfig(Frozen):
 
 
 class ChooseConfig(Frozen):
-    """The read-outs (block, pool, t) that are compared on the validation split; the best of them is scored.
+    """The places (block, pool, t) that are compared on the validation split; the best of them is scored.
 
-    They are compared by the few-shot accuracy at the stage's largest number of shots. Of equal ones, the first wins, in the
-    order of blocks, then pools, then times.
+    They are compared by the few-shot accuracy at the stage's largest number of shots. If several are equally good, the first
+    wins, in the order of blocks, then pools, then times.
     """
 
     blocks: Literal["all"] | tuple[Annotated[int, Field(ge=1)], ...] = Field(
@@ -172,16 +172,18 @@ class ProbeStage(Frozen):
     )
     pool: Pool | None = Field(
         default=None,
-        description="tokens averaged to the representation: class (all class tokens), first_class (one of them) or patches; "
-        "null: the model's own choice",
+        description="tokens averaged to the representation: class (all class tokens), first_class (the first of them) or "
+        "patches; null: the model's own choice",
     )
     choose: ChooseConfig | None = Field(
         default=None,
-        description="choose block, pool and t on the validation split, {} among all; null: read those of the fields above",
+        description="choose block, pool and t on the validation split; {}: among all blocks and pools at t = clean, 10 and 51; "
+        "null: do not choose, use the fields block, pool and t",
     )
     supervised: SupervisedConfig | None = Field(
         default=None,
-        description="also probe the same architecture trained with labels, which bounds what it could reach; null: do not",
+        description="also probe the same architecture trained with labels, to indicate the best accuracy that it could reach; "
+        "null: do not",
     )
 
     @model_validator(mode="after")

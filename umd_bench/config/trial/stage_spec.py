@@ -58,7 +58,7 @@ class StageSpec(Frozen):
         return self.stage.snapshots if isinstance(self.stage, TrainStage) else ()
 
     def with_snapshots(self, snapshots: Iterable[int]) -> StageSpec:
-        """This stage, with the same key, that also keeps these snapshots; unchanged if it trains nothing."""
+        """The stage with these snapshots added to those that it keeps; the key is the same. Unchanged if it trains nothing."""
         if not isinstance(self.stage, TrainStage):
             return self
         wanted = {*snapshots} - {self.stage.nimg} | {*self.snapshots}
@@ -94,7 +94,7 @@ class StageSpec(Frozen):
     def identity(self) -> dict[str, Any]:
         """Everything that can change the result, as plain values. The key is their hash, and ``plan`` compares them.
 
-        Each stage adds those of its own fields, of the model's and of the noise process's that can change its result.
+        A stage adds the fields that can change its result: its own, the model's and the noise process's.
         """
         trained = {"extractors": self.extractor_sha256} if self.extractor_sha256 else {}
         return {
@@ -186,7 +186,7 @@ def _sha256(file: Path, modified_ns: int) -> str:
 
 
 def _trained_extractors(stage: Stage, data: DataConfig, data_root: Path | None) -> dict[str, str]:
-    """Name -> SHA-256 of the stage's extractors that were trained below ``data_root``. Only the data set's own one can be."""
+    """Name -> SHA-256 of the stage's extractors trained below ``data_root``. Only the classifier of ``data`` can be one."""
     name = extractor_of(data.name)
     if data_root is None or data.side is None or not isinstance(stage, GenerateStage) or name not in stage.all_extractors:
         return {}

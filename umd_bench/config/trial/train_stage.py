@@ -99,7 +99,7 @@ class TrainStage(Frozen):
     )
     snapshots: tuple[int, ...] = Field(
         default=(),
-        description="images seen at which weights are kept, each a multiple of batch; snapshots for other stages are added",
+        description="images seen at which weights are kept, each a multiple of batch; those that other stages need are added",
     )
     checkpoint_every_nimg: int | None = Field(
         default=None, ge=1, description="images between two checkpoints to resume from; null: ten checkpoints per stage"
@@ -173,8 +173,8 @@ class TrainStage(Frozen):
     def identity(self, model: ModelConfig, noise: NoiseConfig, *, seed: int, parent_ema: bool) -> dict[str, Any]:
         """The stage's part of its key, without the fields that have no effect.
 
-        These are the noise process and the mask ratio of noised images if every image is clean, the mask ratio of clean images
-        if none is, and gamma unless the loss weight uses it.
+        These are the noise process, the mask ratio of noised images and the loss weight if every image is clean; the mask ratio
+        of clean images if no image is clean; and gamma unless the loss weight uses it.
         """
         fields = self.model_dump(mode="json", exclude={"parent", "snapshot", "snapshots", "checkpoint_every_nimg"})
         identity: dict[str, Any] = {"stage": fields, "seed": seed, "model": model.model_dump(mode="json", exclude={"family"})}

@@ -3,8 +3,8 @@
     <data root>/extractors/<data>_cnn-<size>.safetensors    the weights
     <data root>/extractors/<data>_cnn-<size>.json           their description, which states their SHA-256
 
-The key of a generate stage contains this SHA-256, since another training gives other distances. Therefore the configuration
-reads it. evaluation/extractors/classifiers/trained.py reads the rest of the description.
+The key of a generate stage contains this SHA-256, because distances change if the classifier is trained again. Therefore the
+configuration reads the SHA-256. evaluation/extractors/classifiers/trained.py reads the rest of the description.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def extractor_of(data: str) -> str:
 
 
 def data_of(extractor: str) -> str:
-    """The data set that :func:`extractor_of` makes the name ``extractor`` of; ``extractor`` itself if it is no such name."""
+    """The data set whose classifier is called ``extractor``; ``extractor`` itself if no classifier has such a name."""
     return extractor.removesuffix(_SUFFIX)
 
 
