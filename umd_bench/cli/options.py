@@ -147,7 +147,7 @@ def site_of(
     fuse: str = "off",
     searching: bool = False,
 ) -> Site:
-    """Where a command runs, from its options. Nothing is written; raises :class:`UserError` for options that do not fit."""
+    """Where a command runs, by its options. Writes nothing. Raises :class:`UserError` for options that do not fit together."""
     from umd_bench.config.errors import UserError
     from umd_bench.orchestration.executors.registry import check_name
     from umd_bench.orchestration.fusion.option import check_fuse

@@ -139,7 +139,7 @@ class MlflowProjector:
                     client.search_experiments(max_results=1)
                 return f"MLflow at {self.address} answers"
             if not path.exists():
-                return f"MLflow: {self.address} is made by the first sweep"
+                return f"MLflow: {self.address} does not exist yet; the first sweep makes it"
             with contextlib.closing(
                 sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=CHECK_TIMEOUT_SECONDS / 2)
             ) as store:
@@ -150,7 +150,7 @@ class MlflowProjector:
         return f"MLflow: {self.address} can be written"
 
     def _check_file(self) -> None:
-        """Raise ``FileNotFoundError`` if the SQLite file was replaced: MLflow keeps the deleted file open and writes to it."""
+        """Raise ``FileNotFoundError`` if the SQLite file is gone or was replaced; MLflow would write to the deleted one."""
         if not self._uri.startswith("sqlite:///"):
             return
         path = Path(self._uri.removeprefix("sqlite:///"))

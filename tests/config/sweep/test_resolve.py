@@ -89,7 +89,7 @@ def test_a_trial_does_not_depend_on_the_other_seeds_of_the_sweep(tmp_path: Path,
         assert [(t.id, t.config, t.specs, t.axes) for t in among] == [(t.id, t.config, t.specs, t.axes) for t in alone]
         for one, other in zip(among, alone, strict=True):
             assert [s.key for s in one.specs.values()] == [s.key for s in other.specs.values()]
-            # as a worker computes it from config.yaml
+            # The key as a worker computes it from config.yaml.
             assert [type(s).model_validate(s.model_dump()).key for s in one.specs.values()] == [
                 s.key for s in other.specs.values()
             ]
@@ -430,7 +430,7 @@ def test_a_model_name_is_expanded_below_the_other_fields(tmp_path: Path) -> None
     small, base = (sweep.trials[i].config.model for i in (0, 2))
     assert (small.width, small.depth, small.decoder_depth, small.heads, small.patch) == (384, 12, 4, 6, 4)
     assert (base.width, base.depth, base.decoder_depth, base.heads, base.patch) == (768, 12, 4, 12, 2)
-    assert (small.adaln, small.class_tokens) == (False, 2)  # of the method and of the file
+    assert (small.adaln, small.class_tokens) == (False, 2)  # from the method's preset and from the file
     large = load_sweep(write(tmp_path, SWEEP), sets=["trial.model=L/2"]).trials[0].config.model
     assert (large.width, large.depth, large.decoder_depth, large.heads, large.patch) == (1024, 24, 8, 16, 2)
     assert load_trial("umd", sets=["model=L/2"]).config.model == large

@@ -77,10 +77,11 @@ def data_pack(
         str | None, typer.Option("--licence", help="For a data set of your own: its licence, recorded in the manifest.")
     ] = None,
     vae: Annotated[
-        str | None, typer.Option("--vae", help="Encode latents too, with this VAE: its folder, or its name in the cache.")
+        str | None,
+        typer.Option("--vae", help="Also encode latents, with this VAE: its folder, or its name in Hugging Face's cache."),
     ] = None,
     vae_name: Annotated[
-        str | None, typer.Option("--vae-name", help="Name of the latents' VAE in the pack (default: its own name).")
+        str | None, typer.Option("--vae-name", help="Name that the pack records for the VAE (default: the VAE's own name).")
     ] = None,
     vae_precision: Annotated[
         str, typer.Option("--vae-precision", help="Precision of the VAE's encoder: fp32 or bf16.")

@@ -74,7 +74,7 @@ def tier_check(
         typer.Option(
             "--card",
             metavar="FILE",
-            help="Where to write the card (default: the tier's own; with --split validation, the sweep's folder in RESULTS).",
+            help="Where to write the card (default: over the tier's; with --split validation, the check's folder in RESULTS).",
         ),
     ] = None,
     on: OnOption = "ray",
