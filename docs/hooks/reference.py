@@ -28,7 +28,7 @@ _CODE = re.compile(r"``([^`]+)``")
 _ROLE = re.compile(r":(?:class|func|meth|mod|data):`([^`]+)`")
 
 
-# Files of the repository that the site has too: path in the repository -> path in the site.
+# Files outside of docs/ that are part of the site: path in the repository -> path in the site.
 INCLUDED = {"ARCHITECTURE.md": "architecture.md", "CHANGELOG.md": "changelog.md"} | {
     str(path.relative_to(ROOT)): f"tables/{path.parent.name}{path.suffix}"
     for path in sorted((ROOT / "results" / "reference").glob("*/*"))
@@ -72,7 +72,7 @@ def pages() -> dict[str, str]:
         "reference/sweep-file.md": schema_page(
             "Sweep files",
             "A sweep file holds a question: what varies, over which seeds, at which scale, and what is reported. "
-            "The fields below `trial` are those of [a trial](trial.md). `umd-bench schema` prints this page as a JSON Schema.",
+            "[Trials](trial.md) lists the fields below `trial`. `umd-bench schema` prints this page as a JSON Schema.",
             _schema("sweep"),
         ),
         "reference/trial.md": schema_page(
@@ -165,7 +165,7 @@ def _schema(kind: str) -> dict[str, Any]:
 
 
 def schema_page(title: str, intro: str, schema: dict[str, Any]) -> str:
-    """A page with one table of fields a model, the root first."""
+    """A page with one table of fields for each model, the root model first."""
     models = {schema["title"]: schema, **schema.get("$defs", {})}
     lines = [f"# {title}", "", intro, ""]
     for name, model in models.items():
@@ -182,14 +182,14 @@ def schema_page(title: str, intro: str, schema: dict[str, Any]) -> str:
 
 
 def cluster_page() -> str:
-    """Settings of jobs, and of a Ray cluster."""
+    """The settings of jobs on a cluster."""
     from umd_bench.config.launch.cluster import ClusterConfig
 
     schema = ClusterConfig.model_json_schema()
     return schema_page(
         "Cluster settings",
-        "`clusters/NAME.yaml`, or single ones with `--slurm KEY=VALUE`. None of them changes a result, so none is part of a "
-        "key. [On a cluster](../clusters.md) explains them.",
+        "`clusters/NAME.yaml` holds these settings; `--slurm KEY=VALUE` sets a single one. No setting changes a result, so no "
+        "setting is part of a key. [Run on a cluster](../clusters.md) explains them.",
         schema,
     )
 
@@ -253,7 +253,7 @@ def presets_page() -> str:
 
 
 def questions_page() -> str:
-    """The sweeps that ship, with the head comment of each."""
+    """The sweeps that ship, with the opening comment of each."""
     from umd_bench.cli.shipped_sweeps import folder
 
     files = sorted(folder().glob("*.yaml"))
@@ -302,7 +302,7 @@ def _cell(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Keep Markdown from reading ``<x>`` and ``*`` outside of code as markup."""
+    """Escape ``<``, ``*``, ``_`` and ``[`` outside of code, which Markdown would read as markup."""
     parts = re.split(r"(`[^`]*`)", text)
     return "".join(part if part.startswith("`") else re.sub(r"([<*_\[])", r"\\\1", part) for part in parts)
 

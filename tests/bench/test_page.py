@@ -1,4 +1,4 @@
-"""Only the generated part of the notebook is replaced, and a page without markers is refused."""
+"""Only the generated part of docs/performance.md is replaced, and a page without markers is refused."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ def test_a_page_without_its_markers_is_refused_and_not_changed(tmp_path: Path, t
         write_page(tmp_path / "none.md", "new")
 
 
-def test_the_notebook_has_its_markers() -> None:
+def test_the_performance_page_has_its_markers() -> None:
     assert check_page(Path(__file__).parents[2] / "docs" / "performance.md")

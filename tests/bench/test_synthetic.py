@@ -1,4 +1,4 @@
-"""Synthetic results have the form of a finished sweep's, and synthetic trials differ."""
+"""Synthetic results look like the results of a finished sweep, and synthetic trials differ."""
 
 from __future__ import annotations
 

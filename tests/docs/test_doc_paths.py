@@ -1,4 +1,4 @@
-"""Every path, module, ``file.py::name`` and link of the documentation exists."""
+"""Every path, module and ``file.py::name`` in the documentation exists, and every link leads to a file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LINK = re.compile(r"\]\(([^)\s#]+)(?:#[^)\s]*)?\)")
 _PATH = re.compile(r"[\w.-]+(/[\w.-]+)*/?")
 _NAME_IN_FILE = re.compile(r"([\w./-]+\.py)::(\w+)")
 _MODULE = re.compile(r"umd_bench(\.[a-z_0-9]+)+")
-# First parts of a path that can only mean this repository.
+# Folders of the repository and of the package. A path that begins with one of them can only mean this repository.
 _OURS = {path.name for folder in (ROOT, PACKAGE) for path in folder.iterdir() if path.is_dir()} - {
     "results",
     "data",
@@ -35,7 +35,7 @@ def page_id(page: Path) -> str:
 
 
 def named_paths(page: Path) -> Iterator[str]:
-    """Code spans of a page that are paths of this repository; ``NAME`` in capitals is a placeholder."""
+    """Code spans of a page that are paths of this repository. Spans with ``NAME`` are left out, since it is a placeholder."""
     for span in _CODE.findall(page.read_text(encoding="utf-8")):
         if _PATH.fullmatch(span) and "/" in span and "NAME" not in span:
             first = span.split("/")[0]
@@ -86,7 +86,7 @@ def test_every_local_link_of_a_page_leads_somewhere(page: Path) -> None:
     assert [str(target) for target in dead] == []
 
 
-def test_the_order_of_the_packages_is_that_of_the_import_contract() -> None:
+def test_the_architecture_page_orders_the_packages_as_the_import_contract_does() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
     [layers] = [contract["layers"] for contract in contracts if contract["name"] == "Packages import downwards only"]
     order = " -> ".join(layer.replace("umd_bench.", "") for layer in layers)

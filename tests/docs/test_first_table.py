@@ -1,4 +1,4 @@
-"""The table on the first pages is part of the committed table of mask_ratio, and they count its marks correctly."""
+"""The tables in README.md and docs/index.md are parts of the committed table of mask_ratio, whose marks the pages count."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FIRST = "| mask_ratio "
 
 
 def cells(page: Path) -> dict[tuple[str, str], str]:
-    """(row, column) -> the cell, of the page's first table whose rows are mask ratios."""
+    """(row, column) -> cell, in the first table of the page whose rows are mask ratios."""
     lines = page.read_text().splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(FIRST))
     end = next(i for i, line in enumerate(lines) if i > start and not line.startswith("|"))
@@ -27,7 +27,7 @@ def test_every_number_of_a_first_page_is_in_the_committed_table(page: str) -> No
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
-def test_the_marked_differences_of_a_first_page_are_those_of_the_committed_table(page: str) -> None:
+def test_a_first_page_counts_the_marked_differences_of_the_committed_table(page: str) -> None:
     _, _, differences = (ROOT / "results/reference/mask_ratio/table.md").read_text().partition("## Differences")
     rows = [line for line in differences.splitlines() if line.startswith("| 0")]
     marked = sum(line.count("●") + line.count("○") for line in rows)

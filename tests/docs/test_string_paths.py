@@ -1,4 +1,4 @@
-"""Strings that name modules or functions of this package name something that imports: a rename is noticed before a job runs."""
+"""Strings that name a module or function of this package name one that exists, so a rename is noticed before a job runs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 import umd_bench
 
 PACKAGE = Path(umd_bench.__file__).parent
-# One part alone, as in "umd_bench.trial", is a tag of MLflow's.
+# A name with one part after the package, such as "umd_bench.trial", is a tag in MLflow.
 _NAME = re.compile(r"umd_bench((\.[a-z_]\w*){2,}|(\.[a-z_]\w*)+:\w+)")
 
 
 def named() -> dict[str, str]:
-    """Name -> the first file with that string constant, including docstrings that consist of a name alone."""
+    """Name -> the first file with a string constant that consists of this name alone (a docstring may be one)."""
     found: dict[str, str] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -1,4 +1,4 @@
-"""docs/tiers.md is what `umd-bench tier page` prints: it agrees with the cards and with the gates' bounds."""
+"""docs/tiers.md is what `umd-bench tier page` prints, so it agrees with the cards and with the gates' bounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The official implementation's numbers (tests/golden, small-vision commit 3d4555b) in this project's layout."""
+"""Numbers of the official implementation (small-vision, commit 3d4555b) from tests/golden, in this project's layout."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def tiny_model(tag: str) -> AutoEncoder:
 
 
 def worst(actual: Tensor, expected: Tensor | npt.NDArray[Any]) -> float:
-    """The largest error, relative to the largest expected value."""
+    """The largest absolute error, divided by the largest absolute expected value."""
     expected = torch.as_tensor(expected).double()
     return ((actual.detach().double() - expected).abs().max() / expected.abs().max()).item()
 

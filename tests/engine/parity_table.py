@@ -3,7 +3,8 @@
     PYTHONPATH=tests python -m engine.parity_table
 
 Every number is the largest difference over the golden vectors of ``tests/golden`` (small-vision, commit 3d4555b, float32 on a
-CPU), relative to the largest expected value of the array unless the row says otherwise. The tests enforce the tolerances.
+CPU), relative to the largest expected value of the array unless the row says otherwise; the differences of the few-shot probe's
+weights are absolute. The tests enforce the tolerances.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def optimiser() -> Iterator[Row]:
         set_learning_rate(optimizer, float(golden[f"lr_s{step}"]))
         optimizer.step()
     expected = from_official({k.removeprefix("final_params/"): v for k, v in golden.items() if k.startswith("final_params/")})
-    # Without qkv.bias: Adam takes full steps along the keys' part of it, though its gradient is only rounding.
+    # qkv.bias is left out, because Adam takes full steps along the keys' part of it, though that gradient is only rounding.
     moved = [(p - expected[name]).square().mean().sqrt().item() for name, p in model.named_parameters() if "qkv.b" not in name]
     yield (
         "Three steps: losses (relative); weights except qkv.bias after step 3 (absolute: RMS difference of the worst parameter"

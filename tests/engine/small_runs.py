@@ -1,4 +1,4 @@
-"""Training stages that take a tenth of a second: a synthetic data set, a tiny model, a few steps."""
+"""Training stages that take a tenth of a second, with a synthetic data set, a tiny model and a few steps."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from umd_bench.data.packs.pack import Pack
 from umd_bench.store.run import RunDir
 
 BATCH, STEPS = 8, 24
-N_IMAGES = 20  # batches straddle epochs
+N_IMAGES = 20  # no multiple of BATCH, so some batches have images of two epochs
 SOURCE = DatasetInfo(
     name="made-up", version=1, size=8, channels=1, class_names=("a", "b", "c"), licence="none", read=lambda folder: {}
 )
 
 
 def made_up_pack(folder: Path) -> Pack:
-    """A bright square at one of three positions, by class."""
+    """A pack of images with a bright square at one of three positions, one position per class."""
     rng = np.random.default_rng(0)
     for split in ("train", "test"):
         labels = np.arange(N_IMAGES) % 3
@@ -84,7 +84,7 @@ def run_of(spec: StageSpec, root: Path) -> RunDir:
 
 
 class Killed(BaseException):
-    """Raised in place of a kill of the process: nothing is saved."""
+    """Raised instead of killing the process, so that nothing is saved."""
 
 
 def after(steps: int, error: type[BaseException] | None = None) -> Callable[[], bool]:

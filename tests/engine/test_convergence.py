@@ -1,8 +1,8 @@
-"""Samplers on Gaussian data, whose score is known: their moments converge to the exact ones at each sampler's order.
+"""On Gaussian data, whose score is known, the moments of samples converge to the exact moments at the order of the sampler.
 
 With data N(mu, s^2) the best x_0 is linear in x_t, so a sample is linear in its noise: ``c + A x_T + sum_k B_k z_k``.
-One batch whose rows set one draw to 1 and the others to 0 gives the coefficients. So the moments of the samples are exact,
-and no tolerance has to allow for random errors.
+Each row of one batch sets one draw to 1 and the others to 0, which gives the coefficients. So the moments of the samples are
+computed without random errors, and no tolerance has to allow for them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def moments(sampler: str, process: NoiseProcess, steps: int, **fields: object) -
         {"parent": "p", "n": 2, "steps": steps, "sampler": sampler, "clip": False, "extractor": "none", **fields}
     )
     alpha, sigma = process.at(process.timesteps)
-    rows = steps + 2  # zero, x_T, and the draw of each step
+    rows = steps + 2  # one row without noise, one for x_T, and one for the draw of each step
 
     def draws() -> object:
         for k in range(steps + 1):
@@ -63,7 +63,7 @@ def exact(process: NoiseProcess) -> tuple[float, float]:
 
 
 def order(errors: list[float]) -> float:
-    """The slope of the errors at STEPS, in double logarithms."""
+    """The negative slope of log(error) over log(steps), at STEPS."""
     return float(-np.polyfit(np.log(STEPS), np.log(errors), 1)[0])
 
 
@@ -82,7 +82,7 @@ def test_the_deterministic_samplers_converge_at_their_order(sampler: str, schedu
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_the_limit_is_the_data(schedule: str) -> None:
+def test_the_limit_has_the_moments_of_the_data(schedule: str) -> None:
     """The last estimate, at t = 1, shrinks the standard deviation by the little noise that is left there."""
     mean, sd = exact(NoiseProcess(NoiseConfig(schedule=schedule)))
     assert (mean, sd) == pytest.approx((MU, S), rel=1e-3)
@@ -92,7 +92,7 @@ def test_the_limit_is_the_data(schedule: str) -> None:
 @pytest.mark.parametrize("schedule", CONTINUOUS)
 @pytest.mark.parametrize("eta", [0.5, 1.0])
 def test_ddim_with_noise_converges_to_the_data_too(eta: float, schedule: str) -> None:
-    """Noise added at every step forgets the start: the limit is E[x_0 | x_1] of the true x_1."""
+    """The noise of every step makes a sample forget its start, so the limit is E[x_0 | x_1] for the true x_1."""
     process = NoiseProcess(NoiseConfig(schedule=schedule))
     errors = [abs(moments("ddim", process, steps, eta=eta)[1] - exact(process)[1]) for steps in STEPS]
     assert order(errors) > 0.75, errors

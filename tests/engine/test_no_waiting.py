@@ -1,7 +1,7 @@
-"""In a training step and in a sampler's loop the host never waits for the device. The GPU here is fake: shapes without values.
+"""In a training step and in a sampler's loop the host never waits for the device. The GPU here is fake: tensors have no values.
 
-The host waits if it reads a value, or copies between host and device, except from pinned memory. Not every build of torch
-has a backward pass on a fake GPU, so gradients are made up too. On a real GPU torch itself reports operations that wait.
+The host waits if it reads a value, or copies between host and device, unless it copies from pinned memory. Not every build of
+torch has a backward pass on a fake GPU, so gradients are made up too. On a real GPU torch reports operations that wait.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from umd_bench.store.run import RunDir
 
 GPU = torch.device("cuda", 0)
 READS = {"_local_scalar_dense", "item", "is_nonzero", "nonzero", "equal", "masked_select", "_unique2"}
-_COPIES = {"_to_copy", "copy_", "to"}  # torch splits `to` into the others, except in inference mode
+_COPIES = {"_to_copy", "copy_", "to"}  # torch splits `to` into the other two, except in inference mode
 
 
 def _names_device(given: object) -> bool:
@@ -163,7 +163,7 @@ def test_no_sampler_waits_between_its_steps(sampler: str, monkeypatch: pytest.Mo
     )
     process, shape = NoiseProcess(spec.noise), {"size": SOURCE.size, "channels": 1, "classes": 3, "seed": 0}
     real = build_model(spec.model, **shape)
-    # This run leaves the coefficients of its times in the process, on the host.
+    # This run caches the coefficients of its times in `process`, on the host.
     generate(real, process, config, label=torch.zeros(4, dtype=torch.int64), indices=range(4), seed=0)
     with made_up_gpu(monkeypatch):
         model = without_values(spec.model, **shape, device=GPU)
@@ -195,13 +195,13 @@ def test_operations_that_wait_are_detected(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("resident", [True, False])
-def test_on_a_gpu_torch_sees_no_synchronisation_in_a_step(resident: bool, pack: Pack) -> None:
+def test_on_a_gpu_torch_reports_no_synchronisation_in_a_step(resident: bool, pack: Pack) -> None:
     spec = training(optim=OptimConfig(ema=True), augment=AugmentConfig(crop_area_min=0.5, flip=True), precision="bf16")
     with ExitStack() as stack:
         stack.enter_context(deterministic_kernels(GPU))
         state, batches, process = stepping(spec, pack, GPU, resident=resident)
         generator = torch.Generator(GPU)
-        # The first step loads libraries and allocates the moments.
+        # The first step may wait, since it loads libraries and allocates the moments.
         training_step(state, spec, process, generator, *batches.at(0))
         stack.callback(torch.cuda.set_sync_debug_mode, "default")
         torch.cuda.set_sync_debug_mode("error")

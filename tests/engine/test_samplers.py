@@ -36,13 +36,13 @@ def test_the_times_of_ddim_official_equal_the_official_times(steps: int) -> None
 
 
 @pytest.mark.parametrize("steps", [1, 2, 25, 125, 250, 500, 1000])
-def test_even_times_are_official_if_the_steps_divide_the_times(steps: int) -> None:
+def test_evenly_spaced_times_are_the_official_ones_if_steps_divide_timesteps(steps: int) -> None:
     assert COSINE.times(steps) == official_times(COSINE, steps)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "flow-uniform"])
 @pytest.mark.parametrize(("timesteps", "steps"), [(1000, 62), (1000, 7), (1000, 999), (10, 10), (2, 1)])
-def test_even_times_are_all_different(timesteps: int, steps: int, schedule: str) -> None:
+def test_evenly_spaced_times_are_all_different(timesteps: int, steps: int, schedule: str) -> None:
     times = NoiseProcess(NoiseConfig(schedule=schedule, timesteps=timesteps)).times(steps)
     assert len(set(times[:-1])) == steps
     assert times == sorted(times, reverse=True)
@@ -53,7 +53,7 @@ def test_even_times_are_all_different(timesteps: int, steps: int, schedule: str)
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 @pytest.mark.parametrize("steps", [62, 125, 250])
 def test_the_coefficients_of_every_step_are_the_official_ones(schedule: str, steps: int) -> None:
-    """Measured from outside: eps = 0 gives sqrt(ab_prev / ab) x, added noise gives sigma, x_0 = 0 gives the direction."""
+    """The coefficients are measured: eps = 0 gives sqrt(ab_prev / ab) x, added noise gives sigma, eps = 1 the direction."""
     golden, noise_schedule = arrays("ddim_coefs"), NoiseProcess(NoiseConfig(schedule=schedule))
     ab, ab_prev, sigma, direction = (
         golden[f"{schedule}/{steps}/{name}"] for name in ("alpha_bar", "alpha_bar_prev", "sigma", "dir_coef")
@@ -63,7 +63,7 @@ def test_the_coefficients_of_every_step_are_the_official_ones(schedule: str, ste
     np.testing.assert_allclose(alpha.square().numpy(), ab, rtol=1e-12)
 
     def one_step(k: int, eps: float, z: float) -> float:
-        """The result of x = 1 in step k alone: every other step only multiplies by a known factor."""
+        """Predict ``eps`` and add the noise ``z`` in step k only. Returns the step's output over its input, and its input."""
         seen: list[Tensor] = []
 
         def denoise(x: Tensor, t: float) -> tuple[Tensor, Tensor]:
@@ -86,7 +86,7 @@ def test_the_coefficients_of_every_step_are_the_official_ones(schedule: str, ste
 
 
 def walk(name: str, schedule: str, denoise: Denoiser, *, clip: bool, tolerance: float) -> None:
-    """Take every recorded step and compare the model's input, its x_0 and the last sample."""
+    """Take every recorded step, and compare the times, the inputs of the model and the final sample."""
     golden = arrays(name)
     shown: list[tuple[Tensor, float]] = []
 
@@ -163,7 +163,7 @@ def test_the_configuration_lists_the_samplers() -> None:
 
 
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
-def test_every_sampler_gives_a_sample_the_same_noise_in_any_batch(sampler: str) -> None:
+def test_every_sampler_draws_the_same_sample_in_any_batch(sampler: str) -> None:
     model, stage = tiny_model("adaln1_nc10"), config(sampler=sampler, steps=5, cfg_scale=1.5)
     label = torch.tensor([1, 2, 3])
     together = generate(model, COSINE, stage, label=label, indices=[4, 5, 6], seed=7)

@@ -1,4 +1,4 @@
-"""A folded encoder is a plain timm ViT with the same representation."""
+"""An encoder that is converted to a plain timm ViT keeps its representation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONFIG = ModelConfig(patch=4, width=24, depth=3, decoder_depth=1, heads=3)
 
 
 def trained(config: ModelConfig, *, size: int, channels: int, classes: int = 0) -> AutoEncoder:
-    """Change every parameter from its initial value, as training does, so that no gate is 0 and some are negative."""
+    """A model whose parameters all differ from their initial values, as after training. No gate is 0 and some are negative."""
     model = (
         build_model(config, size=size, channels=channels, classes=classes, seed=0).eval().requires_grad_(requires_grad=False)
     )

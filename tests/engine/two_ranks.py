@@ -1,4 +1,4 @@
-"""The jobs that two processes run together for ``test_parallel.py``: both run the same list, with a new group for every job.
+"""The jobs of ``test_parallel.py``. Two processes run the same list of jobs together, with a new process group for every job.
 
 ``python -m engine.two_ranks ADDRESS FOLDER`` is rank 1, and writes the results of its jobs into ``FOLDER/outcomes.json``.
 """
@@ -38,7 +38,7 @@ def _umd(r_t0: float, ratio: float = 0.375, **fields: object) -> StageSpec:
     return training(corruption=CorruptionConfig(r_t0=r_t0, mask_ratio=ratio), **fields)
 
 
-# Stages whose first gradient is compared, by name: special cases of the objective and of the division of rows.
+# Name -> a stage whose first gradient is compared: special cases of the objective and of the division of rows among ranks.
 STEPS_OF: dict[str, StageSpec] = {
     "umd": _umd(0.5),
     "umd-odd": _umd(0.43, batch=7, nimg=7 * 10),  # 3 clean, 4 noised
@@ -81,7 +81,7 @@ def _whole_run(spec: StageSpec, name: str, *, stop: dict[int, Callable[[], bool]
     def job(group: RankGroup, folder: Path) -> object:
         pack = made_up_pack(_made(folder / "pack"))
         own_stop = (stop or {}).get(group.rank, lambda: False)
-        if group.rank:  # its results folder must stay empty
+        if group.rank:  # rank 1 must write nothing into its results folder
             follow(spec, pack, run_of(spec, folder / name), group, stop=own_stop)
             return None
         with run_of(spec, folder / name).begin() as attempt:
@@ -107,7 +107,7 @@ def strayed(group: RankGroup, folder: Path) -> None:
 
 
 def two_buckets(group: RankGroup, folder: Path) -> list[dict[str, Tensor]]:
-    """The weights after two steps, with gradients summed in one bucket and in many."""
+    """The weights after two steps, once with gradients summed in one bucket and once in many."""
     found = []
     for elements in (10**9, 100):
         with torch.random.fork_rng(), patch.object(parallel, "BUCKET_ELEMENTS", elements):

@@ -46,7 +46,7 @@ class ComparedPair:
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """All pairs of one benchmark; ``alone`` are rates that have no counterpart."""
+    """All pairs of one benchmark. ``alone`` holds the rates of functions that are compared with nothing."""
 
     machine: Machine
     title: str
@@ -55,7 +55,7 @@ class ComparisonResult:
     alone: dict[str, Throughput]
 
     def tables(self) -> list[Table]:
-        """One row per pair, and a second table for the rates without a counterpart."""
+        """One row per pair, and a second table for the rates in ``alone``."""
         header = ("what", f"{self.unit}/s (range)", "theirs (range)", "times as fast", "difference", "theirs is")
         rows = tuple(
             (
@@ -116,7 +116,7 @@ def relative_difference(ours: Any, theirs: Any) -> float:
 
 
 def _keeping_value(call: Callable[[], Any], units: int, values: dict[str, Any], name: str) -> Callable[[], int]:
-    """``call`` as a work that stores its last value in ``values``. A further call for the value alone can be too slow."""
+    """``call`` as a work that stores its last value in ``values``, because one more call just for the value could be slow."""
 
     def work() -> int:
         values[name] = call()

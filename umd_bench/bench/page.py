@@ -1,4 +1,4 @@
-"""Writes the tables of all benchmarks into docs/performance.md, between two markers; the rest of the page is left as it is."""
+"""Writes the tables of all benchmarks into docs/performance.md, between two markers. The rest of the page is not changed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ BEGIN, END = "<!-- umd-bench bench all: begin -->", "<!-- umd-bench bench all: e
 
 
 def results_markdown(results: Sequence[tuple[str, BenchResult]], seconds: float, *, total: int) -> str:
-    """The machine's facts, then the tables of each ``(command, result)``, in Markdown.
+    """In Markdown: the facts of the machine, then the tables of each ``(command, result)``.
 
-    ``seconds`` is the time that all of them took; ``total`` is the number of benchmarks in the suite.
+    ``seconds`` is the time that all benchmarks took; ``total`` is the number of benchmarks in the suite.
     """
     ended = "" if len(results) == total else f" The run was ended after {len(results)} of {total} benchmarks."
     parts = [f"Made by `umd-bench bench all` in {seconds / 60:.0f} minutes.{ended}", results[0][1].machine.line + "."]

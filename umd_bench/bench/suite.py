@@ -130,7 +130,7 @@ def measure_scale(largest: int, repeats: int, device: torch.device, machine: Mac
 
 
 def _scheduler_growth(largest: int, progress: Progress) -> Growth:
-    """The time of empty stages on one Ray worker that has already started, until the last stage has its result."""
+    """How long one Ray worker that has already started takes for all empty stages, for several numbers of them."""
     sizes = tuple(size for size in SIZES if size <= largest)
     seconds = tuple(measure_overhead(stages=size, workers=1, progress=progress).seconds for size in sizes)
     return Growth("the scheduler, stages without work", "the stages", sizes, seconds)

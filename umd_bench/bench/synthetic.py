@@ -1,4 +1,4 @@
-"""Sweeps and results folders of any size, with made-up results, for timing planning, status and tables."""
+"""Sweeps and results folders of any size, with made-up results: planning, status and tables are timed on them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def synthetic_sweep(folder: Path, trials: int) -> Path:
 
 
 def synthetic_axis_sweep(folder: Path, trials: int) -> Path:
-    """As :func:`synthetic_sweep`, but the trials have one seed and differ in the value of an axis."""
+    """As :func:`synthetic_sweep`, but all trials have the same seed and differ in the value of an axis."""
     path = folder / f"{NAME}-axis.yaml"
     document = yaml.safe_load(synthetic_sweep(folder, trials).read_text(encoding="utf-8"))
     rates = [1e-6 * (1 + i) for i in range(trials)]

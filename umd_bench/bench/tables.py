@@ -13,7 +13,7 @@ from umd_bench.bench.timing.throughput import Ratio, Throughput
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text; the first column names the row."""
+    """A table whose cells are text. Its first column names the rows."""
 
     title: str
     header: tuple[str, ...]
@@ -30,7 +30,7 @@ class BenchResult(Protocol):
 
     @property
     def machine(self) -> Machine:
-        """The machine that it was measured on."""
+        """The machine that the benchmark ran on."""
         ...
 
     def tables(self) -> list[Table]:

@@ -1,4 +1,4 @@
-"""Compiling pays once the images have saved the time that it took, or never."""
+"""Compiling pays once the faster step has saved the time that compiling took. If the step is not faster, it never pays."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def rate_of(*each: float) -> Throughput:
     return Throughput(sorted(each)[len(each) // 2], min(each), max(each), len(each), 1, each)
 
 
-def test_compiling_pays_by_the_time_that_each_image_saves_or_never() -> None:
+def test_compiling_pays_after_the_images_that_save_its_time_or_never() -> None:
     compiling = Compiling("plain", cold=30, kept=6)
     twice = compiling.with_images(rate_of(20), rate_of(10))  # each image saves 0.05 s
     assert (twice.images, twice.images_kept) == (600, 120)

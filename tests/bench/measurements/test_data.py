@@ -34,7 +34,7 @@ RESULT = LoaderResult(
 
 
 @pytest.mark.slow
-def test_random_images_are_a_pack_like_any_other(tmp_path: Path) -> None:
+def test_random_images_form_a_pack_like_any_other(tmp_path: Path) -> None:
     split = synthetic_pack(tmp_path, 9000).split("train")
     assert split.images.shape == (9000, 3, 64, 64)
     assert len(list(tmp_path.glob("train-images-*.npy"))) == 2

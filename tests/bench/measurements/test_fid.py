@@ -19,5 +19,5 @@ def test_both_distances_agree_at_full_and_low_rank() -> None:
     result = bench_fid(machine=MACHINE, widths=(16,), extractors=(), repeats=1, device=CPU)
     full, low = result.pairs
     assert full.difference < 1e-10
-    assert low.difference < 1e-2, "the ridge limits how well scipy's root of a singular product is known"
+    assert low.difference < 1e-2, "the ridge limits how exact scipy's root of a singular product is"
     assert json.loads(json.dumps(result.as_json()))["times"].keys() == {"D = 16, N = 32", "D = 16, N = 4"}

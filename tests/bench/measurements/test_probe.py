@@ -1,4 +1,4 @@
-"""Our probes and the independent ones agree."""
+"""Our probes and the independent implementations agree."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MACHINE = machine_facts(CPU, None, "a processor")
 pytestmark = pytest.mark.usefixtures("short_repeats")
 
 
-def test_both_ways_to_each_probe_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_implementations_of_each_probe_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "RIDGES", (1.0, 100.0))
     result = bench_probe(machine=MACHINE, width=16, images=1024, repeats=1, device=CPU)
     assert [pair.difference < 1e-4 for pair in result.pairs] == [True] * 4

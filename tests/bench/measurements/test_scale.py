@@ -1,4 +1,4 @@
-"""Exponents are slopes in log-log, and the remarks name costs that grow faster than linearly."""
+"""Exponents are slopes of log(seconds) over log(size), and the remarks name costs that grow faster than linearly."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def result(*seconds: float) -> ScaleResult:
     return ScaleResult(MACHINE, (Growth("a thing", "the trials", (1, 10, 100), seconds),))
 
 
-def test_the_exponent_of_a_power_is_its_power() -> None:
+def test_the_exponent_of_a_power_law_is_its_power() -> None:
     assert exponent((1, 10, 100), (2, 20, 200)) == pytest.approx(1)
     assert exponent((2, 4, 8), (3, 12, 48)) == pytest.approx(2)
     with pytest.raises(ValueError, match="two different sizes"):
         exponent((3, 3), (1, 2))
 
 
-def test_the_remarks_name_a_cost_whose_last_slope_is_above_one() -> None:
+def test_the_remarks_name_a_cost_whose_last_exponent_is_above_the_limit() -> None:
     assert result(1, 10, 100).remarks() == ["Nothing grows faster than linearly."]
     growing = result(1, 1, 100)
     assert growing.growths[0].exponent == pytest.approx(1)
@@ -35,7 +35,7 @@ def test_the_remarks_name_a_cost_whose_last_slope_is_above_one() -> None:
 
 
 @pytest.mark.slow
-def test_training_is_fitted_over_flops_and_other_costs_over_sizes() -> None:
+def test_width_and_tokens_are_fitted_over_flops_and_other_costs_over_sizes() -> None:
     batch, width, tokens = training_growths(
         repeats=1, device=CPU, progress=lambda _: None, batches=(4, 8), widths=(16, 32), tokens=(4, 16)
     )

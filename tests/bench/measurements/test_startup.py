@@ -1,4 +1,4 @@
-"""Start-up is compared with a bare Python, limits are checked, and the error of a sweep that does not start has its reason."""
+"""Start-up is compared with a bare Python, limits are checked, and if a sweep does not start, the error gives the reason."""
 
 from __future__ import annotations
 

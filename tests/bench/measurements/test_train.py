@@ -1,4 +1,4 @@
-"""The benchmark of training times every variant, gives ratios of one run, and refuses specs that it cannot measure."""
+"""The benchmark of training times every variant, gives ratios within one run, and refuses stages that it cannot measure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def spec_of(**fields: object) -> StageSpec:
 
 
 @pytest.mark.slow
-def test_the_result_has_every_variant_and_the_ratios_of_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_result_has_every_variant_and_the_ratios_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("umd_bench.bench.timing.throughput.REPEAT_SECONDS", 0.01)
     monkeypatch.setitem(SIDES, "cpu", 64)
     machine = machine_facts(CPU, None, "a processor")
@@ -46,7 +46,7 @@ def test_the_result_has_every_variant_and_the_ratios_of_its_numbers(monkeypatch:
 
 
 @pytest.mark.slow
-def test_a_compiled_step_is_timed_with_the_plain_one_and_so_is_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_step_and_its_compiling_are_timed_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # everything but the minutes of compiling
     monkeypatch.setattr("umd_bench.bench.timing.throughput.REPEAT_SECONDS", 0.01)
     monkeypatch.setitem(SIDES, "cpu", 64)

@@ -1,4 +1,4 @@
-"""The plain loop is the same sampler: it draws the samples of the engine's DDIM."""
+"""The plain loop draws the same samples as the engine's DDIM."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(("scale", "passes"), [(1.0, 6), (2.5, 12)])
-def test_the_plain_loop_draws_the_samples_that_the_sampler_draws(scale: float, passes: int) -> None:
+def test_the_plain_loop_draws_the_samples_of_the_engines_ddim(scale: float, passes: int) -> None:
     config = ModelConfig(patch=2, width=32, depth=2, decoder_depth=1, heads=2)
     model = build_model(config, size=8, channels=1, classes=3, seed=0)
     with torch.no_grad():

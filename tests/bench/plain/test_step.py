@@ -1,4 +1,4 @@
-"""The baseline is the same training step: its loss and its weights after a step equal the engine's up to rounding."""
+"""The baseline is the same training step. Its loss, gradients and weights after a step equal the engine's up to rounding."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def spec_of(method: str, stage: str = "pretrain", *sets: str) -> StageSpec:
 
 
 def both(spec: StageSpec) -> tuple[TrainingState, PlainStep, Noise, torch.Tensor, torch.Tensor]:
-    """The engine's state and the plain step with the same weights, plus noise so that every parameter changes the result."""
+    """The engine's state and the plain step with equal weights (noise is added, so that each of them matters), and a batch."""
     stage, facts = spec.stage, manifest_of(spec)
     assert isinstance(stage, TrainStage)
     state = TrainingState(spec, stage, facts, RunDir(Path(), spec.key), CPU)
@@ -67,7 +67,7 @@ def both(spec: StageSpec) -> tuple[TrainingState, PlainStep, Noise, torch.Tensor
         ("maskdit", "pretrain", ()),
     ],
 )
-def test_the_loss_is_the_engines_and_so_are_all_gradients(method: str, stage: str, sets: tuple[str, ...]) -> None:
+def test_the_loss_and_all_gradients_equal_the_engines(method: str, stage: str, sets: tuple[str, ...]) -> None:
     spec = spec_of(method, stage, *sets)
     state, plain, noise, x_0, label = both(spec)
     known = label if state.stage.labels else None
@@ -94,7 +94,7 @@ def test_a_step_gives_the_weights_and_the_average_of_the_engine() -> None:
     # The engine seeds its generator itself. The same seed gives the plain step the same noise.
     generator.manual_seed(derive_seed(spec.seed, "finetune/noise", 0))
     plain(x_0, draw_noise(x_0, state.model.n_patches, process, generator), label)
-    # The first step of AdamW moves a weight by the rate times its gradient's sign. Rounding decides a tiny gradient's sign.
+    # AdamW's first step moves a weight by the rate times its gradient's sign, and rounding can flip a tiny gradient's sign.
     rate = state.stage.lr_peak
     found = dict(plain.model.named_parameters())
     differences = torch.cat([(found[name] - p).abs().flatten() for name, p in state.model.named_parameters()]) / rate
@@ -105,7 +105,7 @@ def test_a_step_gives_the_weights_and_the_average_of_the_engine() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["umd", "maskdit"])
-def test_flops_per_image_are_those_that_torch_counts_in_the_plain_step(method: str) -> None:
+def test_flops_per_image_are_close_to_torchs_count_of_the_plain_step(method: str) -> None:
     spec = spec_of(method)
     stage, facts = spec.stage, manifest_of(spec)
     assert isinstance(stage, TrainStage)
@@ -116,5 +116,5 @@ def test_flops_per_image_are_those_that_torch_counts_in_the_plain_step(method: s
         with FlopCounterMode(display=False) as counter:
             torch.autograd.backward(plain_loss(model, x_0, noise, stage, NoiseProcess(spec.noise, torch.device("meta")), None))
     engine = flops_per_image(spec.model, stage, size=facts.size, channels=facts.channels, classes=0)
-    # The plain step computes a condition for each image, the engine one for all clean images. At this width that is below 10%.
+    # The plain step computes a condition for each image, the engine one for all clean images. This adds less than 10% here.
     assert engine <= counter.get_total_flops() / 8 <= 1.1 * engine

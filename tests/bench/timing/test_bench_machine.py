@@ -1,4 +1,4 @@
-"""The machine warns if other programs are running."""
+"""A machine has a warning if other programs are running on it."""
 
 from __future__ import annotations
 

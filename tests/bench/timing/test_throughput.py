@@ -1,4 +1,4 @@
-"""Throughput: works are timed in turn, each repeat is long enough to time, and a ratio compares works within a repeat."""
+"""Works are timed in turn, each repeat is long enough to time, and a ratio compares two works within each repeat."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def throughput_of(*each: float) -> Throughput:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """A clock that advances only during a work."""
+    """A clock that advances only while a work runs."""
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     return now
@@ -44,7 +44,7 @@ def test_the_median_and_the_range_leave_out_the_warm_up(clock: Clock) -> None:
     assert measure({"work": work}, repeats=3, device=CPU)["work"] == Throughput(4.0, 2.0, 8.0, 3, 1)
 
 
-def test_a_repeat_of_quick_work_is_many_calls(clock: Clock) -> None:
+def test_a_repeat_of_quick_work_consists_of_many_calls(clock: Clock) -> None:
     rate = measure({"work": lasting(clock, 0.01)}, repeats=2, device=CPU)["work"]
     assert rate.calls * 0.01 == pytest.approx(REPEAT_SECONDS, rel=0.1)
     assert rate.median == pytest.approx(800)
@@ -55,7 +55,7 @@ def test_loading_in_the_first_call_does_not_make_a_repeat_short(clock: Clock) ->
     assert rate.calls * 0.01 == pytest.approx(REPEAT_SECONDS, rel=0.1)
 
 
-def test_slow_work_is_called_once_a_repeat_and_once_before(clock: Clock) -> None:
+def test_slow_work_is_called_once_per_repeat_and_once_before(clock: Clock) -> None:
     called: list[int] = []
     measure({"work": lasting(clock, 9, log=lambda: called.append(1))}, repeats=2, device=CPU, warm_up=False)
     assert len(called) == 3

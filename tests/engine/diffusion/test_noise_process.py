@@ -1,4 +1,4 @@
-"""Prediction targets, and recovering the image and the noise from a prediction."""
+"""Prediction targets; the image and the noise are recovered from a prediction."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_velocity_is_the_derivative_along_the_path(schedule: str) -> None:
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("path", PATHS)
 def test_min_snr_weights_every_target_as_it_weights_the_image(path: str, prediction: str) -> None:
-    """For every target, an error of x_0 costs min(SNR, gamma) times its square."""
+    """For every target, the weighted loss is min(SNR, gamma) times the squared error of x_0."""
     process = NoiseProcess(NoiseConfig(schedule=PATHS[path], prediction=prediction))
     x_0, eps = pair()
     for t in (1.0, 300.0, 700.0, 1000.0):

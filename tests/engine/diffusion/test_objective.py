@@ -1,4 +1,4 @@
-"""The objective equals the official one in loss and gradient, and its special cases are DiT and MAE."""
+"""Loss and gradient of the objective equal the official ones, and DiT and MAE are special cases of the objective."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def of(corruption: CorruptionConfig, **fields: object) -> TrainStage:
 
 
 def official_noise(golden: Arrays, suffix: str = "") -> Noise:
-    """The official draws: noised rows first, then clean rows; entries that were not drawn are NaN or 1."""
+    """The official draws, noised rows first, then clean rows.
+
+    Entries that the official code did not draw are 1 (t), 9 (eps) and NaN (mask noise). No label is dropped.
+    """
     B, n_clean = len(golden["image"]), int(golden["n_no_noise"])
     n_noised = B - n_clean
     noise = Noise(
@@ -63,7 +66,7 @@ def test_loss_and_gradient_norms_are_the_official_ones(method: str) -> None:
     norm = torch.stack([g.norm() for g in gradients(model).values()]).norm()
     assert norm.item() == pytest.approx(float(golden["grad_norm"]), rel=2e-6)
     for name, gradient in to_official(gradients(model), HEADS).items():
-        # The gradient of the keys' bias is 0 up to rounding, since softmax does not depend on the bias.
+        # The gradient of the keys' bias is 0 up to rounding, since softmax does not depend on this bias.
         expected = float(golden[f"gnorm/{name}"])
         assert np.linalg.norm(gradient) == pytest.approx(expected, rel=1e-5, abs=1e-8), name
 
@@ -82,7 +85,7 @@ def test_three_steps_end_at_the_official_weights(first_moment: str) -> None:
     decay, beta1, beta2, clip, _ = golden["hparams"].tolist()
     config = OptimConfig(weight_decay=decay, beta1=beta1, beta2=beta2, clip_norm=clip, first_moment=first_moment)
     optimizer = build_optimizer(model, config)
-    tolerance = 2e-5 if first_moment == "bf16" else 1e-3  # the official moment is bf16, so fp32 differs a little
+    tolerance = 2e-5 if first_moment == "bf16" else 1e-3  # the official moment is bf16, so steps with an fp32 moment differ
     for step in range(3):
         loss = official_loss(model, golden, f"_s{step}").loss
         assert loss.item() == pytest.approx(float(golden[f"loss_s{step}"]), rel=tolerance)
@@ -93,14 +96,15 @@ def test_three_steps_end_at_the_official_weights(first_moment: str) -> None:
         optimizer.step()
     expected = from_official({k.removeprefix("final_params/"): v for k, v in golden.items() if k.startswith("final_params/")})
     for name, parameter in model.named_parameters():
-        if name.endswith("qkv.bias"):  # Adam takes full steps along the keys' bias, whose gradient is only rounding
+        if name.endswith("qkv.bias"):
+            # Only the queries' part is compared. Adam takes full steps along the keys' part, whose gradient is only rounding.
             parameter, expected[name] = parameter.chunk(3)[0], expected[name].chunk(3)[0]
         # The weights moved by up to 0.015. The compiled official step rounds its bf16 moment elsewhere than the eager one.
         assert (parameter - expected[name]).abs().max() < 5e-4, name
         assert (parameter - expected[name]).square().mean().sqrt() < 4e-5, name
 
 
-def test_the_objective_without_clean_images_and_masks_is_dits() -> None:
+def test_without_clean_images_and_masks_the_objective_is_that_of_dit() -> None:
     model, x_0, noise = tiny_model("adaln1_nc0"), *batch()
     out = model(PROCESS.q_sample(x_0, noise.t, noise.eps), noise.t)
     dit = ((out.target - noise.eps).square().mean() + (out.x_0 - x_0).square().mean()) / 2
@@ -111,7 +115,7 @@ def test_the_objective_without_clean_images_and_masks_is_dits() -> None:
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("loss_weight", LOSS_WEIGHTS)
 def test_the_trial_chooses_the_target_and_its_weight(loss_weight: str, prediction: str, schedule: str) -> None:
-    """The objective written out again: removed patches predict x_0 with weight 1, visible ones the target with t's weight."""
+    """The objective is written out again: x_0 at removed patches with weight 1, the target at visible ones with t's weight."""
     process = NoiseProcess(NoiseConfig(schedule=schedule, prediction=prediction))
     model, x_0, noise = tiny_model("adaln1_nc0"), *batch()
     stage = of(CorruptionConfig(r_t0=0, mask_ratio=0.5), loss_weight=loss_weight, min_snr_gamma=3.0)
@@ -124,7 +128,7 @@ def test_the_trial_chooses_the_target_and_its_weight(loss_weight: str, predictio
     assert_equal_in_loss_and_gradient(model, expected, umd_loss(model, x_0, noise, stage, process).loss)
 
 
-def test_the_objective_with_clean_images_only_is_maes() -> None:
+def test_with_clean_images_only_the_objective_is_that_of_mae() -> None:
     model, x_0, noise = tiny_model("adaln0_nc0"), *batch()
     zero = torch.zeros_like(noise.t)
     out = model(x_0, zero, mask_noise=noise.mask_noise, mask_ratio=0.75)
@@ -134,13 +138,13 @@ def test_the_objective_with_clean_images_only_is_maes() -> None:
     assert_equal_in_loss_and_gradient(model, mae, umd_loss(model, x_0, noise, stage, PROCESS).loss)
 
 
-def test_each_group_is_weighted_by_its_number_of_images() -> None:
+def test_clean_and_noised_images_are_weighted_by_their_numbers() -> None:
     model, x_0, noise = tiny_model("adaln1_nc0"), *batch()
     losses = umd_loss(model, x_0, noise, of(CorruptionConfig(r_t0=0.25, mask_ratio=0.5)), PROCESS)
     assert losses.loss.item() == pytest.approx(0.75 * losses.loss_t.item() + 0.25 * losses.loss_t0.item())
 
 
-def test_the_last_rows_are_clean_and_their_number_does_not_change_the_noise() -> None:
+def test_the_last_rows_are_clean_and_their_number_does_not_change_the_other_rows() -> None:
     x_0, noise = batch()
     x_t, t = corrupt(x_0, noise, 3, PROCESS)
     fewer_x_t, fewer_t = corrupt(x_0, noise, 1, PROCESS)

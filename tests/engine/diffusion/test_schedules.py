@@ -1,4 +1,4 @@
-"""Noise schedules: the official tables, and for each one its boundary values, its order in t and its training times."""
+"""Noise schedules: two have official tables; for every schedule its values at both ends, its path and its training times."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_configuration_knows_which_schedules_have_whole_times_only() -> None
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_every_schedule_begins_and_ends_as_in_its_paper(name: str) -> None:
+def test_every_schedule_has_its_papers_values_at_both_ends(name: str) -> None:
     process = NoiseProcess(NoiseConfig(schedule=name))
     for t, (alpha, sigma) in zip((1, T), ENDS[name], strict=True):
         assert process.at(t) == pytest.approx((alpha, sigma), rel=1e-3)
@@ -105,8 +105,8 @@ def trained(name: str, n: int = 100_000, **parameters: float) -> tuple[NoiseProc
     return process, process.trained_times((torch.arange(n, dtype=torch.float64) + 0.5) / n)
 
 
-def test_laplace_trains_log_snrs_of_its_mean_and_scale() -> None:
-    """A Laplace distribution has its median at mu, mean absolute deviation b and variance 2 b^2."""
+def test_laplace_draws_training_log_snrs_with_its_mean_and_scale() -> None:
+    """A Laplace distribution has the median mu, the mean absolute deviation b and the variance 2 b^2."""
     process, t = trained("laplace", mu=0.7, b=0.4)
     found = log_snr(process, t)
     assert found.median().item() == pytest.approx(0.7, abs=1e-3)
@@ -114,20 +114,20 @@ def test_laplace_trains_log_snrs_of_its_mean_and_scale() -> None:
     assert found.var().item() == pytest.approx(2 * 0.4**2, rel=1e-2)
 
 
-def test_edm_trains_a_log_normal_of_noise_levels_and_spaces_them_by_its_power() -> None:
+def test_edm_draws_log_normal_training_noise_levels_and_takes_karras_steps() -> None:
     process, t = trained("edm")
     alpha, sigma = process.path(t)
     levels = (sigma / alpha).log()
     assert levels.mean().item() == pytest.approx(-1.2, abs=1e-3)
     assert levels.std().item() == pytest.approx(1.2, rel=1e-3)
-    N = 18  # equation 5 of the paper, its 18 steps on CIFAR-10
+    N = 18  # the paper's equation 5 with its 18 steps for CIFAR-10
     i = np.arange(N)
     karras = (80 ** (1 / 7) + i / (N - 1) * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
     ours = [sigma / alpha for alpha, sigma in map(process.at, process.times(N - 1))]
     np.testing.assert_allclose(ours, karras, rtol=1e-9)
 
 
-def test_logit_normal_trains_flows_at_its_mean_and_deviation() -> None:
+def test_logit_normal_draws_training_times_with_its_mean_and_deviation() -> None:
     process, t = trained("flow-logit-normal", mean=-0.5, std=0.8)
     _, u = process.path(t)
     assert u.logit().mean().item() == pytest.approx(-0.5, abs=1e-3)

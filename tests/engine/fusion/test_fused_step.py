@@ -1,4 +1,4 @@
-"""Fused stages give the results of stages alone, end alone, and resume from their own checkpoints."""
+"""Fused stages have the results of stages that are trained alone. Each ends by itself and resumes from its own checkpoint."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def corruption(r_t0: float) -> CorruptionConfig:
     return CorruptionConfig(r_t0=r_t0, mask_ratio=0.375)
 
 
-# Settings in which the stages of a group may differ.
+# Settings in which fused stages may differ.
 OWN: dict[str, list[dict[str, Any]]] = {
     "seed": [{"seed": 0}, {"seed": 1}, {"seed": 2}],
     "rates": [
@@ -89,7 +89,7 @@ def metrics(root: Path, spec: StageSpec) -> list[dict[str, Any]]:
 
 
 def same(spec: StageSpec, root: Path, other: Path, nimg: int = END, *, tolerance: float = 2e-3) -> None:
-    """Weights and averages agree to ``tolerance`` of how far they moved; AdamW's first steps amplify rounding."""
+    """Weights and averages differ by at most ``tolerance`` times their norm; AdamW's first steps amplify rounding."""
     for ema in {False, spec.stage.optim.ema}:  # type: ignore[union-attr]
         ours, theirs = (load_snapshot(RunDir(folder, spec.key), nimg, ema=ema) for folder in (root, other))
         assert ours.keys() == theirs.keys()
@@ -107,7 +107,9 @@ def whole(endings: dict[str, Ending]) -> Iterator[TrainResult]:
 @pytest.mark.slow
 @pytest.mark.parametrize("first_moment", ["fp32", "bf16"])
 @pytest.mark.parametrize("setting", OWN)
-def test_fused_stages_give_the_results_of_stages_alone(setting: str, first_moment: str, pack: Pack, tmp_path: Path) -> None:
+def test_fused_stages_have_the_results_of_stages_trained_alone(
+    setting: str, first_moment: str, pack: Pack, tmp_path: Path
+) -> None:
     specs = [stage(**fields, snapshots=(3 * BATCH,)) for fields in OWN[setting]]
     if first_moment == "fp32":
         plain = [spec.stage.optim.model_copy(update={"first_moment": "fp32"}) for spec in specs]  # type: ignore[union-attr]
@@ -153,7 +155,7 @@ def test_bf16_autocast_is_fused_too(pack: Pack, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_diverging_stage_ends_alone(pack: Pack, tmp_path: Path) -> None:
+def test_a_diverging_stage_ends_and_the_others_continue(pack: Pack, tmp_path: Path) -> None:
     good = [stage(seed=seed) for seed in (0, 1)]
     lost = stage(seed=2, optim=optim(lr_per_256=1e30, clip_norm=1e30))
     endings = fuse([good[0], lost, good[1]], tmp_path / "fused", pack)
@@ -166,7 +168,7 @@ def test_a_diverging_stage_ends_alone(pack: Pack, tmp_path: Path) -> None:
 
 
 class Killed(BaseException):
-    """Raised in place of a kill of the process: nothing is saved."""
+    """Raised instead of killing the process, so that nothing is saved."""
 
 
 def after(steps: int, error: type[BaseException] | None = None) -> Callable[[str], bool]:
@@ -204,7 +206,7 @@ def test_an_interrupted_fused_run_resumes_to_the_same_bits(
 
 
 @pytest.mark.slow
-def test_a_stage_can_leave_or_join_a_fused_group_when_it_resumes_and_records_it(pack: Pack, tmp_path: Path) -> None:
+def test_a_stage_that_resumes_outside_or_inside_a_fused_group_records_the_change(pack: Pack, tmp_path: Path) -> None:
     specs = [stage(seed=seed) for seed in (0, 1)]
     fuse(specs, tmp_path / "mixed", pack, after(7))
     result = alone(specs[0], tmp_path / "mixed", pack)

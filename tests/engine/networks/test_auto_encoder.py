@@ -1,4 +1,4 @@
-"""The model equals the official one in outputs, size and initial weights, and keeps its documented properties."""
+"""The model has the official outputs, parameter counts and initial scales, and its documented properties."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from umd_bench.engine.networks.initialise import build_model
 INPUT = arrays("model_inputs")
 IMAGE, T = images(INPUT["image"]), torch.from_numpy(INPUT["t"][:, 0]).long()
 LABEL, MASK_NOISE = torch.from_numpy(INPUT["y"]).long(), torch.from_numpy(INPUT["mask_noise"])
-TOLERANCE = [5e-6, 5e-6, 5e-5, 5e-5]  # for images at t = 0, 1, 500, 1000: sines of large angles lose digits in float32
+# For the images at t = 0, 1, 500 and 1000. At large t the sines of large angles lose digits in float32.
+TOLERANCE = [5e-6, 5e-6, 5e-5, 5e-5]
 SMALL = ModelConfig(patch=4, width=48, depth=2, decoder_depth=1, heads=3)
 
 
@@ -98,14 +99,14 @@ def test_time_0_is_clean_and_no_label_is_the_null_label(tag: str) -> None:
 
 
 @pytest.mark.parametrize("tag", TAGS)
-def test_a_shared_time_may_be_given_once(tag: str) -> None:
+def test_a_time_that_all_images_share_may_be_given_once(tag: str) -> None:
     model = tiny_model(tag)
     for once, each in zip(model(IMAGE, T[2:3]), model(IMAGE, T[2].expand(4)), strict=True):
         torch.testing.assert_close(once, each, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("tag", TAGS)
-def test_removed_pixels_change_nothing(tag: str) -> None:
+def test_removed_pixels_do_not_change_the_output(tag: str) -> None:
     model = tiny_model(tag)
     out = model(IMAGE, T, mask_noise=MASK_NOISE, mask_ratio=0.75)
     removed = out.mask.view(4, 1, 4, 4).repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
@@ -210,7 +211,7 @@ def test_initial_weights_have_the_official_scales() -> None:
         "time_embed.fc2.weight": 1 / math.sqrt(384),
         "label_embed.fc1.weight": 1 / math.sqrt(192),
         "label_embed.table.weight": 1 / math.sqrt(192),
-        "blocks.0.attn.qkv.weight": 1 / math.sqrt(192),  # Xavier over (w, w): the joint matrix's fan would give 1/sqrt(2 w)
+        "blocks.0.attn.qkv.weight": 1 / math.sqrt(192),  # Xavier for each of q, k, v; the joint matrix would have 1/sqrt(2 w)
         "blocks.0.attn.proj.weight": 1 / math.sqrt(192),
         "blocks.0.mlp.fc1.weight": math.sqrt(2 / (5 * 192)),
         "decoder_blocks.0.mlp.fc2.weight": math.sqrt(2 / (5 * 192)),

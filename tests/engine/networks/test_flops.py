@@ -24,7 +24,7 @@ def count(**corruption: float) -> float:
 
 
 def forward_by_hand(visible: int) -> float:
-    """Multiply-adds of blocks, embeddings, modulations and head for one noised image with ``visible`` of 16 patches."""
+    """FLOPs of blocks, embeddings, modulations and head for one noised image with ``visible`` of 16 patches."""
     w, patch = 96, 4
 
     def block(tokens: int) -> int:
@@ -34,20 +34,20 @@ def forward_by_hand(visible: int) -> float:
     return 2 * block(4 + visible) + block(17) + ends
 
 
-def test_the_count_equals_one_by_hand() -> None:
+def test_the_count_agrees_with_a_count_by_hand() -> None:
     # Backward costs twice the forward, except for the patch embedding, whose input needs no gradient.
     assert count(r_t0=0, mask_ratio=0.5) == pytest.approx(3 * forward_by_hand(8), rel=0.01)
     assert count(r_t0=0, mask_ratio=0) == pytest.approx(3 * forward_by_hand(16), rel=0.01)
 
 
-def test_masking_makes_steps_cheaper_and_groups_add_up() -> None:
+def test_masking_makes_steps_cheaper_and_the_flops_of_clean_and_noised_images_add_up() -> None:
     dit, mae, umd = count(r_t0=0), count(r_t0=1), count(r_t0=0.5, mask_ratio=0.375)
     assert mae < umd < dit
     assert umd == pytest.approx((count(r_t0=0, mask_ratio=0.375) + mae) / 2, rel=1e-3)
 
 
 def counted_by_torch(config: ModelConfig, stage: TrainStage, *, size: int, channels: int, classes: int) -> float:
-    """The count of torch's own counter for the step itself, on the meta device, where nothing is computed."""
+    """What torch's own counter finds for the step, on the meta device, where nothing is computed."""
     B = stage.batch
     with torch.device("meta"):
         model = AutoEncoder(config, size=size, channels=channels, classes=classes)

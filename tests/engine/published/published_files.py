@@ -1,4 +1,4 @@
-"""Checkpoints in other projects' layouts with random weights, written down from their published names and shapes."""
+"""Checkpoints in the layouts of other projects: the published names and shapes, with random weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ State = dict[str, Tensor]
 
 
 def _drawn(shapes: dict[str, tuple[int, ...]], std: float) -> State:
-    """Random values for every parameter, norms and biases too: a parameter that the model ignores would be noticed."""
+    """Random values for every parameter, norms and biases too, so that a test notices if the model ignores a parameter."""
     generator = torch.Generator().manual_seed(0)
     return {name: std * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 

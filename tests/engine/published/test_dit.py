@@ -1,4 +1,4 @@
-"""A published DiT gives the output of its authors' code at its own integer time, and the project's samplers sample from it."""
+"""A DiT from a published layout agrees with a forward pass written from the paper, and this project's samplers draw from it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def images(channels: int = 1) -> Tensor:
 
 
 def forward(state: State, x: Tensor, index: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """DiT's forward pass from its published description, at schedule indices: tokens before the final layer, and its output."""
+    """DiT's forward pass, written from its published description, at schedule indices: the tokens before the final layer, and
+    the final layer's output."""
     B, C = x.shape[:2]
     D = state["pos_embed"].shape[2]
 
@@ -65,7 +66,7 @@ def forward(state: State, x: Tensor, index: Tensor, label: Tensor) -> tuple[Tens
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_eps_is_the_first_half_of_the_published_output_one_step_below_t(channels: int) -> None:
+def test_eps_is_the_first_half_of_the_published_output_at_schedule_index_t_minus_1(channels: int) -> None:
     state = dit_state(channels=channels)
     t, label = torch.tensor([1, 51, 400, 1000]), torch.tensor([0, 3, 9, CLASSES])
     _, expected = forward(state, images(channels), t - 1, label)
@@ -80,7 +81,7 @@ def test_without_a_label_the_model_uses_the_last_row_of_the_table() -> None:
     torch.testing.assert_close(model_of(state)(images(), t).target, expected[:, :1], rtol=1e-5, atol=1e-5)
 
 
-def test_x_0_and_eps_combine_to_x_t_by_dits_schedule() -> None:
+def test_x_0_and_eps_give_back_x_t_under_dits_schedule() -> None:
     t = torch.tensor([1, 51, 400, 700])
     out = model_of(dit_state())(images(), t)
     back = NoiseProcess(NOISE).q_sample(out.x_0, t, out.target)

@@ -1,4 +1,4 @@
-"""A published MAE encoder gives the output of its authors' code, from images in [-1, 1] instead of normalised ones."""
+"""An MAE encoder from a published layout agrees with an independent forward pass, though its images are in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def images() -> Tensor:
 
 
 def normalised(x: Tensor) -> Tensor:
-    """As the official pipeline: to [0, 1], then normalised by ImageNet's mean and standard deviation."""
+    """What the official pipeline does: map to [0, 1], then normalise by ImageNet's mean and standard deviation."""
     return ((x + 1) / 2 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
@@ -36,7 +36,7 @@ def encoder(state: State, pool: Literal["class", "patches"] = "class") -> MaeEnc
 
 
 def forward(state: State, x: Tensor) -> Tensor:
-    """MaskedAutoencoderViT's encoder without a mask, from its published description. -> tokens after the norm [B, 1 + L, D]."""
+    """MaskedAutoencoderViT's encoder without a mask, written from its description. -> tokens after the norm [B, 1 + L, D]."""
     D = state["cls_token"].shape[2]
 
     def norm(x: Tensor, name: str) -> Tensor:
@@ -53,13 +53,13 @@ def forward(state: State, x: Tensor) -> Tensor:
     return norm(x, "norm")
 
 
-def test_the_class_token_is_that_of_the_published_forward_pass() -> None:
+def test_the_class_token_equals_that_of_the_independent_forward_pass() -> None:
     state = mae_state()
     expected = forward(state, normalised(images()))[:, 0]
     torch.testing.assert_close(encoder(state).represent(images(), T), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_patch_mean_is_that_of_the_published_forward_pass() -> None:
+def test_the_mean_of_patches_equals_that_of_the_independent_forward_pass() -> None:
     state = mae_state()
     expected = forward(state, normalised(images()))[:, 1:].mean(dim=1)
     torch.testing.assert_close(encoder(state, "patches").represent(images(), T), expected, rtol=1e-5, atol=1e-5)

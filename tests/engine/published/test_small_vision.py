@@ -55,7 +55,7 @@ def test_a_common_prefix_is_removed_with_a_note() -> None:
 def test_real_sizes_have_the_official_names_and_parameter_counts(
     name: str, width: int, depth: int, decoder_depth: int, heads: int, adaln: bool, classes: int
 ) -> None:
-    # L is the latent model: 32 x 32 x 4, patch 2. The counts are the official implementation's.
+    # L is the latent model: 32 x 32 x 4, patch 2. The counts come from the official implementation.
     size, channels, patch = (32, 4, 2) if name == "L" else (64, 3, 4)
     config = ModelConfig(patch=patch, width=width, depth=depth, decoder_depth=decoder_depth, heads=heads, adaln=adaln)
     shapes = official_shapes(config, size=size, channels=channels, classes=classes)

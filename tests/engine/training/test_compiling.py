@@ -1,4 +1,4 @@
-"""Compiled code is cached for the next process, runs as CUDA graphs on a GPU, and is dropped with its stage."""
+"""Compiled code is cached for the next process, runs as CUDA graphs on a GPU, and leaves memory when its stage ends."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_folder_that_cannot_be_created_is_a_user_error(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize(("device", "mode"), [("cpu", None), ("cuda", "reduce-overhead")])
-def test_shapes_are_static_and_the_function_is_one_graph_on_a_gpu_a_cuda_graph(
+def test_a_function_is_one_graph_of_static_shapes_and_on_a_gpu_a_cuda_graph(
     device: str, mode: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options_seen: list[dict[str, Any]] = []
@@ -75,7 +75,7 @@ def test_shapes_are_static_and_the_function_is_one_graph_on_a_gpu_a_cuda_graph(
 
 
 @pytest.mark.slow
-def test_a_process_can_run_more_compiled_stages_than_torchs_limit_of_versions(
+def test_a_process_can_run_more_compiled_stages_than_torch_allows_versions_of_a_function(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
@@ -84,5 +84,6 @@ def test_a_process_can_run_more_compiled_stages_than_torchs_limit_of_versions(
     for side in sides:
         with own_graphs():
             compiled(double, CPU)(torch.zeros(side))
-    with own_graphs(), pytest.raises(FailOnRecompileLimitHit):  # the error without own_graphs
+    # All shapes within one own_graphs() exceed the limit.
+    with own_graphs(), pytest.raises(FailOnRecompileLimitHit):
         list(map(compiled(double, CPU), map(torch.zeros, sides)))

@@ -100,10 +100,10 @@ def test_a_killed_run_resumes_from_its_checkpoint_to_the_same_bits(
 ) -> None:
     spec = training(snapshots=(10 * BATCH,))
     run = run_of(spec, tmp_path)
-    for _ in range(2):  # the second attempt is killed as well
+    for _ in range(2):  # the second attempt is killed too
         with pytest.raises(Killed):
             attempt(run, spec, pack, after(steps, Killed))
-    assert any(run.path.glob("attempt-*/checkpoints/*")) == (steps >= 5), "one every five steps"
+    assert any(run.path.glob("attempt-*/checkpoints/*")) == (steps >= 5), "there is a checkpoint every five steps"
     result = attempt(run, spec, pack)
     assert result.metrics == whole[1].metrics
     same_run(run, whole[0])
@@ -166,7 +166,7 @@ def test_a_resume_in_another_environment_is_marked_and_stays_marked(
     assert not attempt(run, spec, pack).exact
 
 
-def test_nothing_is_trained_when_every_snapshot_is_there(whole: tuple[RunDir, TrainResult], pack: Pack) -> None:
+def test_nothing_is_trained_if_every_snapshot_exists(whole: tuple[RunDir, TrainResult], pack: Pack) -> None:
     run, result = whole
     before = run.snapshot(END).stat()
     again = attempt(run, training(snapshots=(10 * BATCH,)), pack)
@@ -218,7 +218,7 @@ def test_a_child_starts_from_its_parents_weights_with_new_labels_and_moments(pac
     spec = training(kind="finetune", parent="pretrain", parent_key=parent.key, parent_nimg=END, snapshots=(BATCH,))
     run = run_of(spec, tmp_path)
     attempt(run, spec, pack)
-    first = load_snapshot(run, BATCH)  # the first update has learning rate 0
+    first = load_snapshot(run, BATCH)  # equal to the initial weights, since the first update has learning rate 0
     trained = load_snapshot(parent, END)
     assert all(torch.equal(first[name], value) for name, value in trained.items())
     fresh = build_model(spec.model, size=8, channels=1, classes=3, seed=0).state_dict()
@@ -250,7 +250,7 @@ def test_a_missing_parent_is_a_user_error(pack: Pack, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [{}, {"nimg": 420, "batch": 2}])  # the longer stage does not record every step
-@pytest.mark.parametrize("lr", [1e30, 1e42])  # the loss becomes NaN, or the weights do at once
+@pytest.mark.parametrize("lr", [1e30, 1e42])  # the loss becomes NaN, or the first step makes the weights NaN
 @pytest.mark.parametrize("saved", ["checkpoint", "snapshot"])
 def test_a_diverging_run_ends_and_publishes_nothing(
     saved: str, lr: float, length: dict[str, int], pack: Pack, tmp_path: Path
@@ -333,9 +333,9 @@ def test_a_compiled_stage_is_close_to_an_uncompiled_one_and_resumes_to_the_same_
     assert not attempt(RunDir(tmp_path / "mixed", plain.key), plain, pack).exact
 
 
-def test_the_average_in_a_snapshot_is_that_of_the_weights_up_to_it(pack: Pack, tmp_path: Path) -> None:
+def test_the_average_in_a_snapshot_covers_the_weights_up_to_the_snapshot(pack: Pack, tmp_path: Path) -> None:
     nimgs = [BATCH * n for n in (1, 2, 3, 4)]
-    # Weights move by 0.3 a step, so that an average with a decay of 0.999997 moves visibly.
+    # Weights move by 0.3 in a step, so that an average with a decay of 0.999997 moves visibly.
     optim = OptimConfig(lr_per_256=10, warmup_nimg=BATCH, ema=True, weight_decay=0)
     spec = training(nimg=nimgs[-1], snapshots=nimgs, optim=optim)
     run = run_of(spec, tmp_path)
@@ -357,7 +357,7 @@ def test_without_clean_or_noised_images_their_loss_is_left_out(r_t0: float, abse
 
 
 @pytest.mark.slow
-def test_a_long_stage_records_about_a_hundred_metrics(pack: Pack, tmp_path: Path) -> None:
+def test_a_long_stage_records_metrics_about_a_hundred_times(pack: Pack, tmp_path: Path) -> None:
     spec = training(nimg=2 * 210, batch=2, corruption=CorruptionConfig(r_t0=0.5, mask_ratio=0.5))
     run = run_of(spec, tmp_path)
     attempt(run, spec, pack)

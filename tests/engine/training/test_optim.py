@@ -21,7 +21,7 @@ from umd_bench.engine.training.optim import (
 )
 
 GOLDEN = arrays("adamw_unit")
-# Official parameter -> one of our parameters that is decayed exactly if the official one is.
+# Official parameter -> one of our parameters, which has weight decay if and only if the official one has it.
 NAMES = {
     "a/kernel": "a.weight",
     "a/bias": "a.bias",
@@ -33,7 +33,7 @@ NAMES = {
 
 
 class Leaves(nn.Module):
-    """A model that consists of parameters only."""
+    """A model without a forward pass: only the parameters of ``NAMES``, with the given values."""
 
     def __init__(self, values: Arrays) -> None:
         super().__init__()
@@ -80,12 +80,13 @@ def test_six_steps_with_the_bf16_moment_are_the_official_ones_and_the_moment_is_
         np.testing.assert_allclose(state["exp_avg_sq"].numpy(), part("eager/nu_final")[name], rtol=1e-6)
 
 
-def test_six_steps_with_the_fp32_moment_differ_by_the_moments_rounding_only() -> None:
+def test_six_steps_with_the_fp32_moment_differ_from_the_official_ones_by_the_rounding_of_the_moment() -> None:
     model = Leaves(part("p0"))
     optimizer = build_optimizer(model, OptimConfig())
     for step in range(6):
         take_step(model, optimizer, step)
-    # 3.8e-2 is the sum of the six rates, the farthest that Adam can move; bf16 stores the moment to 2^-8.
+    # 3.8e-2 is the sum of the six rates, about the farthest that Adam can move. bf16 stores the moment to 2^-8; 2^-6 leaves a
+    # margin.
     assert 1e-6 < largest_error(model, part("eager/p6")) < 3.8e-2 / 2**6
     for name in NAMES:
         np.testing.assert_allclose(

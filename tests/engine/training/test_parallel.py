@@ -32,7 +32,7 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 @pytest.fixture(scope="module")
 def both_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """Every job of ``two_ranks.JOBS``, done by this process and another: its result in each."""
+    """The results of all jobs of ``two_ranks.JOBS`` in this process (rank 0) and in the other process (rank 1)."""
     folder, other = tmp_path_factory.mktemp("rank-0"), tmp_path_factory.mktemp("rank-1")
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=WAIT)
     alone = run_of(WITH_SNAPSHOT, folder / "alone")
@@ -81,13 +81,13 @@ def test_the_sum_of_the_ranks_gradients_is_the_gradient_of_one_process(name: str
 
 
 @pytest.mark.slow
-def test_corners_leave_some_parameters_without_a_gradient(both_ranks: SimpleNamespace) -> None:
+def test_dit_has_no_gradient_for_the_mask_token_but_umd_has_one(both_ranks: SimpleNamespace) -> None:
     assert result(both_ranks, "gradients dit")["gradients"]["mask_token"] is None
     assert result(both_ranks, "gradients umd")["gradients"]["mask_token"] is not None
 
 
 @pytest.mark.slow
-def test_weights_do_not_depend_on_the_size_of_buckets(both_ranks: SimpleNamespace) -> None:
+def test_weights_do_not_depend_on_the_size_of_the_gradient_buckets(both_ranks: SimpleNamespace) -> None:
     one, many = result(both_ranks, "two buckets")
     assert all(torch.equal(value, many[name]) for name, value in one.items())
 
@@ -194,4 +194,4 @@ def test_only_rank_0_writes(both_ranks: SimpleNamespace) -> None:
         "outcomes.json",
         "config.yaml",
         "nimg-000000000080",
-    }  # the files that the test prepared, and rank 1's report
+    }  # the files that the jobs prepare on both ranks, and rank 1's report

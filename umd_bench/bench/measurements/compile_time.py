@@ -22,7 +22,7 @@ class Compiling:
 
     ``cold`` is the time with an empty cache; ``kept`` is the time with the cache on disk that the cold run has filled. After
     ``images`` images the compiled work has saved as much time as ``cold``, and after ``images_kept`` as much as ``kept``. Both
-    are None if it is not faster.
+    numbers are None if the compiled work is not faster.
     """
 
     of: str  # the name of the same work, not compiled
@@ -42,7 +42,7 @@ class Compiling:
 
 @contextmanager
 def empty_compile_cache() -> Iterator[None]:
-    """Compile into an empty temporary cache; afterwards it and the graphs of this process are discarded."""
+    """Compile into an empty temporary cache. At the end discard the cache and the graphs of this process."""
     with tempfile.TemporaryDirectory(prefix="umd-bench-compiled-") as folder, cache_in(Path(folder)), own_graphs():
         yield
 
@@ -50,10 +50,10 @@ def empty_compile_cache() -> Iterator[None]:
 def compile_all(
     builds: Mapping[str, tuple[str, Callable[[], Work]]], device: torch.device, progress: Callable[[str], None]
 ) -> tuple[dict[str, Work], dict[str, Compiling]]:
-    """Compile each work twice, with an empty cache and from the filled one; returns the compiled works and the times.
+    """Compile each work with an empty cache, then again from the filled cache; returns the compiled works and the times.
 
     ``builds`` maps the name of a compiled work to the name of the same work not compiled, and a function that builds the
-    compiled one. Call this within :func:`empty_compile_cache`. The first work includes the start of the compiler.
+    compiled one. Call this within :func:`empty_compile_cache`. The first work's time includes the start of the compiler.
     """
     cold = {}
     for name, (_, build) in builds.items():

@@ -1,7 +1,7 @@
-"""Does training wait for its data? Times the loader alone and the training step that consumes its batches, on one device.
+"""Does training wait for its data? Times the loader alone and the training step that uses its batches, on one device.
 
-Both are the same as in real training: `Batches` with the crops and flips of the tier imagenet64, and the step of UMD S/4. The
-loader should deliver at least ten times as many images per second as the step consumes.
+The loader is `Batches` with the crops and flips of the tier imagenet64, and the step is the training step of UMD S/4, both
+as in real training. The loader should deliver at least ten times as many images per second as the step uses.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from umd_bench.engine.training.loop import training_step
 from umd_bench.engine.training.state import TrainingState
 from umd_bench.store.run import RunDir
 
-WANTED_RATIO = 10  # of the loader's speed to the step's
+WANTED_RATIO = 10  # of the loader's images per second to those of the step
 _SIZE, _CHANNELS, _CLASSES = 64, 3, 1000  # ImageNet-64
 _SHARD = 8192  # images of a shard
 _STEP = "training step"
 _LOADERS = {
     True: "loader, images on the device",
     False: "loader, images in the memory map",
-}  # by whether the device holds the images
+}  # key: whether the device holds the images
 
 
 @dataclass(frozen=True)
 class LoaderResult:
-    """The settings, and the throughput of the step and of the ``loaders`` (by where the images are stored)."""
+    """The settings, and the throughput of the step and of the ``loaders``, whose names say where the images are stored."""
 
     data: str
     images: int
@@ -196,7 +196,7 @@ def _spec(data: DataConfig, facts: Manifest, batch: int, device: torch.device) -
 
 
 def _works(spec: StageSpec, pack: Pack, folder: Path, device: torch.device) -> dict[str, Work]:
-    """A loader for each place where the images can be stored, and the step on one fixed batch; each call is one batch."""
+    """A loader for each place where the images can be stored, and the step on one fixed batch. A call processes one batch."""
     stage, split = spec.stage, pack.split("train")
     assert isinstance(stage, TrainStage)
 

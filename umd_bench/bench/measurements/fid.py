@@ -1,4 +1,4 @@
-"""How fast extractors are, and the Fréchet distance, compared with the textbook formula with scipy's matrix square root."""
+"""How fast the Fréchet distance is, compared with the textbook formula that takes scipy's matrix root; and the extractors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from umd_bench.evaluation.metrics.frechet import Gaussian, Moments, frechet_dist
 
 WIDTHS = (256, 2048)  # features of a small classifier and of Inception
 _BATCH = 64  # images in one call of an extractor
-_SIDE = 64  # of the images for an extractor that takes any side, in pixels
+_SIDE = 64  # side in pixels of the images for an extractor that takes any side
 
 
 def bench_fid(
@@ -30,10 +30,10 @@ def bench_fid(
     device: torch.device,
     progress: Callable[[str], None] = lambda _: None,
 ) -> ComparisonResult:
-    """Time the distance for each width at full rank (N = 2 D) and low rank (N = D / 4) on the CPU, and the extractors.
+    """Time the distance on the CPU, for each width at full rank (N = 2 D) and low rank (N = D / 4); and time the extractors.
 
-    Both ways start from the samples' moments (full rank) or the samples (low rank), and from the reference in the form in which
-    it is stored: ours as a factor, the textbook's as a covariance. Raises as :func:`load_extractor`.
+    Both implementations start from the samples' moments (full rank) or the samples (low rank), and from the stored reference,
+    which is a factor of the covariance for ours and the covariance for the textbook. Raises as :func:`load_extractor`.
     """
     loaded = {name: load_extractor(name, device) for name in extractors}
     pairs = [pair for D in widths for pair in (_full(D), _low(D))]

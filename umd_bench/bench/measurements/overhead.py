@@ -1,8 +1,8 @@
 """The cost of scheduling: run a graph of stages that do no work, as a sweep.
 
 Everything but the work is real: run directory, lease, attempt, record of the environment, result, executor, scheduler loop and
-display. The same stages are also run directly, one after another in this process. Their direct time is the cost of run
-directories and disk; the rest is the cost of the scheduler and the executor.
+display. Some of the stages are also run directly, one after another in this process. A direct stage takes only the time of its
+run directory and of the disk. What a stage takes beyond that in the sweep is the cost of the scheduler and the executor.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ NO_OP = "umd_bench.bench.measurements.overhead:no_op"
 class Overhead:
     """Seconds of one measurement.
 
-    ``start_seconds``: until every worker had finished its first stage. ``seconds``: for the ``stages`` stages after that, on
-    ``workers`` workers. ``direct_seconds``: for one stage without a scheduler (the median).
+    ``start_seconds`` is the time until the executor had started and had run one stage for each worker. ``seconds`` is the time
+    of the next ``stages`` stages on ``workers`` workers. ``direct_seconds`` is the median time of a stage without a scheduler.
     """
 
     executor: str
@@ -73,7 +73,7 @@ def measure_overhead(
     folder: Path | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Overhead:
-    """Run ``stages`` stages without work on warm workers, in a temporary folder below ``folder`` (default: the system's).
+    """Run ``stages`` stages without work on started workers, in a temporary folder below ``folder`` (default: the system's).
 
     Raises :class:`UserError` for an executor that is unknown or does not start, and if a stage has no result.
     """

@@ -1,4 +1,4 @@
-"""How fast the probes are, each compared with an independent way: scikit-learn, timm's LARS, a plain loop."""
+"""How fast the probes are, each compared with an independent implementation: scikit-learn, timm's LARS, a plain loop."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _linear(x: NDArray[np.float32], y: NDArray[np.int64]) -> Pair:
 
 
 def _knn(x: NDArray[np.float32], y: NDArray[np.int64], queries: NDArray[np.float32], truth: NDArray[np.int64]) -> Pair:
-    """Ours: queries in blocks. Theirs: one query at a time."""
+    """Ours: queries in blocks of rows. Theirs: one query at a time."""
     labels, expected = torch.from_numpy(y), torch.from_numpy(truth)
 
     def ours() -> float:

@@ -1,4 +1,4 @@
-"""How fast each sampler is at several numbers of steps, compared with a plain DDIM loop that calls the model twice a step."""
+"""How fast each sampler is at several numbers of steps, compared with a plain DDIM loop that calls the model twice per step."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TimedSampler:
     calls: int
     passes: int
     rate: Throughput
-    per_pass: Ratio | None  # passes per second over those of the plain loop
+    per_pass: Ratio | None  # passes per second, divided by the passes per second of the plain loop
     compiled: bool = False
 
 
@@ -119,7 +119,7 @@ def bench_sample(
 ) -> SampleResult:
     """Time the tier's stage ``generate`` with initial weights; trained weights would take the same time.
 
-    Without ``samplers`` every sampler is timed. ``compiled`` also times the first one with a compiled model. That
+    Without ``samplers`` every sampler is timed. With ``compiled`` the first sampler is also timed with a compiled model. It
     represents all samplers, since they call the model in the same way.
 
     Raises :class:`UserError` for an unknown tier, model or sampler.
@@ -189,7 +189,7 @@ def bench_sample(
 
 
 def _stage(spec: StageSpec, fields: dict[str, Any]) -> GenerateStage:
-    """The spec's stage with the given fields. None leaves a field as it is, except eta, which few samplers accept."""
+    """The spec's stage with the given fields. None leaves a field as it is, but ``eta`` becomes None."""
     given = {name: value for name, value in fields.items() if value is not None or name == "eta"}
     if not isinstance(spec.stage, GenerateStage):
         raise UserError(f"expected a stage that generates samples, found one of kind {spec.kind}")

@@ -1,6 +1,7 @@
-"""How costs grow with the batch, the model's width, the tokens, the trials of a sweep and the stages of a results folder.
+"""How costs grow with the batch, the model's width, the tokens, the stages of a sweep and the trials of a sweep.
 
-The exponent of a cost is the least-squares slope of log(seconds) over log(size): 1 is linear. No cost should grow faster.
+The exponent of a cost is the least-squares slope of log(seconds) over log(size). It is 1 for a cost that grows linearly, and no
+cost should grow faster.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from umd_bench.bench.timing.throughput import measure
 from umd_bench.config.trial.train_stage import TrainStage
 from umd_bench.engine.networks.flops import flops_per_image
 
-MAX_EXPONENT = 1.15  # 1 and a margin for noise; above it a cost counts as worse than linear
+MAX_EXPONENT = 1.15  # 1 and a margin for noise; a cost with a larger last_exponent counts as worse than linear
 
 
 @dataclass(frozen=True)
 class Growth:
-    """The median seconds of one cost at several sizes; for training steps also the FLOPs, which the time should grow with."""
+    """The median seconds of one cost at several sizes. A training step whose FLOPs per image change has its ``flops`` too."""
 
     what: str
     axis: str
@@ -99,7 +100,10 @@ def training_growths(
     widths: tuple[int, ...] = (64, 128, 256),
     tokens: tuple[int, ...] = (64, 256),
 ) -> list[Growth]:
-    """The growth of the digits tier's step with the batch, with the width and with the tokens (the last two over FLOPs)."""
+    """The growth of the training step of the tier digits with the batch, the width and the tokens.
+
+    The growth with width and with tokens is measured over the step's FLOPs.
+    """
     return [
         _growth("training step", "the batch", batches, lambda n: (n, []), repeats, device, progress),
         _growth("training step", "the width", widths, lambda n: (32, [f"model.width={n}"]), repeats, device, progress),

@@ -1,4 +1,4 @@
-"""How long commands take to start: whole processes, timed in turn with a Python that does nothing."""
+"""How long commands take to start. Whole processes are timed, in turn with a Python that does nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _POLL_SECONDS = 0.01  # between two checks whether a stage has begun
 
 @dataclass(frozen=True)
 class SweepTime:
-    """The time of one part of running a sweep, in milliseconds, and the limit that it should stay below (None: no limit)."""
+    """How long one part of running a sweep takes, in milliseconds, and the ``limit`` for this time (None: no limit)."""
 
     what: str
     milliseconds: float
@@ -45,7 +45,7 @@ class SweepTime:
 
 @dataclass(frozen=True)
 class StartupResult:
-    """Processes per second of each command, and times of running sweeps."""
+    """How many processes of each command run per second, and how long parts of running a sweep take."""
 
     machine: Machine
     rates: dict[str, Throughput]
@@ -57,7 +57,7 @@ class StartupResult:
 
     @property
     def limited(self) -> list[SweepTime]:
-        """The times that have a limit; the CPU time of ``umd-bench --help`` comes first."""
+        """The times that have a limit, the CPU time of ``umd-bench --help`` first if it was measured."""
         entries = [entry for entry in self.sweep_times if entry.limit is not None]
         if HELP in self.rates:
             entries.insert(0, SweepTime(f"{HELP} (CPU time)", _cpu_milliseconds(self.rates[HELP]), HELP_LIMIT))

@@ -1,6 +1,6 @@
 """How fast the training step is in each precision, compared with the peak of matrix products and the plain eager fp32 step.
 
-All of them are timed in turn in one process, on one fixed batch, so that every claim is a ratio of one run.
+Steps and products are timed in turn in one process, the steps on one fixed batch, so every claim is a ratio within one run.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from umd_bench.data.packs.manifest import Manifest
 from umd_bench.engine.networks.flops import flops_per_image
 
 _PLAIN, _PLAIN_TF32 = "plain eager fp32", "plain eager TF32"
-_STEPS = 1_000_000  # length of the measured stage, whose end is never reached
+_STEPS = 1_000_000  # length of the measured stage; its end is never reached
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """``steps``: images per second by variant, including the baselines. ``peaks``: FLOP/s by precision.
+    """``steps`` holds images per second by variant, the baselines included; ``peaks`` holds FLOP/s by precision.
 
-    ``memory`` is the peak in bytes. It is None if it cannot be measured, and for a compiled step, because the compiler in the
-    same process takes more memory than the step.
+    ``memory`` holds the peak memory in bytes by variant. It is None if it cannot be measured, and for a compiled step, because
+    the compiler in the same process takes more memory than the step.
     """
 
     machine: Machine
@@ -63,15 +63,15 @@ class TrainResult:
     compiling: dict[str, Compiling] = field(default_factory=dict)
 
     def utilisation(self, variant: str) -> Ratio:
-        """The model's FLOP/s divided by the matrix product's in the same precision, repeat by repeat; in [0, 1]."""
+        """The model's FLOP/s divided by the FLOP/s of the matrix product in the same precision, repeat by repeat; in [0, 1]."""
         return ratio(self.steps[variant], self.peaks[self.precisions[variant]]).scaled(self.flops_per_image)
 
     def gain(self, variant: str) -> Ratio | None:
-        """The speed over the plain step's speed; None for the plain step itself, and if the plain step was not timed."""
+        """The variant's speed over the plain step's; None for the plain step itself, and if the plain step was not timed."""
         return ratio(self.steps[variant], self.steps[_PLAIN]) if _PLAIN in self.steps and variant != _PLAIN else None
 
     def tables(self) -> list[Table]:
-        """The steps, the peaks, compiling, and the shares of the operations in a step."""
+        """Tables of the steps, of the peaks, of compiling, and of how much time each kind of operation takes in a step."""
         header = ("step", "images/s (range)", "times the plain step", "of the peak", "peak memory, MiB")
         rows = []
         for name, rate in self.steps.items():

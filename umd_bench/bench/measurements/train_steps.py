@@ -30,7 +30,7 @@ def engine_step(
     stage = spec.stage.model_copy(update={"precision": precision})
     resources = spec.resources.model_copy(update={"compile": compiled})
     spec = spec.model_copy(update={"stage": stage, "resources": resources})
-    state = TrainingState(spec, stage, facts, RunDir(Path(), spec.key), device)  # reads no files, since the stage has no parent
+    state = TrainingState(spec, stage, facts, RunDir(Path(), spec.key), device)  # reads no file, since the stage has no parent
     process, generator = NoiseProcess(spec.noise, device), torch.Generator(device)
     x_0, label = fixed_batch(stage.batch, facts, device)
 
@@ -42,7 +42,7 @@ def engine_step(
 
 
 def plain_step(spec: StageSpec, facts: Manifest, device: torch.device, *, tf32: bool = False) -> Work:
-    """The baseline's step on the same batch, with noise drawn as the engine draws it; ``tf32`` allows TF32 on a GPU."""
+    """The baseline's step on the same batch; the engine's function draws its noise. ``tf32`` allows TF32 on a GPU."""
     stage = spec.stage
     assert isinstance(stage, TrainStage)
     state = TrainingState(spec, stage, facts, RunDir(Path(), spec.key), device)

@@ -1,4 +1,4 @@
-"""One head of the linear probe with torch's layers, autograd and LARS: the baseline of `train_heads`."""
+"""One head of the linear probe with torch's layers, autograd and LARS. It is the baseline of `train_heads`."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def plain_linear(
     seed: int,
     library: bool = True,
 ) -> Tensor:
-    """Weights [K, D] of the head with learning rate ``rate`` (for 256 images a batch) after training on features ``x`` [N, D].
+    """Weights [K, D] of the head with learning rate ``rate`` (for a batch of 256) after training on features ``x`` [N, D].
 
-    With ``library``, timm's LARS makes the steps; it equals the probe's LARS only if the weight decay is 0. Otherwise the LARS
-    that is written out below makes them.
+    With ``library``, timm's LARS makes the steps; it equals the probe's LARS only if the weight decay is 0. Without
+    ``library``, the LARS that is written out below makes them.
     """
     N, D = x.shape
     features, labels = torch.from_numpy(x), torch.from_numpy(y)

@@ -1,4 +1,4 @@
-"""The auto-encoder as a plain PyTorch module, written to be read: the baseline for the engine's model.
+"""The auto-encoder as a plain PyTorch module that is easy to read. It is the baseline for the engine's model.
 
 It loads the state dict of ``engine/networks/auto_encoder.py`` but shares no code with that model, and does not change when that
 model becomes faster. Shapes: B batch, L patches, D width, C channels, p patch.

@@ -1,4 +1,4 @@
-"""DDIM with classifier-free guidance as a plain loop: the baseline of `bench sample`.
+"""DDIM with classifier-free guidance as a plain loop. It is the baseline of `bench sample`.
 
 Each step calls the plain model twice, with the labels and with the null label, and computes its own coefficients. The only code
 shared with ``engine/samplers.py`` is the noise process.
@@ -18,7 +18,7 @@ from umd_bench.engine.diffusion.noise_process import NoiseProcess
 def plain_ddim(
     model: PlainModel, process: NoiseProcess, config: GenerateStage, start: Tensor, label: Tensor | None
 ) -> tuple[Tensor, int]:
-    """DDIM with eta = 0 (arXiv 2010.02502): x_0 from ``start``, both [B, C, H, W], and the number of model calls per sample.
+    """DDIM with eta = 0 (arXiv 2010.02502) from ``start`` [B, C, H, W]; returns x_0 [B, C, H, W] and the number of model calls.
 
     The model must predict eps.
     """

@@ -1,7 +1,7 @@
-"""The training step as plain eager fp32 PyTorch: the baseline of `bench train`.
+"""The training step as plain eager fp32 PyTorch. It is the baseline of `bench train`.
 
-Two passes of :class:`PlainModel`, the loss over pixels, ``clip_grad_norm_``, AdamW one parameter at a time, and the weight
-average in a Python loop. Its loss and its weights after a step equal the engine's up to rounding, which is tested.
+It consists of two passes of :class:`PlainModel`, the loss over pixels, ``clip_grad_norm_``, AdamW one parameter at a time, and
+the weight average in a Python loop. Tests show that its loss, gradients and weights equal the engine's up to rounding.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from umd_bench.machine import cpu_flags, usable_cores
 
 DEVICES = ("auto", "cpu", "cuda")
 FLAGS = ("amx_tile", "amx_bf16", "avx512_bf16", "avx512f", "avx2", "sve", "bf16")  # they decide how fast matrix products are
-BUSY_LOAD = 0.25  # running processes per core, averaged over the last minute; more than that disturb a measurement
+BUSY_LOAD = 0.25  # running processes per core, averaged over the last minute; a higher load disturbs a measurement
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def bench_device(name: str) -> torch.device:
 
 
 def machine_facts(device: torch.device, threads: int | None, device_name: str) -> Machine:
-    """The machine as it is now; ``device_name`` is the model name of the device.
+    """The facts of this machine now. ``device_name`` is the model name of the device.
 
     ``threads``, if given, becomes torch's number of threads.
     """
@@ -84,6 +84,6 @@ def machine_facts(device: torch.device, threads: int | None, device_name: str) -
 
 
 def _flags() -> tuple[str, ...]:
-    """The flags among :data:`FLAGS` that the first processor has; none on systems other than Linux."""
+    """The flags among :data:`FLAGS` that the first processor has; an empty tuple on systems other than Linux."""
     listed = cpu_flags()
     return tuple(flag for flag in FLAGS if flag in listed)

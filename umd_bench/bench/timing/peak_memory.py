@@ -1,4 +1,4 @@
-"""Measures the peak memory of a piece of work, beyond the memory that was in use before."""
+"""Measures how much memory a piece of work takes at its peak, in addition to the memory in use before it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:
-    """Bytes at the peak of one call minus bytes before it: allocated on a GPU, or resident of this process on a CPU.
+    """The memory at the peak of one call minus the memory before the call, in bytes.
 
-    None on a CPU if the system cannot reset the process's former peak (only Linux can).
+    On a GPU this is the allocated memory, on a CPU the resident memory of this process. None on a CPU if the system cannot
+    reset the process's former peak (only Linux can).
     """
     gc.collect()
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""The share of each kind of operation in the time of a piece of work, from torch.profiler."""
+"""How much of the time of a piece of work each kind of operation takes, from torch.profiler."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PATTERNS = tuple((name, re.compile(pattern)) for name, pattern in _KINDS)
 
 @dataclass(frozen=True)
 class Share:
-    """A kind of operation: its share of the time, its milliseconds per call, and the name of its costliest operation."""
+    """A kind of operation: its share of the time, its milliseconds per call of the work, and its costliest operation."""
 
     name: str
     share: float  # in [0, 1]
@@ -41,7 +41,7 @@ class Share:
 
 
 def shares(work: Work, device: torch.device) -> list[Share]:
-    """Profile two calls of ``work``, and return the kinds of operation in them, most expensive first.
+    """Profile two calls of ``work``, and return the kinds of operation in them, the costliest kind first.
 
     On a GPU the time of an operation is the time of its kernels; on a CPU it is the time of the calling thread.
     """

@@ -1,8 +1,8 @@
-"""Times several works in turn: after a warm-up, in repeats that are long enough to time, with the median and the range.
+"""Times several works in turn, after a warm-up, and gives the median and the range of several repeats.
 
 All works are timed once in each repeat, so a machine that is slow for a while is slow for all of them, and their ratio holds.
-On one CPU thread the CPU time is measured too (with that of child processes), because other programs disturb it less: they
-lengthen wall time by taking turns on the core, but CPU time only through shared caches and memory.
+On one CPU thread the CPU time is measured too (child processes included), because other programs disturb it less. They lengthen
+the wall time whenever they have the core, but the CPU time only through shared caches and memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 
 REPEAT_SECONDS = 0.25  # a repeat lasts at least about this long
-_TRUSTED_SECONDS = 1.0  # a shorter first call is repeated, since most of it may have been one-time loading
+_TRUSTED_SECONDS = 1.0  # a shorter first call is repeated, since most of its time may have been one-time loading
 
 Work = Callable[[], int]  # does one piece of work and returns how many images (or other units) it processed
 
@@ -27,8 +27,8 @@ Work = Callable[[], int]  # does one piece of work and returns how many images (
 class Throughput:
     """Images per second: the median, slowest and fastest of the repeats. Each repeat made ``calls`` calls.
 
-    ``each`` has the images per second of wall time of every repeat, ``computed`` those per second of CPU time. ``computed`` is
-    empty on a GPU and on several threads, where CPU time includes threads that wait for each other in a busy loop.
+    ``each`` has every repeat's images per second of wall time, ``computed`` its images per second of CPU time. ``computed`` is
+    empty on a GPU, and on several threads, since CPU time then includes threads that wait for each other in a busy loop.
     """
 
     median: float
@@ -76,8 +76,9 @@ def measure(
 ) -> dict[str, Throughput]:
     """The throughput of each work on ``device``, timed in turn.
 
-    A warm-up of each work determines how many of its calls last :data:`REPEAT_SECONDS`. Without ``warm_up``, for slow work, one
-    or two calls determine it. ``threads`` is the work's number of threads (default: torch's); if it is 1, CPU time is measured.
+    A warm-up of each work determines how many of its calls last :data:`REPEAT_SECONDS`. Without ``warm_up``, which is meant for
+    slow work, one or two calls determine this number. ``threads`` is the work's number of threads (default: torch's). With 1
+    thread on the CPU, CPU time is measured.
     """
     calls = {}
     for name, work in works.items():
