@@ -119,8 +119,8 @@ def measure_startup(
 def measure_scale(largest: int, repeats: int, device: torch.device, machine: Machine, progress: Progress) -> ScaleResult:
     """How costs grow with size: of a training step, of the scheduler, and of reading, planning, status and tables.
 
-    The time of a step grows with batch, width and tokens, that of the scheduler with the stages, and the others with the
-    trials. ``largest`` limits the stages and the trials.
+    The time of a step grows with batch, width and tokens, the scheduler's time with the number of stages, and the other times
+    with the number of trials. ``largest`` limits both numbers.
     """
     growths = training_growths(repeats=max(3, repeats), device=device, progress=progress)
     growths.append(_scheduler_growth(largest, progress))

@@ -36,7 +36,7 @@ from umd_bench.engine.training.loop import training_step
 from umd_bench.engine.training.state import TrainingState
 from umd_bench.store.run import RunDir
 
-WANTED_RATIO = 10  # of the loader's images per second to those of the step
+WANTED_RATIO = 10  # the loader's images per second over the step's
 _SIZE, _CHANNELS, _CLASSES = 64, 3, 1000  # ImageNet-64
 _SHARD = 8192  # images of a shard
 _STEP = "training step"

@@ -64,7 +64,7 @@ def shares(work: Work, device: torch.device) -> list[Share]:
 
 
 def kind_of(names: Iterator[str]) -> str:
-    """The kind of an operation, from its own name and those of its callers, innermost first."""
+    """The kind of an operation, from its own name and its callers' names, innermost first."""
     listed = list(names)
     # The outer loop is over kinds, so that a product inside attention counts as attention, and any operation inside the
     # optimiser as optimiser.
