@@ -168,7 +168,9 @@ def score(
         list[str] | None, typer.Option("--extractor", help="Feature extractor; may be repeated (default: the data set's own).")
     ] = None,
     n: Annotated[int | None, typer.Option("--n", min=2, help="Samples to score (default: the profile's number).")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON instead of the table: a list with one object per profile.")
+    ] = False,
     data_root: DataOption = None,
 ) -> None:
     """Score samples from any source: one column for each profile (default: every profile)."""
