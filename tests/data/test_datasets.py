@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +41,12 @@ def skip_without_raw_files(name: str) -> None:
 READ = [name for name, facts in DATASETS.items() if facts.read is not None]
 
 
-@pytest.mark.parametrize("name", READ)
+def slow_if_packed_long(names: Iterable[str]) -> list[Any]:
+    """The names as parameters; those that take seconds to pack are marked slow."""
+    return [pytest.param(name, marks=pytest.mark.slow if name in ("emoji64", "fashion_mnist") else ()) for name in names]
+
+
+@pytest.mark.parametrize("name", slow_if_packed_long(READ))
 def test_the_splits_of_a_built_in_data_set_match_its_facts(name: str) -> None:
     skip_without_raw_files(name)
     facts = dataset_info(name)
@@ -56,7 +63,7 @@ def test_the_splits_of_a_built_in_data_set_match_its_facts(name: str) -> None:
         assert set(np.unique(split.labels)) == set(range(len(facts.class_names)))
 
 
-@pytest.mark.parametrize("name", ["digits", "contrast16", "emoji64"])
+@pytest.mark.parametrize("name", slow_if_packed_long(["digits", "contrast16", "emoji64"]))
 def test_no_image_is_in_two_splits(name: str) -> None:
     """Fashion-MNIST is not tested: some of its publisher's images are equal."""
     skip_without_raw_files(name)
@@ -65,7 +72,7 @@ def test_no_image_is_in_two_splits(name: str) -> None:
     assert sum(map(len, images)) == len(set.union(*images))
 
 
-@pytest.mark.parametrize("name", DIGESTS)
+@pytest.mark.parametrize("name", slow_if_packed_long(DIGESTS))
 def test_the_digests_of_built_in_data_sets_never_change(name: str) -> None:
     skip_without_raw_files(name)
     assert open_pack(name, data_root()).manifest.digest == DIGESTS[name]
@@ -170,8 +177,7 @@ def test_the_error_for_a_pack_of_an_earlier_version_says_what_it_lacks(tmp_path:
         open_data(DataConfig(name="pets", size=8), tmp_path)
 
 
-def test_counts_of_built_in_data_sets_are_those_of_their_packs() -> None:
-    for name in READ:
-        if DATASETS[name].counts:
-            skip_without_raw_files(name)
-            assert open_pack(name, data_root()).manifest.counts == DATASETS[name].counts
+@pytest.mark.parametrize("name", slow_if_packed_long(name for name in READ if DATASETS[name].counts))
+def test_the_counts_of_a_built_in_data_set_are_those_of_its_pack(name: str) -> None:
+    skip_without_raw_files(name)
+    assert open_pack(name, data_root()).manifest.counts == DATASETS[name].counts

@@ -257,6 +257,7 @@ def test_a_suggestion_whose_results_exist_already_is_not_pruned(tmp_path: Path, 
     assert not {spec.key for trial in known for spec in trial.specs.values()} & set(executor.submitted)
 
 
+@pytest.mark.slow
 def test_equal_suggestions_are_pruned_as_one(tmp_path: Path) -> None:
     sweep = load(tmp_path, MEDIAN, "search.sampler=random", "search.seed=2", "search.trials=12", "seeds=[0]", space=FEW_RATIOS)
     record, executor, _ = run(tmp_path, sweep)
