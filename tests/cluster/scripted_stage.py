@@ -1,4 +1,6 @@
-"""Stages that follow a script, in the process in which an executor runs them. The script is a file in the run directory.
+"""A replacement of ``run_stage`` for tests of executors.
+
+The real executor starts it in the process of a stage. It follows a script, which is a file in the run directory.
 
 No heavy library is imported, since hundreds of jobs run these stages.
 """

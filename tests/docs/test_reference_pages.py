@@ -1,4 +1,4 @@
-"""The generated reference pages show the verbs, the fields, the shipped sweeps and the presets."""
+"""The generated reference pages show the verbs, the fields, the shipped sweeps and presets of each kind."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_every_field_is_in_a_table(pages: dict[str, str], page: str, model: type
     assert [name for name in model.model_fields if f"| `{name}` |" not in text] == []
 
 
-def test_every_shipped_sweep_and_preset_is_shown(pages: dict[str, str]) -> None:
+def test_every_shipped_sweep_and_presets_of_each_kind_are_shown(pages: dict[str, str]) -> None:
     assert [name for name in shipped_sweeps.names() if f"\n## {name}\n" not in pages["reference/questions.md"]] == []
     for name in ("digits", "imagenet64", "umd", "dit_scratch", "full", "adm-50k"):
         assert f"\n### {name}\n" in pages["reference/presets.md"]
@@ -64,5 +64,7 @@ def test_every_shipped_sweep_and_preset_is_shown(pages: dict[str, str]) -> None:
         ("../Makefile", "docs/index.md", "index.md", "../Makefile"),
     ],
 )
-def test_links_out_of_the_pages_are_rewritten(hook: ModuleType, target: str, origin: str, page: str, link: str) -> None:
+def test_a_link_changes_only_if_its_target_has_another_path_in_the_site(
+    hook: ModuleType, target: str, origin: str, page: str, link: str
+) -> None:
     assert hook.site_link(target, origin, page) == link

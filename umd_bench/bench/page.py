@@ -15,7 +15,7 @@ BEGIN, END = "<!-- umd-bench bench all: begin -->", "<!-- umd-bench bench all: e
 def results_markdown(results: Sequence[tuple[str, BenchResult]], seconds: float, *, total: int) -> str:
     """In Markdown: the facts of the machine, then the tables of each ``(command, result)``.
 
-    ``seconds`` is the time that all benchmarks took; ``total`` is the number of benchmarks in the suite.
+    ``seconds`` is the time that the benchmarks in ``results`` took; ``total`` is the number of benchmarks in the suite.
     """
     ended = "" if len(results) == total else f" The run was ended after {len(results)} of {total} benchmarks."
     parts = [f"Made by `umd-bench bench all` in {seconds / 60:.0f} minutes.{ended}", results[0][1].machine.line + "."]
@@ -39,11 +39,11 @@ def write_page(path: Path, text: str) -> None:
 
 
 def check_page(path: Path) -> str:
-    """The page's text. Raises :class:`UserError` unless it has both markers, once each and in order."""
+    """The page's text. Raises :class:`UserError` unless it can be read and has both markers, once each and in order."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"--page {path} cannot be read ({error.strerror}): expected docs/performance.md") from None
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise UserError(f"--page {path} has no generated part: expected the lines {BEGIN} and {END} once each")
+        raise UserError(f"--page {path} has no generated part: expected the line {BEGIN} once, and then the line {END} once")
     return text

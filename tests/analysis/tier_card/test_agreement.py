@@ -19,7 +19,7 @@ def seeds(values: dict[str, float], n: int = 3) -> dict[str, list[float]]:
     return {method: [value] * n for method, value in values.items()}
 
 
-def test_the_published_probes_have_one_tie_and_the_distances_three() -> None:
+def test_two_published_probes_are_tied_and_three_published_distances() -> None:
     rows = {row.method: row.numbers for row in load("imagenet64").rows}
     assert ranks({m: n["acc_100shot"] for m, n in rows.items()}) == {"umd": 1, "mae": 2, "dit": 0, "maskdit": 0}
     assert ranks({m: n["fid"] for m, n in rows.items()}) == {"umd": 0, "mae": 1, "dit": 0, "maskdit": 0}

@@ -1,4 +1,7 @@
-"""Works are timed in turn, each repeat is long enough to time, and a ratio compares two works within each repeat."""
+"""Pieces of work (``Work``) are timed in turn; each repeat makes enough calls to be timed reliably.
+
+A ratio compares two pieces of work within each repeat.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,14 @@ def throughput_of(*each: float) -> Throughput:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """A clock that advances only while a work runs."""
+    """A clock that advances only while a piece of work runs."""
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     return now
 
 
 def lasting(clock: Clock, *seconds: float, log: Callable[[], None] = lambda: None) -> Work:
-    """A work of eight images per call. Call i lasts ``seconds[i]``; calls beyond the list last as long as its last entry."""
+    """Work on eight images per call. Call i lasts ``seconds[i]``; calls beyond the list last as long as its last entry."""
     left = list(seconds)
 
     def work() -> int:
@@ -50,7 +53,7 @@ def test_a_repeat_of_quick_work_consists_of_many_calls(clock: Clock) -> None:
     assert rate.median == pytest.approx(800)
 
 
-def test_loading_in_the_first_call_does_not_make_a_repeat_short(clock: Clock) -> None:
+def test_a_slow_first_call_does_not_make_the_repeats_too_short(clock: Clock) -> None:
     rate = measure({"work": lasting(clock, 0.5, 0.01)}, repeats=2, device=CPU, warm_up=False)["work"]
     assert rate.calls * 0.01 == pytest.approx(REPEAT_SECONDS, rel=0.1)
 
@@ -68,7 +71,7 @@ def test_one_repeat_has_no_range(clock: Clock) -> None:
     assert spread(twice["a"]) == "8.00 (8.00 to 8.00)"
 
 
-def test_works_are_timed_in_turn(clock: Clock) -> None:
+def test_pieces_of_work_are_timed_in_turn(clock: Clock) -> None:
     order: list[str] = []
     works = {name: lasting(clock, 1, log=lambda name=name: order.append(name)) for name in ("a", "b")}  # type: ignore[misc]
     measure(works, repeats=3, device=CPU)

@@ -48,8 +48,11 @@ def finish(root: Path, nodes: dict[str, Node], rates: list[float]) -> None:
 
 def test_without_finished_stages_there_is_no_forecast(tmp_path: Path) -> None:
     made = make_forecast(tmp_path, nodes_of(tmp_path), 2)
-    line = "no forecast for 2 pretrain: no stage of that kind and a similar size has finished here"
-    assert made.lines(2) == [f"{line}; `umd-bench plan FILE --measure` measures them"]
+    line = (
+        "no forecast for 2 pretrain stages: this results folder has no finished stage of the same kind with a network of "
+        "similar size"
+    )
+    assert made.lines(2) == [f"{line}; `umd-bench plan FILE --measure` measures such stages"]
     assert made.lines(2, measured=True) == [line]
     save_forecast(tmp_path, "small", made)
     assert forecast_error(tmp_path, "small") is None
@@ -123,7 +126,7 @@ def test_the_cost_of_a_resumed_stage_includes_all_its_attempts(tmp_path: Path) -
     assert later.seconds == pytest.approx(2 * made.seconds), "the next forecast counts all attempts too"
 
 
-def test_a_forecast_for_copies_of_stages_counts_finished_stages_too(tmp_path: Path) -> None:
+def test_in_a_search_each_node_counts_as_many_stages_even_if_it_is_finished(tmp_path: Path) -> None:
     nodes = nodes_of(tmp_path)
     finish(tmp_path, nodes, [RATE, RATE])
     assert make_forecast(tmp_path, nodes_of(tmp_path), 1).keys == ()
@@ -132,7 +135,7 @@ def test_a_forecast_for_copies_of_stages_counts_finished_stages_too(tmp_path: Pa
     )
 
 
-def test_a_search_is_compared_with_all_attempts_since_the_forecast(tmp_path: Path) -> None:
+def test_the_forecast_of_a_search_is_compared_with_the_time_of_all_attempts_since_then(tmp_path: Path) -> None:
     finish(tmp_path, nodes_of(tmp_path), [RATE, RATE])
     sweep = load_sweep(write_small(tmp_path), sets=("seeds=[1]", "stages=[pretrain]"))
     made = make_forecast(tmp_path, build_graph(tmp_path, sweep.trials), 1)

@@ -1,4 +1,7 @@
-"""From picture lists to rows: pictures are decoded in parallel and stay in order; a broken one is refused or skipped."""
+"""From picture lists to rows: pictures are decoded in parallel and stay in order.
+
+A broken picture is refused or skipped. A file that cannot be opened is always an error.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ class Decoder:
     def decoded(self, pictures: PictureList, start: int) -> Iterator[NDArray[np.uint8] | str]:
         """Each picture from ``start`` on, or the reason why it cannot be read, in order. Later pictures are decoded in advance.
 
-        Raises :class:`UserError` if a decoding process dies.
+        Raises :class:`UserError` if a file cannot be opened, or if a decoding process dies.
         """
         chunks = (range(i, min(i + _CHUNK, len(pictures))) for i in range(start, len(pictures), _CHUNK))
         batches = ([pictures.load(i) for i in chunk] for chunk in chunks)
@@ -56,7 +59,10 @@ class Decoder:
             ) from None
 
     def rows(self, pictures: PictureList, on_corrupt: str) -> RowSource:
-        """The rows of a split. With ``on_corrupt`` "refuse", reading raises :class:`UserError` for the first broken picture."""
+        """The rows of a split. Reading raises :class:`UserError` as :meth:`decoded`.
+
+        With ``on_corrupt`` "refuse", it also raises one for the first broken picture.
+        """
         reasons: dict[int, str] = {}
         stream, position = self.decoded(pictures, 0), 0
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-# read(start, stop) -> (rows [k, *shape], kept bool [stop - start]). Of the rows start..stop-1, k are not left out: these are
-# returned, and ``kept`` is True for them.
+# read(start, stop) -> (rows [k, *shape], kept bool [stop - start]). k of the rows start..stop-1 are kept: these are returned,
+# and ``kept`` is True for them. The others are left out.
 Read = Callable[[int, int], tuple[NDArray[Any], NDArray[np.bool_]]]
 
 

@@ -63,8 +63,12 @@ class Forecast:
             )
         if self.without_basis:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.without_basis.items()))
-            advice = "" if measured else "; `umd-bench plan FILE --measure` measures them"
-            lines.append(f"no forecast for {kinds}: no stage of that kind and a similar size has finished here{advice}")
+            stages = "stage" if sum(self.without_basis.values()) == 1 else "stages"
+            advice = "" if measured else "; `umd-bench plan FILE --measure` measures such stages"
+            lines.append(
+                f"no forecast for {kinds} {stages}: this results folder has no finished stage of the same kind with a network "
+                f"of similar size{advice}"
+            )
         return lines
 
 

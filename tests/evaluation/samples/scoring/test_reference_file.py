@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +130,8 @@ def test_a_covariance_of_few_images_loses_no_rank_and_gains_none(tmp_path: Path,
         ({"sigma": np.full((D, D), np.nan)}, r"sigma of \S+ has entries that are NaN or infinite"),
         ({"mu": np.full(D, np.inf)}, r"mu of \S+ has entries that are NaN or infinite"),
         ({"sigma": np.eye(D) + np.eye(D, k=1)}, r"sigma of \S+ is not symmetric"),
-        ({"sigma": np.diag([-1.0] + [1.0] * (D - 1))}, r"sigma of \S+ has eigenvalues down to -1, so it is no covariance"),
-        ({"sigma": np.zeros((D, D))}, r"sigma of \S+ has eigenvalues down to 0"),
+        ({"sigma": np.diag([-1.0] + [1.0] * (D - 1))}, r"sigma of \S+ has eigenvalues from -1 to 1: expected none below 0"),
+        ({"sigma": np.zeros((D, D))}, r"sigma of \S+ has eigenvalues from 0 to 0: .* not only zeros"),
         ({"sigma_s": np.eye(S + 1)}, r"sigma_s of \S+ is float64 \[6, 6\]"),
         ({"mu_s": None}, r"holds arr_0, arr_1, mu, sigma, sigma_s: expected ADM's \(mu, sigma, mu_s, sigma_s, arr_0\)"),
         ({"mu": None}, r"holds arr_0, arr_1, mu_s, sigma, sigma_s: expected"),
@@ -166,6 +168,19 @@ def test_a_damaged_or_foreign_file_gives_a_one_line_error(tmp_path: Path, extrac
     with pytest.raises(UserError, match=f"{path} cannot be read"):
         reference_from_file(path, extractor)
     assert not list((tmp_path / "root").glob("statistics/*.npy"))
+
+
+def test_an_array_of_images_that_ends_early_is_refused_with_the_number_of_whole_images(
+    tmp_path: Path, extractor: Extractor
+) -> None:
+    held = arrays(5)
+    path = saved(tmp_path / "a.npz", {name: array for name, array in held.items() if name != "arr_0"})
+    content = io.BytesIO()
+    np.save(content, held["arr_0"])
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("arr_0.npy", content.getvalue()[: -held["arr_0"][0].nbytes - 1])  # the last image and one byte
+    with pytest.raises(UserError, match="ends after 3 of its 5 images"):
+        reference_from_file(path, extractor)
 
 
 def test_other_extractors_are_refused(tmp_path: Path) -> None:

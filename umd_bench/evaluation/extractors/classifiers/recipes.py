@@ -17,7 +17,7 @@ from umd_bench.evaluation.extractors.contract import ExtractorFacts
 WEIGHTS = Path(__file__).parent / "weights"
 LICENCE = "Apache-2.0"
 
-# The classifier of any other data set sees about this many training images in all, over 5 to 60 epochs.
+# The classifier of any other data set sees about this many training images in all, but for at least 5 and at most 60 epochs.
 _IMAGES_SEEN = 600_000
 
 

@@ -2,7 +2,7 @@
 
 Both hold ``mu`` [D] and ``sigma`` [D, D] of Inception-v3 features. ADM's files (Dhariwal and Nichol, arXiv 2105.05233) add
 ``mu_s`` [S] and ``sigma_s`` [S, S] of the spatial features (sFID), and uint8 images [N, H, W, 3] in ``arr_0`` for precision and
-recall. ADM computed the statistics from other images than these. Nothing is unpickled.
+recall. Their statistics are of the whole training set, not of the images in ``arr_0``. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ class PublishedFile:
 
 
 def open_published(path: Path) -> PublishedFile:
-    """Read the names and shapes in a file. Raises :class:`UserError` if it cannot be read or has neither format."""
+    """Read the names of a file's arrays, and the shape of its images.
+
+    Raises :class:`UserError` if it cannot be read or has neither format.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             names = {Path(name).stem for name in archive.namelist()}
@@ -59,10 +62,10 @@ def open_published(path: Path) -> PublishedFile:
 
 
 def published_gaussian(file: PublishedFile, dim: int, *, spatial: bool = False) -> Gaussian:
-    """The Gaussian of the file's ``mu`` and ``sigma``, or with ``spatial`` of ``mu_s`` and ``sigma_s``.
+    """The Gaussian of the file's ``mu`` and ``sigma``; if ``spatial``, that of ``mu_s`` and ``sigma_s``.
 
     ``count`` is 0 if the number of images is unknown. Raises :class:`UserError` unless the mean is finite floats [``dim``], and
-    the covariance finite floats [``dim``, ``dim``], symmetric and without a negative eigenvalue.
+    the covariance finite floats [``dim``, ``dim``], symmetric, not all zero and without a negative eigenvalue.
     """
     end = "_s" if spatial else ""
     try:
@@ -80,7 +83,10 @@ def published_gaussian(file: PublishedFile, dim: int, *, spatial: bool = False) 
         raise UserError(f"sigma{end} of {file.path} is not symmetric, so it is no covariance: download it again")
     values, vectors = torch.linalg.eigh(torch.from_numpy((covariance + covariance.T) / 2))
     if values[-1] <= 0 or values[0] < -_NEGATIVE * values[-1]:
-        raise UserError(f"sigma{end} of {file.path} has eigenvalues down to {values[0]:.2g}, so it is no covariance")
+        raise UserError(
+            f"sigma{end} of {file.path} has eigenvalues from {values[0]:.2g} to {values[-1]:.2g}: expected none below 0, and "
+            "not only zeros"
+        )
     above = values > len(values) * torch.finfo(torch.float64).eps * values[-1]
     factor = vectors[:, above] * values[above].sqrt()
     return Gaussian(COUNTS.get(file.path.name, 0), torch.from_numpy(mean.astype(np.float64)), factor)
@@ -99,7 +105,8 @@ def published_images(file: PublishedFile, batch: int) -> Iterator[Tensor]:
                 shape = min(batch, n - start), height, width, 3
                 data = member.read(int(np.prod(shape)))
                 if len(data) < np.prod(shape):
-                    raise UserError(f"arr_0 of {file.path} ends after {start} of its {n} images: download it again")
+                    whole = start + len(data) // (height * width * 3)
+                    raise UserError(f"arr_0 of {file.path} ends after {whole} of its {n} images: download it again")
                 yield torch.from_numpy(np.frombuffer(data, np.uint8).reshape(shape).transpose(0, 3, 1, 2).copy())
     except _UNREADABLE as error:
         raise UserError(f"arr_0 of {file.path} cannot be read ({error}): download it again") from None
