@@ -98,8 +98,8 @@ def cli_page() -> str:
     lines = [
         "# Command line",
         "",
-        "Every verb, as `umd-bench VERB --help` prints it. Exit codes: 0 done, 1 a stage failed, 2 a mistake in the command or "
-        "a file (one line names it), 130 interrupted.",
+        "Every verb, as `umd-bench VERB --help` prints it. Exit codes: 0 done; 1 a stage failed or is missing, or a check of "
+        "`doctor` failed; 2 a mistake in the command or a file (one line names it); 130 interrupted.",
         "",
     ]
     for name, callback in _verbs(app, "umd-bench"):
