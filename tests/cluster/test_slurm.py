@@ -1,4 +1,4 @@
-"""Time limits, preemption, lost nodes and killed commands on a real Slurm: every stage still ends with one result."""
+"""Time limits, preemption, lost nodes, killed commands on a real Slurm: a stage has one result, or says why it has none."""
 
 from __future__ import annotations
 

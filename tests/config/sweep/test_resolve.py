@@ -276,7 +276,7 @@ def test_the_error_for_a_trial_field_set_in_a_sweep_gives_its_path(tmp_path: Pat
 @pytest.mark.parametrize(
     ("option", "part"),
     [
-        ("trial.stages.pretrain.nimg=64", "expected the field without trial. in front"),
+        ("trial.stages.pretrain.nimg=64", "expected the field without the prefix 'trial.'"),
         ("seeds=[0, 1]", "as in --set seed=0"),
         ("axes.noise.schedule=[cosine]", "axes is a field of a sweep"),
     ],

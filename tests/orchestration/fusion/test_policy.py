@@ -77,7 +77,10 @@ def test_a_line_explains_why_nothing_is_fused(tmp_path: Path) -> None:
     assert fusion.lines == ["no stages are fused: no shape has more stages than the 2 that run at a time"]
     compiled = [spec.model_copy(update={"resources": Resources(compile=True)}) for spec in seeds_of_one_shape(tmp_path, 5)]
     fusion = choose_groups(nodes_of(compiled), 2, "on", lambda group: CLEAR)
-    assert fusion.lines == ["no stages are fused: a compiled stage is trained alone (resources.compile)"]
+    assert fusion.lines == [
+        "no stages are fused: compiled stages (resources.compile) are trained alone; apart from them, no shape has more stages "
+        "than the 2 that run at a time"
+    ]
 
 
 def test_mode_on_is_refused_if_nothing_can_be_fused_and_auto_is_accepted() -> None:

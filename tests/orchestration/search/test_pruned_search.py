@@ -33,7 +33,7 @@ from umd_bench.store import Failure, RunDir, SearchRecord, StageState, parent_do
 
 MEDIAN = "search.pruner={kind: median, metric: probe.acc_5shot, direction: maximise, startup: 2}"
 LOSS = "search.pruner={kind: median, metric: pretrain.loss, direction: minimise, startup: 2}"
-WORST = 0.35  # the badness above which trainings fail
+WORST = 0.35  # trainings fail half-way if their `stepping.badness` is above this
 ONLY_RATES = "{stages.pretrain.optim.lr_per_256: {low: 1.0e-4, high: 1.0e-1, log: true}}"
 FEW_RATIOS = "{stages.pretrain.corruption.mask_ratio: {choices: [0.1, 0.2, 0.3, 0.5, 0.6]}}"
 
@@ -209,7 +209,10 @@ def test_with_the_inline_executor_trainings_pause_too_and_end_where_they_are_pru
     for s in record.suggestions:
         if s.pruned_at is not None:
             steps = [steps_of(RunDir(tmp_path, trials[name].stages["pretrain"])) for name in s.trials]
-            assert steps == [2, 2]  # step 2, at 320 images, is the first that reaches a rung: both, at 192 and at 320
+            assert steps == [
+                2,
+                2,
+            ]  # a step is 160 images and the rungs are at 192 and 320, so step 2 is the first that reaches one
 
 
 @pytest.mark.slow
@@ -217,7 +220,7 @@ def test_with_the_inline_executor_trainings_pause_too_and_end_where_they_are_pru
 def test_an_error_of_the_search_while_a_stage_runs_ends_the_command_and_does_not_fail_the_stage(tmp_path: Path) -> None:
     pruner = "search.pruner={kind: median, metric: pretrain.losss, direction: minimise}"
     executor = inline.InlineExecutor(tmp_path, tmp_path, entry_point="orchestration.stepping:run_here")
-    with pytest.raises(UserError, match="'losss' is not there: expected one of loss of pretrain"):
+    with pytest.raises(UserError, match="pretrain has no metric 'losss': expected one of loss"):
         run_on(executor, tmp_path, load(tmp_path, pruner, space=ONLY_RATES))
     assert all(RunDir(tmp_path, at.name).failure() is None for at in (tmp_path / "stages").iterdir())
 
@@ -232,7 +235,7 @@ def test_a_pruner_changes_no_key_and_a_search_without_one_keeps_its_identity(tmp
             name: spec.key for name, spec in without.specs.items()
         }
         assert set(specs) - set(without.specs) == {"probe_at_25", "probe_at_50"}
-        assert specs["probe_at_25"].parent_nimg == 192  # the nearest whole batch
+        assert specs["probe_at_25"].parent_nimg == 192  # a quarter is 2.5 batches of 64, rounded up to 3
     assert "pruner" not in plain.config.search.identity()
 
 
@@ -346,7 +349,7 @@ def test_a_dropped_stage_leaves_the_graph_and_is_no_failure(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("before", [True, False])
 def test_a_stage_that_fails_before_or_after_it_is_dropped_is_no_failure_of_the_sweep(tmp_path: Path, before: bool) -> None:
-    """Two slots: the probe ends first, while the fine-tuning runs."""
+    """With two slots the probe and the fine-tuning run side by side, and the probe ends first."""
     trial = load_sweep(write_small(tmp_path), sets=["axes={}", "seeds=[0]"]).trials[0]
     finetune = trial.specs["finetune"].key
     gone = {finetune, trial.specs["finetune_probe"].key, trial.specs["generate"].key}
@@ -402,7 +405,7 @@ def test_a_mistake_is_reported_before_anything_starts(tmp_path: Path, sets: list
 
 def test_the_error_names_a_metric_that_a_rung_does_not_report_and_lists_its_metrics(tmp_path: Path) -> None:
     pruner = "search.pruner={kind: median, metric: probe.acc_7shot, direction: maximise}"
-    with pytest.raises(UserError, match="'acc_7shot' is not there: expected one of acc_5shot, fd, loss_final of probe"):
+    with pytest.raises(UserError, match="probe has no metric 'acc_7shot': expected one of acc_5shot, fd, loss_final"):
         run(tmp_path, load(tmp_path, pruner))
 
 

@@ -62,7 +62,7 @@ class Sweep:
 
     @property
     def baseline(self) -> dict[str, Any] | None:
-        """The arm that the report compares the others with, axis -> value as in its trials; None for no comparison."""
+        """The arm that the report compares the others with: axis path -> validated value. None if it compares nothing."""
         given = self.config.report.baseline
         if given is None:
             return None
@@ -210,7 +210,7 @@ def _refuse_sweep_fields(document: Document) -> None:
     location = document.location((name,))
     if location is not None and location.line is not None:
         raise UserError(f"{location}: {name} is a field of a sweep: expected a trial's file; `umd-bench sweep` runs a sweep")
-    advice = {"trial": "the field without trial. in front", "seeds": "one number, as in --set seed=0"}
+    advice = {"trial": "the field without the prefix 'trial.'", "seeds": "one number, as in --set seed=0"}
     raise UserError(
         f"{location} is not accepted: {name} is a field of a sweep: expected {advice.get(name, 'a field of a trial')}"
     )
@@ -296,7 +296,7 @@ def _with_stages(trial: Trial, stages: tuple[str, ...] | None, document: Documen
 
 
 def _names_fields(path: str) -> bool:
-    """Whether a value of the axis may name several fields at once (a model, a protocol)."""
+    """Whether a value of the axis may be a name that stands for values of several fields (S/4, a protocol)."""
     return path == "model" or axis_paths(path)[0].endswith(f".{PROTOCOL}")
 
 

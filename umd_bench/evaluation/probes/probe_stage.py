@@ -36,8 +36,9 @@ def run_probe(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> 
     as ``pixel_acc_...``. Each is also read in the same way from the initial weights of the same seed, as ``untrained_acc_...``,
     if the first stage of the lineage is trained here; published weights have no initial weights.
 
-    If the stage has ``supervised``, the same architecture trained with labels is read as ``supervised_acc_...``, at t = 0 and
-    the stage's block and pool (the model's own if they are chosen); a fact has the accuracy of its own head.
+    If the stage has ``supervised`` and there are initial weights, the same architecture trained with labels is read as
+    ``supervised_acc_...``, at t = 0 and the stage's block and pool. With ``choose`` these are the last block and the model's
+    default pool. The fact ``head_accuracy_of_supervised`` is the accuracy of the linear head that it was trained with.
 
     If the stage has ``choose``, block, pool and t are chosen on the validation split (choice.py), anew for the initial weights;
     the facts say which, and give the validation accuracy of every candidate.
@@ -99,8 +100,9 @@ def pixel_probe(
     """The same probes of the images themselves, in [-1, 1], with the same draws: the baseline of a representation.
 
     The metrics are ``pixel_acc_<k>shot`` and its ``_sd``, ``pixel_acc_knn<k>`` and ``pixel_acc_linear``, in [0, 1]. Latents are
-    probed without decoding, and their metrics are named ``latent_acc_...``. The probes that read every image have the same
-    results in every arm of a sweep, so these are cached in the folder ``cache`` (None: not cached).
+    probed without decoding, and their metrics are named ``latent_acc_...``. All results are the same in every arm of a seed.
+    k-NN and the linear probe read every training image and are slow, so their results are cached in the folder ``cache`` (None:
+    not cached).
     """
     name = "pixel_acc" if pack.manifest.vae is None else "latent_acc"
     train, scored = (Pixels(pack.split(split)) for split in ("train", stage.split))
@@ -111,7 +113,7 @@ def pixel_probe(
 def _chosen(
     pack: Pack, spec: StageSpec, stage: ProbeStage, representation: Representation, readouts: Readouts
 ) -> Choice | None:
-    """The read-out that the stage has chosen for this representation; None if it states one."""
+    """The place (block, pool, t) that was chosen for this representation; None if the stage has no ``choose``."""
     if stage.choose is None:
         return None
     return choose(pack, representation, readouts, stage.choose.places(spec.model))

@@ -1,7 +1,8 @@
 """Which stages of a sweep are fused, and why.
 
-Stages of one shape are grouped so that every worker gets a group. In mode ``auto`` a group is fused only if a measurement on
-this machine finds that fused stages train clearly faster than the same stages alone.
+Stages of one shape (engine/fusion/shape.py) form a group. A group is divided into units, so that every worker gets one, and the
+stages of a unit are trained together. In mode ``auto`` a group is fused only if a measurement on this machine finds that fused
+stages train clearly faster than the same stages alone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from umd_bench.engine.fusion.shape import shape_key
 from umd_bench.orchestration.graph import Node
 from umd_bench.store import StageState
 
-MAX_STAGES = 16  # in a group; larger groups brought no further gain when measured
+MAX_STAGES = 16  # in a unit; larger units brought no further gain when measured
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ Measure = Callable[[FusionGroup], Gain | None]
 
 @dataclass(frozen=True)
 class Choice:
-    """How many stages are fused, by shape, and for each group a line that explains it."""
+    """The largest number of stages in a unit, for each fused shape; and for each group a line that says why or why not."""
 
     sizes: dict[str, int]
     lines: list[str]
@@ -92,6 +93,6 @@ def choose_groups(nodes: Iterable[Node], workers: int, mode: str, measure: Measu
     if not groups:
         why = f"no shape has more stages than the {workers} that run at a time"
         if any(node.spec.resources.compile for node in nodes):
-            why = "a compiled stage is trained alone (resources.compile)"
+            why = f"compiled stages (resources.compile) are trained alone; apart from them, {why}"
         choice.lines.append(f"no stages are fused: {why}")
     return choice

@@ -166,7 +166,7 @@ class ArmSearch:
             result = RunDir(self.root, trial.specs[stage].key).result()
             assert result is not None
             if metric not in result["metrics"]:
-                raise UserError(f"search.objectives: {objective!r} is not there: {one_of(result['metrics'])} of {stage}")
+                raise UserError(f"search.objectives: {stage} has no metric {objective!r}: {one_of(result['metrics'])}")
             values.append(float(result["metrics"][metric]))
         return statistics.fmean(values)
 

@@ -154,5 +154,5 @@ def _logged_value(root: Path, spec: StageSpec, share: float, metric: str) -> flo
 
 def _value_of(metrics: dict[str, float], metric: str, stage: str) -> float:
     if metric not in metrics:
-        raise UserError(f"search.pruner.metric: {metric!r} is not there: {one_of(metrics)} of {stage}")
+        raise UserError(f"search.pruner.metric: {stage} has no metric {metric!r}: {one_of(metrics)}")
     return float(metrics[metric])
