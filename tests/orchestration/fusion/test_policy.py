@@ -57,7 +57,7 @@ def test_every_worker_gets_a_group_of_the_stages_without_a_result(tmp_path: Path
         ("auto", CLEAR, True, "1.20 times as fast as alone (1.10 to 1.30), fused"),
         ("auto", UNCLEAR, False, "not clearly faster here: 1.05 times as fast as alone (0.98 to 1.10), not fused"),
         ("auto", SLOWER, False, "not clearly faster here: 0.85 times as fast as alone (0.83 to 0.88), not fused"),
-        ("auto", None, False, "not measured (its process failed or was too slow), not fused"),
+        ("auto", None, False, "not fused, because the measurement failed or took too long"),
         ("on", SLOWER, True, "fused, since --fuse is on"),
     ],
 )
@@ -67,19 +67,19 @@ def test_stages_are_fused_if_the_whole_interval_of_the_gain_is_above_one(
     measured: list[FusionGroup] = []
     fusion = choose_groups(nodes_of(seeds_of_one_shape(tmp_path, 5)), 2, mode, lambda group: measured.append(group) or gain)
     assert list(fusion.sizes.values()) == ([3] if fused else [])
-    assert fusion.lines == [f"5 stages of digits pretrain, up to 3 at a time: {reason}"]
+    assert fusion.lines == [f"5 stages of digits pretrain, up to 3 in one process: {reason}"]
     assert len(measured) == (mode == "auto")
 
 
 def test_a_line_explains_why_nothing_is_fused(tmp_path: Path) -> None:
     fusion = choose_groups(nodes_of(seeds_of_one_shape(tmp_path, 2)), 2, "on", lambda group: CLEAR)
     assert fusion.sizes == {}
-    assert fusion.lines == ["no stages are fused: no shape has more stages than the 2 that run at a time"]
+    assert fusion.lines == ["no stages are fused: 2 stages run side by side, and no more than that have the same shape"]
     compiled = [spec.model_copy(update={"resources": Resources(compile=True)}) for spec in seeds_of_one_shape(tmp_path, 5)]
     fusion = choose_groups(nodes_of(compiled), 2, "on", lambda group: CLEAR)
     assert fusion.lines == [
-        "no stages are fused: compiled stages (resources.compile) are trained alone; apart from them, no shape has more stages "
-        "than the 2 that run at a time"
+        "no stages are fused: compiled stages (resources.compile) are trained alone; apart from them, 2 stages run side by "
+        "side, and no more than that have the same shape"
     ]
 
 
@@ -127,7 +127,7 @@ def test_a_gain_is_measured_again_only_if_something_that_it_depends_on_changes(
 def test_plan_prints_cached_gains_and_measures_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = nodes_of(seeds_of_one_shape(tmp_path, 4))
     assert planned_lines("off", tmp_path, nodes, 1) == []
-    start = "4 stages of digits pretrain, up to 4 at a time: "
+    start = "4 stages of digits pretrain, up to 4 in one process: "
     assert planned_lines("on", tmp_path, nodes, 1) == [start + "fused, since --fuse is on"]
     assert planned_lines("auto", tmp_path, nodes, 1) == [start + "fused if a measurement finds that faster"]
     monkeypatch.setattr(measure, "_side_by_side", lambda request, workers: [1.2] * 5)
@@ -171,7 +171,7 @@ def test_stages_of_a_sweep_are_fused_if_that_is_faster_and_trained_alone_otherwi
     sweep = sweep_of(tmp_path)
     monkeypatch.setattr(measure, "_side_by_side", lambda request, workers: [1.2] * 5)
     output = run(sweep, tmp_path / "faster", "auto")
-    assert "3 stages of digits pretrain, up to 3 at a time: 1.20 times as fast as alone (1.20 to 1.20), fused" in output
+    assert "3 stages of digits pretrain, up to 3 in one process: 1.20 times as fast as alone (1.20 to 1.20), fused" in output
     assert fused_stages(sweep, tmp_path / "faster") == {"pretrain", "finetune"}
     monkeypatch.setattr(measure, "_side_by_side", lambda request, workers: [0.85] * 5)
     assert "not clearly faster here: 0.85 times" in run(sweep, tmp_path / "slower", "auto")

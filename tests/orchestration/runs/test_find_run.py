@@ -1,4 +1,4 @@
-"""A person names a run by its key, the beginning of it, or the trial it belongs to."""
+"""A person names a run by its key or by its trial, or by the beginning of either."""
 
 from __future__ import annotations
 

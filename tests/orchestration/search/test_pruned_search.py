@@ -212,7 +212,7 @@ def test_with_the_inline_executor_trainings_pause_too_and_end_where_they_are_pru
             assert steps == [
                 2,
                 2,
-            ]  # a step is 160 images and the rungs are at 192 and 320, so step 2 is the first that reaches one
+            ]  # a step of the scripted training is 160 images: step 2, at 320, is the first at or after a rung (192, 320)
 
 
 @pytest.mark.slow
@@ -391,7 +391,10 @@ def test_a_stage_that_fails_before_or_after_it_is_dropped_is_no_failure_of_the_s
         ),
         ([MEDIAN, "search.pruner.rungs=[0.5, 0.25]"], r"search\.pruner\.rungs.*each more than the one before"),
         ([MEDIAN, "search.pruner.rungs=[]"], r"search\.pruner\.rungs: \[\] is not accepted: expected shares"),
-        ([MEDIAN, "search.pruner.rungs=[0.96]"], r"pretrain has 10 steps, so two rungs, or a rung and the end"),
+        (
+            [MEDIAN, "search.pruner.rungs=[0.96]"],
+            r"pretrain has 10 steps, so two rungs, or a rung and the end, would be at the same step",
+        ),
         ([MEDIAN, "search.pruner.metric=prob.acc_5shot"], r"search\.yaml:\d+: search\.pruner\.metric|there is no stage prob"),
         ([LOSS], r"cannot be compared between trials that differ in stages\.pretrain\.corruption\.mask_ratio, noise\.schedule"),
     ],

@@ -1,8 +1,8 @@
 """The probe stage: how well simple classifiers recognise the classes from a representation, and from its baselines.
 
 The classifiers (readouts.py) are few-shot ridge regression (ridge.py), k nearest neighbours (knn.py) and a linear layer
-(linear_probe.py), on cached features (representation.py). They also read, with the same draws, the raw pixels and the
-representation of the weights that the training started from (weights.py). Accuracies are shares in [0, 1].
+(linear_probe.py), on cached features (representation.py). They also read, with the same draws of training images, the raw
+pixels and the representation of the weights that the training started from (weights.py). Accuracies are shares in [0, 1].
 """
 
 from __future__ import annotations
@@ -40,12 +40,13 @@ def run_probe(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> 
     ``supervised_acc_...``, at t = 0 and the stage's block and pool. With ``choose`` these are the last block and the model's
     default pool. The fact ``head_accuracy_of_supervised`` is the accuracy of the linear head that it was trained with.
 
-    If the stage has ``choose``, block, pool and t are chosen on the validation split (choice.py), anew for the initial weights;
-    the facts say which, and give the validation accuracy of every candidate.
+    With ``choose``, the validation split decides the block, the pool and t (choice.py). The facts say which, and give the
+    validation accuracy of every candidate. For the initial weights the three are chosen anew; the facts say which.
 
     All images of ``stage.split`` are scored. Apart from a choice, only that split and the training split are opened. Features
-    are the representation at t = ``stage.t``, without mask and label. At t >= 1, each image has its own noise, the same in
-    every trial of one seed. If a class has fewer images than shots, all of its images are used, and an event and a fact say so.
+    are the representation without mask and label, at t = ``stage.t`` unless a paragraph above names another t. At t >= 1, each
+    image has its own noise, the same in every trial of one seed. If a class has fewer images than shots, all of its images are
+    used, and an event and a fact say so.
     ``pack`` holds ``spec.input_data``, which can differ from the data that the parent was trained on.
 
     Raises :class:`UserError` for another kind of stage, a t, block or pool that the parent does not have, missing weights, and

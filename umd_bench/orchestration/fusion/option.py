@@ -61,7 +61,8 @@ def planned_lines(mode: str, root: Path, nodes: Sequence[Node], workers: int) ->
     groups = fusion_groups(nodes, workers)
     unknown = [group for group in groups if mode == "auto" and cached_gain(root, group, workers) is None]
     lines = [
-        f"{len(group.specs)} stages of {group.name}, up to {group.size} at a time: fused if a measurement finds that faster"
+        f"{len(group.specs)} stages of {group.name}, up to {group.size} in one process: "
+        "fused if a measurement finds that faster"
         for group in unknown
     ]
     if len(unknown) == len(groups) > 0:

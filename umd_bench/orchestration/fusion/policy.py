@@ -1,8 +1,8 @@
 """Which stages of a sweep are fused, and why.
 
-Stages of one shape (engine/fusion/shape.py) form a group. A group is divided into units, so that every worker gets one, and the
-stages of a unit are trained together. In mode ``auto`` a group is fused only if a measurement on this machine finds that fused
-stages train clearly faster than the same stages alone.
+Stages of one shape (engine/fusion/shape.py) form a group. A group is divided evenly into units, at least one for each worker
+where there are enough stages, and the stages of a unit are trained together. In mode ``auto`` a group is fused only if a
+measurement on this machine finds that fused stages train clearly faster than the same stages alone.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ Measure = Callable[[FusionGroup], Gain | None]
 
 @dataclass(frozen=True)
 class Choice:
-    """The largest number of stages in a unit, for each fused shape; and for each group a line that says why or why not."""
+    """The largest number of stages in a unit, for each fused shape; and lines that say what is fused, and why."""
 
     sizes: dict[str, int]
     lines: list[str]
@@ -82,16 +82,16 @@ def choose_groups(nodes: Iterable[Node], workers: int, mode: str, measure: Measu
         if mode == "on":
             verdict = "fused, since --fuse is on"
         elif gain is None:
-            verdict = "not measured (its process failed or was too slow), not fused"
+            verdict = "not fused, because the measurement failed or took too long"
         elif gain.is_clear:
             verdict = f"{gain}, fused"
         else:
             verdict = f"not clearly faster here: {gain}, not fused"
         if mode == "on" or (gain is not None and gain.is_clear):
             choice.sizes[group.shape] = group.size
-        choice.lines.append(f"{len(group.specs)} stages of {group.name}, up to {group.size} at a time: {verdict}")
+        choice.lines.append(f"{len(group.specs)} stages of {group.name}, up to {group.size} in one process: {verdict}")
     if not groups:
-        why = f"no shape has more stages than the {workers} that run at a time"
+        why = f"{workers} stages run side by side, and no more than that have the same shape"
         if any(node.spec.resources.compile for node in nodes):
             why = f"compiled stages (resources.compile) are trained alone; apart from them, {why}"
         choice.lines.append(f"no stages are fused: {why}")
