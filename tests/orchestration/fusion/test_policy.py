@@ -74,12 +74,14 @@ def test_stages_are_fused_if_the_whole_interval_of_the_gain_is_above_one(
 def test_a_line_explains_why_nothing_is_fused(tmp_path: Path) -> None:
     fusion = choose_groups(nodes_of(seeds_of_one_shape(tmp_path, 2)), 2, "on", lambda group: CLEAR)
     assert fusion.sizes == {}
-    assert fusion.lines == ["no stages are fused: 2 stages run side by side, and no more than that have the same shape"]
+    assert fusion.lines == [
+        "no stages are fused: no shape has more than 2 unfinished stages, so each can have a worker of its own"
+    ]
     compiled = [spec.model_copy(update={"resources": Resources(compile=True)}) for spec in seeds_of_one_shape(tmp_path, 5)]
     fusion = choose_groups(nodes_of(compiled), 2, "on", lambda group: CLEAR)
     assert fusion.lines == [
-        "no stages are fused: compiled stages (resources.compile) are trained alone; apart from them, 2 stages run side by "
-        "side, and no more than that have the same shape"
+        "no stages are fused: compiled stages (resources.compile) are trained alone, and among the others no shape has more "
+        "than 2 unfinished stages, so each can have a worker of its own"
     ]
 
 

@@ -212,7 +212,7 @@ def test_with_the_inline_executor_trainings_pause_too_and_end_where_they_are_pru
             assert steps == [
                 2,
                 2,
-            ]  # a step of the scripted training is 160 images: step 2, at 320, is the first at or after a rung (192, 320)
+            ]  # a step is 160 images, and the rungs are at 192 and 320: for either, step 2 is the first that reaches it
 
 
 @pytest.mark.slow

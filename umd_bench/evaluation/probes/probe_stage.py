@@ -37,8 +37,9 @@ def run_probe(spec: StageSpec, parent: RunDir, pack: Pack, attempt: Attempt) -> 
     if the first stage of the lineage is trained here; published weights have no initial weights.
 
     If the stage has ``supervised`` and there are initial weights, the same architecture trained with labels is read as
-    ``supervised_acc_...``, at t = 0 and the stage's block and pool. With ``choose`` these are the last block and the model's
-    default pool. The fact ``head_accuracy_of_supervised`` is the accuracy of the linear head that it was trained with.
+    ``supervised_acc_...``, at t = 0 and the stage's block and pool. A ``choose`` does not apply to it: it is then read at the
+    last block and the model's default pool. The fact ``head_accuracy_of_supervised`` is the accuracy of the linear head that it
+    was trained with.
 
     With ``choose``, the validation split decides the block, the pool and t (choice.py). The facts say which, and give the
     validation accuracy of every candidate. For the initial weights the three are chosen anew; the facts say which.
@@ -101,7 +102,7 @@ def pixel_probe(
     """The same probes of the images themselves, in [-1, 1], with the same draws: the baseline of a representation.
 
     The metrics are ``pixel_acc_<k>shot`` and its ``_sd``, ``pixel_acc_knn<k>`` and ``pixel_acc_linear``, in [0, 1]. Latents are
-    probed without decoding, and their metrics are named ``latent_acc_...``. All results are the same in every arm of a seed.
+    probed without decoding, and their metrics are named ``latent_acc_...``. They do not depend on the model.
     k-NN and the linear probe read every training image and are slow, so their results are cached in the folder ``cache`` (None:
     not cached).
     """
@@ -140,7 +141,10 @@ def _shared_probe(
     cache: Path,
     place: Place | None,
 ) -> Metrics:
-    """The same probes of a ``representation`` that several stages share: ``<name>_...``, in [0, 1]."""
+    """The probes of a ``representation`` that other stages read too (initial or supervised weights): ``<name>_...``, in [0, 1].
+
+    The results of k-NN and of the linear probe are cached for those stages.
+    """
     read = [("train", readouts.drawn), (stage.split, None)]
     train, scored = (representation.of(pack, split, rows, place=place) for split, rows in read)
     features = [representation.name(pack, split, rows, place=place) for split, rows in read]

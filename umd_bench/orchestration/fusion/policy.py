@@ -1,8 +1,8 @@
 """Which stages of a sweep are fused, and why.
 
-Stages of one shape (engine/fusion/shape.py) form a group. A group is divided evenly into units, at least one for each worker
-where there are enough stages, and the stages of a unit are trained together. In mode ``auto`` a group is fused only if a
-measurement on this machine finds that fused stages train clearly faster than the same stages alone.
+Stages of one shape (engine/fusion/shape.py) form a group. A group is divided into units of one size, which the number of
+workers decides; the last unit may be smaller. The stages of a unit are trained together. In mode ``auto`` a group is fused only
+if a measurement on this machine finds that fused stages train clearly faster than the same stages alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_STAGES = 16  # in a unit; larger units brought no further gain when measured
 
 @dataclass(frozen=True)
 class FusionGroup:
-    """Stages of one shape that have no result yet; each worker would fuse at most ``size`` of them."""
+    """Stages of one shape that have no result yet; a unit would hold at most ``size`` of them."""
 
     name: str  # data set and kind: "digits pretrain"
     shape: str
@@ -91,8 +91,8 @@ def choose_groups(nodes: Iterable[Node], workers: int, mode: str, measure: Measu
             choice.sizes[group.shape] = group.size
         choice.lines.append(f"{len(group.specs)} stages of {group.name}, up to {group.size} in one process: {verdict}")
     if not groups:
-        why = f"{workers} stages run side by side, and no more than that have the same shape"
+        why = f"no shape has more than {workers} unfinished stages, so each can have a worker of its own"
         if any(node.spec.resources.compile for node in nodes):
-            why = f"compiled stages (resources.compile) are trained alone; apart from them, {why}"
+            why = f"compiled stages (resources.compile) are trained alone, and among the others {why}"
         choice.lines.append(f"no stages are fused: {why}")
     return choice
