@@ -1,0 +1,47 @@
+"""Findings: every table with a mark such as ``<!-- from check_digits -->`` is a part of that committed table."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "findings.md"
+MARK = re.compile(r"<!-- from (\w+)(, differences)? -->\n\n((?:\|.*\n)+)")
+
+
+def cells(table: str) -> dict[tuple[str, str], str]:
+    """(row, column) -> cell of a Markdown table."""
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
+    return {(row[0], column): cell for row in rows for column, cell in zip(header, row, strict=True)}
+
+
+def committed(sweep: str, *, differences: bool) -> dict[tuple[str, str], str]:
+    text = (ROOT / "results" / "reference" / sweep / "table.md").read_text()
+    first, _, second = text.partition("## Differences")
+    (table, *_) = re.findall(r"(?:^\|.*\n)+", second if differences else first, flags=re.MULTILINE)
+    return cells(table)
+
+
+@pytest.mark.parametrize(("page", "tables"), [("docs/findings.md", 3), ("README.md", 1)])
+def test_every_number_of_a_finding_is_in_the_committed_table(page: str, tables: int) -> None:
+    found = MARK.findall((ROOT / page).read_text())
+    assert len(found) == tables
+    for sweep, differences, table in found:
+        whole = committed(sweep, differences=bool(differences))
+        assert {place: cell for place, cell in cells(table).items() if whole.get(place) != cell} == {}
+
+
+def test_every_difference_in_a_sentence_is_in_a_committed_table() -> None:
+    sentences = " ".join(line for line in PAGE.read_text().splitlines() if not line.startswith("|"))
+    stated = {(float(mean), float(half)) for mean, half in re.findall(r"(\d+\.\d+) ±\s+(\d+\.\d+)", sentences)}
+    known = {
+        (float(mean), float(half))
+        for sweep in ("check_contrast16", "check_digits")
+        for cell in committed(sweep, differences=True).values()
+        for mean, half in re.findall(r"[+-](\d+\.\d+) ± (\d+\.\d+)", cell)
+    }
+    assert len(stated) >= 7
+    assert stated <= known
