@@ -31,13 +31,13 @@ def probed(root: Path, *, settings: dict[str, object] = SETTINGS, **fields: obje
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts the trainings with labels."""
     seen: list[int] = []
-    original = SupervisedWeights._trained
+    original = SupervisedWeights.train
 
     def counting(self: SupervisedWeights) -> dict[str, torch.Tensor]:
         seen.append(1)
         return original(self)
 
-    monkeypatch.setattr(SupervisedWeights, "_trained", counting)
+    monkeypatch.setattr(SupervisedWeights, "train", counting)
     return seen
 
 

@@ -301,6 +301,9 @@ def test_a_rank_that_is_killed_while_all_join_is_lost_in_bounded_time(
         run_stage(tmp_path, run.key, data_root(), rank_launch=RankLaunch("127.0.0.1", report_ready_and_leave, 2))
     assert time.monotonic() - begun < DEADLINE_SECONDS
     assert stage_state(run) is StageState.INTERRUPTED
+    monkeypatch.undo()
+    run_stage(tmp_path, run.key, data_root())  # the same process meets new ranks, as a Ray worker does
+    assert stage_state(run) is StageState.DONE
 
 
 def test_ranks_join_the_group_only_when_all_are_ready(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,7 +162,13 @@ class RankGroup:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         with _lost_ranks():
             limit = timedelta(seconds=JOINING_SECONDS)
-            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
+            try:
+                dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
+            except Exception:
+                # torch numbers the groups of a process, and counts one that did not come up. The other ranks of the next
+                # stage are new processes and count from 0, so this process would wait for them under another number.
+                dist.distributed_c10d._world.group_count = 0
+                raise
             _set_timeout(timedelta(seconds=STEP_SECONDS))
 
     def close(self, *, lost: bool = False) -> None:
