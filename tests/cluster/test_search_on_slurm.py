@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cluster.lab import CLUSTER, query_often
+from cluster.lab import CLUSTER, query_often, wait_for
 from cluster.minislurm import MiniSlurm
 from orchestration.search.test_pruned_search import run, run_on
 from orchestration.stepping import STEPS, steps_of
@@ -63,4 +63,4 @@ def test_a_pruned_search_on_slurm_gives_the_record_of_a_single_process(slurm: Mi
     for training in pruned:
         assert steps_of(training) == STEPS // 2
         assert stage_state(training) is StageState.INTERRUPTED
-    assert not slurm.unfinished()
+    wait_for(lambda: not slurm.unfinished(), "an empty queue")
