@@ -39,7 +39,7 @@ def test_every_difference_in_a_sentence_is_in_a_committed_table() -> None:
     stated = {(float(mean), float(half)) for mean, half in re.findall(r"(\d+\.\d+) ±\s+(\d+\.\d+)", sentences)}
     known = {
         (float(mean), float(half))
-        for sweep in ("check_contrast16", "check_digits")
+        for sweep in ("check_contrast16", "check_digits", "noise_schedule")
         for cell in committed(sweep, differences=True).values()
         for mean, half in re.findall(r"[+-](\d+\.\d+) ± (\d+\.\d+)", cell)
     }
