@@ -25,7 +25,7 @@ def test_a_shipped_file_describes_itself_and_loads(name: str) -> None:
     config = load_sweep(find_sweep_file(name)).config
     assert (config.name, config.question, config.tier) == (name, one.question, one.tier)
     assert one.question.endswith("?")
-    assert "minutes" in one.cost or "not known here" in one.cost
+    assert "minutes" in one.cost or "hours are unknown" in one.cost
     assert not any(field in one.cost for field in ("Run:", "From:", "#"))
     assert f"# Run:   umd-bench sweep {name}\n" in find_sweep_file(name).read_text()
 
