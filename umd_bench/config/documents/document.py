@@ -18,7 +18,6 @@ import yaml
 from umd_bench.config.errors import UserError
 
 Path_ = tuple[str | int, ...]
-_FAST_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # PyYAML may have been built without libyaml
 
 
 @dataclass(frozen=True)
@@ -160,10 +159,14 @@ def parse_document(text: str, source: str) -> Document:
     """Parse a text that is one YAML mapping; errors call it ``source``. Raises :class:`UserError` for any other text."""
     locations: dict[Path_, Location] = {(): Location(source)}  # also for an empty file
     try:
-        try:
-            value = _parse(_FAST_LOADER, text, source, locations)
-        except yaml.YAMLError:
-            value = _parse(yaml.SafeLoader, text, source, locations)  # the slow one explains errors better
+        # Not libyaml's loader: on a file that is nested very deeply, that one crashes the process.
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is not None:
+            _collect_locations(node, (), source, locations)
+        value = None if node is None else loader.construct_document(node)
+    except RecursionError:
+        raise UserError(f"{source}: nested too deeply: expected fields of a few levels") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise UserError(f"{source}:{line}: broken YAML: {error.problem}") from None
@@ -174,16 +177,6 @@ def parse_document(text: str, source: str) -> Document:
     if not isinstance(value, dict):
         raise UserError(f"{source}: expected a mapping of fields, found {type(value).__name__}")
     return Document(value, locations)
-
-
-def _parse(loader_type: Any, text: str, source: str, locations: dict[Path_, Location]) -> Any:
-    """The text's value; None for an empty text. Adds the location of each path. Raises ``yaml.YAMLError``."""
-    loader = loader_type(text)
-    node = loader.get_single_node()
-    if node is None:
-        return None
-    _collect_locations(node, (), source, locations)
-    return loader.construct_document(node)
 
 
 def _collect_locations(node: yaml.Node, path: Path_, source: str, locations: dict[Path_, Location]) -> None:
@@ -212,6 +205,6 @@ def parse_set(option: str) -> tuple[Path_, Any, Location]:
         raise UserError(f"--set {option!r} is not accepted: expected key.path=value, such as seed=1 or model.width=64")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         raise UserError(f"--set {option!r} is not accepted: {text!r} is not a YAML value") from None
     return tuple(name.split(".")), value, Location(f"--set {name}")

@@ -30,7 +30,7 @@ GateName = Literal["headroom", "learning", "samples", "power", "agreement"]
 MEANING: dict[Status, str] = {
     "unchecked": "nobody has checked whether it can tell methods apart; conclude nothing from its numbers",
     "smoke": "its numbers show that the machinery works; conclude nothing about methods from them",
-    "proxy": "it passes every gate; so its order of the methods agrees with the published one (tau-b's interval is above 0)",
+    "proxy": "it passes every gate; so, with the published read-out, its order of the methods agrees with the published one",
     "reference": "the scale of the published numbers",
 }
 

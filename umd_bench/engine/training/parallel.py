@@ -166,7 +166,7 @@ class RankGroup:
                 dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
             except Exception:
                 # torch numbers the groups of a process, and counts one that did not come up. The other ranks of the next
-                # stage are new processes and count from 0, so this process would wait for them under another number.
+                # stage count from 0, so this process would wait for them under another number.
                 dist.distributed_c10d._world.group_count = 0
                 raise
             _set_timeout(timedelta(seconds=STEP_SECONDS))

@@ -207,6 +207,8 @@ def _feature_seconds(spec: StageSpec, stage: ProbeStage, source: RunDir, pack: P
     places = [*times.values()][:1] or [Place(stage.block, stage.pool, stage.t or 0)]
     n_scored, n_train = len(pack.split(stage.split)), len(pack.split("train"))
     drawn = n_train if stage.reads_all else min(n_train, max(stage.shots, default=0) * facts.classes * stage.draws)
+    if stage.supervised is not None:
+        share /= 2  # the other half is for the training with labels
     initial = initial_weights(source, facts)
     n_weights = 1 if initial is None else 2
     labelled = (
